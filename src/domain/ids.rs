@@ -1,0 +1,231 @@
+//! Names and ids as types: a value that exists is well formed. Pure.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Why a text is no such name. It tells the rule, not the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} must be {rule}")]
+pub struct InvalidName {
+    what: &'static str,
+    rule: &'static str,
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes a text that keeps the rule.
+            ///
+            /// # Errors
+            /// [`InvalidName`] with the rule when it does not.
+            pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
+                let text = text.into();
+                let check: fn(&str) -> bool = $check;
+                if check(&text) { Ok(Self(text)) } else { Err(InvalidName { what: $what, rule: $rule }) }
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+    };
+}
+
+fn is_plain(text: &str, max: usize) -> bool {
+    (1..=max).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+fn is_text(text: &str, max: usize) -> bool {
+    (1..=max).contains(&text.len()) && text.trim() == text && !text.chars().any(char::is_control)
+}
+
+name_type!(
+    /// A cluster's ID, unique in the federation.
+    ClusterId, "a cluster ID", "1 to 64 characters of A-Z a-z 0-9 . _ -", |t| is_plain(t, 64)
+);
+name_type!(
+    /// A user's ID at home, whatever was typed to find it.
+    UserId, "a user ID", "1 to 128 bytes of text without control characters or surrounding blanks", |t| is_text(t, 128)
+);
+name_type!(
+    /// What a user typed to say who they are: a user ID, a self-service user ID or a primary extension.
+    LoginName, "a login name", "1 to 128 bytes of text without control characters or surrounding blanks", |t| is_text(t, 128)
+);
+name_type!(
+    /// A phone's name, for example `SEP00112233AABB`.
+    DeviceName, "a device name", "1 to 64 characters of A-Z a-z 0-9 . _ -", |t| is_plain(t, 64)
+);
+name_type!(
+    /// A device profile's name.
+    ProfileName, "a profile name", "1 to 128 bytes of text without control characters or surrounding blanks", |t| is_text(t, 128)
+);
+name_type!(
+    /// The name of a slot in the pool of EMCC base devices.
+    BaseDeviceName, "a base device name", "1 to 64 characters of A-Z a-z 0-9 . _ -", |t| is_plain(t, 64)
+);
+name_type!(
+    /// The name of a device pool.
+    DevicePoolName, "a device pool name", "1 to 128 bytes of text without control characters or surrounding blanks", |t| is_text(t, 128)
+);
+
+/// The id of one session: a UUIDv7 made by the visiting cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SessionId(Uuid);
+
+impl SessionId {
+    /// Takes a UUID made elsewhere.
+    #[must_use]
+    pub const fn from_uuid(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+
+    /// Takes 16 bytes; anything else is no session id.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Uuid::from_slice(bytes).ok().map(Self)
+    }
+
+    /// The 16 bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let rule = "a UUID, for example 0192f0c1-2345-7abc-8def-0123456789ab";
+        Uuid::parse_str(text).map(Self).map_err(|_| InvalidName {
+            what: "a session id",
+            rule,
+        })
+    }
+}
+
+/// The id of one attempt: 8 characters of Crockford base32 (40 bits), shown in two groups (`7K3Q-9M2X`).
+///
+/// The same on both clusters, on the phone's error page, in logs and in the audit.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ref(u64);
+
+impl Ref {
+    const ALPHABET: &'static [u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+    /// Makes a ref of 40 random bits; the others are cut off.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits & 0xFF_FFFF_FFFF)
+    }
+
+    /// The 8 characters without the dash, as they go over the wire and into the store.
+    #[must_use]
+    pub fn compact(self) -> String {
+        (0..8u32)
+            .rev()
+            .filter_map(|group| {
+                let index = usize::try_from((self.0 >> (group * 5)) & 31).unwrap_or(0);
+                Self::ALPHABET.get(index).map(|b| char::from(*b))
+            })
+            .collect()
+    }
+}
+
+impl fmt::Display for Ref {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.compact();
+        let (a, b) = text.split_at(4);
+        write!(f, "{a}-{b}")
+    }
+}
+
+impl fmt::Debug for Ref {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ref({self})")
+    }
+}
+
+impl FromStr for Ref {
+    type Err = InvalidName;
+
+    /// Reads it as people write it: dashes and case don't matter, `O` is 0, `I` and `L` are 1.
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let invalid = InvalidName {
+            what: "a ref",
+            rule: "8 characters of Crockford base32, for example 7K3Q-9M2X",
+        };
+        let mut bits = 0u64;
+        let mut count = 0;
+        for c in text.chars().filter(|c| *c != '-') {
+            let c = match c.to_ascii_uppercase() {
+                'O' => '0',
+                'I' | 'L' => '1',
+                other => other,
+            };
+            let Some(digit) = Self::ALPHABET.iter().position(|b| char::from(*b) == c) else {
+                return Err(invalid);
+            };
+            count += 1;
+            if count > 8 {
+                return Err(invalid);
+            }
+            bits = (bits << 5) | u64::try_from(digit).unwrap_or(0);
+        }
+        if count == 8 {
+            Ok(Self(bits))
+        } else {
+            Err(invalid)
+        }
+    }
+}
+
+impl Serialize for Ref {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

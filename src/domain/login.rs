@@ -1,0 +1,244 @@
+//! What a visiting cluster asks of a home cluster, and what it answers. Pure.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    net::IpAddr,
+    pin::Pin as BoxPin,
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    domain::{
+        ids::{
+            BaseDeviceName, ClusterId, DeviceName, DevicePoolName, LoginName, ProfileName, Ref,
+            SessionId, UserId,
+        },
+        refusal::Refusal,
+        session::{EndReason, Initiator},
+    },
+    secret::Pin,
+};
+
+/// What kind of name the user typed.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum LoginType {
+    /// User ID.
+    #[default]
+    #[serde(rename = "UID")]
+    Uid,
+    /// Self-service user ID.
+    #[serde(rename = "SP")]
+    SelfService,
+    /// Primary extension.
+    #[serde(rename = "DN")]
+    Extension,
+}
+
+impl LoginType {
+    /// The three, in the order of the documents.
+    pub const ALL: [Self; 3] = [Self::Uid, Self::SelfService, Self::Extension];
+
+    /// As it stands in a phone's service URL.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Uid => "UID",
+            Self::SelfService => "SP",
+            Self::Extension => "DN",
+        }
+    }
+}
+
+impl fmt::Display for LoginType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A login type that is none of `UID`, `SP`, `DN`: EM code 215.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the login type is none of UID, SP, DN")]
+pub struct UnknownLoginType;
+
+impl FromStr for LoginType {
+    type Err = UnknownLoginType;
+    fn from_str(text: &str) -> Result<Self, UnknownLoginType> {
+        Self::ALL
+            .into_iter()
+            .find(|t| t.as_str() == text)
+            .ok_or(UnknownLoginType)
+    }
+}
+
+/// Security mode of a cluster or a phone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecurityMode {
+    /// Signalling is not encrypted.
+    #[default]
+    NonSecure,
+    /// A cluster in mixed mode; a phone with authenticated or encrypted signalling.
+    Secure,
+}
+
+/// Is this name a user of yours? It carries no PIN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FindUser {
+    /// What kind of name it is.
+    pub login_type: LoginType,
+    /// The name as typed.
+    pub name: LoginName,
+}
+
+/// The answer to [`FindUser`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// Exactly one such user lives there.
+    Mine,
+    /// No such user lives there.
+    NotMine,
+    /// The extension is the primary one of several users there.
+    SeveralUsers,
+}
+
+/// What proves that the user is who they say.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// The PIN as typed.
+    Pin(Pin),
+}
+
+/// What home is told about the phone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceFacts {
+    /// Its name.
+    pub name: DeviceName,
+    /// Its model, at most 64 bytes.
+    pub model: String,
+    /// `SIP` or `SCCP`.
+    pub protocol: String,
+    /// Whether its signalling is secure.
+    pub security_mode: SecurityMode,
+    /// Where it called from, as visiting saw it.
+    pub address: Option<IpAddr>,
+}
+
+/// Open a session.
+#[derive(Clone, Debug)]
+pub struct LoginRequest {
+    /// Made by visiting; a new submission is always a new id.
+    pub session_id: SessionId,
+    /// Whom, and how.
+    pub user: FindUser,
+    /// The PIN or its stand-in.
+    pub proof: Proof,
+    /// The device profile the user chose.
+    pub profile: Option<ProfileName>,
+    /// The phone.
+    pub device: DeviceFacts,
+    /// Civic address fields of the phone, by name.
+    pub geolocation: BTreeMap<String, String>,
+    /// Sessions that visiting has ended and home has not acknowledged, the newest 64.
+    pub supersedes: Vec<SessionId>,
+}
+
+/// One call-control server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallManager {
+    /// Host name or address.
+    pub host: String,
+    /// 0 is tried first, 4 last.
+    pub priority: u8,
+}
+
+/// One line of a device profile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// 1 is the first button.
+    pub index: u32,
+    /// Directory number.
+    pub number: String,
+    /// Text beside the button.
+    #[serde(default)]
+    pub label: String,
+}
+
+/// Everything the phone needs from home, in one answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeServices {
+    /// The user at home, whatever was typed.
+    pub user_id: UserId,
+    /// The device profile in use.
+    pub profile: ProfileName,
+    /// The base device held for this session; none for a local login.
+    pub base_device: Option<BaseDeviceName>,
+    /// Call-control group, in order of priority.
+    pub call_managers: Vec<CallManager>,
+    /// TFTP servers, first one first.
+    pub tftp_servers: Vec<String>,
+    /// The roaming device pool, or the profile's own.
+    pub device_pool: Option<DevicePoolName>,
+    /// Lines of the profile.
+    pub lines: Vec<Line>,
+    /// Locale, or none to leave the phone's own.
+    pub locale: Option<String>,
+    /// Time until home ends the session.
+    pub remaining: Option<Duration>,
+    /// Whether the phone has to reset rather than restart.
+    pub reset: bool,
+    /// Why the phone has to restart or reset.
+    pub restart_reason: Option<String>,
+}
+
+/// End a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogoutRequest {
+    /// Which.
+    pub session_id: SessionId,
+    /// Why.
+    pub reason: EndReason,
+    /// Which side began; tells which role's row is meant on the called side.
+    pub initiator: Initiator,
+}
+
+/// What travels with every request, on both clusters.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The id of the attempt.
+    pub reference: Ref,
+    /// The cluster that asks; our own for a local login.
+    pub caller: ClusterId,
+    /// When the answer is of no use any more.
+    pub deadline: Instant,
+}
+
+/// A future answer of a [`HomeCluster`].
+pub type Answer<'a, T> = BoxPin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
+
+/// A home cluster, seen from visiting. Our own home role and every peer are one.
+pub trait HomeCluster: Send + Sync {
+    /// Which cluster it is.
+    fn cluster_id(&self) -> &ClusterId;
+
+    /// Asks whether a name is a user of that cluster.
+    fn find_user<'a>(&'a self, context: &'a Context, query: &'a FindUser) -> Answer<'a, Ownership>;
+
+    /// Opens a session there.
+    fn login<'a>(
+        &'a self,
+        context: &'a Context,
+        request: &'a LoginRequest,
+    ) -> Answer<'a, HomeServices>;
+
+    /// Ends a session there; the answer is the reason now on record.
+    fn logout<'a>(&'a self, context: &'a Context, request: LogoutRequest) -> Answer<'a, EndReason>;
+}

@@ -1,0 +1,11 @@
+//! Rules and vocabulary. Pure and silent: no clock, socket, file or random source; it returns reasons, others
+//! log them.
+
+pub mod em_code;
+pub mod ids;
+pub mod locate;
+pub mod login;
+pub mod refusal;
+pub mod rejection;
+pub mod session;
+pub mod version;

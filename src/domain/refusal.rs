@@ -1,0 +1,67 @@
+//! A refusal: the EM code for the phone, the cause for the operator. Pure.
+
+use std::{fmt, time::Duration};
+
+use crate::domain::{em_code::EmCode, ids::ClusterId, session::EndReason};
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the phone shows.
+    pub code: EmCode,
+    /// What the operator reads: one sentence without secrets; it may name peers and certificates.
+    pub cause: String,
+    /// The cluster that refused, when it was not our own.
+    pub cluster: Option<ClusterId>,
+    /// What else a caller can act on.
+    pub detail: Detail,
+}
+
+/// What a caller can act on besides the code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// Nothing.
+    #[default]
+    None,
+    /// The session id was used before with other fields.
+    IdReused,
+    /// Try again after this long.
+    RetryAfter(Duration),
+    /// The session with this id is over.
+    SessionEnded(EndReason),
+}
+
+impl Refusal {
+    /// A refusal by our own cluster.
+    #[must_use]
+    pub fn new(code: EmCode, cause: impl Into<String>) -> Self {
+        Self {
+            code,
+            cause: cause.into(),
+            cluster: None,
+            detail: Detail::None,
+        }
+    }
+
+    /// The same with something to act on.
+    #[must_use]
+    pub fn with_detail(mut self, detail: Detail) -> Self {
+        self.detail = detail;
+        self
+    }
+
+    /// The same, by another cluster.
+    #[must_use]
+    pub fn by(mut self, cluster: ClusterId) -> Self {
+        self.cluster = Some(cluster);
+        self
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EM code {}: {}", self.code.number(), self.cause)
+    }
+}
+
+impl std::error::Error for Refusal {}

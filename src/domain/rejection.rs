@@ -1,0 +1,71 @@
+//! Why a certificate or a connection was refused: the closed set. Pure.
+
+use std::fmt;
+
+/// The reason of a refusal at the door, told to both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rejection {
+    /// More than one peer's entries accept the chain.
+    Ambiguous,
+    /// The leaf's validity is over.
+    Expired,
+    /// The caller showed no certificate.
+    NoClientCertificate,
+    /// The leaf's validity has not begun.
+    NotYetValid,
+    /// The other side does not speak TLS.
+    Plaintext,
+    /// The certificate or its entry was revoked.
+    Revoked,
+    /// No TLS version in common.
+    TlsVersion,
+    /// Nothing we trust vouches for it.
+    UnknownIssuer,
+    /// It identifies another cluster than the one that was meant or claimed.
+    WrongCluster,
+    /// Its extended key usage excludes this direction.
+    WrongEku,
+    /// Its issuer is trusted, but its names are not among those set for the peer.
+    WrongName,
+}
+
+impl Rejection {
+    /// Every reason.
+    pub const ALL: [Self; 11] = [
+        Self::Ambiguous,
+        Self::Expired,
+        Self::NoClientCertificate,
+        Self::NotYetValid,
+        Self::Plaintext,
+        Self::Revoked,
+        Self::TlsVersion,
+        Self::UnknownIssuer,
+        Self::WrongCluster,
+        Self::WrongEku,
+        Self::WrongName,
+    ];
+
+    /// The stable word on the wire, in logs and in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ambiguous => "ambiguous",
+            Self::Expired => "expired",
+            Self::NoClientCertificate => "no_client_certificate",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Plaintext => "plaintext",
+            Self::Revoked => "revoked",
+            Self::TlsVersion => "tls_version",
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::WrongCluster => "wrong_cluster",
+            Self::WrongEku => "wrong_eku",
+            Self::WrongName => "wrong_name",
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

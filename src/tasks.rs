@@ -1,0 +1,81 @@
+//! Named, tracked tasks and the token that ends them. Nothing else in the daemon spawns.
+
+use std::{future::Future, time::Duration};
+
+use tokio::task::JoinHandle;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, Span, debug, warn};
+
+/// The tasks of one node. Cheap to clone; clones share the token and the tracker.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    token: CancellationToken,
+    tracker: TaskTracker,
+    span: Option<Span>,
+}
+
+impl Tasks {
+    /// A set of tasks whose log lines carry `span` (the node they belong to).
+    #[must_use]
+    pub fn in_span(span: Span) -> Self {
+        Self {
+            span: Some(span),
+            ..Self::default()
+        }
+    }
+
+    /// Starts a task. It should end soon after [`Tasks::cancelled`] does.
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    pub fn spawn<F>(&self, name: &'static str, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let named = async move {
+            let output = task.await;
+            debug!(task = name, "task ended");
+            output
+        };
+        match &self.span {
+            Some(span) => tokio::spawn(self.tracker.track_future(named.instrument(span.clone()))),
+            None => tokio::spawn(self.tracker.track_future(named)),
+        }
+    }
+
+    /// Completes when the node begins to shut down. Cancel safe.
+    pub async fn cancelled(&self) {
+        self.token.cancelled().await;
+    }
+
+    /// Whether the node has begun to shut down.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// The token itself, for parts that need a child of it.
+    #[must_use]
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
+    /// Tells every task to end, without waiting for them.
+    pub fn cancel(&self) {
+        self.token.cancel();
+    }
+
+    /// Tells every task to end and waits for them, at most `grace`.
+    pub async fn shut_down(&self, grace: Duration) {
+        self.token.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(grace, self.tracker.wait())
+            .await
+            .is_err()
+        {
+            warn!(
+                remaining = self.tracker.len(),
+                "tasks were still running after the grace period"
+            );
+        }
+    }
+}
