@@ -1,1 +1,3 @@
+//! Generates the wire types.
+
 fn main() {}
