@@ -1,0 +1,3 @@
+//! Commands: run the daemon, or talk to one.
+
+pub mod init;
