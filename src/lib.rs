@@ -6,6 +6,7 @@ pub mod cli;
 
 pub mod edge;
 
+pub mod store;
 pub mod wire;
 
 pub mod domain;
