@@ -28,7 +28,7 @@ bench:
 
 # Golden files and generated pages, written anew from the code; read the difference before you commit it
 golden:
-    EMCCD_UPDATE=1 cargo test --locked
+    UPDATE_GOLDEN=1 cargo test --locked
 
 # Licences, bans, sources of all dependencies
 deny:

@@ -236,13 +236,13 @@ impl<'ast> Visit<'ast> for Collector {
 
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
         self.in_test_if(is_test(&item.attrs), |this| {
-            visit::visit_item_fn(this, item)
+            visit::visit_item_fn(this, item);
         });
     }
 
     fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
         self.in_test_if(is_test(&item.attrs), |this| {
-            visit::visit_item_impl(this, item)
+            visit::visit_item_impl(this, item);
         });
     }
 
