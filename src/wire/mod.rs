@@ -4,6 +4,7 @@
 
 pub mod json;
 pub mod metadata;
+pub mod status;
 pub mod time;
 
 #[allow(
