@@ -4,6 +4,8 @@
 
 pub mod visiting;
 
+pub mod wire;
+
 pub mod domain;
 
 pub mod clock;
