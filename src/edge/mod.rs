@@ -1,0 +1,3 @@
+//! Everything that accepts a connection: decode, call a role, encode.
+
+pub mod phone;
