@@ -2,6 +2,12 @@
 //!
 //! The modules stand in rows; a module names only rows below its own (`tests/architecture.rs` holds this).
 
+pub mod lab;
+
+pub mod edge;
+
+pub mod visiting;
+
 pub mod wire;
 
 pub mod domain;
