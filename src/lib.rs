@@ -2,6 +2,8 @@
 //!
 //! The modules stand in rows; a module names only rows below its own (`tests/architecture.rs` holds this).
 
+pub mod trust;
+
 pub mod domain;
 
 pub mod clock;
