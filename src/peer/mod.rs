@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod error;
 pub mod inbound;
+pub mod outbox;
 pub mod link;
 pub mod status;
 
