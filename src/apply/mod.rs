@@ -280,7 +280,7 @@ fn write(
             &audit::Entry {
                 at: now,
                 actor: actor.to_owned(),
-                action: "apply".to_owned(),
+                action: "apply",
                 subject: format!("{} {}", change.kind, change.name),
                 outcome: change.action.as_str().to_owned(),
                 reference: None,

@@ -126,7 +126,7 @@ impl Credentials {
     pub async fn verify(&self, pin: &Pin, stored: Option<Phc>, deadline: Instant) -> Result<bool, Error> {
         let known = stored.is_some();
         let parsed = match stored {
-            Some(phc) => PasswordHash::new(phc.expose()).map_err(|e| Error::Stored(e.to_string()))?,
+            Some(phc) => PasswordHash::new(phc.as_str()).map_err(|e| Error::Stored(e.to_string()))?,
             None => self.inner.decoy.clone(),
         };
         let pin = pin.clone();

@@ -381,7 +381,7 @@ impl Desk {
             &audit::Entry {
                 at: self.now,
                 actor: format!("cluster {}", self.context.caller),
-                action: "login".to_owned(),
+                action: "login",
                 subject: format!("{} on {}", self.request.user.name, self.request.device.name),
                 outcome: outcome.to_owned(),
                 reference: Some(self.context.reference),

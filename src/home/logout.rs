@@ -41,7 +41,7 @@ pub(super) async fn logout(role: &HomeRole, context: &Context, request: LogoutRe
                 &audit::Entry {
                     at: now,
                     actor: format!("cluster {caller}"),
-                    action: "logout".to_owned(),
+                    action: "logout",
                     subject,
                     outcome: request.reason.to_string(),
                     reference: Some(context_in.reference),
@@ -86,7 +86,7 @@ pub(super) async fn end(
                 &audit::Entry {
                     at: now,
                     actor: actor.clone(),
-                    action: "session logout".to_owned(),
+                    action: "session logout",
                     subject: format!("{} on {}", session.login_name, session.device),
                     outcome: EndReason::Operator.to_string(),
                     reference: Some(session.reference),

@@ -14,6 +14,7 @@ pub mod status;
 mod attempt;
 mod client;
 mod connector;
+mod federation;
 mod shared;
 mod task;
 #[cfg(test)]

@@ -74,7 +74,7 @@ fn end_row(
         &audit::Entry {
             at: now,
             actor: actor.to_owned(),
-            action: "logout".to_owned(),
+            action: "logout",
             subject: format!("{} of {} on {}", session.login_name, session.counterpart, session.device),
             outcome: reason.to_string(),
             reference: Some(reference),
@@ -165,7 +165,7 @@ pub(super) async fn end_from_home(
                 &audit::Entry {
                     at: now,
                     actor: format!("cluster {home}"),
-                    action: "logout".to_owned(),
+                    action: "logout",
                     subject,
                     outcome: request.reason.to_string(),
                     reference: Some(reference),

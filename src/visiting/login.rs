@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     Error, Inner, LoggedIn, PhoneLogin,
@@ -41,15 +41,12 @@ struct Attempt {
 pub(super) async fn login(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> {
     let (reference, device) = (request.reference, request.device.clone());
     let outcome = attempt(inner, request).await;
-    match &outcome {
-        Ok(done) => info!(
+    // A refusal is logged where it ends, at the edge.
+    if let Ok(done) = &outcome {
+        info!(
             user = %done.user_id, peer.cluster_id = %done.home, device, r#ref = %reference,
             "user {} of cluster {} logged in on {device}", done.user_id, done.home
-        ),
-        Err(error) => warn!(
-            device, r#ref = %reference, em_code = error.em_code().number(),
-            cause = crate::telemetry::error_chain(error), "login on a phone refused"
-        ),
+        );
     }
     outcome
 }
@@ -245,7 +242,7 @@ async fn activate(
                 &audit::Entry {
                     at: now,
                     actor: format!("phone {device}"),
-                    action: "login".to_owned(),
+                    action: "login",
                     subject: format!("{} of {home_in} on {device}", services_in.user_id),
                     outcome: "success".to_owned(),
                     reference: Some(reference),
