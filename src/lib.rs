@@ -4,7 +4,11 @@
 
 pub mod cli;
 
+pub mod config;
+
 pub mod edge;
+
+pub mod trust;
 
 pub mod store;
 pub mod wire;

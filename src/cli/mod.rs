@@ -2,4 +2,5 @@
 
 pub mod args;
 pub mod failure;
+pub mod init;
 pub mod output;

@@ -1,0 +1,3 @@
+//! What we show to others, and what we accept from them.
+
+pub mod make;
