@@ -90,7 +90,7 @@ table! {
         login: "Login is unavailable(5)",
         logout: "Logout is unavailable(5)",
         advice: "Use another phone; this one does not allow signing in.",
-        hint: "Extension mobility is off on this phone; see `emccd device show DEVICE` and switch `em-enabled` on.",
+        hint: "Extension mobility is off on this phone; see `emccd device show DEVICE` and switch `extension-mobility` on.",
         grpc: FailedPrecondition,
         raised: Later("with the EM API"),
     }
@@ -210,7 +210,7 @@ table! {
         login: "Login is unavailable(22)",
         logout: "Logout is unavailable(22)",
         advice: "Use another phone; this one does not allow signing in.",
-        hint: "Extension mobility is off on this phone; see `emccd device show DEVICE` and switch `em-enabled` on with `emccd apply FILE`.",
+        hint: "Extension mobility is off on this phone; see `emccd device show DEVICE` and switch `extension-mobility` on with `emccd apply FILE`.",
         grpc: FailedPrecondition,
         raised: Yes,
     }
@@ -290,7 +290,7 @@ table! {
         login: "Login is unavailable(31)",
         logout: "Logout is unavailable(31)",
         advice: "Tell your help desk: you may only sign in at your own site.",
-        hint: "The user may not roam between clusters; see `emccd user show USER` at home and switch `emcc-enabled` on with `emccd apply FILE`.",
+        hint: "The user may not roam between clusters; see `emccd user show USER` at home and switch `emcc` on with `emccd apply FILE`.",
         grpc: PermissionDenied,
         raised: Yes,
     }
