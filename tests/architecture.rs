@@ -33,6 +33,7 @@ const ROWS: &[&[&str]] = &[
     &["edge"],
     &["visiting"],
     &["home"],
+    &["apply"],
     &["peer", "credentials"],
     &["trust"],
     &["store", "wire"],
