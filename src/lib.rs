@@ -4,9 +4,13 @@
 
 pub mod cli;
 
+pub mod lab;
+
 pub mod config;
 
 pub mod edge;
+
+pub mod visiting;
 
 pub mod trust;
 

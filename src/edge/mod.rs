@@ -1,3 +1,4 @@
 //! Everything that accepts a connection: decode, call a role, encode.
 
 pub mod admin;
+pub mod phone;
