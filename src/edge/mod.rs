@@ -1,4 +1,5 @@
-//! Everything that accepts a connection: decode, call a role, encode.
+//! Everything that accepts a connection: decode, call a role, encode. Nothing is decided here.
 
 pub mod admin;
+pub mod listener;
 pub mod phone;
