@@ -1,6 +1,6 @@
 //! What can be typed: one definition from which parsing and help come.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -100,7 +100,7 @@ pub struct Init {
     /// Folder to make
     #[arg(long, value_name = "DIR", default_value = "emccd")]
     pub dir: PathBuf,
-    /// First of the port numbers to use, in place of 8444 (federation), 8443 (phones)
+    /// Ports begin here: N+443 for phones, N+444 for peers; default 8000
     #[arg(long, value_name = "N")]
     pub port_base: Option<u16>,
     /// Name or address under which phones and peers reach this node; may be repeated
@@ -433,9 +433,6 @@ pub struct PhoneTarget {
     /// PEM file with the certificate, or its authority, that the phone service shows
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Call from this address of this machine
-    #[arg(long, value_name = "IP", hide = true)]
-    pub from: Option<IpAddr>,
 }
 
 /// `phone login`.

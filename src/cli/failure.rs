@@ -11,6 +11,7 @@ pub struct Failure {
     what: String,
     why: String,
     next: String,
+    exit_code: u8,
 }
 
 /// What a command comes to.
@@ -27,7 +28,22 @@ impl Failure {
             what: what.into(),
             why: why.into(),
             next: next.into(),
+            exit_code: 1,
         }
+    }
+
+    /// The same where the command line itself is at fault.
+    pub fn usage(what: impl Into<String>, why: impl Into<String>, next: impl Into<String>) -> Self {
+        Self {
+            exit_code: 2,
+            ..Self::new(what, why, next)
+        }
+    }
+
+    /// 1 refused or failed, 2 usage.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        self.exit_code
     }
 
     /// The same for an error of ours: `why` is the error with its sources.
@@ -59,7 +75,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, why, next } = self;
+        let Self { what, why, next, .. } = self;
         let clean = crate::cli::output::clean_lines;
         writeln!(f, "error: {}", clean(what))?;
         writeln!(f, "  why:  {}", clean(why).replace('\n', "\n        "))?;

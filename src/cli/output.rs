@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use crate::cli::args::Global;
+
 /// What a command has to say once it is done.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
@@ -50,6 +52,14 @@ pub enum Format {
     Json,
     /// Text.
     Text,
+}
+
+impl Format {
+    /// The one that was asked for.
+    #[must_use]
+    pub const fn of(global: &Global) -> Self {
+        if global.json { Self::Json } else { Self::Text }
+    }
 }
 
 /// A table without lines: headings in capitals, columns two blanks apart, `-` for what is not there.
