@@ -2,6 +2,10 @@
 //!
 //! The modules stand in rows; a module names only rows below its own (`tests/architecture.rs` holds this).
 
+pub mod edge;
+
+pub mod trust;
+
 pub mod wire;
 
 pub mod domain;

@@ -13,6 +13,14 @@ pub struct InvalidName {
     rule: &'static str,
 }
 
+impl InvalidName {
+    /// What the name must be.
+    #[must_use]
+    pub const fn rule(&self) -> &'static str {
+        self.rule
+    }
+}
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*

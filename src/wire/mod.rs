@@ -2,10 +2,14 @@
 //!
 //! Nothing outside this module and the edges that speak gRPC handles a generated type.
 
+pub mod federation;
 pub mod json;
+mod malformed;
 pub mod metadata;
 pub mod status;
 pub mod time;
+
+pub use malformed::Malformed;
 
 #[allow(
     missing_docs,

@@ -135,7 +135,7 @@ fn rejected(status: &Status, rejection: Rejection, peer: &ClusterId) -> Refusal 
     let told = |key: &str| {
         metadata
             .get(key)
-            .map_or("not told".to_owned(), |text| bounded(text))
+            .map_or_else(|| "not told".to_owned(), |text| bounded(text))
     };
     let cause = format!(
         "peer {peer} refused our certificate: {rejection} (our fingerprint as it sees it: {}; its time: {})",
@@ -300,9 +300,7 @@ mod tests {
         assert_eq!(info.metadata["cluster"], "berlin");
         assert_eq!(info.metadata["ref"], "7K3Q9M2X");
 
-        let ended = refusal
-            .clone()
-            .with_detail(Detail::SessionEnded(EndReason::User));
+        let ended = refusal.with_detail(Detail::SessionEnded(EndReason::User));
         let status = to_status(&ended, &berlin(), reference());
         let info = status.get_details_error_info().unwrap();
         assert_eq!(

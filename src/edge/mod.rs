@@ -1,0 +1,3 @@
+//! Everything that accepts a connection: decode, call a role, encode. Nothing is decided here.
+
+pub mod listener;
