@@ -4,8 +4,11 @@
 
 pub mod edge;
 
+pub mod peer;
+
 pub mod trust;
 
+pub mod store;
 pub mod wire;
 
 pub mod domain;

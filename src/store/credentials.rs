@@ -1,0 +1,117 @@
+//! PIN hashes and the counters of failed attempts.
+
+use std::fmt;
+
+use crate::{
+    clock::Timestamp,
+    domain::ids::UserId,
+    store::{Transaction, error::Error, value::fold},
+};
+
+/// A password hash as a PHC string. Its `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Phc(String);
+
+impl Phc {
+    /// Takes the text of a PHC string; whoever verifies with it parses it.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for the one call that verifies with it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Phc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Phc(…)")
+    }
+}
+
+/// A user's PIN and what was tried against it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Whose.
+    pub user_id: UserId,
+    /// The hash of the PIN.
+    pub phc: Phc,
+    /// Failed attempts in the present window.
+    pub failures: u32,
+    /// When the first of them was.
+    pub window_started: Option<Timestamp>,
+    /// Until when every attempt is refused.
+    pub locked_until: Option<Timestamp>,
+    /// Whether the PIN has to be changed before it is good for a login.
+    pub must_change: bool,
+}
+
+/// A user's credential.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn get(tx: &mut dyn Transaction, user_id: &UserId) -> Result<Option<Credential>, Error> {
+    let row = tx.query_one(
+        "SELECT u.user_id, c.phc, c.failures, c.window_started, c.locked_until, c.must_change
+         FROM credentials c JOIN users u ON u.user_key = c.user_key WHERE c.user_key = $1",
+        &[fold(user_id.as_str()).into()],
+    )?;
+    row.map(|mut row| {
+        Ok(Credential {
+            user_id: row.parse()?,
+            phc: Phc(row.text()?),
+            failures: row.count()?,
+            window_started: row.opt_time()?,
+            locked_until: row.opt_time()?,
+            must_change: row.flag()?,
+        })
+    })
+    .transpose()
+}
+
+/// Sets the hash of a user's PIN, and forgets failures, lock and the duty to change it.
+///
+/// # Errors
+/// [`Error::Statement`] when there is no such user.
+pub fn put_hash(
+    tx: &mut dyn Transaction,
+    user_id: &UserId,
+    phc: &Phc,
+    now: Timestamp,
+) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO credentials (user_key, phc, changed_at, failures, must_change)
+         VALUES ($1, $2, $3, 0, 0)
+         ON CONFLICT (user_key) DO UPDATE SET
+           phc = excluded.phc, changed_at = excluded.changed_at,
+           failures = 0, window_started = NULL, locked_until = NULL, must_change = 0",
+        &[
+            fold(user_id.as_str()).into(),
+            phc.as_str().into(),
+            now.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Writes everything of a credential but its hash; whether there is one.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn set_counters(tx: &mut dyn Transaction, credential: &Credential) -> Result<bool, Error> {
+    let written = tx.execute(
+        "UPDATE credentials SET failures = $1, window_started = $2, locked_until = $3, must_change = $4
+         WHERE user_key = $5",
+        &[
+            credential.failures.into(),
+            credential.window_started.into(),
+            credential.locked_until.into(),
+            credential.must_change.into(),
+            fold(credential.user_id.as_str()).into(),
+        ],
+    )?;
+    Ok(written > 0)
+}

@@ -1,0 +1,128 @@
+//! Our phones.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    domain::{
+        ids::{DeviceName, DevicePoolName},
+        login::SecurityMode,
+    },
+    store::{
+        Transaction,
+        error::Error,
+        value::{Row, Value, fold},
+    },
+};
+
+/// A phone of this cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its name; unique, whatever its case.
+    pub name: DeviceName,
+    /// Its model.
+    pub model: String,
+    /// `SIP` or `SCCP`.
+    pub protocol: String,
+    /// Whether its signalling is secure.
+    pub security_mode: SecurityMode,
+    /// Whether its model can carry users of other clusters.
+    pub emcc: bool,
+    /// Whether users may log in on it.
+    pub em_enabled: bool,
+    /// Its device pool.
+    pub device_pool: Option<DevicePoolName>,
+    /// Where it stands: civic address fields by name.
+    pub geolocation: BTreeMap<String, String>,
+}
+
+const COLUMNS: &str =
+    "name, model, protocol, security_mode, emcc, em_enabled, device_pool, geolocation";
+
+/// Adds a device or replaces the one with the same name.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn upsert(tx: &mut dyn Transaction, device: &Device) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO devices (device_key, name, model, protocol, security_mode, emcc, em_enabled, device_pool, geolocation)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (device_key) DO UPDATE SET
+           name = excluded.name, model = excluded.model, protocol = excluded.protocol,
+           security_mode = excluded.security_mode, emcc = excluded.emcc, em_enabled = excluded.em_enabled,
+           device_pool = excluded.device_pool, geolocation = excluded.geolocation",
+        &[
+            fold(device.name.as_str()).into(),
+            (&device.name).into(),
+            (&device.model).into(),
+            (&device.protocol).into(),
+            (device.security_mode == SecurityMode::Secure).into(),
+            device.emcc.into(),
+            device.em_enabled.into(),
+            device.device_pool.as_ref().into(),
+            Value::json(&device.geolocation)?,
+        ],
+    )?;
+    Ok(())
+}
+
+/// The device with this name, whatever its case.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn get(tx: &mut dyn Transaction, name: &DeviceName) -> Result<Option<Device>, Error> {
+    tx.query_one(
+        &format!("SELECT {COLUMNS} FROM devices WHERE device_key = $1"),
+        &[fold(name.as_str()).into()],
+    )?
+    .map(record)
+    .transpose()
+}
+
+/// At most `limit` devices in order of their names, from the first one behind `after`.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn list(
+    tx: &mut dyn Transaction,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Vec<Device>, Error> {
+    tx.query(
+        &format!(
+            "SELECT {COLUMNS} FROM devices WHERE device_key > $1 ORDER BY device_key LIMIT $2"
+        ),
+        &[fold(after.unwrap_or_default()).into(), limit.into()],
+    )?
+    .into_iter()
+    .map(record)
+    .collect()
+}
+
+/// Removes a device; whether there was one.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn remove(tx: &mut dyn Transaction, name: &DeviceName) -> Result<bool, Error> {
+    let removed = tx.execute(
+        "DELETE FROM devices WHERE device_key = $1",
+        &[fold(name.as_str()).into()],
+    )?;
+    Ok(removed > 0)
+}
+
+fn record(mut row: Row) -> Result<Device, Error> {
+    Ok(Device {
+        name: row.parse()?,
+        model: row.text()?,
+        protocol: row.text()?,
+        security_mode: if row.flag()? {
+            SecurityMode::Secure
+        } else {
+            SecurityMode::NonSecure
+        },
+        emcc: row.flag()?,
+        em_enabled: row.flag()?,
+        device_pool: row.opt_parse()?,
+        geolocation: row.json()?,
+    })
+}

@@ -1,0 +1,152 @@
+//! What an engine is: it runs jobs in transactions. SQLite is one; others fit behind the same trait.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::store::{
+    error::Error,
+    value::{Row, Value},
+};
+
+/// A transaction, as the operations see it.
+///
+/// Statements are text that every engine takes: `$1`, `$2`, … appear in that order first. A statement that
+/// fails undoes itself only; the transaction can go on.
+pub trait Transaction {
+    /// The node that runs it; its audit entries carry that name.
+    fn node(&self) -> &str;
+
+    /// Runs a statement that gives rows.
+    ///
+    /// # Errors
+    /// [`Error::Statement`] when the engine refuses it.
+    fn query(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error>;
+
+    /// Runs a statement that gives none, and tells how many rows it changed.
+    ///
+    /// # Errors
+    /// [`Error::Unique`] or [`Error::Statement`] when the engine refuses it.
+    fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64, Error>;
+
+    /// Runs a statement and gives the first of its rows.
+    ///
+    /// # Errors
+    /// As [`Transaction::query`].
+    fn query_one(&mut self, sql: &str, args: &[Value]) -> Result<Option<Row>, Error> {
+        Ok(self.query(sql, args)?.into_iter().next())
+    }
+}
+
+/// What a store has done since it was opened, for metrics and tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Durable commits.
+    pub commits: u64,
+    /// Write operations that stand.
+    pub writes: u64,
+    /// Read operations that ran.
+    pub reads: u64,
+}
+
+/// Whether a job may change rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+/// Whether what a job did should stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Keep,
+    Undo,
+}
+
+/// One operation on its way through an engine: run (perhaps again), then answered once.
+pub(super) trait Job: Send {
+    /// Runs it in a transaction of its own, or in a savepoint of one that is shared.
+    fn run(&mut self, tx: &mut dyn Transaction) -> Outcome;
+
+    /// Whether nobody waits for the answer any more.
+    fn is_abandoned(&self) -> bool;
+
+    /// Answers: what it gave if the transaction stands, otherwise the error for all in it.
+    fn answer(self: Box<Self>, verdict: Result<(), Error>);
+}
+
+/// Runs jobs. Every engine gives the same answers.
+pub(super) trait Engine: fmt::Debug + Send + Sync {
+    /// Takes a job, or answers it with [`Error::Busy`] or [`Error::Closed`]. Never waits.
+    fn submit(&self, access: Access, job: Box<dyn Job>);
+
+    /// Counts commits: our own, and those of others that share the database.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// What was done so far.
+    fn stats(&self) -> Stats;
+
+    /// Takes no more jobs, finishes those it has, and waits for that.
+    fn close(&self);
+}
+
+/// A job out of a closure, with the channel for its answer.
+pub(super) struct Task<F, T, E> {
+    operation: F,
+    result: Option<Result<T, E>>,
+    answer: oneshot::Sender<Result<T, E>>,
+}
+
+impl<F, T, E> Task<F, T, E>
+where
+    F: FnMut(&mut dyn Transaction) -> Result<T, E> + Send,
+    T: Send,
+    E: From<Error> + Send,
+{
+    pub(super) fn new(operation: F) -> (Self, oneshot::Receiver<Result<T, E>>) {
+        let (answer, receiver) = oneshot::channel();
+        let task = Self {
+            operation,
+            result: None,
+            answer,
+        };
+        (task, receiver)
+    }
+}
+
+impl<F, T, E> Job for Task<F, T, E>
+where
+    F: FnMut(&mut dyn Transaction) -> Result<T, E> + Send,
+    T: Send,
+    E: From<Error> + Send,
+{
+    fn run(&mut self, tx: &mut dyn Transaction) -> Outcome {
+        // What an unwound operation left behind is undone with its savepoint, and its captures are not used
+        // again.
+        let result = catch_unwind(AssertUnwindSafe(|| (self.operation)(tx)))
+            .unwrap_or_else(|_| Err(E::from(Error::Panicked)));
+        let outcome = if result.is_ok() {
+            Outcome::Keep
+        } else {
+            Outcome::Undo
+        };
+        self.result = Some(result);
+        outcome
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    fn answer(self: Box<Self>, verdict: Result<(), Error>) {
+        let result = match verdict {
+            Ok(()) => self.result.unwrap_or_else(|| Err(E::from(Error::Closed))),
+            Err(error) => Err(E::from(error)),
+        };
+        // The caller may have gone; what was committed stands all the same.
+        let _ = self.answer.send(result);
+    }
+}

@@ -1,0 +1,26 @@
+//! Single values of the cluster, by name.
+
+use crate::store::{Transaction, error::Error};
+
+/// The value under a key.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn get(tx: &mut dyn Transaction, key: &str) -> Result<Option<String>, Error> {
+    tx.query_one("SELECT value FROM meta WHERE name = $1", &[key.into()])?
+        .map(|mut row| row.text())
+        .transpose()
+}
+
+/// Sets the value under a key.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn put(tx: &mut dyn Transaction, key: &str, value: &str) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO meta (name, value) VALUES ($1, $2)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        &[key.into(), value.into()],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,167 @@
+-- Times are Unix milliseconds, flags 0 or 1, ids text, lists and maps JSON.
+-- A column that ends in _key holds the name in ASCII lower case: names that differ in case only are one.
+
+CREATE TABLE meta (
+    name  TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE users (
+    user_key          TEXT NOT NULL PRIMARY KEY,
+    user_id           TEXT NOT NULL,
+    self_service_id   TEXT,
+    primary_extension TEXT,
+    display_name      TEXT NOT NULL,
+    enabled           INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    emcc_enabled      INTEGER NOT NULL CHECK (emcc_enabled IN (0, 1))
+) STRICT;
+CREATE UNIQUE INDEX users_self_service_id ON users (self_service_id) WHERE self_service_id IS NOT NULL;
+CREATE INDEX users_primary_extension ON users (primary_extension) WHERE primary_extension IS NOT NULL;
+
+CREATE TABLE credentials (
+    user_key       TEXT NOT NULL PRIMARY KEY REFERENCES users (user_key) ON DELETE CASCADE,
+    phc            TEXT NOT NULL,
+    changed_at     INTEGER NOT NULL,
+    failures       INTEGER NOT NULL CHECK (failures >= 0),
+    window_started INTEGER,
+    locked_until   INTEGER,
+    must_change    INTEGER NOT NULL CHECK (must_change IN (0, 1))
+) STRICT;
+
+CREATE TABLE profiles (
+    name        TEXT NOT NULL PRIMARY KEY,
+    user_key    TEXT NOT NULL REFERENCES users (user_key) ON DELETE CASCADE,
+    is_default  INTEGER NOT NULL CHECK (is_default IN (0, 1)),
+    lines       TEXT NOT NULL,
+    locale      TEXT,
+    device_pool TEXT
+) STRICT;
+CREATE INDEX profiles_user ON profiles (user_key);
+
+CREATE TABLE devices (
+    device_key    TEXT NOT NULL PRIMARY KEY,
+    name          TEXT NOT NULL,
+    model         TEXT NOT NULL,
+    protocol      TEXT NOT NULL,
+    security_mode INTEGER NOT NULL CHECK (security_mode IN (0, 1)),
+    emcc          INTEGER NOT NULL CHECK (emcc IN (0, 1)),
+    em_enabled    INTEGER NOT NULL CHECK (em_enabled IN (0, 1)),
+    device_pool   TEXT,
+    geolocation   TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE device_pools (
+    name          TEXT NOT NULL PRIMARY KEY,
+    geolocation   TEXT NOT NULL,
+    call_managers TEXT NOT NULL,
+    tftp_servers  TEXT NOT NULL,
+    roaming       INTEGER NOT NULL CHECK (roaming IN (0, 1))
+) STRICT;
+
+CREATE TABLE base_devices (
+    base_device_key TEXT NOT NULL PRIMARY KEY,
+    name            TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE peers (
+    cluster_id    TEXT NOT NULL PRIMARY KEY,
+    enabled       INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    allow_emcc    INTEGER NOT NULL CHECK (allow_emcc IN (0, 1)),
+    addresses     TEXT NOT NULL,
+    node_names    TEXT NOT NULL,
+    user_patterns TEXT NOT NULL,
+    dn_patterns   TEXT NOT NULL,
+    ignore_eku    INTEGER NOT NULL CHECK (ignore_eku IN (0, 1)),
+    description   TEXT NOT NULL
+) STRICT;
+
+-- No reference to peers: a cluster can be trusted before it has a record, and its entries are judged all the same.
+CREATE TABLE trust_entries (
+    cluster_id  TEXT NOT NULL,
+    kind        TEXT NOT NULL CHECK (kind IN ('anchor', 'pinned')),
+    fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
+    der         BLOB NOT NULL,
+    added_at    INTEGER NOT NULL,
+    PRIMARY KEY (cluster_id, kind, fingerprint)
+) STRICT;
+CREATE UNIQUE INDEX trust_entries_pinned_once ON trust_entries (fingerprint) WHERE kind = 'pinned';
+
+CREATE TABLE revoked_entries (
+    cluster_id  TEXT NOT NULL,
+    fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
+    revoked_at  INTEGER NOT NULL,
+    PRIMARY KEY (cluster_id, fingerprint)
+) STRICT;
+
+CREATE TABLE sessions (
+    role        TEXT NOT NULL CHECK (role IN ('home', 'visiting')),
+    counterpart TEXT NOT NULL,
+    id          TEXT NOT NULL,
+    state       TEXT NOT NULL CHECK (state IN ('pending', 'active', 'ending', 'ended')),
+    device      TEXT NOT NULL,
+    user_key    TEXT,
+    user_id     TEXT,
+    login_type  TEXT NOT NULL CHECK (login_type IN ('UID', 'SP', 'DN')),
+    login_name  TEXT NOT NULL,
+    profile     TEXT,
+    base_device TEXT,
+    services    TEXT,
+    reference   TEXT NOT NULL,
+    created_at  INTEGER NOT NULL,
+    deadline    INTEGER,
+    ended_at    INTEGER,
+    end_reason  TEXT,
+    initiator   TEXT,
+    owed        INTEGER NOT NULL CHECK (owed IN (0, 1)),
+    PRIMARY KEY (role, counterpart, id),
+    CHECK (role = 'visiting' OR state IN ('active', 'ended'))
+) STRICT;
+-- One session per phone and role; home's rows are never pending.
+CREATE UNIQUE INDEX sessions_one_per_device ON sessions (role, lower(device))
+    WHERE state IN ('pending', 'active');
+-- A base device is held by one session at most. Visiting's rows name base devices of other clusters.
+CREATE UNIQUE INDEX sessions_one_per_base_device ON sessions (lower(base_device))
+    WHERE role = 'home' AND state = 'active' AND base_device IS NOT NULL;
+CREATE INDEX sessions_active_of_user ON sessions (user_key) WHERE role = 'home' AND state = 'active';
+CREATE INDEX sessions_owed ON sessions (counterpart, ended_at) WHERE owed = 1;
+CREATE INDEX sessions_pending ON sessions (deadline) WHERE state = 'pending';
+CREATE INDEX sessions_created ON sessions (created_at);
+CREATE INDEX sessions_reference ON sessions (reference);
+
+CREATE TABLE answers (
+    counterpart TEXT NOT NULL,
+    id          TEXT NOT NULL,
+    digest      BLOB NOT NULL CHECK (length(digest) = 32),
+    code        INTEGER,
+    cause       TEXT NOT NULL,
+    body        BLOB NOT NULL,
+    PRIMARY KEY (counterpart, id)
+) STRICT;
+
+CREATE TABLE hints (
+    login_type TEXT NOT NULL,
+    name_key   TEXT NOT NULL,
+    cluster_id TEXT NOT NULL,
+    PRIMARY KEY (login_type, name_key)
+) STRICT;
+
+CREATE TABLE audit (
+    node      TEXT NOT NULL,
+    seq       INTEGER NOT NULL,
+    at        INTEGER NOT NULL,
+    actor     TEXT NOT NULL,
+    action    TEXT NOT NULL,
+    subject   TEXT NOT NULL,
+    outcome   TEXT NOT NULL,
+    reference TEXT,
+    hash      BLOB NOT NULL CHECK (length(hash) = 32),
+    PRIMARY KEY (node, seq)
+) STRICT;
+CREATE INDEX audit_at ON audit (at);
+CREATE INDEX audit_reference ON audit (reference) WHERE reference IS NOT NULL;
+
+CREATE TABLE audit_heads (
+    node TEXT NOT NULL PRIMARY KEY,
+    seq  INTEGER NOT NULL,
+    hash BLOB NOT NULL CHECK (length(hash) = 32)
+) STRICT;

@@ -1,0 +1,159 @@
+//! The store: what a cluster knows, durable before it is answered.
+//!
+//! An operation is a function over a [`Transaction`], written once for all engines; the table families
+//! ([`users`], [`sessions`], …) are such functions. A use case is one closure, handed to [`Store::write`] or
+//! [`Store::read`]. Closures can be run again and have no effect outside the store.
+
+pub mod answers;
+pub mod audit;
+pub mod base_devices;
+pub mod credentials;
+pub mod devices;
+pub mod hints;
+pub mod meta;
+pub mod peers;
+pub mod pools;
+pub mod profiles;
+pub mod sessions;
+pub mod trust_entries;
+pub mod users;
+
+mod engine;
+mod error;
+mod queue;
+mod sqlite;
+mod value;
+
+#[cfg(test)]
+mod suite;
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::watch;
+
+pub use self::{
+    audit::AuditReport,
+    engine::{Stats, Transaction},
+    error::{Error, Source},
+    value::{Row, Value, fold},
+};
+
+use self::engine::{Access, Engine, Task};
+
+/// Which database, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `sqlite:PATH`, or `sqlite::memory:` for one that ends with the last handle.
+    pub url: String,
+    /// The node's name, under which it keeps its audit.
+    pub node: String,
+}
+
+/// A handle on the database. Cheap to clone; the last one closes it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    engine: Arc<dyn Engine>,
+}
+
+impl Store {
+    /// Opens the database, makes it if it is new, and brings its schema up to date. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Open`], [`Error::NewerSchema`], [`Error::Migration`], [`Error::Lock`], [`Error::Unsupported`].
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        let engine = match config.url.split_once(':') {
+            Some(("sqlite", ":memory:")) => sqlite::Sqlite::in_memory(&config.node)?,
+            Some(("sqlite", path)) if !path.is_empty() => {
+                sqlite::Sqlite::open(PathBuf::from(path), &config.node)?
+            }
+            Some(("postgres" | "postgresql", _)) => {
+                return Err(Error::Unsupported(
+                    "PostgreSQL is not supported by this build yet",
+                ));
+            }
+            _ => {
+                return Err(Error::Unsupported(
+                    "the store URL must be sqlite:PATH or sqlite::memory:",
+                ));
+            }
+        };
+        Ok(Self {
+            engine: Arc::new(engine),
+        })
+    }
+
+    /// Runs `operation` in a transaction that is durable when this returns `Ok`. On `Err` nothing of it stands.
+    ///
+    /// Not cancelled by being dropped: once begun, the operation is carried out.
+    ///
+    /// # Errors
+    /// What `operation` returns; [`Error::Busy`], [`Error::Closed`], [`Error::Commit`], [`Error::Panicked`].
+    pub async fn write<T, E>(
+        &self,
+        operation: impl FnMut(&mut dyn Transaction) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.submit(Access::Write, operation).await
+    }
+
+    /// Runs `operation` on one state of the database, all of it committed.
+    ///
+    /// # Errors
+    /// What `operation` returns; [`Error::Busy`], [`Error::Closed`], [`Error::Panicked`].
+    pub async fn read<T, E>(
+        &self,
+        operation: impl FnMut(&mut dyn Transaction) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.submit(Access::Read, operation).await
+    }
+
+    /// Moves on after every commit, also those of other processes on the same database.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.engine.changes()
+    }
+
+    /// What was done since the store was opened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// Checks the audit's chains.
+    ///
+    /// # Errors
+    /// [`Error`] when the store fails; a fault in a chain stands in the report.
+    pub async fn verify(&self) -> Result<AuditReport, Error> {
+        self.read(audit::verify).await
+    }
+
+    /// Finishes what was begun and closes the database, for all handles. Blocks until that is done.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a handle is of no use after it"
+    )]
+    pub fn close(self) {
+        self.engine.close();
+    }
+
+    async fn submit<T, E>(
+        &self,
+        access: Access,
+        operation: impl FnMut(&mut dyn Transaction) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (task, answer) = Task::new(operation);
+        self.engine.submit(access, Box::new(task));
+        answer.await.unwrap_or_else(|_| Err(E::from(Error::Closed)))
+    }
+}

@@ -1,0 +1,452 @@
+//! Sessions of both roles, keyed by role, counterpart cluster and id.
+//!
+//! ```text
+//! visiting:  pending ──▶ active ──▶ ending ──▶ ended        home:  active ──▶ ended
+//! ```
+//! Every change is a compare-and-set that only goes forward. `ended` rows stay as tombstones. Two unique
+//! indexes hold what must always hold: one session per phone and role, one per base device.
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        ids::{
+            BaseDeviceName, ClusterId, DeviceName, LoginName, ProfileName, Ref, SessionId, UserId,
+        },
+        login::{HomeServices, LoginType},
+        session::{EndReason, Initiator, Role, State},
+    },
+    store::{
+        Transaction,
+        error::Error,
+        value::{Row, Value, fold},
+    },
+};
+
+/// What our cluster knows of one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The part we play in it.
+    pub role: Role,
+    /// The cluster on the other side; our own for a local login.
+    pub counterpart: ClusterId,
+    /// Its id.
+    pub id: SessionId,
+    /// Where it stands.
+    pub state: State,
+    /// The phone.
+    pub device: DeviceName,
+    /// The user at home, once known.
+    pub user_id: Option<UserId>,
+    /// What kind of name was typed.
+    pub login_type: LoginType,
+    /// The name that was typed.
+    pub login_name: LoginName,
+    /// The device profile in use, once known.
+    pub profile: Option<ProfileName>,
+    /// The base device that home holds for it.
+    pub base_device: Option<BaseDeviceName>,
+    /// What home answered.
+    pub services: Option<HomeServices>,
+    /// The attempt that made it.
+    pub reference: Ref,
+    /// When the row was made.
+    pub created_at: Timestamp,
+    /// Until when an answer may come (`pending`) or the session lasts (`active`).
+    pub deadline: Option<Timestamp>,
+    /// When it ended, or began to.
+    pub ended_at: Option<Timestamp>,
+    /// Why.
+    pub end_reason: Option<EndReason>,
+    /// Which side began the end.
+    pub initiator: Option<Initiator>,
+    /// Whether the counterpart has yet to acknowledge the end.
+    pub owed: bool,
+}
+
+/// Which sessions to list; what is `None` does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of this role.
+    pub role: Option<Role>,
+    /// Shared with this cluster.
+    pub counterpart: Option<ClusterId>,
+    /// On this phone.
+    pub device: Option<DeviceName>,
+    /// Of this user.
+    pub user_id: Option<UserId>,
+    /// With this id, in whatever role.
+    pub id: Option<SessionId>,
+    /// Made by this attempt.
+    pub reference: Option<Ref>,
+    /// In one of these states; empty for any.
+    pub states: Vec<State>,
+    /// At most so many; 1,000 when not given.
+    pub limit: Option<u32>,
+}
+
+/// The unique index that lets a phone have one session per role.
+pub const ONE_PER_DEVICE: &str = "sessions_one_per_device";
+
+/// The unique index that lets a base device be held by one session.
+pub const ONE_PER_BASE_DEVICE: &str = "sessions_one_per_base_device";
+
+const COLUMNS: &str = "role, counterpart, id, state, device, user_id, login_type, login_name, profile, base_device, services, reference, created_at, deadline, ended_at, end_reason, initiator, owed";
+
+// Stands in for the facts of a session that we only ever heard the end of.
+const UNKNOWN: &str = "-";
+
+/// Adds a session.
+///
+/// # Errors
+/// [`Error::Unique`] on [`ONE_PER_DEVICE`], on [`ONE_PER_BASE_DEVICE`] or on the key.
+pub fn insert(tx: &mut dyn Transaction, session: &Session) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO sessions (role, counterpart, id, state, device, user_key, user_id, login_type, login_name,
+           profile, base_device, services, reference, created_at, deadline, ended_at, end_reason, initiator, owed)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+        &[
+            session.role.into(),
+            (&session.counterpart).into(),
+            session.id.into(),
+            session.state.into(),
+            (&session.device).into(),
+            session.user_id.as_ref().map(|u| fold(u.as_str())).into(),
+            session.user_id.as_ref().into(),
+            session.login_type.into(),
+            (&session.login_name).into(),
+            session.profile.as_ref().into(),
+            session.base_device.as_ref().into(),
+            session.services.as_ref().map(Value::json).transpose()?.into(),
+            session.reference.into(),
+            session.created_at.into(),
+            session.deadline.into(),
+            session.ended_at.into(),
+            session.end_reason.into(),
+            session.initiator.into(),
+            session.owed.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// One session.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn get(
+    tx: &mut dyn Transaction,
+    role: Role,
+    counterpart: &ClusterId,
+    id: SessionId,
+) -> Result<Option<Session>, Error> {
+    tx.query_one(
+        &format!("SELECT {COLUMNS} FROM sessions WHERE role = $1 AND counterpart = $2 AND id = $3"),
+        &[role.into(), counterpart.into(), id.into()],
+    )?
+    .map(record)
+    .transpose()
+}
+
+/// The session that occupies a phone: `pending` or `active`, whatever its counterpart.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn active_on_device(
+    tx: &mut dyn Transaction,
+    role: Role,
+    device: &DeviceName,
+) -> Result<Option<Session>, Error> {
+    tx.query_one(
+        &format!(
+            "SELECT {COLUMNS} FROM sessions
+             WHERE role = $1 AND lower(device) = $2 AND state IN ('pending', 'active')"
+        ),
+        &[role.into(), fold(device.as_str()).into()],
+    )?
+    .map(record)
+    .transpose()
+}
+
+/// The active sessions of one of our users, oldest first.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn active_of_user(tx: &mut dyn Transaction, user_id: &UserId) -> Result<Vec<Session>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sessions
+         WHERE role = 'home' AND state = 'active' AND user_key = $1 ORDER BY created_at, id"
+    );
+    records(tx, &sql, &[fold(user_id.as_str()).into()])
+}
+
+/// Moves a session forward if it stands in one of `from`; whether it did. States at or behind `to` never match.
+///
+/// With `end`, reason, initiator and time are written; without it, what is on record stays.
+///
+/// # Errors
+/// [`Error::Unique`] when the new state is taken by another session.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "three are the key, as everywhere in this file"
+)]
+pub fn transition(
+    tx: &mut dyn Transaction,
+    role: Role,
+    counterpart: &ClusterId,
+    id: SessionId,
+    from: &[State],
+    to: State,
+    end: Option<(EndReason, Initiator, Timestamp)>,
+    owed: bool,
+) -> Result<bool, Error> {
+    let mut args: Vec<Value> = vec![
+        to.into(),
+        owed.into(),
+        end.map(|(reason, _, _)| reason).into(),
+        end.map(|(_, initiator, _)| initiator).into(),
+        end.map(|(_, _, at)| at).into(),
+        role.into(),
+        counterpart.into(),
+        id.into(),
+    ];
+    let Some(states) = placeholders(&mut args, from.iter().copied().filter(|s| *s < to)) else {
+        return Ok(false);
+    };
+    let moved = tx.execute(
+        &format!(
+            "UPDATE sessions SET state = $1, owed = $2, end_reason = COALESCE($3, end_reason),
+               initiator = COALESCE($4, initiator), ended_at = COALESCE($5, ended_at)
+             WHERE role = $6 AND counterpart = $7 AND id = $8 AND state IN ({states})"
+        ),
+        &args,
+    )?;
+    Ok(moved > 0)
+}
+
+/// Turns visiting's `pending` into `active` with what home answered; whether it was still `pending`.
+/// The deadline of the answer is over with that.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "three are the key, as everywhere in this file"
+)]
+pub fn activate(
+    tx: &mut dyn Transaction,
+    role: Role,
+    counterpart: &ClusterId,
+    id: SessionId,
+    user_id: &UserId,
+    profile: Option<&ProfileName>,
+    services: &HomeServices,
+) -> Result<bool, Error> {
+    let moved = tx.execute(
+        "UPDATE sessions SET state = 'active', user_key = $1, user_id = $2, profile = $3, base_device = $4,
+           services = $5, deadline = NULL
+         WHERE role = $6 AND counterpart = $7 AND id = $8 AND state = 'pending'",
+        &[
+            fold(user_id.as_str()).into(),
+            user_id.into(),
+            profile.into(),
+            services.base_device.as_ref().into(),
+            Value::json(services)?,
+            role.into(),
+            counterpart.into(),
+            id.into(),
+        ],
+    )?;
+    Ok(moved > 0)
+}
+
+/// Ends a session whatever its state, also one that we never heard of; whether this ended it. What an `ended`
+/// row has on record stays.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn tombstone(
+    tx: &mut dyn Transaction,
+    role: Role,
+    counterpart: &ClusterId,
+    id: SessionId,
+    reason: EndReason,
+    initiator: Initiator,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let ended = tx.execute(
+        "INSERT INTO sessions (role, counterpart, id, state, device, login_type, login_name, reference,
+           created_at, ended_at, end_reason, initiator, owed)
+         VALUES ($1, $2, $3, 'ended', $4, $5, $6, $7, $8, $9, $10, $11, 0)
+         ON CONFLICT (role, counterpart, id) DO UPDATE SET
+           state = excluded.state, ended_at = excluded.ended_at, end_reason = excluded.end_reason,
+           initiator = excluded.initiator, owed = excluded.owed
+         WHERE sessions.state <> 'ended'",
+        &[
+            role.into(),
+            counterpart.into(),
+            id.into(),
+            UNKNOWN.into(),
+            LoginType::Uid.into(),
+            UNKNOWN.into(),
+            Ref::from_bits(0).into(),
+            now.into(),
+            now.into(),
+            reason.into(),
+            initiator.into(),
+        ],
+    )?;
+    Ok(ended > 0)
+}
+
+/// Ends that a cluster has not acknowledged, of both roles, in the order they happened.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn owed(
+    tx: &mut dyn Transaction,
+    counterpart: &ClusterId,
+    limit: u32,
+) -> Result<Vec<Session>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sessions WHERE owed = 1 AND counterpart = $1 ORDER BY ended_at, id LIMIT $2"
+    );
+    records(tx, &sql, &[counterpart.into(), limit.into()])
+}
+
+/// The clusters that have not acknowledged all ends.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn counterparts_owed(tx: &mut dyn Transaction) -> Result<Vec<ClusterId>, Error> {
+    tx.query(
+        "SELECT DISTINCT counterpart FROM sessions WHERE owed = 1 ORDER BY counterpart",
+        &[],
+    )?
+    .into_iter()
+    .map(|mut row| row.parse())
+    .collect()
+}
+
+/// Records that the counterpart knows of the end; whether that was owed.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn acknowledge(
+    tx: &mut dyn Transaction,
+    role: Role,
+    counterpart: &ClusterId,
+    id: SessionId,
+) -> Result<bool, Error> {
+    let acknowledged = tx.execute(
+        "UPDATE sessions SET owed = 0 WHERE role = $1 AND counterpart = $2 AND id = $3 AND owed = 1",
+        &[role.into(), counterpart.into(), id.into()],
+    )?;
+    Ok(acknowledged > 0)
+}
+
+/// The ids of the newest ends that a cluster has not acknowledged, newest first.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn newest_owed(
+    tx: &mut dyn Transaction,
+    role: Role,
+    counterpart: &ClusterId,
+    limit: u32,
+) -> Result<Vec<SessionId>, Error> {
+    tx.query(
+        "SELECT id FROM sessions WHERE owed = 1 AND role = $1 AND counterpart = $2
+         ORDER BY ended_at DESC, id DESC LIMIT $3",
+        &[role.into(), counterpart.into(), limit.into()],
+    )?
+    .into_iter()
+    .map(|mut row| row.parse())
+    .collect()
+}
+
+/// The `pending` sessions whose deadline is over, the longest overdue first.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn overdue_pending(tx: &mut dyn Transaction, now: Timestamp) -> Result<Vec<Session>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sessions WHERE state = 'pending' AND deadline <= $1 ORDER BY deadline, id"
+    );
+    records(tx, &sql, &[now.into()])
+}
+
+/// Sessions that a filter lets through, newest first.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn list(tx: &mut dyn Transaction, filter: &Filter) -> Result<Vec<Session>, Error> {
+    let user_key = filter.user_id.as_ref().map(|u| fold(u.as_str()));
+    let device_key = filter.device.as_ref().map(|d| fold(d.as_str()));
+    let wanted: [(&str, Value); 6] = [
+        ("role", filter.role.into()),
+        ("counterpart", filter.counterpart.as_ref().into()),
+        ("lower(device)", device_key.into()),
+        ("user_key", user_key.into()),
+        ("id", filter.id.into()),
+        ("reference", filter.reference.into()),
+    ];
+    let mut args = Vec::new();
+    let mut conditions = Vec::new();
+    for (column, value) in wanted {
+        if value != Value::Null {
+            args.push(value);
+            conditions.push(format!("{column} = ${}", args.len()));
+        }
+    }
+    if let Some(states) = placeholders(&mut args, filter.states.iter().copied()) {
+        conditions.push(format!("state IN ({states})"));
+    }
+    if conditions.is_empty() {
+        conditions.push("1 = 1".to_owned());
+    }
+    args.push(filter.limit.unwrap_or(1_000).into());
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sessions WHERE {} ORDER BY created_at DESC, id DESC, role LIMIT ${}",
+        conditions.join(" AND "),
+        args.len()
+    );
+    records(tx, &sql, &args)
+}
+
+/// Appends values to `args` and gives their placeholders; none when there are no values.
+fn placeholders(args: &mut Vec<Value>, states: impl Iterator<Item = State>) -> Option<String> {
+    let marks: Vec<String> = states
+        .map(|state| {
+            args.push(state.into());
+            format!("${}", args.len())
+        })
+        .collect();
+    (!marks.is_empty()).then(|| marks.join(", "))
+}
+
+fn records(tx: &mut dyn Transaction, sql: &str, args: &[Value]) -> Result<Vec<Session>, Error> {
+    tx.query(sql, args)?.into_iter().map(record).collect()
+}
+
+fn record(mut row: Row) -> Result<Session, Error> {
+    Ok(Session {
+        role: row.parse()?,
+        counterpart: row.parse()?,
+        id: row.parse()?,
+        state: row.parse()?,
+        device: row.parse()?,
+        user_id: row.opt_parse()?,
+        login_type: row.parse()?,
+        login_name: row.parse()?,
+        profile: row.opt_parse()?,
+        base_device: row.opt_parse()?,
+        services: row.opt_json()?,
+        reference: row.parse()?,
+        created_at: row.time()?,
+        deadline: row.opt_time()?,
+        ended_at: row.opt_time()?,
+        end_reason: row.opt_parse()?,
+        initiator: row.opt_parse()?,
+        owed: row.flag()?,
+    })
+}

@@ -1,0 +1,216 @@
+//! Connections, statements and errors of SQLite.
+
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+
+use rusqlite::{
+    Connection, OpenFlags, Statement, ToSql, ffi,
+    types::{ToSqlOutput, ValueRef},
+};
+
+use crate::store::{
+    engine::Transaction,
+    error::Error,
+    value::{Row, Value},
+};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Opens the writing connection, makes the file if it is new.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
+    let is_new = !path.exists();
+    let open = || -> Result<Connection, Failure> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        if is_new {
+            // Hashes are in there. SQLite's side files, made below, take over the permissions.
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        }
+        configure(&connection)?;
+        let mode: String =
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(io::Error::other("the file system can't hold a write-ahead log").into());
+        }
+        // NORMAL would lose the last commits at a power failure.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        Ok(connection)
+    };
+    open().map_err(|e| unopened(path, e))
+}
+
+/// Opens a connection that can't change anything.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, Error> {
+    let open = || -> Result<Connection, rusqlite::Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        configure(&connection)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    };
+    open().map_err(|e| unopened(path, e))
+}
+
+/// Opens a database without a file.
+pub(super) fn open_in_memory() -> Result<Connection, Error> {
+    let open = || -> Result<Connection, rusqlite::Error> {
+        let connection = Connection::open_in_memory()?;
+        configure(&connection)?;
+        Ok(connection)
+    };
+    open().map_err(|e| unopened(Path::new(":memory:"), e))
+}
+
+/// Runs a statement without values.
+pub(super) fn execute(connection: &Connection, sql: &str) -> Result<(), Error> {
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.raw_execute())
+        .map(drop)
+        .map_err(|e| refused(sql, e))
+}
+
+/// A transaction that is open on a connection.
+pub(super) struct SqliteTransaction<'c> {
+    connection: &'c Connection,
+    node: &'c str,
+    has_changed: bool,
+}
+
+impl<'c> SqliteTransaction<'c> {
+    pub(super) fn new(connection: &'c Connection, node: &'c str) -> Self {
+        Self {
+            connection,
+            node,
+            has_changed: false,
+        }
+    }
+
+    /// Whether any row was changed through it.
+    pub(super) fn has_changed(&self) -> bool {
+        self.has_changed
+    }
+}
+
+impl Transaction for SqliteTransaction<'_> {
+    fn node(&self) -> &str {
+        self.node
+    }
+
+    fn query(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
+        let run = || -> Result<Vec<Row>, rusqlite::Error> {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            bind(&mut statement, args)?;
+            let columns = statement.column_count();
+            let mut rows = statement.raw_query();
+            let mut all = Vec::new();
+            while let Some(row) = rows.next()? {
+                let values = (0..columns)
+                    .map(|column| row.get_ref(column).map(value))
+                    .collect::<Result<Vec<_>, _>>()?;
+                all.push(Row::new(values));
+            }
+            Ok(all)
+        };
+        run().map_err(|e| refused(sql, e))
+    }
+
+    fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64, Error> {
+        let run = || -> Result<usize, rusqlite::Error> {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            bind(&mut statement, args)?;
+            statement.raw_execute()
+        };
+        let changed = run().map_err(|e| refused(sql, e))?;
+        self.has_changed |= changed > 0;
+        Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Blob(bytes) => ValueRef::Blob(bytes),
+            Self::Int(number) => ValueRef::Integer(*number),
+            Self::Null => ValueRef::Null,
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+        }))
+    }
+}
+
+fn configure(connection: &Connection) -> Result<(), rusqlite::Error> {
+    // Turns are taken by lock file; this is for backups and for whoever looks in with other tools.
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.set_prepared_statement_cache_capacity(256);
+    Ok(())
+}
+
+fn bind(statement: &mut Statement<'_>, args: &[Value]) -> Result<(), rusqlite::Error> {
+    if statement.parameter_count() != args.len() {
+        return Err(rusqlite::Error::InvalidParameterCount(
+            args.len(),
+            statement.parameter_count(),
+        ));
+    }
+    for (place, arg) in (1..).zip(args) {
+        // SQLite takes `$2` as a name and numbers names as they come; PostgreSQL takes it as a number.
+        if cfg!(debug_assertions) && statement.parameter_name(place) != Some(&format!("${place}")) {
+            return Err(rusqlite::Error::InvalidParameterName(format!(
+                "${place} does not come in order"
+            )));
+        }
+        statement.raw_bind_parameter(place, arg)?;
+    }
+    Ok(())
+}
+
+fn value(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
+        ValueRef::Integer(number) => Value::Int(number),
+        // No column holds one, so whoever reads it finds it wrong.
+        ValueRef::Null | ValueRef::Real(_) => Value::Null,
+        // Text that isn't UTF-8 can't have come through here; as bytes it is refused by its reader.
+        ValueRef::Text(bytes) => std::str::from_utf8(bytes).map_or_else(
+            |_| Value::Blob(bytes.to_vec()),
+            |text| Value::Text(text.to_owned()),
+        ),
+    }
+}
+
+fn unopened(path: &Path, source: impl Into<Failure>) -> Error {
+    Error::Open {
+        path: path.to_owned(),
+        source: Arc::from(source.into()),
+    }
+}
+
+fn refused(sql: &str, source: rusqlite::Error) -> Error {
+    unique(&source).unwrap_or_else(|| Error::Statement {
+        sql: sql.split_whitespace().collect::<Vec<_>>().join(" "),
+        source: Arc::new(source),
+    })
+}
+
+/// Names the unique index that a row runs into as PostgreSQL would.
+///
+/// SQLite tells the columns, or for an index over expressions its name.
+fn unique(source: &rusqlite::Error) -> Option<Error> {
+    let rusqlite::Error::SqliteFailure(failure, Some(message)) = source else {
+        return None;
+    };
+    let (_, what) = message.split_once("constraint failed: ")?;
+    let constraint = match failure.extended_code {
+        ffi::SQLITE_CONSTRAINT_PRIMARYKEY => format!("{}_pkey", what.split('.').next()?),
+        ffi::SQLITE_CONSTRAINT_UNIQUE => what
+            .strip_prefix("index '")
+            .and_then(|name| name.strip_suffix('\''))
+            .map_or_else(|| what.replace('.', "_"), str::to_owned),
+        _ => return None,
+    };
+    Some(Error::Unique { constraint })
+}

@@ -1,0 +1,130 @@
+//! Turns between the processes that share a file.
+//!
+//! SQLite's own waiting is unfair: it sleeps and tries again, so a busy process starves the others. Instead a
+//! process locks `store.turn`, then `store.write`, lets go of `turn`, and lets go of `write` after its commit.
+//! Whoever waits longest in `turn` is next. (The names are the database's, with other endings.) The system
+//! lets go of the locks of a process that has died; one that is stopped while it holds them blocks the file.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tracing::warn;
+
+use crate::store::error::Error;
+
+/// The two lock files of a database.
+#[derive(Debug)]
+pub(super) struct Locks {
+    turn: LockFile,
+    write: LockFile,
+}
+
+/// The right to write, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn<'l> {
+    write: &'l LockFile,
+}
+
+#[derive(Debug)]
+struct LockFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl Locks {
+    pub(super) fn open(database: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            turn: LockFile::open(database.with_extension("turn"))?,
+            write: LockFile::open(database.with_extension("write"))?,
+        })
+    }
+
+    /// Waits for the turn of this process.
+    pub(super) fn take(&self, wait: &LockWait) -> Result<Turn<'_>, Error> {
+        wait.begin(&self.write.path);
+        let locked = self.turn.lock().and_then(|()| {
+            let locked = self.write.lock();
+            self.turn.unlock();
+            locked
+        });
+        wait.end();
+        locked.map(|()| Turn { write: &self.write })
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.write.unlock();
+    }
+}
+
+impl LockFile {
+    fn open(path: PathBuf) -> Result<Self, Error> {
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| unlocked(&path, e))
+            .map(|file| Self { file, path })
+    }
+
+    fn lock(&self) -> Result<(), Error> {
+        loop {
+            match self.file.lock() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => return other.map_err(|e| unlocked(&self.path, e)),
+            }
+        }
+    }
+
+    fn unlock(&self) {
+        if let Err(error) = self.file.unlock() {
+            warn!(path = %self.path.display(), %error, "could not let go of a lock file");
+        }
+    }
+}
+
+fn unlocked(path: &Path, source: io::Error) -> Error {
+    Error::Lock {
+        path: path.to_owned(),
+        source: Arc::new(source),
+    }
+}
+
+/// Since when the writer waits for its turn: looked at by another thread, since the writer itself is stuck then.
+#[derive(Debug, Default)]
+pub(super) struct LockWait(Mutex<Option<(Instant, PathBuf)>>);
+
+impl LockWait {
+    fn begin(&self, path: &Path) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), path.to_owned()));
+    }
+
+    fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Says so once when the wait is long, with what to do.
+    pub(super) fn warn_if_long(&self) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, path)) = waiting.take_if(|(since, _)| since.elapsed() > LONG) {
+            warn!(
+                path = %path.display(),
+                "another process holds the store's write lock and does not let go; \
+                 a stopped one has to be continued or killed (`fuser` names it)"
+            );
+        }
+    }
+}
+
+// Far longer than any transaction may hold the lock.
+const LONG: Duration = Duration::from_secs(3);

@@ -1,0 +1,305 @@
+//! The SQLite engine: one writer thread, a few readers.
+//!
+//! The writer takes all operations that wait, runs each in a savepoint, and commits them together: one
+//! durable commit, then the answers. Readers see committed states only. An in-memory database has one
+//! connection, so there the writer reads too.
+//!
+//! Several processes of one host may share a file; [`locks`] says how they take turns, and the writer sees the
+//! others' commits by SQLite's `data_version`. The file is never opened but through SQLite: closing another
+//! descriptor would drop SQLite's own locks.
+
+mod connection;
+mod locks;
+mod migrate;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, ThreadId},
+    time::Duration,
+};
+
+use rusqlite::Connection;
+use tokio::sync::watch;
+use tracing::{Span, warn};
+
+use self::{
+    connection::SqliteTransaction,
+    locks::{LockWait, Locks},
+    writer::Writer,
+};
+use crate::store::{
+    engine::{Access, Engine, Job, Stats},
+    error::Error,
+    queue::{Popped, Queue, Refused},
+};
+
+/// An open SQLite database with its threads.
+pub(super) struct Sqlite {
+    shared: Arc<Shared>,
+    /// Without readers, reads go to the writer.
+    has_readers: bool,
+}
+
+/// What the threads of one database have in common.
+struct Shared {
+    node: String,
+    writes: Queue<Pending>,
+    reads: Queue<Pending>,
+    changes: watch::Sender<u64>,
+    commits: AtomicU64,
+    writes_kept: AtomicU64,
+    reads_run: AtomicU64,
+    lock_wait: LockWait,
+    running: Mutex<Threads>,
+    ended: Condvar,
+}
+
+/// The threads that have not ended.
+#[derive(Default)]
+struct Threads {
+    count: usize,
+    /// Those that ever ran, to tell our own from others.
+    ids: Vec<ThreadId>,
+}
+
+/// A job that waits, with what it may do.
+struct Pending {
+    access: Access,
+    job: Box<dyn Job>,
+}
+
+impl Sqlite {
+    /// Opens or makes the database in a file.
+    pub(super) fn open(path: PathBuf, node: &str) -> Result<Self, Error> {
+        let locks = Locks::open(&path)?;
+        let lock_wait = LockWait::default();
+        let turn = locks.take(&lock_wait)?;
+        let mut connection = connection::open_writer(&path)?;
+        migrate::run(&mut connection)?;
+        drop(turn);
+        let shared = Arc::new(Shared::new(node, lock_wait));
+        let sqlite = Self {
+            shared: Arc::clone(&shared),
+            has_readers: true,
+        };
+        // From here on, dropping `sqlite` ends what was started.
+        sqlite.start_writer(connection, Some(Arc::new(locks)))?;
+        for number in 0..READERS {
+            sqlite.start_reader(&path, number)?;
+        }
+        Ok(sqlite)
+    }
+
+    /// Makes a database that ends with this engine.
+    pub(super) fn in_memory(node: &str) -> Result<Self, Error> {
+        let mut connection = connection::open_in_memory()?;
+        migrate::run(&mut connection)?;
+        let sqlite = Self {
+            shared: Arc::new(Shared::new(node, LockWait::default())),
+            has_readers: false,
+        };
+        sqlite.start_writer(connection, None)?;
+        Ok(sqlite)
+    }
+
+    fn start_writer(&self, connection: Connection, locks: Option<Arc<Locks>>) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        self.start("store-writer", move || {
+            Writer::new(&shared, connection, locks).run();
+        })
+    }
+
+    fn start_reader(&self, path: &Path, number: usize) -> Result<(), Error> {
+        let connection = connection::open_reader(path)?;
+        let shared = Arc::clone(&self.shared);
+        // One of them has an eye on the writer, which can't tell by itself that it is stuck.
+        let patience = if number == 0 {
+            WATCH_EVERY
+        } else {
+            Duration::MAX
+        };
+        self.start("store-reader", move || {
+            shared.read_until_closed(&connection, patience);
+        })
+    }
+
+    fn start(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let running = Running::new(&self.shared);
+        let span = Span::current();
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                running.note_thread();
+                span.in_scope(work);
+                drop(running);
+            })
+            .map(drop)
+            .map_err(|e| Error::Thread(Arc::new(e)))
+    }
+}
+
+impl Engine for Sqlite {
+    fn submit(&self, access: Access, job: Box<dyn Job>) {
+        let queue = match access {
+            Access::Read if self.has_readers => &self.shared.reads,
+            Access::Read | Access::Write => &self.shared.writes,
+        };
+        match queue.push(Pending { access, job }) {
+            Ok(()) => {}
+            Err(Refused::Closed(pending)) => pending.job.answer(Err(Error::Closed)),
+            Err(Refused::Full(pending)) => pending.job.answer(Err(Error::Busy)),
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    fn stats(&self) -> Stats {
+        Stats {
+            commits: self.shared.commits.load(Ordering::Relaxed),
+            writes: self.shared.writes_kept.load(Ordering::Relaxed),
+            reads: self.shared.reads_run.load(Ordering::Relaxed),
+        }
+    }
+
+    fn close(&self) {
+        self.shared.close();
+        let running = self.shared.threads();
+        // A thread of ours drops the last handle when an operation held it: it can't wait for itself.
+        let own = usize::from(running.ids.contains(&thread::current().id()));
+        let (running, _) = self
+            .shared
+            .ended
+            .wait_timeout_while(running, CLOSE_WITHIN, |running| running.count > own)
+            .unwrap_or_else(PoisonError::into_inner);
+        if running.count > own {
+            warn!("the store still waits for its lock file; what waits for it is not written yet");
+        }
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite")
+            .field("node", &self.shared.node)
+            .field("has_readers", &self.has_readers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn new(node: &str, lock_wait: LockWait) -> Self {
+        Self {
+            node: node.to_owned(),
+            writes: Queue::new(QUEUE),
+            reads: Queue::new(QUEUE),
+            changes: watch::Sender::new(0),
+            commits: AtomicU64::new(0),
+            writes_kept: AtomicU64::new(0),
+            reads_run: AtomicU64::new(0),
+            lock_wait,
+            running: Mutex::default(),
+            ended: Condvar::new(),
+        }
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Threads> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.reads.close();
+        self.writes.close();
+    }
+
+    fn read_until_closed(&self, connection: &Connection, patience: Duration) {
+        loop {
+            match self.reads.pop(patience) {
+                Popped::Closed => return,
+                Popped::Idle => {}
+                Popped::Item(pending) => self.read(connection, pending),
+            }
+            self.lock_wait.warn_if_long();
+        }
+    }
+
+    fn read(&self, connection: &Connection, mut pending: Pending) {
+        if pending.job.is_abandoned() {
+            return;
+        }
+        let verdict = connection::execute(connection, "BEGIN").and_then(|()| {
+            pending
+                .job
+                .run(&mut SqliteTransaction::new(connection, &self.node));
+            if connection.is_autocommit() {
+                Ok(())
+            } else {
+                connection::execute(connection, "ROLLBACK")
+            }
+        });
+        self.reads_run.fetch_add(1, Ordering::Relaxed);
+        pending.job.answer(verdict);
+    }
+
+    /// Tells whoever watches that the database has changed.
+    fn announce(&self) {
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+/// Counts a thread for as long as it lives.
+struct Running(Arc<Shared>);
+
+impl Running {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.threads().count += 1;
+        Self(Arc::clone(shared))
+    }
+
+    fn note_thread(&self) {
+        self.0.threads().ids.push(thread::current().id());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Without this thread nobody would be answered: better that all are refused.
+            self.0.close();
+            while self.0.reads.try_pop().is_some() || self.0.writes.try_pop().is_some() {}
+        }
+        let mut running = self.0.threads();
+        running.count = running.count.saturating_sub(1);
+        drop(running);
+        self.0.ended.notify_all();
+    }
+}
+
+// Threads that read. Reads are short and the hot ones come from memory, so few will do.
+const READERS: usize = 2;
+
+// Operations that may wait for each kind of thread. Far more than the edges let in at once.
+const QUEUE: usize = 8_192;
+
+// How often the writer's wait for the lock file is looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+// How long closing waits for what was begun.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);

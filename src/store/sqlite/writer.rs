@@ -1,0 +1,206 @@
+//! The writer: many operations, one durable commit.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+
+use super::{
+    Pending, Shared,
+    connection::{self, SqliteTransaction},
+    locks::Locks,
+};
+use crate::store::{
+    engine::{Access, Job, Outcome},
+    error::Error,
+    queue::Popped,
+};
+
+/// The thread that alone writes.
+pub(super) struct Writer<'s> {
+    shared: &'s Shared,
+    connection: Connection,
+    locks: Option<Arc<Locks>>,
+    /// SQLite's count of other connections' commits, when last looked at.
+    data_version: Option<i64>,
+}
+
+/// What the operations of one commit came to.
+#[derive(Default)]
+struct Batch {
+    jobs: Vec<Box<dyn Job>>,
+    kept: u64,
+    has_changed: bool,
+    /// The engine has given up the whole transaction, for example because the disk is full.
+    is_lost: bool,
+}
+
+impl<'s> Writer<'s> {
+    pub(super) fn new(
+        shared: &'s Shared,
+        connection: Connection,
+        locks: Option<Arc<Locks>>,
+    ) -> Self {
+        let mut writer = Self {
+            shared,
+            connection,
+            locks,
+            data_version: None,
+        };
+        writer.data_version = writer.read_data_version();
+        writer
+    }
+
+    /// Runs until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        loop {
+            match self.shared.writes.pop(POLL) {
+                Popped::Closed => return,
+                Popped::Idle => self.notice_others(),
+                Popped::Item(first) => self.run_batch(first),
+            }
+        }
+    }
+
+    fn run_batch(&mut self, first: Pending) {
+        let shared = self.shared;
+        let locks = self.locks.clone();
+        let turn = match locks
+            .as_ref()
+            .map(|l| l.take(&shared.lock_wait))
+            .transpose()
+        {
+            Ok(turn) => turn,
+            Err(error) => return first.job.answer(Err(error)),
+        };
+        self.notice_others();
+        let mut batch = Batch::default();
+        let verdict = match connection::execute(&self.connection, "BEGIN IMMEDIATE") {
+            Ok(()) => {
+                self.run_waiting(first, &mut batch);
+                self.commit(&batch)
+            }
+            Err(error) => {
+                batch.jobs.push(first.job);
+                Err(uncommitted(error))
+            }
+        };
+        drop(turn);
+        if verdict.is_ok() {
+            self.shared
+                .writes_kept
+                .fetch_add(batch.kept, Ordering::Relaxed);
+            if batch.has_changed {
+                self.shared.commits.fetch_add(1, Ordering::Relaxed);
+                self.shared.announce();
+            }
+        }
+        for job in batch.jobs {
+            job.answer(verdict.clone());
+        }
+    }
+
+    /// Runs the first operation and all that wait, each in its own savepoint.
+    fn run_waiting(&self, first: Pending, batch: &mut Batch) {
+        let began = Instant::now();
+        let mut next = Some(first);
+        while let Some(mut pending) = next {
+            let outcome = self.run_in_savepoint(&mut pending, batch);
+            batch.jobs.push(pending.job);
+            if outcome.is_err() || self.connection.is_autocommit() {
+                batch.is_lost = true;
+                return;
+            }
+            if batch.jobs.len() >= MOST_JOBS || began.elapsed() >= LONGEST {
+                return;
+            }
+            next = self.shared.writes.try_pop();
+        }
+    }
+
+    fn run_in_savepoint(&self, pending: &mut Pending, batch: &mut Batch) -> Result<(), Error> {
+        let connection = &self.connection;
+        connection::execute(connection, "SAVEPOINT operation")?;
+        let mut transaction = SqliteTransaction::new(connection, &self.shared.node);
+        let outcome = match pending.access {
+            Access::Read => {
+                self.shared.reads_run.fetch_add(1, Ordering::Relaxed);
+                connection::execute(connection, "PRAGMA query_only = 1")?;
+                pending.job.run(&mut transaction);
+                connection::execute(connection, "PRAGMA query_only = 0")?;
+                Outcome::Undo
+            }
+            Access::Write => pending.job.run(&mut transaction),
+        };
+        if connection.is_autocommit() {
+            return Ok(());
+        }
+        match outcome {
+            Outcome::Keep => {
+                batch.kept += 1;
+                batch.has_changed |= transaction.has_changed();
+            }
+            Outcome::Undo => connection::execute(connection, "ROLLBACK TO operation")?,
+        }
+        connection::execute(connection, "RELEASE operation")
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), Error> {
+        let committed = if batch.is_lost {
+            Err(uncommitted_silently())
+        } else {
+            connection::execute(&self.connection, "COMMIT").map_err(uncommitted)
+        };
+        if committed.is_err() && !self.connection.is_autocommit() {
+            // If even this fails, the next BEGIN does too, and all are refused until it works again.
+            let _ = connection::execute(&self.connection, "ROLLBACK");
+        }
+        committed
+    }
+
+    /// Announces commits of other processes.
+    fn notice_others(&mut self) {
+        if self.locks.is_none() {
+            return;
+        }
+        let version = self.read_data_version();
+        if version != self.data_version {
+            self.data_version = version;
+            self.shared.announce();
+        }
+    }
+
+    fn read_data_version(&self) -> Option<i64> {
+        self.connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .ok()
+    }
+}
+
+fn uncommitted(error: Error) -> Error {
+    match error {
+        Error::Statement { source, .. } => Error::Commit(source),
+        other => Error::Commit(Arc::new(other)),
+    }
+}
+
+fn uncommitted_silently() -> Error {
+    Error::Commit(Arc::new(Lost))
+}
+
+/// The engine ended the transaction under an operation.
+#[derive(Debug, thiserror::Error)]
+#[error("the database gave up the transaction")]
+struct Lost;
+
+// How soon commits of other processes are seen by an idle writer.
+const POLL: Duration = Duration::from_millis(200);
+
+// The most operations that share a commit.
+const MOST_JOBS: usize = 512;
+
+// After this long no further operation joins a commit: those in it wait for their answers.
+const LONGEST: Duration = Duration::from_millis(50);

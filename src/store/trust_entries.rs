@@ -1,0 +1,175 @@
+//! What we accept from each peer, and what was taken back.
+
+use crate::{
+    clock::Timestamp,
+    domain::ids::ClusterId,
+    store::{Transaction, error::Error, value::Row},
+};
+
+/// What an entry vouches for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntryKind {
+    /// A CA: chains to it, under the peer's node names.
+    Anchor,
+    /// One leaf, by its fingerprint.
+    Pinned,
+}
+
+impl EntryKind {
+    /// The word in the store, in tables and in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Anchor => "anchor",
+            Self::Pinned => "pinned",
+        }
+    }
+}
+
+/// One certificate that we accept for one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustEntry {
+    /// For which peer; worth nothing for any other.
+    pub cluster_id: ClusterId,
+    /// As what.
+    pub kind: EntryKind,
+    /// SHA-256 of the certificate.
+    pub fingerprint: [u8; 32],
+    /// The certificate.
+    pub der: Vec<u8>,
+    /// Since when.
+    pub added_at: Timestamp,
+}
+
+/// An entry that was taken back, remembered so that its holder can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokedEntry {
+    /// For which peer it was.
+    pub cluster_id: ClusterId,
+    /// SHA-256 of the certificate.
+    pub fingerprint: [u8; 32],
+    /// Since when.
+    pub revoked_at: Timestamp,
+}
+
+/// Adds an entry, and forgets that it was ever revoked; whether it is new.
+///
+/// # Errors
+/// [`Error::FingerprintTaken`] when the leaf is pinned for another peer.
+pub fn add(tx: &mut dyn Transaction, entry: &TrustEntry) -> Result<bool, Error> {
+    if entry.kind == EntryKind::Pinned {
+        let holder = tx.query_one(
+            "SELECT cluster_id FROM trust_entries
+             WHERE kind = 'pinned' AND fingerprint = $1 AND cluster_id <> $2",
+            &[(&entry.fingerprint).into(), (&entry.cluster_id).into()],
+        )?;
+        if let Some(mut holder) = holder {
+            return Err(Error::FingerprintTaken(holder.parse()?));
+        }
+    }
+    tx.execute(
+        "DELETE FROM revoked_entries WHERE cluster_id = $1 AND fingerprint = $2",
+        &[(&entry.cluster_id).into(), (&entry.fingerprint).into()],
+    )?;
+    let added = tx.execute(
+        "INSERT INTO trust_entries (cluster_id, kind, fingerprint, der, added_at)
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (cluster_id, kind, fingerprint) DO NOTHING",
+        &[
+            (&entry.cluster_id).into(),
+            entry.kind.as_str().into(),
+            (&entry.fingerprint).into(),
+            entry.der.clone().into(),
+            entry.added_at.into(),
+        ],
+    )?;
+    Ok(added > 0)
+}
+
+/// All entries, by peer, kind and time.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn list(tx: &mut dyn Transaction) -> Result<Vec<TrustEntry>, Error> {
+    tx.query(
+        "SELECT cluster_id, kind, fingerprint, der, added_at FROM trust_entries
+         ORDER BY cluster_id, kind, added_at, fingerprint",
+        &[],
+    )?
+    .into_iter()
+    .map(record)
+    .collect()
+}
+
+/// Removes a certificate from what we accept for one peer, as whatever kind; whether it was there.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn remove(
+    tx: &mut dyn Transaction,
+    cluster_id: &ClusterId,
+    fingerprint: &[u8; 32],
+) -> Result<bool, Error> {
+    let removed = tx.execute(
+        "DELETE FROM trust_entries WHERE cluster_id = $1 AND fingerprint = $2",
+        &[cluster_id.into(), fingerprint.into()],
+    )?;
+    Ok(removed > 0)
+}
+
+/// Removes a certificate as [`remove`] does, and remembers that it was revoked, whether it was there or not.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn revoke(
+    tx: &mut dyn Transaction,
+    cluster_id: &ClusterId,
+    fingerprint: &[u8; 32],
+    now: Timestamp,
+) -> Result<bool, Error> {
+    tx.execute(
+        "INSERT INTO revoked_entries (cluster_id, fingerprint, revoked_at) VALUES ($1, $2, $3)
+         ON CONFLICT (cluster_id, fingerprint) DO NOTHING",
+        &[cluster_id.into(), fingerprint.into(), now.into()],
+    )?;
+    remove(tx, cluster_id, fingerprint)
+}
+
+/// All remembered revocations, by peer and time.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn revoked(tx: &mut dyn Transaction) -> Result<Vec<RevokedEntry>, Error> {
+    tx.query(
+        "SELECT cluster_id, fingerprint, revoked_at FROM revoked_entries
+         ORDER BY cluster_id, revoked_at, fingerprint",
+        &[],
+    )?
+    .into_iter()
+    .map(|mut row| {
+        Ok(RevokedEntry {
+            cluster_id: row.parse()?,
+            fingerprint: row.digest()?,
+            revoked_at: row.time()?,
+        })
+    })
+    .collect()
+}
+
+fn record(mut row: Row) -> Result<TrustEntry, Error> {
+    Ok(TrustEntry {
+        cluster_id: row.parse()?,
+        kind: match row.text()?.as_str() {
+            "anchor" => EntryKind::Anchor,
+            "pinned" => EntryKind::Pinned,
+            _ => {
+                return Err(Error::Stored {
+                    column: 1,
+                    expected: "a kind of trust entry",
+                });
+            }
+        },
+        fingerprint: row.digest()?,
+        der: row.blob()?,
+        added_at: row.time()?,
+    })
+}

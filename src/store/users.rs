@@ -1,0 +1,134 @@
+//! Users whose home we are.
+
+use crate::{
+    domain::{
+        ids::{LoginName, UserId},
+        login::LoginType,
+    },
+    store::{
+        Transaction,
+        error::Error,
+        value::{Row, fold},
+    },
+};
+
+/// A user as the directory has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Their ID; unique, whatever its case.
+    pub user_id: UserId,
+    /// Their self-service user ID; unique.
+    pub self_service_id: Option<LoginName>,
+    /// Their primary extension; several users may share one.
+    pub primary_extension: Option<LoginName>,
+    /// Their name as people read it.
+    pub display_name: String,
+    /// Whether they may log in at all.
+    pub enabled: bool,
+    /// Whether they may log in at other clusters.
+    pub emcc_enabled: bool,
+}
+
+/// The unique index over self-service user IDs.
+pub const SELF_SERVICE_ID: &str = "users_self_service_id";
+
+const COLUMNS: &str =
+    "user_id, self_service_id, primary_extension, display_name, enabled, emcc_enabled";
+
+/// Adds a user or replaces the one with the same ID.
+///
+/// # Errors
+/// [`Error::Unique`] on [`SELF_SERVICE_ID`] when another user has that self-service user ID.
+pub fn upsert(tx: &mut dyn Transaction, user: &User) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO users (user_key, user_id, self_service_id, primary_extension, display_name, enabled, emcc_enabled)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (user_key) DO UPDATE SET
+           user_id = excluded.user_id, self_service_id = excluded.self_service_id,
+           primary_extension = excluded.primary_extension, display_name = excluded.display_name,
+           enabled = excluded.enabled, emcc_enabled = excluded.emcc_enabled",
+        &[
+            fold(user.user_id.as_str()).into(),
+            (&user.user_id).into(),
+            user.self_service_id.as_ref().into(),
+            user.primary_extension.as_ref().into(),
+            (&user.display_name).into(),
+            user.enabled.into(),
+            user.emcc_enabled.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// The user with this ID, whatever its case.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn get(tx: &mut dyn Transaction, user_id: &UserId) -> Result<Option<User>, Error> {
+    tx.query_one(
+        &format!("SELECT {COLUMNS} FROM users WHERE user_key = $1"),
+        &[fold(user_id.as_str()).into()],
+    )?
+    .map(record)
+    .transpose()
+}
+
+/// At most `limit` users in order of their IDs, from the first one behind `after`.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn list(tx: &mut dyn Transaction, after: Option<&str>, limit: u32) -> Result<Vec<User>, Error> {
+    tx.query(
+        &format!("SELECT {COLUMNS} FROM users WHERE user_key > $1 ORDER BY user_key LIMIT $2"),
+        &[fold(after.unwrap_or_default()).into(), limit.into()],
+    )?
+    .into_iter()
+    .map(record)
+    .collect()
+}
+
+/// The users whom a name means: at most one, except for an extension.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn find(
+    tx: &mut dyn Transaction,
+    login_type: LoginType,
+    name: &LoginName,
+) -> Result<Vec<User>, Error> {
+    let (condition, name) = match login_type {
+        LoginType::Uid => ("user_key = $1", fold(name.as_str())),
+        LoginType::SelfService => ("self_service_id = $1", name.as_str().to_owned()),
+        LoginType::Extension => ("primary_extension = $1", name.as_str().to_owned()),
+    };
+    tx.query(
+        &format!("SELECT {COLUMNS} FROM users WHERE {condition} ORDER BY user_key"),
+        &[name.into()],
+    )?
+    .into_iter()
+    .map(record)
+    .collect()
+}
+
+/// Removes a user with their credential and profiles; whether there was one.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn remove(tx: &mut dyn Transaction, user_id: &UserId) -> Result<bool, Error> {
+    let removed = tx.execute(
+        "DELETE FROM users WHERE user_key = $1",
+        &[fold(user_id.as_str()).into()],
+    )?;
+    Ok(removed > 0)
+}
+
+fn record(mut row: Row) -> Result<User, Error> {
+    Ok(User {
+        user_id: row.parse()?,
+        self_service_id: row.opt_parse()?,
+        primary_extension: row.opt_parse()?,
+        display_name: row.text()?,
+        enabled: row.flag()?,
+        emcc_enabled: row.flag()?,
+    })
+}
