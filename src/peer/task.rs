@@ -15,7 +15,7 @@ use tonic::Status;
 use tracing::{debug, info, warn};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     domain::ids::ClusterId,
     peer::{
         Config, Error,
@@ -189,6 +189,8 @@ impl LinkTask {
         if !addresses.borrow().contains(&session.facts.address) {
             return Held::Replace(Replace::Must);
         }
+        let leaf = session.chain.first().and_then(|der| Certificate::from_der(der).ok());
+        let not_after = leaf.map(|leaf| leaf.not_after());
         loop {
             let dead_at = self
                 .shared
@@ -225,17 +227,16 @@ impl LinkTask {
                         return Held::Replace(Replace::Must);
                     }
                 }
-                () = self.leaf_ends(session) => return Held::Replace(Replace::Must),
+                () = self.leaf_ends(not_after) => return Held::Replace(Replace::Must),
             }
         }
     }
 
     /// Completes when the certificate that the peer showed is no longer valid by our clock.
-    async fn leaf_ends(&self, session: &Session) {
+    async fn leaf_ends(&self, not_after: Option<Timestamp>) {
         // The wall clock can be set: it is read again now and then.
         const LOOK_AGAIN: Duration = Duration::from_secs(10);
-        let leaf = session.chain.first().and_then(|der| Certificate::from_der(der).ok());
-        let Some(not_after) = leaf.map(|leaf| leaf.not_after()) else {
+        let Some(not_after) = not_after else {
             return std::future::pending().await;
         };
         loop {
