@@ -1,5 +1,96 @@
 //! Commands: run the daemon, or talk to one.
 
+mod apply;
 pub mod args;
+mod cert;
+mod client;
+mod cluster;
+mod config;
+mod daemon;
+mod directory;
 pub mod failure;
+pub mod init;
+mod new_node;
 pub mod output;
+mod phone;
+mod session;
+mod trust;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::Parser as _;
+use tokio::runtime::Runtime;
+
+use self::{
+    args::{Command, CommandLine},
+    failure::{Failure, Outcome},
+    output::Format,
+};
+
+/// Runs one command line, prints what it has to say, and gives the exit code: 0 done, 1 refused or failed,
+/// 2 usage.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let command_line = match CommandLine::try_parse_from(arguments) {
+        Ok(command_line) => command_line,
+        Err(usage) => {
+            // Help and version come this way too, and go to standard output.
+            let _ = usage.print();
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    let format = Format::of(&command_line.global);
+    let written = run(command_line).map(|report| report.write(&mut io::stdout().lock(), format));
+    match written {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Ok(Err(closed)) if closed.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Ok(Err(cause)) => complain(&Failure::from_error(
+            "cannot write to standard output",
+            &cause,
+            "check where it goes",
+        )),
+        Err(failure) => complain(&failure),
+    }
+}
+
+fn run(command_line: CommandLine) -> Outcome {
+    let runtime = Runtime::new().map_err(|cause| {
+        Failure::from_error("cannot start", &cause, "check the limits on threads and files")
+    })?;
+    runtime.block_on(dispatch(command_line))
+}
+
+async fn dispatch(CommandLine { global, command }: CommandLine) -> Outcome {
+    let global = &global;
+    match command {
+        Command::Init(args) => new_node::run(args),
+        Command::Run(args) => daemon::run(global, args).await,
+        Command::Lab(args) => daemon::lab(global, args).await,
+        Command::Config(verb) => config::run(global, &verb),
+        Command::Apply(args) => apply::run(global, &args).await,
+        Command::Cluster(verb) => cluster::run(global, verb).await,
+        Command::Cert(verb) => cert::run(global, verb).await,
+        Command::Trust(verb) => trust::run(global, verb).await,
+        Command::User(verb) => directory::user(global, verb).await,
+        Command::Device(verb) => directory::device(global, verb).await,
+        Command::Base(verb) => directory::base(global, verb).await,
+        Command::Session(verb) => session::run(global, verb).await,
+        Command::Phone(verb) => phone::run(verb).await,
+    }
+}
+
+fn complain(failure: &Failure) -> ExitCode {
+    // Nothing is left to tell it to when standard error is closed.
+    let _ = writeln!(io::stderr().lock(), "{failure}");
+    ExitCode::from(failure.exit_code())
+}
+
+/// The command line itself is wrong.
+const USAGE: u8 = 2;
+
+#[cfg(test)]
+mod tests;

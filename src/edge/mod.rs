@@ -2,4 +2,5 @@
 
 pub mod admin;
 pub mod federation;
+pub mod listener;
 pub mod phone;

@@ -71,7 +71,7 @@ pub(super) async fn end(
         .write(move |tx: &mut dyn Transaction| {
             let session = sessions::get(tx, Role::Home, &counterpart, id)?.ok_or(Error::NoSession)?;
             if session.state == State::Ended {
-                return Ok(Ended::Before(session.end_reason.unwrap_or(EndReason::Operator)));
+                return Ok::<_, Error>(Ended::Before(session.end_reason.unwrap_or(EndReason::Operator)));
             }
             let local = counterpart == own;
             let end = Some((EndReason::Operator, Initiator::Home, now));

@@ -55,11 +55,17 @@ impl ClusterAuthority {
     }
 }
 
-/// Writes a certificate and its key, the key so that only its owner can read it.
+/// Writes a certificate and its key in place of what is there, the key so that only its owner can read it.
 ///
 /// # Errors
 /// When they can't be written.
 pub fn write(made: &Made, certificate: &Path, key: &Path) -> Result<()> {
+    for old in [certificate, key] {
+        match std::fs::remove_file(old) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
     make::write_private(key, &made.key_pem)?;
     make::write_public(certificate, &made.certificate_pem)?;
     Ok(())

@@ -1,6 +1,6 @@
 //! Why a node does not start, or does not take what it was given.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use crate::{credentials, domain::ids::ClusterId, edge, store, trust};
 
@@ -39,6 +39,14 @@ pub enum Error {
         what: &'static str,
         /// Why.
         source: trust::Error,
+    },
+    /// An identity is valid in itself and can't be put in force.
+    #[error("the {what} identity can't be put in force")]
+    Unpublished {
+        /// Whose.
+        what: &'static str,
+        /// Why.
+        source: Arc<trust::Error>,
     },
     /// The database belongs to another cluster.
     #[error("the store belongs to cluster {found}, the configuration says {configured}; name another store.url")]

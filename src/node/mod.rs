@@ -145,15 +145,26 @@ impl Node {
             drain: tasks.token(),
         })
         .await?;
-        listener::serve_federation(sockets.federation, &trust, routes, &tasks, listener::Limits {
-            connections: config.federation.max_connections,
-            ..listener::Limits::default()
-        });
-        let phones = listener::Limits { connections: config.phone.max_connections, ..listener::Limits::default() };
+        let peer_limits = listener::Config {
+            max_connections: config.federation.max_connections,
+            drain_grace: config.shutdown_grace,
+            ..listener::Config::default()
+        };
+        let phone_limits = listener::Config {
+            max_connections: config.phone.max_connections,
+            drain_grace: config.shutdown_grace,
+            ..listener::Config::default()
+        };
+        let door = listener::serve_federation(sockets.federation, trust.clone(), routes, tasks.clone(), peer_limits);
+        tasks.spawn("federation listener", door);
+        let router = pages(&visiting, &tasks, "https", addresses.phone)?;
         let tls = Some(reloader.phone_tls());
-        listener::serve_http(sockets.phone, tls, pages(&visiting, &tasks, "https", addresses.phone)?, &tasks, phones.clone());
+        let door = listener::serve_http(sockets.phone, tls, router, tasks.clone(), phone_limits.clone());
+        tasks.spawn("phone listener", door);
         if let (Some(plain), Some(address)) = (sockets.phone_plain, addresses.phone_plain) {
-            listener::serve_http(plain, None, pages(&visiting, &tasks, "http", address)?, &tasks, phones);
+            let router = pages(&visiting, &tasks, "http", address)?;
+            let door = listener::serve_http(plain, None, router, tasks.clone(), phone_limits);
+            tasks.spawn("plain phone listener", door);
         }
         let operations = NodeOperations {
             cluster: config.cluster_id.clone(),
@@ -179,7 +190,7 @@ impl Node {
             },
             &tasks,
         );
-        spawn_work(&config, &tasks, &visiting, &reloader, Outbox {
+        let outbox = Outbox {
             cluster: config.cluster_id.clone(),
             store,
             local,
@@ -187,7 +198,9 @@ impl Node {
             wake: Arc::clone(&owed),
             tasks: tasks.clone(),
             deadline: config.login.deadline,
-        }, &peers, owed);
+        };
+        tasks.spawn("outbox", outbox.run());
+        spawn_watchers(&tasks, visiting, &reloader, &peers, owed);
         info!(
             federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),
             versions = %versions, "ready"
@@ -216,20 +229,15 @@ impl Node {
     }
 }
 
-/// The background work of a node.
-fn spawn_work(
-    config: &Config,
+/// The tasks that wait for something to happen.
+fn spawn_watchers(
     tasks: &Tasks,
-    visiting: &VisitingRole,
+    visiting: VisitingRole,
     reloader: &Arc<Reloader>,
-    outbox: Outbox,
     peers: &Peers,
     owed: Arc<Notify>,
 ) {
-    let _ = config;
-    tasks.spawn("outbox", outbox.run());
-    let sweeper = visiting.clone();
-    tasks.spawn("pending logins", async move { sweeper.sweep_pending().await });
+    tasks.spawn("pending logins", async move { visiting.sweep_pending().await });
     let (watcher, watching) = (Arc::clone(reloader), tasks.clone());
     tasks.spawn("store changes", async move { watcher.watch_store(&watching).await });
     let (mut ups, waking) = (peers.on_up(), tasks.clone());
@@ -238,10 +246,7 @@ fn spawn_work(
             tokio::select! {
                 biased;
                 () = waking.cancelled() => return,
-                up = ups.next() => match up {
-                    Some(_) => owed.notify_one(),
-                    None => return,
-                },
+                _ = ups.next() => owed.notify_one(),
             }
         }
     });
@@ -360,7 +365,10 @@ struct Sockets {
 
 impl Sockets {
     async fn bind(config: &Config) -> Result<Self, Error> {
-        let socket = admin::socket::Config { path: config.admin.socket.clone(), ..admin::socket::Config::default() };
+        let socket = admin::socket::Config {
+            path: config.admin.socket.clone(),
+            group: admin::socket::Config::DEFAULT_GROUP.to_owned(),
+        };
         Ok(Self {
             federation: bind("federation", config.federation.listen).await?,
             phone: bind("phone", config.phone.listen).await?,

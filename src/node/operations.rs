@@ -50,7 +50,7 @@ impl Operations for NodeOperations {
                 "mend the files that `emccd cert show` names, then run `emccd cert reload`".to_owned()
             }),
             federation_down_reason: down,
-            peers: self.peers.status().iter().map(|link| peer_status(link, self.clock.now())).collect(),
+            peers: self.peers.status().iter().map(peer_status).collect(),
             refusals: self.trust.refusals().list().into_iter().map(refusal).collect(),
         };
         Box::pin(async move { Ok(status) })
@@ -159,14 +159,13 @@ fn millis(length: std::time::Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn peer_status(link: &LinkStatus, now: crate::clock::Timestamp) -> pb::PeerStatus {
-    let since = now.as_millis().saturating_sub(i64::try_from(link.since.as_millis()).unwrap_or(i64::MAX));
+fn peer_status(link: &LinkStatus) -> pb::PeerStatus {
     pb::PeerStatus {
         cluster_id: link.cluster.to_string(),
         enabled: link.enabled,
         outbound: Some(pb::OutboundStatus {
             state: link.outbound.as_str().to_owned(),
-            since: Some(crate::clock::Timestamp::from_millis(since).to_string()),
+            state_age_ms: millis(link.since),
             proof_age_ms: link.proof_age.map(millis),
             version: link.version.map(|v| v.to_string()),
             node: link.node.clone(),

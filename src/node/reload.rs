@@ -21,7 +21,7 @@ use crate::{
     peer::Peers,
     store::{Store, Transaction, meta, peers},
     tasks::Tasks,
-    trust::{self, TrustStore, identity::Identity, tls::phone_server_config},
+    trust::{TrustStore, identity::Identity, tls::phone_server_config},
 };
 
 /// Reads again, and publishes.
@@ -85,10 +85,9 @@ impl Reloader {
     pub(super) fn reload_federation_identity(&self) -> Result<(), Error> {
         let outcome = read_identity("federation", &self.federation_files).and_then(|identity| {
             let subject = identity.leaf().subject().to_owned();
-            self.trust.publish_identity(identity).map_err(|source| Error::Identity {
-                what: "federation",
-                source: trust::Error::SelfCheck { reason: crate::telemetry::error_chain(source.as_ref()) },
-            })?;
+            self.trust
+                .publish_identity(identity)
+                .map_err(|source| Error::Unpublished { what: "federation", source })?;
             info!(subject, "the federation identity is in force");
             Ok(())
         });
