@@ -1,0 +1,582 @@
+//! What can be typed: one definition from which parsing and help come.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::domain::{
+    ids::{ClusterId, DeviceName, LoginName, UserId},
+    login::LoginType,
+    version::Version,
+};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "emccd",
+    version,
+    about = "Extension Mobility across clusters: one login, any phone",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 done, 1 refused or failed, 2 usage.\n\n\
+        Examples:\n  \
+        emccd init --cluster-id berlin --dir berlin\n  \
+        emccd run --config berlin/emccd.toml\n  \
+        emccd --config berlin/emccd.toml cluster status"
+)]
+pub struct CommandLine {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Global {
+    /// Admin socket of the daemon to talk to; default: the one that --config names, or /run/emccd/admin.sock
+    #[arg(long, global = true, env = "EMCCD_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Configuration file of the node
+    #[arg(long, global = true, env = "EMCCD_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document in place of text
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// Nouns, and the commands without one.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make the configuration, identities and keys of a first node
+    Init(Init),
+    /// Run the daemon
+    Run(Run),
+    /// Run whole clusters on this machine and drive phones through logins and errors
+    Lab(Lab),
+    /// The configuration file
+    #[command(subcommand)]
+    Config(Config),
+    /// Bring the cluster's data to what files say
+    Apply(Apply),
+    /// Other clusters
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// The certificates that this node shows
+    #[command(subcommand)]
+    Cert(Cert),
+    /// The certificates that this cluster accepts from others
+    #[command(subcommand)]
+    Trust(Trust),
+    /// Users of this cluster
+    #[command(subcommand)]
+    User(User),
+    /// Phones of this cluster
+    #[command(subcommand)]
+    Device(Device),
+    /// The pool of base devices for users on foreign phones
+    #[command(subcommand)]
+    Base(Base),
+    /// Who is on which phone
+    #[command(subcommand)]
+    Session(Session),
+    /// Act as a phone against any cluster's phone service
+    #[command(subcommand)]
+    Phone(Phone),
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  emccd init --cluster-id berlin --dir berlin --host emcc.berlin.example"
+)]
+pub struct Init {
+    /// ID of the new cluster: 1 to 64 characters of A-Z a-z 0-9 . _ -
+    #[arg(long, value_name = "ID")]
+    pub cluster_id: ClusterId,
+    /// Folder to make
+    #[arg(long, value_name = "DIR", default_value = "emccd")]
+    pub dir: PathBuf,
+    /// Ports begin here: N+443 for phones, N+444 for peers; default 8000
+    #[arg(long, value_name = "N")]
+    pub port_base: Option<u16>,
+    /// Name or address under which phones and peers reach this node; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub host: Vec<String>,
+}
+
+/// `run`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd run --config /etc/emccd/emccd.toml\n  \
+        emccd run --config emccd.toml --protocol-max 1.0    speak the older protocol"
+)]
+pub struct Run {
+    /// Lowest protocol version to speak
+    #[arg(long, value_name = "V")]
+    pub protocol_min: Option<Version>,
+    /// Highest protocol version to speak
+    #[arg(long, value_name = "V")]
+    pub protocol_max: Option<Version>,
+    /// Stop for good at a named point, so that a test can kill the process exactly there
+    #[arg(long, value_name = "POINT", hide = true)]
+    pub stop_at: Option<String>,
+}
+
+/// `lab`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd lab --once              show everything and end with 0 if all was as expected\n  \
+        emccd lab --clusters 3        keep three clusters up and print how to play with them"
+)]
+pub struct Lab {
+    /// How many clusters
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub clusters: u8,
+    /// How many nodes in each
+    #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub nodes: u8,
+    /// Go through the steps, then end: 0 when each was as expected, otherwise 1
+    #[arg(long)]
+    pub once: bool,
+    /// Run each node as a process of its own
+    #[arg(long)]
+    pub processes: bool,
+    /// Folder with users, phones and base devices in the format of apply; default: a built-in set
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// `config`.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Check a file without starting anything
+    #[command(after_help = "Example:\n  emccd config check --config emccd.toml")]
+    Check,
+    /// Show the settings in force, with the defaults filled in
+    #[command(after_help = "Example:\n  emccd config show --config emccd.toml")]
+    Show,
+    /// Print a file with every setting explained
+    #[command(after_help = "Example:\n  emccd config example > emccd.toml")]
+    Example,
+}
+
+/// `apply`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd apply users.toml devices.toml --dry-run\n  emccd apply users.toml devices.toml"
+)]
+pub struct Apply {
+    /// TOML files, read as one; together at most 4 MiB
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Check and count, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `cluster`.
+#[derive(Debug, Subcommand)]
+pub enum Cluster {
+    /// How each peer stands, in both directions, and what to do where one does not
+    #[command(after_help = "Example:\n  emccd cluster status")]
+    Status,
+    /// The peer records
+    #[command(after_help = "Example:\n  emccd cluster list --json")]
+    List,
+    /// Add a peer and its first trust, both or neither
+    Add(ClusterAdd),
+}
+
+/// `cluster add`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    emccd cluster add tokyo --address emcc.tokyo.example:8444 --trust tokyo.pem\n  \
+    emccd cluster add tokyo --address emcc.tokyo.example:8444 --anchor corporate-ca.pem --node-name emcc.tokyo.example")]
+pub struct ClusterAdd {
+    /// The peer's cluster ID
+    #[arg(value_name = "ID")]
+    pub cluster_id: ClusterId,
+    /// Where its nodes listen; may be repeated, tried in order
+    #[arg(long, value_name = "HOST:PORT", required = true)]
+    pub address: Vec<String>,
+    /// PEM file with the certificates of its nodes: exactly these are accepted
+    #[arg(long, value_name = "FILE.pem", conflicts_with = "anchor")]
+    pub trust: Option<PathBuf>,
+    /// PEM file with its certificate authority, which vouches for the names given with --node-name
+    #[arg(long, value_name = "FILE.pem", requires = "node_name")]
+    pub anchor: Option<PathBuf>,
+    /// A name that its certificates may carry under an anchor; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Vec<String>,
+    /// Which user IDs it may claim, with * and ?; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub user_pattern: Vec<String>,
+    /// Which extensions it may claim, with * and ?; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub dn_pattern: Vec<String>,
+    /// A note for people
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub description: String,
+}
+
+/// `cert`.
+#[derive(Debug, Subcommand)]
+pub enum Cert {
+    /// Show the daemon's certificates, or those of a file
+    #[command(after_help = "Examples:\n  emccd cert show\n  emccd cert show tokyo.pem")]
+    Show {
+        /// A PEM file; no daemon is asked
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Write a new key and a self-signed certificate; works without a daemon
+    New(CertNew),
+    /// Have the daemon read its certificate files again; running calls go on
+    #[command(after_help = "Example:\n  emccd cert reload")]
+    Reload,
+}
+
+/// `cert new`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    emccd cert new --common-name berlin --name emcc.berlin.example --out new\n\n\
+    Writes new.pem and new.key. Name them in the configuration, give new.pem to the peers, then: emccd cert reload")]
+pub struct CertNew {
+    /// What the certificate is for: peers want P-256, old phones know only RSA
+    #[arg(long, value_enum, default_value_t = Purpose::Federation)]
+    pub purpose: Purpose,
+    /// Common name, by custom the cluster ID
+    #[arg(long, value_name = "NAME")]
+    pub common_name: String,
+    /// DNS name or address that it carries; may be repeated
+    #[arg(long, value_name = "NAME", required = true)]
+    pub name: Vec<String>,
+    /// How long it is valid
+    #[arg(long, value_name = "N", default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub days: u32,
+    /// Path of the two files without their endings .pem and .key; neither may exist
+    #[arg(long, value_name = "PATH")]
+    pub out: PathBuf,
+}
+
+/// What an identity is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Purpose {
+    /// Shown to peers.
+    Federation,
+    /// Shown to phones and to programs.
+    Phone,
+}
+
+/// `trust`.
+#[derive(Debug, Subcommand)]
+pub enum Trust {
+    /// Accept more certificates from a peer
+    Add(TrustAdd),
+    /// What is accepted, from one peer or from all
+    #[command(after_help = "Examples:\n  emccd trust list\n  emccd trust list tokyo")]
+    List {
+        /// One peer
+        #[arg(value_name = "ID")]
+        cluster_id: Option<ClusterId>,
+    },
+}
+
+/// `trust add`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  emccd trust add tokyo --pin tokyo-new.pem\n  \
+    emccd trust add tokyo --anchor corporate-ca.pem")]
+pub struct TrustAdd {
+    /// The peer
+    #[arg(value_name = "ID")]
+    pub cluster_id: ClusterId,
+    /// PEM file with certificates of its nodes: exactly these are accepted
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "anchor",
+        conflicts_with = "anchor"
+    )]
+    pub pin: Option<PathBuf>,
+    /// PEM file with its certificate authority, which vouches for the node names of the peer's record
+    #[arg(long, value_name = "FILE")]
+    pub anchor: Option<PathBuf>,
+}
+
+/// `user`.
+#[derive(Debug, Subcommand)]
+pub enum User {
+    /// All users
+    #[command(after_help = "Example:\n  emccd user list")]
+    List,
+    /// One user with profiles, sessions and the state of the PIN
+    #[command(after_help = "Example:\n  emccd user show anna")]
+    Show {
+        /// User ID
+        #[arg(value_name = "USER")]
+        user_id: UserId,
+    },
+}
+
+/// `device`.
+#[derive(Debug, Subcommand)]
+pub enum Device {
+    /// All phones
+    #[command(after_help = "Example:\n  emccd device list")]
+    List,
+    /// One phone and who is on it
+    #[command(after_help = "Example:\n  emccd device show SEP00112233AABB")]
+    Show {
+        /// Device name
+        #[arg(value_name = "DEVICE")]
+        name: DeviceName,
+    },
+}
+
+/// `base`.
+#[derive(Debug, Subcommand)]
+pub enum Base {
+    /// The whole pool and which session holds each
+    #[command(after_help = "Example:\n  emccd base list")]
+    List,
+    /// One base device and the session that holds it
+    #[command(after_help = "Example:\n  emccd base show BASE0001")]
+    Show {
+        /// Its name
+        #[arg(value_name = "BASE")]
+        name: String,
+    },
+}
+
+/// `session`.
+#[derive(Debug, Subcommand)]
+pub enum Session {
+    /// Sessions of both roles, newest first
+    List(SessionList),
+    /// One session
+    #[command(after_help = "Example:\n  emccd session show 7K3Q-9M2X")]
+    Show {
+        /// Its UUID, or the ref of the login
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// End a session, on both clusters
+    Logout(SessionLogout),
+}
+
+/// `session list`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd session list\n  emccd session list --user anna --all --json"
+)]
+pub struct SessionList {
+    /// Only where we own the user (home) or the phone (visiting)
+    #[arg(long, value_name = "ROLE", value_parser = ["home", "visiting"])]
+    pub role: Option<String>,
+    /// Only those shared with this cluster
+    #[arg(long, value_name = "ID")]
+    pub peer: Option<ClusterId>,
+    /// Only those on this phone
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<DeviceName>,
+    /// Only those of this user
+    #[arg(long, value_name = "USER")]
+    pub user: Option<UserId>,
+    /// Also those that are over
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `session logout`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd session logout 7K3Q-9M2X\n  emccd session logout --device SEP00112233AABB --yes"
+)]
+pub struct SessionLogout {
+    /// Its UUID, or the ref of the login
+    #[arg(
+        value_name = "ID",
+        required_unless_present = "device",
+        conflicts_with = "device"
+    )]
+    pub id: Option<String>,
+    /// The session on this phone
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<DeviceName>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `phone`.
+#[derive(Debug, Subcommand)]
+pub enum Phone {
+    /// Log a user in, as a phone would
+    Login(PhoneLogin),
+    /// Log out whoever is on the phone
+    Logout(PhoneLogout),
+}
+
+/// Which phone service, and which phone.
+#[derive(Clone, Debug, Args)]
+pub struct PhoneTarget {
+    /// Address of the phone service, for example https://emcc.berlin.example:8443
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// Name of the phone to be
+    #[arg(long, value_name = "NAME")]
+    pub device: DeviceName,
+    /// PEM file with the certificate, or its authority, that the phone service shows
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// `phone login`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "The PIN is asked for, or read from --pin-file or from standard input.\n\n\
+    Example:\n  emccd phone login https://emcc.berlin.example:8443 --ca phone.pem --device SEP00112233AABB --user anna")]
+pub struct PhoneLogin {
+    /// Which phone service, and which phone
+    #[command(flatten)]
+    pub target: PhoneTarget,
+    /// What the user types as user ID
+    #[arg(long, value_name = "NAME")]
+    pub user: LoginName,
+    /// UID (user ID), SP (self-service user ID) or DN (extension); default: what the service takes it for
+    #[arg(long, value_name = "TYPE")]
+    pub login_type: Option<LoginType>,
+    /// File with the PIN on its first line
+    #[arg(long, value_name = "FILE")]
+    pub pin_file: Option<PathBuf>,
+}
+
+/// `phone logout`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Example:\n  emccd phone logout https://emcc.berlin.example:8443 --ca phone.pem --device SEP00112233AABB"
+)]
+pub struct PhoneLogout {
+    /// Which phone service, and which phone
+    #[command(flatten)]
+    pub target: PhoneTarget,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_valid() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_and_every_last_one_an_example() {
+        fn visit(command: &mut clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Usage:"), "{path}");
+            assert!(command.get_about().is_some(), "{path} says nothing");
+            if command.has_subcommands() {
+                for sub in command.get_subcommands_mut() {
+                    visit(sub, &path);
+                }
+            } else {
+                assert!(help.contains("Example"), "{path} has no example");
+                assert!(help.contains("emccd "), "{path} has no example");
+            }
+        }
+        let mut command = CommandLine::command();
+        command.build();
+        visit(&mut command, "");
+    }
+
+    #[test]
+    fn the_documented_lines_parse() {
+        for line in [
+            "emccd init --cluster-id berlin --dir d --port-base 9000 --host a --host b",
+            "emccd run --config f --protocol-min 1.0 --protocol-max 1.1 --stop-at x",
+            "emccd lab --clusters 3 --nodes 2 --once --json --processes --data d",
+            "emccd config check --config f",
+            "emccd config show --json",
+            "emccd config example",
+            "emccd apply a.toml b.toml --dry-run",
+            "emccd cluster status --socket s",
+            "emccd cluster list",
+            "emccd cluster add tokyo --address a:1 --address b:2 --trust t.pem --user-pattern a* --dn-pattern 8*",
+            "emccd cluster add tokyo --address a:1 --anchor t.pem --node-name n --description hello",
+            "emccd cert new --common-name berlin --name a --out new",
+            "emccd cert show",
+            "emccd cert show f.pem",
+            "emccd cert reload",
+            "emccd trust add tokyo --pin f",
+            "emccd trust add tokyo --anchor f",
+            "emccd trust list tokyo",
+            "emccd user show anna",
+            "emccd device show SEP00112233AABB",
+            "emccd base list",
+            "emccd session list --role home --peer tokyo --device d --user u --all",
+            "emccd session logout 7K3Q-9M2X --yes",
+            "emccd session logout --device SEP1",
+            "emccd phone login https://h --device SEP1 --user anna --login-type DN --pin-file p",
+            "emccd phone logout https://h --device SEP1",
+            "emccd --json user list",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}\n{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_a_usage_error() {
+        use ErrorKind::*;
+        for (line, kind) in [
+            ("emccd frobnicate", InvalidSubcommand),
+            ("emccd init", MissingRequiredArgument),
+            ("emccd init --cluster-id a/b", ValueValidation),
+            ("emccd run --protocol-max one", ValueValidation),
+            ("emccd lab --clusters 0", ValueValidation),
+            ("emccd apply", MissingRequiredArgument),
+            ("emccd cluster add tokyo", MissingRequiredArgument),
+            (
+                "emccd cluster add t --address a:1 --anchor f",
+                MissingRequiredArgument,
+            ),
+            (
+                "emccd cluster add t --address a:1 --trust f --anchor f --node-name n",
+                ArgumentConflict,
+            ),
+            ("emccd trust add tokyo", MissingRequiredArgument),
+            (
+                "emccd trust add tokyo --pin f --anchor f",
+                ArgumentConflict,
+            ),
+            ("emccd session logout", MissingRequiredArgument),
+            ("emccd session logout X --device SEP1", ArgumentConflict),
+            ("emccd session list --role guest", InvalidValue),
+            (
+                "emccd phone login https://h --device d --user u --login-type XX",
+                ValueValidation,
+            ),
+            (
+                "emccd phone login https://h --device d --user u --pin 1234",
+                UnknownArgument,
+            ),
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.kind(), kind, "{line}\n{error}");
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

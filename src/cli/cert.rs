@@ -1,0 +1,247 @@
+//! `cert`: the certificates that this node shows.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::{
+    cli::{
+        args::{Cert, CertNew, Global, Purpose},
+        client::{answer, connect},
+        cluster::shown,
+        failure::{Failure, Outcome},
+        output::{Report, record, time, yes},
+        trust::read_certificates,
+    },
+    clock::Clock,
+    edge::admin::views,
+    trust::make::{self, CertRequest, KeyKind},
+    wire::admin as pb,
+};
+
+/// Runs one of the verbs.
+///
+/// # Errors
+/// What the daemon refuses, and files that can't be read or written.
+pub async fn run(global: &Global, verb: Cert) -> Outcome {
+    match verb {
+        Cert::Show { file: Some(file) } => {
+            let what = format!("cannot show {}", shown(&file));
+            let read = read_certificates(&what, &file)?;
+            let all: Vec<_> = read.iter().map(views::certificate).collect();
+            let texts: Vec<_> = all.iter().map(certificate_text).collect();
+            Ok(Report::new(texts.join("\n\n"), &all))
+        }
+        Cert::Show { file: None } => {
+            let mut client = connect(global).await?;
+            let asked = client.list_identities(pb::ListIdentitiesRequest {});
+            let all = answer("cannot show the certificates", asked.await)?.identities;
+            Ok(Report::new(identities_text(&all), &all))
+        }
+        Cert::New(args) => new(&args, &Clock::system()),
+        Cert::Reload => {
+            let mut client = connect(global).await?;
+            let asked = client.reload_identities(pb::ReloadIdentitiesRequest {});
+            let what = "cannot use the certificate files; those from before stay in use";
+            let all = answer(what, asked.await)?.identities;
+            let text = format!("in use from now on:\n\n{}", identities_text(&all));
+            Ok(Report::new(text, &all))
+        }
+    }
+}
+
+/// The files that `cert new` has written.
+#[derive(Debug, Serialize)]
+struct Written {
+    certificate_file: PathBuf,
+    key_file: PathBuf,
+    certificate: pb::Certificate,
+}
+
+fn new(args: &CertNew, clock: &Clock) -> Outcome {
+    let what = "cannot make a new certificate";
+    let kind = match args.purpose {
+        Purpose::Federation => KeyKind::P256,
+        Purpose::Phone => KeyKind::Rsa2048,
+    };
+    let request =
+        CertRequest::new(&args.common_name, args.name.clone(), kind, clock.now(), args.days);
+    let made = make::self_signed(&request)
+        .map_err(|cause| Failure::from_error(what, &cause, "correct the names and try again"))?;
+    let certificate_file = with_ending(&args.out, "pem");
+    let key_file = with_ending(&args.out, "key");
+    for file in [&certificate_file, &key_file] {
+        if file.symlink_metadata().is_ok() {
+            return Err(Failure::new(
+                what,
+                format!("{} is there already, and no key is ever overwritten", shown(file)),
+                "give another path with --out",
+            ));
+        }
+    }
+    let unwritable = |file: &Path| {
+        let why = shown(file);
+        move |cause| Failure::new(what, format!("{why}: {cause}"), "check the folder and its permissions")
+    };
+    make::write_private(&key_file, &made.key_pem).map_err(unwritable(&key_file))?;
+    make::write_public(&certificate_file, &made.certificate_pem)
+        .map_err(unwritable(&certificate_file))?;
+    let read = read_certificates(what, &certificate_file)?;
+    let certificate = read.first().map(views::certificate).unwrap_or_default();
+    let mut text = format!(
+        "wrote {} and {} (readable by you alone)\n\n{}\n\n",
+        shown(&certificate_file),
+        shown(&key_file),
+        certificate_text(&certificate)
+    );
+    text += match args.purpose {
+        Purpose::Federation => "next: have the peers trust the new certificate (emccd trust add ID --pin FILE), name both files under [identity] in the configuration, then: emccd cert reload",
+        Purpose::Phone => "next: name both files under [phone] in the configuration, then: emccd cert reload",
+    };
+    let written = Written {
+        certificate_file,
+        key_file,
+        certificate,
+    };
+    Ok(Report::new(text, &written))
+}
+
+/// Appended rather than replaced: `node.example` is a name, not a file with an ending.
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+fn identities_text(all: &[pb::Identity]) -> String {
+    let texts: Vec<_> = all
+        .iter()
+        .map(|identity| {
+            let mut fields = vec![
+                ("shown to", shown_to(&identity.purpose).to_owned()),
+                ("file", identity.file.clone().unwrap_or_default()),
+            ];
+            if let Some(certificate) = &identity.certificate {
+                fields.extend(certificate_fields(certificate));
+            }
+            if !identity.chain.is_empty() {
+                let subjects: Vec<_> = identity.chain.iter().map(|c| &*c.subject).collect();
+                fields.push(("sent with it", subjects.join(" > ")));
+            }
+            if let Some(problem) = &identity.problem {
+                fields.push(("problem", problem.clone()));
+            }
+            record(&fields)
+        })
+        .collect();
+    texts.join("\n\n")
+}
+
+fn shown_to(purpose: &str) -> &str {
+    match purpose {
+        "federation" => "peers",
+        "phone" => "phones",
+        other => other,
+    }
+}
+
+fn certificate_text(certificate: &pb::Certificate) -> String {
+    record(&certificate_fields(certificate))
+}
+
+fn certificate_fields(certificate: &pb::Certificate) -> Vec<(&'static str, String)> {
+    vec![
+        ("subject", certificate.subject.clone()),
+        ("issuer", certificate.issuer.clone()),
+        ("names", certificate.names.join(" ")),
+        ("valid from", time(&certificate.not_before)),
+        ("valid until", time(&certificate.not_after)),
+        ("authority", yes(certificate.is_ca)),
+        ("SHA-256", certificate.fingerprint.clone()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    fn args(out: PathBuf) -> CertNew {
+        CertNew {
+            purpose: Purpose::Federation,
+            common_name: "berlin".to_owned(),
+            name: vec!["emcc.berlin.example".to_owned(), "10.0.0.7".to_owned()],
+            days: 30,
+            out,
+        }
+    }
+
+    #[test]
+    fn a_new_certificate_comes_with_a_key_that_only_its_owner_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("node.example");
+        let report = new(&args(out), &Clock::system()).unwrap();
+        let key = dir.path().join("node.example.key");
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        let names = report.json["certificate"]["names"].clone();
+        assert_eq!(names, serde_json::json!(["emcc.berlin.example", "10.0.0.7"]));
+        assert!(report.text.contains("next: ") && report.text.contains("cert reload"), "{}", report.text);
+        let shown = report.text + &report.json.to_string();
+        let secret = fs::read_to_string(&key).unwrap();
+        let body = secret.lines().nth(1).unwrap();
+        assert!(!shown.contains(body), "the key was printed");
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("node");
+        fs::write(dir.path().join("node.key"), "precious").unwrap();
+        let refused = new(&args(out), &Clock::system()).unwrap_err().to_string();
+        assert!(refused.contains("is there already"), "{refused}");
+        assert!(!dir.path().join("node.pem").exists());
+        assert_eq!(fs::read_to_string(dir.path().join("node.key")).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut args = args(dir.path().join("node"));
+        args.name = vec!["ä b".to_owned()];
+        let refused = new(&args, &Clock::system()).unwrap_err().to_string();
+        assert!(refused.contains("next: correct the names"), "{refused}");
+    }
+
+    #[test]
+    fn identities_are_records() {
+        let all = [pb::Identity {
+            purpose: "federation".to_owned(),
+            certificate: Some(pb::Certificate {
+                subject: "CN=berlin".to_owned(),
+                issuer: "CN=berlin".to_owned(),
+                names: vec!["a".to_owned(), "b".to_owned()],
+                not_before: "2026-01-01T00:00:00.000Z".to_owned(),
+                not_after: "2028-01-01T00:00:00.000Z".to_owned(),
+                fingerprint: "AB:CD".to_owned(),
+                is_ca: false,
+            }),
+            file: Some("/etc/emccd/federation.pem".to_owned()),
+            problem: Some("it expires in 5 days".to_owned()),
+            ..pb::Identity::default()
+        }];
+        let expected = "\
+shown to     peers
+file         /etc/emccd/federation.pem
+subject      CN=berlin
+issuer       CN=berlin
+names        a b
+valid from   2026-01-01 00:00:00Z
+valid until  2028-01-01 00:00:00Z
+authority    no
+SHA-256      AB:CD
+problem      it expires in 5 days";
+        assert_eq!(identities_text(&all), expected);
+    }
+}

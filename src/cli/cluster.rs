@@ -1,0 +1,366 @@
+//! `cluster`: other clusters, their records and how the links stand.
+
+use std::path::Path;
+
+use crate::{
+    cli::{
+        args::{Cluster, ClusterAdd, Global},
+        client::{answer, connect},
+        failure::Outcome,
+        output::{Report, age, count, table, time},
+        trust,
+    },
+    wire::admin as pb,
+};
+
+/// Runs one of the verbs.
+///
+/// # Errors
+/// What the daemon refuses.
+pub async fn run(global: &Global, verb: Cluster) -> Outcome {
+    match verb {
+        Cluster::Status => {
+            let mut client = connect(global).await?;
+            let asked = client.get_cluster_status(pb::GetClusterStatusRequest {});
+            let status = answer("cannot show the status", asked.await)?;
+            Ok(Report::new(status_text(&status), &status))
+        }
+        Cluster::List => {
+            let mut client = connect(global).await?;
+            let asked = client.list_clusters(pb::ListClustersRequest {});
+            let clusters = answer("cannot list the clusters", asked.await)?.clusters;
+            Ok(Report::new(list_text(&clusters), &clusters))
+        }
+        Cluster::Add(args) => add(global, args).await,
+    }
+}
+
+async fn add(global: &Global, args: ClusterAdd) -> Outcome {
+    let what = format!("cannot add the peer {}", args.cluster_id);
+    let trust = match (&args.trust, &args.anchor) {
+        (Some(file), _) => Some(trust::material(&what, "pinned", file)?),
+        (None, Some(file)) => Some(trust::material(&what, "anchor", file)?),
+        (None, None) => None,
+    };
+    let request = pb::AddClusterRequest {
+        cluster: Some(pb::Cluster {
+            cluster_id: args.cluster_id.to_string(),
+            enabled: true,
+            allow_emcc: true,
+            addresses: args.address,
+            node_names: args.node_name,
+            user_patterns: args.user_pattern,
+            dn_patterns: args.dn_pattern,
+            ignore_eku: false,
+            description: args.description,
+        }),
+        trust,
+    };
+    let mut client = connect(global).await?;
+    let added = answer(what, client.add_cluster(request).await)?;
+    Ok(Report::new(added_text(&added), &added))
+}
+
+fn added_text(added: &pb::AddClusterResponse) -> String {
+    let id = added.cluster.as_ref().map_or("", |c| &*c.cluster_id);
+    let mut text = format!("added the peer {id}\n");
+    if added.trust.is_empty() {
+        text += &format!("nothing is trusted from it yet\n\nnext: emccd trust add {id} --pin FILE\n");
+        return text;
+    }
+    text += &trust::list_text(&added.trust);
+    text += "\n\nThe other cluster has to add this one as well, with this node's certificate: emccd cert show\nnext: emccd cluster status\n";
+    text
+}
+
+fn list_text(clusters: &[pb::Cluster]) -> String {
+    if clusters.is_empty() {
+        return "no peers\n\nnext: emccd cluster add ID --address HOST:PORT --trust FILE".to_owned();
+    }
+    let rows = clusters.iter().map(|cluster| {
+        let state = match (cluster.enabled, cluster.allow_emcc) {
+            (false, _) => "disabled",
+            (true, false) => "no logins",
+            (true, true) => "enabled",
+        };
+        let mut may_claim = cluster.user_patterns.clone();
+        may_claim.extend(cluster.dn_patterns.clone());
+        [
+            cluster.cluster_id.clone(),
+            state.to_owned(),
+            cluster.addresses.join(" "),
+            cluster.node_names.join(" "),
+            may_claim.join(" "),
+            cluster.description.clone(),
+        ]
+    });
+    table(
+        ["PEER", "STATE", "ADDRESSES", "NODE NAMES", "MAY CLAIM", "DESCRIPTION"],
+        rows.collect(),
+    )
+}
+
+/// The whole picture: a line per peer, then what is wrong with it, then who was turned away.
+fn status_text(status: &pb::GetClusterStatusResponse) -> String {
+    let pb::GetClusterStatusResponse { cluster_id, node, software, versions, .. } = status;
+    let mut text =
+        format!("cluster {cluster_id}, node {node}, {software}, protocol {versions}\n");
+    if let Some(reason) = &status.federation_down_reason {
+        text += &format!("\nfederation is down: {reason}\n");
+        text += &next_line(status.federation_hint.as_deref());
+    }
+    text += "\n";
+    if status.peers.is_empty() {
+        text += "no peers\n\nnext: emccd cluster add ID --address HOST:PORT --trust FILE\n";
+    } else {
+        text += &table(
+            ["PEER", "TO THEM", "PROOF", "FROM THEM", "THEIR PROOF", "VERSION", "NODE", "OWED"],
+            status.peers.iter().map(peer_row).collect(),
+        );
+        text += "\n";
+    }
+    for peer in &status.peers {
+        text += &troubles(peer);
+    }
+    if !status.refusals.is_empty() {
+        text += "\nturned away at the door:\n";
+        text += &status.refusals.iter().map(refusal_text).collect::<String>();
+    }
+    text
+}
+
+fn peer_row(peer: &pb::PeerStatus) -> [String; 8] {
+    let out = peer.outbound.clone().unwrap_or_default();
+    let inbound = peer.inbound.clone().unwrap_or_default();
+    let to_them = match &*out.state {
+        "up" | "disabled" => out.state.clone(),
+        state => format!("{state} for {}", age(out.state_age_ms)),
+    };
+    let proof = |age_ms: Option<u64>| age_ms.map(|ms| format!("{} ago", age(ms))).unwrap_or_default();
+    [
+        peer.cluster_id.clone(),
+        to_them,
+        proof(out.proof_age_ms),
+        from_them(&inbound),
+        proof(inbound.peer_proof_age_ms),
+        out.version.unwrap_or_default(),
+        out.node.unwrap_or_default(),
+        peer.owed_ends.to_string(),
+    ]
+}
+
+fn from_them(inbound: &pb::InboundStatus) -> String {
+    match (inbound.watching, &inbound.peer_down_reason, inbound.last_seen_age_ms) {
+        (true, _, _) => "up".to_owned(),
+        (false, Some(_), _) => "down, it says".to_owned(),
+        (false, None, Some(seen)) => format!("seen {} ago", age(seen)),
+        (false, None, None) => "never seen".to_owned(),
+    }
+}
+
+/// What is wrong with one peer, a paragraph for each direction; nothing when all is well.
+fn troubles(peer: &pb::PeerStatus) -> String {
+    let mut text = String::new();
+    let id = &peer.cluster_id;
+    if let Some(out) = &peer.outbound
+        && let Some(reason) = &out.reason
+    {
+        let at = out.address.as_deref().map(|a| format!(" ({a})")).unwrap_or_default();
+        text += &format!("\n{id}: we cannot reach it{at}: {reason}\n");
+        text += &next_line(out.hint.as_deref());
+    }
+    if let Some(reason) = peer.inbound.as_ref().and_then(|i| i.peer_down_reason.as_ref()) {
+        text += &format!("\n{id}: it cannot reach us, it says: {reason}\n");
+    }
+    if let Some(offset) = peer.outbound.as_ref().and_then(|o| o.clock_offset_ms)
+        && offset.unsigned_abs() > SKEW_SHOWN_MS
+    {
+        let which = if offset > 0 { "ahead of" } else { "behind" };
+        let by = age(offset.unsigned_abs());
+        text += &format!("\n{id}: its clock is {by} {which} ours\n");
+    }
+    if peer.owed_ends > 0 {
+        let ends = count(usize::try_from(peer.owed_ends).unwrap_or(usize::MAX), "end");
+        text += &format!("\n{id}: {ends} of sessions will be told as soon as the link is up\n");
+    }
+    text
+}
+
+fn refusal_text(refusal: &pb::DoorRefusal) -> String {
+    let times = match refusal.count {
+        0 | 1 => String::new(),
+        n => format!(", {n} times"),
+    };
+    let subject = match (&refusal.subject, &refusal.fingerprint) {
+        (Some(subject), Some(fingerprint)) => format!("\n  it showed {subject}, {fingerprint}"),
+        _ => String::new(),
+    };
+    let valid = match (&refusal.not_before, &refusal.not_after) {
+        (Some(from), Some(to)) => format!(", valid {} to {}", time(from), time(to)),
+        _ => String::new(),
+    };
+    format!(
+        "\n{} from {}: {}{times}{subject}{valid}\n  expected: {}\n{}",
+        time(&refusal.at),
+        refusal.remote,
+        refusal.rejection,
+        refusal.expectation,
+        next_line(Some(&refusal.hint)),
+    )
+}
+
+fn next_line(hint: Option<&str>) -> String {
+    match hint {
+        Some(hint) if !hint.is_empty() => format!("  next: {hint}\n"),
+        _ => String::new(),
+    }
+}
+
+/// Whether a path is there at all is asked by who reads it.
+pub(super) fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Clocks this far apart begin to matter for the dates of certificates.
+const SKEW_SHOWN_MS: u64 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn healthy(id: &str) -> pb::PeerStatus {
+        pb::PeerStatus {
+            cluster_id: id.to_owned(),
+            enabled: true,
+            outbound: Some(pb::OutboundStatus {
+                state: "up".to_owned(),
+                state_age_ms: 60_000,
+                proof_age_ms: Some(800),
+                version: Some("1.1".to_owned()),
+                node: Some("t1".to_owned()),
+                software: Some("emccd 0.1.0".to_owned()),
+                address: Some("10.0.0.7:8444".to_owned()),
+                ..pb::OutboundStatus::default()
+            }),
+            inbound: Some(pb::InboundStatus {
+                watching: true,
+                last_seen_age_ms: Some(1_200),
+                peer_proof_age_ms: Some(2_000),
+                peer_down_reason: None,
+            }),
+            owed_ends: 0,
+        }
+    }
+
+    fn status(peers: Vec<pb::PeerStatus>) -> pb::GetClusterStatusResponse {
+        pb::GetClusterStatusResponse {
+            cluster_id: "berlin".to_owned(),
+            node: "b1".to_owned(),
+            software: "emccd 0.1.0".to_owned(),
+            versions: "1.0 to 1.1".to_owned(),
+            now: "2026-11-22T09:30:00.000Z".to_owned(),
+            peers,
+            ..pb::GetClusterStatusResponse::default()
+        }
+    }
+
+    #[test]
+    fn both_directions_stand_side_by_side() {
+        let mut down = healthy("paris");
+        down.outbound = Some(pb::OutboundStatus {
+            state: "down".to_owned(),
+            state_age_ms: 72_000,
+            address: Some("10.0.0.9:8444".to_owned()),
+            reason: Some("its certificate is not trusted".to_owned()),
+            rejection: Some("unknown_issuer".to_owned()),
+            hint: Some("emccd trust add paris --pin FILE".to_owned()),
+            clock_offset_ms: Some(-90_000),
+            ..pb::OutboundStatus::default()
+        });
+        down.inbound = Some(pb::InboundStatus {
+            peer_down_reason: Some("connection refused".to_owned()),
+            ..pb::InboundStatus::default()
+        });
+        down.owed_ends = 2;
+        let text = status_text(&status(vec![down, healthy("tokyo")]));
+        let expected = "\
+cluster berlin, node b1, emccd 0.1.0, protocol 1.0 to 1.1
+
+PEER   TO THEM              PROOF      FROM THEM      THEIR PROOF  VERSION  NODE  OWED
+paris  down for 1 min 12 s  -          down, it says  -            -        -     2
+tokyo  up                   0.8 s ago  up             2.0 s ago    1.1      t1    0
+
+paris: we cannot reach it (10.0.0.9:8444): its certificate is not trusted
+  next: emccd trust add paris --pin FILE
+
+paris: it cannot reach us, it says: connection refused
+
+paris: its clock is 1 min 30 s behind ours
+
+paris: 2 ends of sessions will be told as soon as the link is up
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn who_was_turned_away_is_shown_with_what_mends_it() {
+        let mut status = status(Vec::new());
+        status.refusals.push(pb::DoorRefusal {
+            at: "2026-11-22T09:29:58.120Z".to_owned(),
+            remote: "10.0.0.9:40112".to_owned(),
+            rejection: "expired".to_owned(),
+            subject: Some("CN=paris".to_owned()),
+            fingerprint: Some("AB:CD".to_owned()),
+            not_before: Some("2024-11-22T00:00:00.000Z".to_owned()),
+            not_after: Some("2026-11-21T00:00:00.000Z".to_owned()),
+            expectation: "a certificate that is valid now".to_owned(),
+            hint: "have paris make a new one with: emccd cert new".to_owned(),
+            count: 12,
+        });
+        let text = status_text(&status);
+        let expected = "\
+cluster berlin, node b1, emccd 0.1.0, protocol 1.0 to 1.1
+
+no peers
+
+next: emccd cluster add ID --address HOST:PORT --trust FILE
+
+turned away at the door:
+
+2026-11-22 09:29:58Z from 10.0.0.9:40112: expired, 12 times
+  it showed CN=paris, AB:CD, valid 2024-11-22 00:00:00Z to 2026-11-21 00:00:00Z
+  expected: a certificate that is valid now
+  next: have paris make a new one with: emccd cert new
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_node_without_federation_says_so_first() {
+        let mut status = status(vec![healthy("tokyo")]);
+        status.federation_down_reason = Some("our certificate has expired".to_owned());
+        status.federation_hint = Some("emccd cert new".to_owned());
+        let text = status_text(&status);
+        let at = text.find("federation is down: our certificate has expired\n  next: emccd cert new");
+        assert!(at < text.find("PEER") && at.is_some(), "{text}");
+    }
+
+    #[test]
+    fn records_are_a_table() {
+        let clusters = [pb::Cluster {
+            cluster_id: "tokyo".to_owned(),
+            enabled: true,
+            allow_emcc: true,
+            addresses: vec!["a:1".to_owned(), "b:2".to_owned()],
+            user_patterns: vec!["t*".to_owned()],
+            dn_patterns: vec!["81*".to_owned()],
+            ..pb::Cluster::default()
+        }];
+        assert_eq!(
+            list_text(&clusters),
+            "PEER   STATE    ADDRESSES  NODE NAMES  MAY CLAIM  DESCRIPTION\n\
+             tokyo  enabled  a:1 b:2    -           t* 81*     -"
+        );
+        assert!(list_text(&[]).contains("cluster add"));
+    }
+}

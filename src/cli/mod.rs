@@ -1,0 +1,5 @@
+//! Commands: run the daemon, or talk to one.
+
+pub mod args;
+pub mod failure;
+pub mod output;

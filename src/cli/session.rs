@@ -1,0 +1,262 @@
+//! `session`: who is on which phone, and the end of it.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use crate::{
+    cli::{
+        args::{Global, Session, SessionList, SessionLogout},
+        client::{Client, answer, connect},
+        failure::{Failure, Outcome},
+        output::{Report, clean, record, table, time, yes},
+    },
+    wire::admin::{self as pb, logout_session_request::Which},
+};
+
+/// Runs one of the verbs.
+///
+/// # Errors
+/// What the daemon refuses, and a question that was answered with no.
+pub async fn run(global: &Global, verb: Session) -> Outcome {
+    let mut client = connect(global).await?;
+    match verb {
+        Session::List(args) => list(&mut client, args).await,
+        Session::Show { id } => {
+            let what = format!("cannot show the session {id}");
+            let found = answer(what, client.get_session(pb::GetSessionRequest { id }).await)?;
+            let texts: Vec<_> = found.sessions.iter().map(session_text).collect();
+            Ok(Report::new(texts.join("\n\n"), &found.sessions))
+        }
+        Session::Logout(args) => logout(&mut client, args).await,
+    }
+}
+
+async fn list(client: &mut Client, args: SessionList) -> Outcome {
+    let query = pb::ListSessionsRequest {
+        role: args.role,
+        peer: args.peer.map(Into::into),
+        device: args.device.map(Into::into),
+        user_id: args.user.map(Into::into),
+        include_ended: args.all,
+        limit: MOST_SHOWN,
+    };
+    let found = answer("cannot list the sessions", client.list_sessions(query).await)?;
+    let mut text = list_text(&found.sessions);
+    if found.truncated {
+        text += &format!(
+            "\n\nonly the newest {} are shown; narrow it down with --user, --device or --peer",
+            found.sessions.len()
+        );
+    }
+    Ok(Report::new(text, &found.sessions))
+}
+
+async fn logout(client: &mut Client, args: SessionLogout) -> Outcome {
+    let (what, which) = match (args.id, args.device) {
+        (Some(id), _) => (format!("cannot end the session {id}"), Which::Id(id)),
+        (None, Some(device)) => (
+            format!("cannot end the session on {device}"),
+            Which::Device(device.into()),
+        ),
+        (None, None) => return Err(Failure::new("cannot end a session", "none is named", "give its ID")),
+    };
+    if !args.yes {
+        let question = question(client, &what, &which).await?;
+        let mut input = io::stdin().lock();
+        let terminal = input.is_terminal();
+        ask(&what, &question, terminal, &mut input, &mut io::stderr())?;
+    }
+    let request = pb::LogoutSessionRequest { which: Some(which) };
+    let ended = answer(what, client.logout_session(request).await)?;
+    Ok(Report::new(ended_text(&ended), &ended))
+}
+
+/// Names who is on the phone, so that the wrong session isn't ended.
+async fn question(client: &mut Client, what: &str, which: &Which) -> Outcome<String> {
+    let found = match which {
+        Which::Id(id) => {
+            let query = pb::GetSessionRequest { id: id.clone() };
+            answer(what, client.get_session(query).await)?.sessions
+        }
+        Which::Device(device) => {
+            let query = pb::ListSessionsRequest {
+                device: Some(device.clone()),
+                ..pb::ListSessionsRequest::default()
+            };
+            answer(what, client.list_sessions(query).await)?.sessions
+        }
+    };
+    Ok(match found.first() {
+        Some(session) => format!(
+            "End the session of {} on {} ({}, with {})?",
+            session.user_id.as_ref().unwrap_or(&session.login_name),
+            session.device,
+            session.state,
+            session.peer
+        ),
+        // The daemon's own words tell best that there is none.
+        None => "End it?".to_owned(),
+    })
+}
+
+fn ask(
+    what: &str,
+    question: &str,
+    terminal: bool,
+    input: &mut dyn BufRead,
+    out: &mut dyn Write,
+) -> Outcome<()> {
+    if !terminal {
+        return Err(Failure::new(
+            what,
+            "it has to be confirmed, and there is no terminal to ask on",
+            "add --yes",
+        ));
+    }
+    let mut line = String::new();
+    let asked = write!(out, "{} [y/N] ", clean(question))
+        .and_then(|()| out.flush())
+        .and_then(|()| input.read_line(&mut line));
+    match (asked, line.trim().to_ascii_lowercase().as_str()) {
+        (Ok(_), "y" | "yes") => Ok(()),
+        _ => Err(Failure::new(what, "it was not confirmed", "nothing was changed")),
+    }
+}
+
+/// Sessions as a table.
+pub(super) fn list_text(sessions: &[pb::Session]) -> String {
+    if sessions.is_empty() {
+        return "no sessions".to_owned();
+    }
+    let rows = sessions.iter().map(|session| {
+        let user = session.user_id.as_ref().unwrap_or(&session.login_name);
+        let mut state = session.state.clone();
+        if let Some(reason) = &session.end_reason {
+            state += &format!(" ({reason})");
+        }
+        if session.owed {
+            state += ", owed";
+        }
+        [
+            session.role.clone(),
+            state,
+            session.device.clone(),
+            user.clone(),
+            session.peer.clone(),
+            time(&session.created_at),
+            session.r#ref.clone(),
+            session.id.clone(),
+        ]
+    });
+    table(
+        ["ROLE", "STATE", "DEVICE", "USER", "PEER", "SINCE", "REF", "ID"],
+        rows.collect(),
+    )
+}
+
+fn session_text(session: &pb::Session) -> String {
+    let pb::Session { role, peer, .. } = session;
+    let time_of = |at: &Option<String>| at.as_deref().map(time).unwrap_or_default();
+    let mut fields = vec![
+        ("session", session.id.clone()),
+        ("our role", role.clone()),
+        ("other cluster", peer.clone()),
+        ("state", session.state.clone()),
+        ("device", session.device.clone()),
+        ("user", session.user_id.clone().unwrap_or_default()),
+        ("typed", format!("{} {}", session.login_type, session.login_name)),
+        ("profile", session.profile.clone().unwrap_or_default()),
+        ("base device", session.base_device.clone().unwrap_or_default()),
+        ("ref", session.r#ref.clone()),
+        ("since", time(&session.created_at)),
+    ];
+    if session.deadline.is_some() {
+        fields.push(("deadline", time_of(&session.deadline)));
+    }
+    if session.ended_at.is_some() {
+        let reason = session.end_reason.clone().unwrap_or_default();
+        let by = session.initiator.clone().unwrap_or_default();
+        fields.push(("ended", time_of(&session.ended_at)));
+        fields.push(("reason", format!("{reason}, by {by}")));
+        fields.push(("other cluster still to be told", yes(session.owed)));
+    }
+    record(&fields)
+}
+
+fn ended_text(ended: &pb::LogoutSessionResponse) -> String {
+    let session = ended.session.clone().unwrap_or_default();
+    let user = session.user_id.unwrap_or(session.login_name);
+    let told = if ended.acknowledged {
+        format!("{} has acknowledged", session.peer)
+    } else {
+        format!("{} will be told as soon as its link is up", session.peer)
+    };
+    format!("ended the session of {user} on {}: {told}", session.device)
+}
+
+/// What one answer holds.
+const MOST_SHOWN: u32 = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> pb::Session {
+        pb::Session {
+            id: "0190-1".to_owned(),
+            role: "visiting".to_owned(),
+            peer: "berlin".to_owned(),
+            state: "active".to_owned(),
+            device: "SEP1".to_owned(),
+            user_id: Some("anna".to_owned()),
+            login_type: "DN".to_owned(),
+            login_name: "2001".to_owned(),
+            r#ref: "7K3Q-9M2X".to_owned(),
+            created_at: "2026-11-22T09:30:00.000Z".to_owned(),
+            ..pb::Session::default()
+        }
+    }
+
+    #[test]
+    fn sessions_are_a_table() {
+        let ended = pb::Session {
+            state: "ended".to_owned(),
+            end_reason: Some("operator".to_owned()),
+            user_id: None,
+            owed: true,
+            ..session()
+        };
+        assert_eq!(
+            list_text(&[session(), ended]),
+            "\
+ROLE      STATE                   DEVICE  USER  PEER    SINCE                 REF        ID
+visiting  active                  SEP1    anna  berlin  2026-11-22 09:30:00Z  7K3Q-9M2X  0190-1
+visiting  ended (operator), owed  SEP1    2001  berlin  2026-11-22 09:30:00Z  7K3Q-9M2X  0190-1"
+        );
+    }
+
+    #[test]
+    fn only_yes_is_yes() {
+        for (typed, confirmed) in [("y\n", true), ("YES\n", true), ("\n", false), ("", false), ("n\n", false)] {
+            let asked = ask("cannot", "Sure?", true, &mut typed.as_bytes(), &mut Vec::new());
+            assert_eq!(asked.is_ok(), confirmed, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_terminal_it_wants_the_option() {
+        let refused = ask("cannot", "Sure?", false, &mut &b"y\n"[..], &mut Vec::new());
+        assert!(refused.unwrap_err().to_string().contains("next: add --yes"));
+    }
+
+    #[test]
+    fn an_end_that_is_owed_says_so() {
+        let ended = pb::LogoutSessionResponse {
+            session: Some(session()),
+            acknowledged: false,
+        };
+        assert_eq!(
+            ended_text(&ended),
+            "ended the session of anna on SEP1: berlin will be told as soon as its link is up"
+        );
+    }
+}

@@ -1,0 +1,550 @@
+//! From the keys of a file to a [`Config`]: kinds, ranges, defaults, and what must fit together.
+//!
+//! Every key is looked at even when an earlier one was wrong, so that all problems come at once.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    config::{
+        Admin, Config, Credentials, Federation, Groups, Identity, IdentityFiles, Log, LogFormat,
+        Login, Phone, Problem, Problems, Setting, Store,
+        file::{self, Given, Value, quoted},
+        keys::{self, KEYS, Key, Preset},
+        units::{HostPort, show_duration},
+        values::{self, Read, is_node},
+    },
+    domain::login::SecurityMode,
+};
+
+/// Checks the text of the file `path` on a machine called `host`.
+pub(super) fn check(text: &str, path: &Path, host: Option<&str>) -> Result<Config, Problems> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let parsed = file::parse(text);
+    if parsed.given.is_empty() && !parsed.problems.is_empty() {
+        // Broken syntax: nothing was found, and calling every required key missing would hide why.
+        return Err(Problems::new(&path, parsed.problems));
+    }
+    let folder = path.parent().unwrap_or_else(|| Path::new("/")).to_owned();
+    let mut reader = Reader {
+        given: parsed.given,
+        problems: parsed.problems,
+        settings: Vec::new(),
+        folder,
+        host: host.unwrap_or("localhost").to_owned(),
+    };
+    let config = reader.config(&path);
+    match config {
+        Some(mut config) if reader.problems.is_empty() => {
+            reader
+                .settings
+                .sort_by_key(|s| KEYS.iter().position(|k| k.name == s.key));
+            config.settings = reader.settings;
+            Ok(config)
+        }
+        _ => Err(Problems::new(&path, reader.problems)),
+    }
+}
+
+/// Asks whether the files that a configuration names exist. What is in them is for those who load them.
+///
+/// # Errors
+/// [`Problems`] with each file or folder that is missing.
+pub fn check_files(config: &Config) -> Result<(), Problems> {
+    let mut list = Vec::new();
+    let mut missing = |key: &str, path: &Path, what: &str, mend: &str| {
+        let line = config
+            .settings
+            .iter()
+            .find(|s| s.key == key)
+            .and_then(|s| s.line);
+        list.push(
+            Problem::new(key, what)
+                .on_line(line)
+                .with_value(Some(quoted(&path.to_string_lossy())))
+                .with_suggestion(Some(mend.to_owned())),
+        );
+    };
+    let certificate = "`emccd init` makes one in a new folder, `emccd cert new` one anywhere";
+    let client = config.identity.client.as_ref();
+    let files = [
+        (
+            "identity.certificate",
+            Some(&config.identity.server.certificate),
+            certificate,
+        ),
+        (
+            "identity.key",
+            Some(&config.identity.server.key),
+            certificate,
+        ),
+        (
+            "identity.client-certificate",
+            client.map(|c| &c.certificate),
+            certificate,
+        ),
+        ("identity.client-key", client.map(|c| &c.key), certificate),
+        (
+            "phone.certificate",
+            Some(&config.phone.identity.certificate),
+            certificate,
+        ),
+        ("phone.key", Some(&config.phone.identity.key), certificate),
+        (
+            "credentials.pepper-file",
+            Some(&config.credentials.pepper_file),
+            "copy it from another node of the cluster; for a new cluster `emccd init` makes one",
+        ),
+    ];
+    for (key, path, mend) in files {
+        if let Some(path) = path.filter(|p| !p.is_file()) {
+            missing(key, path, "there is no such file", mend);
+        }
+    }
+    let folders = [
+        ("store.url", config.store.path()),
+        ("admin.socket", Some(&*config.admin.socket)),
+    ];
+    for (key, path) in folders {
+        if let Some(folder) = path.and_then(Path::parent).filter(|f| !f.is_dir()) {
+            let mend = format!("mkdir -p {}", folder.display());
+            missing(key, folder, "there is no such folder", &mend);
+        }
+    }
+    if list.is_empty() {
+        Ok(())
+    } else {
+        Err(Problems::new(&config.file, list))
+    }
+}
+
+/// The longest path that a Unix socket can have on Linux, the closing NUL not counted.
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+/// Takes keys one by one; remembers what was wrong and what is in force.
+struct Reader {
+    given: BTreeMap<&'static str, Given>,
+    problems: Vec<Problem>,
+    settings: Vec<Setting>,
+    folder: PathBuf,
+    host: String,
+}
+
+impl Reader {
+    fn config(&mut self, path: &Path) -> Option<Config> {
+        let version = self.count("version");
+        let cluster_id = self.take("cluster-id", values::cluster_id, |id| quoted(id.as_str()));
+        let node = self.node();
+        let shutdown_grace = self.duration("shutdown-grace");
+        let federation = self.federation();
+        let identity = self.identity();
+        let phone = self.phone();
+        let admin = self.admin();
+        let store = self.take("store.url", values::store_url, |url| quoted(url));
+        let credentials = self.credentials();
+        let login = self.login();
+        let log = self.log();
+        if let (Some(federation), Some(phone)) = (&federation, &phone) {
+            self.ports_must_differ(federation, phone);
+        }
+        version?;
+        Some(Config {
+            file: path.to_owned(),
+            folder: self.folder.clone(),
+            cluster_id: cluster_id?,
+            node: node?,
+            shutdown_grace: shutdown_grace?,
+            federation: federation?,
+            identity: identity?,
+            phone: phone?,
+            admin: admin?,
+            store: store.map(|url| Store { url })?,
+            credentials: credentials?,
+            login: login?,
+            log: log?,
+            settings: Vec::new(),
+        })
+    }
+
+    fn node(&mut self) -> Option<String> {
+        let name = if is_node(&self.host) && self.host != "localhost" {
+            self.host.clone()
+        } else {
+            "node-1".to_owned()
+        };
+        self.take_or("node", values::node, |n| quoted(n), name)
+    }
+
+    fn federation(&mut self) -> Option<Federation> {
+        let listen = self.address("federation.listen");
+        let advertise = self.advertise(listen);
+        let heartbeat = self.duration("federation.heartbeat");
+        let dead_after = self.duration("federation.dead-after");
+        let connect_timeout = self.duration("federation.connect-timeout");
+        let reconnect_cap = self.duration("federation.reconnect-cap");
+        let security_mode = self.word("federation.security-mode");
+        let max_connections = self.count("federation.max-connections");
+        let max_message = self.take("federation.max-message", values::size, |s| {
+            quoted(&s.to_string())
+        });
+        if let (Some(beat), Some(dead)) = (heartbeat, dead_after)
+            && dead <= beat
+        {
+            let beat = show_duration(beat);
+            let reason = format!("must be longer than federation.heartbeat, which is {beat}");
+            self.conflict("federation.dead-after", reason);
+        }
+        Some(Federation {
+            listen: listen?,
+            advertise: advertise?,
+            heartbeat: heartbeat?,
+            dead_after: dead_after?,
+            connect_timeout: connect_timeout?,
+            reconnect_cap: reconnect_cap?,
+            security_mode: match security_mode? {
+                "secure" => SecurityMode::Secure,
+                _ => SecurityMode::NonSecure,
+            },
+            max_connections: to_usize(max_connections?),
+            max_message: max_message?,
+        })
+    }
+
+    fn advertise(&mut self, listen: Option<SocketAddr>) -> Option<Vec<HostPort>> {
+        let fallback = listen.filter(|l| l.port() != 0).map(|l| HostPort {
+            host: if l.ip().is_unspecified() {
+                self.host.clone()
+            } else {
+                l.ip().to_string()
+            },
+            port: l.port(),
+        });
+        let show = |list: &Vec<HostPort>| show_list(list);
+        self.take_or(
+            "federation.advertise",
+            values::host_ports,
+            show,
+            fallback.into_iter().collect(),
+        )
+    }
+
+    fn identity(&mut self) -> Option<Identity> {
+        let server = self.identity_files("identity.certificate", "identity.key");
+        let certificate = self.optional_path("identity.client-certificate");
+        let key = self.optional_path("identity.client-key");
+        let client = match (certificate?, key?) {
+            (Some(certificate), Some(key)) => Some(IdentityFiles { certificate, key }),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.conflict(
+                    "identity.client-certificate",
+                    "needs identity.client-key beside it",
+                );
+                return None;
+            }
+            (None, Some(_)) => {
+                self.conflict(
+                    "identity.client-key",
+                    "needs identity.client-certificate beside it",
+                );
+                return None;
+            }
+        };
+        Some(Identity {
+            server: server?,
+            client,
+        })
+    }
+
+    fn phone(&mut self) -> Option<Phone> {
+        let listen = self.address("phone.listen");
+        let show =
+            |a: &Option<SocketAddr>| quoted(&a.map_or_else(|| "off".to_owned(), |a| a.to_string()));
+        let plain_listen = self.take("phone.plain-listen", values::address_or_off, show);
+        let identity = self.identity_files("phone.certificate", "phone.key");
+        let max_connections = self.count("phone.max-connections");
+        Some(Phone {
+            listen: listen?,
+            plain_listen: plain_listen?,
+            identity: identity?,
+            max_connections: to_usize(max_connections?),
+        })
+    }
+
+    fn admin(&mut self) -> Option<Admin> {
+        let socket = self.path("admin.socket");
+        if let Some(length) = socket.as_ref().map(|s| s.as_os_str().len())
+            && length > MAX_SOCKET_PATH_BYTES
+        {
+            let reason = format!(
+                "is {length} bytes long as an absolute path, and a socket's can have \
+                 {MAX_SOCKET_PATH_BYTES}"
+            );
+            self.conflict("admin.socket", reason);
+        }
+        let admin = self.groups("admin.groups.admin");
+        let certificates = self.groups("admin.groups.certificates");
+        let help_desk = self.groups("admin.groups.help-desk");
+        let viewer = self.groups("admin.groups.viewer");
+        Some(Admin {
+            socket: socket?,
+            groups: Groups {
+                admin: admin?,
+                certificates: certificates?,
+                help_desk: help_desk?,
+                viewer: viewer?,
+            },
+        })
+    }
+
+    fn credentials(&mut self) -> Option<Credentials> {
+        let pepper_file = self.path("credentials.pepper-file");
+        let memory_kib = self.count("credentials.memory-kib");
+        let iterations = self.count("credentials.iterations");
+        let parallelism = self.count("credentials.parallelism");
+        let queue = self.count("credentials.queue");
+        let failures_before_lock = self.count("credentials.failures-before-lock");
+        let failure_window = self.duration("credentials.failure-window");
+        let lock_duration = self.duration("credentials.lock-duration");
+        if let (Some(memory), Some(lanes)) = (memory_kib, parallelism)
+            && memory < lanes.saturating_mul(8)
+        {
+            let reason =
+                format!("must be at least 8 per lane of credentials.parallelism ({lanes})");
+            self.conflict("credentials.memory-kib", reason);
+        }
+        Some(Credentials {
+            pepper_file: pepper_file?,
+            memory_kib: memory_kib?,
+            iterations: iterations?,
+            parallelism: parallelism?,
+            queue: to_usize(queue?),
+            failures_before_lock: failures_before_lock?,
+            failure_window: failure_window?,
+            lock_duration: lock_duration?,
+        })
+    }
+
+    fn login(&mut self) -> Option<Login> {
+        let deadline = self.duration("login.deadline");
+        let find_deadline = self.duration("login.find-deadline");
+        let requests = self.count("login.maximum-concurrent-requests");
+        if let (Some(whole), Some(part)) = (deadline, find_deadline)
+            && part > whole
+        {
+            let whole = show_duration(whole);
+            let reason = format!("must not be longer than login.deadline, which is {whole}");
+            self.conflict("login.find-deadline", reason);
+        }
+        Some(Login {
+            deadline: deadline?,
+            find_deadline: find_deadline?,
+            maximum_concurrent_requests: to_usize(requests?),
+        })
+    }
+
+    fn log(&mut self) -> Option<Log> {
+        let level = self.word("log.level");
+        let format = self.word("log.format");
+        Some(Log {
+            level: level?.to_owned(),
+            format: match format? {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Text,
+            },
+        })
+    }
+
+    /// One socket of a machine serves one purpose; a wildcard address holds all others of its port.
+    fn ports_must_differ(&mut self, federation: &Federation, phone: &Phone) {
+        let clash = |a: SocketAddr, b: SocketAddr| {
+            let same = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+            a.port() == b.port() && a.port() != 0 && same
+        };
+        if clash(phone.listen, federation.listen) {
+            self.conflict("phone.listen", "takes the port of federation.listen");
+        }
+        let Some(plain) = phone.plain_listen else {
+            return;
+        };
+        for (address, name) in [
+            (federation.listen, "federation.listen"),
+            (phone.listen, "phone.listen"),
+        ] {
+            if clash(plain, address) {
+                self.conflict("phone.plain-listen", format!("takes the port of {name}"));
+            }
+        }
+    }
+}
+
+/// One function per kind of key.
+impl Reader {
+    fn address(&mut self, name: &'static str) -> Option<SocketAddr> {
+        self.take(name, values::address, |a| quoted(&a.to_string()))
+    }
+
+    fn count(&mut self, name: &'static str) -> Option<u32> {
+        self.take(name, values::count, ToString::to_string)
+    }
+
+    fn duration(&mut self, name: &'static str) -> Option<Duration> {
+        self.take(name, values::duration, |d| quoted(&show_duration(*d)))
+    }
+
+    fn groups(&mut self, name: &'static str) -> Option<Vec<String>> {
+        self.take(name, values::groups, |list| show_list(list))
+    }
+
+    fn identity_files(
+        &mut self,
+        certificate: &'static str,
+        key: &'static str,
+    ) -> Option<IdentityFiles> {
+        let (certificate, key) = (self.path(certificate), self.path(key));
+        Some(IdentityFiles {
+            certificate: certificate?,
+            key: key?,
+        })
+    }
+
+    fn path(&mut self, name: &'static str) -> Option<PathBuf> {
+        self.take(name, values::path, |p| quoted(&p.to_string_lossy()))
+    }
+
+    /// `Some(None)` when the file doesn't give it, `None` when what it gives is wrong.
+    fn optional_path(&mut self, name: &'static str) -> Option<Option<PathBuf>> {
+        if self.given.contains_key(name) {
+            return self.path(name).map(Some);
+        }
+        self.remember(name, None, true);
+        Some(None)
+    }
+
+    fn word(&mut self, name: &'static str) -> Option<&'static str> {
+        self.take(name, values::word, |w| quoted(w))
+    }
+
+    /// The value of a key, or its fixed preset.
+    fn take<T>(&mut self, name: &'static str, read: Read<T>, show: fn(&T) -> String) -> Option<T> {
+        let key = self.key(name)?;
+        let preset = match key.preset {
+            Preset::Is(literal) => read(&Value::from_literal(literal), key, &self.folder).ok(),
+            Preset::Otherwise { .. } | Preset::Required { .. } => None,
+        };
+        if preset.is_none() && !self.given.contains_key(name) {
+            let missing = Problem::new(name, "is missing").with_allowed(key.kind.allowed());
+            self.problems.push(missing);
+            return None;
+        }
+        self.choose(key, read, show, preset)
+    }
+
+    /// The value of a key, or something that depends on other things.
+    fn take_or<T>(
+        &mut self,
+        name: &'static str,
+        read: Read<T>,
+        show: fn(&T) -> String,
+        otherwise: T,
+    ) -> Option<T> {
+        let key = self.key(name)?;
+        self.choose(key, read, show, Some(otherwise))
+    }
+
+    fn choose<T>(
+        &mut self,
+        key: &'static Key,
+        read: Read<T>,
+        show: fn(&T) -> String,
+        preset: Option<T>,
+    ) -> Option<T> {
+        let preset_text = preset.as_ref().map(show);
+        let value = match self.given.get(key.name) {
+            None => preset,
+            Some(given) => match read(&given.value, key, &self.folder) {
+                Ok(value) => Some(value),
+                Err(reason) => {
+                    self.refuse(key.name, reason);
+                    None
+                }
+            },
+        };
+        if let Some(value) = &value {
+            let text = show(value);
+            let is_default = preset_text.as_ref() == Some(&text);
+            self.remember(key.name, Some(text), is_default);
+        }
+        value
+    }
+
+    fn remember(&mut self, key: &'static str, value: Option<String>, default: bool) {
+        let line = self.given.get(key).map(|g| g.line);
+        self.settings.push(Setting {
+            key,
+            value,
+            default,
+            line,
+        });
+    }
+
+    fn key(&mut self, name: &'static str) -> Option<&'static Key> {
+        let key = keys::find(name);
+        if key.is_none() {
+            self.problems
+                .push(Problem::new(name, "is not in the list of keys"));
+        }
+        key
+    }
+
+    /// Reports a value that is wrong in itself.
+    fn refuse(&mut self, name: &'static str, reason: impl Into<String>) {
+        let problem = self.problem(name, reason);
+        let allowed = keys::find(name).map(|key| key.kind.allowed());
+        self.problems.push(Problem { allowed, ..problem });
+    }
+
+    /// Reports a value that is good in itself but doesn't go with another one.
+    fn conflict(&mut self, name: &'static str, reason: impl Into<String>) {
+        let problem = self.problem(name, reason);
+        self.problems.push(problem);
+    }
+
+    /// A problem of a key, with what the file gives for it where that may be shown.
+    fn problem(&self, name: &'static str, reason: impl Into<String>) -> Problem {
+        let given = self.given.get(name);
+        let mut problem = Problem::new(name, reason).on_line(given.map(|g| g.line));
+        if let Some(key) = keys::find(name) {
+            let value = match given {
+                Some(given) => key.kind.may_be_shown().then(|| shortened(&given.value)),
+                None => match key.preset {
+                    Preset::Is(literal) => Some(format!("{literal} (the default)")),
+                    Preset::Otherwise { .. } | Preset::Required { .. } => None,
+                },
+            };
+            problem = problem.with_value(value);
+        }
+        problem
+    }
+}
+
+fn show_list<T: ToString>(items: &[T]) -> String {
+    let items: Vec<_> = items.iter().map(|i| quoted(&i.to_string())).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn shortened(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= 80 {
+        return text;
+    }
+    text.chars().take(79).chain(['…']).collect()
+}
+
+fn to_usize(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,639 @@
+//! The one list of what a configuration file may hold: name, kind, range, default, and why it is so.
+//!
+//! The check reads defaults and ranges from here; the example file and `docs/config.md` are rendered from here.
+
+use std::time::Duration;
+
+use crate::config::units::{ByteSize, show_duration};
+
+/// A section of the file.
+#[derive(Debug)]
+pub struct Section {
+    /// Its name; empty for the keys at the top of the file.
+    pub name: &'static str,
+    /// What it is about: one or two sentences.
+    pub about: &'static str,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Key {
+    /// The full name, for example `federation.heartbeat`.
+    pub name: &'static str,
+    /// What it may hold.
+    pub kind: Kind,
+    /// What holds when the file doesn't give it.
+    pub preset: Preset,
+    /// What it does: full sentences.
+    pub meaning: &'static str,
+    /// Why the preset is what it is: the end of a sentence that begins with "because".
+    pub why: &'static str,
+    /// What a change needs.
+    pub change: Change,
+}
+
+/// What a key may hold.
+#[derive(Debug)]
+pub enum Kind {
+    /// An IP address and a port to listen on.
+    Address,
+    /// The same, or `off`.
+    AddressOrOff,
+    /// A cluster ID.
+    ClusterId,
+    /// A whole number from the first to the second.
+    Count(u32, u32),
+    /// A length of time from the first to the second.
+    Duration(Duration, Duration),
+    /// Names of Unix groups.
+    Groups,
+    /// A list of `host:port`.
+    HostPorts,
+    /// A node's name.
+    Node,
+    /// A path of a file.
+    Path,
+    /// A size from the first to the second.
+    Size(ByteSize, ByteSize),
+    /// Where the data are.
+    StoreUrl,
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+/// What holds when the file is silent.
+#[derive(Debug)]
+pub enum Preset {
+    /// This value, written as in the file.
+    Is(&'static str),
+    /// Something that depends on other things.
+    Otherwise {
+        /// What, in words.
+        text: &'static str,
+        /// A value such as one might write.
+        sample: &'static str,
+    },
+    /// The file must give it.
+    Required {
+        /// A value such as one might write.
+        sample: &'static str,
+    },
+}
+
+/// What it takes for a change to have an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The node must be started anew.
+    Restart,
+    /// For another path a start; the file behind the path is read again on `SIGHUP`.
+    Reread,
+}
+
+impl Change {
+    /// The rule in words.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Restart => "no, it needs a restart",
+            Self::Reread => {
+                "the content of the file does: `SIGHUP` reads it again; another path needs a restart"
+            }
+        }
+    }
+}
+
+impl Kind {
+    /// What is allowed, in words.
+    #[must_use]
+    pub fn allowed(&self) -> String {
+        match self {
+            Self::Address => "IP address and port, for example 0.0.0.0:8444 or [::]:8444; \
+                              port 0 takes any free one"
+                .to_owned(),
+            Self::AddressOrOff => "off, or IP address and port".to_owned(),
+            Self::ClusterId => "1 to 64 characters of A-Z a-z 0-9 . _ -".to_owned(),
+            Self::Count(min, max) if min == max => format!("{min}"),
+            Self::Count(min, max) => format!("{min} to {max}"),
+            Self::Duration(min, max) => {
+                format!("{} to {}", show_duration(*min), show_duration(*max))
+            }
+            Self::Groups => "list of Unix group names, for example [\"voice\"]".to_owned(),
+            Self::HostPorts => {
+                "list of host:port, for example [\"node1.example.org:8444\"]".to_owned()
+            }
+            Self::Node => "1 to 64 characters of A-Z a-z 0-9 . _ -".to_owned(),
+            Self::Path => "path, absolute or relative to the folder of this file".to_owned(),
+            Self::Size(min, max) => format!("{min} to {max}"),
+            Self::StoreUrl => "sqlite: and a path, or sqlite::memory: for a trial".to_owned(),
+            Self::Word(words) => words.join(", "),
+        }
+    }
+
+    /// Whether a value of this kind may be printed when it is wrong. A URL may hold a password, and
+    /// somebody may have put a key where its path belongs.
+    #[must_use]
+    pub const fn may_be_shown(&self) -> bool {
+        !matches!(self, Self::Path | Self::StoreUrl)
+    }
+}
+
+/// The key of that full name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The section that a full name belongs to; empty at the top.
+#[must_use]
+pub fn section_of(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(section, _)| section)
+}
+
+/// The name within its section.
+#[must_use]
+pub fn last(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(_, last)| last)
+}
+
+/// The full name of `name` in `section`.
+#[must_use]
+pub fn join(section: &str, name: &str) -> String {
+    if section.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{section}.{name}")
+    }
+}
+
+/// The sections, in the order of the file.
+pub const SECTIONS: &[Section] = &[
+    Section {
+        name: "",
+        about: "Which node this is.",
+    },
+    Section {
+        name: "federation",
+        about: "The listener for other clusters, and how we watch our links to them: gRPC over mutual TLS 1.3.",
+    },
+    Section {
+        name: "identity",
+        about: "Certificate and key that this node shows to other clusters. Files are PEM; a key file must be \
+                readable by its owner only.",
+    },
+    Section {
+        name: "phone",
+        about: "The listener for phones, with an identity of its own: RSA, since old phones know no elliptic \
+                curves.",
+    },
+    Section {
+        name: "admin",
+        about: "The Unix socket for the command line.",
+    },
+    Section {
+        name: "admin.groups",
+        about: "Which Unix groups may do what over the socket. Root and the user that runs the daemon may do \
+                everything.",
+    },
+    Section {
+        name: "store",
+        about: "Where users, devices and sessions are kept.",
+    },
+    Section {
+        name: "credentials",
+        about: "How PINs are hashed, and when a user is locked out. Every node of a cluster must have the same \
+                values.",
+    },
+    Section {
+        name: "login",
+        about: "Limits of one login.",
+    },
+    Section {
+        name: "log",
+        about: "What the node writes to standard error.",
+    },
+];
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const DAY: u64 = 24 * 60 * MINUTE;
+
+const fn kib(count: u64) -> ByteSize {
+    ByteSize::from_bytes(count * 1024)
+}
+
+/// Every key, in the order of the file.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "version",
+        kind: Kind::Count(1, 1),
+        preset: Preset::Required { sample: "1" },
+        meaning: "Version of this file's format.",
+        why: "",
+        change: Change::Restart,
+    },
+    Key {
+        name: "cluster-id",
+        kind: Kind::ClusterId,
+        preset: Preset::Required {
+            sample: "\"munich\"",
+        },
+        meaning: "The cluster that this node belongs to, as other clusters know it. Unique in the federation; \
+                  don't change it once others have added it.",
+        why: "",
+        change: Change::Restart,
+    },
+    Key {
+        name: "node",
+        kind: Kind::Node,
+        preset: Preset::Otherwise {
+            text: "the host name, or `node-1` where that is no valid name",
+            sample: "\"node-1\"",
+        },
+        meaning: "This node's name. Unique in the cluster; it stands in logs, in the audit, and at the peers.",
+        why: "a machine usually runs one node",
+        change: Change::Restart,
+    },
+    Key {
+        name: "shutdown-grace",
+        kind: Kind::Duration(ms(0), ms(5 * MINUTE)),
+        preset: Preset::Is("\"10s\""),
+        meaning: "How long logins in progress may take to finish after the signal to stop. `0s` doesn't wait.",
+        why: "no login takes longer than its deadline, and service managers kill after 90 s",
+        change: Change::Restart,
+    },
+    Key {
+        name: "federation.listen",
+        kind: Kind::Address,
+        preset: Preset::Is("\"0.0.0.0:8444\""),
+        meaning: "Where other clusters reach this node.",
+        why: "8443 is taken by the phones",
+        change: Change::Restart,
+    },
+    Key {
+        name: "federation.advertise",
+        kind: Kind::HostPorts,
+        preset: Preset::Otherwise {
+            text: "the address and port of `listen`, with the host name for `0.0.0.0` and `[::]`",
+            sample: "[\"node1.munich.example.org:8444\"]",
+        },
+        meaning: "Addresses under which other clusters should dial this node, when they differ from `listen`, \
+                  as behind address translation.",
+        why: "most nodes are reached under their own name",
+        change: Change::Restart,
+    },
+    Key {
+        name: "federation.heartbeat",
+        kind: Kind::Duration(ms(100), ms(MINUTE)),
+        preset: Preset::Is("\"5s\""),
+        meaning: "How often we send a proof of life on each link.",
+        why: "a dead peer is then seen within ten seconds",
+        change: Change::Restart,
+    },
+    Key {
+        name: "federation.dead-after",
+        kind: Kind::Duration(ms(200), ms(5 * MINUTE)),
+        preset: Preset::Is("\"8s\""),
+        meaning: "A link without a proof of life for this long is down. Longer than `heartbeat`.",
+        why: "one late heartbeat is forgiven, a missing one is not",
+        change: Change::Restart,
+    },
+    Key {
+        name: "federation.connect-timeout",
+        kind: Kind::Duration(ms(50), ms(30 * SECOND)),
+        preset: Preset::Is("\"1s\""),
+        meaning: "How long one attempt to connect to one address may take, TLS included.",
+        why: "a login that waits for it must still be able to try the next address",
+        change: Change::Restart,
+    },
+    Key {
+        name: "federation.reconnect-cap",
+        kind: Kind::Duration(ms(50), ms(MINUTE)),
+        preset: Preset::Is("\"500ms\""),
+        meaning: "The longest pause between two attempts to reach a peer.",
+        why: "a healed peer is then usable within two seconds, and an attempt costs almost nothing",
+        change: Change::Restart,
+    },
+    Key {
+        name: "federation.security-mode",
+        kind: Kind::Word(&["non-secure", "secure"]),
+        preset: Preset::Is("\"non-secure\""),
+        meaning: "Security mode of the cluster's call control, as told to peers; `secure` is mixed mode.",
+        why: "it is what call control is installed with",
+        change: Change::Restart,
+    },
+    Key {
+        name: "federation.max-connections",
+        kind: Kind::Count(1, 65_536),
+        preset: Preset::Is("1024"),
+        meaning: "How many connections of other clusters are served at a time; further ones are closed.",
+        why: "each peer needs a few",
+        change: Change::Restart,
+    },
+    Key {
+        name: "federation.max-message",
+        kind: Kind::Size(kib(16), kib(4096)),
+        preset: Preset::Is("\"256KiB\""),
+        meaning: "The largest message we take from a peer.",
+        why: "the largest that the contract allows is far smaller",
+        change: Change::Restart,
+    },
+    Key {
+        name: "identity.certificate",
+        kind: Kind::Path,
+        preset: Preset::Is("\"certs/federation.pem\""),
+        meaning: "Certificate chain, the node's own certificate first.",
+        why: "`emccd init` writes it there",
+        change: Change::Reread,
+    },
+    Key {
+        name: "identity.key",
+        kind: Kind::Path,
+        preset: Preset::Is("\"certs/federation.key\""),
+        meaning: "Private key of the certificate, mode 0600.",
+        why: "`emccd init` writes it there",
+        change: Change::Reread,
+    },
+    Key {
+        name: "identity.client-certificate",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "the same as `certificate`",
+            sample: "\"certs/client.pem\"",
+        },
+        meaning: "Certificate chain for the connections that we open, where one certificate can't serve both \
+                  directions. Goes with `client-key`.",
+        why: "most certificates are good for both directions",
+        change: Change::Reread,
+    },
+    Key {
+        name: "identity.client-key",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "the same as `key`",
+            sample: "\"certs/client.key\"",
+        },
+        meaning: "Private key of `client-certificate`, mode 0600.",
+        why: "most certificates are good for both directions",
+        change: Change::Reread,
+    },
+    Key {
+        name: "phone.listen",
+        kind: Kind::Address,
+        preset: Preset::Is("\"0.0.0.0:8443\""),
+        meaning: "Where phones reach this node with HTTPS.",
+        why: "phones' service URLs usually name 8443",
+        change: Change::Restart,
+    },
+    Key {
+        name: "phone.plain-listen",
+        kind: Kind::AddressOrOff,
+        preset: Preset::Is("\"off\""),
+        meaning: "Where phones reach this node with plain HTTP; everyone on the way can then read the PINs. It is \
+                  for phones that know no TLS 1.2, in a separated voice network. The usual port is 8080.",
+        why: "a PIN must not cross a network in the clear unless somebody decided so",
+        change: Change::Restart,
+    },
+    Key {
+        name: "phone.certificate",
+        kind: Kind::Path,
+        preset: Preset::Is("\"certs/phone.pem\""),
+        meaning: "Certificate chain shown to phones.",
+        why: "`emccd init` writes it there",
+        change: Change::Reread,
+    },
+    Key {
+        name: "phone.key",
+        kind: Kind::Path,
+        preset: Preset::Is("\"certs/phone.key\""),
+        meaning: "Private key of the certificate, mode 0600. RSA-2048, unless all phones are recent.",
+        why: "`emccd init` writes it there",
+        change: Change::Reread,
+    },
+    Key {
+        name: "phone.max-connections",
+        kind: Kind::Count(1, 65_536),
+        preset: Preset::Is("1024"),
+        meaning: "How many connections of phones are served at a time, on both listeners together; further ones \
+                  are closed.",
+        why: "phones open one for a second, when somebody presses a key",
+        change: Change::Restart,
+    },
+    Key {
+        name: "admin.socket",
+        kind: Kind::Path,
+        preset: Preset::Is("\"/run/emccd/admin.sock\""),
+        meaning: "The Unix socket that `emccd` commands talk to; at most 107 bytes long. Without root, put it \
+                  beside this file.",
+        why: "it is the place for sockets of daemons",
+        change: Change::Restart,
+    },
+    Key {
+        name: "admin.groups.admin",
+        kind: Kind::Groups,
+        preset: Preset::Is("[]"),
+        meaning: "Groups that may do everything.",
+        why: "nobody gets rights unasked",
+        change: Change::Restart,
+    },
+    Key {
+        name: "admin.groups.certificates",
+        kind: Kind::Groups,
+        preset: Preset::Is("[]"),
+        meaning: "Groups that may change certificates, trust and peers.",
+        why: "nobody gets rights unasked",
+        change: Change::Restart,
+    },
+    Key {
+        name: "admin.groups.help-desk",
+        kind: Kind::Groups,
+        preset: Preset::Is("[]"),
+        meaning: "Groups that may see everything, set PINs and end sessions.",
+        why: "nobody gets rights unasked",
+        change: Change::Restart,
+    },
+    Key {
+        name: "admin.groups.viewer",
+        kind: Kind::Groups,
+        preset: Preset::Is("[]"),
+        meaning: "Groups that may see everything and change nothing.",
+        why: "nobody gets rights unasked",
+        change: Change::Restart,
+    },
+    Key {
+        name: "store.url",
+        kind: Kind::StoreUrl,
+        preset: Preset::Is("\"sqlite:emccd.db\""),
+        meaning: "The database, on a local disk. It is made when it doesn't exist.",
+        why: "it needs nothing else, and is copied and moved with this folder",
+        change: Change::Restart,
+    },
+    Key {
+        name: "credentials.pepper-file",
+        kind: Kind::Path,
+        preset: Preset::Is("\"pepper.key\""),
+        meaning: "A file of 32 random bytes, mode 0600, that goes into every PIN hash. All nodes of a cluster \
+                  need the same one; without it no PIN can be checked any more, so keep a copy apart from the \
+                  database.",
+        why: "`emccd init` writes it there, outside of the database",
+        change: Change::Restart,
+    },
+    Key {
+        name: "credentials.memory-kib",
+        kind: Kind::Count(8, 1_048_576),
+        preset: Preset::Is("19456"),
+        meaning: "Memory of one Argon2id hash, in KiB; at least 8 per lane of `parallelism`. It holds for new \
+                  hashes; old ones are still checked.",
+        why: "19 MiB with 2 iterations is the usual recommendation",
+        change: Change::Restart,
+    },
+    Key {
+        name: "credentials.iterations",
+        kind: Kind::Count(1, 16),
+        preset: Preset::Is("2"),
+        meaning: "Passes of one Argon2id hash.",
+        why: "19 MiB with 2 iterations is the usual recommendation",
+        change: Change::Restart,
+    },
+    Key {
+        name: "credentials.parallelism",
+        kind: Kind::Count(1, 16),
+        preset: Preset::Is("1"),
+        meaning: "Lanes of one Argon2id hash.",
+        why: "different logins already keep all cores busy",
+        change: Change::Restart,
+    },
+    Key {
+        name: "credentials.queue",
+        kind: Kind::Count(1, 65_536),
+        preset: Preset::Is("1024"),
+        meaning: "How many PIN checks may wait for a core. Beyond that a login is answered with \
+                  \"busy, try again\" at once.",
+        why: "more could not be done before their deadline anyway",
+        change: Change::Restart,
+    },
+    Key {
+        name: "credentials.failures-before-lock",
+        kind: Kind::Count(1, 100),
+        preset: Preset::Is("5"),
+        meaning: "So many wrong PINs within `failure-window` lock a user out.",
+        why: "people mistype twice, programs that guess need thousands",
+        change: Change::Restart,
+    },
+    Key {
+        name: "credentials.failure-window",
+        kind: Kind::Duration(ms(SECOND), ms(7 * DAY)),
+        preset: Preset::Is("\"30min\""),
+        meaning: "The time within which wrong PINs are counted.",
+        why: "it holds a guesser to ten tries an hour",
+        change: Change::Restart,
+    },
+    Key {
+        name: "credentials.lock-duration",
+        kind: Kind::Duration(ms(SECOND), ms(7 * DAY)),
+        preset: Preset::Is("\"15min\""),
+        meaning: "How long a lock-out lasts.",
+        why: "it stops guessing, and ends before most people have found the help desk",
+        change: Change::Restart,
+    },
+    Key {
+        name: "login.deadline",
+        kind: Kind::Duration(ms(100), ms(MINUTE)),
+        preset: Preset::Is("\"5s\""),
+        meaning: "How long a login may take, from the phone's request to the answer.",
+        why: "people wait about that long before they press the key again",
+        change: Change::Restart,
+    },
+    Key {
+        name: "login.find-deadline",
+        kind: Kind::Duration(ms(50), ms(30 * SECOND)),
+        preset: Preset::Is("\"1500ms\""),
+        meaning: "How much of it the search for the user's home cluster may take. At most `deadline`.",
+        why: "it leaves time for the login itself, and is many times what a healthy peer needs",
+        change: Change::Restart,
+    },
+    Key {
+        name: "login.maximum-concurrent-requests",
+        kind: Kind::Count(1, 4096),
+        preset: Preset::Is("256"),
+        meaning: "How many logins and logouts this node works on at a time. Beyond that phones are told to try \
+                  again.",
+        why: "a whole shift can log in at once, and memory stays bounded",
+        change: Change::Restart,
+    },
+    Key {
+        name: "log.level",
+        kind: Kind::Word(&["error", "warn", "info", "debug", "trace"]),
+        preset: Preset::Is("\"info\""),
+        meaning: "The least severe messages that are written. No level writes PINs or keys.",
+        why: "it is a few lines for each login",
+        change: Change::Restart,
+    },
+    Key {
+        name: "log.format",
+        kind: Kind::Word(&["text", "json"]),
+        preset: Preset::Is("\"text\""),
+        meaning: "Lines for people, or one JSON object a line for programs.",
+        why: "people read it first",
+        change: Change::Restart,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::file::Value;
+
+    #[test]
+    fn names_are_unique_and_belong_to_a_section() {
+        let names: BTreeSet<_> = KEYS.iter().map(|k| k.name).collect();
+        assert_eq!(names.len(), KEYS.len());
+        for key in KEYS {
+            assert!(
+                SECTIONS.iter().any(|s| s.name == section_of(key.name)),
+                "{}",
+                key.name
+            );
+            assert!(
+                !SECTIONS.iter().any(|s| s.name == key.name),
+                "{} is a section too",
+                key.name
+            );
+        }
+    }
+
+    #[test]
+    fn keys_stand_in_the_order_of_their_sections() {
+        let place = |key: &Key| SECTIONS.iter().position(|s| s.name == section_of(key.name));
+        assert!(KEYS.is_sorted_by_key(place));
+    }
+
+    #[test]
+    fn every_key_says_what_it_does_and_why_its_preset_is_so() {
+        for key in KEYS {
+            assert!(key.meaning.ends_with('.'), "{}", key.name);
+            let required = matches!(key.preset, Preset::Required { .. });
+            assert_eq!(key.why.is_empty(), required, "{}", key.name);
+            assert!(!key.why.ends_with('.'), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn samples_and_presets_are_toml() {
+        for key in KEYS {
+            let (Preset::Is(literal)
+            | Preset::Otherwise {
+                sample: literal, ..
+            }
+            | Preset::Required { sample: literal }) = key.preset;
+            let value = Value::from_literal(literal);
+            assert!(!matches!(value, Value::Other(_)), "{}: {value}", key.name);
+            assert_eq!(value.to_string(), literal, "{}", key.name);
+        }
+    }
+}

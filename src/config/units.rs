@@ -1,0 +1,305 @@
+//! Values with a unit: lengths of time, sizes, and addresses by name.
+//!
+//! A bare number is refused, so that nobody has to guess whether `5` is seconds or minutes.
+
+use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
+
+use serde::Serialize;
+
+/// Units of time, the largest first, in milliseconds.
+const TIME_UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("min", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+/// Units of size, the largest first, in bytes.
+const SIZE_UNITS: [(&str, u64); 4] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
+
+/// Why a text is no value of its kind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnitError {
+    /// It doesn't begin with a whole number, or has something odd after it.
+    #[error("must be a whole number and a unit, for example {0}")]
+    Malformed(&'static str),
+    /// There is a number only.
+    #[error("needs a unit, for example {0}")]
+    NoUnit(&'static str),
+    /// More than fits.
+    #[error("is too large")]
+    TooLarge,
+    /// The letters after the number are none of the units.
+    #[error("has an unknown unit; the units are {0}")]
+    UnknownUnit(&'static str),
+}
+
+/// Reads a length of time such as `5s`, `1500ms`, `15min`, `12h`, `7d`.
+///
+/// # Errors
+/// [`UnitError`] when it is none.
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    split(text, &TIME_UNITS, "5s or 1500ms", "ms, s, min, h, d").map(Duration::from_millis)
+}
+
+/// Writes a length of time in the largest unit that keeps it whole.
+#[must_use]
+pub fn show_duration(length: Duration) -> String {
+    let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    if millis == 0 {
+        return "0s".to_owned();
+    }
+    show(millis, &TIME_UNITS)
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct ByteSize(u64);
+
+impl ByteSize {
+    /// Takes a number of bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// The number of bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+
+    /// The number of bytes as the machine's word; saturates.
+    #[must_use]
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = UnitError;
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        split(text, &SIZE_UNITS, "64KiB", "B, KiB, MiB, GiB").map(Self)
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&show(self.0, &SIZE_UNITS))
+    }
+}
+
+/// A host, by name or IP address, and a port: `node1.example.org:8444`, `[2001:db8::1]:8444`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub struct HostPort {
+    /// A DNS name, or an IP address without brackets.
+    pub host: String,
+    /// The port, never 0.
+    pub port: u16,
+}
+
+/// A text that is no `host:port`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be a host and a port, for example node1.example.org:8444")]
+pub struct InvalidHostPort;
+
+impl FromStr for HostPort {
+    type Err = InvalidHostPort;
+    fn from_str(text: &str) -> Result<Self, InvalidHostPort> {
+        let (host, port) = text.rsplit_once(':').ok_or(InvalidHostPort)?;
+        let port = parse_port(port).ok_or(InvalidHostPort)?;
+        let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+            Some(inner) if matches!(inner.parse(), Ok(IpAddr::V6(_))) => inner,
+            Some(_) => return Err(InvalidHostPort),
+            None if is_host(host) && !host.contains(':') => host,
+            None => return Err(InvalidHostPort),
+        };
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl From<HostPort> for String {
+    fn from(address: HostPort) -> Self {
+        address.to_string()
+    }
+}
+
+/// Whether `text` is an IP address or a DNS name (labels of letters, digits and inner dashes).
+#[must_use]
+pub fn is_host(text: &str) -> bool {
+    if text.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    // A last label of digits only would be read as a broken IPv4 address by others.
+    let numeric_end = text
+        .rsplit('.')
+        .next()
+        .is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
+    text.len() <= 253 && text.split('.').all(label) && !numeric_end
+}
+
+fn parse_port(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port != 0)
+}
+
+fn split(
+    text: &str,
+    units: &[(&str, u64)],
+    sample: &'static str,
+    names: &'static str,
+) -> Result<u64, UnitError> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    if digits.is_empty() || unit.starts_with(['.', ',']) {
+        return Err(UnitError::Malformed(sample));
+    }
+    let unit = unit.trim_start();
+    if unit.is_empty() {
+        return Err(UnitError::NoUnit(sample));
+    }
+    let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
+        return Err(UnitError::UnknownUnit(names));
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(*factor))
+        .ok_or(UnitError::TooLarge)
+}
+
+fn show(value: u64, units: &[(&str, u64)]) -> String {
+    units
+        .iter()
+        .find(|(_, factor)| value.is_multiple_of(*factor) && value >= *factor)
+        .map_or_else(
+            || format!("{value}{}", units.last().map_or("", |(name, _)| name)),
+            |(name, factor)| format!("{}{name}", value / factor),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_length_of_time_needs_a_known_unit() {
+        assert_eq!(parse_duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_duration("1500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("15 min"), Ok(Duration::from_secs(900)));
+        assert_eq!(parse_duration("5"), Err(UnitError::NoUnit("5s or 1500ms")));
+        assert!(matches!(
+            parse_duration("5sec"),
+            Err(UnitError::UnknownUnit(_))
+        ));
+        assert!(matches!(
+            parse_duration("5m"),
+            Err(UnitError::UnknownUnit(_))
+        ));
+        for odd in ["", "s", "-5s", "1.5s", "1,5s"] {
+            assert!(
+                matches!(parse_duration(odd), Err(UnitError::Malformed(_))),
+                "{odd}"
+            );
+        }
+        assert_eq!(
+            parse_duration("99999999999999999999d"),
+            Err(UnitError::TooLarge)
+        );
+        assert_eq!(
+            parse_duration("999999999999999999d"),
+            Err(UnitError::TooLarge)
+        );
+    }
+
+    #[test]
+    fn a_size_counts_in_powers_of_two() {
+        assert_eq!("64KiB".parse(), Ok(ByteSize::from_bytes(65_536)));
+        assert!(matches!(
+            "64kB".parse::<ByteSize>(),
+            Err(UnitError::UnknownUnit(_))
+        ));
+        assert!(matches!(
+            "64".parse::<ByteSize>(),
+            Err(UnitError::NoUnit(_))
+        ));
+    }
+
+    #[test]
+    fn an_address_has_a_host_and_a_port() {
+        for good in [
+            "node1.example.org:8444",
+            "10.0.0.1:1",
+            "[2001:db8::1]:8444",
+            "localhost:65535",
+        ] {
+            let parsed: HostPort = good.parse().unwrap();
+            assert_eq!(parsed.to_string(), good);
+        }
+        for bad in [
+            "node1",
+            "node1:",
+            ":8444",
+            "node1:0",
+            "node1:65536",
+            "node1:+5",
+            "2001:db8::1:8444",
+            "[node1]:8444",
+            "a b:1",
+            "-a:1",
+            "https://node1:8444",
+            "10.0.0.256:1",
+            "[::1]x:1",
+        ] {
+            assert!(bad.parse::<HostPort>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_reads_back(millis in 0u64..u64::MAX / 2, bytes in any::<u64>()) {
+            let length = Duration::from_millis(millis);
+            prop_assert_eq!(parse_duration(&show_duration(length)), Ok(length));
+            let size = ByteSize::from_bytes(bytes);
+            prop_assert_eq!(size.to_string().parse(), Ok(size));
+        }
+
+        #[test]
+        fn no_text_makes_a_parser_panic(text in ".{0,40}") {
+            let _ = parse_duration(&text);
+            let _ = text.parse::<ByteSize>();
+            let _ = text.parse::<HostPort>();
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The admin service on a Unix socket: what operators ask of a running node.
+//!
+//! The caller is who the socket says it is; its Unix groups give it roles, and each call names the role that
+//! it needs. Records are read and written here; what reaches beyond the database goes through
+//! [`operations::Operations`]. It works with every certificate expired: this is how they are replaced.
+
+mod account;
+mod directory;
+pub mod error;
+pub mod operations;
+pub mod peers;
+pub mod roles;
+mod serve;
+mod service;
+mod sessions;
+pub mod socket;
+pub mod views;
+
+pub use self::{serve::serve, service::AdminEdge};

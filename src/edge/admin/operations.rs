@@ -1,0 +1,81 @@
+//! What the admin service needs from the rest of the node: the roles, the links, the identities.
+//!
+//! The service itself reads and writes records in the store. Everything that has an effect beyond the
+//! store goes through [`Operations`], which the node's wiring implements.
+
+use std::{future::Future, pin::Pin};
+
+use crate::{
+    domain::{
+        ids::{ClusterId, SessionId},
+        session::Role,
+    },
+    edge::admin::{error::Error, roles::Actor},
+    wire::admin as pb,
+};
+
+/// A future answer.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// Which row of which session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionKey {
+    /// Our part in it.
+    pub role: Role,
+    /// The other cluster; our own for a local login.
+    pub counterpart: ClusterId,
+    /// The session.
+    pub id: SessionId,
+}
+
+/// One input file of `apply`. It may hold PINs, so it has no `Debug`.
+#[allow(
+    missing_debug_implementations,
+    reason = "the content may hold PINs"
+)]
+pub struct File {
+    /// For messages.
+    pub name: String,
+    /// TOML.
+    pub content: String,
+}
+
+/// What a running node can be asked for beyond its store.
+///
+/// Each is called only after the caller's role was checked. What changes something writes the audit entry,
+/// in the name of the actor, in the transaction of the change.
+pub trait Operations: Send + Sync + 'static {
+    /// How we see each peer and what each says it sees of us. `owed_ends` is filled in afterwards.
+    fn cluster_status(&self) -> Answer<'_, pb::GetClusterStatusResponse>;
+
+    /// The certificates that this node shows, the federation's first.
+    fn identities(&self) -> Answer<'_, Vec<pb::Identity>>;
+
+    /// Reads the identity files again and publishes them; on any error the last good ones stay.
+    fn reload_identities<'a>(&'a self, actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>>;
+
+    /// Peer records or trust entries have changed in the store. Answers once this node has loaded them,
+    /// so that a command's next line finds them in force.
+    fn peers_changed(&self) -> Answer<'_, ()>;
+
+    /// Ends a session for the reason `operator` and tells the other cluster. `true` when it has
+    /// acknowledged; otherwise the end is owed and will be delivered.
+    fn end_session<'a>(&'a self, key: &'a SessionKey, actor: &'a Actor) -> Answer<'a, bool>;
+
+    /// Brings the cluster's data to what the files say, all or nothing.
+    fn apply<'a>(
+        &'a self,
+        files: Vec<File>,
+        mode: ApplyMode,
+        actor: &'a Actor,
+    ) -> Answer<'a, Vec<pb::ApplyCount>>;
+}
+
+/// Whether `apply` is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApplyMode {
+    /// Do it.
+    Commit,
+    /// Check and count.
+    DryRun,
+}

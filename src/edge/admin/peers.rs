@@ -1,0 +1,390 @@
+//! Peer records and what is trusted from each peer.
+//!
+//! A record and its first trust are one transaction, and so is the check that nothing in it would let two
+//! peers pass for each other.
+
+use std::net::Ipv6Addr;
+
+use crate::{
+    clock::Timestamp,
+    domain::ids::ClusterId,
+    edge::admin::{error::Error, roles::Actor, views},
+    store::{
+        Store, Transaction, audit,
+        peers::{self, Peer},
+        trust_entries::{self, EntryKind, TrustEntry},
+    },
+    trust::{
+        bundle::{self, Bundle},
+        certificate::{Certificate, Fingerprint},
+    },
+    wire::admin as pb,
+};
+
+/// Certificates that an operator wants trusted, read and checked for what they are.
+#[derive(Clone, Debug)]
+pub struct Material {
+    kind: EntryKind,
+    certificates: Vec<Certificate>,
+}
+
+impl Material {
+    /// Reads what came over the socket.
+    ///
+    /// # Errors
+    /// [`Error::Trust`] when there is a private key or no certificate in it, [`Error::Invalid`] when the kind
+    /// is none.
+    pub fn read(material: &pb::TrustMaterial) -> Result<Self, Error> {
+        let kind = [EntryKind::Pinned, EntryKind::Anchor]
+            .into_iter()
+            .find(|kind| kind.as_str() == material.kind)
+            .ok_or_else(|| Error::invalid("the kind of trust", "pinned or anchor"))?;
+        if material.pem.len() > MAX_PEM_BYTES {
+            return Err(Error::invalid("the PEM text", "at most 64 KiB"));
+        }
+        let certificates = Certificate::read_all(material.pem.as_bytes())?;
+        Ok(Self { kind, certificates })
+    }
+
+    /// Refuses one of our own certificates: to hand in the wrong one of two files is the usual mistake.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it is there.
+    pub fn check_foreign(&self, own: &[String]) -> Result<(), Error> {
+        let is_own = |c: &&Certificate| own.contains(&c.fingerprint_text());
+        match self.certificates.iter().find(is_own) {
+            Some(ours) if self.kind == EntryKind::Pinned => Err(Error::refused(
+                format!("{} is this node's own certificate", ours.subject()),
+                "give the file with the other cluster's certificate",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn fingerprints(&self) -> String {
+        let all: Vec<_> = self
+            .certificates
+            .iter()
+            .map(|c| format!("{} {}", self.kind.as_str(), c.fingerprint_text()))
+            .collect();
+        all.join(", ")
+    }
+}
+
+/// A peer record as it came over the socket, checked.
+///
+/// # Errors
+/// [`Error::Invalid`] with the first field that breaks its rule.
+pub fn read_record(record: pb::Cluster) -> Result<Peer, Error> {
+    let cluster_id = ClusterId::new(record.cluster_id)
+        .map_err(|_| Error::invalid("the cluster ID", "1 to 64 characters of A-Z a-z 0-9 . _ -"))?;
+    if record.addresses.is_empty() || record.addresses.len() > MAX_ADDRESSES {
+        return Err(Error::invalid("the addresses", "1 to 16"));
+    }
+    if !record.addresses.iter().all(|a| is_address(a)) {
+        return Err(Error::invalid(
+            "each address",
+            "HOST:PORT, for example emcc.tokyo.example:8444 or [2001:db8::7]:8444",
+        ));
+    }
+    let names = [
+        ("the node names", &record.node_names),
+        ("the user patterns", &record.user_patterns),
+        ("the extension patterns", &record.dn_patterns),
+    ];
+    for (field, texts) in names {
+        let fits = |t: &String| is_text(t, MAX_NAME_BYTES) && !t.is_empty();
+        if texts.len() > MAX_NAMES || !texts.iter().all(fits) {
+            return Err(Error::invalid(
+                field,
+                "at most 64, each 1 to 253 bytes without blanks around them or control characters",
+            ));
+        }
+    }
+    if !is_text(&record.description, MAX_DESCRIPTION_BYTES) {
+        return Err(Error::invalid(
+            "the description",
+            "at most 255 bytes without control characters",
+        ));
+    }
+    Ok(Peer {
+        cluster_id,
+        enabled: record.enabled,
+        allow_emcc: record.allow_emcc,
+        addresses: record.addresses,
+        node_names: record.node_names,
+        user_patterns: record.user_patterns,
+        dn_patterns: record.dn_patterns,
+        ignore_eku: record.ignore_eku,
+        description: record.description,
+    })
+}
+
+/// All peer records.
+///
+/// # Errors
+/// [`Error::Store`].
+pub async fn list(store: &Store) -> Result<Vec<pb::Cluster>, Error> {
+    let all = store.read(|tx| peers::list(tx)).await?;
+    Ok(all.into_iter().map(views::cluster).collect())
+}
+
+/// Adds a peer with its first trust.
+///
+/// # Errors
+/// [`Error::Exists`] when there is such a record, [`Error::Trust`] when the trust would let two peers pass for
+/// each other, [`Error::Refused`] when the material does not fit the record.
+pub async fn add(
+    store: &Store,
+    peer: Peer,
+    trust: Option<Material>,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<pb::AddClusterResponse, Error> {
+    let actor = actor.to_string();
+    store
+        .write(move |tx| {
+            if peers::get(tx, &peer.cluster_id)?.is_some() {
+                let id = &peer.cluster_id;
+                return Err(Error::Exists {
+                    what: format!("the peer {id}"),
+                    next: format!("trust another certificate of it with: emccd trust add {id} --pin FILE"),
+                });
+            }
+            peers::upsert(tx, &peer)?;
+            let mut outcome = format!("added at {}", peer.addresses.join(", "));
+            if let Some(material) = &trust {
+                insert(tx, &peer, material, now)?;
+                outcome = format!("{outcome} with {}", material.fingerprints());
+            }
+            let entries = entries_of(tx, &peer.cluster_id)?;
+            audit::append(
+                tx,
+                &audit::Entry {
+                    at: now,
+                    actor: actor.clone(),
+                    action: "cluster.add",
+                    subject: peer.cluster_id.to_string(),
+                    outcome,
+                    reference: None,
+                },
+            )?;
+            Ok(pb::AddClusterResponse {
+                cluster: Some(views::cluster(peer.clone())),
+                trust: entries,
+            })
+        })
+        .await
+}
+
+/// The trust entries of one peer, or of all.
+///
+/// # Errors
+/// [`Error::Missing`] when there is no such peer.
+pub async fn list_trust(
+    store: &Store,
+    cluster: Option<ClusterId>,
+) -> Result<Vec<pb::TrustEntry>, Error> {
+    store
+        .read(move |tx| match &cluster {
+            None => trust_entries::list(tx)?.iter().map(views::trust_entry).collect(),
+            Some(id) => {
+                find(tx, id)?;
+                entries_of(tx, id)
+            }
+        })
+        .await
+}
+
+/// Adds trust to a peer.
+///
+/// # Errors
+/// [`Error::Missing`] when there is no such peer, otherwise as [`add`].
+pub async fn add_trust(
+    store: &Store,
+    cluster: ClusterId,
+    material: Material,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<pb::AddTrustResponse, Error> {
+    let actor = actor.to_string();
+    store
+        .write(move |tx| {
+            let peer = find(tx, &cluster)?;
+            let added = insert(tx, &peer, &material, now)?;
+            if !added.is_empty() {
+                audit::append(
+                    tx,
+                    &audit::Entry {
+                        at: now,
+                        actor: actor.clone(),
+                        action: "trust.add",
+                        subject: cluster.to_string(),
+                        outcome: format!("added {}", material.fingerprints()),
+                        reference: None,
+                    },
+                )?;
+            }
+            let kept = material.certificates.len().saturating_sub(added.len());
+            Ok(pb::AddTrustResponse {
+                added,
+                kept: u32::try_from(kept).unwrap_or(u32::MAX),
+            })
+        })
+        .await
+}
+
+/// What the store trusts, one bundle per peer record, as `trust` takes it.
+///
+/// # Errors
+/// [`Error::Trust`] when what is stored is no certificate.
+pub fn bundles(tx: &mut dyn Transaction) -> Result<Vec<Bundle>, Error> {
+    let mut bundles: Vec<Bundle> = peers::list(tx)?
+        .into_iter()
+        .map(|peer| Bundle {
+            node_names: peer.node_names,
+            ignore_eku: peer.ignore_eku,
+            ..Bundle::new(peer.cluster_id)
+        })
+        .collect();
+    for entry in trust_entries::list(tx)? {
+        let Some(bundle) = bundles.iter_mut().find(|b| b.cluster == entry.cluster_id) else {
+            continue;
+        };
+        let certificate = Certificate::from_der(&entry.der)?;
+        match entry.kind {
+            EntryKind::Pinned => bundle.pinned.push(certificate),
+            EntryKind::Anchor => bundle.anchors.push(certificate),
+        }
+    }
+    for revoked in trust_entries::revoked(tx)? {
+        if let Some(bundle) = bundles.iter_mut().find(|b| b.cluster == revoked.cluster_id) {
+            bundle.revoked.push(revoked.fingerprint);
+        }
+    }
+    Ok(bundles)
+}
+
+/// Adds what is not there yet, and gives it. The transaction must be given up when this fails.
+fn insert(
+    tx: &mut dyn Transaction,
+    peer: &Peer,
+    material: &Material,
+    now: Timestamp,
+) -> Result<Vec<pb::TrustEntry>, Error> {
+    if material.kind == EntryKind::Anchor && peer.node_names.is_empty() {
+        return Err(Error::refused(
+            format!(
+                "an authority vouches for node names, and the record of {} has none",
+                peer.cluster_id
+            ),
+            "name its nodes with --node-name when the peer is added, or pin the certificates of its nodes",
+        ));
+    }
+    let mut added = Vec::new();
+    for certificate in &material.certificates {
+        let fingerprint: Fingerprint = certificate.fingerprint();
+        let entry = TrustEntry {
+            cluster_id: peer.cluster_id.clone(),
+            kind: material.kind,
+            fingerprint,
+            der: certificate.der().to_vec(),
+            added_at: now,
+        };
+        if trust_entries::add(tx, &entry)? {
+            added.push(views::trust_entry(&entry)?);
+        }
+    }
+    bundle::check(&bundles(tx)?)?;
+    Ok(added)
+}
+
+fn find(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<Peer, Error> {
+    peers::get(tx, cluster)?
+        .ok_or_else(|| Error::missing(format!("peer {cluster}"), "emccd cluster list"))
+}
+
+fn entries_of(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<Vec<pb::TrustEntry>, Error> {
+    trust_entries::list(tx)?
+        .iter()
+        .filter(|entry| entry.cluster_id == *cluster)
+        .map(views::trust_entry)
+        .collect()
+}
+
+fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let is_host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            (1..=MAX_NAME_BYTES).contains(&host.len())
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        }
+    };
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    is_host && digits && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+fn is_text(text: &str, max: usize) -> bool {
+    text.len() <= max && text.trim() == text && !text.chars().any(char::is_control)
+}
+
+/// Some dozen certificates; more at once is a mistake.
+const MAX_PEM_BYTES: usize = 64 * 1024;
+
+/// The nodes of one cluster.
+const MAX_ADDRESSES: usize = 16;
+
+/// Names or patterns of one peer.
+const MAX_NAMES: usize = 64;
+
+/// The longest DNS name.
+const MAX_NAME_BYTES: usize = 253;
+
+/// One line for people.
+const MAX_DESCRIPTION_BYTES: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        for good in ["a:1", "emcc.tokyo.example:8444", "10.0.0.1:65535", "[::1]:8444"] {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in [
+            "a", "a:", ":1", "a:0", "a:65536", "a:+1", "::1:8444", "[x]:1", "a b:1", "http://a:1",
+        ] {
+            assert!(!is_address(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_breaks_a_rule_is_refused_by_its_field() {
+        let good = pb::Cluster {
+            cluster_id: "tokyo".to_owned(),
+            addresses: vec!["a:1".to_owned()],
+            ..pb::Cluster::default()
+        };
+        read_record(good.clone()).unwrap();
+        let broken: [(&str, Box<dyn Fn(&mut pb::Cluster)>); 6] = [
+            ("the cluster ID", Box::new(|c| c.cluster_id = "a/b".into())),
+            ("the addresses", Box::new(|c| c.addresses.clear())),
+            ("each address", Box::new(|c| c.addresses = vec!["a".into()])),
+            ("the node names", Box::new(|c| c.node_names = vec![String::new()])),
+            ("the user patterns", Box::new(|c| c.user_patterns = vec!["a\nb".into()])),
+            ("the description", Box::new(|c| c.description = "x".repeat(256))),
+        ];
+        for (field, break_it) in broken {
+            let mut record = good.clone();
+            break_it(&mut record);
+            let error = read_record(record).unwrap_err().to_string();
+            assert!(error.starts_with(field), "{field}: {error}");
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The service itself: who calls, may they, and which part answers.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tonic::{Request, Response, Status, transport::server::UdsConnectInfo};
+use tracing::info;
+
+use crate::{
+    clock::Clock,
+    domain::ids::{BaseDeviceName, ClusterId, DeviceName, UserId},
+    edge::admin::{
+        account, directory,
+        error::Error,
+        operations::{ApplyMode, File, Operations},
+        peers::{self, Material},
+        roles::{Action, Actor, Groups},
+        serve::MAX_APPLY_BYTES,
+        sessions::{self, Which},
+    },
+    store::{self, Store},
+    wire::admin::{self as pb, admin_service_server::AdminService},
+};
+
+/// What the admin service works with.
+#[derive(Clone)]
+pub struct AdminEdge {
+    /// Our own cluster.
+    pub cluster_id: ClusterId,
+    /// The database.
+    pub store: Store,
+    /// This node's clock.
+    pub clock: Clock,
+    /// Which Unix groups have which role.
+    pub groups: Arc<Groups>,
+    /// What goes beyond the database.
+    pub operations: Arc<dyn Operations>,
+}
+
+impl std::fmt::Debug for AdminEdge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminEdge")
+            .field("cluster_id", &self.cluster_id)
+            .field("groups", &self.groups)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AdminEdge {
+    /// Finds out who calls and whether they may, and gives the message.
+    async fn admit<T>(&self, action: Action, request: Request<T>) -> Result<(Actor, T), Status> {
+        let uid = request
+            .extensions()
+            .get::<UdsConnectInfo>()
+            .and_then(|connection| connection.peer_cred)
+            .map(|credentials| credentials.uid());
+        let Some(uid) = uid else {
+            return Err(Error::refused(
+                "the system does not tell who is calling",
+                "use the socket from this machine",
+            )
+            .into_status());
+        };
+        let caller = account::look_up(uid).await;
+        let actor = Actor::new(caller, account::own_uid(), &self.groups);
+        if let Err(denied) = actor.check(action, &self.groups) {
+            info!(actor = %actor, action = action.as_str(), "{denied}");
+            return Err(Error::from(denied).into_status());
+        }
+        Ok((actor, request.into_inner()))
+    }
+
+    async fn own_fingerprints(&self) -> Result<Vec<String>, Error> {
+        let identities = self.operations.identities().await?;
+        let own = identities.into_iter().filter_map(|i| i.certificate);
+        Ok(own.map(|certificate| certificate.fingerprint).collect())
+    }
+
+    async fn read_material(&self, material: &pb::TrustMaterial) -> Result<Material, Error> {
+        let material = Material::read(material)?;
+        material.check_foreign(&self.own_fingerprints().await?)?;
+        Ok(material)
+    }
+
+    async fn status(&self) -> Result<pb::GetClusterStatusResponse, Error> {
+        let mut status = self.operations.cluster_status().await?;
+        let asked: Vec<_> = status
+            .peers
+            .iter()
+            .map(|peer| ClusterId::new(&*peer.cluster_id).ok())
+            .collect();
+        let owed = self
+            .store
+            .read(move |tx| {
+                asked
+                    .iter()
+                    .map(|peer| match peer {
+                        Some(peer) => {
+                            store::sessions::owed(tx, peer, MAX_OWED_SHOWN).map(|all| all.len())
+                        }
+                        None => Ok(0),
+                    })
+                    .collect::<Result<Vec<_>, store::Error>>()
+            })
+            .await?;
+        for (peer, owed) in status.peers.iter_mut().zip(owed) {
+            peer.owed_ends = u32::try_from(owed).unwrap_or(u32::MAX);
+        }
+        Ok(status)
+    }
+
+    async fn add(
+        &self,
+        actor: &Actor,
+        request: pb::AddClusterRequest,
+    ) -> Result<pb::AddClusterResponse, Error> {
+        let record = request
+            .cluster
+            .ok_or_else(|| Error::invalid("the record", "given"))?;
+        let peer = peers::read_record(record)?;
+        if peer.cluster_id == self.cluster_id {
+            return Err(Error::refused(
+                format!("{} is this cluster's own ID", self.cluster_id),
+                "give the ID of the other cluster; its own emccd cluster status shows it",
+            ));
+        }
+        let trust = match &request.trust {
+            Some(material) => Some(self.read_material(material).await?),
+            None => None,
+        };
+        let added = peers::add(&self.store, peer, trust, actor, self.clock.now()).await?;
+        self.operations.peers_changed().await?;
+        Ok(added)
+    }
+
+    async fn trust(
+        &self,
+        actor: &Actor,
+        request: pb::AddTrustRequest,
+    ) -> Result<pb::AddTrustResponse, Error> {
+        let cluster = cluster_id(request.cluster_id)?;
+        let material = request
+            .trust
+            .ok_or_else(|| Error::invalid("the trust", "given"))?;
+        let material = self.read_material(&material).await?;
+        let now = self.clock.now();
+        let added = peers::add_trust(&self.store, cluster, material, actor, now).await?;
+        self.operations.peers_changed().await?;
+        Ok(added)
+    }
+
+    async fn end_session(
+        &self,
+        actor: &Actor,
+        request: pb::LogoutSessionRequest,
+    ) -> Result<pb::LogoutSessionResponse, Error> {
+        use pb::logout_session_request::Which as Asked;
+        let which = match request.which {
+            Some(Asked::Id(id)) => Which::id_or_ref(&id)?,
+            Some(Asked::Device(name)) => Which::Device(device_name(name)?),
+            None => return Err(Error::invalid("the session", "named")),
+        };
+        let key = sessions::to_end(&self.store, which).await?;
+        let acknowledged = self.operations.end_session(&key, actor).await?;
+        Ok(pb::LogoutSessionResponse {
+            session: Some(sessions::row(&self.store, key).await?),
+            acknowledged,
+        })
+    }
+
+    async fn apply_files(
+        &self,
+        actor: &Actor,
+        request: pb::ApplyRequest,
+    ) -> Result<pb::ApplyResponse, Error> {
+        let bytes: usize = request.files.iter().map(|file| file.content.len()).sum();
+        if request.files.is_empty() || bytes > MAX_APPLY_BYTES {
+            return Err(Error::invalid(
+                "the files",
+                "at least one, and together at most 4 MiB",
+            ));
+        }
+        let files = request
+            .files
+            .into_iter()
+            .map(|file| File {
+                name: file.name,
+                content: file.content,
+            })
+            .collect();
+        let mode = if request.dry_run {
+            ApplyMode::DryRun
+        } else {
+            ApplyMode::Commit
+        };
+        let counts = self.operations.apply(files, mode, actor).await?;
+        Ok(pb::ApplyResponse {
+            counts,
+            dry_run: request.dry_run,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for AdminEdge {
+    async fn get_cluster_status(
+        &self,
+        request: Request<pb::GetClusterStatusRequest>,
+    ) -> Result<Response<pb::GetClusterStatusResponse>, Status> {
+        self.admit(Action::View, request).await?;
+        within(LOOK, self.status()).await
+    }
+
+    async fn list_clusters(
+        &self,
+        request: Request<pb::ListClustersRequest>,
+    ) -> Result<Response<pb::ListClustersResponse>, Status> {
+        self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let clusters = peers::list(&self.store).await?;
+            Ok(pb::ListClustersResponse { clusters })
+        })
+        .await
+    }
+
+    async fn add_cluster(
+        &self,
+        request: Request<pb::AddClusterRequest>,
+    ) -> Result<Response<pb::AddClusterResponse>, Status> {
+        let (actor, request) = self.admit(Action::AddCluster, request).await?;
+        within(CHANGE, self.add(&actor, request)).await
+    }
+
+    async fn list_trust(
+        &self,
+        request: Request<pb::ListTrustRequest>,
+    ) -> Result<Response<pb::ListTrustResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let cluster = query.cluster_id.map(cluster_id).transpose()?;
+            let entries = peers::list_trust(&self.store, cluster).await?;
+            Ok(pb::ListTrustResponse { entries })
+        })
+        .await
+    }
+
+    async fn add_trust(
+        &self,
+        request: Request<pb::AddTrustRequest>,
+    ) -> Result<Response<pb::AddTrustResponse>, Status> {
+        let (actor, request) = self.admit(Action::AddTrust, request).await?;
+        within(CHANGE, self.trust(&actor, request)).await
+    }
+
+    async fn list_identities(
+        &self,
+        request: Request<pb::ListIdentitiesRequest>,
+    ) -> Result<Response<pb::ListIdentitiesResponse>, Status> {
+        self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let identities = self.operations.identities().await?;
+            Ok(pb::ListIdentitiesResponse { identities })
+        })
+        .await
+    }
+
+    async fn reload_identities(
+        &self,
+        request: Request<pb::ReloadIdentitiesRequest>,
+    ) -> Result<Response<pb::ReloadIdentitiesResponse>, Status> {
+        let (actor, _) = self.admit(Action::ReloadIdentities, request).await?;
+        within(CHANGE, async {
+            let identities = self.operations.reload_identities(&actor).await?;
+            Ok(pb::ReloadIdentitiesResponse { identities })
+        })
+        .await
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<pb::ListUsersRequest>,
+    ) -> Result<Response<pb::ListUsersResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, directory::list_users(&self.store, query)).await
+    }
+
+    async fn get_user(
+        &self,
+        request: Request<pb::GetUserRequest>,
+    ) -> Result<Response<pb::GetUserResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let user = UserId::new(query.user_id)
+                .map_err(|_| Error::invalid("the user ID", "1 to 128 bytes of text"))?;
+            let own = self.cluster_id.clone();
+            directory::get_user(&self.store, own, user, self.clock.now()).await
+        })
+        .await
+    }
+
+    async fn list_devices(
+        &self,
+        request: Request<pb::ListDevicesRequest>,
+    ) -> Result<Response<pb::ListDevicesResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, directory::list_devices(&self.store, query)).await
+    }
+
+    async fn get_device(
+        &self,
+        request: Request<pb::GetDeviceRequest>,
+    ) -> Result<Response<pb::GetDeviceResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            directory::get_device(&self.store, device_name(query.name)?).await
+        })
+        .await
+    }
+
+    async fn list_base_devices(
+        &self,
+        request: Request<pb::ListBaseDevicesRequest>,
+    ) -> Result<Response<pb::ListBaseDevicesResponse>, Status> {
+        self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let base_devices = directory::list_base_devices(&self.store).await?;
+            Ok(pb::ListBaseDevicesResponse { base_devices })
+        })
+        .await
+    }
+
+    async fn get_base_device(
+        &self,
+        request: Request<pb::GetBaseDeviceRequest>,
+    ) -> Result<Response<pb::GetBaseDeviceResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let name = BaseDeviceName::new(query.name).map_err(|_| {
+                Error::invalid("the base device", "1 to 64 characters of A-Z a-z 0-9 . _ -")
+            })?;
+            directory::get_base_device(&self.store, name).await
+        })
+        .await
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<pb::ListSessionsRequest>,
+    ) -> Result<Response<pb::ListSessionsResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, sessions::list(&self.store, query)).await
+    }
+
+    async fn get_session(
+        &self,
+        request: Request<pb::GetSessionRequest>,
+    ) -> Result<Response<pb::GetSessionResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let which = Which::id_or_ref(&query.id)?;
+            let sessions = sessions::get(&self.store, which).await?;
+            Ok(pb::GetSessionResponse { sessions })
+        })
+        .await
+    }
+
+    async fn logout_session(
+        &self,
+        request: Request<pb::LogoutSessionRequest>,
+    ) -> Result<Response<pb::LogoutSessionResponse>, Status> {
+        let (actor, request) = self.admit(Action::LogoutSession, request).await?;
+        within(CHANGE, self.end_session(&actor, request)).await
+    }
+
+    async fn apply(
+        &self,
+        request: Request<pb::ApplyRequest>,
+    ) -> Result<Response<pb::ApplyResponse>, Status> {
+        let (actor, request) = self.admit(Action::Apply, request).await?;
+        within(APPLY, self.apply_files(&actor, request)).await
+    }
+}
+
+/// Gives an answer, or gives up waiting for it.
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<Response<T>, Status> {
+    let seconds = limit.as_secs();
+    tokio::time::timeout(limit, answer)
+        .await
+        .unwrap_or(Err(Error::TooSlow { seconds }))
+        .map(Response::new)
+        .map_err(Error::into_status)
+}
+
+fn cluster_id(text: String) -> Result<ClusterId, Error> {
+    ClusterId::new(text)
+        .map_err(|_| Error::invalid("the cluster ID", "1 to 64 characters of A-Z a-z 0-9 . _ -"))
+}
+
+fn device_name(text: String) -> Result<DeviceName, Error> {
+    DeviceName::new(text)
+        .map_err(|_| Error::invalid("the device", "1 to 64 characters of A-Z a-z 0-9 . _ -"))
+}
+
+/// Reading from the database and from memory.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Room for the other cluster to answer within the login deadline.
+const CHANGE: Duration = Duration::from_secs(20);
+
+/// Tens of thousands of PINs are hashed on the way.
+const APPLY: Duration = Duration::from_secs(15 * 60);
+
+/// Counted, not listed; beyond that the number says no more.
+const MAX_OWED_SHOWN: u32 = 1_000;

@@ -1,0 +1,142 @@
+//! Records as operators see them: store and trust records → admin messages. Pure.
+
+use crate::{
+    clock::Timestamp,
+    domain::login::SecurityMode,
+    edge::admin::error::Error,
+    store::{
+        credentials::Credential, devices::Device, peers::Peer, profiles::Profile,
+        sessions::Session, trust_entries::TrustEntry, users::User,
+    },
+    trust::certificate::Certificate,
+    wire::admin as pb,
+};
+
+/// A peer record.
+#[must_use]
+pub fn cluster(peer: Peer) -> pb::Cluster {
+    pb::Cluster {
+        cluster_id: peer.cluster_id.to_string(),
+        enabled: peer.enabled,
+        allow_emcc: peer.allow_emcc,
+        addresses: peer.addresses,
+        node_names: peer.node_names,
+        user_patterns: peer.user_patterns,
+        dn_patterns: peer.dn_patterns,
+        ignore_eku: peer.ignore_eku,
+        description: peer.description,
+    }
+}
+
+/// The readable part of a certificate.
+#[must_use]
+pub fn certificate(certificate: &Certificate) -> pb::Certificate {
+    pb::Certificate {
+        subject: certificate.subject().to_owned(),
+        issuer: certificate.issuer().to_owned(),
+        names: certificate.names().iter().map(ToString::to_string).collect(),
+        not_before: certificate.not_before().to_string(),
+        not_after: certificate.not_after().to_string(),
+        fingerprint: certificate.fingerprint_text(),
+        is_ca: certificate.is_ca(),
+    }
+}
+
+/// A trust entry.
+///
+/// # Errors
+/// [`Error::Trust`] when what is stored is no certificate.
+pub fn trust_entry(entry: &TrustEntry) -> Result<pb::TrustEntry, Error> {
+    let read = Certificate::from_der(&entry.der)?;
+    Ok(pb::TrustEntry {
+        cluster_id: entry.cluster_id.to_string(),
+        kind: entry.kind.as_str().to_owned(),
+        certificate: Some(certificate(&read)),
+        added_at: entry.added_at.to_string(),
+    })
+}
+
+/// A user.
+#[must_use]
+pub fn user(user: User) -> pb::User {
+    pb::User {
+        user_id: user.user_id.to_string(),
+        self_service_id: user.self_service_id.map(Into::into),
+        primary_extension: user.primary_extension.map(Into::into),
+        display_name: user.display_name,
+        enabled: user.enabled,
+        emcc_enabled: user.emcc_enabled,
+    }
+}
+
+/// A device profile.
+#[must_use]
+pub fn profile(profile: Profile) -> pb::Profile {
+    let lines = profile.lines.into_iter().map(|line| pb::ProfileLine {
+        index: line.index,
+        number: line.number,
+        label: line.label,
+    });
+    pb::Profile {
+        name: profile.name.into(),
+        is_default: profile.is_default,
+        lines: lines.collect(),
+        locale: profile.locale,
+        device_pool: profile.device_pool.map(Into::into),
+    }
+}
+
+/// How a PIN stands, at `now`.
+#[must_use]
+pub fn pin_state(credential: Option<&Credential>, now: Timestamp) -> pb::PinState {
+    let locked_until = credential.and_then(|c| c.locked_until).filter(|t| *t > now);
+    pb::PinState {
+        is_set: credential.is_some(),
+        failures: credential.map_or(0, |c| c.failures),
+        locked_until: locked_until.map(|t| t.to_string()),
+        must_change: credential.is_some_and(|c| c.must_change),
+    }
+}
+
+/// A phone.
+#[must_use]
+pub fn device(device: Device) -> pb::Device {
+    let security_mode = match device.security_mode {
+        SecurityMode::NonSecure => "non-secure",
+        SecurityMode::Secure => "secure",
+    };
+    pb::Device {
+        name: device.name.into(),
+        model: device.model,
+        protocol: device.protocol,
+        security_mode: security_mode.to_owned(),
+        emcc: device.emcc,
+        em_enabled: device.em_enabled,
+        device_pool: device.device_pool.map(Into::into),
+        geolocation: device.geolocation,
+    }
+}
+
+/// A session's row.
+#[must_use]
+pub fn session(session: &Session) -> pb::Session {
+    pb::Session {
+        id: session.id.to_string(),
+        role: session.role.to_string(),
+        peer: session.counterpart.to_string(),
+        state: session.state.to_string(),
+        device: session.device.to_string(),
+        user_id: session.user_id.as_ref().map(ToString::to_string),
+        login_type: session.login_type.to_string(),
+        login_name: session.login_name.to_string(),
+        profile: session.profile.as_ref().map(ToString::to_string),
+        base_device: session.base_device.as_ref().map(ToString::to_string),
+        r#ref: session.reference.to_string(),
+        created_at: session.created_at.to_string(),
+        deadline: session.deadline.map(|t| t.to_string()),
+        ended_at: session.ended_at.map(|t| t.to_string()),
+        end_reason: session.end_reason.map(|r| r.to_string()),
+        initiator: session.initiator.map(|i| i.to_string()),
+        owed: session.owed,
+    }
+}

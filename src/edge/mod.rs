@@ -1,0 +1,5 @@
+//! Everything that accepts a connection: decode, call a role, encode.
+
+pub mod admin;
+pub mod federation;
+pub mod phone;

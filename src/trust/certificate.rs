@@ -1,0 +1,503 @@
+//! One certificate as people and rules see it: names, usages, validity, fingerprint. Pure.
+//!
+//! It parses and decides nothing: [`judge`](super::judge) does.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use rustls_pki_types::{
+    CertificateDer,
+    pem::{PemObject, SectionKind},
+};
+use sha2::{Digest, Sha256};
+use x509_parser::{
+    certificate::X509Certificate, extensions::GeneralName, prelude::FromDer, x509::X509Name,
+};
+
+use crate::{clock::Timestamp, trust::Error};
+
+/// SHA-256 of a certificate's DER bytes.
+pub type Fingerprint = [u8; 32];
+
+/// A parsed certificate. Cheap to clone.
+#[derive(Clone)]
+pub struct Certificate(Arc<Parsed>);
+
+struct Parsed {
+    der: CertificateDer<'static>,
+    fingerprint: Fingerprint,
+    subject: String,
+    issuer: String,
+    subject_raw: Vec<u8>,
+    issuer_raw: Vec<u8>,
+    names: Vec<Name>,
+    not_before: Timestamp,
+    not_after: Timestamp,
+    usages: Option<Usages>,
+    is_ca: bool,
+}
+
+/// A subject alternative name that can identify a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// A DNS name in lower case; its first label may be `*`.
+    Dns(String),
+    /// An IP address.
+    Ip(IpAddr),
+}
+
+/// What an extended key usage extension allows, as far as TLS is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usages {
+    /// May be shown by a TLS client.
+    pub client: bool,
+    /// May be shown by a TLS server.
+    pub server: bool,
+}
+
+impl Certificate {
+    /// Reads DER bytes.
+    ///
+    /// # Errors
+    /// [`Error::MalformedCertificate`] when they are anything else than exactly one X.509 certificate.
+    pub fn from_der(der: &[u8]) -> Result<Self, Error> {
+        let (rest, x509) = X509Certificate::from_der(der).map_err(|e| malformed(&e.to_string()))?;
+        if !rest.is_empty() {
+            return Err(malformed("bytes follow the certificate"));
+        }
+        let names = match x509.subject_alternative_name() {
+            Ok(Some(extension)) => extension
+                .value
+                .general_names
+                .iter()
+                .filter_map(name)
+                .collect(),
+            Ok(None) => Vec::new(),
+            Err(_) => return Err(malformed("its subject alternative names can't be read")),
+        };
+        let usages = match x509.extended_key_usage() {
+            Ok(Some(extension)) => Some(Usages {
+                client: extension.value.any || extension.value.client_auth,
+                server: extension.value.any || extension.value.server_auth,
+            }),
+            Ok(None) => None,
+            Err(_) => return Err(malformed("its extended key usage can't be read")),
+        };
+        let is_ca = match x509.basic_constraints() {
+            Ok(extension) => extension.is_some_and(|e| e.value.ca),
+            Err(_) => return Err(malformed("its basic constraints can't be read")),
+        };
+        let validity = x509.validity();
+        Ok(Self(Arc::new(Parsed {
+            fingerprint: fingerprint_of(der),
+            subject: printable(x509.subject()),
+            issuer: printable(x509.issuer()),
+            subject_raw: x509.subject().as_raw().to_vec(),
+            issuer_raw: x509.issuer().as_raw().to_vec(),
+            names,
+            not_before: seconds(validity.not_before.timestamp()),
+            not_after: seconds(validity.not_after.timestamp()),
+            usages,
+            is_ca,
+            der: CertificateDer::from(der.to_vec()),
+        })))
+    }
+
+    /// Reads every certificate of a PEM text, or one in DER, in the order of the file.
+    ///
+    /// # Errors
+    /// [`Error::PrivateKeyInTrust`] when there is a key among them, [`Error::MalformedCertificate`] when there
+    /// is no certificate or one of them can't be read.
+    pub fn read_all(bytes: &[u8]) -> Result<Vec<Self>, Error> {
+        // A DER certificate is a SEQUENCE; no PEM text begins with this byte ('0' is no dash).
+        if bytes.first() == Some(&0x30) {
+            return Ok(vec![Self::from_der(bytes)?]);
+        }
+        let mut found = Vec::new();
+        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
+            let (kind, der) = section.map_err(|_| malformed("the PEM text is broken"))?;
+            match kind {
+                SectionKind::Certificate => found.push(Self::from_der(&der)?),
+                SectionKind::PrivateKey
+                | SectionKind::RsaPrivateKey
+                | SectionKind::EcPrivateKey => {
+                    return Err(Error::PrivateKeyInTrust);
+                }
+                _ => {}
+            }
+        }
+        // The PEM reader skips what it doesn't know, and an encrypted key is such a thing.
+        if holds_private_key(bytes) {
+            return Err(Error::PrivateKeyInTrust);
+        }
+        if found.is_empty() {
+            return Err(malformed("there is no certificate in it, in PEM or DER"));
+        }
+        Ok(found)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn der(&self) -> &CertificateDer<'static> {
+        &self.0.der
+    }
+
+    /// SHA-256 of the bytes.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.0.fingerprint
+    }
+
+    /// The fingerprint as people compare it: `AB:CD:…`.
+    #[must_use]
+    pub fn fingerprint_text(&self) -> String {
+        fingerprint_text(&self.0.fingerprint)
+    }
+
+    /// The subject, for display: at most 256 characters, none of them a control character.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.0.subject
+    }
+
+    /// The issuer, for display, like the subject.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.0.issuer
+    }
+
+    /// Whether `self` names the subject of `issuer` as its issuer. No signature is checked.
+    #[must_use]
+    pub fn names_issuer(&self, issuer: &Self) -> bool {
+        self.0.issuer_raw == issuer.0.subject_raw
+    }
+
+    /// DNS names and IP addresses among the subject alternative names. The common name is not one.
+    #[must_use]
+    pub fn names(&self) -> &[Name] {
+        &self.0.names
+    }
+
+    /// Begin of the validity.
+    #[must_use]
+    pub fn not_before(&self) -> Timestamp {
+        self.0.not_before
+    }
+
+    /// End of the validity.
+    #[must_use]
+    pub fn not_after(&self) -> Timestamp {
+        self.0.not_after
+    }
+
+    /// The extended key usage; `None` when there is no such extension, which allows everything.
+    #[must_use]
+    pub fn usages(&self) -> Option<Usages> {
+        self.0.usages
+    }
+
+    /// Whether it says `CA:TRUE`.
+    #[must_use]
+    pub fn is_ca(&self) -> bool {
+        self.0.is_ca
+    }
+
+    /// Whether one of its names is the node name `wanted`: an IP address, or a DNS name without regard to case.
+    #[must_use]
+    pub fn is_for(&self, wanted: &str) -> bool {
+        self.0.names.iter().any(|name| name.covers(wanted))
+    }
+}
+
+impl Name {
+    /// Whether this name of a certificate covers the node name `wanted`. A first label `*` stands for any one
+    /// label; an address is covered by itself alone.
+    #[must_use]
+    pub fn covers(&self, wanted: &str) -> bool {
+        let wanted = wanted.strip_suffix('.').unwrap_or(wanted);
+        let address = wanted
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>();
+        match (self, address) {
+            (Self::Ip(own), Ok(address)) => *own == address,
+            (Self::Dns(_), Ok(_)) | (Self::Ip(_), Err(_)) => false,
+            (Self::Dns(own), Err(_)) => {
+                let own = own.strip_suffix('.').unwrap_or(own);
+                if own.is_empty() || own.eq_ignore_ascii_case(wanted) {
+                    return !own.is_empty();
+                }
+                match (own.strip_prefix("*."), wanted.split_once('.')) {
+                    // `*.com` would be everyone, so at least two labels must follow the star.
+                    (Some(suffix), Some((label, rest))) => {
+                        !label.is_empty()
+                            && suffix.contains('.')
+                            && suffix.eq_ignore_ascii_case(rest)
+                    }
+                    _ => false,
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(name) => f.write_str(name),
+            Self::Ip(address) => address.fmt(f),
+        }
+    }
+}
+
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.der == other.0.der
+    }
+}
+
+impl Eq for Certificate {}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate")
+            .field("subject", &self.0.subject)
+            .field("fingerprint", &self.fingerprint_text())
+            .finish_non_exhaustive()
+    }
+}
+
+/// SHA-256 of a certificate's DER bytes.
+#[must_use]
+pub fn fingerprint_of(der: &[u8]) -> Fingerprint {
+    Sha256::digest(der).into()
+}
+
+/// A fingerprint as people compare it: `AB:CD:…`.
+#[must_use]
+pub fn fingerprint_text(fingerprint: &Fingerprint) -> String {
+    let pairs: Vec<String> = fingerprint
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
+    pairs.join(":")
+}
+
+/// Whether a PEM text has a private key of any kind in it, encrypted ones included.
+pub(super) fn holds_private_key(bytes: &[u8]) -> bool {
+    String::from_utf8_lossy(bytes).lines().any(|line| {
+        line.trim_start().starts_with("-----BEGIN ") && line.contains("PRIVATE KEY-----")
+    })
+}
+
+fn malformed(reason: &str) -> Error {
+    Error::MalformedCertificate {
+        reason: reason.to_owned(),
+    }
+}
+
+fn seconds(unix: i64) -> Timestamp {
+    Timestamp::from_millis(unix.saturating_mul(1_000))
+}
+
+/// A name as one line that can go into a log: whoever connects chooses its content.
+fn printable(name: &X509Name<'_>) -> String {
+    const MAX_CHARS: usize = 256;
+    name.to_string()
+        .chars()
+        .take(MAX_CHARS)
+        .map(|c| {
+            if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+fn name(name: &GeneralName<'_>) -> Option<Name> {
+    match name {
+        GeneralName::DNSName(text) => Some(Name::Dns(
+            text.chars()
+                .map(|c| {
+                    if c.is_control() {
+                        char::REPLACEMENT_CHARACTER
+                    } else {
+                        c.to_ascii_lowercase()
+                    }
+                })
+                .collect(),
+        )),
+        GeneralName::IPAddress(bytes) => address(bytes).map(Name::Ip),
+        _ => None,
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
+        return Some(Ipv4Addr::from(four).into());
+    }
+    <[u8; 16]>::try_from(bytes)
+        .ok()
+        .map(|sixteen| Ipv6Addr::from(sixteen).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::trust::fixtures::{Authority, Spec};
+
+    #[test]
+    fn fields_are_read_as_they_were_written() {
+        let leaf = Spec::new("node-1.berlin.example")
+            .ip("192.0.2.7")
+            .eku(true, false)
+            .self_signed();
+        let parsed = leaf.certificate();
+        assert_eq!(parsed.subject(), "CN=node-1.berlin.example");
+        assert_eq!(
+            parsed.names(),
+            [
+                Name::Dns("node-1.berlin.example".to_owned()),
+                Name::Ip("192.0.2.7".parse().unwrap())
+            ]
+        );
+        assert_eq!(
+            parsed.usages(),
+            Some(Usages {
+                client: true,
+                server: false
+            })
+        );
+        assert!(!parsed.is_ca());
+        assert_eq!(parsed.fingerprint_text().len(), 32 * 3 - 1);
+        assert_eq!(parsed.fingerprint(), fingerprint_of(leaf.der()));
+    }
+
+    #[test]
+    fn names_cover_exactly_what_they_should() {
+        let dns = |text: &str| Name::Dns(text.to_owned());
+        let ip = |text: &str| Name::Ip(text.parse().unwrap());
+        for (name, wanted, covered) in [
+            (dns("a.berlin.example"), "A.Berlin.example", true),
+            (dns("a.berlin.example"), "a.berlin.example.", true),
+            (dns("a.berlin.example"), "b.berlin.example", false),
+            (dns("*.berlin.example"), "b.berlin.example", true),
+            (dns("*.berlin.example"), "b.c.berlin.example", false),
+            (dns("*.berlin.example"), "berlin.example", false),
+            (dns("*.berlin.example"), ".berlin.example", false),
+            (dns("*.example"), "berlin.example", false),
+            (dns("a*.berlin.example"), "ab.berlin.example", false),
+            (dns("*"), "localhost", false),
+            (dns(""), "", false),
+            (dns("192.0.2.7"), "192.0.2.7", false),
+            (dns("*.0.2.7"), "192.0.2.7", false),
+            (ip("192.0.2.7"), "192.0.2.7", true),
+            (ip("192.0.2.7"), "192.0.2.8", false),
+            (ip("2001:db8::7"), "2001:DB8:0::7", true),
+            (ip("2001:db8::7"), "[2001:db8::7]", true),
+            (ip("192.0.2.7"), "a.berlin.example", false),
+        ] {
+            assert_eq!(name.covers(wanted), covered, "{name:?} and {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_subject_can_not_break_a_log_line() {
+        let parsed = Spec::new("a\nWARN all is well\u{1b}[2J")
+            .without_names()
+            .self_signed()
+            .certificate();
+        assert!(
+            !parsed.subject().chars().any(char::is_control),
+            "{}",
+            parsed.subject()
+        );
+    }
+
+    #[test]
+    fn garbage_and_keys_are_told_apart_from_certificates() {
+        let leaf = Spec::new("a.example").self_signed();
+        let mut longer = leaf.der().to_vec();
+        longer.push(0);
+        for bytes in [
+            b"".as_slice(),
+            b"hello",
+            b"0",
+            &longer,
+            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        ] {
+            assert!(matches!(
+                Certificate::read_all(bytes),
+                Err(Error::MalformedCertificate { .. })
+            ));
+        }
+        let both = format!("{}{}", leaf.pem(), leaf.key_pem());
+        assert!(matches!(
+            Certificate::read_all(both.as_bytes()),
+            Err(Error::PrivateKeyInTrust)
+        ));
+        let encrypted = format!(
+            "{}-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            leaf.pem()
+        );
+        assert!(matches!(
+            Certificate::read_all(encrypted.as_bytes()),
+            Err(Error::PrivateKeyInTrust)
+        ));
+    }
+
+    #[test]
+    fn pem_and_der_hold_the_same_certificate() {
+        let authority = Authority::new("CA");
+        let leaf = Spec::new("a.example").signed_by(&authority);
+        let text = format!("{}{}", leaf.pem(), authority.pem());
+        assert_eq!(
+            Certificate::read_all(text.as_bytes()).unwrap(),
+            [leaf.certificate(), authority.certificate()]
+        );
+        assert_eq!(
+            Certificate::read_all(leaf.der()).unwrap(),
+            [leaf.certificate()]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            drop(Certificate::from_der(&bytes));
+            drop(Certificate::read_all(&bytes));
+        }
+
+        #[test]
+        fn damaged_certificates_never_panic(damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), cut in any::<prop::sample::Index>()) {
+            let mut bytes = sample().to_vec();
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            drop(Certificate::from_der(&bytes));
+            bytes.truncate(cut.index(bytes.len()));
+            drop(Certificate::read_all(&bytes));
+        }
+    }
+
+    fn sample() -> &'static [u8] {
+        static SAMPLE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        SAMPLE.get_or_init(|| {
+            Spec::new("node-1.berlin.example")
+                .ip("192.0.2.7")
+                .eku(true, true)
+                .ca()
+                .self_signed()
+                .der()
+                .to_vec()
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! What can be wrong with certificates, keys and trust, by who must act: the operator, nearly always.
+
+use std::{io, path::PathBuf};
+
+use crate::domain::{ids::ClusterId, rejection::Rejection};
+
+/// Why trust material was not taken. The last good one stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operator configured two peers that one certificate could both speak for.
+    #[error(
+        "{what} would speak for two peers, {first} and {second}; trust it for one of them only"
+    )]
+    Conflict {
+        /// The fingerprint or the name that both would own.
+        what: String,
+        /// One peer.
+        first: ClusterId,
+        /// The other.
+        second: ClusterId,
+    },
+    /// A file can't be read.
+    #[error("can't read {}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The private key is another certificate's.
+    #[error("the private key does not belong to the certificate {subject}")]
+    KeyMismatch {
+        /// Subject of the certificate.
+        subject: String,
+    },
+    /// Others on this machine may read the private key.
+    #[error("{} can be read by others (mode {mode:04o}); type: chmod 600 {}", path.display(), path.display())]
+    KeyReadableByOthers {
+        /// The key file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// An identity or a trust entry holds no certificate that can be read.
+    #[error("not a usable certificate: {reason}")]
+    MalformedCertificate {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The private key can't be used.
+    #[error("not a usable private key: {reason}")]
+    MalformedKey {
+        /// What is wrong with it, without a byte of it.
+        reason: &'static str,
+    },
+    /// This node has no identity, so it can neither call nor be called.
+    #[error("this node has no usable identity; make one with emccd cert new")]
+    NoIdentity,
+    /// A trust anchor that is no certificate authority.
+    #[error("{subject} is not a certificate authority, so it can't be an anchor; pin it instead")]
+    NotAnAuthority {
+        /// Subject of the certificate.
+        subject: String,
+    },
+    /// A pinned certificate was also given as an anchor: its key could then vouch for any name.
+    #[error("{fingerprint} is pinned, so it can't be an anchor as well")]
+    PinnedAnchor {
+        /// Fingerprint of the certificate.
+        fingerprint: String,
+    },
+    /// A private key was found where only certificates belong.
+    #[error("it holds a private key, which has no place in trust; give the certificate alone")]
+    PrivateKeyInTrust,
+    /// Our own verifier would refuse the identity.
+    #[error("peers would refuse the identity as {rejection}: {expectation}")]
+    SelfCheck {
+        /// The reason a peer would give.
+        rejection: Rejection,
+        /// What should have been.
+        expectation: String,
+    },
+    /// The TLS library refuses to work with it.
+    #[error("the TLS settings can't be made")]
+    Tls(#[source] rustls::Error),
+}

@@ -1,0 +1,206 @@
+//! Certificates for tests: good, odd and deliberately bad ones, made on the spot.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls_pki_types::CertificateDer;
+
+use crate::{
+    clock::Clock,
+    domain::ids::ClusterId,
+    secret::Secret,
+    trust::{bundle::Bundle, certificate::Certificate, identity::Identity},
+};
+
+/// What a certificate shall say.
+#[derive(Clone, Debug)]
+pub struct Spec(CertificateParams);
+
+/// A certificate with its key.
+#[derive(Debug)]
+pub struct Leaf {
+    certificate: rcgen::Certificate,
+    key: KeyPair,
+}
+
+/// A certificate authority.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Spec {
+    /// A leaf with this common name, the same DNS name, and valid from yesterday for a month.
+    pub fn new(name: &str) -> Self {
+        let names = if name.is_ascii() && !name.contains(char::is_control) {
+            vec![name.to_owned()]
+        } else {
+            vec![]
+        };
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        Self(params).valid_days(-1, 30)
+    }
+
+    pub fn without_names(mut self) -> Self {
+        self.0.subject_alt_names.clear();
+        self
+    }
+
+    pub fn dns(mut self, name: &str) -> Self {
+        self.0
+            .subject_alt_names
+            .push(SanType::DnsName(name.try_into().unwrap()));
+        self
+    }
+
+    pub fn ip(mut self, address: &str) -> Self {
+        self.0
+            .subject_alt_names
+            .push(SanType::IpAddress(address.parse().unwrap()));
+        self
+    }
+
+    pub fn valid_days(self, from: i64, to: i64) -> Self {
+        self.valid_seconds(from * 86_400, to * 86_400)
+    }
+
+    /// Validity from now, in seconds.
+    pub fn valid_seconds(mut self, from: i64, to: i64) -> Self {
+        let now = Clock::system().now().as_millis() / 1_000;
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        self.0.not_before =
+            epoch + std::time::Duration::from_secs((now + from).try_into().unwrap());
+        self.0.not_after = epoch + std::time::Duration::from_secs((now + to).try_into().unwrap());
+        self
+    }
+
+    pub fn eku(mut self, client: bool, server: bool) -> Self {
+        let usages = [
+            (client, ExtendedKeyUsagePurpose::ClientAuth),
+            (server, ExtendedKeyUsagePurpose::ServerAuth),
+        ];
+        self.0.extended_key_usages = usages
+            .into_iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, usage)| usage)
+            .collect();
+        self
+    }
+
+    pub fn any_eku(mut self) -> Self {
+        self.0.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
+        self
+    }
+
+    pub fn ca(mut self) -> Self {
+        self.0.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        self.0.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
+        self
+    }
+
+    pub fn self_signed(self) -> Leaf {
+        let key = KeyPair::generate().unwrap();
+        Leaf {
+            certificate: self.0.self_signed(&key).unwrap(),
+            key,
+        }
+    }
+
+    pub fn signed_by(self, authority: &Authority) -> Leaf {
+        let key = KeyPair::generate().unwrap();
+        Leaf {
+            certificate: self.0.signed_by(&key, &authority.0).unwrap(),
+            key,
+        }
+    }
+}
+
+impl Leaf {
+    pub fn der(&self) -> &CertificateDer<'static> {
+        self.certificate.der()
+    }
+
+    pub fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
+    pub fn certificate(&self) -> Certificate {
+        Certificate::from_der(self.der()).unwrap()
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.identity_with(&[])
+    }
+
+    pub fn identity_with(&self, issuers: &[&Authority]) -> Identity {
+        let issuers: String = issuers.iter().map(|issuer| issuer.pem()).collect();
+        let pem = format!("{}{issuers}", self.pem());
+        Identity::from_pem(pem.as_bytes(), &Secret::new(self.key_pem().into_bytes())).unwrap()
+    }
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        Self::with(Spec::new(name).without_names())
+    }
+
+    pub fn with(spec: Spec) -> Self {
+        Self(CertifiedIssuer::self_signed(spec.ca().0, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn under(name: &str, parent: &Self) -> Self {
+        let spec = Spec::new(name).without_names().ca();
+        Self(CertifiedIssuer::signed_by(spec.0, KeyPair::generate().unwrap(), &parent.0).unwrap())
+    }
+
+    /// An authority that signs with the key of a leaf which was never meant to be one.
+    pub fn of_leaf(leaf: &Leaf, spec: Spec) -> Self {
+        let key = KeyPair::from_pem(&leaf.key_pem()).unwrap();
+        Self(CertifiedIssuer::self_signed(spec.0, key).unwrap())
+    }
+
+    pub fn der(&self) -> &CertificateDer<'static> {
+        self.0.der()
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub fn certificate(&self) -> Certificate {
+        Certificate::from_der(self.der()).unwrap()
+    }
+}
+
+pub fn cluster(id: &str) -> ClusterId {
+    ClusterId::new(id).unwrap()
+}
+
+pub fn bundle(id: &str) -> Bundle {
+    Bundle::new(cluster(id))
+}
+
+/// A bundle with one pin.
+pub fn pinned(id: &str, leaf: &Leaf) -> Bundle {
+    Bundle {
+        pinned: vec![leaf.certificate()],
+        ..bundle(id)
+    }
+}
+
+/// A bundle with one anchor and node names.
+pub fn anchored(id: &str, authority: &Authority, names: &[&str]) -> Bundle {
+    let node_names = names.iter().map(|&name| name.to_owned()).collect();
+    Bundle {
+        anchors: vec![authority.certificate()],
+        node_names,
+        ..bundle(id)
+    }
+}

@@ -1,0 +1,63 @@
+//! What an operator can type about a refusal. Pure.
+
+use crate::domain::{ids::ClusterId, rejection::Rejection};
+
+/// The command that mends a refusal, seen from the side that refused. `cluster` is the peer it is about, when
+/// that is known.
+#[must_use]
+pub fn mend(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
+    let peer = cluster.map_or("CLUSTER", ClusterId::as_str);
+    match rejection {
+        Rejection::Ambiguous => {
+            "emccd trust list, then take the certificate or its anchor from one of the two peers".to_owned()
+        }
+        Rejection::Expired => format!(
+            "on the other side: emccd cert new; then here: emccd trust add {peer} --pin FILE (FILE from emccd cert show there)"
+        ),
+        Rejection::NoClientCertificate => {
+            "on the other side: emccd cert show, and let the caller present that certificate".to_owned()
+        }
+        Rejection::NotYetValid => {
+            "compare the clocks of both sides (timedatectl); if both are right, wait or: emccd cert new on the other side"
+                .to_owned()
+        }
+        Rejection::Plaintext => "let the caller use TLS (https) on this port".to_owned(),
+        Rejection::Revoked => {
+            format!("if it is to be trusted again: emccd trust add {peer} --pin FILE")
+        }
+        Rejection::TlsVersion => "let the other side speak TLS 1.3".to_owned(),
+        Rejection::UnknownIssuer => {
+            format!("emccd trust add {peer} --pin FILE (FILE from emccd cert show on the other side)")
+        }
+        Rejection::WrongCluster => format!(
+            "emccd cluster list, and correct the address of {peer} with emccd cluster add {peer} --address HOST:PORT"
+        ),
+        Rejection::WrongEku => format!(
+            "on the other side: emccd cert new; or overlook it here: emccd cluster add {peer} --ignore-eku"
+        ),
+        Rejection::WrongName => {
+            format!("emccd cluster add {peer} --node-name NAME with a name that the certificate carries")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_something_to_do_about_it() {
+        let berlin = ClusterId::new("berlin").unwrap();
+        for rejection in Rejection::ALL {
+            assert!(!mend(rejection, None).is_empty());
+            assert!(
+                !mend(rejection, Some(&berlin)).contains("CLUSTER"),
+                "{rejection}"
+            );
+        }
+        assert!(
+            mend(Rejection::UnknownIssuer, Some(&berlin))
+                .starts_with("emccd trust add berlin --pin FILE")
+        );
+    }
+}

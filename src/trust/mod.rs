@@ -1,0 +1,273 @@
+//! Who is who: our identity, what we accept from each peer, and the judgement on a connection.
+//!
+//! All of it is published as one immutable [`Snapshot`], whole or not at all: what does not stand its own
+//! check leaves the last good one in force. New handshakes take the newest snapshot; live connections are
+//! judged again under it.
+
+pub mod bundle;
+pub mod certificate;
+pub mod identity;
+pub mod judge;
+pub mod make;
+pub mod mend;
+pub mod refusals;
+pub mod tls;
+pub mod verifier;
+
+mod error;
+#[cfg(test)]
+pub mod fixtures;
+mod path;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use rustls::{ClientConfig, ServerConfig, crypto::CryptoProvider};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
+
+pub use self::error::Error;
+use self::{
+    bundle::{Bundle, Direction},
+    identity::Identity,
+    judge::{Verdict, judge, judge_dialled},
+    refusals::RecentRefusals,
+    verifier::VerdictSlot,
+};
+use crate::{clock::Clock, domain::ids::ClusterId};
+
+/// The trust of one node: its current [`Snapshot`], and who waits for the next. Cheap to clone.
+#[derive(Clone)]
+pub struct TrustStore(Arc<Inner>);
+
+struct Inner {
+    snapshot: ArcSwap<Snapshot>,
+    /// Held while a snapshot is made from the one before, so that no publication is lost.
+    publishing: Mutex<Option<Arc<Error>>>,
+    generations: watch::Sender<u64>,
+    refusals: RecentRefusals,
+    clock: Clock,
+}
+
+impl TrustStore {
+    /// Begins with an identity, or without one, and with no peers. An identity that fails its check is left
+    /// out; [`TrustStore::identity_problem`] tells why.
+    #[must_use]
+    pub fn new(identity: Option<Identity>, clock: Clock) -> Self {
+        let empty = Snapshot {
+            generation: 0,
+            identity: None,
+            bundles: Vec::new().into(),
+            server: None,
+            provider: tls::provider(),
+            clock: clock.clone(),
+        };
+        let store = Self(Arc::new(Inner {
+            snapshot: ArcSwap::from_pointee(empty),
+            publishing: Mutex::new(None),
+            generations: watch::Sender::new(0),
+            refusals: RecentRefusals::default(),
+            clock,
+        }));
+        if let Some(identity) = identity {
+            // What is wrong is kept, and shown by `identity_problem`.
+            drop(store.publish_identity(identity));
+        }
+        store
+    }
+
+    /// What is in force now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.snapshot.load_full()
+    }
+
+    /// The number of the snapshot in force; it grows with each publication.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.snapshot.load().generation
+    }
+
+    /// Tells of each new generation. The newest wins.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.generations.subscribe()
+    }
+
+    /// Replaces what we accept from all peers.
+    ///
+    /// # Errors
+    /// As [`bundle::check`]; the last good set then stays in force.
+    pub fn publish_bundles(&self, bundles: Vec<Bundle>) -> Result<(), Error> {
+        bundle::check(&bundles)?;
+        let publishing = self
+            .0
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.publish(Snapshot {
+            bundles: bundles.into(),
+            ..Snapshot::clone(&self.snapshot())
+        });
+        drop(publishing);
+        Ok(())
+    }
+
+    /// Replaces our identity, for both directions at once.
+    ///
+    /// # Errors
+    /// As [`Identity::check`], and [`Error::Tls`]; the last good identity then stays in force.
+    pub fn publish_identity(&self, identity: Identity) -> Result<(), Arc<Error>> {
+        let mut problem = self
+            .0
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match self.with_identity(identity) {
+            Ok(next) => {
+                *problem = None;
+                self.publish(next);
+                Ok(())
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                *problem = Some(Arc::clone(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Why the identity that was published last is not in force; `None` when it is.
+    #[must_use]
+    pub fn identity_problem(&self) -> Option<Arc<Error>> {
+        self.0
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The refusals of late, at the door and when dialling.
+    #[must_use]
+    pub fn refusals(&self) -> &RecentRefusals {
+        &self.0.refusals
+    }
+
+    /// The clock that validity is measured by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    fn with_identity(&self, identity: Identity) -> Result<Snapshot, Error> {
+        identity.check(self.0.clock.now())?;
+        let last = self.snapshot();
+        let server = tls::federation_server(&identity, &last.provider)?;
+        Ok(Snapshot {
+            identity: Some(identity),
+            server: Some(Arc::new(server)),
+            ..Snapshot::clone(&last)
+        })
+    }
+
+    fn publish(&self, mut next: Snapshot) {
+        next.generation = self.generation() + 1;
+        let generation = next.generation;
+        self.0.snapshot.store(Arc::new(next));
+        self.0.generations.send_replace(generation);
+    }
+}
+
+impl fmt::Debug for TrustStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TrustStore").field(&self.snapshot()).finish()
+    }
+}
+
+/// Identity, bundles and the settings made from them, as of one moment.
+#[derive(Clone)]
+pub struct Snapshot {
+    generation: u64,
+    identity: Option<Identity>,
+    bundles: Arc<[Bundle]>,
+    server: Option<Arc<ServerConfig>>,
+    provider: Arc<CryptoProvider>,
+    clock: Clock,
+}
+
+impl Snapshot {
+    /// Its number; later ones are higher.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Who we are, unless there is no usable identity.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// What we accept from each peer.
+    #[must_use]
+    pub fn bundles(&self) -> &[Bundle] {
+        &self.bundles
+    }
+
+    /// Settings of the federation listener. They accept any proven client key, or none: the connection must
+    /// be [identified](Self::identify) after the handshake.
+    ///
+    /// # Errors
+    /// [`Error::NoIdentity`].
+    pub fn server_config(&self) -> Result<Arc<ServerConfig>, Error> {
+        self.server.clone().ok_or(Error::NoIdentity)
+    }
+
+    /// Settings for dialling `wanted`. They refuse every other server, and leave the verdict in `slot` either
+    /// way; for a refusal, the handshake's error itself says no more than "invalid certificate".
+    ///
+    /// # Errors
+    /// [`Error::NoIdentity`], and [`Error::Tls`] when the library refuses the settings.
+    pub fn client_config(
+        &self,
+        wanted: &ClusterId,
+        slot: VerdictSlot,
+    ) -> Result<ClientConfig, Error> {
+        let identity = self.identity.as_ref().ok_or(Error::NoIdentity)?;
+        let dialled = tls::Dialled {
+            bundles: Arc::clone(&self.bundles),
+            wanted: wanted.clone(),
+            clock: self.clock.clone(),
+            slot,
+        };
+        tls::federation_client(identity, &self.provider, dialled)
+    }
+
+    /// Judges a caller by the chain it proved in the handshake (empty when it showed none).
+    #[must_use]
+    pub fn identify(&self, chain: &[CertificateDer<'_>]) -> Verdict {
+        judge(&self.bundles, chain, Direction::Client, self.clock.now())
+    }
+
+    /// Judges the server of a live connection again, as the handshake to `wanted` did.
+    #[must_use]
+    pub fn identify_dialled(&self, wanted: &ClusterId, chain: &[CertificateDer<'_>]) -> Verdict {
+        judge_dialled(&self.bundles, wanted, chain, self.clock.now())
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("generation", &self.generation)
+            .field("identity", &self.identity)
+            .field("peers", &self.bundles.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
