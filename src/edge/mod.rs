@@ -1,5 +1,5 @@
-//! Everything that accepts a connection: decode, call a role, encode. Nothing is decided here.
+//! Everything that accepts a connection: decode, call a role, encode.
 
 pub mod admin;
-pub mod listener;
+pub mod federation;
 pub mod phone;
