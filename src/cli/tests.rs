@@ -1,1 +1,471 @@
-//! Commands against a real socket.
+//! Commands against the admin service over a real Unix socket, with a store in memory and a node that only
+//! pretends.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use clap::Parser as _;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    cli::output::Report,
+    clock::{Clock, Timestamp},
+    domain::{
+        ids::{ClusterId, Ref, SessionId},
+        login::{LoginType, SecurityMode},
+        session::{EndReason, Initiator, Role, State},
+    },
+    edge::admin::{
+        AdminEdge,
+        error::Error,
+        operations::{Answer, ApplyMode, File, Operations, SessionKey},
+        roles::{Actor, Groups},
+        serve,
+        socket::{self, AdminSocket},
+    },
+    store::{self, Store, audit, base_devices, devices, sessions, users},
+    tasks::Tasks,
+    trust::make::{self, CertRequest, KeyKind, Made},
+    wire::admin as pb,
+};
+
+/// A node with a real admin socket and nothing behind it but a store.
+struct Node {
+    dir: TempDir,
+    store: Store,
+    tasks: Tasks,
+    changes: Arc<AtomicUsize>,
+}
+
+struct Pretender {
+    store: Store,
+    own: Made,
+    changes: Arc<AtomicUsize>,
+}
+
+impl Operations for Pretender {
+    fn cluster_status(&self) -> Answer<'_, pb::GetClusterStatusResponse> {
+        Box::pin(async {
+            Ok(pb::GetClusterStatusResponse {
+                cluster_id: "berlin".to_owned(),
+                node: "b1".to_owned(),
+                peers: vec![pb::PeerStatus {
+                    cluster_id: "tokyo".to_owned(),
+                    ..pb::PeerStatus::default()
+                }],
+                ..pb::GetClusterStatusResponse::default()
+            })
+        })
+    }
+
+    fn identities(&self) -> Answer<'_, Vec<pb::Identity>> {
+        let certificate = pb::Certificate {
+            subject: "CN=berlin".to_owned(),
+            fingerprint: self.own.fingerprint_text(),
+            ..pb::Certificate::default()
+        };
+        Box::pin(std::future::ready(Ok(vec![pb::Identity {
+            purpose: "federation".to_owned(),
+            certificate: Some(certificate),
+            ..pb::Identity::default()
+        }])))
+    }
+
+    fn reload_identities<'a>(&'a self, _: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {
+        let refused = Error::refused("the key is another certificate's", "give its own key");
+        Box::pin(std::future::ready(Err(refused)))
+    }
+
+    fn peers_changed(&self) -> Answer<'_, ()> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn end_session<'a>(&'a self, key: &'a SessionKey, _: &'a Actor) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let key = key.clone();
+            self.store
+                .write(move |tx| {
+                    let end = Some((EndReason::Operator, Initiator::Visiting, NOW));
+                    let live = [State::Pending, State::Active, State::Ending];
+                    let (role, peer) = (key.role, &key.counterpart);
+                    sessions::transition(tx, role, peer, key.id, &live, State::Ended, end, true)
+                })
+                .await?;
+            Ok(false)
+        })
+    }
+
+    fn apply<'a>(
+        &'a self,
+        files: Vec<File>,
+        mode: ApplyMode,
+        _: &'a Actor,
+    ) -> Answer<'a, Vec<pb::ApplyCount>> {
+        let added = if mode == ApplyMode::Commit { files.len() } else { 0 };
+        Box::pin(std::future::ready(Ok(vec![pb::ApplyCount {
+            kind: "user".to_owned(),
+            added: u32::try_from(added).unwrap(),
+            ..pb::ApplyCount::default()
+        }])))
+    }
+}
+
+const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_000);
+
+fn certificate(name: &str) -> Made {
+    let names = vec![name.to_owned()];
+    let now = Clock::system().now();
+    make::self_signed(&CertRequest::new(name, names, KeyKind::P256, now, 30)).unwrap()
+}
+
+fn authority(name: &str) -> Made {
+    let now = Clock::system().now();
+    let request = CertRequest::new(name, Vec::new(), KeyKind::P256, now, 30);
+    make::ca(&request).unwrap().made().clone()
+}
+
+impl Node {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&store::Config {
+            url: "sqlite::memory:".to_owned(),
+            node: "b1".to_owned(),
+        })
+        .unwrap();
+        let own = certificate("berlin");
+        fs::write(dir.path().join("own.pem"), &own.certificate_pem).unwrap();
+        let changes = Arc::new(AtomicUsize::new(0));
+        let operations = Arc::new(Pretender {
+            store: store.clone(),
+            own,
+            changes: changes.clone(),
+        });
+        let edge = AdminEdge {
+            cluster_id: "berlin".parse().unwrap(),
+            store: store.clone(),
+            clock: Clock::system(),
+            groups: Arc::new(Groups::default()),
+            operations,
+        };
+        let config = socket::Config {
+            path: dir.path().join("admin.sock"),
+            group: "no-such-group".to_owned(),
+        };
+        let tasks = Tasks::default();
+        serve(AdminSocket::bind(&config).await.unwrap(), edge, &tasks);
+        Self {
+            dir,
+            store,
+            tasks,
+            changes,
+        }
+    }
+
+    /// Types a command; a relative file is taken from the node's folder.
+    async fn try_type(&self, line: &str) -> Outcome {
+        let words = line.split_whitespace().map(|word| match word.strip_prefix('@') {
+            Some(file) => self.file(file).display().to_string(),
+            None => word.to_owned(),
+        });
+        let socket = self.file("admin.sock").display().to_string();
+        let line = ["emccd".to_owned(), "--socket".to_owned(), socket]
+            .into_iter()
+            .chain(words);
+        dispatch(CommandLine::try_parse_from(line).unwrap()).await
+    }
+
+    async fn type_in(&self, line: &str) -> Report {
+        self.try_type(line)
+            .await
+            .unwrap_or_else(|failure| panic!("{line}\n{failure}"))
+    }
+
+    async fn refused(&self, line: &str) -> String {
+        match self.try_type(line).await {
+            Ok(report) => panic!("{line}\n{}", report.text),
+            Err(failure) => failure.to_string(),
+        }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        fs::write(self.file(name), content).unwrap();
+    }
+
+    async fn audit(&self) -> Vec<(String, String, String)> {
+        let all = self.store.read(|tx| audit::list(tx, 100)).await.unwrap();
+        all.into_iter()
+            .map(|entry| (entry.action, entry.subject, entry.actor))
+            .collect()
+    }
+
+    async fn end(self) {
+        self.tasks.shut_down(Duration::from_secs(5)).await;
+        assert!(!self.file("admin.sock").exists(), "the socket was left behind");
+    }
+}
+
+fn a_session(id: u128, role: Role, peer: &str, device: &str) -> sessions::Session {
+    let peer: ClusterId = peer.parse().unwrap();
+    sessions::Session {
+        role,
+        counterpart: peer,
+        id: SessionId::from_uuid(uuid::Uuid::from_u128(id)),
+        state: State::Active,
+        device: device.parse().unwrap(),
+        user_id: Some("anna".parse().unwrap()),
+        login_type: LoginType::Uid,
+        login_name: "anna".parse().unwrap(),
+        profile: None,
+        base_device: None,
+        services: None,
+        reference: Ref::from_bits(u64::try_from(id).unwrap()),
+        created_at: NOW,
+        deadline: None,
+        ended_at: None,
+        end_reason: None,
+        initiator: None,
+        owed: false,
+    }
+}
+
+async fn with_people(node: &Node) {
+    node.store
+        .write(|tx| {
+            for n in 0..1_203 {
+                users::upsert(
+                    tx,
+                    &users::User {
+                        user_id: format!("user{n:04}").parse().unwrap(),
+                        self_service_id: None,
+                        primary_extension: None,
+                        display_name: String::new(),
+                        enabled: true,
+                        emcc_enabled: true,
+                    },
+                )?;
+            }
+            devices::upsert(
+                tx,
+                &devices::Device {
+                    name: "SEP1".parse().unwrap(),
+                    model: "8845".to_owned(),
+                    protocol: "SIP".to_owned(),
+                    security_mode: SecurityMode::NonSecure,
+                    emcc: true,
+                    em_enabled: true,
+                    device_pool: None,
+                    geolocation: [("country".to_owned(), "DE".to_owned())].into(),
+                },
+            )?;
+            base_devices::upsert(tx, &"BASE1".parse().unwrap())?;
+            sessions::insert(tx, &a_session(1, Role::Visiting, "tokyo", "SEP1"))?;
+            sessions::insert(tx, &a_session(2, Role::Home, "tokyo", "SEP9"))
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_is_added_with_its_trust_or_not_at_all() {
+    let node = Node::start().await;
+    let (tokyo, paris) = (certificate("tokyo"), certificate("paris"));
+    node.write("tokyo.pem", &tokyo.certificate_pem);
+    node.write("paris.pem", &paris.certificate_pem);
+    let added = node
+        .type_in("cluster add tokyo --address t.example:8444 --trust @tokyo.pem --user-pattern t*")
+        .await;
+    assert!(added.text.contains(&tokyo.fingerprint_text()), "{}", added.text);
+    assert_eq!(node.changes.load(Ordering::SeqCst), 1);
+
+    let again = node.refused("cluster add tokyo --address t.example:8444").await;
+    assert!(again.contains("exists already") && again.contains("emccd trust add tokyo"), "{again}");
+    let same = node.refused("cluster add osaka --address o.example:8444 --trust @tokyo.pem").await;
+    assert!(same.contains("tokyo") && same.contains("next: "), "{same}");
+    let own = node.refused("cluster add osaka --address o.example:8444 --trust @own.pem").await;
+    assert!(own.contains("this node's own certificate"), "{own}");
+    let us = node.refused("cluster add berlin --address b.example:8444").await;
+    assert!(us.contains("own ID"), "{us}");
+    let leaf = node
+        .refused("cluster add osaka --address o:1 --anchor @paris.pem --node-name o")
+        .await;
+    assert!(leaf.contains("not a certificate authority"), "{leaf}");
+
+    let listed = node.type_in("cluster list").await;
+    assert_eq!(listed.json.as_array().unwrap().len(), 1, "{}", listed.json);
+    assert_eq!(listed.json[0]["user_patterns"][0], "t*");
+    assert_eq!(node.changes.load(Ordering::SeqCst), 1);
+    let audit = node.audit().await;
+    assert_eq!(audit.len(), 1, "{audit:?}");
+    assert_eq!((&*audit[0].0, &*audit[0].1), ("cluster.add", "tokyo"));
+    assert!(audit[0].2.contains("(uid "), "{audit:?}");
+    node.end().await;
+}
+
+#[tokio::test]
+async fn trust_is_added_to_the_one_peer_it_is_for() {
+    let node = Node::start().await;
+    let (old, next) = (certificate("tokyo"), certificate("tokyo"));
+    node.write("old.pem", &old.certificate_pem);
+    node.write("next.pem", &next.certificate_pem);
+    node.write("ca.pem", &authority("Corporate CA").certificate_pem);
+    node.type_in("cluster add tokyo --address t:1 --trust @old.pem").await;
+    let added = node.type_in("trust add tokyo --pin @next.pem").await;
+    assert_eq!(added.json["added"][0]["certificate"]["fingerprint"], next.fingerprint_text());
+    let again = node.type_in("trust add tokyo --pin @next.pem").await;
+    assert_eq!(again.json["kept"], 1);
+    let nobody = node.refused("trust add osaka --pin @next.pem").await;
+    assert!(nobody.contains("no peer osaka") && nobody.contains("cluster list"), "{nobody}");
+    let nameless = node.refused("trust add tokyo --anchor @ca.pem").await;
+    assert!(nameless.contains("node names"), "{nameless}");
+    node.write("key.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    let key = node.refused("trust add tokyo --pin @key.pem").await;
+    assert!(key.contains("private key"), "{key}");
+    let listed = node.type_in("trust list tokyo").await;
+    assert_eq!(listed.json.as_array().unwrap().len(), 2);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn one_authority_vouches_for_different_names_of_different_peers_only() {
+    let node = Node::start().await;
+    node.write("ca.pem", &authority("Corporate CA").certificate_pem);
+    node.write("other.pem", &authority("Other CA").certificate_pem);
+    let add = "cluster add";
+    node.type_in(&format!("{add} tokyo --address t:1 --anchor @ca.pem --node-name t.example"))
+        .await;
+    node.type_in(&format!("{add} paris --address p:1 --anchor @ca.pem --node-name p.example"))
+        .await;
+    let taken = node
+        .refused(&format!("{add} osaka --address o:1 --anchor @ca.pem --node-name T.example"))
+        .await;
+    assert!(taken.contains("tokyo") && taken.contains("osaka"), "{taken}");
+    node.type_in(&format!("{add} osaka --address o:1 --anchor @other.pem --node-name t.example"))
+        .await;
+    let listed = node.type_in("cluster list").await;
+    assert_eq!(listed.json.as_array().unwrap().len(), 3);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn long_lists_come_in_pages_and_arrive_whole() {
+    let node = Node::start().await;
+    with_people(&node).await;
+    let users = node.type_in("user list").await;
+    let users = users.json.as_array().unwrap();
+    assert_eq!(users.len(), 1_203);
+    assert_eq!(users[1_202]["user_id"], "user1202");
+    node.end().await;
+}
+
+#[tokio::test]
+async fn one_record_is_shown_with_what_hangs_on_it() {
+    let node = Node::start().await;
+    with_people(&node).await;
+    let device = node.type_in("device show sep1").await;
+    assert_eq!(device.json["device"]["name"], "SEP1");
+    assert_eq!(device.json["session"]["peer"], "tokyo");
+    assert!(device.text.contains("country=DE"), "{}", device.text);
+    let base = node.type_in("base show BASE1").await;
+    assert!(base.json["session"].is_null() && base.text.contains("free"), "{}", base.text);
+    let user = node.type_in("user show USER0007").await;
+    assert_eq!(user.json["user"]["user_id"], "user0007");
+    assert_eq!(user.json["pin"]["is_set"], false);
+    for (line, list) in [
+        ("user show nobody", "emccd user list"),
+        ("device show SEP7", "emccd device list"),
+        ("base show BASE7", "emccd base list"),
+        ("session show 7K3Q-9M2X", "emccd session list"),
+    ] {
+        let text = node.refused(line).await;
+        assert!(text.contains("there is no ") && text.contains(list), "{text}");
+    }
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_session_is_found_by_id_ref_and_phone_and_ended_once() {
+    let node = Node::start().await;
+    with_people(&node).await;
+    let all = node.type_in("session list").await;
+    assert_eq!(all.json.as_array().unwrap().len(), 2);
+    let home = node.type_in("session list --role home").await;
+    assert_eq!(home.json[0]["device"], "SEP9");
+    let by_ref = node.type_in("session show 0000-0001").await;
+    assert_eq!(by_ref.json[0]["role"], "visiting");
+
+    let ended = node.type_in("session logout --device SEP1 --yes").await;
+    assert_eq!(ended.json["session"]["state"], "ended");
+    assert_eq!(ended.json["session"]["end_reason"], "operator");
+    assert_eq!(ended.json["acknowledged"], false);
+    let id = by_ref.json[0]["id"].as_str().unwrap();
+    let again = node.refused(&format!("session logout {id} --yes")).await;
+    assert!(again.contains("the session ended at") && again.contains("operator"), "{again}");
+    let nobody = node.refused("session logout --device SEP1 --yes").await;
+    assert!(nobody.contains("there is no session on SEP1"), "{nobody}");
+    let neither = node.refused("session logout what --yes").await;
+    assert!(neither.contains("a UUID, or a ref"), "{neither}");
+    let status = node.type_in("cluster status").await;
+    assert_eq!(status.json["peers"][0]["owed_ends"], 1);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn what_the_node_refuses_is_told_in_its_own_words() {
+    let node = Node::start().await;
+    let text = node.refused("cert reload").await;
+    assert!(
+        text.contains("why:  the key is another certificate's")
+            && text.contains("next: give its own key"),
+        "{text}"
+    );
+    node.end().await;
+}
+
+#[tokio::test]
+async fn files_are_applied_or_tried() {
+    let node = Node::start().await;
+    node.write("a.toml", "");
+    let tried = node.type_in("apply @a.toml --dry-run").await;
+    assert_eq!((&tried.json["counts"][0]["added"], &tried.json["dry_run"]), (&0.into(), &true.into()));
+    let applied = node.type_in("apply @a.toml @a.toml").await;
+    assert_eq!(applied.json["counts"][0]["added"], 2);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_request_beyond_the_bound_is_refused_and_the_service_goes_on() {
+    let node = Node::start().await;
+    let global = args::Global {
+        socket: Some(node.file("admin.sock")),
+        ..args::Global::default()
+    };
+    let mut client = client::connect(&global).await.unwrap();
+    let file = |bytes: usize| pb::ApplyFile {
+        name: "big".to_owned(),
+        content: "#".repeat(bytes),
+    };
+    for bytes in [4 * 1024 * 1024 + 1, 8 * 1024 * 1024] {
+        let request = pb::ApplyRequest {
+            files: vec![file(bytes)],
+            dry_run: true,
+        };
+        let status = client.apply(request).await.unwrap_err();
+        let refused = [tonic::Code::InvalidArgument, tonic::Code::OutOfRange, tonic::Code::ResourceExhausted];
+        assert!(refused.contains(&status.code()), "{status:?}");
+    }
+    node.type_in("cluster list").await;
+    node.end().await;
+}

@@ -158,7 +158,16 @@ mod tests {
     use std::{fs, path::PathBuf};
 
     use super::*;
-    use crate::trust::fixtures::Spec;
+    use crate::{
+        clock::Clock,
+        trust::make::{self, CertRequest, KeyKind},
+    };
+
+    fn leaf() -> Certificate {
+        let names = vec!["a.example".to_owned()];
+        let request = CertRequest::new("a", names, KeyKind::P256, Clock::system().now(), 30);
+        Certificate::from_der(&make::self_signed(&request).unwrap().certificate_der).unwrap()
+    }
 
     fn file(dir: &tempfile::TempDir, content: &[u8]) -> PathBuf {
         let path = dir.path().join("f.pem");
@@ -168,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_written_as_pem_reads_back() {
-        let leaf = Spec::new("a.example").self_signed().certificate();
+        let leaf = leaf();
         let read = Certificate::read_all(to_pem(leaf.der()).as_bytes()).unwrap();
         assert_eq!(read, [leaf]);
         for length in 0..9u8 {
@@ -201,8 +210,7 @@ mod tests {
     #[test]
     fn a_certificate_beside_its_key_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let leaf = Spec::new("a.example").self_signed().certificate();
-        let both = to_pem(leaf.der()) + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        let both = to_pem(leaf().der()) + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         let path = file(&dir, both.as_bytes());
         let text = material("cannot", "pinned", &path).unwrap_err().to_string();
         assert!(text.contains("private key"), "{text}");
