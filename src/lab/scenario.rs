@@ -399,14 +399,16 @@ const HEALED: Duration = Duration::from_secs(2);
 
 async fn untrusted(lab: &mut Lab, plan: Plan) -> Result<Step> {
     let (home_id, visiting_id) = (lab.cluster(HOME)?.id.clone(), visiting(lab)?.id.clone());
-    let home = lab.cluster(HOME)?;
-    for member in &home.members {
+    let home = lab.cluster_mut(HOME)?;
+    for member in &mut home.members {
         let other = home.authority.sign(&home.authority.request(&member.name))?;
         for (from, to) in [(&member.federation_certificate, "kept.pem"), (&member.federation_key, "kept.key")] {
             std::fs::copy(from, member.folder.join(to))?;
         }
         member.install(&other)?;
-        member.admin().await?.reload(pb::ReloadIdentitiesRequest {}).await?;
+        // A swap of the files alone would leave the living connections as they are.
+        member.stop().await;
+        member.start(&Versions::default()).await?;
     }
     let rejected = |p: &pb::PeerStatus| p.outbound.as_ref().is_some_and(|o| o.rejection.is_some());
     let seen = visiting(lab)?.wait_status(&home_id, "refused for its certificate", rejected).await?;
