@@ -263,7 +263,7 @@ fn report_end(caller: &Caller, ended: Result<(), hyper::Error>) {
     let identity = caller.identity();
     match ended {
         Ok(()) => {
-            debug!(remote = %identity.remote, peer = ?identity.peer(), "a federation connection ended")
+            debug!(remote = %identity.remote, peer = ?identity.peer(), "a federation connection ended");
         }
         Err(error) => {
             debug!(remote = %identity.remote, peer = ?identity.peer(), %error, "a federation connection broke");
