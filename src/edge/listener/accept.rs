@@ -46,7 +46,7 @@ pub(super) async fn accept_all(
                     });
                 }
                 Err(_) => {
-                    debug!(%remote, "too many connections are not past their handshake; closed the newest")
+                    debug!(%remote, "too many connections are not past their handshake; closed the newest");
                 }
             },
             Err(error) if concerns_one_connection(&error) => {}

@@ -160,7 +160,7 @@ impl Door {
             rejection,
             certificate: own,
             expectation: format!("the caller refused our own certificate: {error}"),
-            mend: "on the calling side: emccd trust add CLUSTER --pin FILE (FILE from emccd cert show here)".to_owned(),
+            mend: "on the calling side: emccd trust add CLUSTER --pin FILE (our certificate; compare it with emccd cert show here)".to_owned(),
         };
         report_refusal(&self.trust, remote, &verdict);
     }
@@ -263,7 +263,7 @@ fn report_end(caller: &Caller, ended: Result<(), hyper::Error>) {
     let identity = caller.identity();
     match ended {
         Ok(()) => {
-            debug!(remote = %identity.remote, peer = ?identity.peer(), "a federation connection ended")
+            debug!(remote = %identity.remote, peer = ?identity.peer(), "a federation connection ended");
         }
         Err(error) => {
             debug!(remote = %identity.remote, peer = ?identity.peer(), %error, "a federation connection broke");
