@@ -21,7 +21,11 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
     };
     let config = config::load(file)?;
     let _ = (config, args);
-    Err(Failure::new("cannot run a node", "the node is not wired yet", "-"))
+    Err(Failure::new(
+        "cannot run a node",
+        "the node is not wired yet",
+        "-",
+    ))
 }
 
 /// Runs the lab.
@@ -31,5 +35,9 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
 pub async fn lab(global: &Global, args: args::Lab) -> Outcome {
     let format = Format::of(global);
     let _ = (format, args, Report::new("", &()));
-    Err(Failure::new("cannot run a lab", "the lab is not wired yet", "-"))
+    Err(Failure::new(
+        "cannot run a lab",
+        "the lab is not wired yet",
+        "-",
+    ))
 }
