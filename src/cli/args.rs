@@ -429,7 +429,7 @@ pub enum Phone {
 /// Which phone service, and which phone.
 #[derive(Clone, Debug, Args)]
 pub struct PhoneTarget {
-    /// Address of the phone service, for example https://emcc.berlin.example:8443
+    /// Where the phone service is: scheme, host and port
     #[arg(value_name = "URL")]
     pub url: String,
     /// Name of the phone to be

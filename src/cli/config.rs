@@ -22,7 +22,7 @@ pub fn run(global: &Global, verb: &args::Config) -> Outcome {
     let file = global
         .config
         .as_deref()
-        .unwrap_or(Path::new(config::FILE_NAME));
+        .unwrap_or_else(|| Path::new(config::FILE_NAME));
     match verb {
         args::Config::Check => {
             let config = load(file)?;

@@ -391,7 +391,8 @@ mod tests {
             ..pb::Cluster::default()
         };
         read_record(good.clone()).unwrap();
-        let broken: [(&str, Box<dyn Fn(&mut pb::Cluster)>); 6] = [
+        type Breaking = Box<dyn Fn(&mut pb::Cluster)>;
+        let broken: [(&str, Breaking); 6] = [
             ("the cluster ID", Box::new(|c| c.cluster_id = "a/b".into())),
             ("the addresses", Box::new(|c| c.addresses.clear())),
             ("each address", Box::new(|c| c.addresses = vec!["a".into()])),
