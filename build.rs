@@ -11,7 +11,9 @@ use std::{
 use protox::prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 
 /// The last word of a field's name that makes a text or bytes field a secret.
-const SECRET_WORDS: [&str; 7] = [
+const SECRET_WORDS: [&str; 8] = [
+    // Of a file to apply, which may hold PINs.
+    "content",
     "pin",
     "password",
     "passphrase",

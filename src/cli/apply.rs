@@ -24,7 +24,10 @@ pub async fn run(global: &Global, args: &args::Apply) -> Outcome {
         dry_run: args.dry_run,
     };
     let mut client = connect(global).await?;
-    let applied = answer("cannot apply the files; nothing was changed", client.apply(request).await)?;
+    let applied = answer(
+        "cannot apply the files; nothing was changed",
+        client.apply(request).await,
+    )?;
     Ok(Report::new(applied_text(&applied), &applied))
 }
 
@@ -38,7 +41,11 @@ fn read_files(paths: &[impl AsRef<Path>]) -> Outcome<Vec<pb::ApplyFile>> {
         File::open(path)
             .and_then(|file| file.take(left + 1).read_to_end(&mut bytes))
             .map_err(|cause| {
-                Failure::new(&what, cause.to_string(), "check the path and that you may read it")
+                Failure::new(
+                    &what,
+                    cause.to_string(),
+                    "check the path and that you may read it",
+                )
             })?;
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         left = left.checked_sub(length).ok_or_else(|| {
@@ -50,7 +57,11 @@ fn read_files(paths: &[impl AsRef<Path>]) -> Outcome<Vec<pb::ApplyFile>> {
         })?;
         let content = String::from_utf8(bytes).map_err(|cause| {
             let at = cause.utf8_error().valid_up_to();
-            Failure::new(&what, format!("it is not UTF-8 at byte {at}"), "save it as UTF-8")
+            Failure::new(
+                &what,
+                format!("it is not UTF-8 at byte {at}"),
+                "save it as UTF-8",
+            )
         })?;
         files.push(pb::ApplyFile {
             name: shown(path),

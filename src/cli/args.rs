@@ -221,6 +221,9 @@ pub struct ClusterAdd {
     /// Which extensions it may claim, with * and ?; may be repeated
     #[arg(long, value_name = "GLOB")]
     pub dn_pattern: Vec<String>,
+    /// Overlook that its certificates are not marked for the direction in which they are shown
+    #[arg(long)]
+    pub ignore_eku: bool,
     /// A note for people
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub description: String,
@@ -291,8 +294,10 @@ pub enum Trust {
 
 /// `trust add`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  emccd trust add tokyo --pin tokyo-new.pem\n  \
-    emccd trust add tokyo --anchor corporate-ca.pem")]
+#[command(
+    after_help = "Examples:\n  emccd trust add tokyo --pin tokyo-new.pem\n  \
+    emccd trust add tokyo --anchor corporate-ca.pem"
+)]
 pub struct TrustAdd {
     /// The peer
     #[arg(value_name = "ID")]
@@ -427,7 +432,7 @@ pub enum Phone {
 /// Which phone service, and which phone.
 #[derive(Clone, Debug, Args)]
 pub struct PhoneTarget {
-    /// Address of the phone service, for example https://emcc.berlin.example:8443
+    /// Where the phone service is: scheme, host and port
     #[arg(value_name = "URL")]
     pub url: String,
     /// Name of the phone to be
@@ -440,8 +445,10 @@ pub struct PhoneTarget {
 
 /// `phone login`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "The PIN is asked for, or read from --pin-file or from standard input.\n\n\
-    Example:\n  emccd phone login https://emcc.berlin.example:8443 --ca phone.pem --device SEP00112233AABB --user anna")]
+#[command(
+    after_help = "The PIN is asked for, or read from --pin-file or from standard input.\n\n\
+    Example:\n  emccd phone login https://emcc.berlin.example:8443 --ca phone.pem --device SEP00112233AABB --user anna"
+)]
 pub struct PhoneLogin {
     /// Which phone service, and which phone
     #[command(flatten)]
@@ -561,10 +568,7 @@ mod tests {
                 ArgumentConflict,
             ),
             ("emccd trust add tokyo", MissingRequiredArgument),
-            (
-                "emccd trust add tokyo --pin f --anchor f",
-                ArgumentConflict,
-            ),
+            ("emccd trust add tokyo --pin f --anchor f", ArgumentConflict),
             ("emccd session logout", MissingRequiredArgument),
             ("emccd session logout X --device SEP1", ArgumentConflict),
             ("emccd session list --role guest", InvalidValue),

@@ -27,7 +27,7 @@ pub async fn run(global: &Global, verb: Cert) -> Outcome {
     match verb {
         Cert::Show { file: Some(file) } => {
             let what = format!("cannot show {}", shown(&file));
-            let read = read_certificates(&what, &file)?;
+            let (_, read) = read_certificates(&what, &file)?;
             let all: Vec<_> = read.iter().map(views::certificate).collect();
             let texts: Vec<_> = all.iter().map(certificate_text).collect();
             Ok(Report::new(texts.join("\n\n"), &all))
@@ -64,8 +64,13 @@ fn new(args: &CertNew, clock: &Clock) -> Outcome {
         Purpose::Federation => KeyKind::P256,
         Purpose::Phone => KeyKind::Rsa2048,
     };
-    let request =
-        CertRequest::new(&args.common_name, args.name.clone(), kind, clock.now(), args.days);
+    let request = CertRequest::new(
+        &args.common_name,
+        args.name.clone(),
+        kind,
+        clock.now(),
+        args.days,
+    );
     let made = make::self_signed(&request)
         .map_err(|cause| Failure::from_error(what, &cause, "correct the names and try again"))?;
     let certificate_file = with_ending(&args.out, "pem");
@@ -74,19 +79,28 @@ fn new(args: &CertNew, clock: &Clock) -> Outcome {
         if file.symlink_metadata().is_ok() {
             return Err(Failure::new(
                 what,
-                format!("{} is there already, and no key is ever overwritten", shown(file)),
+                format!(
+                    "{} is there already, and no key is ever overwritten",
+                    shown(file)
+                ),
                 "give another path with --out",
             ));
         }
     }
     let unwritable = |file: &Path| {
         let why = shown(file);
-        move |cause| Failure::new(what, format!("{why}: {cause}"), "check the folder and its permissions")
+        move |cause| {
+            Failure::new(
+                what,
+                format!("{why}: {cause}"),
+                "check the folder and its permissions",
+            )
+        }
     };
     make::write_private(&key_file, &made.key_pem).map_err(unwritable(&key_file))?;
     make::write_public(&certificate_file, &made.certificate_pem)
         .map_err(unwritable(&certificate_file))?;
-    let read = read_certificates(what, &certificate_file)?;
+    let (_, read) = read_certificates(what, &certificate_file)?;
     let certificate = read.first().map(views::certificate).unwrap_or_default();
     let mut text = format!(
         "wrote {} and {} (readable by you alone)\n\n{}\n\n",
@@ -95,8 +109,12 @@ fn new(args: &CertNew, clock: &Clock) -> Outcome {
         certificate_text(&certificate)
     );
     text += match args.purpose {
-        Purpose::Federation => "next: have the peers trust the new certificate (emccd trust add ID --pin FILE), name both files under [identity] in the configuration, then: emccd cert reload",
-        Purpose::Phone => "next: name both files under [phone] in the configuration, then: emccd cert reload",
+        Purpose::Federation => {
+            "next: have the peers trust the new certificate (emccd trust add ID --pin FILE), name both files under [identity] in the configuration, then: emccd cert reload"
+        }
+        Purpose::Phone => {
+            "next: name both files under [phone] in the configuration, then: emccd cert reload"
+        }
     };
     let written = Written {
         certificate_file,
@@ -184,10 +202,20 @@ mod tests {
         let out = dir.path().join("node.example");
         let report = new(&args(out), &Clock::system()).unwrap();
         let key = dir.path().join("node.example.key");
-        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         let names = report.json["certificate"]["names"].clone();
-        assert_eq!(names, serde_json::json!(["emcc.berlin.example", "10.0.0.7"]));
-        assert!(report.text.contains("next: ") && report.text.contains("cert reload"), "{}", report.text);
+        assert_eq!(
+            names,
+            serde_json::json!(["emcc.berlin.example", "10.0.0.7"])
+        );
+        assert!(
+            report.text.contains("next: ") && report.text.contains("cert reload"),
+            "{}",
+            report.text
+        );
         let shown = report.text + &report.json.to_string();
         let secret = fs::read_to_string(&key).unwrap();
         let body = secret.lines().nth(1).unwrap();
@@ -202,7 +230,10 @@ mod tests {
         let refused = new(&args(out), &Clock::system()).unwrap_err().to_string();
         assert!(refused.contains("is there already"), "{refused}");
         assert!(!dir.path().join("node.pem").exists());
-        assert_eq!(fs::read_to_string(dir.path().join("node.key")).unwrap(), "precious");
+        assert_eq!(
+            fs::read_to_string(dir.path().join("node.key")).unwrap(),
+            "precious"
+        );
     }
 
     #[test]

@@ -85,10 +85,7 @@ pub async fn connect(global: &Global) -> Outcome<Client> {
 ///
 /// # Errors
 /// [`Failure`] with the daemon's own reason.
-pub fn answer<T>(
-    what: impl Into<String>,
-    answer: Result<Response<T>, Status>,
-) -> Outcome<T> {
+pub fn answer<T>(what: impl Into<String>, answer: Result<Response<T>, Status>) -> Outcome<T> {
     answer
         .map(Response::into_inner)
         .map_err(|status| Failure::from_status(what, &status))
@@ -145,7 +142,10 @@ mod tests {
             ..Global::default()
         };
         let text = connect(&global).await.unwrap_err().to_string();
-        assert!(text.contains("no daemon runs") && text.contains("--socket"), "{text}");
+        assert!(
+            text.contains("no daemon runs") && text.contains("--socket"),
+            "{text}"
+        );
         drop(std::os::unix::net::UnixListener::bind(dir.path().join("admin.sock")).unwrap());
         let text = connect(&global).await.unwrap_err().to_string();
         assert!(text.contains("has ended"), "{text}");
@@ -159,9 +159,15 @@ mod tests {
             json: false,
         };
         assert_eq!(socket_path(&global).unwrap(), PathBuf::from("/x"));
-        let global = Global { socket: None, ..global };
+        let global = Global {
+            socket: None,
+            ..global
+        };
         let text = socket_path(&global).unwrap_err().to_string();
-        assert!(text.contains("cannot read the configuration /nowhere"), "{text}");
+        assert!(
+            text.contains("cannot read the configuration /nowhere"),
+            "{text}"
+        );
         assert_eq!(
             socket_path(&Global::default()).unwrap(),
             PathBuf::from("/run/emccd/admin.sock")

@@ -51,7 +51,7 @@ async fn add(global: &Global, args: ClusterAdd) -> Outcome {
             node_names: args.node_name,
             user_patterns: args.user_pattern,
             dn_patterns: args.dn_pattern,
-            ignore_eku: false,
+            ignore_eku: args.ignore_eku,
             description: args.description,
         }),
         trust,
@@ -65,7 +65,8 @@ fn added_text(added: &pb::AddClusterResponse) -> String {
     let id = added.cluster.as_ref().map_or("", |c| &*c.cluster_id);
     let mut text = format!("added the peer {id}\n");
     if added.trust.is_empty() {
-        text += &format!("nothing is trusted from it yet\n\nnext: emccd trust add {id} --pin FILE\n");
+        text +=
+            &format!("nothing is trusted from it yet\n\nnext: emccd trust add {id} --pin FILE\n");
         return text;
     }
     text += &trust::list_text(&added.trust);
@@ -75,7 +76,8 @@ fn added_text(added: &pb::AddClusterResponse) -> String {
 
 fn list_text(clusters: &[pb::Cluster]) -> String {
     if clusters.is_empty() {
-        return "no peers\n\nnext: emccd cluster add ID --address HOST:PORT --trust FILE".to_owned();
+        return "no peers\n\nnext: emccd cluster add ID --address HOST:PORT --trust FILE"
+            .to_owned();
     }
     let rows = clusters.iter().map(|cluster| {
         let state = match (cluster.enabled, cluster.allow_emcc) {
@@ -95,16 +97,28 @@ fn list_text(clusters: &[pb::Cluster]) -> String {
         ]
     });
     table(
-        ["PEER", "STATE", "ADDRESSES", "NODE NAMES", "MAY CLAIM", "DESCRIPTION"],
+        [
+            "PEER",
+            "STATE",
+            "ADDRESSES",
+            "NODE NAMES",
+            "MAY CLAIM",
+            "DESCRIPTION",
+        ],
         rows.collect(),
     )
 }
 
 /// The whole picture: a line per peer, then what is wrong with it, then who was turned away.
 fn status_text(status: &pb::GetClusterStatusResponse) -> String {
-    let pb::GetClusterStatusResponse { cluster_id, node, software, versions, .. } = status;
-    let mut text =
-        format!("cluster {cluster_id}, node {node}, {software}, protocol {versions}\n");
+    let pb::GetClusterStatusResponse {
+        cluster_id,
+        node,
+        software,
+        versions,
+        ..
+    } = status;
+    let mut text = format!("cluster {cluster_id}, node {node}, {software}, protocol {versions}\n");
     if let Some(reason) = &status.federation_down_reason {
         text += &format!("\nfederation is down: {reason}\n");
         text += &next_line(status.federation_hint.as_deref());
@@ -114,7 +128,16 @@ fn status_text(status: &pb::GetClusterStatusResponse) -> String {
         text += "no peers\n\nnext: emccd cluster add ID --address HOST:PORT --trust FILE\n";
     } else {
         text += &table(
-            ["PEER", "TO THEM", "PROOF", "FROM THEM", "THEIR PROOF", "VERSION", "NODE", "OWED"],
+            [
+                "PEER",
+                "TO THEM",
+                "PROOF",
+                "FROM THEM",
+                "THEIR PROOF",
+                "VERSION",
+                "NODE",
+                "OWED",
+            ],
             status.peers.iter().map(peer_row).collect(),
         );
         text += "\n";
@@ -136,7 +159,11 @@ fn peer_row(peer: &pb::PeerStatus) -> [String; 8] {
         "up" | "disabled" => out.state.clone(),
         state => format!("{state} for {}", age(out.state_age_ms)),
     };
-    let proof = |age_ms: Option<u64>| age_ms.map(|ms| format!("{} ago", age(ms))).unwrap_or_default();
+    let proof = |age_ms: Option<u64>| {
+        age_ms
+            .map(|ms| format!("{} ago", age(ms)))
+            .unwrap_or_default()
+    };
     [
         peer.cluster_id.clone(),
         to_them,
@@ -150,7 +177,11 @@ fn peer_row(peer: &pb::PeerStatus) -> [String; 8] {
 }
 
 fn from_them(inbound: &pb::InboundStatus) -> String {
-    match (inbound.watching, &inbound.peer_down_reason, inbound.last_seen_age_ms) {
+    match (
+        inbound.watching,
+        &inbound.peer_down_reason,
+        inbound.last_seen_age_ms,
+    ) {
         (true, _, _) => "up".to_owned(),
         (false, Some(_), _) => "down, it says".to_owned(),
         (false, None, Some(seen)) => format!("seen {} ago", age(seen)),
@@ -165,11 +196,19 @@ fn troubles(peer: &pb::PeerStatus) -> String {
     if let Some(out) = &peer.outbound
         && let Some(reason) = &out.reason
     {
-        let at = out.address.as_deref().map(|a| format!(" ({a})")).unwrap_or_default();
+        let at = out
+            .address
+            .as_deref()
+            .map(|a| format!(" ({a})"))
+            .unwrap_or_default();
         text += &format!("\n{id}: we cannot reach it{at}: {reason}\n");
         text += &next_line(out.hint.as_deref());
     }
-    if let Some(reason) = peer.inbound.as_ref().and_then(|i| i.peer_down_reason.as_ref()) {
+    if let Some(reason) = peer
+        .inbound
+        .as_ref()
+        .and_then(|i| i.peer_down_reason.as_ref())
+    {
         text += &format!("\n{id}: it cannot reach us, it says: {reason}\n");
     }
     if let Some(offset) = peer.outbound.as_ref().and_then(|o| o.clock_offset_ms)
@@ -341,7 +380,8 @@ turned away at the door:
         status.federation_down_reason = Some("our certificate has expired".to_owned());
         status.federation_hint = Some("emccd cert new".to_owned());
         let text = status_text(&status);
-        let at = text.find("federation is down: our certificate has expired\n  next: emccd cert new");
+        let at =
+            text.find("federation is down: our certificate has expired\n  next: emccd cert new");
         assert!(at < text.find("PEER") && at.is_some(), "{text}");
     }
 

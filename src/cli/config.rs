@@ -19,7 +19,10 @@ use crate::{
 /// # Errors
 /// Everything that is wrong with the file.
 pub fn run(global: &Global, verb: &args::Config) -> Outcome {
-    let file = global.config.as_deref().unwrap_or(Path::new(config::FILE_NAME));
+    let file = global
+        .config
+        .as_deref()
+        .unwrap_or_else(|| Path::new(config::FILE_NAME));
     match verb {
         args::Config::Check => {
             let config = load(file)?;
@@ -48,7 +51,10 @@ fn wrong(file: &Path, problems: &Problems) -> Failure {
     Failure::from_error(
         "the configuration can't be used",
         problems,
-        format!("correct the file and check it with: emccd config check --config {}", shown(file)),
+        format!(
+            "correct the file and check it with: emccd config check --config {}",
+            shown(file)
+        ),
     )
 }
 
@@ -68,7 +74,10 @@ mod tests {
             ..Global::default()
         };
         let text = run(&global, &args::Config::Check).unwrap_err().to_string();
-        assert!(text.contains("cluster-id") && text.contains("line 2"), "{text}");
+        assert!(
+            text.contains("cluster-id") && text.contains("line 2"),
+            "{text}"
+        );
         let missing = Global {
             config: Some(dir.path().join("none.toml")),
             ..Global::default()

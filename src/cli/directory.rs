@@ -76,7 +76,10 @@ async fn all_users(client: &mut Client) -> Outcome<Vec<pb::User>> {
     let mut users = Vec::new();
     let mut page_token = String::new();
     loop {
-        let query = pb::ListUsersRequest { page_size: 0, page_token };
+        let query = pb::ListUsersRequest {
+            page_size: 0,
+            page_token,
+        };
         let page = answer("cannot list the users", client.list_users(query).await)?;
         users.extend(page.users);
         page_token = page.next_page_token;
@@ -90,7 +93,10 @@ async fn all_devices(client: &mut Client) -> Outcome<Vec<pb::Device>> {
     let mut devices = Vec::new();
     let mut page_token = String::new();
     loop {
-        let query = pb::ListDevicesRequest { page_size: 0, page_token };
+        let query = pb::ListDevicesRequest {
+            page_size: 0,
+            page_token,
+        };
         let page = answer("cannot list the devices", client.list_devices(query).await)?;
         devices.extend(page.devices);
         page_token = page.next_page_token;
@@ -115,7 +121,14 @@ fn users_text(users: &[pb::User]) -> String {
         ]
     });
     table(
-        ["USER", "NAME", "SELF-SERVICE ID", "EXTENSION", "ENABLED", "EMCC"],
+        [
+            "USER",
+            "NAME",
+            "SELF-SERVICE ID",
+            "EXTENSION",
+            "ENABLED",
+            "EMCC",
+        ],
         rows.collect(),
     )
 }
@@ -126,7 +139,10 @@ fn user_text(found: &pb::GetUserResponse) -> String {
         ("user", user.user_id),
         ("name", user.display_name),
         ("self-service ID", user.self_service_id.unwrap_or_default()),
-        ("primary extension", user.primary_extension.unwrap_or_default()),
+        (
+            "primary extension",
+            user.primary_extension.unwrap_or_default(),
+        ),
         ("enabled", yes(user.enabled)),
         ("may log in at other clusters", yes(user.emcc_enabled)),
         ("PIN", pin_text(&found.pin.clone().unwrap_or_default())),
@@ -184,7 +200,15 @@ fn devices_text(devices: &[pb::Device]) -> String {
         ]
     });
     table(
-        ["DEVICE", "MODEL", "PROTOCOL", "SECURITY", "LOGIN", "EMCC", "DEVICE POOL"],
+        [
+            "DEVICE",
+            "MODEL",
+            "PROTOCOL",
+            "SECURITY",
+            "LOGIN",
+            "EMCC",
+            "DEVICE POOL",
+        ],
         rows.collect(),
     )
 }
@@ -226,7 +250,10 @@ fn base_device_text(found: &pb::GetBaseDeviceResponse) -> String {
     let base = found.base_device.clone().unwrap_or_default();
     let text = record(&[
         ("base device", base.name),
-        ("session", base.session_id.unwrap_or_else(|| "free".to_owned())),
+        (
+            "session",
+            base.session_id.unwrap_or_else(|| "free".to_owned()),
+        ),
     ]);
     text + &sessions_below(found.session.as_slice())
 }
@@ -316,6 +343,9 @@ anna-mobile  yes      2001   -            -";
             name: "BASE1".to_owned(),
             session_id: None,
         }];
-        assert_eq!(base_devices_text(&base), "BASE DEVICE  SESSION\nBASE1        free");
+        assert_eq!(
+            base_devices_text(&base),
+            "BASE DEVICE  SESSION\nBASE1        free"
+        );
     }
 }

@@ -19,11 +19,7 @@ pub type Outcome<T = crate::cli::output::Report> = Result<T, Failure>;
 
 impl Failure {
     /// The three parts. `what` completes "error: ", for example `cannot add the peer tokyo`.
-    pub fn new(
-        what: impl Into<String>,
-        why: impl Into<String>,
-        next: impl Into<String>,
-    ) -> Self {
+    pub fn new(what: impl Into<String>, why: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
             what: what.into(),
             why: why.into(),
@@ -75,7 +71,9 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, why, next, .. } = self;
+        let Self {
+            what, why, next, ..
+        } = self;
         let clean = crate::cli::output::clean_lines;
         writeln!(f, "error: {}", clean(what))?;
         writeln!(f, "  why:  {}", clean(why).replace('\n', "\n        "))?;
@@ -141,7 +139,10 @@ mod tests {
             source,
         };
         let text = Failure::from_error("cannot start", &error, "-").to_string();
-        assert!(text.contains("cannot bind the admin socket /x: disk on fire"), "{text}");
+        assert!(
+            text.contains("cannot bind the admin socket /x: disk on fire"),
+            "{text}"
+        );
     }
 
     #[test]

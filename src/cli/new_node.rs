@@ -72,6 +72,9 @@ mod tests {
         assert!(report.text.contains("next: emccd run"), "{}", report.text);
         assert_eq!(report.json["cluster_id"], "berlin");
         let text = run(args()).unwrap_err().to_string();
-        assert!(text.contains("there already") && text.contains("next: "), "{text}");
+        assert!(
+            text.contains("there already") && text.contains("next: "),
+            "{text}"
+        );
     }
 }

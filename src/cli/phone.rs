@@ -99,8 +99,15 @@ fn displayed(what: &str, shown: &Shown) -> Outcome {
         return Err(Failure::new(what, why, next));
     }
     if shown.is_form() || !(200..300).contains(&shown.status) || shown.object.is_empty() {
-        let why = format!("the answer (HTTP {}) is no success:\n{screen}", shown.status);
-        return Err(Failure::new(what, why, "check the URL and the device's name"));
+        let why = format!(
+            "the answer (HTTP {}) is no success:\n{screen}",
+            shown.status
+        );
+        return Err(Failure::new(
+            what,
+            why,
+            "check the URL and the device's name",
+        ));
     }
     let answer = json!({
         "title": shown.title,
@@ -115,7 +122,13 @@ fn displayed(what: &str, shown: &Shown) -> Outcome {
 /// From a file, from a prompt, or from standard input; never from an argument, where every user of the
 /// machine could see it.
 fn read_pin(what: &str, file: Option<&Path>) -> Outcome<Pin> {
-    let failed = |cause: io::Error| Failure::new(what, format!("no PIN: {cause}"), "give it with --pin-file FILE, or type it when asked");
+    let failed = |cause: io::Error| {
+        Failure::new(
+            what,
+            format!("no PIN: {cause}"),
+            "give it with --pin-file FILE, or type it when asked",
+        )
+    };
     let pin = match file {
         Some(path) => File::open(path).and_then(|file| first_line(&mut BufReader::new(file))),
         None if io::stdin().is_terminal() => rpassword::prompt_password("PIN: "),
@@ -167,17 +180,31 @@ mod tests {
             text: "Login is unavailable(23)".to_owned(),
             ..page()
         };
-        let text = displayed("cannot log anna in", &shown).unwrap_err().to_string();
-        assert!(text.contains("EM code 23") && text.contains("unavailable(23)"), "{text}");
+        let text = displayed("cannot log anna in", &shown)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("EM code 23") && text.contains("unavailable(23)"),
+            "{text}"
+        );
         assert!(text.contains("next: look for the ref 7K3Q-9M2X"), "{text}");
     }
 
     #[test]
     fn a_form_or_an_error_page_is_no_success() {
         for shown in [
-            Shown { object: "CiscoIPPhoneInput".to_owned(), ..page() },
-            Shown { status: 500, ..page() },
-            Shown { object: String::new(), ..page() },
+            Shown {
+                object: "CiscoIPPhoneInput".to_owned(),
+                ..page()
+            },
+            Shown {
+                status: 500,
+                ..page()
+            },
+            Shown {
+                object: String::new(),
+                ..page()
+            },
         ] {
             displayed("cannot", &shown).unwrap_err();
         }
@@ -195,7 +222,9 @@ mod tests {
         fs::write(&file, "\n").unwrap();
         let text = read_pin("cannot", Some(&file)).unwrap_err().to_string();
         assert!(text.contains("blank"), "{text}");
-        let text = read_pin("cannot", Some(&dir.path().join("none"))).unwrap_err().to_string();
+        let text = read_pin("cannot", Some(&dir.path().join("none")))
+            .unwrap_err()
+            .to_string();
         assert!(text.contains("--pin-file"), "{text}");
     }
 

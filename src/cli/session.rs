@@ -39,7 +39,10 @@ async fn list(client: &mut Client, args: SessionList) -> Outcome {
         include_ended: args.all,
         limit: MOST_SHOWN,
     };
-    let found = answer("cannot list the sessions", client.list_sessions(query).await)?;
+    let found = answer(
+        "cannot list the sessions",
+        client.list_sessions(query).await,
+    )?;
     let mut text = list_text(&found.sessions);
     if found.truncated {
         text += &format!(
@@ -57,7 +60,13 @@ async fn logout(client: &mut Client, args: SessionLogout) -> Outcome {
             format!("cannot end the session on {device}"),
             Which::Device(device.into()),
         ),
-        (None, None) => return Err(Failure::new("cannot end a session", "none is named", "give its ID")),
+        (None, None) => {
+            return Err(Failure::new(
+                "cannot end a session",
+                "none is named",
+                "give its ID",
+            ));
+        }
     };
     if !args.yes {
         let question = question(client, &what, &which).await?;
@@ -118,7 +127,11 @@ fn ask(
         .and_then(|()| input.read_line(&mut line));
     match (asked, line.trim().to_ascii_lowercase().as_str()) {
         (Ok(_), "y" | "yes") => Ok(()),
-        _ => Err(Failure::new(what, "it was not confirmed", "nothing was changed")),
+        _ => Err(Failure::new(
+            what,
+            "it was not confirmed",
+            "nothing was changed",
+        )),
     }
 }
 
@@ -148,7 +161,9 @@ pub(super) fn list_text(sessions: &[pb::Session]) -> String {
         ]
     });
     table(
-        ["ROLE", "STATE", "DEVICE", "USER", "PEER", "SINCE", "REF", "ID"],
+        [
+            "ROLE", "STATE", "DEVICE", "USER", "PEER", "SINCE", "REF", "ID",
+        ],
         rows.collect(),
     )
 }
@@ -163,9 +178,15 @@ fn session_text(session: &pb::Session) -> String {
         ("state", session.state.clone()),
         ("device", session.device.clone()),
         ("user", session.user_id.clone().unwrap_or_default()),
-        ("typed", format!("{} {}", session.login_type, session.login_name)),
+        (
+            "typed",
+            format!("{} {}", session.login_type, session.login_name),
+        ),
         ("profile", session.profile.clone().unwrap_or_default()),
-        ("base device", session.base_device.clone().unwrap_or_default()),
+        (
+            "base device",
+            session.base_device.clone().unwrap_or_default(),
+        ),
         ("ref", session.r#ref.clone()),
         ("since", time(&session.created_at)),
     ];
@@ -236,8 +257,20 @@ visiting  ended (operator), owed  SEP1    2001  berlin  2026-11-22 09:30:00Z  7K
 
     #[test]
     fn only_yes_is_yes() {
-        for (typed, confirmed) in [("y\n", true), ("YES\n", true), ("\n", false), ("", false), ("n\n", false)] {
-            let asked = ask("cannot", "Sure?", true, &mut typed.as_bytes(), &mut Vec::new());
+        for (typed, confirmed) in [
+            ("y\n", true),
+            ("YES\n", true),
+            ("\n", false),
+            ("", false),
+            ("n\n", false),
+        ] {
+            let asked = ask(
+                "cannot",
+                "Sure?",
+                true,
+                &mut typed.as_bytes(),
+                &mut Vec::new(),
+            );
             assert_eq!(asked.is_ok(), confirmed, "{typed:?}");
         }
     }

@@ -34,13 +34,14 @@ use crate::{
     store::{self, Store, audit, base_devices, devices, sessions, users},
     tasks::Tasks,
     trust::make::{self, CertRequest, KeyKind, Made},
-    wire::admin as pb,
+    wire::admin::{self as pb, admin_service_server::AdminService},
 };
 
 /// A node with a real admin socket and nothing behind it but a store.
 struct Node {
     dir: TempDir,
     store: Store,
+    edge: AdminEdge,
     tasks: Tasks,
     changes: Arc<AtomicUsize>,
 }
@@ -110,7 +111,11 @@ impl Operations for Pretender {
         mode: ApplyMode,
         _: &'a Actor,
     ) -> Answer<'a, Vec<pb::ApplyCount>> {
-        let added = if mode == ApplyMode::Commit { files.len() } else { 0 };
+        let added = if mode == ApplyMode::Commit {
+            files.len()
+        } else {
+            0
+        };
         Box::pin(std::future::ready(Ok(vec![pb::ApplyCount {
             kind: "user".to_owned(),
             added: u32::try_from(added).unwrap(),
@@ -161,10 +166,15 @@ impl Node {
             group: "no-such-group".to_owned(),
         };
         let tasks = Tasks::default();
-        serve(AdminSocket::bind(&config).await.unwrap(), edge, &tasks);
+        serve(
+            AdminSocket::bind(&config).await.unwrap(),
+            edge.clone(),
+            &tasks,
+        );
         Self {
             dir,
             store,
+            edge,
             tasks,
             changes,
         }
@@ -172,10 +182,12 @@ impl Node {
 
     /// Types a command; a relative file is taken from the node's folder.
     async fn try_type(&self, line: &str) -> Outcome {
-        let words = line.split_whitespace().map(|word| match word.strip_prefix('@') {
-            Some(file) => self.file(file).display().to_string(),
-            None => word.to_owned(),
-        });
+        let words = line
+            .split_whitespace()
+            .map(|word| match word.strip_prefix('@') {
+                Some(file) => self.file(file).display().to_string(),
+                None => word.to_owned(),
+            });
         let socket = self.file("admin.sock").display().to_string();
         let line = ["emccd".to_owned(), "--socket".to_owned(), socket]
             .into_iter()
@@ -213,7 +225,10 @@ impl Node {
 
     async fn end(self) {
         self.tasks.shut_down(Duration::from_secs(5)).await;
-        assert!(!self.file("admin.sock").exists(), "the socket was left behind");
+        assert!(
+            !self.file("admin.sock").exists(),
+            "the socket was left behind"
+        );
     }
 }
 
@@ -287,16 +302,31 @@ async fn a_peer_is_added_with_its_trust_or_not_at_all() {
     let added = node
         .type_in("cluster add tokyo --address t.example:8444 --trust @tokyo.pem --user-pattern t*")
         .await;
-    assert!(added.text.contains(&tokyo.fingerprint_text()), "{}", added.text);
+    assert!(
+        added.text.contains(&tokyo.fingerprint_text()),
+        "{}",
+        added.text
+    );
     assert_eq!(node.changes.load(Ordering::SeqCst), 1);
 
-    let again = node.refused("cluster add tokyo --address t.example:8444").await;
-    assert!(again.contains("exists already") && again.contains("emccd trust add tokyo"), "{again}");
-    let same = node.refused("cluster add osaka --address o.example:8444 --trust @tokyo.pem").await;
+    let again = node
+        .refused("cluster add tokyo --address t.example:8444")
+        .await;
+    assert!(
+        again.contains("exists already") && again.contains("emccd trust add tokyo"),
+        "{again}"
+    );
+    let same = node
+        .refused("cluster add osaka --address o.example:8444 --trust @tokyo.pem")
+        .await;
     assert!(same.contains("tokyo") && same.contains("next: "), "{same}");
-    let own = node.refused("cluster add osaka --address o.example:8444 --trust @own.pem").await;
+    let own = node
+        .refused("cluster add osaka --address o.example:8444 --trust @own.pem")
+        .await;
     assert!(own.contains("this node's own certificate"), "{own}");
-    let us = node.refused("cluster add berlin --address b.example:8444").await;
+    let us = node
+        .refused("cluster add berlin --address b.example:8444")
+        .await;
     assert!(us.contains("own ID"), "{us}");
     let leaf = node
         .refused("cluster add osaka --address o:1 --anchor @paris.pem --node-name o")
@@ -321,16 +351,26 @@ async fn trust_is_added_to_the_one_peer_it_is_for() {
     node.write("old.pem", &old.certificate_pem);
     node.write("next.pem", &next.certificate_pem);
     node.write("ca.pem", &authority("Corporate CA").certificate_pem);
-    node.type_in("cluster add tokyo --address t:1 --trust @old.pem").await;
+    node.type_in("cluster add tokyo --address t:1 --trust @old.pem")
+        .await;
     let added = node.type_in("trust add tokyo --pin @next.pem").await;
-    assert_eq!(added.json["added"][0]["certificate"]["fingerprint"], next.fingerprint_text());
+    assert_eq!(
+        added.json["added"][0]["certificate"]["fingerprint"],
+        next.fingerprint_text()
+    );
     let again = node.type_in("trust add tokyo --pin @next.pem").await;
     assert_eq!(again.json["kept"], 1);
     let nobody = node.refused("trust add osaka --pin @next.pem").await;
-    assert!(nobody.contains("no peer osaka") && nobody.contains("cluster list"), "{nobody}");
+    assert!(
+        nobody.contains("no peer osaka") && nobody.contains("cluster list"),
+        "{nobody}"
+    );
     let nameless = node.refused("trust add tokyo --anchor @ca.pem").await;
     assert!(nameless.contains("node names"), "{nameless}");
-    node.write("key.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    node.write(
+        "key.pem",
+        "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+    );
     let key = node.refused("trust add tokyo --pin @key.pem").await;
     assert!(key.contains("private key"), "{key}");
     let listed = node.type_in("trust list tokyo").await;
@@ -344,16 +384,27 @@ async fn one_authority_vouches_for_different_names_of_different_peers_only() {
     node.write("ca.pem", &authority("Corporate CA").certificate_pem);
     node.write("other.pem", &authority("Other CA").certificate_pem);
     let add = "cluster add";
-    node.type_in(&format!("{add} tokyo --address t:1 --anchor @ca.pem --node-name t.example"))
-        .await;
-    node.type_in(&format!("{add} paris --address p:1 --anchor @ca.pem --node-name p.example"))
-        .await;
+    node.type_in(&format!(
+        "{add} tokyo --address t:1 --anchor @ca.pem --node-name t.example"
+    ))
+    .await;
+    node.type_in(&format!(
+        "{add} paris --address p:1 --anchor @ca.pem --node-name p.example"
+    ))
+    .await;
     let taken = node
-        .refused(&format!("{add} osaka --address o:1 --anchor @ca.pem --node-name T.example"))
+        .refused(&format!(
+            "{add} osaka --address o:1 --anchor @ca.pem --node-name T.example"
+        ))
         .await;
-    assert!(taken.contains("tokyo") && taken.contains("osaka"), "{taken}");
-    node.type_in(&format!("{add} osaka --address o:1 --anchor @other.pem --node-name t.example"))
-        .await;
+    assert!(
+        taken.contains("tokyo") && taken.contains("osaka"),
+        "{taken}"
+    );
+    node.type_in(&format!(
+        "{add} osaka --address o:1 --anchor @other.pem --node-name t.example"
+    ))
+    .await;
     let listed = node.type_in("cluster list").await;
     assert_eq!(listed.json.as_array().unwrap().len(), 3);
     node.end().await;
@@ -379,7 +430,11 @@ async fn one_record_is_shown_with_what_hangs_on_it() {
     assert_eq!(device.json["session"]["peer"], "tokyo");
     assert!(device.text.contains("country=DE"), "{}", device.text);
     let base = node.type_in("base show BASE1").await;
-    assert!(base.json["session"].is_null() && base.text.contains("free"), "{}", base.text);
+    assert!(
+        base.json["session"].is_null() && base.text.contains("free"),
+        "{}",
+        base.text
+    );
     let user = node.type_in("user show USER0007").await;
     assert_eq!(user.json["user"]["user_id"], "user0007");
     assert_eq!(user.json["pin"]["is_set"], false);
@@ -390,7 +445,10 @@ async fn one_record_is_shown_with_what_hangs_on_it() {
         ("session show 7K3Q-9M2X", "emccd session list"),
     ] {
         let text = node.refused(line).await;
-        assert!(text.contains("there is no ") && text.contains(list), "{text}");
+        assert!(
+            text.contains("there is no ") && text.contains(list),
+            "{text}"
+        );
     }
     node.end().await;
 }
@@ -412,7 +470,10 @@ async fn a_session_is_found_by_id_ref_and_phone_and_ended_once() {
     assert_eq!(ended.json["acknowledged"], false);
     let id = by_ref.json[0]["id"].as_str().unwrap();
     let again = node.refused(&format!("session logout {id} --yes")).await;
-    assert!(again.contains("the session ended at") && again.contains("operator"), "{again}");
+    assert!(
+        again.contains("the session ended at") && again.contains("operator"),
+        "{again}"
+    );
     let nobody = node.refused("session logout --device SEP1 --yes").await;
     assert!(nobody.contains("there is no session on SEP1"), "{nobody}");
     let neither = node.refused("session logout what --yes").await;
@@ -439,9 +500,36 @@ async fn files_are_applied_or_tried() {
     let node = Node::start().await;
     node.write("a.toml", "");
     let tried = node.type_in("apply @a.toml --dry-run").await;
-    assert_eq!((&tried.json["counts"][0]["added"], &tried.json["dry_run"]), (&0.into(), &true.into()));
+    assert_eq!(
+        (&tried.json["counts"][0]["added"], &tried.json["dry_run"]),
+        (&0.into(), &true.into())
+    );
     let applied = node.type_in("apply @a.toml @a.toml").await;
     assert_eq!(applied.json["counts"][0]["added"], 2);
+    node.end().await;
+}
+
+#[test]
+fn a_file_to_apply_may_hold_pins_and_is_not_printed() {
+    let request = pb::ApplyRequest {
+        files: vec![pb::ApplyFile {
+            name: "a.toml".to_owned(),
+            content: "pin = \"48151623\"".to_owned(),
+        }],
+        dry_run: false,
+    };
+    assert!(!format!("{request:?}").contains("4815"));
+}
+
+#[tokio::test]
+async fn a_caller_whom_the_system_does_not_name_is_refused() {
+    let node = Node::start().await;
+    let request = tonic::Request::new(pb::ListClustersRequest {});
+    let status = AdminService::list_clusters(&node.edge, request)
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+    assert!(status.message().contains("who is calling"), "{status:?}");
     node.end().await;
 }
 
@@ -463,7 +551,11 @@ async fn a_request_beyond_the_bound_is_refused_and_the_service_goes_on() {
             dry_run: true,
         };
         let status = client.apply(request).await.unwrap_err();
-        let refused = [tonic::Code::InvalidArgument, tonic::Code::OutOfRange, tonic::Code::ResourceExhausted];
+        let refused = [
+            tonic::Code::InvalidArgument,
+            tonic::Code::OutOfRange,
+            tonic::Code::ResourceExhausted,
+        ];
         assert!(refused.contains(&status.code()), "{status:?}");
     }
     node.type_in("cluster list").await;

@@ -47,16 +47,15 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
 /// Reads a file of certificates for the daemon. What is no certificate, and above all a private key, is
 /// refused here already: it must not travel, not even over a socket.
 pub(super) fn material(what: &str, kind: &str, file: &Path) -> Outcome<pb::TrustMaterial> {
-    let certificates = read_certificates(what, file)?;
-    let pem: String = certificates.iter().map(|c| to_pem(c.der())).collect();
+    let (certificates, _) = read_certificates(what, file)?;
     Ok(pb::TrustMaterial {
         kind: kind.to_owned(),
-        pem,
+        certificates,
     })
 }
 
-/// The certificates of a file, in PEM or one in DER.
-pub(super) fn read_certificates(what: &str, file: &Path) -> Outcome<Vec<Certificate>> {
+/// A file of certificates, in PEM or one in DER: as it is, and what is in it.
+pub(super) fn read_certificates(what: &str, file: &Path) -> Outcome<(Vec<u8>, Vec<Certificate>)> {
     let mut bytes = Vec::new();
     let read = File::open(file).and_then(|f| f.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
     if let Err(cause) = read {
@@ -67,17 +66,18 @@ pub(super) fn read_certificates(what: &str, file: &Path) -> Outcome<Vec<Certific
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
         return Err(Failure::new(
             what,
-            format!("{} is larger than 48 KiB", shown(file)),
+            format!("{} is larger than 64 KiB", shown(file)),
             "give a file with certificates alone",
         ));
     }
-    Certificate::read_all(&bytes).map_err(|cause| {
+    let certificates = Certificate::read_all(&bytes).map_err(|cause| {
         Failure::from_error(
             what,
             &InFile { file: shown(file), cause },
             "give a PEM file with certificates alone: lines from BEGIN CERTIFICATE to END CERTIFICATE",
         )
-    })
+    })?;
+    Ok((bytes, certificates))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +104,13 @@ pub(super) fn list_text(entries: &[pb::TrustEntry]) -> String {
         ]
     });
     table(
-        ["PEER", "KIND", "SUBJECT", "VALID UNTIL", "FINGERPRINT (SHA-256)"],
+        [
+            "PEER",
+            "KIND",
+            "SUBJECT",
+            "VALID UNTIL",
+            "FINGERPRINT (SHA-256)",
+        ],
         rows.collect(),
     )
 }
@@ -124,34 +130,8 @@ fn added_text(added: &pb::AddTrustResponse) -> String {
     text
 }
 
-/// Lines of 64 characters between the two that everyone knows.
-pub(super) fn to_pem(der: &[u8]) -> String {
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
-    let mut column = 0;
-    for group in der.chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for at in 0..4usize {
-            let index = usize::try_from(bits >> (18 - 6 * at) & 63).unwrap_or(0);
-            let digit = BASE64.get(index).copied().unwrap_or(b'=');
-            text.push(if at <= group.len() { char::from(digit) } else { '=' });
-        }
-        column += 4;
-        if column == 64 {
-            text.push('\n');
-            column = 0;
-        }
-    }
-    if column > 0 {
-        text.push('\n');
-    }
-    text + "-----END CERTIFICATE-----\n"
-}
-
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// As PEM this is still below what the daemon takes.
-const MAX_FILE_BYTES: u64 = 48 * 1024;
+/// The daemon's bound.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -160,13 +140,13 @@ mod tests {
     use super::*;
     use crate::{
         clock::Clock,
-        trust::make::{self, CertRequest, KeyKind},
+        trust::make::{self, CertRequest, KeyKind, Made},
     };
 
-    fn leaf() -> Certificate {
+    fn leaf() -> Made {
         let names = vec!["a.example".to_owned()];
         let request = CertRequest::new("a", names, KeyKind::P256, Clock::system().now(), 30);
-        Certificate::from_der(&make::self_signed(&request).unwrap().certificate_der).unwrap()
+        make::self_signed(&request).unwrap()
     }
 
     fn file(dir: &tempfile::TempDir, content: &[u8]) -> PathBuf {
@@ -176,15 +156,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_as_pem_reads_back() {
-        let leaf = leaf();
-        let read = Certificate::read_all(to_pem(leaf.der()).as_bytes()).unwrap();
-        assert_eq!(read, [leaf]);
-        for length in 0..9u8 {
-            let bytes: Vec<_> = (0..length).collect();
-            let text = to_pem(&bytes);
-            let padded = text.lines().nth(1).map_or(0, str::len);
-            assert_eq!(padded % 4, 0, "{length}: {text}");
+    fn a_file_in_pem_or_der_is_handed_in_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = leaf();
+        for content in [made.certificate_pem.as_bytes(), &made.certificate_der] {
+            let path = file(&dir, content);
+            let material = material("cannot", "pinned", &path).unwrap();
+            assert_eq!(material.certificates, content);
+            let (_, read) = read_certificates("cannot", &path).unwrap();
+            assert_eq!(read[0].fingerprint(), made.fingerprint());
         }
     }
 
@@ -196,21 +176,27 @@ mod tests {
             (&b"hello"[..], "no certificate"),
             (&b""[..], "no certificate"),
             (&key[..], "private key"),
-            (&[b'a'; 50_000][..], "larger than"),
+            (&[b'a'; 70_000][..], "larger than"),
         ] {
             let path = file(&dir, content);
             let text = material("cannot", "pinned", &path).unwrap_err().to_string();
             assert!(text.contains(word) && text.contains("next: "), "{text}");
         }
         let missing = dir.path().join("none.pem");
-        let text = material("cannot", "pinned", &missing).unwrap_err().to_string();
-        assert!(text.contains("none.pem") && text.contains("No such file"), "{text}");
+        let text = material("cannot", "pinned", &missing)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("none.pem") && text.contains("No such file"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_certificate_beside_its_key_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let both = to_pem(leaf().der()) + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        let both = leaf().certificate_pem
+            + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         let path = file(&dir, both.as_bytes());
         let text = material("cannot", "pinned", &path).unwrap_err().to_string();
         assert!(text.contains("private key"), "{text}");
@@ -234,7 +220,10 @@ mod tests {
             "PEER   KIND    SUBJECT   VALID UNTIL           FINGERPRINT (SHA-256)\n\
              tokyo  pinned  CN=tokyo  2028-01-01 00:00:00Z  AB:CD"
         );
-        let added = pb::AddTrustResponse { added: Vec::new(), kept: 1 };
+        let added = pb::AddTrustResponse {
+            added: Vec::new(),
+            kept: 1,
+        };
         assert_eq!(added_text(&added), "nothing new, 1 trusted already");
     }
 }

@@ -29,7 +29,13 @@ pub async fn list_users(
     let size = page_size(query.page_size)?;
     let after = query.page_token;
     let found = store
-        .read(move |tx| users::list(tx, Some(&after).filter(|a| !a.is_empty()).map(|a| &**a), size))
+        .read(move |tx| {
+            users::list(
+                tx,
+                Some(&after).filter(|a| !a.is_empty()).map(|a| &**a),
+                size,
+            )
+        })
         .await?;
     let last = found.last().map(|user| user.user_id.to_string());
     Ok(pb::ListUsersResponse {
@@ -85,7 +91,11 @@ pub async fn list_devices(
     let after = query.page_token;
     let found = store
         .read(move |tx| {
-            devices::list(tx, Some(&after).filter(|a| !a.is_empty()).map(|a| &**a), size)
+            devices::list(
+                tx,
+                Some(&after).filter(|a| !a.is_empty()).map(|a| &**a),
+                size,
+            )
         })
         .await?;
     let last = found.last().map(|device| device.name.to_string());

@@ -74,10 +74,10 @@ pub enum Error {
 
 impl Error {
     /// A field that breaks its rule.
-    pub fn invalid(field: &'static str, rule: impl ToString) -> Self {
+    pub fn invalid(field: &'static str, rule: impl Into<String>) -> Self {
         Self::Invalid {
             field,
-            rule: rule.to_string(),
+            rule: rule.into(),
         }
     }
 

@@ -29,10 +29,7 @@ pub struct SessionKey {
 }
 
 /// One input file of `apply`. It may hold PINs, so it has no `Debug`.
-#[allow(
-    missing_debug_implementations,
-    reason = "the content may hold PINs"
-)]
+#[allow(missing_debug_implementations, reason = "the content may hold PINs")]
 pub struct File {
     /// For messages.
     pub name: String,

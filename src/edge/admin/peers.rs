@@ -39,10 +39,10 @@ impl Material {
             .into_iter()
             .find(|kind| kind.as_str() == material.kind)
             .ok_or_else(|| Error::invalid("the kind of trust", "pinned or anchor"))?;
-        if material.pem.len() > MAX_PEM_BYTES {
-            return Err(Error::invalid("the PEM text", "at most 64 KiB"));
+        if material.certificates.len() > MAX_FILE_BYTES {
+            return Err(Error::invalid("the file of certificates", "at most 64 KiB"));
         }
-        let certificates = Certificate::read_all(material.pem.as_bytes())?;
+        let certificates = Certificate::read_all(&material.certificates)?;
         Ok(Self { kind, certificates })
     }
 
@@ -148,7 +148,9 @@ pub async fn add(
                 let id = &peer.cluster_id;
                 return Err(Error::Exists {
                     what: format!("the peer {id}"),
-                    next: format!("trust another certificate of it with: emccd trust add {id} --pin FILE"),
+                    next: format!(
+                        "trust another certificate of it with: emccd trust add {id} --pin FILE"
+                    ),
                 });
             }
             peers::upsert(tx, &peer)?;
@@ -187,7 +189,10 @@ pub async fn list_trust(
 ) -> Result<Vec<pb::TrustEntry>, Error> {
     store
         .read(move |tx| match &cluster {
-            None => trust_entries::list(tx)?.iter().map(views::trust_entry).collect(),
+            None => trust_entries::list(tx)?
+                .iter()
+                .map(views::trust_entry)
+                .collect(),
             Some(id) => {
                 find(tx, id)?;
                 entries_of(tx, id)
@@ -334,7 +339,7 @@ fn is_text(text: &str, max: usize) -> bool {
 }
 
 /// Some dozen certificates; more at once is a mistake.
-const MAX_PEM_BYTES: usize = 64 * 1024;
+const MAX_FILE_BYTES: usize = 64 * 1024;
 
 /// The nodes of one cluster.
 const MAX_ADDRESSES: usize = 16;
@@ -354,11 +359,25 @@ mod tests {
 
     #[test]
     fn addresses_have_a_host_and_a_port() {
-        for good in ["a:1", "emcc.tokyo.example:8444", "10.0.0.1:65535", "[::1]:8444"] {
+        for good in [
+            "a:1",
+            "emcc.tokyo.example:8444",
+            "10.0.0.1:65535",
+            "[::1]:8444",
+        ] {
             assert!(is_address(good), "{good}");
         }
         for bad in [
-            "a", "a:", ":1", "a:0", "a:65536", "a:+1", "::1:8444", "[x]:1", "a b:1", "http://a:1",
+            "a",
+            "a:",
+            ":1",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "::1:8444",
+            "[x]:1",
+            "a b:1",
+            "http://a:1",
         ] {
             assert!(!is_address(bad), "{bad}");
         }
@@ -372,13 +391,23 @@ mod tests {
             ..pb::Cluster::default()
         };
         read_record(good.clone()).unwrap();
-        let broken: [(&str, Box<dyn Fn(&mut pb::Cluster)>); 6] = [
+        type Breaking = Box<dyn Fn(&mut pb::Cluster)>;
+        let broken: [(&str, Breaking); 6] = [
             ("the cluster ID", Box::new(|c| c.cluster_id = "a/b".into())),
             ("the addresses", Box::new(|c| c.addresses.clear())),
             ("each address", Box::new(|c| c.addresses = vec!["a".into()])),
-            ("the node names", Box::new(|c| c.node_names = vec![String::new()])),
-            ("the user patterns", Box::new(|c| c.user_patterns = vec!["a\nb".into()])),
-            ("the description", Box::new(|c| c.description = "x".repeat(256))),
+            (
+                "the node names",
+                Box::new(|c| c.node_names = vec![String::new()]),
+            ),
+            (
+                "the user patterns",
+                Box::new(|c| c.user_patterns = vec!["a\nb".into()]),
+            ),
+            (
+                "the description",
+                Box::new(|c| c.description = "x".repeat(256)),
+            ),
         ];
         for (field, break_it) in broken {
             let mut record = good.clone();

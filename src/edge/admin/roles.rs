@@ -246,7 +246,10 @@ impl fmt::Display for Denied {
             roles => format!("only {}", roles.join(", ")),
         };
         let action = self.action.as_str();
-        write!(f, "'{action}' needs the role {needed}, and {actor} has {has}")
+        write!(
+            f,
+            "'{action}' needs the role {needed}, and {actor} has {has}"
+        )
     }
 }
 

@@ -34,7 +34,11 @@ pub fn certificate(certificate: &Certificate) -> pb::Certificate {
     pb::Certificate {
         subject: certificate.subject().to_owned(),
         issuer: certificate.issuer().to_owned(),
-        names: certificate.names().iter().map(ToString::to_string).collect(),
+        names: certificate
+            .names()
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         not_before: certificate.not_before().to_string(),
         not_after: certificate.not_after().to_string(),
         fingerprint: certificate.fingerprint_text(),
