@@ -15,7 +15,7 @@ pub mod verifier;
 
 mod error;
 #[cfg(test)]
-pub mod fixtures;
+pub(crate) mod fixtures;
 mod path;
 
 use std::{

@@ -146,3 +146,12 @@ pub fn rejection_of_alert(alert: AlertDescription) -> Option<Rejection> {
         _ => None,
     }
 }
+
+/// Whether the other side ended the handshake with an alert: then the refusal is its own, and about us.
+#[must_use]
+pub fn is_alert(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<TlsError>())
+        .is_some_and(|error| matches!(error, TlsError::AlertReceived(_)))
+}

@@ -1,1 +1,21 @@
-//! x
+//! The doors: accept loops that end TLS themselves, so that identity and trust can change between handshakes.
+//!
+//! A federation connection is identified once its handshake is done and again on every new trust snapshot; it
+//! ends when the judgement changes, when its certificate does, or when the node does. Whoever is not
+//! identified gets one answer, the reason, and never reaches a role.
+//!
+//! Everything a stranger can cause is bounded: connections, handshakes, their time, headers, streams.
+
+mod accept;
+mod call;
+mod caller;
+mod federation;
+mod http;
+mod limits;
+
+pub use self::{
+    caller::ConnIdentity, federation::serve_federation, http::serve_http, limits::Config,
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! One call on a federation connection: who may make it, and how long it may take.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use tonic::{Status, body::Body, service::Routes};
+use tower::ServiceExt;
+
+use super::caller::Caller;
+use crate::{trust::judge::Verdict, wire::status::rejection_status};
+
+/// Answers a call. An unidentified caller gets the reason at once, whatever it asked for.
+pub(super) async fn answer(
+    caller: Arc<Caller>,
+    routes: Routes,
+    max_call: Duration,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let identity = caller.identity();
+    if let Verdict::Rejected { rejection, .. } = &identity.verdict {
+        let now = caller.trust().clock().now();
+        return Ok(rejection_status(*rejection, identity.fingerprint.as_deref(), now).into_http());
+    }
+    let limit = grpc_timeout(request.headers()).map_or(max_call, |asked| asked.min(max_call));
+    request.extensions_mut().insert(identity.as_ref().clone());
+    // Only the head of the answer is waited for: a stream has begun by then and may go on.
+    match tokio::time::timeout(limit, routes.oneshot(request)).await {
+        Ok(answered) => answered,
+        Err(_) => Ok(Status::deadline_exceeded("the call's deadline has passed").into_http()),
+    }
+}
+
+/// The `grpc-timeout` header: up to eight digits and a unit. A malformed one counts as absent.
+fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3_600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Option<Duration> {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-timeout", text.parse().unwrap());
+        grpc_timeout(&headers)
+    }
+
+    #[test]
+    fn deadlines_are_read_in_every_unit() {
+        assert_eq!(parsed("2H"), Some(Duration::from_secs(7_200)));
+        assert_eq!(parsed("3M"), Some(Duration::from_secs(180)));
+        assert_eq!(parsed("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(parsed("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parsed("99999999u"), Some(Duration::from_micros(99_999_999)));
+        assert_eq!(parsed("7n"), Some(Duration::from_nanos(7)));
+        assert_eq!(
+            parsed("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3_600))
+        );
+    }
+
+    #[test]
+    fn malformed_deadlines_count_as_absent() {
+        for text in [
+            "",
+            "S",
+            "5",
+            "5s",
+            "-5S",
+            "+5S",
+            "123456789S",
+            "5 S",
+            "0x5S",
+        ] {
+            assert_eq!(parsed(text), None, "{text}");
+        }
+        assert_eq!(grpc_timeout(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,148 @@
+//! Who is at the other end of a federation connection, by the trust of this moment.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use rustls_pki_types::CertificateDer;
+use tracing::{debug, warn};
+
+use crate::{
+    clock::Timestamp,
+    domain::ids::ClusterId,
+    trust::{
+        TrustStore,
+        certificate::{Certificate, fingerprint_of, fingerprint_text},
+        judge::Verdict,
+        refusals::Novelty,
+    },
+};
+
+/// What every handler finds in the extensions of its request: who called, as the certificate says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnIdentity {
+    /// Address of the caller.
+    pub remote: SocketAddr,
+    /// The peer, or why there is none; handlers are reached by identified peers only.
+    pub verdict: Verdict,
+    /// Fingerprint of the caller's leaf.
+    pub fingerprint: Option<String>,
+    /// When the caller's leaf ends.
+    pub leaf_not_after: Option<Timestamp>,
+}
+
+impl ConnIdentity {
+    /// The peer that called.
+    #[must_use]
+    pub fn peer(&self) -> Option<&ClusterId> {
+        self.verdict.peer()
+    }
+}
+
+/// One connection's chain and the newest judgement on it.
+pub(super) struct Caller {
+    trust: TrustStore,
+    chain: Vec<CertificateDer<'static>>,
+    judged: ArcSwap<Judged>,
+}
+
+struct Judged {
+    generation: u64,
+    identity: Arc<ConnIdentity>,
+}
+
+impl Caller {
+    /// Judges the chain that a handshake proved.
+    pub(super) fn new(
+        trust: TrustStore,
+        remote: SocketAddr,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> Self {
+        let snapshot = trust.snapshot();
+        let leaf = chain.first();
+        let identity = ConnIdentity {
+            remote,
+            verdict: snapshot.identify(&chain),
+            fingerprint: leaf.map(|der| fingerprint_text(&fingerprint_of(der))),
+            leaf_not_after: leaf
+                .and_then(|der| Certificate::from_der(der).ok())
+                .map(|leaf| leaf.not_after()),
+        };
+        let judged = Judged {
+            generation: snapshot.generation(),
+            identity: Arc::new(identity),
+        };
+        Self {
+            trust,
+            chain,
+            judged: ArcSwap::from_pointee(judged),
+        }
+    }
+
+    /// Who it is by the trust and the time of this moment: it is judged again when either has moved on, so
+    /// that not even a call in flight between two snapshots slips through.
+    pub(super) fn identity(&self) -> Arc<ConnIdentity> {
+        let judged = self.judged.load();
+        let snapshot = self.trust.snapshot();
+        let has_ended = judged.identity.peer().is_some()
+            && judged
+                .identity
+                .leaf_not_after
+                .is_some_and(|end| self.trust.clock().now() > end);
+        if judged.generation == snapshot.generation() && !has_ended {
+            return Arc::clone(&judged.identity);
+        }
+        let identity = Arc::new(ConnIdentity {
+            verdict: snapshot.identify(&self.chain),
+            ..ConnIdentity::clone(&judged.identity)
+        });
+        let judged = Judged {
+            generation: snapshot.generation(),
+            identity: Arc::clone(&identity),
+        };
+        self.judged.store(Arc::new(judged));
+        identity
+    }
+
+    pub(super) fn trust(&self) -> &TrustStore {
+        &self.trust
+    }
+}
+
+/// Remembers a refusal, and logs it unless the same one was logged a moment ago.
+pub(super) fn report_refusal(trust: &TrustStore, remote: SocketAddr, verdict: &Verdict) {
+    let Verdict::Rejected {
+        rejection,
+        certificate,
+        expectation,
+        mend,
+    } = verdict
+    else {
+        return;
+    };
+    if trust
+        .refusals()
+        .record(verdict, remote, trust.clock().now())
+        == Novelty::Repeat
+    {
+        debug!(%remote, %rejection, "refused the caller again");
+        return;
+    }
+    let subject = certificate.as_ref().map_or("", |leaf| leaf.subject());
+    let fingerprint = certificate
+        .as_ref()
+        .map(Certificate::fingerprint_text)
+        .unwrap_or_default();
+    let dates = certificate
+        .as_ref()
+        .map(|leaf| format!("{} to {}", leaf.not_before(), leaf.not_after()));
+    warn!(
+        %remote,
+        %rejection,
+        subject,
+        fingerprint,
+        valid = dates.unwrap_or_default(),
+        expectation,
+        mend,
+        "refused the caller at {remote}: {rejection}"
+    );
+}

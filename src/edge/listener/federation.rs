@@ -1,0 +1,286 @@
+//! The door for peers: TLS 1.3, HTTP/2, an identity per connection.
+
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use hyper::{rt::Executor, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls_pki_types::CertificateDer;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, watch},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::service::Routes;
+use tracing::debug;
+
+use super::{
+    accept::{Accepted, Opening, accept_all, opening},
+    call::answer,
+    caller::{Caller, report_refusal},
+    limits::{Config, Slots},
+};
+use crate::{
+    domain::rejection::Rejection,
+    tasks::Tasks,
+    trust::{
+        TrustStore,
+        judge::Verdict,
+        tls::{is_alert, rejection_of},
+    },
+};
+
+/// Serves `routes` to identified peers until the node shuts down. Connections drain in tasks of their own.
+///
+/// Handlers find a [`ConnIdentity`](super::ConnIdentity) in the extensions of their request.
+pub async fn serve_federation(
+    listener: TcpListener,
+    trust: TrustStore,
+    routes: Routes,
+    tasks: Tasks,
+    config: Config,
+) {
+    let slots = Slots::new(&config);
+    let door = Arc::new(Door {
+        trust,
+        routes: routes.prepare(),
+        tasks: tasks.clone(),
+        slots,
+        config,
+    });
+    let pending = Arc::clone(&door.slots.pending);
+    accept_all(&listener, &pending, &tasks, |accepted| {
+        tasks.spawn(
+            "federation connection",
+            Arc::clone(&door).connection(accepted),
+        );
+    })
+    .await;
+}
+
+struct Door {
+    trust: TrustStore,
+    routes: Routes,
+    tasks: Tasks,
+    config: Config,
+    slots: Slots,
+}
+
+/// Why we end a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    /// It was never identified, and has had its time to hear why.
+    LifeOver,
+    /// The node shuts down.
+    Shutdown,
+    /// Its certificate is no longer what it was to us.
+    TrustChanged,
+}
+
+impl Door {
+    async fn connection(self: Arc<Self>, accepted: Accepted) {
+        let Accepted {
+            tcp,
+            remote,
+            pending,
+        } = accepted;
+        // Taken before the judgement, so that no generation between the two goes unseen.
+        let generations = self.trust.subscribe();
+        let deadline = Instant::now() + self.config.handshake_timeout;
+        let tls = tokio::select! {
+            () = self.tasks.cancelled() => return,
+            shaken = timeout_at(deadline, self.shake_hands(tcp, remote)) => match shaken {
+                Ok(Some(tls)) => tls,
+                Ok(None) => return,
+                Err(_) => {
+                    debug!(%remote, "the caller did not finish its handshake in time");
+                    return;
+                }
+            },
+        };
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        let chain: Vec<CertificateDer<'static>> = chain.to_vec();
+        let caller = Arc::new(Caller::new(self.trust.clone(), remote, chain));
+        let identity = caller.identity();
+        report_refusal(&self.trust, remote, &identity.verdict);
+        let Some(place) = self.place_for(&identity.verdict) else {
+            debug!(%remote, peer = ?identity.peer(), "too many connections of this kind; closed the newest");
+            return;
+        };
+        drop(pending);
+        self.serve(tls, caller, generations).await;
+        drop(place);
+    }
+
+    /// Finds out what the caller speaks and does the handshake. `None` when there is nothing to serve, which
+    /// has been reported by then.
+    async fn shake_hands(
+        &self,
+        tcp: TcpStream,
+        remote: SocketAddr,
+    ) -> Option<TlsStream<TcpStream>> {
+        match opening(&tcp).await {
+            Ok(Opening::Tls) => {}
+            Ok(Opening::Plaintext) => {
+                let expectation = "a TLS handshake; the first byte is none of a TLS record";
+                let verdict = Verdict::rejected(Rejection::Plaintext, None, expectation, None);
+                report_refusal(&self.trust, remote, &verdict);
+                return None;
+            }
+            Ok(Opening::Closed) | Err(_) => return None,
+        }
+        let Ok(config) = self.trust.snapshot().server_config() else {
+            debug!(%remote, "this node has no usable identity; closed the connection");
+            return None;
+        };
+        // Never closed, so this waits until it is this connection's turn.
+        let _turn = self.slots.handshakes.acquire().await.ok()?;
+        match TlsAcceptor::from(config).accept(tcp).await {
+            Ok(tls) => Some(tls),
+            Err(error) => {
+                self.report_failed_handshake(remote, &error);
+                None
+            }
+        }
+    }
+
+    fn report_failed_handshake(&self, remote: SocketAddr, error: &io::Error) {
+        let Some(rejection) = rejection_of(error) else {
+            debug!(%remote, %error, "the handshake failed");
+            return;
+        };
+        if !is_alert(error) {
+            let verdict = Verdict::rejected(rejection, None, format!("TLS 1.3; {error}"), None);
+            report_refusal(&self.trust, remote, &verdict);
+            return;
+        }
+        let snapshot = self.trust.snapshot();
+        let own = snapshot.identity().map(|identity| identity.leaf().clone());
+        let verdict = Verdict::Rejected {
+            rejection,
+            certificate: own,
+            expectation: format!("the caller refused our own certificate: {error}"),
+            mend: "on the calling side: emccd trust add CLUSTER --pin FILE (our certificate; compare it with emccd cert show here)".to_owned(),
+        };
+        report_refusal(&self.trust, remote, &verdict);
+    }
+
+    fn place_for(&self, verdict: &Verdict) -> Option<OwnedSemaphorePermit> {
+        let slots = match verdict {
+            Verdict::Peer(_) => &self.slots.connections,
+            Verdict::Rejected { .. } => &self.slots.unidentified,
+        };
+        Arc::clone(slots).try_acquire_owned().ok()
+    }
+
+    async fn serve(
+        &self,
+        tls: TlsStream<TcpStream>,
+        caller: Arc<Caller>,
+        generations: watch::Receiver<u64>,
+    ) {
+        let service = service_fn({
+            let (caller, routes, max_call) = (
+                Arc::clone(&caller),
+                self.routes.clone(),
+                self.config.max_call,
+            );
+            move |request| answer(Arc::clone(&caller), routes.clone(), max_call, request)
+        });
+        let connection = self.http2().serve_connection(TokioIo::new(tls), service);
+        let mut connection = pin!(connection);
+        let leave = tokio::select! {
+            ended = connection.as_mut() => {
+                report_end(&caller, ended);
+                return;
+            }
+            leave = self.until_leaving(&caller, generations) => leave,
+        };
+        debug!(?leave, peer = ?caller.identity().peer(), "ending a federation connection");
+        connection.as_mut().graceful_shutdown();
+        let grace = match leave {
+            Leave::Shutdown => self.config.drain_grace,
+            Leave::LifeOver | Leave::TrustChanged => self.config.trust_grace,
+        };
+        // What is not done by then is cut with the connection.
+        if let Ok(ended) = timeout(grace, connection).await {
+            report_end(&caller, ended);
+        }
+    }
+
+    fn http2(&self) -> http2::Builder<TrackedTasks> {
+        let mut builder = http2::Builder::new(TrackedTasks(self.tasks.clone()));
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.config.max_streams)
+            // Our own calls carry below 1 KiB of headers.
+            .max_header_list_size(16 * 1024)
+            .max_pending_accept_reset_streams(20)
+            .max_local_error_reset_streams(128)
+            .max_send_buf_size(256 * 1024)
+            // A caller that is gone without a word is noticed within 8 s.
+            .keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(3));
+        builder
+    }
+
+    /// Completes when the connection has to end, whatever it is doing.
+    async fn until_leaving(&self, caller: &Caller, mut generations: watch::Receiver<u64>) -> Leave {
+        /// The wall clock can be set while we sleep by another one.
+        const LOOK_AGAIN: Duration = Duration::from_secs(5);
+        let first = caller.identity();
+        let life_over = async {
+            if first.peer().is_some() {
+                std::future::pending::<()>().await;
+            }
+            sleep(self.config.unidentified_life).await;
+        };
+        let mut life_over = pin!(life_over);
+        loop {
+            let now = caller.identity();
+            if !now.verdict.agrees_with(&first.verdict) {
+                report_refusal(&self.trust, now.remote, &now.verdict);
+                return Leave::TrustChanged;
+            }
+            let left = match now.leaf_not_after {
+                // One millisecond past the end: until then the leaf is valid.
+                Some(end) if now.peer().is_some() => end
+                    .since(self.trust.clock().now())
+                    .saturating_add(Duration::from_millis(1)),
+                _ => LOOK_AGAIN,
+            };
+            tokio::select! {
+                () = self.tasks.cancelled() => return Leave::Shutdown,
+                () = life_over.as_mut() => return Leave::LifeOver,
+                Ok(()) = generations.changed() => {}
+                () = sleep(left.min(LOOK_AGAIN)) => {}
+            }
+        }
+    }
+}
+
+fn report_end(caller: &Caller, ended: Result<(), hyper::Error>) {
+    let identity = caller.identity();
+    match ended {
+        Ok(()) => {
+            debug!(remote = %identity.remote, peer = ?identity.peer(), "a federation connection ended");
+        }
+        Err(error) => {
+            debug!(remote = %identity.remote, peer = ?identity.peer(), %error, "a federation connection broke");
+        }
+    }
+}
+
+/// Lets hyper run its streams as tasks of the node, so that shutdown waits for them.
+#[derive(Clone)]
+struct TrackedTasks(Tasks);
+
+impl<F> Executor<F> for TrackedTasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn("federation call", stream);
+    }
+}

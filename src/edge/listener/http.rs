@@ -1,0 +1,155 @@
+//! The door for phones and browsers: HTTP/1.1 with or without TLS, and no client certificates.
+
+use std::{net::SocketAddr, pin::pin, sync::Arc};
+
+use arc_swap::ArcSwap;
+use axum::{Router, body::Body, extract::ConnectInfo};
+use http::{Request, Response, StatusCode};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tower::ServiceExt;
+use tracing::debug;
+
+use super::{
+    accept::{Accepted, Opening, accept_all, opening},
+    limits::{Config, Slots},
+};
+use crate::tasks::Tasks;
+
+/// Serves `router` until the node shuts down: over TLS with the newest of `tls`, in the clear without.
+///
+/// Handlers find the caller's address as `ConnectInfo<SocketAddr>` in the extensions of their request.
+pub async fn serve_http(
+    listener: TcpListener,
+    tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    router: Router,
+    tasks: Tasks,
+    config: Config,
+) {
+    let slots = Slots::new(&config);
+    let router = router.with_state(());
+    let door = Arc::new(Door {
+        tls,
+        router,
+        tasks: tasks.clone(),
+        slots,
+        config,
+    });
+    let pending = Arc::clone(&door.slots.pending);
+    accept_all(&listener, &pending, &tasks, |accepted| {
+        tasks.spawn("http connection", Arc::clone(&door).connection(accepted));
+    })
+    .await;
+}
+
+struct Door {
+    tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    router: Router,
+    tasks: Tasks,
+    config: Config,
+    slots: Slots,
+}
+
+impl Door {
+    async fn connection(self: Arc<Self>, accepted: Accepted) {
+        let Accepted {
+            tcp,
+            remote,
+            pending,
+        } = accepted;
+        let Ok(place) = Arc::clone(&self.slots.connections).try_acquire_owned() else {
+            debug!(%remote, "too many connections; closed the newest");
+            return;
+        };
+        match &self.tls {
+            None => {
+                drop(pending);
+                self.serve(tcp, remote).await;
+            }
+            Some(config) => {
+                let deadline = Instant::now() + self.config.handshake_timeout;
+                let shaken = tokio::select! {
+                    () = self.tasks.cancelled() => return,
+                    shaken = timeout_at(deadline, self.shake_hands(tcp, config.load_full(), remote)) => shaken,
+                };
+                drop(pending);
+                match shaken {
+                    Ok(Some(tls)) => self.serve(tls, remote).await,
+                    Ok(None) => {}
+                    Err(_) => debug!(%remote, "the caller did not finish its handshake in time"),
+                }
+            }
+        }
+        drop(place);
+    }
+
+    async fn shake_hands(
+        &self,
+        tcp: TcpStream,
+        config: Arc<ServerConfig>,
+        remote: SocketAddr,
+    ) -> Option<TlsStream<TcpStream>> {
+        match opening(&tcp).await {
+            Ok(Opening::Tls) => {}
+            Ok(Opening::Plaintext) => {
+                debug!(%remote, "the caller does not speak TLS; let it use https on this port");
+                return None;
+            }
+            Ok(Opening::Closed) | Err(_) => return None,
+        }
+        // Never closed, so this waits until it is this connection's turn.
+        let _turn = self.slots.handshakes.acquire().await.ok()?;
+        match TlsAcceptor::from(config).accept(tcp).await {
+            Ok(tls) => Some(tls),
+            Err(error) => {
+                debug!(%remote, %error, "the handshake failed; phones that only speak TLS 1.0 need the plain listener");
+                None
+            }
+        }
+    }
+
+    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin, remote: SocketAddr) {
+        let service = service_fn(|request| self.answer(request, remote));
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.config.header_timeout)
+            .max_headers(64)
+            // Phones send small forms; this also bounds the head of a request.
+            .max_buf_size(64 * 1024);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.tasks.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                timeout(self.config.drain_grace, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            debug!(%remote, %error, "an http connection broke");
+        }
+    }
+
+    async fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        remote: SocketAddr,
+    ) -> Result<Response<Body>, std::convert::Infallible> {
+        request.extensions_mut().insert(ConnectInfo(remote));
+        match timeout(self.config.max_call, self.router.clone().oneshot(request)).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                let mut late = Response::new(Body::empty());
+                *late.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                Ok(late)
+            }
+        }
+    }
+}
