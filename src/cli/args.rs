@@ -124,6 +124,9 @@ pub struct Run {
     /// Stop for good at a named point, so that a test can kill the process exactly there
     #[arg(long, value_name = "POINT", hide = true)]
     pub stop_at: Option<String>,
+    /// Tell on standard output, one JSON object a line, what happens; end when standard input does
+    #[arg(long, hide = true)]
+    pub supervised: bool,
 }
 
 /// `lab`.

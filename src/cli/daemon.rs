@@ -1,10 +1,31 @@
 //! `run` and `lab`: what does not talk to a daemon but is one.
 
-use crate::cli::{
-    args::{self, Global},
-    config,
-    failure::{Failure, Outcome},
-    output::{Format, Report},
+use std::io::{self, Write as _};
+
+use tokio::{
+    io::AsyncReadExt as _,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    cli::{
+        args::{self, Global},
+        config,
+        failure::{Failure, Outcome},
+        output::{Format, Report},
+    },
+    clock::Clock,
+    config::LogFormat,
+    domain::version::VersionRange,
+    fault::FaultPoints,
+    lab::{
+        member::Event,
+        report::Style,
+        run::{self as lab_run, Options as LabOptions},
+    },
+    node::{Node, Options},
+    telemetry::{self, Logging},
 };
 
 /// Runs the daemon until a signal ends it.
@@ -20,12 +41,108 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
         ));
     };
     let config = config::load(file)?;
-    let _ = (config, args);
-    Err(Failure::new(
-        "cannot run a node",
-        "the node is not wired yet",
-        "-",
-    ))
+    let logging = Logging {
+        format: match config.log.format {
+            LogFormat::Json => telemetry::Format::Json,
+            LogFormat::Text => telemetry::Format::Text,
+        },
+        filter: config.log.level.clone(),
+    };
+    logging.start().map_err(|cause| Failure::from_error("cannot start the log", &cause, "see log.level"))?;
+    let options = Options {
+        versions: versions(&args)?,
+        faults: args.stop_at.as_deref().map_or_else(FaultPoints::none, |point| {
+            FaultPoints::stop_at(point, |point| tell(&Event::StoppedAt { point: point.to_owned() }))
+        }),
+        clock: Clock::system(),
+    };
+    let mut signals = Signals::new()?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let node = Node::start(config, options).await.map_err(|cause| {
+        Failure::from_error("cannot run a node", &cause, "mend it and start again; `emccd config check` looks at the files")
+    })?;
+    if args.supervised {
+        tell(&Event::Ready);
+    }
+    loop {
+        tokio::select! {
+            ended = signals.end() => {
+                info!(signal = ended, "asked to end");
+                break;
+            }
+            _ = hangup.recv() => match node.reload().await {
+                Ok(()) => info!("identities, peers and trust were read again"),
+                Err(cause) => error!(
+                    cause = telemetry::error_chain(&cause),
+                    "reading again failed; what was in force stays"
+                ),
+            },
+            () = input_ended(), if args.supervised => break,
+        }
+    }
+    tokio::select! {
+        () = node.shut_down() => Ok(Report::new("", &())),
+        again = signals.end() => {
+            warn!(signal = again, "asked again: ending at once");
+            Ok(Report::new("", &()))
+        }
+    }
+}
+
+fn versions(args: &args::Run) -> Result<VersionRange, Failure> {
+    let supported = VersionRange::SUPPORTED;
+    let min = args.protocol_min.unwrap_or(supported.min());
+    let max = args.protocol_max.unwrap_or(supported.max());
+    VersionRange::new(min, max)
+        .filter(|range| supported.contains(range.min()) && supported.contains(range.max()))
+        .ok_or_else(|| {
+            Failure::usage(
+                "cannot run a node",
+                format!("versions {min} to {max} are not within {supported}, which this software speaks"),
+                "leave --protocol-min and --protocol-max out, or narrow them",
+            )
+        })
+}
+
+/// One event for whoever supervises us. Whoever has gone away needs none.
+fn tell(event: &Event) {
+    let Ok(line) = serde_json::to_string(event) else { return };
+    let mut out = io::stdout().lock();
+    let _gone = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Completes when standard input does.
+async fn input_ended() {
+    let mut input = tokio::io::stdin();
+    let mut buffer = [0; 256];
+    while matches!(input.read(&mut buffer).await, Ok(1..)) {}
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind)
+        .map_err(|cause| Failure::from_error("cannot listen to signals", &cause, "check the limits of the process"))
+}
+
+/// The signals that end us.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn end(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
 }
 
 /// Runs the lab.
@@ -33,11 +150,44 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
 /// # Errors
 /// A lab that can't start, and with `--once` a step that was not as expected.
 pub async fn lab(global: &Global, args: args::Lab) -> Outcome {
-    let format = Format::of(global);
-    let _ = (format, args, Report::new("", &()));
-    Err(Failure::new(
-        "cannot run a lab",
-        "the lab is not wired yet",
-        "-",
-    ))
+    // The nodes' own lines would drown the steps; EMCCD_LOG asks for them.
+    let filter = std::env::var("EMCCD_LOG").unwrap_or_else(|_| "off".to_owned());
+    Logging { format: telemetry::Format::Text, filter }
+        .start()
+        .map_err(|cause| Failure::from_error("cannot start the log", &cause, "see EMCCD_LOG"))?;
+    let processes = if args.processes {
+        let binary = std::env::current_exe().map_err(|cause| {
+            Failure::from_error("cannot run nodes as processes", &cause, "run the lab without --processes")
+        })?;
+        Some(binary)
+    } else {
+        None
+    };
+    let options = LabOptions {
+        clusters: args.clusters.into(),
+        nodes: args.nodes.into(),
+        once: args.once,
+        style: if Format::of(global) == Format::Json { Style::Json } else { Style::Text },
+        processes,
+        data: args.data,
+    };
+    let mut signals = Signals::new()?;
+    let stays = !args.once;
+    let ended = async move {
+        tokio::select! {
+            _ = signals.end() => {}
+            // With --once standard input means nothing: it is closed in a build.
+            () = input_ended(), if stays => {}
+        }
+    };
+    let mut out = io::stdout();
+    match lab_run::run(&options, &mut out, ended).await {
+        Ok(lab_run::Outcome::AsExpected) => Ok(Report::new("", &())),
+        Ok(lab_run::Outcome::Surprises(count)) => Err(Failure::new(
+            "the lab met surprises",
+            format!("{count} steps were not as expected"),
+            "they are marked FAIL above; EMCCD_LOG=info shows what the nodes said",
+        )),
+        Err(cause) => Err(Failure::new("cannot run the lab", format!("{cause:#}"), "EMCCD_LOG=info shows what the nodes said")),
+    }
 }

@@ -34,6 +34,8 @@ impl Report {
     /// When `out` does.
     pub fn write(&self, out: &mut dyn Write, format: Format) -> io::Result<()> {
         match format {
+            // The command has said everything itself.
+            _ if self.text.is_empty() && self.json.is_null() => Ok(()),
             Format::Json => {
                 serde_json::to_writer_pretty(&mut *out, &self.json)?;
                 writeln!(out)

@@ -237,3 +237,128 @@ impl Serialize for Ref {
         serializer.collect_str(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_keep_their_rules() {
+        for good in ["berlin", "a", "A-1_b.c", &"c".repeat(64)] {
+            assert!(ClusterId::new(good).is_ok(), "{good}");
+            assert!(DeviceName::new(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "ber lin",
+            "berlin\n",
+            "bérlin",
+            "a/b",
+            "a\0b",
+            &"c".repeat(65),
+        ] {
+            assert!(ClusterId::new(bad).is_err(), "{bad:?}");
+            assert!(BaseDeviceName::new(bad).is_err(), "{bad:?}");
+        }
+        for good in [
+            "alice",
+            "alice@example.com",
+            "<b>&",
+            "Zoë Ü",
+            &"x".repeat(128),
+        ] {
+            assert!(LoginName::new(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            " alice",
+            "alice ",
+            "al\nice",
+            "al\0ice",
+            &"x".repeat(129),
+        ] {
+            assert!(LoginName::new(bad).is_err(), "{bad:?}");
+            assert!(UserId::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_broken_name_is_not_repeated() {
+        let error = UserId::new("48151623\n").unwrap_err();
+        assert!(!error.to_string().contains("4815"), "{error}");
+        assert!(error.to_string().contains(error.rule()), "{error}");
+    }
+
+    #[test]
+    fn a_name_from_json_keeps_the_rule() {
+        assert!(serde_json::from_str::<ClusterId>("\"berlin\"").is_ok());
+        assert!(serde_json::from_str::<ClusterId>("\"ber lin\"").is_err());
+    }
+
+    #[test]
+    fn a_ref_is_read_as_people_write_it() {
+        let reference: Ref = "7K3Q-9M2X".parse().unwrap();
+        assert_eq!(reference.to_string(), "7K3Q-9M2X");
+        assert_eq!(reference.compact(), "7K3Q9M2X");
+        for text in ["7k3q9m2x", "7K3Q9M2X", "7K-3Q-9M-2X"] {
+            assert_eq!(text.parse(), Ok(reference), "{text}");
+        }
+        let looks_alike: Ref = "OIL0-1111".parse().unwrap();
+        assert_eq!(looks_alike.to_string(), "0110-1111");
+    }
+
+    #[test]
+    fn what_is_no_ref_is_refused() {
+        for text in [
+            "",
+            "-",
+            "7K3Q9M2",
+            "7K3Q9M2XX",
+            "7K3Q9M2U",
+            "7K3Q 9M2X",
+            "ÄK3Q9M2X",
+        ] {
+            assert!(text.parse::<Ref>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_id_needs_16_bytes() {
+        assert_eq!(SessionId::from_bytes(&[0; 15]), None);
+        assert_eq!(SessionId::from_bytes(&[0; 17]), None);
+        assert_eq!(SessionId::from_bytes(&[]), None);
+        assert!("0192f0c1-2345-7abc-8def".parse::<SessionId>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_ref_survives_the_way(bits: u64) {
+            let reference = Ref::from_bits(bits);
+            prop_assert_eq!(reference.compact().len(), 8);
+            prop_assert_eq!(reference.to_string().parse(), Ok(reference));
+            prop_assert_eq!(reference.compact().parse(), Ok(reference));
+            prop_assert_eq!(Ref::from_bits(bits & 0xFF_FFFF_FFFF), reference);
+        }
+
+        #[test]
+        fn different_bits_are_different_refs(a in 0u64..1 << 40, b in 0u64..1 << 40) {
+            prop_assert_eq!(Ref::from_bits(a) == Ref::from_bits(b), a == b);
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,20}") {
+            let _ = text.parse::<Ref>();
+            let _ = text.parse::<SessionId>();
+            let _ = ClusterId::new(text);
+        }
+
+        #[test]
+        fn a_session_id_survives_the_way(bytes: [u8; 16]) {
+            let id = SessionId::from_bytes(&bytes).unwrap();
+            prop_assert_eq!(id.as_bytes(), &bytes);
+            prop_assert_eq!(id.to_string().parse(), Ok(id));
+        }
+    }
+}

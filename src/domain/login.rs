@@ -242,3 +242,52 @@ pub trait HomeCluster: Send + Sync {
     /// Ends a session there; the answer is the reason now on record.
     fn logout<'a>(&'a self, context: &'a Context, request: LogoutRequest) -> Answer<'a, EndReason>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_three_login_types_are_written_as_in_a_service_url() {
+        for (login_type, word) in LoginType::ALL.into_iter().zip(["UID", "SP", "DN"]) {
+            assert_eq!(login_type.to_string(), word);
+            assert_eq!(word.parse(), Ok(login_type));
+            assert_eq!(
+                serde_json::to_string(&login_type).unwrap(),
+                format!("\"{word}\"")
+            );
+        }
+        assert_eq!(LoginType::default(), LoginType::Uid);
+    }
+
+    #[test]
+    fn any_other_login_type_is_refused() {
+        for text in ["", "uid", "Dn", "UID ", "XX", "UID,DN"] {
+            assert_eq!(text.parse::<LoginType>(), Err(UnknownLoginType), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_login_request_does_not_print_its_pin() {
+        let request = LoginRequest {
+            session_id: SessionId::from_bytes(&[7; 16]).unwrap(),
+            user: FindUser {
+                login_type: LoginType::Uid,
+                name: LoginName::new("alice").unwrap(),
+            },
+            proof: Proof::Pin(Pin::new("48151623".to_owned()).unwrap()),
+            profile: None,
+            device: DeviceFacts {
+                name: DeviceName::new("SEP00112233AABB").unwrap(),
+                model: String::new(),
+                protocol: "SIP".to_owned(),
+                security_mode: SecurityMode::NonSecure,
+                address: None,
+            },
+            geolocation: BTreeMap::new(),
+            supersedes: Vec::new(),
+        };
+        let text = format!("{request:?} {request:#?}");
+        assert!(text.contains("alice") && !text.contains("4815"), "{text}");
+    }
+}

@@ -2,6 +2,7 @@
 //! log them.
 
 pub mod em_code;
+pub mod federation;
 pub mod ids;
 pub mod locate;
 pub mod login;

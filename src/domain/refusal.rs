@@ -65,3 +65,22 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_as_number_and_cause() {
+        let tokyo = ClusterId::new("tokyo").unwrap();
+        let refusal = Refusal::new(EmCode::Busy, "256 requests are under way")
+            .with_detail(Detail::RetryAfter(Duration::from_secs(1)))
+            .by(tokyo.clone());
+        assert_eq!(
+            refusal.to_string(),
+            "EM code 26: 256 requests are under way"
+        );
+        assert_eq!(refusal.cluster, Some(tokyo));
+        assert_eq!(refusal.detail, Detail::RetryAfter(Duration::from_secs(1)));
+    }
+}

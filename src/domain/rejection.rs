@@ -69,3 +69,35 @@ impl fmt::Display for Rejection {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_words_are_a_closed_set() {
+        let words: BTreeSet<_> = Rejection::ALL
+            .iter()
+            .map(|rejection| rejection.as_str())
+            .collect();
+        let expected = BTreeSet::from([
+            "ambiguous",
+            "expired",
+            "no_client_certificate",
+            "not_yet_valid",
+            "plaintext",
+            "revoked",
+            "tls_version",
+            "unknown_issuer",
+            "wrong_cluster",
+            "wrong_eku",
+            "wrong_name",
+        ]);
+        assert_eq!(words, expected);
+        for rejection in Rejection::ALL {
+            assert_eq!(rejection.to_string(), rejection.as_str());
+        }
+    }
+}

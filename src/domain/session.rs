@@ -138,3 +138,123 @@ impl View {
         Self { state, reason }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::{option, prelude::*, sample};
+
+    use super::*;
+
+    fn any_state() -> impl Strategy<Value = State> {
+        sample::select(
+            State::WORDS
+                .iter()
+                .map(|(state, _)| *state)
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    fn any_reason() -> impl Strategy<Value = EndReason> {
+        sample::select(
+            EndReason::WORDS
+                .iter()
+                .map(|(reason, _)| *reason)
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    /// A view as a store can hold it: only an end has a reason.
+    fn any_view() -> impl Strategy<Value = View> {
+        (any_state(), option::of(any_reason())).prop_map(|(state, reason)| View {
+            state,
+            reason: reason.filter(|_| state == State::Ended),
+        })
+    }
+
+    #[test]
+    fn the_order_is_the_one_of_the_merge() {
+        assert!(State::Pending < State::Active);
+        assert!(State::Active < State::Ending);
+        assert!(State::Ending < State::Ended);
+    }
+
+    #[test]
+    fn for_the_reason_of_an_end_home_wins() {
+        let ended = |reason| View {
+            state: State::Ended,
+            reason,
+        };
+        let (user, expired) = (
+            ended(Some(EndReason::User)),
+            ended(Some(EndReason::Expired)),
+        );
+        assert_eq!(View::merge(user, expired), user);
+        assert_eq!(View::merge(expired, user), expired);
+        assert_eq!(View::merge(ended(None), user), user);
+        let active = View {
+            state: State::Active,
+            reason: None,
+        };
+        assert_eq!(View::merge(active, user), user);
+        assert_eq!(View::merge(user, active), user);
+    }
+
+    #[test]
+    fn every_word_is_its_own_and_leads_back() {
+        fn check<T: Copy + PartialEq + fmt::Debug + fmt::Display + FromStr<Err = UnknownWord>>(
+            words: &[(T, &'static str)],
+        ) {
+            let unique: BTreeSet<_> = words.iter().map(|(_, word)| word).collect();
+            assert_eq!(unique.len(), words.len());
+            for (value, word) in words {
+                assert_eq!(value.to_string(), *word);
+                assert_eq!(word.parse(), Ok(*value));
+                assert!(word.to_uppercase().parse::<T>().is_err());
+            }
+            assert!("".parse::<T>().is_err());
+        }
+        check(State::WORDS);
+        check(Role::WORDS);
+        check(EndReason::WORDS);
+        check(Initiator::WORDS);
+    }
+
+    #[test]
+    fn the_store_and_json_use_the_same_words() {
+        for (reason, word) in EndReason::WORDS {
+            assert_eq!(
+                serde_json::to_string(reason).unwrap(),
+                format!("\"{word}\"")
+            );
+        }
+        for (state, word) in State::WORDS {
+            assert_eq!(serde_json::to_string(state).unwrap(), format!("\"{word}\""));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_state_of_a_merge_does_not_depend_on_the_side(a in any_view(), b in any_view()) {
+            prop_assert_eq!(View::merge(a, b).state, View::merge(b, a).state);
+            prop_assert_eq!(View::merge(a, b).state, a.state.max(b.state));
+        }
+
+        #[test]
+        fn merging_again_changes_nothing(a in any_view(), b in any_view()) {
+            let merged = View::merge(a, b);
+            prop_assert_eq!(View::merge(a, a), a);
+            prop_assert_eq!(View::merge(merged, b), merged);
+            prop_assert_eq!(View::merge(a, merged), merged);
+            prop_assert_eq!(View::merge(merged, merged), merged);
+        }
+
+        #[test]
+        fn nothing_comes_back_from_an_end(a in any_view(), b in any_view()) {
+            let merged = View::merge(a, b);
+            prop_assert!(merged.state >= a.state && merged.state >= b.state);
+            prop_assert!(merged.reason.is_none() || merged.state == State::Ended);
+        }
+    }
+}

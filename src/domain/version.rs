@@ -114,3 +114,108 @@ impl fmt::Display for VersionRange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn version(text: &str) -> Version {
+        text.parse().unwrap()
+    }
+
+    fn range(min: &str, max: &str) -> VersionRange {
+        VersionRange::new(version(min), version(max)).unwrap()
+    }
+
+    #[test]
+    fn the_highest_common_version_is_used() {
+        let new = range("1.0", "1.1");
+        assert_eq!(new.highest_common(new), Some(Version::V1_1));
+        assert_eq!(
+            new.highest_common(VersionRange::ONLY_1_0),
+            Some(Version::V1_0)
+        );
+        assert_eq!(
+            range("1.1", "1.9").highest_common(VersionRange::ONLY_1_0),
+            None
+        );
+        assert_eq!(
+            range("2.0", "2.5").highest_common(range("1.0", "1.9")),
+            None
+        );
+    }
+
+    #[test]
+    fn a_range_stays_within_one_major_version() {
+        assert_eq!(VersionRange::new(version("1.1"), version("1.0")), None);
+        assert_eq!(VersionRange::new(version("1.0"), version("2.0")), None);
+    }
+
+    #[test]
+    fn login_types_came_with_1_1() {
+        assert!(!Version::V1_0.knows_login_types());
+        assert!(Version::V1_1.knows_login_types());
+        assert!(version("1.2").knows_login_types());
+    }
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(version("1.10") > version("1.9"));
+        assert!(version("2.0") > version("1.99"));
+    }
+
+    #[test]
+    fn what_is_no_version_is_refused() {
+        for text in [
+            "",
+            "1",
+            "1.",
+            ".1",
+            "1.x",
+            "1.0.0",
+            "+1.0",
+            "1.-0",
+            " 1.0",
+            "1.4294967296",
+        ] {
+            assert_eq!(text.parse::<Version>(), Err(InvalidVersion), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_reads_as_a_sentence_needs_it() {
+        assert_eq!(range("1.0", "1.1").to_string(), "1.0 to 1.1");
+        assert_eq!(VersionRange::ONLY_1_0.to_string(), "1.0");
+    }
+
+    prop_compose! {
+        fn any_range()(major in 1u32..3, a in 0u32..6, b in 0u32..6) -> VersionRange {
+            let (min, max) = (a.min(b), a.max(b));
+            VersionRange { min: Version { major, minor: min }, max: Version { major, minor: max } }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn both_sides_choose_the_same(a in any_range(), b in any_range()) {
+            prop_assert_eq!(a.highest_common(b), b.highest_common(a));
+        }
+
+        #[test]
+        fn the_choice_is_in_both_and_nothing_higher_is(a in any_range(), b in any_range()) {
+            let common: Vec<_> = (1..3)
+                .flat_map(|major| (0..6).map(move |minor| Version { major, minor }))
+                .filter(|version| a.contains(*version) && b.contains(*version))
+                .collect();
+            prop_assert_eq!(a.highest_common(b), common.last().copied());
+        }
+
+        #[test]
+        fn a_version_survives_the_way(major: u32, minor: u32) {
+            let version = Version { major, minor };
+            prop_assert_eq!(version.to_string().parse(), Ok(version));
+        }
+    }
+}

@@ -1,5 +1,6 @@
-//! Everything that accepts a connection: decode, call a role, encode. Nothing is decided here.
+//! Everything that accepts a connection: decode, call a role, encode.
 
 pub mod admin;
+pub mod federation;
 pub mod listener;
 pub mod phone;

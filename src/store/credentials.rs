@@ -41,7 +41,7 @@ pub struct Credential {
     pub phc: Phc,
     /// Failed attempts in the present window.
     pub failures: u32,
-    /// When the first of them was.
+    /// When the last of them was: the window slides.
     pub window_started: Option<Timestamp>,
     /// Until when every attempt is refused.
     pub locked_until: Option<Timestamp>,

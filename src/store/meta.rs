@@ -24,3 +24,13 @@ pub fn put(tx: &mut dyn Transaction, key: &str, value: &str) -> Result<(), Error
     )?;
     Ok(())
 }
+
+/// Moves the number under a key on by one, from 0. Whoever remembers the last number sees that something has
+/// changed without reading what.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn bump(tx: &mut dyn Transaction, key: &str) -> Result<(), Error> {
+    let before = get(tx, key)?.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    put(tx, key, &before.wrapping_add(1).to_string())
+}

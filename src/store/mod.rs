@@ -27,7 +27,7 @@ mod value;
 #[cfg(test)]
 mod suite;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use tokio::sync::watch;
 
@@ -64,7 +64,7 @@ impl Store {
         let engine = match config.url.split_once(':') {
             Some(("sqlite", ":memory:")) => sqlite::Sqlite::in_memory(&config.node)?,
             Some(("sqlite", path)) if !path.is_empty() => {
-                sqlite::Sqlite::open(PathBuf::from(path), &config.node)?
+                sqlite::Sqlite::open(Path::new(path), &config.node)?
             }
             Some(("postgres" | "postgresql", _)) => {
                 return Err(Error::Unsupported(
@@ -135,10 +135,6 @@ impl Store {
     }
 
     /// Finishes what was begun and closes the database, for all handles. Blocks until that is done.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a handle is of no use after it"
-    )]
     pub fn close(self) {
         self.engine.close();
     }

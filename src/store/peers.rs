@@ -5,6 +5,7 @@ use crate::{
     store::{
         Transaction,
         error::Error,
+        meta,
         value::{Row, Value},
     },
 };
@@ -34,11 +35,15 @@ pub struct Peer {
 
 const COLUMNS: &str = "cluster_id, enabled, allow_emcc, addresses, node_names, user_patterns, dn_patterns, ignore_eku, description";
 
+/// Where the number stands that moves with every change of peers and of what is trusted.
+pub const REVISION: &str = "peers-revision";
+
 /// Adds a peer or replaces the one with the same cluster ID.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn upsert(tx: &mut dyn Transaction, peer: &Peer) -> Result<(), Error> {
+    meta::bump(tx, REVISION)?;
     tx.execute(
         "INSERT INTO peers (cluster_id, enabled, allow_emcc, addresses, node_names, user_patterns, dn_patterns, ignore_eku, description)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -94,6 +99,7 @@ pub fn list(tx: &mut dyn Transaction) -> Result<Vec<Peer>, Error> {
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn remove(tx: &mut dyn Transaction, cluster_id: &ClusterId) -> Result<bool, Error> {
+    meta::bump(tx, REVISION)?;
     let removed = tx.execute(
         "DELETE FROM peers WHERE cluster_id = $1",
         &[cluster_id.into()],

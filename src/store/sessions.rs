@@ -264,6 +264,10 @@ pub fn activate(
 ///
 /// # Errors
 /// [`Error`] when the store fails.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "three are the key, as everywhere in this file"
+)]
 pub fn tombstone(
     tx: &mut dyn Transaction,
     role: Role,
@@ -406,7 +410,7 @@ pub fn list(tx: &mut dyn Transaction, filter: &Filter) -> Result<Vec<Session>, E
     }
     args.push(filter.limit.unwrap_or(1_000).into());
     let sql = format!(
-        "SELECT {COLUMNS} FROM sessions WHERE {} ORDER BY created_at DESC, id DESC, role LIMIT ${}",
+        "SELECT {COLUMNS} FROM sessions WHERE {} ORDER BY created_at DESC, id DESC, role DESC LIMIT ${}",
         conditions.join(" AND "),
         args.len()
     );

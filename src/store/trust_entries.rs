@@ -3,7 +3,7 @@
 use crate::{
     clock::Timestamp,
     domain::ids::ClusterId,
-    store::{Transaction, error::Error, value::Row},
+    store::{Transaction, error::Error, meta, peers, value::Row},
 };
 
 /// What an entry vouches for.
@@ -57,6 +57,7 @@ pub struct RevokedEntry {
 /// # Errors
 /// [`Error::FingerprintTaken`] when the leaf is pinned for another peer.
 pub fn add(tx: &mut dyn Transaction, entry: &TrustEntry) -> Result<bool, Error> {
+    meta::bump(tx, peers::REVISION)?;
     if entry.kind == EntryKind::Pinned {
         let holder = tx.query_one(
             "SELECT cluster_id FROM trust_entries
@@ -109,6 +110,7 @@ pub fn remove(
     cluster_id: &ClusterId,
     fingerprint: &[u8; 32],
 ) -> Result<bool, Error> {
+    meta::bump(tx, peers::REVISION)?;
     let removed = tx.execute(
         "DELETE FROM trust_entries WHERE cluster_id = $1 AND fingerprint = $2",
         &[cluster_id.into(), fingerprint.into()],
@@ -126,6 +128,7 @@ pub fn revoke(
     fingerprint: &[u8; 32],
     now: Timestamp,
 ) -> Result<bool, Error> {
+    meta::bump(tx, peers::REVISION)?;
     tx.execute(
         "INSERT INTO revoked_entries (cluster_id, fingerprint, revoked_at) VALUES ($1, $2, $3)
          ON CONFLICT (cluster_id, fingerprint) DO NOTHING",

@@ -1,5 +1,233 @@
-//! The role that owns phones.
+//! The role that owns phones: finds the home of whoever stands before one, asks it for a session, and keeps the
+//! row that says who is on the phone.
+//!
+//! It never asks whether a home cluster is its own or a peer's: both are a [`HomeCluster`].
 
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use tokio::sync::{Notify, Semaphore};
+use uuid::Uuid;
+
+mod ends;
+pub mod error;
+mod locate;
+mod login;
+mod pending;
 pub mod types;
 
+pub use error::Error;
 pub use types::{Caller, Failure, LoggedIn, LoggedOut, PhoneLogin, PhoneState};
+
+use crate::{
+    clock::Clock,
+    domain::{
+        federation::Federation,
+        ids::{ClusterId, DeviceName, Ref, SessionId},
+        login::{Context, HomeCluster, LogoutRequest},
+        session::{EndReason, Role, State},
+        version::Version,
+    },
+    fault::FaultPoints,
+    store::{Store, Transaction, devices, sessions},
+    tasks::Tasks,
+};
+
+/// Settings of the role.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our own cluster.
+    pub cluster: ClusterId,
+    /// How long a login may take, from the phone's request to its answer.
+    pub login_deadline: Duration,
+    /// How long all peers together may take to say whether a name is theirs.
+    pub find_deadline: Duration,
+    /// Logins and logouts in progress at once; more are refused with EM code 26.
+    pub maximum_concurrent_requests: usize,
+    /// The newest protocol version that we may speak.
+    pub newest_version: Version,
+}
+
+/// The visiting role of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct VisitingRole {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    store: Store,
+    clock: Clock,
+    local: Arc<dyn HomeCluster>,
+    federation: Arc<dyn Federation>,
+    faults: FaultPoints,
+    tasks: Tasks,
+    admission: Arc<Semaphore>,
+    /// Told whenever a home cluster is owed the end of a session.
+    owed: Arc<Notify>,
+    /// Makes refs. Only a step of arithmetic happens under the lock.
+    random: Mutex<StdRng>,
+}
+
+/// What a [`VisitingRole`] is made of.
+pub struct Parts {
+    /// Settings.
+    pub config: Config,
+    /// Where phones and sessions are.
+    pub store: Store,
+    /// The node's clock.
+    pub clock: Clock,
+    /// Our own home role.
+    pub local: Arc<dyn HomeCluster>,
+    /// The other clusters.
+    pub federation: Arc<dyn Federation>,
+    /// Where a test may stop us.
+    pub faults: FaultPoints,
+    /// Runs what must outlive a phone's connection.
+    pub tasks: Tasks,
+    /// Told whenever a home cluster is owed the end of a session.
+    pub owed: Arc<Notify>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl VisitingRole {
+    /// Puts the role together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, store, clock, local, federation, faults, tasks, owed } = parts;
+        let admission = Arc::new(Semaphore::new(config.maximum_concurrent_requests));
+        let random = Mutex::new(StdRng::from_rng(&mut rand::rng()));
+        let inner = Inner { config, store, clock, local, federation, faults, tasks, admission, owed, random };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A new ref, for one attempt.
+    #[must_use]
+    pub fn new_ref(&self) -> Ref {
+        Ref::from_bits(self.inner.random.lock().unwrap_or_else(PoisonError::into_inner).random())
+    }
+
+    /// Whether `loginType` has a meaning here: a 1.0 cluster ignores it.
+    #[must_use]
+    pub fn knows_login_types(&self) -> bool {
+        self.inner.config.newest_version.knows_login_types()
+    }
+
+    /// Who is on a phone. A login that was never answered is ended on the way, once its deadline is over.
+    ///
+    /// # Errors
+    /// [`Failure`]: the phone is unknown (11) or the store failed (6).
+    pub async fn phone_state(&self, device: &str) -> Result<PhoneState, Failure> {
+        let reference = self.new_ref();
+        self.state_of(device).await.map_err(|e| e.into_failure(reference))
+    }
+
+    async fn state_of(&self, device: &str) -> Result<PhoneState, Error> {
+        let name = DeviceName::new(device).map_err(|_| Error::DeviceUnknown)?;
+        let now = self.inner.clock.now();
+        let found = self
+            .inner
+            .store
+            .read(move |tx: &mut dyn Transaction| {
+                devices::get(tx, &name)?.ok_or(Error::DeviceUnknown)?;
+                Ok::<_, Error>(sessions::active_on_device(tx, Role::Visiting, &name)?)
+            })
+            .await?;
+        let Some(session) = found else { return Ok(PhoneState::Nobody) };
+        match (session.state, session.user_id) {
+            (State::Active, Some(user)) => Ok(PhoneState::LoggedIn { user, home: session.counterpart }),
+            (State::Pending, _) if session.deadline.is_some_and(|d| d <= now) => {
+                pending::end_overdue(&self.inner).await?;
+                Ok(PhoneState::Nobody)
+            }
+            (State::Pending, _) => Ok(PhoneState::Busy),
+            _ => Ok(PhoneState::Nobody),
+        }
+    }
+
+    /// Logs a user in on a phone of ours. The work goes on when the caller hangs up: no half a login.
+    ///
+    /// # Errors
+    /// [`Failure`] with the EM code for the phone and the cause for the operator.
+    pub async fn login(&self, request: PhoneLogin) -> Result<LoggedIn, Failure> {
+        let reference = request.reference;
+        let inner = Arc::clone(&self.inner);
+        let task = self.inner.tasks.spawn("login", async move { login::login(&inner, request).await });
+        match task.await {
+            Ok(outcome) => outcome.map_err(|e| e.into_failure(reference)),
+            Err(_) => Err(Error::Stopped.into_failure(reference)),
+        }
+    }
+
+    /// Logs out whoever is on a phone of ours, and tells home.
+    ///
+    /// # Errors
+    /// [`Failure`]: the phone is unknown (11), nobody is on it (19), or the store failed (6). That home could
+    /// not be told is no failure: it is owed, and delivered later.
+    pub async fn logout(&self, device: &str, _caller: Caller, reference: Ref) -> Result<LoggedOut, Failure> {
+        let (inner, device) = (Arc::clone(&self.inner), device.to_owned());
+        let task = self.inner.tasks.spawn("logout", async move { ends::logout(&inner, &device, reference).await });
+        match task.await {
+            Ok(outcome) => outcome.map_err(|e| e.into_failure(reference)),
+            Err(_) => Err(Error::Stopped.into_failure(reference)),
+        }
+    }
+
+    /// Ends a session on an operator's word, and tells home.
+    ///
+    /// # Errors
+    /// [`Error::NoSession`] when there is none; [`Error::Store`] when the store fails.
+    pub async fn end(&self, counterpart: &ClusterId, id: SessionId, actor: &str) -> Result<LoggedOut, Error> {
+        ends::end(&self.inner, counterpart, id, actor, self.new_ref()).await
+    }
+
+    /// Ends a session on home's word; the answer is the reason now on record.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store fails.
+    pub async fn end_from_home(&self, context: &Context, request: LogoutRequest) -> Result<EndReason, Error> {
+        ends::end_from_home(&self.inner, context, request).await
+    }
+
+    /// Ends logins that were never answered, as they fall due, until the node shuts down.
+    pub async fn sweep_pending(&self) {
+        pending::sweep(&self.inner).await;
+    }
+}
+
+impl Inner {
+    fn new_session_id(&self) -> SessionId {
+        SessionId::from_uuid(Uuid::now_v7())
+    }
+
+    fn context(&self, reference: Ref, length: Duration) -> Context {
+        Context { reference, caller: self.config.cluster.clone(), deadline: Instant::now() + length }
+    }
+
+    /// The home cluster of that name: ourselves or a peer.
+    fn home(&self, cluster: &ClusterId) -> Option<Arc<dyn HomeCluster>> {
+        if *cluster == self.config.cluster {
+            Some(Arc::clone(&self.local))
+        } else {
+            self.federation.get(cluster)
+        }
+    }
+}
+
+impl fmt::Debug for VisitingRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VisitingRole").field("cluster", &self.inner.config.cluster).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 pub mod federation;
 pub mod json;
 mod malformed;
+pub mod unix;
 pub mod metadata;
 pub mod status;
 pub mod time;

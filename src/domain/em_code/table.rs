@@ -90,7 +90,7 @@ table! {
         login: "Login is unavailable(5)",
         logout: "Logout is unavailable(5)",
         advice: "Use another phone; this one does not allow signing in.",
-        hint: "Extension mobility is off on this phone; see `emccd device show DEVICE` and switch `em-enabled` on.",
+        hint: "Extension mobility is off on this phone; see `emccd device show DEVICE` and switch `extension-mobility` on.",
         grpc: FailedPrecondition,
         raised: Later("with the EM API"),
     }
@@ -210,7 +210,7 @@ table! {
         login: "Login is unavailable(22)",
         logout: "Logout is unavailable(22)",
         advice: "Use another phone; this one does not allow signing in.",
-        hint: "Extension mobility is off on this phone; see `emccd device show DEVICE` and switch `em-enabled` on with `emccd apply FILE`.",
+        hint: "Extension mobility is off on this phone; see `emccd device show DEVICE` and switch `extension-mobility` on with `emccd apply FILE`.",
         grpc: FailedPrecondition,
         raised: Yes,
     }
@@ -290,9 +290,9 @@ table! {
         login: "Login is unavailable(31)",
         logout: "Logout is unavailable(31)",
         advice: "Tell your help desk: you may only sign in at your own site.",
-        hint: "The user may not roam between clusters; see `emccd user show USER` at home and switch `emcc-enabled` on.",
+        hint: "The user may not roam between clusters; see `emccd user show USER` at home and switch `emcc` on with `emccd apply FILE`.",
         grpc: PermissionDenied,
-        raised: Later("with the per-user switch at home"),
+        raised: Yes,
     }
     DeviceDoesNotSupportEmccAtService = 32 {
         short: "Device does not support EMCC, seen by the EM service",
@@ -342,7 +342,7 @@ table! {
         advice: "Use another phone, and tell your help desk about this one.",
         hint: "Both clusters have a device of that name; compare `emccd device show DEVICE` on both and rename one.",
         grpc: AlreadyExists,
-        raised: Later("with the home's check of device names"),
+        raised: Yes,
     }
     EmccNotAllowed = 38 {
         short: "EMCC not allowed",
@@ -379,10 +379,10 @@ table! {
         name: "PIN_CHANGE_REQUIRED",
         login: "PIN change is required",
         logout: "Logout is unavailable(41)",
-        advice: "Change your PIN, then sign in with the new one.",
-        hint: "The PIN was right but must be changed; see `emccd user show USER`.",
+        advice: "Ask your help desk for a new PIN, then sign in with it.",
+        hint: "The PIN was right but must be changed; give the user a new one with `emccd apply FILE`.",
         grpc: FailedPrecondition,
-        raised: Later("with PIN changes"),
+        raised: Yes,
     }
     InvalidClusterId = 42 {
         short: "Invalid cluster ID",
@@ -552,7 +552,7 @@ table! {
         advice: "Use another phone; this model can't be used by visitors.",
         hint: "The phone's model lacks cross-cluster support, or its service URL lacks `EMCC=#EMCC#`; see `emccd device show DEVICE`.",
         grpc: FailedPrecondition,
-        raised: Later("with the table of phone models"),
+        raised: Yes,
     }
     LoginTypeInvalid = 215 {
         short: "Login type is invalid",

@@ -128,3 +128,39 @@ impl LockWait {
 
 // Far longer than any transaction may hold the lock.
 const LONG: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    #[test]
+    fn one_writes_at_a_time_and_the_next_one_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("store.db");
+        let (one, two) = (
+            Locks::open(&database).unwrap(),
+            Locks::open(&database).unwrap(),
+        );
+        let turn = one.take(&LockWait::default()).unwrap();
+        assert!(dir.path().join("store.write").exists());
+        let (tell, told) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let turn = two.take(&LockWait::default()).unwrap();
+                tell.send(()).unwrap();
+                drop(turn);
+            });
+            assert!(told.recv_timeout(Duration::from_millis(50)).is_err());
+            drop(turn);
+            told.recv_timeout(Duration::from_secs(5)).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_lock_file_that_cannot_be_made_is_named() {
+        let refused = Locks::open(Path::new("/nowhere/at/all/store.db")).unwrap_err();
+        assert!(refused.to_string().contains("store.turn"), "{refused}");
+    }
+}

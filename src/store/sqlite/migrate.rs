@@ -25,7 +25,7 @@ pub(super) fn run(connection: &mut Connection) -> Result<(), Error> {
         .map(|migration| i64::from(migration.version()))
         .max()
         .unwrap_or(0);
-    let found = version(connection).map_err(failed)?;
+    let found = version(connection)?;
     if found > known {
         return Err(Error::NewerSchema { found, known });
     }
@@ -37,21 +37,36 @@ pub(super) fn run(connection: &mut Connection) -> Result<(), Error> {
 }
 
 /// The newest migration that was applied; 0 for a new database.
-fn version(connection: &Connection) -> Result<i64, rusqlite::Error> {
-    let is_new = connection
-        .prepare("SELECT 1 FROM sqlite_schema WHERE name = 'refinery_schema_history'")?
-        .query([])?
-        .next()?
-        .is_none();
-    if is_new {
+fn version(connection: &Connection) -> Result<i64, Error> {
+    let has_history = connection
+        .prepare("SELECT 1 FROM sqlite_schema WHERE name = 'refinery_schema_history'")
+        .and_then(|mut statement| statement.exists([]))
+        .map_err(failed)?;
+    if !has_history {
         return Ok(0);
     }
-    connection.query_row(
-        "SELECT COALESCE(MAX(version), 0) FROM refinery_schema_history",
-        [],
-        |row| row.get(0),
-    )
+    let mut newest = 0;
+    let mut statement = connection
+        .prepare("SELECT version, applied_on, checksum FROM refinery_schema_history")
+        .map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        // The runner would panic on a history that it can't read.
+        let version: i64 = row.get(0).map_err(|_| failed(Damaged))?;
+        let applied_on: String = row.get(1).map_err(|_| failed(Damaged))?;
+        let checksum: String = row.get(2).map_err(|_| failed(Damaged))?;
+        if applied_on.parse::<jiff::Timestamp>().is_err() || checksum.parse::<u64>().is_err() {
+            return Err(failed(Damaged));
+        }
+        newest = newest.max(version);
+    }
+    Ok(newest)
 }
+
+/// Someone else has written to the table of what was applied.
+#[derive(Debug, thiserror::Error)]
+#[error("the record of applied migrations is damaged")]
+struct Damaged;
 
 fn failed(source: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Migration(Arc::new(source))

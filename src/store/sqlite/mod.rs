@@ -18,7 +18,7 @@ mod tests;
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -79,11 +79,11 @@ struct Pending {
 
 impl Sqlite {
     /// Opens or makes the database in a file.
-    pub(super) fn open(path: PathBuf, node: &str) -> Result<Self, Error> {
-        let locks = Locks::open(&path)?;
+    pub(super) fn open(path: &Path, node: &str) -> Result<Self, Error> {
+        let locks = Locks::open(path)?;
         let lock_wait = LockWait::default();
         let turn = locks.take(&lock_wait)?;
-        let mut connection = connection::open_writer(&path)?;
+        let mut connection = connection::open_writer(path)?;
         migrate::run(&mut connection)?;
         drop(turn);
         let shared = Arc::new(Shared::new(node, lock_wait));
@@ -94,7 +94,7 @@ impl Sqlite {
         // From here on, dropping `sqlite` ends what was started.
         sqlite.start_writer(connection, Some(Arc::new(locks)))?;
         for number in 0..READERS {
-            sqlite.start_reader(&path, number)?;
+            sqlite.start_reader(path, number)?;
         }
         Ok(sqlite)
     }

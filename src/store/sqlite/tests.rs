@@ -1,18 +1,420 @@
 //! SQLite's own promises, and the suite on both kinds of database.
 
-use crate::store::{Config, Error, Store, meta};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use futures_util::future::{join, join_all};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::{
+    domain::{
+        ids::{LoginName, UserId},
+        login::LoginType,
+        session::Role,
+    },
+    store::{
+        Config, Error, Row, Store, Transaction, Value, answers, base_devices, credentials, devices,
+        hints, meta, profiles,
+        sessions::{self, Filter},
+        suite::{at, cluster, device_name, each_engine_must, increment, session_id},
+        users,
+    },
+};
+
+mod model;
+
+each_engine_must!(in_a_file, super::fresh());
+each_engine_must!(in_memory, (super::open_in_memory(), ()));
+
+fn config(path: &Path) -> Config {
+    Config {
+        url: format!("sqlite:{}", path.display()),
+        node: "n1".into(),
+    }
+}
+
+fn fresh() -> (Store, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&config(&dir.path().join("store.db"))).unwrap();
+    (store, dir)
+}
+
+fn open_in_memory() -> Store {
+    Store::open(&Config {
+        url: "sqlite::memory:".into(),
+        node: "n1".into(),
+    })
+    .unwrap()
+}
+
+async fn number(store: &Store) -> i64 {
+    let text: Result<_, Error> = store.read(|tx| meta::get(tx, "n")).await;
+    text.unwrap().map_or(0, |text| text.parse().unwrap())
+}
+
+#[test]
+fn a_url_of_another_kind_is_refused_in_words() {
+    for (url, word) in [
+        ("postgres://db/emccd", "PostgreSQL"),
+        ("postgresql://db/emccd", "PostgreSQL"),
+        ("sqlite:", "sqlite:PATH"),
+        ("/var/lib/emccd/store.db", "sqlite:PATH"),
+    ] {
+        let refused = Store::open(&Config {
+            url: url.into(),
+            node: "n1".into(),
+        });
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains(word), "{url}: {text}");
+    }
+}
+
+#[test]
+fn a_missing_directory_is_named() {
+    let refused = Store::open(&config(Path::new("/nowhere/at/all/store.db"))).unwrap_err();
+    assert!(refused.to_string().contains("/nowhere/at/all"), "{refused}");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    fs::write(&path, "cluster-id = \"berlin\"\n".repeat(200)).unwrap();
+    assert!(matches!(
+        Store::open(&config(&path)),
+        Err(Error::Open { .. })
+    ));
+}
+
+#[tokio::test]
+async fn only_the_owner_can_read_the_files() {
+    let (store, dir) = fresh();
+    store.write(|tx| increment(tx, "n")).await.unwrap();
+    for file in fs::read_dir(dir.path()).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", file.path());
+    }
+}
 
 #[tokio::test]
 async fn what_was_written_is_there_after_opening_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = Config {
-        url: format!("sqlite:{}", dir.path().join("store.db").display()),
-        node: "n1".into(),
-    };
-    let store = Store::open(&config).unwrap();
-    store.write(|tx| meta::put(tx, "a", "1")).await.unwrap();
+    let (store, dir) = fresh();
+    store.write(|tx| increment(tx, "n")).await.unwrap();
     drop(store);
-    let store = Store::open(&config).unwrap();
-    let a: Result<_, Error> = store.read(|tx| meta::get(tx, "a")).await;
-    assert_eq!(a.unwrap().as_deref(), Some("1"));
+    let store = Store::open(&config(&dir.path().join("store.db"))).unwrap();
+    assert_eq!(number(&store).await, 1);
+}
+
+#[tokio::test]
+async fn a_closed_store_finishes_what_it_has_and_takes_no_more() {
+    let (store, _dir) = fresh();
+    let other = store.clone();
+    let (begun, wait) = mpsc::channel();
+    let waiting = store.write(move |tx| {
+        begun.send(()).unwrap();
+        increment(tx, "n")
+    });
+    let (first, ()) = join(waiting, async {
+        wait.recv().unwrap();
+        other.clone().close();
+    })
+    .await;
+    assert_eq!(first.unwrap(), 1);
+    for result in [
+        other.write(|tx| increment(tx, "n")).await,
+        other.read(|tx| increment(tx, "n")).await,
+    ] {
+        assert!(matches!(result, Err(Error::Closed)));
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_is_told_at_once() {
+    let (store, _dir) = fresh();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let blocked = store.write::<(), Error>(move |_| {
+        let _ = may_go_on.recv();
+        Ok(())
+    });
+    let more = join_all((0..super::QUEUE + 10).map(|_| store.write(|tx| increment(tx, "n"))));
+    let ((_, results), ()) = join(join(blocked, more), async { drop(go_on) }).await;
+    let busy = results
+        .iter()
+        .filter(|r| matches!(r, Err(Error::Busy)))
+        .count();
+    // The blocked one is in the queue or already out of it.
+    assert!((10..=11).contains(&busy), "{busy}");
+    let done = i64::try_from(results.len() - busy).unwrap();
+    assert_eq!(number(&store).await, done);
+}
+
+#[tokio::test]
+async fn an_operation_may_hold_the_last_handle() {
+    let (store, dir) = fresh();
+    let held = store.clone();
+    let result: Result<i64, Error> = {
+        let write = store.write(move |tx| {
+            let _ = &held;
+            increment(tx, "n")
+        });
+        write.await
+    };
+    drop(store);
+    assert_eq!(result.unwrap(), 1);
+    let store = Store::open(&config(&dir.path().join("store.db"))).unwrap();
+    assert_eq!(number(&store).await, 1);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_in_words() {
+    let (store, dir) = fresh();
+    store.close();
+    let path = dir.path().join("store.db");
+    let change = |sql: &str| Connection::open(&path).unwrap().execute(sql, []).unwrap();
+    change("INSERT INTO refinery_schema_history VALUES (99, 'later', '2030-01-01T00:00:00Z', '1')");
+    let newer = Store::open(&config(&path)).unwrap_err();
+    assert!(matches!(newer, Error::NewerSchema { found: 99, .. }));
+    assert!(newer.to_string().contains("newer emccd"), "{newer}");
+
+    change("UPDATE refinery_schema_history SET applied_on = 'someday' WHERE version = 99");
+    assert!(matches!(
+        Store::open(&config(&path)),
+        Err(Error::Migration(_))
+    ));
+
+    change("DELETE FROM refinery_schema_history WHERE version = 99");
+    change("UPDATE refinery_schema_history SET checksum = '1'");
+    assert!(matches!(
+        Store::open(&config(&path)),
+        Err(Error::Migration(_))
+    ));
+}
+
+#[tokio::test]
+async fn readers_see_nothing_uncommitted() {
+    let (store, _dir) = fresh();
+    let (wrote, has_written) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let write = store.write(move |tx| {
+        let value = increment(tx, "n")?;
+        wrote.send(()).unwrap();
+        let _ = may_go_on.recv();
+        Ok::<_, Error>(value)
+    });
+    let (written, seen) = join(write, async {
+        has_written.recv().unwrap();
+        let seen = number(&store).await;
+        drop(go_on);
+        seen
+    })
+    .await;
+    assert_eq!((written.unwrap(), seen), (1, 0));
+    assert_eq!(number(&store).await, 1);
+}
+
+#[tokio::test]
+async fn two_handles_on_one_file_lose_no_write_and_see_each_other() {
+    let (one, dir) = fresh();
+    let two = Store::open(&Config {
+        node: "n2".into(),
+        ..config(&dir.path().join("store.db"))
+    })
+    .unwrap();
+    let mut changes = two.changes();
+    changes.mark_unchanged();
+    one.write(|tx| increment(tx, "n")).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), changes.changed())
+        .await
+        .expect("the other's commit is seen")
+        .unwrap();
+
+    // In waves, so that there are many turns and not one commit each.
+    for _ in 0..20 {
+        let both = (0..20).map(|n| {
+            let store = if n % 2 == 0 { &one } else { &two };
+            store.write(|tx| increment(tx, "n"))
+        });
+        for result in join_all(both).await {
+            result.unwrap();
+        }
+    }
+    assert_eq!(number(&one).await, 401);
+    assert_eq!(number(&two).await, 401);
+}
+
+#[tokio::test]
+async fn an_idle_store_announces_nothing() {
+    let (store, _dir) = fresh();
+    store.write(|tx| increment(tx, "n")).await.unwrap();
+    let mut changes = store.changes();
+    changes.mark_unchanged();
+    let announced = tokio::time::timeout(Duration::from_millis(600), changes.changed()).await;
+    assert!(announced.is_err(), "our own commit is announced once");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_all_of_a_commit_and_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let store = Store::open(&config(&path)).unwrap();
+    // The database may not grow beyond what it is now: SQLite calls that a full disk.
+    let fill = |tx: &mut dyn Transaction| {
+        let pages = tx.query("PRAGMA page_count", &[])?[..]
+            .first_mut()
+            .unwrap()
+            .int()?;
+        tx.query(&format!("PRAGMA max_page_count = {pages}"), &[])?;
+        meta::put(tx, "big", &"x".repeat(1 << 20))
+    };
+    let neighbour = store.write(|tx| increment(tx, "n"));
+    let (kept, full) = join(neighbour, store.write(fill)).await;
+    assert!(
+        matches!(full, Err(Error::Commit(_) | Error::Statement { .. })),
+        "{full:?}"
+    );
+    let stands = number(&store).await;
+    assert_eq!(
+        stands,
+        i64::from(kept.is_ok()),
+        "what was acknowledged stands"
+    );
+    store
+        .write(|tx| {
+            tx.query("PRAGMA max_page_count = 1000000", &[])?;
+            increment(tx, "n")
+        })
+        .await
+        .unwrap();
+}
+
+/// A process of its own for the test below; does nothing when run as a test.
+#[tokio::test]
+async fn child_that_writes_until_it_is_killed() {
+    let Ok(path) = std::env::var(CHILD) else {
+        return;
+    };
+    let store = Store::open(&config(Path::new(&path))).unwrap();
+    loop {
+        let value = store.write(|tx| increment(tx, "n")).await.unwrap();
+        println!("\nacknowledged {value}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_the_kill_of_its_process() {
+    let (store, dir) = fresh();
+    let path = dir.path().join("store.db");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "--nocapture",
+            "store::sqlite::tests::child_that_writes_until_it_is_killed",
+        ])
+        .env(CHILD, &path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut acknowledged = 0;
+    while acknowledged < 50 {
+        let line = lines.next().expect("the child goes on").unwrap();
+        if let Some(value) = line.strip_prefix("acknowledged ") {
+            acknowledged = value.parse().unwrap();
+            // We write in turn with it, on the same file.
+            store.write(|tx| increment(tx, "ours")).await.unwrap();
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What it still said before it died counts too.
+    for line in lines.map_while(Result::ok) {
+        if let Some(Ok(value)) = line.strip_prefix("acknowledged ").map(str::parse) {
+            acknowledged = value;
+        }
+    }
+    // Its locks died with it: we can write on.
+    let value = store.write(|tx| increment(tx, "n")).await.unwrap();
+    assert!(value > acknowledged, "{value} after {acknowledged}");
+    drop(store);
+    let store = Store::open(&config(&path)).unwrap();
+    assert_eq!(number(&store).await, value);
+}
+
+const CHILD: &str = "EMCCD_TEST_STORE_CHILD";
+
+/// Passes statements on, and fails when SQLite would look at every row for one.
+struct Explaining<'t>(&'t mut dyn Transaction);
+
+impl Transaction for Explaining<'_> {
+    fn node(&self) -> &str {
+        self.0.node()
+    }
+
+    fn query(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
+        self.explain(sql, args)?;
+        self.0.query(sql, args)
+    }
+
+    fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64, Error> {
+        self.explain(sql, args)?;
+        self.0.execute(sql, args)
+    }
+}
+
+impl Explaining<'_> {
+    fn explain(&mut self, sql: &str, args: &[Value]) -> Result<(), Error> {
+        for mut row in self.0.query(&format!("EXPLAIN QUERY PLAN {sql}"), args)? {
+            let _ = (row.int()?, row.int()?, row.int()?);
+            let detail = row.text()?;
+            let scans_all = detail.starts_with("SCAN")
+                && !detail.contains("INDEX sessions_owed")
+                && !detail.contains("INDEX sessions_created")
+                && !detail.starts_with("SCAN b");
+            assert!(!scans_all, "{sql}\n{detail}");
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_a_login_asks_is_found_through_an_index() {
+    let (store, _dir) = fresh();
+    store
+        .write::<_, Error>(|tx| {
+            let tx = &mut Explaining(tx);
+            let (berlin, id, phone) = (cluster("berlin"), session_id(1), device_name("SEP1"));
+            let (anna, login) = (UserId::new("a").unwrap(), LoginName::new("a").unwrap());
+            for login_type in LoginType::ALL {
+                users::find(tx, login_type, &login)?;
+                hints::get(tx, login_type, &login)?;
+            }
+            users::get(tx, &anna)?;
+            users::list(tx, None, 10)?;
+            credentials::get(tx, &anna)?;
+            profiles::for_user(tx, &anna)?;
+            devices::get(tx, &phone)?;
+            answers::get(tx, &berlin, id)?;
+            base_devices::first_free(tx)?;
+            sessions::get(tx, Role::Home, &berlin, id)?;
+            sessions::active_on_device(tx, Role::Visiting, &phone)?;
+            sessions::active_of_user(tx, &anna)?;
+            sessions::owed(tx, &berlin, 10)?;
+            sessions::newest_owed(tx, Role::Home, &berlin, 10)?;
+            sessions::counterparts_owed(tx)?;
+            sessions::overdue_pending(tx, at(1))?;
+            sessions::acknowledge(tx, Role::Home, &berlin, id)?;
+            sessions::list(tx, &Filter::default())?;
+            Ok(())
+        })
+        .await
+        .unwrap();
 }

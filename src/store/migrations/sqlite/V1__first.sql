@@ -125,7 +125,7 @@ CREATE UNIQUE INDEX sessions_one_per_base_device ON sessions (lower(base_device)
 CREATE INDEX sessions_active_of_user ON sessions (user_key) WHERE role = 'home' AND state = 'active';
 CREATE INDEX sessions_owed ON sessions (counterpart, ended_at) WHERE owed = 1;
 CREATE INDEX sessions_pending ON sessions (deadline) WHERE state = 'pending';
-CREATE INDEX sessions_created ON sessions (created_at);
+CREATE INDEX sessions_created ON sessions (created_at, id, role);
 CREATE INDEX sessions_reference ON sessions (reference);
 
 CREATE TABLE answers (

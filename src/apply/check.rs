@@ -1,0 +1,368 @@
+//! Files → rows, with every problem at once. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Range,
+};
+
+use toml::Spanned;
+
+use super::{Source, file};
+use crate::{
+    domain::ids::{BaseDeviceName, ClusterId, DeviceName, DevicePoolName, InvalidName, LoginName, ProfileName, UserId},
+    secret::Pin,
+    store::{
+        credentials::Phc, devices::Device, peers::Peer, pools::DevicePool, profiles::Profile, users::User,
+    },
+};
+
+/// One thing that is wrong in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The table and field, for example `user.extension`; empty when the file is no TOML.
+    pub field: String,
+    /// What is wrong, and what would be right. Never a PIN.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.file, self.line)?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// A row and where it stands.
+#[derive(Clone, Debug)]
+pub struct Placed<T> {
+    /// The row.
+    pub value: T,
+    /// Its file.
+    pub file: String,
+    /// Its first line.
+    pub line: usize,
+}
+
+/// Everything the files hold.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// Device pools.
+    pub pools: Vec<Placed<DevicePool>>,
+    /// Users.
+    pub users: Vec<Placed<User>>,
+    /// PINs in clear, taken out before anything is written.
+    pub pins: BTreeMap<UserId, Pin>,
+    /// Hashes that came as such.
+    pub hashes: BTreeMap<UserId, Phc>,
+    /// Device profiles.
+    pub profiles: Vec<Placed<Profile>>,
+    /// Phones.
+    pub devices: Vec<Placed<Device>>,
+    /// Base devices.
+    pub base_devices: Vec<Placed<BaseDeviceName>>,
+    /// Other clusters.
+    pub peers: Vec<Placed<Peer>>,
+}
+
+impl Rows {
+    /// The same without what is secret, for a look into the store.
+    #[must_use]
+    pub fn clone_without_pins(&self) -> Self {
+        Self { profiles: self.profiles.clone(), devices: self.devices.clone(), ..Self::default() }
+    }
+}
+
+/// What of the rows' references the store has already.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Users.
+    pub users: BTreeSet<UserId>,
+    /// Device pools.
+    pub pools: BTreeSet<DevicePoolName>,
+}
+
+/// The longest numbered run of base devices in one row: the documented capacity of a cluster.
+const MAX_BASE_DEVICES: u32 = 30_000;
+
+/// Reads all files.
+///
+/// # Errors
+/// Every problem in every file.
+pub fn check(sources: &[Source]) -> Result<Rows, Vec<Problem>> {
+    let mut rows = Rows::default();
+    let mut problems = Vec::new();
+    for source in sources {
+        match toml::from_str::<file::File>(&source.text) {
+            Ok(file) => {
+                let mut checker = Checker { source, rows: &mut rows, problems: &mut problems };
+                checker.file(file);
+            }
+            Err(error) => problems.push(Problem {
+                file: source.name.clone(),
+                line: line_of(&source.text, error.span().unwrap_or(0..0)),
+                field: String::new(),
+                message: error.message().to_owned(),
+            }),
+        }
+    }
+    duplicates(&rows, &mut problems);
+    if problems.is_empty() { Ok(rows) } else { Err(problems) }
+}
+
+/// Says which rows name a user or a pool that is neither in the files nor in the store.
+#[must_use]
+pub fn check_references(rows: &Rows, known: &Known) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let users: BTreeSet<_> = rows.users.iter().map(|u| &u.value.user_id).chain(&known.users).collect();
+    let pools: BTreeSet<_> = rows.pools.iter().map(|p| &p.value.name).chain(&known.pools).collect();
+    for row in &rows.profiles {
+        if !users.contains(&row.value.user_id) {
+            problems.push(row.problem("profile.user", format!("there is no user {}", row.value.user_id)));
+        }
+        if let Some(pool) = row.value.device_pool.as_ref().filter(|p| !pools.contains(p)) {
+            problems.push(row.problem("profile.device-pool", format!("there is no device pool {pool}")));
+        }
+    }
+    for row in &rows.devices {
+        if let Some(pool) = row.value.device_pool.as_ref().filter(|p| !pools.contains(p)) {
+            problems.push(row.problem("device.device-pool", format!("there is no device pool {pool}")));
+        }
+    }
+    problems
+}
+
+impl<T> Placed<T> {
+    fn problem(&self, field: &str, message: String) -> Problem {
+        Problem { file: self.file.clone(), line: self.line, field: field.to_owned(), message }
+    }
+}
+
+fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
+    fn of<T, K: Ord>(rows: &[Placed<T>], field: &str, key: impl Fn(&T) -> K, problems: &mut Vec<Problem>) {
+        let mut seen: BTreeMap<K, (String, usize)> = BTreeMap::new();
+        for row in rows {
+            let here = (row.file.clone(), row.line);
+            if let Some((file, line)) = seen.insert(key(&row.value), here) {
+                problems.push(row.problem(field, format!("it stands in {file}:{line} already")));
+            }
+        }
+    }
+    of(&rows.pools, "device-pool.name", |r| r.name.clone(), problems);
+    of(&rows.users, "user.id", |r| r.user_id.as_str().to_ascii_lowercase(), problems);
+    of(&rows.profiles, "profile.name", |r| r.name.clone(), problems);
+    of(&rows.devices, "device.name", |r| r.name.as_str().to_ascii_lowercase(), problems);
+    of(&rows.base_devices, "base-device.name", Clone::clone, problems);
+    of(&rows.peers, "peer.id", |r| r.cluster_id.clone(), problems);
+}
+
+fn line_of(text: &str, span: Range<usize>) -> usize {
+    text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1
+}
+
+struct Checker<'a> {
+    source: &'a Source,
+    rows: &'a mut Rows,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Checker<'_> {
+    fn file(&mut self, file: file::File) {
+        for row in file.device_pool {
+            self.pool(row);
+        }
+        for row in file.user {
+            self.user(row);
+        }
+        for row in file.profile {
+            self.profile(row);
+        }
+        for row in file.device {
+            self.device(row);
+        }
+        for row in file.base_device {
+            self.base_device(row);
+        }
+        for row in file.peer {
+            self.peer(row);
+        }
+    }
+
+    fn problem(&mut self, line: usize, field: &str, message: impl fmt::Display) {
+        self.problems.push(Problem {
+            file: self.source.name.clone(),
+            line,
+            field: field.to_owned(),
+            message: message.to_string(),
+        });
+    }
+
+    fn name<T: std::str::FromStr<Err = InvalidName>>(&mut self, line: usize, field: &str, text: &str) -> Option<T> {
+        text.parse().map_err(|error| self.problem(line, field, error)).ok()
+    }
+
+    fn optional<T: std::str::FromStr<Err = InvalidName>>(
+        &mut self,
+        line: usize,
+        field: &str,
+        text: Option<&String>,
+    ) -> Option<T> {
+        text.and_then(|text| self.name(line, field, text))
+    }
+
+    fn place<T>(&self, line: usize, value: T) -> Placed<T> {
+        Placed { value, file: self.source.name.clone(), line }
+    }
+
+    fn line<T>(&self, row: Spanned<T>) -> (usize, T) {
+        (line_of(&self.source.text, row.span()), row.into_inner())
+    }
+
+    fn user(&mut self, row: Spanned<file::User>) {
+        let (line, row) = self.line(row);
+        let self_service_id = self.optional::<LoginName>(line, "user.self-service-id", row.self_service_id.as_ref());
+        let primary_extension = self.optional::<LoginName>(line, "user.extension", row.extension.as_ref());
+        let Some(user_id) = self.name::<UserId>(line, "user.id", &row.id) else { return };
+        match (row.pin, row.pin_hash) {
+            (Some(_), Some(_)) => self.problem(line, "user.pin", "give pin or pin-hash, not both"),
+            (Some(pin), None) => match Pin::new(pin) {
+                Ok(pin) => {
+                    self.rows.pins.insert(user_id.clone(), pin);
+                }
+                Err(error) => self.problem(line, "user.pin", error),
+            },
+            (None, Some(hash)) if hash.starts_with("$argon2id$") => {
+                self.rows.hashes.insert(user_id.clone(), Phc::new(hash));
+            }
+            (None, Some(_)) => {
+                self.problem(line, "user.pin-hash", "it must be a PHC string that begins with $argon2id$");
+            }
+            (None, None) => {}
+        }
+        let user = User {
+            user_id,
+            self_service_id,
+            primary_extension,
+            display_name: row.name,
+            enabled: row.enabled,
+            emcc_enabled: row.emcc,
+        };
+        let placed = self.place(line, user);
+        self.rows.users.push(placed);
+    }
+
+    fn profile(&mut self, row: Spanned<file::Profile>) {
+        let (line, row) = self.line(row);
+        let name = self.name::<ProfileName>(line, "profile.name", &row.name);
+        let user_id = self.name::<UserId>(line, "profile.user", &row.user);
+        let device_pool = self.optional::<DevicePoolName>(line, "profile.device-pool", row.device_pool.as_ref());
+        let (Some(name), Some(user_id)) = (name, user_id) else { return };
+        let profile = Profile {
+            name,
+            user_id,
+            is_default: row.default,
+            lines: row.lines,
+            locale: row.locale,
+            device_pool,
+        };
+        let placed = self.place(line, profile);
+        self.rows.profiles.push(placed);
+    }
+
+    fn device(&mut self, row: Spanned<file::Device>) {
+        let (line, row) = self.line(row);
+        if !matches!(row.protocol.as_str(), "SIP" | "SCCP") {
+            self.problem(line, "device.protocol", "it must be SIP or SCCP");
+        }
+        if row.model.len() > 64 {
+            self.problem(line, "device.model", "it must be at most 64 bytes long");
+        }
+        self.geolocation(line, "device.geolocation", &row.geolocation);
+        let device_pool = self.optional::<DevicePoolName>(line, "device.device-pool", row.device_pool.as_ref());
+        let Some(name) = self.name::<DeviceName>(line, "device.name", &row.name) else { return };
+        let device = Device {
+            name,
+            model: row.model,
+            protocol: row.protocol,
+            security_mode: row.security_mode,
+            emcc: row.emcc,
+            em_enabled: row.extension_mobility,
+            device_pool,
+            geolocation: row.geolocation,
+        };
+        let placed = self.place(line, device);
+        self.rows.devices.push(placed);
+    }
+
+    fn geolocation(&mut self, line: usize, field: &str, fields: &BTreeMap<String, String>) {
+        if fields.len() > 24 || fields.iter().any(|(name, value)| name.len() > 64 || value.len() > 64) {
+            self.problem(line, field, "at most 24 fields, names and values at most 64 bytes long");
+        }
+    }
+
+    fn pool(&mut self, row: Spanned<file::DevicePool>) {
+        let (line, row) = self.line(row);
+        if row.call_managers.iter().any(|c| c.priority > 4) {
+            self.problem(line, "device-pool.call-managers", "a priority is 0 to 4");
+        }
+        self.geolocation(line, "device-pool.geolocation", &row.geolocation);
+        let Some(name) = self.name::<DevicePoolName>(line, "device-pool.name", &row.name) else { return };
+        let pool = DevicePool {
+            name,
+            geolocation: row.geolocation,
+            call_managers: row.call_managers,
+            tftp_servers: row.tftp_servers,
+            roaming: row.roaming,
+        };
+        let placed = self.place(line, pool);
+        self.rows.pools.push(placed);
+    }
+
+    fn base_device(&mut self, row: Spanned<file::BaseDevice>) {
+        let (line, row) = self.line(row);
+        let names: Vec<String> = match row.count {
+            None => vec![row.name],
+            Some(count @ 1..=MAX_BASE_DEVICES) => (1..=count).map(|n| format!("{}{n}", row.name)).collect(),
+            Some(_) => {
+                self.problem(line, "base-device.count", format!("it must be 1 to {MAX_BASE_DEVICES}"));
+                return;
+            }
+        };
+        for name in names {
+            let Some(name) = self.name::<BaseDeviceName>(line, "base-device.name", &name) else { return };
+            let placed = self.place(line, name);
+            self.rows.base_devices.push(placed);
+        }
+    }
+
+    fn peer(&mut self, row: Spanned<file::Peer>) {
+        let (line, row) = self.line(row);
+        for address in &row.addresses {
+            let port = address.rsplit_once(':').map(|(host, port)| (!host.is_empty(), port.parse::<u16>()));
+            if !matches!(port, Some((true, Ok(1..)))) {
+                self.problem(line, "peer.addresses", format!("`{address}` is not host:port"));
+            }
+        }
+        let Some(cluster_id) = self.name::<ClusterId>(line, "peer.id", &row.id) else { return };
+        let peer = Peer {
+            cluster_id,
+            enabled: row.enabled,
+            allow_emcc: row.allow_emcc,
+            addresses: row.addresses,
+            node_names: row.node_names,
+            user_patterns: row.user_patterns,
+            dn_patterns: row.dn_patterns,
+            ignore_eku: row.ignore_eku,
+            description: row.description,
+        };
+        let placed = self.place(line, peer);
+        self.rows.peers.push(placed);
+    }
+}

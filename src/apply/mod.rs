@@ -1,0 +1,294 @@
+//! `apply`: the cluster's data from files, all or nothing.
+//!
+//! A file is read and checked whole before anything is written: every problem is told at once, with file,
+//! line and field. Then PINs are hashed on all workers, and everything is written in one transaction. Applying
+//! the same files again changes nothing.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    clock::{Clock, Timestamp},
+    credentials::{self, Credentials},
+    domain::ids::UserId,
+    secret::Pin,
+    store::{
+        self, Store, Transaction, audit, base_devices, credentials as stored, devices, peers, pools, profiles, users,
+    },
+};
+
+pub mod check;
+pub mod file;
+
+pub use check::{Problem, Rows};
+
+/// A file to apply: its name, for messages, and its text.
+#[derive(Clone)]
+pub struct Source {
+    /// As the operator typed it.
+    pub name: String,
+    /// TOML. It may hold PINs: never printed.
+    pub text: String,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Whether anything is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Only say what would change.
+    DryRun,
+    /// Write.
+    Write,
+}
+
+/// What happens to one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is new.
+    Added,
+    /// It differs from what is there.
+    Changed,
+    /// It is there already.
+    Unchanged,
+}
+
+impl Action {
+    /// The word in tables and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// One row of the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The kind of row, as its table is called in the file.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// What happens to it.
+    pub action: Action,
+}
+
+/// Why nothing was applied.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The files have problems; all of them.
+    #[error("{} problems in the files; nothing was changed", .0.len())]
+    Problems(Vec<Problem>),
+    /// A PIN could not be hashed.
+    #[error("a PIN could not be hashed; nothing was changed")]
+    Credentials(#[from] credentials::Error),
+    /// The store failed.
+    #[error("the store failed; nothing was changed")]
+    Store(#[from] store::Error),
+}
+
+/// Applies the files, or says what they would change.
+///
+/// # Errors
+/// [`Error`]; in every case nothing was changed.
+pub async fn apply(
+    store: &Store,
+    credentials: &Credentials,
+    clock: &Clock,
+    sources: &[Source],
+    mode: Mode,
+    actor: &str,
+) -> Result<Vec<Change>, Error> {
+    let mut rows = check::check(sources).map_err(Error::Problems)?;
+    let known = {
+        let rows = rows.clone_without_pins();
+        store.read(move |tx: &mut dyn Transaction| references(tx, &rows)).await?
+    };
+    let missing = check::check_references(&rows, &known);
+    if !missing.is_empty() {
+        return Err(Error::Problems(missing));
+    }
+    let pins = std::mem::take(&mut rows.pins);
+    let hashes = match mode {
+        Mode::DryRun => pins_as_changes(store, credentials, pins).await?.into_keys().map(|u| (u, None)).collect(),
+        Mode::Write => hash(store, credentials, pins).await?,
+    };
+    let (now, actor) = (clock.now(), actor.to_owned());
+    if mode == Mode::DryRun {
+        return Ok(store.read(move |tx: &mut dyn Transaction| plan(tx, &rows, &hashes)).await?);
+    }
+    Ok(store.write(move |tx: &mut dyn Transaction| write(tx, &rows, &hashes, now, &actor)).await?)
+}
+
+type Hashes = BTreeMap<UserId, Option<stored::Phc>>;
+
+/// The PINs that are not already the users'.
+async fn pins_as_changes(
+    store: &Store,
+    credentials: &Credentials,
+    pins: BTreeMap<UserId, Pin>,
+) -> Result<BTreeMap<UserId, Pin>, Error> {
+    let names: Vec<UserId> = pins.keys().cloned().collect();
+    let existing = store
+        .read(move |tx: &mut dyn Transaction| {
+            let mut found = BTreeMap::new();
+            for name in &names {
+                if let Some(row) = stored::get(tx, name)? {
+                    found.insert(name.clone(), row.phc);
+                }
+            }
+            Ok::<_, store::Error>(found)
+        })
+        .await?;
+    let mut changed = BTreeMap::new();
+    for (user, pin) in pins {
+        let same = match existing.get(&user) {
+            Some(phc) => credentials.verify(&pin, Some(phc.clone()), far()).await.unwrap_or(false),
+            None => false,
+        };
+        if !same {
+            changed.insert(user, pin);
+        }
+    }
+    Ok(changed)
+}
+
+async fn hash(store: &Store, credentials: &Credentials, pins: BTreeMap<UserId, Pin>) -> Result<Hashes, Error> {
+    let changed = pins_as_changes(store, credentials, pins).await?;
+    let (users, pins): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
+    let hashes = credentials.hash_all(pins, |_| {}).await?;
+    Ok(users.into_iter().zip(hashes.into_iter().map(Some)).collect())
+}
+
+/// An import may take its time; a login's deadline is not its own.
+fn far() -> std::time::Instant {
+    std::time::Instant::now() + std::time::Duration::from_secs(3_600)
+}
+
+fn references(tx: &mut dyn Transaction, rows: &Rows) -> Result<check::Known, store::Error> {
+    let mut known = check::Known::default();
+    for profile in &rows.profiles {
+        if users::get(tx, &profile.value.user_id)?.is_some() {
+            known.users.insert(profile.value.user_id.clone());
+        }
+    }
+    let pools = rows
+        .profiles
+        .iter()
+        .filter_map(|p| p.value.device_pool.as_ref())
+        .chain(rows.devices.iter().filter_map(|d| d.value.device_pool.as_ref()));
+    for pool in pools {
+        if pools::get(tx, pool)?.is_some() {
+            known.pools.insert(pool.clone());
+        }
+    }
+    Ok(known)
+}
+
+fn compare<T: PartialEq>(kind: &'static str, name: String, before: Option<&T>, after: &T) -> Change {
+    let action = match before {
+        None => Action::Added,
+        Some(before) if before == after => Action::Unchanged,
+        Some(_) => Action::Changed,
+    };
+    Change { kind, name, action }
+}
+
+fn plan(tx: &mut dyn Transaction, rows: &Rows, hashes: &Hashes) -> Result<Vec<Change>, store::Error> {
+    let mut changes = Vec::new();
+    for pool in &rows.pools {
+        let before = pools::get(tx, &pool.value.name)?;
+        changes.push(compare("device-pool", pool.value.name.to_string(), before.as_ref(), &pool.value));
+    }
+    for user in &rows.users {
+        let before = users::get(tx, &user.value.user_id)?;
+        let mut change = compare("user", user.value.user_id.to_string(), before.as_ref(), &user.value);
+        let new_pin = hashes.contains_key(&user.value.user_id)
+            || match rows.hashes.get(&user.value.user_id) {
+                Some(phc) => stored::get(tx, &user.value.user_id)?.is_none_or(|c| c.phc != *phc),
+                None => false,
+            };
+        if new_pin && change.action == Action::Unchanged {
+            change.action = Action::Changed;
+        }
+        changes.push(change);
+    }
+    for profile in &rows.profiles {
+        let all = profiles::for_user(tx, &profile.value.user_id)?;
+        let before = all.iter().find(|p| p.name == profile.value.name);
+        changes.push(compare("profile", profile.value.name.to_string(), before, &profile.value));
+    }
+    for device in &rows.devices {
+        let before = devices::get(tx, &device.value.name)?;
+        changes.push(compare("device", device.value.name.to_string(), before.as_ref(), &device.value));
+    }
+    let existing = base_devices::list(tx)?;
+    for name in &rows.base_devices {
+        let before = existing.iter().find(|(n, _)| *n == name.value).map(|(n, _)| n);
+        changes.push(compare("base-device", name.value.to_string(), before, &name.value));
+    }
+    for peer in &rows.peers {
+        let before = peers::get(tx, &peer.value.cluster_id)?;
+        changes.push(compare("peer", peer.value.cluster_id.to_string(), before.as_ref(), &peer.value));
+    }
+    Ok(changes)
+}
+
+fn write(
+    tx: &mut dyn Transaction,
+    rows: &Rows,
+    hashes: &Hashes,
+    now: Timestamp,
+    actor: &str,
+) -> Result<Vec<Change>, store::Error> {
+    let changes = plan(tx, rows, hashes)?;
+    for row in &rows.pools {
+        pools::upsert(tx, &row.value)?;
+    }
+    for row in &rows.users {
+        users::upsert(tx, &row.value)?;
+    }
+    let given = rows.hashes.iter().map(|(user, phc)| (user, Some(phc)));
+    for (user, phc) in hashes.iter().map(|(user, phc)| (user, phc.as_ref())).chain(given) {
+        if let Some(phc) = phc
+            && stored::get(tx, user)?.is_none_or(|c| c.phc != *phc)
+        {
+            stored::put_hash(tx, user, phc, now)?;
+        }
+    }
+    for row in &rows.profiles {
+        profiles::upsert(tx, &row.value)?;
+    }
+    for row in &rows.devices {
+        devices::upsert(tx, &row.value)?;
+    }
+    for row in &rows.base_devices {
+        base_devices::upsert(tx, &row.value)?;
+    }
+    for row in &rows.peers {
+        peers::upsert(tx, &row.value)?;
+    }
+    for change in changes.iter().filter(|c| c.action != Action::Unchanged) {
+        audit::append(
+            tx,
+            &audit::Entry {
+                at: now,
+                actor: actor.to_owned(),
+                action: "apply",
+                subject: format!("{} {}", change.kind, change.name),
+                outcome: change.action.as_str().to_owned(),
+                reference: None,
+            },
+        )?;
+    }
+    Ok(changes)
+}
+
+#[cfg(test)]
+mod tests;

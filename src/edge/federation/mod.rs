@@ -1,0 +1,316 @@
+//! What peers call on us: decode, look who calls, call a role, encode.
+//!
+//! The listener has identified the connection; here the call's own claim is compared with it. Beside the
+//! federation service stand health and reflection, and reflection lists nothing else than these.
+
+pub mod caller;
+pub mod hello;
+pub mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+
+use tokio::time::timeout_at;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, service::Routes};
+use tonic_health::server::HealthReporter;
+use tracing::{Instrument, info_span};
+
+use self::{
+    caller::{Caller, Door},
+    watch::{Beats, Watch},
+};
+use crate::{
+    clock::Clock,
+    domain::{
+        em_code::EmCode,
+        login::{
+            Answer, Context, FindUser, HomeServices, LoginRequest, LogoutRequest, Ownership,
+        },
+        refusal::{Detail, Refusal},
+        session::{EndReason, Initiator},
+    },
+    peer::{self, Peers},
+    tasks::Tasks,
+    wire::{
+        self,
+        federation::{Hello, decode_find, decode_login},
+        pb::{
+            self,
+            federation_service_server::{FederationService, FederationServiceServer},
+        },
+    },
+};
+
+/// The most that a caller's message may be, in bytes: a login with all its bounds used is a third of it.
+pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// The most that an answer may be, in bytes: what our own clients take.
+const MAX_ANSWER_BYTES: usize = 256 * 1024;
+/// How many `Watch` one peer may hold on one node: as many as a large cluster has nodes.
+const MAX_WATCHES_PER_PEER: usize = 16;
+/// The heartbeat of a caller that asks for none.
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
+/// When a peer may try again that holds too many `Watch`.
+const RETRY_WATCH: Duration = Duration::from_secs(5);
+
+/// What the roles do for peers.
+///
+/// Whether the caller is configured and enabled is theirs to decide, per call: a `Logout` is taken from a
+/// peer that is known but disabled.
+pub trait Roles: Send + Sync {
+    /// Is this name a user of ours?
+    fn find_user<'a>(&'a self, context: &'a Context, query: &'a FindUser) -> Answer<'a, Ownership>;
+
+    /// Opens a session here, as home.
+    fn login<'a>(
+        &'a self,
+        context: &'a Context,
+        request: &'a LoginRequest,
+    ) -> Answer<'a, HomeServices>;
+
+    /// Ends a session that we hold as home; its visiting cluster calls.
+    fn end_from_visiting<'a>(
+        &'a self,
+        context: &'a Context,
+        request: LogoutRequest,
+    ) -> Answer<'a, EndReason>;
+
+    /// Ends a session that we hold as visiting; its home cluster calls.
+    fn end_from_home<'a>(
+        &'a self,
+        context: &'a Context,
+        request: LogoutRequest,
+    ) -> Answer<'a, EndReason>;
+}
+
+/// What the service is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// The roles.
+    pub roles: Arc<dyn Roles>,
+    /// Our own links: they are told of callers, and callers of them.
+    pub peers: Peers,
+    /// Our wall clock.
+    pub clock: Clock,
+    /// Where logins and logouts run, whatever becomes of the caller.
+    pub tasks: Tasks,
+    /// Cancelled when the node begins to shut down.
+    pub drain: CancellationToken,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("peers", &self.peers).finish_non_exhaustive()
+    }
+}
+
+/// The descriptors that reflection is made of can't be read: a fault of the build.
+#[derive(Debug, thiserror::Error)]
+#[error("the reflection service could not be built")]
+pub struct Error(#[from] tonic_reflection::server::Error);
+
+/// The federation service with health and reflection, for the federation listener.
+///
+/// # Errors
+/// [`Error`] when the descriptors are broken.
+pub async fn service(parts: Parts) -> Result<Routes, Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    set_serving(&health, tonic_health::ServingStatus::Serving).await;
+    let drain = parts.drain.clone();
+    let stopped = parts.tasks.token();
+    parts.tasks.spawn("federation health", async move {
+        tokio::select! {
+            () = drain.cancelled() => {}
+            () = stopped.cancelled() => {}
+        }
+        set_serving(&health, tonic_health::ServingStatus::NotServing).await;
+    });
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(wire::FEDERATION_DESCRIPTOR)
+            .register_encoded_file_descriptor_set(wire::HEALTH_DESCRIPTOR)
+            .include_reflection_service(false)
+    };
+    let federation = FederationServiceServer::new(Federation { parts })
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_encoding_message_size(MAX_ANSWER_BYTES);
+    Ok(Routes::new(federation)
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?))
+}
+
+async fn set_serving(health: &HealthReporter, status: tonic_health::ServingStatus) {
+    let named = <FederationServiceServer<Federation> as tonic::server::NamedService>::NAME;
+    health.set_service_status(named, status).await;
+    health.set_service_status("", status).await;
+}
+
+struct Federation {
+    parts: Parts,
+}
+
+impl Federation {
+    fn config(&self) -> &peer::Config {
+        self.parts.peers.config()
+    }
+
+    fn door(&self) -> Door<'_> {
+        Door {
+            cluster_id: &self.config().cluster_id,
+            versions: self.config().versions,
+            wall: self.parts.clock.now(),
+            now: tokio::time::Instant::now().into_std(),
+        }
+    }
+
+    /// The caller, if it may call and speaks a version of ours.
+    fn admit<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let caller = self.door().admit(request)?;
+        self.parts.peers.on_inbound(&caller.cluster);
+        Ok(caller)
+    }
+
+    fn refuse(&self, caller: &Caller, refusal: &Refusal) -> Status {
+        self.door().refuse(caller.reference, refusal)
+    }
+
+    fn unreadable(&self, caller: &Caller, rule: &dyn StdError) -> Status {
+        let cause = format!("a message of {} can't be taken: {rule}", caller.cluster);
+        self.refuse(caller, &Refusal::new(EmCode::ErrorOnParsing, cause))
+    }
+
+    /// Runs a role's work to its end even if the caller hangs up, and answers by the deadline.
+    async fn run<T, F>(&self, name: &'static str, caller: &Caller, work: F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Refusal>> + Send + 'static,
+    {
+        let span = info_span!(
+            "inbound",
+            call = name,
+            emcc.r#ref = %caller.reference,
+            peer.cluster_id = caller.cluster.as_str()
+        );
+        let running = self.parts.tasks.spawn(name, work.instrument(span));
+        match timeout_at(caller.deadline.into(), running).await {
+            Ok(Ok(outcome)) => outcome.map_err(|refusal| self.refuse(caller, &refusal)),
+            Ok(Err(_)) => {
+                let refusal = Refusal::new(EmCode::UnknownError, "the call broke off here");
+                Err(self.refuse(caller, &refusal))
+            }
+            Err(_) => Err(Status::deadline_exceeded("the deadline of the call has passed")),
+        }
+    }
+
+    /// Watches are for peers that we have a record of; a disabled one keeps its own, to deliver what it owes.
+    fn refuse_watch(&self, caller: &Caller) -> Status {
+        let cluster = &caller.cluster;
+        let known = self.parts.peers.outbound_view(cluster).is_some();
+        let refusal = if known {
+            Refusal::new(
+                EmCode::Busy,
+                format!("{cluster} holds {MAX_WATCHES_PER_PEER} watches on this node already"),
+            )
+            .with_detail(Detail::RetryAfter(RETRY_WATCH))
+        } else {
+            Refusal::new(
+                EmCode::VisitingClusterUnknown,
+                format!(
+                    "the certificate of {cluster} is trusted, but there is no peer record of it; mend with: emccd \
+                     cluster add {cluster} --address HOST:PORT"
+                ),
+            )
+        };
+        self.refuse(caller, &refusal)
+    }
+}
+
+#[tonic::async_trait]
+impl FederationService for Federation {
+    type WatchStream = Beats;
+
+    async fn hello(
+        &self,
+        request: Request<pb::HelloRequest>,
+    ) -> Result<Response<pb::HelloResponse>, Status> {
+        let caller = self.door().greet(&request)?;
+        self.parts.peers.on_inbound(&caller.cluster);
+        let theirs = Hello::try_from(request.into_inner())
+            .map_err(|malformed| self.unreadable(&caller, &malformed))?;
+        let answer = hello::answer(self.config(), &caller.cluster, &theirs, self.parts.clock.now())
+            .map_err(|refusal| self.refuse(&caller, &refusal))?;
+        Ok(Response::new(pb::HelloResponse::from(&answer)))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<pb::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = self.admit(&request)?;
+        let Some(guard) = self.parts.peers.watch_opened(&caller.cluster, MAX_WATCHES_PER_PEER) else {
+            return Err(self.refuse_watch(&caller));
+        };
+        let wish = request.into_inner().heartbeat;
+        let heartbeat = wish.map_or(DEFAULT_HEARTBEAT, |wish| wire::time::duration_from(&wish));
+        let watch = Watch {
+            cluster: caller.cluster,
+            heartbeat: peer::Config::bound_heartbeat(heartbeat),
+            guard,
+            peers: self.parts.peers.clone(),
+            clock: self.parts.clock.clone(),
+            drain: self.parts.drain.clone(),
+        };
+        Ok(Response::new(watch.beats()))
+    }
+
+    async fn find_user(
+        &self,
+        request: Request<pb::FindUserRequest>,
+    ) -> Result<Response<pb::FindUserResponse>, Status> {
+        let caller = self.admit(&request)?;
+        let query = decode_find(request.into_inner(), caller.version)
+            .map_err(|malformed| self.unreadable(&caller, &malformed))?;
+        let (roles, context) = (Arc::clone(&self.parts.roles), caller.context());
+        // It changes nothing: a caller that hangs up may take it along.
+        let answer = timeout_at(caller.deadline.into(), roles.find_user(&context, &query)).await;
+        match answer {
+            Ok(Ok(ownership)) => Ok(Response::new(ownership.into())),
+            Ok(Err(refusal)) => Err(self.refuse(&caller, &refusal)),
+            Err(_) => Err(Status::deadline_exceeded("the deadline of the call has passed")),
+        }
+    }
+
+    async fn login(
+        &self,
+        request: Request<pb::LoginRequest>,
+    ) -> Result<Response<pb::LoginResponse>, Status> {
+        let caller = self.admit(&request)?;
+        let login = decode_login(request.into_inner(), caller.version)
+            .map_err(|malformed| self.unreadable(&caller, &malformed))?;
+        let (roles, context) = (Arc::clone(&self.parts.roles), caller.context());
+        let work = async move { roles.login(&context, &login).await };
+        let services = self.run("federation login", &caller, work).await?;
+        Ok(Response::new(pb::LoginResponse::from(&services)))
+    }
+
+    async fn logout(
+        &self,
+        request: Request<pb::LogoutRequest>,
+    ) -> Result<Response<pb::LogoutResponse>, Status> {
+        let caller = self.admit(&request)?;
+        let logout = LogoutRequest::try_from(request.into_inner())
+            .map_err(|malformed| self.unreadable(&caller, &malformed))?;
+        let (roles, context) = (Arc::clone(&self.parts.roles), caller.context());
+        let work = async move {
+            match logout.initiator {
+                Initiator::Home => roles.end_from_home(&context, logout).await,
+                Initiator::Visiting => roles.end_from_visiting(&context, logout).await,
+            }
+        };
+        let reason = self.run("federation logout", &caller, work).await?;
+        Ok(Response::new(reason.into()))
+    }
+}

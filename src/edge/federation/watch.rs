@@ -1,0 +1,101 @@
+//! `Watch`: a heartbeat that says what we see of the caller.
+//!
+//! Each message is made when it can be sent, from what is true then: nothing queues up behind a slow reader.
+
+use std::{pin::Pin, time::Duration};
+
+use futures_util::stream::{self, Stream};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::{
+    clock::Clock,
+    domain::ids::ClusterId,
+    peer::{Peers, WatchGuard},
+    wire::{federation::Beat, pb},
+};
+
+/// The stream of one caller.
+pub type Beats = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
+
+/// The least time between two messages: a link of ours that flaps must not flood the peer with the news.
+const SPACING: Duration = Duration::from_millis(50);
+
+/// What a stream of heartbeats is made of.
+pub struct Watch {
+    /// The caller.
+    pub cluster: ClusterId,
+    /// How often it wants to hear of us, within bounds.
+    pub heartbeat: Duration,
+    /// Counts this stream for as long as it lives.
+    pub guard: WatchGuard,
+    /// What we see of the caller.
+    pub peers: Peers,
+    /// Our wall clock.
+    pub clock: Clock,
+    /// Cancelled when this node begins to shut down.
+    pub drain: CancellationToken,
+}
+
+struct Beating {
+    watch: Watch,
+    sequence: u64,
+    sent_at: Instant,
+    told_draining: bool,
+    /// Completes when what the last message told is no longer true.
+    changed: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Watch {
+    /// The heartbeats: one at once, then at each interval and at each change of our own link to the caller.
+    /// After the one that says that we are shutting down the stream goes on until the connection ends.
+    #[must_use]
+    pub fn beats(self) -> Beats {
+        let start = Beating {
+            watch: self,
+            sequence: 0,
+            sent_at: Instant::now(),
+            told_draining: false,
+            changed: Box::pin(std::future::pending()),
+        };
+        Box::pin(stream::unfold(start, |mut beating| async move {
+            let beat = beating.next().await;
+            Some((Ok(beat), beating))
+        }))
+    }
+}
+
+impl Beating {
+    async fn next(&mut self) -> pb::WatchResponse {
+        if self.sequence > 0 {
+            self.pause().await;
+        }
+        self.sequence += 1;
+        self.sent_at = Instant::now();
+        self.told_draining = self.watch.drain.is_cancelled();
+        // Subscribed before the state is read: no change falls in between.
+        self.changed = Box::pin(self.watch.peers.outbound_changed(&self.watch.cluster));
+        let view = self.watch.peers.outbound_view(&self.watch.cluster);
+        let (reverse_proof_age, reverse_down_reason) = match view {
+            Some(view) => (view.proof_age, view.down_reason),
+            None => (None, format!("there is no peer record of {} here", self.watch.cluster)),
+        };
+        pb::WatchResponse::from(&Beat {
+            sequence: self.sequence,
+            now: self.watch.clock.now(),
+            reverse_proof_age,
+            reverse_down_reason,
+            draining: self.told_draining,
+        })
+    }
+
+    async fn pause(&mut self) {
+        let soonest = self.sent_at + SPACING.min(self.watch.heartbeat);
+        tokio::select! {
+            () = sleep_until(self.sent_at + self.watch.heartbeat) => {}
+            () = &mut self.changed => sleep_until(soonest).await,
+            () = self.watch.drain.cancelled(), if !self.told_draining => {}
+        }
+    }
+}

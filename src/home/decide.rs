@@ -1,0 +1,111 @@
+//! The checks of home's order that only read: who calls, who the user is, which profile, what a repeat gets.
+
+use sha2::{Digest, Sha256};
+
+use super::Error;
+use crate::{
+    domain::{
+        em_code::EmCode,
+        ids::{ClusterId, ProfileName, UserId},
+        login::{FindUser, HomeServices, LoginRequest},
+        refusal::Refusal,
+        session::{Role, State},
+    },
+    store::{
+        Transaction, answers, peers,
+        profiles::{self, Profile},
+        sessions, users,
+        users::User,
+    },
+};
+
+/// The caller is our own cluster, or a peer that is configured, enabled and allowed.
+pub(super) fn admit_caller(tx: &mut dyn Transaction, own: &ClusterId, caller: &ClusterId) -> Result<(), Error> {
+    if own == caller {
+        return Ok(());
+    }
+    match peers::get(tx, caller)? {
+        None => Err(Error::CallerUnknown(caller.clone())),
+        Some(peer) if !peer.enabled || !peer.allow_emcc => Err(Error::CallerNotAllowed(caller.clone())),
+        Some(_) => Ok(()),
+    }
+}
+
+/// The one user that is meant.
+pub(super) fn one_user(tx: &mut dyn Transaction, query: &FindUser) -> Result<User, Error> {
+    let mut found = users::find(tx, query.login_type, &query.name)?;
+    match (found.pop(), found.is_empty()) {
+        (None, _) => Err(Error::UserUnknown),
+        (Some(user), true) => Ok(user),
+        (Some(_), false) => Err(Error::SeveralUsers),
+    }
+}
+
+/// The profile that was chosen, else the default one, else the first by name.
+pub(super) fn profile(
+    tx: &mut dyn Transaction,
+    user: &UserId,
+    chosen: Option<&ProfileName>,
+) -> Result<Profile, Error> {
+    let mut all = profiles::for_user(tx, user)?;
+    let index = match chosen {
+        Some(name) => all.iter().position(|p| p.name == *name),
+        None => all.iter().position(|p| p.is_default).or(if all.is_empty() { None } else { Some(0) }),
+    };
+    index.map(|i| all.swap_remove(i)).ok_or_else(|| Error::NoProfile(user.clone()))
+}
+
+/// What a repeat of `request` gets: nothing when the id is new, the first answer while the session lives or
+/// where it was refused, and otherwise that it has ended.
+pub(super) fn replay(
+    tx: &mut dyn Transaction,
+    caller: &ClusterId,
+    request: &LoginRequest,
+) -> Result<Option<HomeServices>, Error> {
+    let kept = answers::get(tx, caller, request.session_id)?;
+    if let Some(kept) = &kept
+        && kept.digest != digest(request)
+    {
+        return Err(Error::IdReused);
+    }
+    let session = sessions::get(tx, Role::Home, caller, request.session_id)?;
+    match (session, kept) {
+        (Some(session), Some(kept)) if session.state == State::Active && kept.code.is_none() => {
+            let services = serde_json::from_slice(&kept.body).map_err(|e| Error::Damaged(e.to_string()))?;
+            Ok(Some(services))
+        }
+        (_, Some(kept)) if kept.code.is_some() => {
+            let number = kept.code.and_then(|n| u16::try_from(n).ok());
+            let code = number.and_then(EmCode::from_number).unwrap_or(EmCode::UnknownError);
+            Err(Error::Repeated(Refusal::new(code, kept.cause)))
+        }
+        (Some(session), _) => {
+            let reason = session.end_reason.ok_or_else(|| Error::Damaged("a session without answer".to_owned()))?;
+            Err(Error::SessionEnded(reason))
+        }
+        (None, _) => Ok(None),
+    }
+}
+
+/// SHA-256 over every field of a login but the PIN and the list of superseded sessions, each with its length.
+pub(super) fn digest(request: &LoginRequest) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut field = |bytes: &[u8]| {
+        hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(bytes);
+    };
+    field(request.user.login_type.as_str().as_bytes());
+    field(request.user.name.as_str().as_bytes());
+    field(request.profile.as_ref().map_or("", |p| p.as_str()).as_bytes());
+    let device = &request.device;
+    field(device.name.as_str().as_bytes());
+    field(device.model.as_bytes());
+    field(device.protocol.as_bytes());
+    field(format!("{:?}", device.security_mode).as_bytes());
+    field(device.address.map(|a| a.to_string()).unwrap_or_default().as_bytes());
+    for (name, value) in &request.geolocation {
+        field(name.as_bytes());
+        field(value.as_bytes());
+    }
+    hash.finalize().into()
+}

@@ -1,0 +1,166 @@
+//! Why home refuses, and the one EM code that each reason has.
+
+use std::time::Duration;
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        em_code::EmCode,
+        ids::{ClusterId, DeviceName, UserId},
+        refusal::{Detail, Refusal},
+        session::EndReason,
+    },
+    store,
+};
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The caller has no record here: its trust is known, but nobody configured it.
+    #[error("cluster {0} is trusted but not configured here; add it with `emccd cluster add {0}`")]
+    CallerUnknown(ClusterId),
+    /// The caller is configured, but disabled or not allowed to log users in.
+    #[error("cluster {0} is not allowed to log users in here; enable it with `emccd cluster set {0} --enabled`")]
+    CallerNotAllowed(ClusterId),
+    /// No user has that name.
+    #[error("no user here has that name")]
+    UserUnknown,
+    /// Several users have that primary extension.
+    #[error("that primary extension belongs to several users here")]
+    SeveralUsers,
+    /// The PIN is wrong, or there is none.
+    #[error("wrong PIN for user {user} ({failures} counted)")]
+    WrongPin {
+        /// Whose.
+        user: UserId,
+        /// How many failures are counted now.
+        failures: u32,
+    },
+    /// The user is locked after too many wrong PINs.
+    #[error("user {user} is locked until {until} after too many wrong PINs")]
+    Locked {
+        /// Whose.
+        user: UserId,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// The user is disabled.
+    #[error("user {0} is disabled")]
+    Disabled(UserId),
+    /// The PIN is right but has to be changed first.
+    #[error("user {0} must change the PIN before the next login")]
+    MustChangePin(UserId),
+    /// The user may not use phones of other clusters.
+    #[error("user {0} is not enabled for EMCC")]
+    EmccOff(UserId),
+    /// The user has no device profile, or not the one that was chosen.
+    #[error("user {0} has no such device profile")]
+    NoProfile(UserId),
+    /// The phone's name is in use here already.
+    #[error("device name {0} exists in this cluster, or is in use here for another one")]
+    DuplicateDevice(DeviceName),
+    /// Every base device is held by a session.
+    #[error("no EMCC base device is free; add some with `emccd apply`")]
+    NoBaseDevice,
+    /// The id was used before with other fields.
+    #[error("the session id was used before with other fields")]
+    IdReused,
+    /// The session with this id is over.
+    #[error("the session with this id has ended ({0})")]
+    SessionEnded(EndReason),
+    /// No session with that id.
+    #[error("no session with that id")]
+    NoSession,
+    /// What an earlier attempt with this id was refused with.
+    #[error("{}", .0.cause)]
+    Repeated(Refusal),
+    /// Too much is waiting.
+    #[error("PIN checks are busy")]
+    Busy(Duration),
+    /// PINs can't be checked: the operator must act.
+    #[error("the PIN could not be checked")]
+    Credentials(#[source] crate::credentials::Error),
+    /// The user's row changed while the PIN was checked, again and again.
+    #[error("the user's record kept changing while the PIN was checked")]
+    Contended,
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] store::Error),
+    /// Something that we hold can't be read as what it must be.
+    #[error("stored data is damaged: {0}")]
+    Damaged(String),
+}
+
+impl Error {
+    /// The EM code, which for a local login differs where the documents have two codes for one thing.
+    #[must_use]
+    pub const fn em_code(&self, local: bool) -> EmCode {
+        match self {
+            Self::CallerUnknown(_) => EmCode::VisitingClusterUnknown,
+            Self::CallerNotAllowed(_) => EmCode::EmccNotAllowed,
+            Self::UserUnknown => EmCode::UserDoesNotExist,
+            Self::SeveralUsers if local => EmCode::DnHasMultipleUsers,
+            Self::SeveralUsers => EmCode::DnHasMultipleUsersRemote,
+            Self::WrongPin { .. } | Self::Locked { .. } | Self::Disabled(_) if local => EmCode::AuthenticationError,
+            Self::WrongPin { .. } | Self::Locked { .. } | Self::Disabled(_) => EmCode::EmccAuthenticationError,
+            Self::MustChangePin(_) => EmCode::PinChangeRequired,
+            Self::EmccOff(_) => EmCode::EmccNotActivatedForUser,
+            Self::NoProfile(_) if local => EmCode::UserProfileAbsent,
+            Self::NoProfile(_) => EmCode::DeviceProfileNotFound,
+            Self::DuplicateDevice(_) => EmCode::DuplicateDeviceName,
+            Self::NoBaseDevice => EmCode::NoFreeBaseDevice,
+            Self::IdReused => EmCode::PolicyValidationError,
+            Self::SessionEnded(_) => EmCode::PolicyValidationError,
+            Self::NoSession => EmCode::NoUserLoggedIn,
+            Self::Repeated(refusal) => refusal.code,
+            Self::Busy(_) | Self::Contended => EmCode::Busy,
+            Self::Credentials(_) | Self::Store(_) | Self::Damaged(_) => EmCode::DatabaseError,
+        }
+    }
+
+    /// The refusal that a caller gets. Causes within one class read alike for a peer: that a user is locked or
+    /// disabled is for our own log and audit.
+    #[must_use]
+    pub fn to_refusal(&self, local: bool) -> Refusal {
+        if let Self::Repeated(refusal) = self {
+            return refusal.clone();
+        }
+        let code = self.em_code(local);
+        let cause = match self {
+            Self::WrongPin { .. } | Self::Locked { .. } | Self::Disabled(_) => {
+                "the home cluster did not accept the user ID and PIN".to_owned()
+            }
+            Self::MustChangePin(_) => "the PIN must be changed before the next login".to_owned(),
+            Self::EmccOff(_) => "the user is not enabled for EMCC at home".to_owned(),
+            Self::NoProfile(_) => "the user has no such device profile at home".to_owned(),
+            Self::Credentials(_) | Self::Store(_) | Self::Damaged(_) => {
+                "the cluster's database or credential store failed; its log has the cause".to_owned()
+            }
+            _ => self.to_string(),
+        };
+        let detail = match self {
+            Self::IdReused => Detail::IdReused,
+            Self::SessionEnded(reason) => Detail::SessionEnded(*reason),
+            Self::Busy(after) => Detail::RetryAfter(*after),
+            _ => Detail::None,
+        };
+        Refusal::new(code, cause).with_detail(detail)
+    }
+
+    /// Whether the answer is kept under the session's id, so that a repeat gets it again.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        !matches!(
+            self,
+            Self::Busy(_)
+                | Self::Contended
+                | Self::Credentials(_)
+                | Self::Damaged(_)
+                | Self::IdReused
+                | Self::NoBaseDevice
+                | Self::Repeated(_)
+                | Self::SessionEnded(_)
+                | Self::Store(_)
+        )
+    }
+}

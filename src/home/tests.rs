@@ -1,0 +1,340 @@
+//! Home's order and S1 to S4 at one cluster, on an in-memory store.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    domain::{
+        em_code::EmCode,
+        ids::{BaseDeviceName, DeviceName, LoginName, ProfileName, Ref, UserId},
+        login::{DeviceFacts, LoginType, Proof, SecurityMode},
+        refusal::Detail,
+        session::{Initiator, Role, State},
+    },
+    secret::{Pin, Secret},
+    store::{
+        base_devices, credentials as stored,
+        peers::{self, Peer},
+        profiles::{self, Profile},
+        sessions,
+        users::User,
+    },
+};
+
+struct World {
+    role: HomeRole,
+    store: Store,
+}
+
+fn cluster(name: &str) -> ClusterId {
+    ClusterId::new(name).unwrap()
+}
+
+fn user(id: &str, extension: &str) -> User {
+    User {
+        user_id: UserId::new(id).unwrap(),
+        self_service_id: Some(LoginName::new(format!("{id}-self")).unwrap()),
+        primary_extension: Some(LoginName::new(extension).unwrap()),
+        display_name: id.to_owned(),
+        enabled: true,
+        emcc_enabled: true,
+    }
+}
+
+fn peer(name: &str, enabled: bool) -> Peer {
+    Peer {
+        cluster_id: cluster(name),
+        enabled,
+        allow_emcc: true,
+        addresses: Vec::new(),
+        node_names: Vec::new(),
+        user_patterns: Vec::new(),
+        dn_patterns: Vec::new(),
+        ignore_eku: false,
+        description: String::new(),
+    }
+}
+
+async fn world(base_devices: usize) -> World {
+    let store = Store::open(&store::Config { url: "sqlite::memory:".to_owned(), node: "n1".to_owned() }).unwrap();
+    let config = crate::credentials::Config { memory_kib: 8, iterations: 1, ..crate::credentials::Config::default() };
+    let credentials = Credentials::new(&config, Secret::new(vec![1; 32])).unwrap();
+    let clock = Clock::system();
+    let phc = credentials.hash(&pin("13579"), soon()).await.unwrap();
+    let now = clock.now();
+    store
+        .write(move |tx: &mut dyn Transaction| {
+            for who in [user("ana", "1001"), user("bob", "1002"), user("eve", "1002")] {
+                users::upsert(tx, &who)?;
+                stored::put_hash(tx, &who.user_id, &phc, now)?;
+                profiles::upsert(
+                    tx,
+                    &Profile {
+                        name: ProfileName::new(format!("{}-profile", who.user_id)).unwrap(),
+                        user_id: who.user_id,
+                        is_default: true,
+                        lines: Vec::new(),
+                        locale: None,
+                        device_pool: None,
+                    },
+                )?;
+            }
+            for n in 1..=base_devices {
+                base_devices::upsert(tx, &BaseDeviceName::new(format!("EMCC{n}")).unwrap())?;
+            }
+            peers::upsert(tx, &peer("tokyo", true))?;
+            peers::upsert(tx, &peer("lima", true))?;
+            peers::upsert(tx, &peer("oslo", false))?;
+            Ok::<_, store::Error>(())
+        })
+        .await
+        .unwrap();
+    let role = HomeRole::new(Parts {
+        cluster: cluster("berlin"),
+        store: store.clone(),
+        credentials,
+        clock,
+        faults: FaultPoints::none(),
+        owed: Arc::new(Notify::new()),
+    });
+    World { role, store }
+}
+
+fn pin(text: &str) -> Pin {
+    Pin::new(text.to_owned()).unwrap()
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn from(caller: &str) -> Context {
+    Context { reference: Ref::from_bits(7), caller: cluster(caller), deadline: soon() }
+}
+
+fn request(name: &str, digits: &str, device: &str) -> LoginRequest {
+    LoginRequest {
+        session_id: SessionId::from_uuid(Uuid::now_v7()),
+        user: FindUser { login_type: LoginType::Uid, name: LoginName::new(name).unwrap() },
+        proof: Proof::Pin(pin(digits)),
+        profile: None,
+        device: DeviceFacts {
+            name: DeviceName::new(device).unwrap(),
+            model: "CP-8841".to_owned(),
+            protocol: "SIP".to_owned(),
+            security_mode: SecurityMode::NonSecure,
+            address: None,
+        },
+        geolocation: BTreeMap::new(),
+        supersedes: Vec::new(),
+    }
+}
+
+fn logout_of(id: SessionId) -> LogoutRequest {
+    LogoutRequest { session_id: id, reason: EndReason::User, initiator: Initiator::Visiting }
+}
+
+async fn code(world: &World, caller: &str, request: &LoginRequest) -> u16 {
+    let error = world.role.login(&from(caller), request).await.unwrap_err();
+    error.em_code(caller == "berlin").number()
+}
+
+impl World {
+    async fn state(&self, caller: &str, id: SessionId) -> Option<State> {
+        let caller = cluster(caller);
+        self.store
+            .read(move |tx: &mut dyn Transaction| {
+                Ok::<_, store::Error>(sessions::get(tx, Role::Home, &caller, id)?.map(|s| s.state))
+            })
+            .await
+            .unwrap()
+    }
+
+    async fn held(&self) -> usize {
+        self.store
+            .read(|tx: &mut dyn Transaction| Ok::<_, store::Error>(base_devices::list(tx)?))
+            .await
+            .unwrap()
+            .into_iter()
+            .filter(|(_, session)| session.is_some())
+            .count()
+    }
+}
+
+#[tokio::test]
+async fn a_login_holds_a_base_device_until_its_logout() {
+    let world = world(1).await;
+    let request = request("ana", "13579", "SEP1");
+    let services = world.role.login(&from("tokyo"), &request).await.unwrap();
+    assert_eq!(services.base_device, Some(BaseDeviceName::new("EMCC1").unwrap()));
+    assert_eq!(world.held().await, 1);
+    let reason = world.role.logout(&from("tokyo"), logout_of(request.session_id)).await.unwrap();
+    assert_eq!((reason, world.held().await), (EndReason::User, 0));
+}
+
+#[tokio::test]
+async fn a_repeat_gets_the_first_answer_and_after_the_end_never_success() {
+    let world = world(2).await;
+    let request = request("ana", "13579", "SEP1");
+    let first = world.role.login(&from("tokyo"), &request).await.unwrap();
+    assert_eq!(world.role.login(&from("tokyo"), &request).await.unwrap(), first);
+    assert_eq!(world.held().await, 1, "the repeat opened nothing");
+    world.role.logout(&from("tokyo"), logout_of(request.session_id)).await.unwrap();
+    let ended = world.role.login(&from("tokyo"), &request).await.unwrap_err().to_refusal(false);
+    assert_eq!(ended.detail, Detail::SessionEnded(EndReason::User));
+}
+
+#[tokio::test]
+async fn an_id_with_other_fields_is_refused_and_a_pin_is_no_such_field() {
+    let world = world(2).await;
+    let first = request("ana", "13579", "SEP1");
+    world.role.login(&from("tokyo"), &first).await.unwrap();
+    let mut other = request("ana", "13579", "SEP2");
+    other.session_id = first.session_id;
+    assert!(matches!(world.role.login(&from("tokyo"), &other).await, Err(Error::IdReused)));
+    let mut other_pin = first.clone();
+    other_pin.proof = Proof::Pin(pin("99999"));
+    assert!(world.role.login(&from("tokyo"), &other_pin).await.is_ok(), "a repeat is not checked again");
+}
+
+#[tokio::test]
+async fn a_login_that_comes_after_its_logout_is_refused() {
+    let world = world(1).await;
+    let late = request("ana", "13579", "SEP1");
+    world.role.logout(&from("tokyo"), logout_of(late.session_id)).await.unwrap();
+    let refused = world.role.login(&from("tokyo"), &late).await.unwrap_err();
+    assert!(matches!(refused, Error::SessionEnded(EndReason::User)), "{refused:?}");
+    assert_eq!(world.held().await, 0);
+}
+
+#[tokio::test]
+async fn a_refusal_is_kept_under_its_id() {
+    let world = world(1).await;
+    let mut wrong = request("ana", "00000", "SEP1");
+    assert_eq!(code(&world, "tokyo", &wrong).await, 2);
+    wrong.proof = Proof::Pin(pin("13579"));
+    assert_eq!(code(&world, "tokyo", &wrong).await, 2, "the same id gets the same answer");
+}
+
+#[tokio::test]
+async fn each_check_has_its_code_for_a_peer_and_for_a_local_login() {
+    let world = world(1).await;
+    for (caller, name, digits, expected) in [
+        ("tokyo", "nobody", "13579", 23),
+        ("tokyo", "ana", "11111", 2),
+        ("berlin", "ana", "11111", 201),
+        ("berlin", "nobody", "13579", 23),
+        ("paris", "ana", "13579", 35),
+        ("oslo", "ana", "13579", 38),
+    ] {
+        assert_eq!(code(&world, caller, &request(name, digits, "SEP1")).await, expected, "{caller} {name}");
+    }
+    for (caller, expected) in [("tokyo", 47), ("berlin", 216)] {
+        let mut by_dn = request("1002", "13579", "SEP1");
+        by_dn.user.login_type = LoginType::Extension;
+        assert_eq!(code(&world, caller, &by_dn).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn no_free_base_device_is_33_and_is_not_kept() {
+    let world = world(1).await;
+    world.role.login(&from("tokyo"), &request("ana", "13579", "SEP1")).await.unwrap();
+    let second = request("bob", "13579", "SEP2");
+    assert_eq!(code(&world, "tokyo", &second).await, 33);
+    let local = world.role.login(&from("berlin"), &request("bob", "13579", "SEP3")).await.unwrap();
+    assert_eq!(local.base_device, None, "a local login needs none");
+}
+
+#[tokio::test]
+async fn superseded_sessions_end_even_if_the_login_is_refused() {
+    let world = world(2).await;
+    let first = request("ana", "13579", "SEP1");
+    world.role.login(&from("tokyo"), &first).await.unwrap();
+    let mut refused = request("nobody", "13579", "SEP1");
+    refused.supersedes = vec![first.session_id];
+    assert_eq!(code(&world, "tokyo", &refused).await, 23);
+    assert_eq!(world.state("tokyo", first.session_id).await, Some(State::Ended));
+    assert_eq!(world.held().await, 0);
+}
+
+#[tokio::test]
+async fn a_peer_ends_and_supersedes_only_its_own_sessions() {
+    let world = world(2).await;
+    let tokyos = request("ana", "13579", "SEP1");
+    world.role.login(&from("tokyo"), &tokyos).await.unwrap();
+    let mut limas = request("bob", "13579", "SEP2");
+    limas.supersedes = vec![tokyos.session_id];
+    world.role.login(&from("lima"), &limas).await.unwrap();
+    world.role.logout(&from("lima"), logout_of(tokyos.session_id)).await.unwrap();
+    assert_eq!(world.state("tokyo", tokyos.session_id).await, Some(State::Active));
+}
+
+#[tokio::test]
+async fn a_second_login_on_a_phone_ends_the_first() {
+    let world = world(2).await;
+    let first = request("ana", "13579", "SEP1");
+    world.role.login(&from("tokyo"), &first).await.unwrap();
+    world.role.login(&from("tokyo"), &request("bob", "13579", "SEP1")).await.unwrap();
+    assert_eq!(world.state("tokyo", first.session_id).await, Some(State::Ended));
+    assert_eq!(world.held().await, 1);
+    assert_eq!(code(&world, "lima", &request("bob", "13579", "SEP1")).await, 37, "the name is another cluster's");
+}
+
+#[tokio::test]
+async fn many_wrong_pins_at_once_count_no_further_than_the_lock() {
+    let world = world(1).await;
+    let wrong: Vec<_> = (0..256).map(|n| request("ana", "00000", &format!("SEP{n}"))).collect();
+    let context = from("tokyo");
+    let codes = join_all(wrong.iter().map(|r| world.role.login(&context, r))).await;
+    let mut counted = 0;
+    for outcome in codes {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.to_refusal(false).code, EmCode::EmccAuthenticationError);
+        counted += u32::from(matches!(error, Error::WrongPin { .. }));
+    }
+    assert_eq!(counted, 5, "one lock's worth of guesses was judged");
+    let right = request("ana", "13579", "SEP1");
+    assert!(matches!(world.role.login(&context, &right).await, Err(Error::Locked { .. })));
+}
+
+#[tokio::test]
+async fn an_operator_ends_a_session_and_visiting_is_owed_the_news() {
+    let world = world(1).await;
+    let request = request("ana", "13579", "SEP1");
+    world.role.login(&from("tokyo"), &request).await.unwrap();
+    let ended = world.role.end(&cluster("tokyo"), request.session_id, "user root").await.unwrap();
+    assert_eq!(ended, Ended::Now { owed: true });
+    let owed = world
+        .store
+        .read(|tx: &mut dyn Transaction| sessions::owed(tx, &cluster("tokyo"), 10))
+        .await
+        .unwrap();
+    assert_eq!(owed.iter().map(|s| s.id).collect::<Vec<_>>(), [request.session_id]);
+    let again = world.role.end(&cluster("tokyo"), request.session_id, "user root").await.unwrap();
+    assert_eq!(again, Ended::Before(EndReason::Operator));
+}
+
+#[tokio::test]
+async fn find_user_tells_the_claim_and_nothing_else() {
+    let world = world(0).await;
+    let ask = |login_type, name: &str| FindUser { login_type, name: LoginName::new(name).unwrap() };
+    for (query, expected) in [
+        (ask(LoginType::Uid, "ana"), Ownership::Mine),
+        (ask(LoginType::SelfService, "ana-self"), Ownership::Mine),
+        (ask(LoginType::Extension, "1001"), Ownership::Mine),
+        (ask(LoginType::Extension, "1002"), Ownership::SeveralUsers),
+        (ask(LoginType::Uid, "1001"), Ownership::NotMine),
+    ] {
+        assert_eq!(world.role.find_user(&from("tokyo"), &query).await.unwrap(), expected, "{query:?}");
+    }
+    let refused = world.role.find_user(&from("paris"), &ask(LoginType::Uid, "ana")).await.unwrap_err();
+    assert!(matches!(refused, Error::CallerUnknown(_)));
+}

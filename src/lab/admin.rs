@@ -1,0 +1,136 @@
+//! An operator's connection to a node of the lab: the same calls as the command line makes.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use tonic::transport::Channel;
+
+use crate::{
+    domain::ids::ClusterId,
+    wire::admin::{self as pb, admin_service_client::AdminServiceClient},
+};
+
+/// The connection.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    client: AdminServiceClient<Channel>,
+}
+
+/// How long a state may take to come about. Long, for a busy machine; what is waited for usually takes
+/// milliseconds.
+const WAIT_LIMIT: Duration = Duration::from_secs(30);
+/// How often a state is looked at while it is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident($request:ty) -> $response:ty = $call:ident;)+) => {
+        $($(#[$doc])*
+        ///
+        /// # Errors
+        /// What the node refused, in its own words.
+        pub async fn $name(&mut self, request: $request) -> Result<$response> {
+            match self.client.$call(request).await {
+                Ok(response) => Ok(response.into_inner()),
+                Err(status) => bail!("{}", status.message()),
+            }
+        })+
+    };
+}
+
+impl Admin {
+    /// Connects to the socket.
+    ///
+    /// # Errors
+    /// When nobody answers on it.
+    pub async fn connect(socket: &Path) -> Result<Self> {
+        let channel = crate::wire::unix::connect(socket)
+            .await
+            .with_context(|| format!("nobody answers on {}", socket.display()))?;
+        Ok(Self { client: AdminServiceClient::new(channel) })
+    }
+
+    calls! {
+        /// Adds or changes another cluster.
+        add_cluster(pb::AddClusterRequest) -> pb::AddClusterResponse = add_cluster;
+        /// Applies files.
+        apply(pb::ApplyRequest) -> pb::ApplyResponse = apply;
+        /// Both directions of every link.
+        status(pb::GetClusterStatusRequest) -> pb::GetClusterStatusResponse = get_cluster_status;
+        /// Puts the identity files in force.
+        reload(pb::ReloadIdentitiesRequest) -> pb::ReloadIdentitiesResponse = reload_identities;
+        /// Sessions of both roles.
+        sessions(pb::ListSessionsRequest) -> pb::ListSessionsResponse = list_sessions;
+        /// The pool of base devices.
+        base_devices(pb::ListBaseDevicesRequest) -> pb::ListBaseDevicesResponse = list_base_devices;
+        /// One user, with the state of the PIN.
+        user(pb::GetUserRequest) -> pb::GetUserResponse = get_user;
+        /// Ends a session.
+        logout(pb::LogoutSessionRequest) -> pb::LogoutSessionResponse = logout_session;
+        /// Adds trust.
+        add_trust(pb::AddTrustRequest) -> pb::AddTrustResponse = add_trust;
+    }
+
+    /// The sessions that live, newest first.
+    ///
+    /// # Errors
+    /// What the node refused.
+    pub async fn living(&mut self) -> Result<Vec<pb::Session>> {
+        Ok(self.sessions(pb::ListSessionsRequest::default()).await?.sessions)
+    }
+
+    /// The base devices that a session holds.
+    ///
+    /// # Errors
+    /// What the node refused.
+    pub async fn held(&mut self) -> Result<Vec<pb::BaseDevice>> {
+        let all = self.base_devices(pb::ListBaseDevicesRequest {}).await?.base_devices;
+        Ok(all.into_iter().filter(|b| b.session_id.is_some()).collect())
+    }
+
+    /// Waits until the status of `other` satisfies `wanted`, and gives it.
+    ///
+    /// # Errors
+    /// When it does not in time; the message has the last state.
+    pub async fn wait_status(
+        &mut self,
+        other: &ClusterId,
+        what: &str,
+        wanted: impl Fn(&pb::PeerStatus) -> bool,
+    ) -> Result<pb::PeerStatus> {
+        let began = tokio::time::Instant::now();
+        loop {
+            let status = self.status(pb::GetClusterStatusRequest {}).await?;
+            let peer = status.peers.into_iter().find(|p| p.cluster_id == other.as_str());
+            match peer {
+                Some(peer) if wanted(&peer) => return Ok(peer),
+                last if began.elapsed() > WAIT_LIMIT => {
+                    bail!("cluster {other} was not {what} within {WAIT_LIMIT:?}; last seen: {last:?}")
+                }
+                _ => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
+    /// Waits until the living sessions satisfy `wanted`, and gives them.
+    ///
+    /// # Errors
+    /// When they do not in time; the message has the last state.
+    pub async fn wait_sessions(
+        &mut self,
+        what: &str,
+        request: pb::ListSessionsRequest,
+        wanted: impl Fn(&[pb::Session]) -> bool,
+    ) -> Result<Vec<pb::Session>> {
+        let began = tokio::time::Instant::now();
+        loop {
+            let sessions = self.sessions(request.clone()).await?.sessions;
+            if wanted(&sessions) {
+                return Ok(sessions);
+            }
+            if began.elapsed() > WAIT_LIMIT {
+                bail!("sessions were not {what} within {WAIT_LIMIT:?}; last seen: {sessions:?}");
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}

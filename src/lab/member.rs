@@ -1,0 +1,426 @@
+//! One node of a lab: its folder, its configuration, and the process or the part of ours that runs it.
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
+
+use super::{
+    Hosting, Spec,
+    admin::Admin,
+    authority::{self, ClusterAuthority},
+    phone::Phone,
+    ports::Ports,
+};
+use crate::{
+    clock::Clock,
+    config,
+    domain::{
+        ids::ClusterId,
+        version::{Version, VersionRange},
+    },
+    fault::FaultPoints,
+    node::{self, Node},
+    trust::make::Made,
+};
+
+/// Where a node is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// `host:port` of the federation listener.
+    pub federation: String,
+    /// `https://host:port` of the phone listener.
+    pub phone: String,
+    /// The admin socket.
+    pub admin: PathBuf,
+}
+
+/// Which protocol versions a node may speak, and where it stops for good.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// Not below this; the oldest when absent.
+    pub min: Option<Version>,
+    /// Not above this; the newest when absent.
+    pub max: Option<Version>,
+    /// The fault point at which the node stops.
+    pub stop_at: Option<String>,
+}
+
+impl Versions {
+    /// Only up to `max`.
+    #[must_use]
+    pub fn up_to(max: Version) -> Self {
+        Self { max: Some(max), ..Self::default() }
+    }
+
+    /// Only from `min` on.
+    #[must_use]
+    pub fn from(min: Version) -> Self {
+        Self { min: Some(min), ..Self::default() }
+    }
+
+    /// All versions, but the node stops at the fault point `point`.
+    #[must_use]
+    pub fn stopping_at(point: &str) -> Self {
+        Self { stop_at: Some(point.to_owned()), ..Self::default() }
+    }
+}
+
+/// What a supervised `emccd run` says on its standard output, one object a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// All listeners are open.
+    Ready,
+    /// It came to the fault point where it was told to stop, and stays there.
+    StoppedAt {
+        /// The point's name.
+        point: String,
+    },
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Member {
+    /// Its name, `node-1` and so on.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its configuration file.
+    pub config: PathBuf,
+    /// Where it is reached.
+    pub addresses: Addresses,
+    /// The certificate it shows to other clusters.
+    pub federation_certificate: PathBuf,
+    /// Its key.
+    pub federation_key: PathBuf,
+    /// The cluster authority's certificate.
+    pub ca_file: PathBuf,
+    hosting: Hosting,
+    hosted: Hosted,
+}
+
+#[derive(Debug)]
+enum Hosted {
+    Off,
+    Here(Box<Node>),
+    Child(Box<Running>),
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    events: Lines<BufReader<ChildStdout>>,
+    pid: u32,
+}
+
+/// How long a node may take to open its listeners: a debug build on a busy machine is slow.
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// The lab's own settings: quick to notice, and hashing cheap enough for many nodes on two cores.
+const SETTINGS: [(&str, &str); 5] = [
+    ("federation", "heartbeat = \"500ms\""),
+    ("federation", "dead-after = \"1500ms\""),
+    ("credentials", "memory-kib = 8"),
+    ("credentials", "iterations = 1"),
+    ("log", "level = \"info\""),
+];
+
+impl Member {
+    /// Makes the node's folder with certificates and configuration. It does not run yet.
+    ///
+    /// # Errors
+    /// When something can't be made.
+    pub fn lay_out(
+        cluster_folder: &Path,
+        cluster: &ClusterId,
+        number: usize,
+        spec: &Spec,
+        authority: &ClusterAuthority,
+        ports: &mut Ports,
+    ) -> Result<Self> {
+        let name = format!("node-{number}");
+        let folder = cluster_folder.join(&name);
+        std::fs::create_dir_all(&folder)?;
+        let files = |kind: &str| (folder.join(format!("{kind}.pem")), folder.join(format!("{kind}.key")));
+        let (federation_certificate, federation_key) = files("federation");
+        let (phone_certificate, phone_key) = files("phone");
+        authority::write(&authority.sign(&authority.request(&name))?, &federation_certificate, &federation_key)?;
+        authority::write(&authority.sign(&authority.request(&name))?, &phone_certificate, &phone_key)?;
+        let pepper = cluster_folder.join("pepper");
+        if !pepper.exists() {
+            crate::trust::make::write_private(&pepper, &node::new_pepper())?;
+        }
+        let (federation, phone) = (ports.take()?, ports.take()?);
+        let member = Self {
+            addresses: Addresses {
+                federation: federation.to_string(),
+                phone: format!("https://{phone}"),
+                admin: folder.join("admin.sock"),
+            },
+            config: folder.join(config::FILE_NAME),
+            name,
+            federation_certificate,
+            federation_key,
+            ca_file: authority.file.clone(),
+            hosting: spec.hosting.clone(),
+            hosted: Hosted::Off,
+            folder,
+        };
+        let text = member.configuration(cluster, cluster_folder, federation, phone, spec)?;
+        std::fs::write(&member.config, text)?;
+        Ok(member)
+    }
+
+    fn configuration(
+        &self,
+        cluster: &ClusterId,
+        cluster_folder: &Path,
+        federation: std::net::SocketAddr,
+        phone: std::net::SocketAddr,
+        spec: &Spec,
+    ) -> Result<String> {
+        let store = cluster_folder.join("emccd.db");
+        let own = [
+            ("federation", format!("listen = \"{federation}\"")),
+            ("identity", "certificate = \"federation.pem\"\nkey = \"federation.key\"".to_owned()),
+            ("phone", format!("listen = \"{phone}\"\ncertificate = \"phone.pem\"\nkey = \"phone.key\"")),
+            ("admin", "socket = \"admin.sock\"".to_owned()),
+            ("store", format!("url = \"sqlite:{}\"", store.display())),
+            ("credentials", format!("pepper-file = \"{}\"", cluster_folder.join("pepper").display())),
+        ];
+        let mut sections: Vec<(&str, Vec<String>)> = Vec::new();
+        let lines = own
+            .iter()
+            .map(|(section, line)| (*section, line.as_str()))
+            .chain(SETTINGS)
+            .chain(spec.settings.iter().map(|(section, line)| (section.as_str(), line.as_str())));
+        for (section, line) in lines {
+            let key = line.split('=').next().unwrap_or_default().trim().to_owned();
+            let index = sections.iter().position(|(name, _)| *name == section);
+            match index.and_then(|i| sections.get_mut(i)) {
+                None => sections.push((section, vec![line.to_owned()])),
+                // A later line for the same key takes the earlier one's place.
+                Some((_, lines)) => {
+                    lines.retain(|old| !old.starts_with(&format!("{key} =")));
+                    lines.push(line.to_owned());
+                }
+            }
+        }
+        let mut text = format!("version = 1\ncluster-id = \"{cluster}\"\nnode = \"{}\"\n", self.name);
+        for (section, lines) in sections {
+            write!(text, "\n[{section}]\n{}\n", lines.join("\n"))?;
+        }
+        Ok(text)
+    }
+
+    /// Starts the node and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it runs already, or does not get ready; the message ends with its log.
+    pub async fn start(&mut self, versions: &Versions) -> Result<()> {
+        if !matches!(self.hosted, Hosted::Off) {
+            bail!("{} runs already", self.name);
+        }
+        self.hosted = match &self.hosting {
+            Hosting::InProcess => Hosted::Here(Box::new(self.start_here(versions).await?)),
+            Hosting::Processes { binary } => {
+                let running = self.spawn(binary, versions)?;
+                Hosted::Child(Box::new(running))
+            }
+        };
+        if let Hosted::Child(_) = &self.hosted {
+            let first = tokio::time::timeout(START_LIMIT, self.next_event()).await;
+            match first {
+                Ok(Ok(Event::Ready)) => {}
+                Ok(Ok(other)) => bail!("{} began with {other:?}", self.name),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => bail!("{} was not ready within {START_LIMIT:?}; its log:\n{}", self.name, self.log_tail()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn start_here(&self, versions: &Versions) -> Result<Node> {
+        if versions.stop_at.is_some() {
+            bail!("only a node in a process of its own can be stopped at a fault point");
+        }
+        let config = config::load(&self.config)?;
+        let supported = VersionRange::SUPPORTED;
+        let range = VersionRange::new(
+            versions.min.unwrap_or(supported.min()),
+            versions.max.unwrap_or(supported.max()),
+        )
+        .context("the version range is empty")?;
+        let options = node::Options { versions: range, faults: FaultPoints::none(), clock: Clock::system() };
+        Ok(Node::start(config, options).await?)
+    }
+
+    fn spawn(&self, binary: &Path, versions: &Versions) -> Result<Running> {
+        let log = std::fs::File::options().create(true).append(true).open(self.log_file())?;
+        let mut command = Command::new(binary);
+        command.args(["run", "--supervised", "--config"]).arg(&self.config);
+        if let Some(min) = versions.min {
+            command.args(["--protocol-min", &min.to_string()]);
+        }
+        if let Some(max) = versions.max {
+            command.args(["--protocol-max", &max.to_string()]);
+        }
+        if let Some(point) = &versions.stop_at {
+            command.args(["--stop-at", point]);
+        }
+        // The node ends when its standard input does: none outlives the lab, however the lab ends.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
+        let mut child =
+            command.spawn().with_context(|| format!("{} could not be started", binary.display()))?;
+        let stdout = child.stdout.take().context("the child has no standard output")?;
+        let pid = child.id().context("the child has ended at once")?;
+        Ok(Running { child, events: BufReader::new(stdout).lines(), pid })
+    }
+
+    /// The next thing that the node's process says.
+    ///
+    /// # Errors
+    /// When it has no process of its own, or ended.
+    pub async fn next_event(&mut self) -> Result<Event> {
+        let Hosted::Child(running) = &mut self.hosted else { bail!("{} has no process of its own", self.name) };
+        match running.events.next_line().await? {
+            Some(line) => Ok(serde_json::from_str(&line).with_context(|| format!("not an event: {line}"))?),
+            None => bail!("{} ended; its log:\n{}", self.name, self.log_tail()),
+        }
+    }
+
+    /// Waits until the node has stopped at the fault point that it was started with.
+    ///
+    /// # Errors
+    /// When it does not within `limit`.
+    pub async fn wait_stopped_at(&mut self, point: &str, limit: Duration) -> Result<()> {
+        let event = tokio::time::timeout(limit, self.next_event())
+            .await
+            .with_context(|| format!("{} did not come to {point} within {limit:?}", self.name))??;
+        if event != (Event::StoppedAt { point: point.to_owned() }) {
+            bail!("{} said {event:?}, not that it came to {point}", self.name);
+        }
+        Ok(())
+    }
+
+    /// Whether it runs.
+    #[must_use]
+    pub const fn is_running(&self) -> bool {
+        !matches!(self.hosted, Hosted::Off)
+    }
+
+    /// The process that runs it; our own for a node in this process, none for one that is off.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        match &self.hosted {
+            Hosted::Off => None,
+            Hosted::Here(_) => Some(std::process::id()),
+            Hosted::Child(running) => Some(running.pid),
+        }
+    }
+
+    /// Stops it in an orderly way, and waits until it is gone.
+    pub async fn stop(&mut self) {
+        match std::mem::replace(&mut self.hosted, Hosted::Off) {
+            Hosted::Off => {}
+            Hosted::Here(node) => node.shut_down().await,
+            Hosted::Child(mut running) => {
+                // A signal rather than the end of its input: this is what a service manager does.
+                let _gone = signal(running.pid, nix::sys::signal::Signal::SIGTERM);
+                if tokio::time::timeout(STOP_LIMIT, running.child.wait()).await.is_err() {
+                    let _gone = running.child.kill().await;
+                }
+            }
+        }
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    ///
+    /// # Errors
+    /// When it has no process of its own.
+    pub async fn kill(&mut self) -> Result<()> {
+        match std::mem::replace(&mut self.hosted, Hosted::Off) {
+            Hosted::Child(mut running) => Ok(running.child.kill().await?),
+            other => {
+                self.hosted = other;
+                bail!("{} has no process of its own to kill", self.name)
+            }
+        }
+    }
+
+    /// `SIGSTOP`: the process stands still, its sockets stay open.
+    ///
+    /// # Errors
+    /// When it has no process of its own.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(nix::sys::signal::Signal::SIGSTOP)
+    }
+
+    /// `SIGCONT` after [`Member::pause`].
+    ///
+    /// # Errors
+    /// When it has no process of its own.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(nix::sys::signal::Signal::SIGCONT)
+    }
+
+    fn signal(&self, which: nix::sys::signal::Signal) -> Result<()> {
+        match &self.hosted {
+            Hosted::Child(running) => signal(running.pid, which),
+            _ => bail!("{} has no process of its own", self.name),
+        }
+    }
+
+    /// Gives the node another certificate for other clusters, in its files; [`Admin::reload`] puts it in force.
+    ///
+    /// # Errors
+    /// When the files can't be written.
+    pub fn install(&self, made: &Made) -> Result<()> {
+        authority::write(made, &self.federation_certificate, &self.federation_key)
+    }
+
+    /// An operator's connection.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn admin(&self) -> Result<Admin> {
+        Admin::connect(&self.addresses.admin).await
+    }
+
+    /// A phone that talks to this node.
+    ///
+    /// # Errors
+    /// When the authority's certificate can't be read.
+    pub fn phone(&self) -> Result<Phone> {
+        let ca = std::fs::read_to_string(&self.ca_file)?;
+        Ok(Phone::https(&self.addresses.phone, &ca)?)
+    }
+
+    /// Where the log of a process of its own goes.
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(self.log_file()).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+    }
+}
+
+fn signal(pid: u32, which: nix::sys::signal::Signal) -> Result<()> {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
+    Ok(nix::sys::signal::kill(pid, which)?)
+}

@@ -1,0 +1,239 @@
+//! What operators ask of a running node beyond its records.
+
+use std::sync::Arc;
+
+use super::reload::{Reloader, Shown};
+use crate::{
+    apply::{self, Action, Mode, Source},
+    clock::Clock,
+    credentials::Credentials,
+    domain::{ids::ClusterId, rejection::Rejection, session::Role, version::VersionRange},
+    edge::admin::{
+        error::Error,
+        operations::{Answer, ApplyMode, File, Operations, SessionKey},
+        roles::Actor,
+        views,
+    },
+    home::{self, HomeRole},
+    peer::{LinkStatus, Peers},
+    store::Store,
+    trust::{TrustStore, refusals::Refused},
+    visiting::{self, VisitingRole},
+    wire::admin as pb,
+};
+
+#[derive(Debug)]
+pub(super) struct NodeOperations {
+    pub(super) cluster: ClusterId,
+    pub(super) node: String,
+    pub(super) versions: VersionRange,
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) credentials: Credentials,
+    pub(super) trust: TrustStore,
+    pub(super) peers: Peers,
+    pub(super) reloader: Arc<Reloader>,
+    pub(super) home: HomeRole,
+    pub(super) visiting: VisitingRole,
+}
+
+impl Operations for NodeOperations {
+    fn cluster_status(&self) -> Answer<'_, pb::GetClusterStatusResponse> {
+        let down = self.reloader.federation_down();
+        let status = pb::GetClusterStatusResponse {
+            cluster_id: self.cluster.to_string(),
+            node: self.node.clone(),
+            software: self.peers.config().software.clone(),
+            versions: self.versions.to_string(),
+            now: self.clock.now().to_string(),
+            federation_hint: down.as_ref().map(|_| {
+                "mend the files that `emccd cert show` names, then run `emccd cert reload`".to_owned()
+            }),
+            federation_down_reason: down,
+            peers: self.peers.status().iter().map(peer_status).collect(),
+            refusals: self.trust.refusals().list().into_iter().map(refusal).collect(),
+        };
+        Box::pin(async move { Ok(status) })
+    }
+
+    fn identities(&self) -> Answer<'_, Vec<pb::Identity>> {
+        let shown = self.reloader.shown().into_iter().map(identity).collect();
+        Box::pin(async move { Ok(shown) })
+    }
+
+    fn reload_identities<'a>(&'a self, _actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {
+        Box::pin(async move {
+            let outcome =
+                self.reloader.reload_federation_identity().and(self.reloader.reload_phone_identity());
+            match outcome {
+                Ok(()) => Ok(self.reloader.shown().into_iter().map(identity).collect()),
+                Err(error) => Err(Error::refused(
+                    format!("{}; the last good one stays in force", crate::telemetry::error_chain(&error)),
+                    "mend the files that `emccd cert show` names, then run `emccd cert reload` again",
+                )),
+            }
+        })
+    }
+
+    fn peers_changed(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.reloader.refresh_peers().await.map_err(|error| {
+                Error::refused(crate::telemetry::error_chain(&error), "the last good peers stay in force")
+            })
+        })
+    }
+
+    fn end_session<'a>(&'a self, key: &'a SessionKey, actor: &'a Actor) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let actor = actor.to_string();
+            match key.role {
+                Role::Visiting => match self.visiting.end(&key.counterpart, key.id, &actor).await {
+                    Ok(ended) => Ok(ended.acknowledged),
+                    Err(visiting::Error::Store(error)) => Err(Error::Store(error)),
+                    Err(error) => Err(Error::refused(error.to_string(), "`emccd session list` shows what there is")),
+                },
+                Role::Home => match self.home.end(&key.counterpart, key.id, &actor).await {
+                    Ok(home::Ended::Now { owed }) => Ok(!owed),
+                    Ok(home::Ended::Before(_)) => Ok(true),
+                    Err(home::Error::Store(error)) => Err(Error::Store(error)),
+                    Err(error) => Err(Error::refused(error.to_string(), "`emccd session list` shows what there is")),
+                },
+            }
+        })
+    }
+
+    fn apply<'a>(&'a self, files: Vec<File>, mode: ApplyMode, actor: &'a Actor) -> Answer<'a, Vec<pb::ApplyCount>> {
+        Box::pin(async move {
+            let sources: Vec<Source> =
+                files.into_iter().map(|file| Source { name: file.name, text: file.content }).collect();
+            let mode = match mode {
+                ApplyMode::Commit => Mode::Write,
+                ApplyMode::DryRun => Mode::DryRun,
+            };
+            let actor = actor.to_string();
+            let changes = apply::apply(&self.store, &self.credentials, &self.clock, &sources, mode, &actor)
+                .await
+                .map_err(apply_error)?;
+            if mode == Mode::Write && changes.iter().any(|c| c.kind == "peer") {
+                self.peers_changed().await?;
+            }
+            Ok(counts(&changes))
+        })
+    }
+}
+
+fn apply_error(error: apply::Error) -> Error {
+    match error {
+        apply::Error::Problems(problems) => {
+            let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            Error::refused(
+                format!("the files have {} problems; nothing was changed:\n{}", lines.len(), lines.join("\n")),
+                "mend the lines and apply again; `emccd apply --dry-run` only checks",
+            )
+        }
+        apply::Error::Store(error) => Error::Store(error),
+        apply::Error::Credentials(error) => {
+            Error::refused(crate::telemetry::error_chain(&error), "nothing was changed; apply again")
+        }
+    }
+}
+
+fn counts(changes: &[apply::Change]) -> Vec<pb::ApplyCount> {
+    let mut counts: Vec<pb::ApplyCount> = Vec::new();
+    for change in changes {
+        let index = counts.iter().position(|c| c.kind == change.kind).unwrap_or_else(|| {
+            counts.push(pb::ApplyCount { kind: change.kind.to_owned(), ..pb::ApplyCount::default() });
+            counts.len() - 1
+        });
+        let Some(count) = counts.get_mut(index) else { continue };
+        match change.action {
+            Action::Added => count.added += 1,
+            Action::Changed => count.changed += 1,
+            Action::Unchanged => count.unchanged += 1,
+        }
+    }
+    counts
+}
+
+fn millis(length: std::time::Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn peer_status(link: &LinkStatus) -> pb::PeerStatus {
+    pb::PeerStatus {
+        cluster_id: link.cluster.to_string(),
+        enabled: link.enabled,
+        outbound: Some(pb::OutboundStatus {
+            state: link.outbound.as_str().to_owned(),
+            state_age_ms: millis(link.since),
+            proof_age_ms: link.proof_age.map(millis),
+            version: link.version.map(|v| v.to_string()),
+            node: link.node.clone(),
+            software: link.software.clone(),
+            address: link.address.clone(),
+            reason: link.last_error.clone(),
+            rejection: link.rejection.map(|r| r.as_str().to_owned()),
+            hint: link.rejection.map(|rejection| hint(rejection, &link.cluster)),
+            clock_offset_ms: link.clock_offset_ms,
+        }),
+        inbound: Some(pb::InboundStatus {
+            watching: link.inbound.watching,
+            last_seen_age_ms: link.inbound.last_seen_age.map(millis),
+            peer_proof_age_ms: link.inbound.reverse_proof_age.map(millis),
+            peer_down_reason: link.inbound.reverse_down_reason.clone(),
+        }),
+        owed_ends: 0,
+    }
+}
+
+/// What an operator can type when our own link is refused, or refuses, for trust.
+fn hint(rejection: Rejection, cluster: &ClusterId) -> String {
+    match rejection {
+        Rejection::UnknownIssuer | Rejection::WrongName => format!(
+            "compare `emccd cert show` of one side with `emccd trust list` of the other; then \
+             `emccd trust add {cluster} --pin FILE` where it is missing"
+        ),
+        Rejection::Expired | Rejection::NotYetValid => {
+            "look at the dates with `emccd cert show` and at both clocks; `emccd cert new`, then `emccd cert reload`".to_owned()
+        }
+        Rejection::WrongEku => {
+            format!("the certificate is not for this direction; get another, or `emccd cluster add {cluster} --ignore-eku`")
+        }
+        Rejection::WrongCluster => format!("the address leads to another cluster; see `emccd cluster list` for {cluster}"),
+        Rejection::NoClientCertificate => "no certificate was shown; see `emccd cert show`".to_owned(),
+        Rejection::Revoked => format!("the certificate was revoked; get the new one and `emccd trust add {cluster} --pin FILE`"),
+        Rejection::Ambiguous => "two peers' entries accept this certificate; see `emccd trust list`".to_owned(),
+        Rejection::Plaintext | Rejection::TlsVersion => {
+            format!("what answers there is no federation listener; see the addresses in `emccd cluster list` for {cluster}")
+        }
+    }
+}
+
+fn refusal(refused: Refused) -> pb::DoorRefusal {
+    pb::DoorRefusal {
+        at: refused.at.to_string(),
+        remote: refused.remote.to_string(),
+        rejection: refused.rejection.as_str().to_owned(),
+        subject: refused.subject,
+        fingerprint: refused.fingerprint,
+        not_before: None,
+        not_after: None,
+        expectation: refused.expectation,
+        hint: refused.mend,
+        count: refused.count,
+    }
+}
+
+fn identity(shown: Shown) -> pb::Identity {
+    pb::Identity {
+        purpose: shown.purpose.to_owned(),
+        certificate: shown.identity.as_ref().map(|i| views::certificate(i.leaf())),
+        chain: shown
+            .identity
+            .as_ref()
+            .map(|i| i.chain().iter().skip(1).map(views::certificate).collect())
+            .unwrap_or_default(),
+        file: Some(shown.files.certificate.display().to_string()),
+        problem: shown.problem,
+    }
+}

@@ -1,0 +1,203 @@
+//! What can change while a node runs: its identities from their files, peers and trust from the store.
+//!
+//! Everything is checked before it is put in force; on any error the last good one stays.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tracing::{info, warn};
+
+use super::Error;
+use crate::{
+    config::{Config, IdentityFiles},
+    edge::admin,
+    peer::Peers,
+    store::{Store, Transaction, meta, peers},
+    tasks::Tasks,
+    trust::{TrustStore, identity::Identity, tls::phone_server_config},
+};
+
+/// Reads again, and publishes.
+pub(super) struct Reloader {
+    federation_files: IdentityFiles,
+    phone_files: IdentityFiles,
+    store: Store,
+    trust: TrustStore,
+    peers: Peers,
+    phone_tls: Arc<ArcSwap<ServerConfig>>,
+    phone_identity: ArcSwap<Identity>,
+    federation_problem: Mutex<Option<String>>,
+    phone_problem: Mutex<Option<String>>,
+    /// The revision of peers and trust that is in force.
+    revision: AtomicU64,
+}
+
+/// A burst of changes in the store is looked at once: half of what a change may take to be in force.
+const SETTLE: Duration = Duration::from_millis(200);
+
+impl std::fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reloader").field("federation_files", &self.federation_files).finish_non_exhaustive()
+    }
+}
+
+/// An identity as operators see it.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) purpose: &'static str,
+    pub(super) files: IdentityFiles,
+    pub(super) identity: Option<Identity>,
+    pub(super) problem: Option<String>,
+}
+
+impl Reloader {
+    pub(super) fn new(config: &Config, store: Store, trust: TrustStore, peers: Peers) -> Result<Self, Error> {
+        let phone_files = config.phone.identity.clone();
+        let identity = read_identity("phone", &phone_files)?;
+        let tls = phone_server_config(&identity).map_err(|source| Error::Identity { what: "phone", source })?;
+        Ok(Self {
+            federation_files: config.identity.server.clone(),
+            phone_files,
+            store,
+            trust,
+            peers,
+            phone_tls: Arc::new(ArcSwap::from_pointee(tls)),
+            phone_identity: ArcSwap::from_pointee(identity),
+            federation_problem: Mutex::new(None),
+            phone_problem: Mutex::new(None),
+            revision: AtomicU64::new(u64::MAX),
+        })
+    }
+
+    /// The phone listener's settings, as they are at each handshake.
+    pub(super) fn phone_tls(&self) -> Arc<ArcSwap<ServerConfig>> {
+        Arc::clone(&self.phone_tls)
+    }
+
+    /// The federation identity: read, checked, in force.
+    pub(super) fn reload_federation_identity(&self) -> Result<(), Error> {
+        let outcome = read_identity("federation", &self.federation_files).and_then(|identity| {
+            let subject = identity.leaf().subject().to_owned();
+            self.trust
+                .publish_identity(identity)
+                .map_err(|source| Error::Unpublished { what: "federation", source })?;
+            info!(subject, "the federation identity is in force");
+            Ok(())
+        });
+        remember(&self.federation_problem, &outcome);
+        outcome
+    }
+
+    /// The phone listener's identity.
+    pub(super) fn reload_phone_identity(&self) -> Result<(), Error> {
+        let outcome = read_identity("phone", &self.phone_files).and_then(|identity| {
+            let tls =
+                phone_server_config(&identity).map_err(|source| Error::Identity { what: "phone", source })?;
+            self.phone_tls.store(Arc::new(tls));
+            self.phone_identity.store(Arc::new(identity));
+            Ok(())
+        });
+        remember(&self.phone_problem, &outcome);
+        outcome
+    }
+
+    /// Everything; each part on its own, the first problem is the answer.
+    pub(super) async fn reload_all(&self) -> Result<(), Error> {
+        let federation = self.reload_federation_identity();
+        let phone = self.reload_phone_identity();
+        let peers = self.refresh_peers().await;
+        federation.and(phone).and(peers)
+    }
+
+    /// Peers and trust as the store has them now.
+    pub(super) async fn refresh_peers(&self) -> Result<(), Error> {
+        let (revision, records, bundles) = self
+            .store
+            .read(|tx: &mut dyn Transaction| {
+                let revision = revision_of(tx)?;
+                let records = peers::list(tx).map_err(admin::error::Error::Store)?;
+                Ok::<_, admin::error::Error>((revision, records, admin::peers::bundles(tx)?))
+            })
+            .await?;
+        self.trust
+            .publish_bundles(bundles)
+            .map_err(|error| Error::StoredTrust(admin::error::Error::Trust(error)))?;
+        self.peers.set(records);
+        self.revision.store(revision, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes up what other processes and nodes change, until the node shuts down.
+    pub(super) async fn watch_store(&self, tasks: &Tasks) {
+        let mut changes = self.store.changes();
+        loop {
+            tokio::select! {
+                biased;
+                () = tasks.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            tokio::select! {
+                biased;
+                () = tasks.cancelled() => return,
+                () = tokio::time::sleep(SETTLE) => {}
+            }
+            changes.mark_unchanged();
+            let outcome = match self.store.read(|tx: &mut dyn Transaction| revision_of(tx)).await {
+                Ok(revision) if revision == self.revision.load(Ordering::Acquire) => continue,
+                Ok(_) => self.refresh_peers().await,
+                Err(error) => Err(Error::StoredTrust(error)),
+            };
+            if let Err(error) = outcome {
+                warn!(cause = crate::telemetry::error_chain(&error), "changed peers could not be taken up; the last good ones stay");
+            }
+        }
+    }
+
+    /// Our identities, the federation's first.
+    pub(super) fn shown(&self) -> [Shown; 2] {
+        let problem = |kept: &Mutex<Option<String>>| kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        [
+            Shown {
+                purpose: "federation",
+                files: self.federation_files.clone(),
+                identity: self.trust.snapshot().identity().cloned(),
+                problem: problem(&self.federation_problem),
+            },
+            Shown {
+                purpose: "phone",
+                files: self.phone_files.clone(),
+                identity: Some(Identity::clone(&self.phone_identity.load())),
+                problem: problem(&self.phone_problem),
+            },
+        ]
+    }
+
+    /// Why peers can't be served, if they can't.
+    pub(super) fn federation_down(&self) -> Option<String> {
+        if self.trust.snapshot().identity().is_some() {
+            return None;
+        }
+        self.federation_problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn remember(place: &Mutex<Option<String>>, outcome: &Result<(), Error>) {
+    let problem = outcome.as_ref().err().map(|error| crate::telemetry::error_chain(error));
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+}
+
+fn read_identity(what: &'static str, files: &IdentityFiles) -> Result<Identity, Error> {
+    Identity::from_files(&files.certificate, &files.key).map_err(|source| Error::Identity { what, source })
+}
+
+fn revision_of(tx: &mut dyn Transaction) -> Result<u64, admin::error::Error> {
+    let text = meta::get(tx, peers::REVISION).map_err(admin::error::Error::Store)?;
+    Ok(text.and_then(|t| t.parse().ok()).unwrap_or(0))
+}

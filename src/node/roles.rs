@@ -1,0 +1,68 @@
+//! The roles as the edges ask for them.
+
+use crate::{
+    domain::{
+        em_code::EmCode,
+        ids::Ref,
+        login::{Answer, Context, FindUser, HomeServices, LoginRequest, LogoutRequest, Ownership},
+        refusal::Refusal,
+        session::EndReason,
+    },
+    edge::{
+        federation::Roles,
+        phone::{Desk, Reply},
+    },
+    home::HomeRole,
+    visiting::{Caller, LoggedIn, LoggedOut, PhoneLogin, PhoneState, VisitingRole},
+};
+
+/// Both roles, as peers call them.
+#[derive(Debug)]
+pub(super) struct FederationRoles {
+    pub(super) home: HomeRole,
+    pub(super) visiting: VisitingRole,
+}
+
+impl Roles for FederationRoles {
+    fn find_user<'a>(&'a self, context: &'a Context, query: &'a FindUser) -> Answer<'a, Ownership> {
+        Box::pin(async move { self.home.find_user(context, query).await.map_err(|e| e.to_refusal(false)) })
+    }
+
+    fn login<'a>(&'a self, context: &'a Context, request: &'a LoginRequest) -> Answer<'a, HomeServices> {
+        Box::pin(async move { self.home.login(context, request).await.map_err(|e| e.to_refusal(false)) })
+    }
+
+    fn end_from_visiting<'a>(&'a self, context: &'a Context, request: LogoutRequest) -> Answer<'a, EndReason> {
+        Box::pin(async move { self.home.logout(context, request).await.map_err(|e| e.to_refusal(false)) })
+    }
+
+    fn end_from_home<'a>(&'a self, context: &'a Context, request: LogoutRequest) -> Answer<'a, EndReason> {
+        Box::pin(async move {
+            self.visiting.end_from_home(context, request).await.map_err(|error| {
+                Refusal::new(EmCode::DatabaseError, crate::telemetry::error_chain(&error))
+            })
+        })
+    }
+}
+
+impl Desk for VisitingRole {
+    fn phone_state<'a>(&'a self, device: &'a str) -> Reply<'a, PhoneState> {
+        Box::pin(Self::phone_state(self, device))
+    }
+
+    fn login(&self, login: PhoneLogin) -> Reply<'_, LoggedIn> {
+        Box::pin(Self::login(self, login))
+    }
+
+    fn logout<'a>(&'a self, device: &'a str, caller: Caller, reference: Ref) -> Reply<'a, LoggedOut> {
+        Box::pin(Self::logout(self, device, caller, reference))
+    }
+
+    fn new_ref(&self) -> Ref {
+        Self::new_ref(self)
+    }
+
+    fn knows_login_types(&self) -> bool {
+        Self::knows_login_types(self)
+    }
+}

@@ -1,0 +1,308 @@
+//! Why a peer can't be reached, in words for an operator and as a kind for the caller.
+
+use std::{error::Error as StdError, io, time::Duration};
+
+use crate::{
+    domain::{ids::ClusterId, rejection::Rejection, version::VersionRange},
+    peer::link::{Failure, FailureKind},
+};
+
+/// What went wrong on the way to a peer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operator has to give the peer an address.
+    #[error("no address is set for {cluster}; mend with: emccd cluster add {cluster} --address HOST:PORT")]
+    NoAddress {
+        /// Which peer.
+        cluster: ClusterId,
+    },
+    /// This node can't show who it is.
+    #[error("this node has no valid federation identity; mend with: emccd cert show, emccd cert new")]
+    NoIdentity,
+    /// The operator has to correct the address or the name service.
+    #[error("{address}: the host name has no address")]
+    Unresolved {
+        /// As configured.
+        address: String,
+        /// The name service's words, when it had any.
+        source: Option<io::Error>,
+    },
+    /// The network, or the machine there, said no.
+    #[error("{address}: no connection; is emccd running there, and is this its federation listener?")]
+    Unreachable {
+        /// As configured.
+        address: String,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Nothing came back.
+    #[error("{address}: no answer to {step} within {} ms", waited.as_millis())]
+    Silent {
+        /// As configured.
+        address: String,
+        /// What was waited for.
+        step: &'static str,
+        /// For how long.
+        waited: Duration,
+    },
+    /// We don't accept what the other side showed.
+    #[error("{address}: we refuse its certificate ({rejection}): {detail}")]
+    WeRefuse {
+        /// As configured.
+        address: String,
+        /// Why.
+        rejection: Rejection,
+        /// What was shown, what was expected and what mends it.
+        detail: String,
+    },
+    /// The other side doesn't accept what we showed.
+    #[error("{address}: {cluster} refuses our certificate ({rejection}): {detail}")]
+    PeerRefuses {
+        /// As configured.
+        address: String,
+        /// Which peer.
+        cluster: ClusterId,
+        /// Why.
+        rejection: Rejection,
+        /// What we showed and what mends it.
+        detail: String,
+    },
+    /// The other side is another cluster than the record says.
+    #[error(
+        "{address} answers as cluster {found}, not {cluster}; mend with: emccd cluster list, \
+         emccd cluster add {cluster} --address HOST:PORT"
+    )]
+    WrongCluster {
+        /// As configured.
+        address: String,
+        /// Whom we meant.
+        cluster: ClusterId,
+        /// Who answered.
+        found: ClusterId,
+    },
+    /// The handshake failed for another reason than trust.
+    #[error("{address}: the TLS handshake failed{hint}")]
+    Tls {
+        /// As configured.
+        address: String,
+        /// The reason, when it is one of the set.
+        rejection: Option<Rejection>,
+        /// What mends it, or nothing.
+        hint: &'static str,
+        /// The other words.
+        source: io::Error,
+    },
+    /// One side has to be upgraded.
+    #[error("{}", no_common_version(cluster, *ours, *theirs))]
+    Incompatible {
+        /// Which peer.
+        cluster: ClusterId,
+        /// What we speak.
+        ours: VersionRange,
+        /// What it speaks.
+        theirs: VersionRange,
+    },
+    /// The peer answered something that isn't the protocol.
+    #[error("{address}: {step} was answered with {what}")]
+    Broken {
+        /// As configured.
+        address: String,
+        /// What was called.
+        step: &'static str,
+        /// What is wrong with the answer.
+        what: String,
+    },
+    /// The peer, or the connection, refused a call.
+    #[error("{address}: {step} failed: {what}")]
+    Call {
+        /// As configured.
+        address: String,
+        /// What was called.
+        step: &'static str,
+        /// Whether nobody answered or somebody refused.
+        kind: FailureKind,
+        /// The refusal.
+        what: String,
+    },
+    /// The peer closed the link.
+    #[error("{address}: the peer ended the link")]
+    Ended {
+        /// As configured.
+        address: String,
+    },
+    /// Several addresses, each with its own reason.
+    #[error("{}", join(errors))]
+    All {
+        /// In the order in which they were tried.
+        errors: Vec<Self>,
+    },
+}
+
+impl Error {
+    /// What callers and operators are told.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        Failure {
+            kind: self.kind(),
+            text: bounded(with_sources(self)),
+            rejection: self.rejection(),
+        }
+    }
+
+    /// Whether somebody said no, or nobody said anything.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Silent { .. } => FailureKind::Silent,
+            Self::Unreachable { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
+                FailureKind::Silent
+            }
+            Self::Call { kind, .. } => *kind,
+            Self::Incompatible { .. } => FailureKind::Incompatible,
+            // One node that says "no version in common" speaks for its cluster, and a refusal is a more
+            // certain thing than silence.
+            Self::All { errors } => errors
+                .iter()
+                .map(Self::kind)
+                .min_by_key(|kind| match kind {
+                    FailureKind::Incompatible => 0,
+                    FailureKind::Refused => 1,
+                    FailureKind::Silent => 2,
+                })
+                .unwrap_or(FailureKind::Silent),
+            Self::NoAddress { .. }
+            | Self::NoIdentity
+            | Self::Unresolved { .. }
+            | Self::Unreachable { .. }
+            | Self::WeRefuse { .. }
+            | Self::PeerRefuses { .. }
+            | Self::WrongCluster { .. }
+            | Self::Tls { .. }
+            | Self::Broken { .. }
+            | Self::Ended { .. } => FailureKind::Refused,
+        }
+    }
+
+    /// The reason at the door, when trust was the cause.
+    #[must_use]
+    pub fn rejection(&self) -> Option<Rejection> {
+        match self {
+            Self::WeRefuse { rejection, .. } | Self::PeerRefuses { rejection, .. } => {
+                Some(*rejection)
+            }
+            Self::WrongCluster { .. } => Some(Rejection::WrongCluster),
+            Self::Tls { rejection, .. } => *rejection,
+            Self::All { errors } => errors.iter().find_map(Self::rejection),
+            Self::NoAddress { .. }
+            | Self::NoIdentity
+            | Self::Unresolved { .. }
+            | Self::Unreachable { .. }
+            | Self::Silent { .. }
+            | Self::Incompatible { .. }
+            | Self::Broken { .. }
+            | Self::Call { .. }
+            | Self::Ended { .. } => None,
+        }
+    }
+}
+
+/// Both ranges, and which side to upgrade.
+#[must_use]
+pub fn no_common_version(cluster: &ClusterId, ours: VersionRange, theirs: VersionRange) -> String {
+    let upgrade = if ours.max() < theirs.min() {
+        "upgrade this cluster, or raise its --protocol-max".to_owned()
+    } else {
+        format!("upgrade {cluster}, or raise its --protocol-max")
+    };
+    format!(
+        "no protocol version in common with {cluster}: this cluster speaks {ours}, {cluster} speaks {theirs}; {upgrade}"
+    )
+}
+
+/// The error and all its sources on one line.
+pub(super) fn with_sources(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let words = inner.to_string();
+        // Wrappers like to repeat what they wrap.
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = inner.source();
+    }
+    text
+}
+
+/// Cuts a text that a peer may have had a hand in to the length that the protocol allows a reason.
+pub(super) fn bounded(text: String) -> String {
+    const MAX_BYTES: usize = 512;
+    let mut text: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if text.len() > MAX_BYTES {
+        let ellipsis = '…';
+        let mut end = MAX_BYTES - ellipsis.len_utf8();
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push(ellipsis);
+    }
+    text
+}
+
+fn join(errors: &[Error]) -> String {
+    let texts: Vec<String> = errors.iter().map(|e| with_sources(e)).collect();
+    texts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::version::Version;
+
+    fn berlin() -> ClusterId {
+        ClusterId::new("berlin").unwrap()
+    }
+
+    fn only(text: &str) -> VersionRange {
+        let version: Version = text.parse().unwrap();
+        VersionRange::new(version, version).unwrap()
+    }
+
+    #[test]
+    fn no_common_version_names_both_ranges_and_the_older_side() {
+        let old_us = no_common_version(&berlin(), only("1.0"), only("1.1"));
+        assert!(old_us.contains("this cluster speaks 1.0, berlin speaks 1.1"), "{old_us}");
+        assert!(old_us.contains("upgrade this cluster"), "{old_us}");
+        let old_peer = no_common_version(&berlin(), only("1.1"), only("1.0"));
+        assert!(old_peer.contains("upgrade berlin"), "{old_peer}");
+    }
+
+    #[test]
+    fn of_several_addresses_a_refusal_outweighs_silence() {
+        let silent = || Error::Silent {
+            address: "a:1".to_owned(),
+            step: "the connection",
+            waited: Duration::from_secs(1),
+        };
+        let refused = Error::Unreachable {
+            address: "b:1".to_owned(),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        };
+        assert_eq!(Error::All { errors: vec![silent(), silent()] }.kind(), FailureKind::Silent);
+        let both = Error::All { errors: vec![silent(), refused] }.failure();
+        assert_eq!(both.kind, FailureKind::Refused);
+        assert!(both.text.contains("a:1") && both.text.contains("b:1"), "{}", both.text);
+        assert!(both.text.contains("connection refused"), "{}", both.text);
+    }
+
+    #[test]
+    fn a_long_or_hostile_text_is_cut_to_one_line() {
+        let text = bounded(format!("a\nb{}", "ü".repeat(600)));
+        assert!(text.len() <= 512 && text.starts_with("a b") && text.ends_with('…'));
+    }
+}

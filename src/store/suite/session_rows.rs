@@ -1,0 +1,331 @@
+//! What must always hold of sessions.
+
+use super::*;
+
+pub(in crate::store) async fn a_phone_has_one_session_per_role(store: &Store) {
+    put(store, session(Role::Visiting, 1, "SEP1", State::Pending))
+        .await
+        .unwrap();
+    let second = put(store, session(Role::Visiting, 2, "sep1", State::Active)).await;
+    assert!(second.unwrap_err().is_unique(sessions::ONE_PER_DEVICE));
+    // The other role, another phone and an end are not in the way.
+    for row in [
+        session(Role::Home, 1, "SEP1", State::Active),
+        session(Role::Visiting, 3, "SEP2", State::Active),
+        session(Role::Visiting, 4, "SEP1", State::Ended),
+    ] {
+        put(store, row).await.unwrap();
+    }
+    let mut elsewhere = session(Role::Home, 5, "SEP1", State::Active);
+    elsewhere.counterpart = cluster("tokyo");
+    let third = put(store, elsewhere).await;
+    assert!(third.unwrap_err().is_unique(sessions::ONE_PER_DEVICE));
+    let again = put(store, session(Role::Home, 1, "SEP9", State::Active)).await;
+    assert!(again.unwrap_err().is_unique("sessions_pkey"));
+    let pending_at_home = put(store, session(Role::Home, 6, "SEP6", State::Pending)).await;
+    assert!(matches!(pending_at_home, Err(Error::Statement { .. })));
+    let occupied = store
+        .read(|tx| sessions::active_on_device(tx, Role::Visiting, &device_name("sep1")))
+        .await;
+    assert_eq!(occupied.unwrap().unwrap().id, session_id(1));
+}
+
+pub(in crate::store) async fn a_base_device_is_held_by_one_active_session(store: &Store) {
+    store
+        .write(|tx| {
+            base_devices::upsert(tx, &base("EMCC1"))?;
+            base_devices::upsert(tx, &base("EMCC2"))
+        })
+        .await
+        .unwrap();
+    let mut first = session(Role::Home, 1, "SEP1", State::Active);
+    first.base_device = Some(base("EMCC1"));
+    put(store, first.clone()).await.unwrap();
+    let mut second = session(Role::Home, 2, "SEP2", State::Active);
+    second.base_device = Some(base("emcc1"));
+    let refused = put(store, second.clone()).await;
+    assert!(
+        refused
+            .unwrap_err()
+            .is_unique(sessions::ONE_PER_BASE_DEVICE)
+    );
+    // Another cluster's base device of that name, in our visiting row, is not ours.
+    let mut elsewhere = session(Role::Visiting, 3, "SEP3", State::Active);
+    elsewhere.base_device = Some(base("EMCC1"));
+    put(store, elsewhere).await.unwrap();
+    store
+        .write::<_, Error>(move |tx| {
+            assert_eq!(base_devices::first_free(tx)?, Some(base("EMCC2")));
+            assert_eq!(
+                base_devices::list(tx)?,
+                [(base("EMCC1"), Some(session_id(1))), (base("EMCC2"), None)]
+            );
+            assert!(base_devices::remove(tx, &base("EMCC2"))?);
+            assert_eq!(base_devices::first_free(tx)?, None);
+            let end = Some((EndReason::User, Initiator::Visiting, at(5)));
+            assert!(sessions::transition(
+                tx,
+                Role::Home,
+                &cluster("berlin"),
+                session_id(1),
+                &[State::Active],
+                State::Ended,
+                end,
+                false
+            )?);
+            assert_eq!(base_devices::first_free(tx)?, Some(base("EMCC1")));
+            sessions::insert(tx, &second)
+        })
+        .await
+        .unwrap();
+}
+
+pub(in crate::store) async fn states_move_forward_only_from_where_they_are_expected(store: &Store) {
+    let berlin = cluster("berlin");
+    put(store, session(Role::Visiting, 1, "SEP1", State::Pending))
+        .await
+        .unwrap();
+    store
+        .write::<_, Error>(move |tx| {
+            let id = session_id(1);
+            let mut go = |from: &[State], to, end| {
+                sessions::transition(tx, Role::Visiting, &berlin, id, from, to, end, true)
+            };
+            let end = Some((EndReason::User, Initiator::Visiting, at(7)));
+            assert!(!go(&[State::Active], State::Ending, end)?);
+            assert!(!go(&[], State::Ended, end)?);
+            assert!(go(&[State::Pending, State::Active], State::Ending, end)?);
+            // Backwards and in place never match.
+            assert!(!go(&[State::Ending], State::Active, None)?);
+            assert!(!go(&[State::Ending], State::Ending, None)?);
+            assert!(go(&[State::Ending], State::Ended, None)?);
+            assert!(!go(&[State::Ending, State::Ended], State::Ended, None)?);
+            assert!(!sessions::activate(
+                tx,
+                Role::Visiting,
+                &berlin,
+                id,
+                &user_id("anna"),
+                None,
+                &services()
+            )?);
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let ended = fetch(store, Role::Visiting, 1).await;
+    assert_eq!(ended.state, State::Ended);
+    assert_eq!(ended.end_reason, Some(EndReason::User));
+    assert_eq!(ended.ended_at, Some(at(7)));
+    assert!(ended.owed);
+
+    let mut pending = session(Role::Visiting, 2, "SEP1", State::Pending);
+    pending.user_id = None;
+    pending.deadline = Some(at(50));
+    put(store, pending).await.unwrap();
+    let activated = store
+        .write(|tx| {
+            let profile = services().profile;
+            sessions::activate(
+                tx,
+                Role::Visiting,
+                &cluster("berlin"),
+                session_id(2),
+                &user_id("Anna"),
+                Some(&profile),
+                &services(),
+            )
+        })
+        .await;
+    assert!(activated.unwrap());
+    let active = fetch(store, Role::Visiting, 2).await;
+    assert_eq!(active.state, State::Active);
+    assert_eq!(active.user_id, Some(user_id("Anna")));
+    assert_eq!(active.base_device, Some(base("EMCC001")));
+    assert_eq!(active.services, Some(services()));
+    assert_eq!(active.deadline, None);
+}
+
+pub(in crate::store) async fn a_tombstone_ends_what_is_known_and_what_is_not(store: &Store) {
+    put(store, session(Role::Home, 1, "SEP1", State::Active))
+        .await
+        .unwrap();
+    store
+        .write::<_, Error>(|tx| {
+            let mut bury = |n, reason, when| {
+                let berlin = cluster("berlin");
+                let id = session_id(n);
+                let by = Initiator::Visiting;
+                sessions::tombstone(tx, Role::Home, &berlin, id, reason, by, at(when))
+            };
+            assert!(bury(1, EndReason::Superseded, 5)?);
+            assert!(bury(2, EndReason::Abandoned, 6)?);
+            assert!(!bury(1, EndReason::User, 7)?);
+            assert!(!bury(2, EndReason::User, 7)?);
+            assert_eq!(
+                sessions::active_on_device(tx, Role::Home, &device_name("SEP1"))?,
+                None
+            );
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let known = fetch(store, Role::Home, 1).await;
+    assert_eq!(known.device, device_name("SEP1"));
+    assert_eq!(known.end_reason, Some(EndReason::Superseded));
+    assert_eq!(known.ended_at, Some(at(5)));
+    let unknown = fetch(store, Role::Home, 2).await;
+    assert_eq!(unknown.state, State::Ended);
+    assert_eq!(unknown.end_reason, Some(EndReason::Abandoned));
+    // A login under the id of a tombstone runs into it.
+    let late = put(store, session(Role::Home, 2, "SEP2", State::Active)).await;
+    assert!(late.unwrap_err().is_unique("sessions_pkey"));
+}
+
+pub(in crate::store) async fn ends_are_owed_in_order_until_acknowledged(store: &Store) {
+    for (n, ended_at) in [(1, 30), (2, 10), (3, 20)] {
+        let mut row = session(Role::Visiting, n, "SEP1", State::Ended);
+        row.ended_at = Some(at(ended_at));
+        row.owed = true;
+        put(store, row).await.unwrap();
+    }
+    let mut other = session(Role::Home, 4, "SEP4", State::Ended);
+    other.counterpart = cluster("tokyo");
+    other.owed = true;
+    put(store, other).await.unwrap();
+    store
+        .write::<_, Error>(|tx| {
+            let berlin = cluster("berlin");
+            let ids = |rows: Vec<Session>| rows.into_iter().map(|s| s.id).collect::<Vec<_>>();
+            let all = [session_id(2), session_id(3), session_id(1)];
+            assert_eq!(ids(sessions::owed(tx, &berlin, 10)?), all);
+            assert_eq!(ids(sessions::owed(tx, &berlin, 2)?), all[..2]);
+            assert_eq!(
+                sessions::newest_owed(tx, Role::Visiting, &berlin, 2)?,
+                [session_id(1), session_id(3)]
+            );
+            assert!(sessions::newest_owed(tx, Role::Home, &berlin, 2)?.is_empty());
+            assert_eq!(
+                sessions::counterparts_owed(tx)?,
+                [berlin.clone(), cluster("tokyo")]
+            );
+            assert!(sessions::acknowledge(
+                tx,
+                Role::Visiting,
+                &berlin,
+                session_id(2)
+            )?);
+            assert!(!sessions::acknowledge(
+                tx,
+                Role::Visiting,
+                &berlin,
+                session_id(2)
+            )?);
+            assert_eq!(ids(sessions::owed(tx, &berlin, 10)?), all[1..]);
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+pub(in crate::store) async fn only_overdue_pending_sessions_are_overdue(store: &Store) {
+    for (n, state, deadline) in [
+        (1, State::Pending, Some(20)),
+        (2, State::Pending, Some(10)),
+        (3, State::Pending, Some(21)),
+        (4, State::Pending, None),
+        (5, State::Active, Some(1)),
+        (6, State::Ended, Some(1)),
+    ] {
+        let mut row = session(Role::Visiting, n, &format!("SEP{n}"), state);
+        row.deadline = deadline.map(at);
+        put(store, row).await.unwrap();
+    }
+    let overdue = store
+        .read(|tx| sessions::overdue_pending(tx, at(20)))
+        .await
+        .unwrap();
+    let ids: Vec<_> = overdue.into_iter().map(|s| s.id).collect();
+    assert_eq!(ids, [session_id(2), session_id(1)]);
+}
+
+pub(in crate::store) async fn sessions_are_listed_by_filter(store: &Store) {
+    for row in [
+        session(Role::Home, 1, "SEP1", State::Active),
+        session(Role::Visiting, 1, "SEP1", State::Active),
+        session(Role::Visiting, 2, "SEP2", State::Ended),
+    ] {
+        put(store, row).await.unwrap();
+    }
+    let mut foreign = session(Role::Visiting, 3, "SEP3", State::Active);
+    foreign.counterpart = cluster("tokyo");
+    foreign.user_id = None;
+    put(store, foreign).await.unwrap();
+    store
+        .read::<_, Error>(|tx| {
+            let all = Filter::default();
+            let filters = [
+                (all.clone(), vec![3, 2, 1, 1]),
+                (
+                    Filter {
+                        role: Some(Role::Visiting),
+                        limit: Some(2),
+                        ..all.clone()
+                    },
+                    vec![3, 2],
+                ),
+                (
+                    Filter {
+                        device: Some(device_name("sep1")),
+                        states: vec![State::Active],
+                        ..all.clone()
+                    },
+                    vec![1, 1],
+                ),
+                (
+                    Filter {
+                        user_id: Some(user_id("ANNA")),
+                        states: vec![State::Ended, State::Ending],
+                        ..all.clone()
+                    },
+                    vec![2],
+                ),
+                (
+                    Filter {
+                        counterpart: Some(cluster("tokyo")),
+                        ..all.clone()
+                    },
+                    vec![3],
+                ),
+                (
+                    Filter {
+                        id: Some(session_id(1)),
+                        role: Some(Role::Home),
+                        ..all.clone()
+                    },
+                    vec![1],
+                ),
+                (
+                    Filter {
+                        reference: Some(Ref::from_bits(2)),
+                        ..all
+                    },
+                    vec![2],
+                ),
+            ];
+            for (filter, expected) in filters {
+                let found: Vec<_> = sessions::list(tx, &filter)?
+                    .into_iter()
+                    .map(|s| s.id)
+                    .collect();
+                let expected: Vec<_> = expected.into_iter().map(session_id).collect();
+                assert_eq!(found, expected, "{filter:?}");
+            }
+            let of_anna = sessions::active_of_user(tx, &user_id("anna"))?;
+            assert_eq!(of_anna.len(), 1);
+            assert_eq!(of_anna[0].role, Role::Home);
+            Ok(())
+        })
+        .await
+        .unwrap();
+}

@@ -1,0 +1,124 @@
+//! Why visiting refuses, and the one EM code that each reason has.
+
+use std::time::Duration;
+
+use super::Failure;
+use crate::{
+    domain::{
+        em_code::EmCode,
+        ids::{ClusterId, DeviceName, Ref, UserId},
+        refusal::{Detail, Refusal},
+    },
+    store,
+};
+
+/// Why a phone does not get what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Too many requests are in progress here.
+    #[error("{0} logins and logouts are in progress, which is the limit")]
+    TooManyRequests(usize),
+    /// A login on this phone is not answered yet.
+    #[error("a login on {0} is still in progress")]
+    LoginInProgress(DeviceName),
+    /// The user ID or the PIN was left empty.
+    #[error("the user ID or the PIN is blank")]
+    Blank,
+    /// No phone of that name.
+    #[error("this cluster has no such phone")]
+    DeviceUnknown,
+    /// Extension Mobility is off on the phone.
+    #[error("Extension Mobility is not enabled on {0}")]
+    DeviceDisabled(DeviceName),
+    /// Somebody is on the phone.
+    #[error("{user} of cluster {home} is logged in on {device}")]
+    Occupied {
+        /// The phone.
+        device: DeviceName,
+        /// Who.
+        user: String,
+        /// Of which cluster.
+        home: ClusterId,
+    },
+    /// The phone can't take a user of another cluster.
+    #[error("{0} does not support logins of other clusters' users")]
+    NotEmccCapable(DeviceName),
+    /// What was typed can't be a user's name.
+    #[error("the typed name can't be a user's")]
+    ImpossibleName,
+    /// There is no other cluster to ask.
+    #[error("the user is unknown here and no peer is configured; add one with `emccd cluster add`")]
+    NoPeers,
+    /// The search for the home found none; the refusal says why.
+    #[error("{}", .0.cause)]
+    NotLocated(Refusal),
+    /// Home refused, or could not be asked.
+    #[error("{}", .0.cause)]
+    Home(Refusal),
+    /// Home's answer came after the login had been given up.
+    #[error("the answer of cluster {0} came too late; the login was given up")]
+    TooLate(ClusterId),
+    /// Nobody is on the phone.
+    #[error("nobody is logged in on {0}")]
+    NobodyLoggedIn(DeviceName),
+    /// No session with that id.
+    #[error("no session with that id")]
+    NoSession,
+    /// The node is shutting down.
+    #[error("the node is shutting down")]
+    Stopped,
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] store::Error),
+}
+
+impl Error {
+    /// The EM code.
+    #[must_use]
+    pub const fn em_code(&self) -> EmCode {
+        match self {
+            Self::TooManyRequests(_) | Self::LoginInProgress(_) | Self::Stopped => EmCode::Busy,
+            Self::Blank => EmCode::BlankUserIdOrPin,
+            Self::DeviceUnknown => EmCode::DeviceDoesNotExist,
+            Self::DeviceDisabled(_) => EmCode::DeviceLogonDisabled,
+            Self::Occupied { .. } => EmCode::AnotherUserLoggedIn,
+            Self::NotEmccCapable(_) => EmCode::DeviceDoesNotSupportEmcc,
+            Self::ImpossibleName => EmCode::UserDoesNotExist,
+            Self::NoPeers => EmCode::NoRemoteCluster,
+            Self::NotLocated(refusal) | Self::Home(refusal) => refusal.code,
+            Self::TooLate(_) => EmCode::NoResponseFromRemoteHost,
+            Self::NobodyLoggedIn(_) | Self::NoSession => EmCode::NoUserLoggedIn,
+            Self::Store(_) => EmCode::DatabaseError,
+        }
+    }
+
+    /// What the edge renders.
+    #[must_use]
+    pub fn into_failure(self, reference: Ref) -> Failure {
+        let retry_after = match &self {
+            Self::TooManyRequests(_) | Self::LoginInProgress(_) | Self::Stopped => Some(Duration::from_secs(1)),
+            Self::NotLocated(refusal) | Self::Home(refusal) => match refusal.detail {
+                Detail::RetryAfter(after) => Some(after),
+                Detail::None | Detail::IdReused | Detail::SessionEnded(_) => None,
+            },
+            _ => None,
+        };
+        let cause = match &self {
+            Self::Home(refusal) | Self::NotLocated(refusal) => refusal.cause.clone(),
+            other => crate::telemetry::error_chain(other),
+        };
+        Failure { code: self.em_code(), cause, reference, retry_after }
+    }
+
+    /// The user on the phone, for the error text.
+    pub(super) fn occupied(device: DeviceName, user: Option<&UserId>, typed: &str, home: ClusterId) -> Self {
+        let user = user.map_or_else(|| typed.to_owned(), ToString::to_string);
+        Self::Occupied { device, user, home }
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(source: store::Error) -> Self {
+        Self::Store(source)
+    }
+}

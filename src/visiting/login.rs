@@ -1,0 +1,303 @@
+//! Login at visiting: admission, the phone, the search, the pending row, home, and the row that says who is on it.
+
+use std::{sync::Arc, time::Duration};
+
+use tracing::info;
+
+use super::{
+    Error, Inner, LoggedIn, PhoneLogin,
+    locate::{self, Hints, Home},
+};
+use crate::{
+    domain::{
+        em_code::EmCode,
+        ids::{ClusterId, DeviceName, LoginName, Ref, SessionId},
+        login::{DeviceFacts, FindUser, HomeCluster, HomeServices, LoginRequest, Proof},
+        refusal::{Detail, Refusal},
+        session::{EndReason, Initiator, Role, State},
+    },
+    secret::Pin,
+    store::{
+        Transaction, audit,
+        devices::{self, Device},
+        hints,
+        sessions::{self, Session},
+    },
+};
+
+/// How many ended sessions a login may tell home of.
+const MAX_SUPERSEDES: u32 = 64;
+
+/// A login whose parts are types.
+struct Attempt {
+    device: Device,
+    query: FindUser,
+    pin: Pin,
+    emcc: bool,
+    address: std::net::IpAddr,
+    reference: Ref,
+}
+
+pub(super) async fn login(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> {
+    let (reference, device) = (request.reference, request.device.clone());
+    let outcome = attempt(inner, request).await;
+    // A refusal is logged where it ends, at the edge.
+    if let Ok(done) = &outcome {
+        info!(
+            user = %done.user_id, peer.cluster_id = %done.home, device, r#ref = %reference,
+            "user {} of cluster {} logged in on {device}", done.user_id, done.home
+        );
+    }
+    outcome
+}
+
+async fn attempt(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> {
+    let limit = inner.config.maximum_concurrent_requests;
+    let _admitted =
+        Arc::clone(&inner.admission).try_acquire_owned().map_err(|_| Error::TooManyRequests(limit))?;
+    let attempt = check(inner, request).await?;
+    let home = locate::locate(inner, &attempt.query, attempt.reference, Hints::Use).await?;
+    let hinted = home.from_hint;
+    match at_home(inner, &attempt, home).await {
+        // The cache was wrong. Only an explicit "no such user" says so; silence never starts a search.
+        Err(Error::Home(refusal)) if hinted && refusal.code == EmCode::UserDoesNotExist => {
+            forget_hint(inner, &attempt.query).await?;
+            let home = locate::locate(inner, &attempt.query, attempt.reference, Hints::Ignore).await?;
+            at_home(inner, &attempt, home).await
+        }
+        other => other,
+    }
+}
+
+/// The phone exists, allows EM, and nobody is on it; the texts become types.
+async fn check(inner: &Inner, request: PhoneLogin) -> Result<Attempt, Error> {
+    let name = DeviceName::new(request.device).map_err(|_| Error::DeviceUnknown)?;
+    let now = inner.clock.now();
+    let (device, on_it) = {
+        let name = name.clone();
+        let read = move |tx: &mut dyn Transaction| {
+            let device = devices::get(tx, &name)?.ok_or(Error::DeviceUnknown)?;
+            Ok::<_, Error>((device, sessions::active_on_device(tx, Role::Visiting, &name)?))
+        };
+        inner.store.read(read).await?
+    };
+    if !device.em_enabled {
+        return Err(Error::DeviceDisabled(device.name));
+    }
+    match on_it {
+        Some(session) if session.state == State::Pending && session.deadline.is_some_and(|d| d <= now) => {
+            super::pending::end_overdue(inner).await?;
+        }
+        Some(session) => return Err(occupied(session)),
+        None => {}
+    }
+    let pin = request.pin.ok_or(Error::Blank)?;
+    if request.name.trim().is_empty() {
+        return Err(Error::Blank);
+    }
+    let name = LoginName::new(request.name.trim()).map_err(|_| Error::ImpossibleName)?;
+    Ok(Attempt {
+        device,
+        query: FindUser { login_type: request.login_type, name },
+        pin,
+        emcc: request.emcc,
+        address: request.caller.address,
+        reference: request.reference,
+    })
+}
+
+fn occupied(session: Session) -> Error {
+    if session.state == State::Pending {
+        return Error::LoginInProgress(session.device);
+    }
+    Error::occupied(session.device, session.user_id.as_ref(), session.login_name.as_str(), session.counterpart)
+}
+
+/// Asks one home cluster for a session, with the pending row before and the active row after.
+async fn at_home(inner: &Inner, attempt: &Attempt, home: Home) -> Result<LoggedIn, Error> {
+    let cluster = home.cluster.cluster_id().clone();
+    if cluster != inner.config.cluster && !(attempt.emcc && attempt.device.emcc) {
+        return Err(Error::NotEmccCapable(attempt.device.name.clone()));
+    }
+    let id = inner.new_session_id();
+    let supersedes = open_pending(inner, attempt, &cluster, &home.query, id).await?;
+    inner.faults.pass("visiting.login.pending").await;
+    let answer = ask(inner, attempt, &home, id, supersedes).await;
+    inner.faults.pass("visiting.login.answered").await;
+    match answer {
+        Ok(services) => {
+            let done = activate(inner, attempt, &cluster, id, services).await;
+            inner.faults.pass("visiting.login.committed").await;
+            done
+        }
+        Err(refusal) => {
+            give_up(inner, &cluster, id, &refusal).await?;
+            Err(Error::Home(refusal))
+        }
+    }
+}
+
+/// Writes the pending row, before the first byte leaves; gives what home must be told has ended.
+async fn open_pending(
+    inner: &Inner,
+    attempt: &Attempt,
+    home: &ClusterId,
+    query: &FindUser,
+    id: SessionId,
+) -> Result<Vec<SessionId>, Error> {
+    let now = inner.clock.now();
+    let row = Session {
+        role: Role::Visiting,
+        counterpart: home.clone(),
+        id,
+        state: State::Pending,
+        device: attempt.device.name.clone(),
+        user_id: None,
+        login_type: query.login_type,
+        login_name: query.name.clone(),
+        profile: None,
+        base_device: None,
+        services: None,
+        reference: attempt.reference,
+        created_at: now,
+        deadline: Some(now.plus(inner.config.login_deadline)),
+        ended_at: None,
+        end_reason: None,
+        initiator: None,
+        owed: false,
+    };
+    inner
+        .store
+        .write(move |tx: &mut dyn Transaction| {
+            // Between the first look and now somebody else may have come.
+            if let Some(session) = sessions::active_on_device(tx, Role::Visiting, &row.device)? {
+                return Err(occupied(session));
+            }
+            sessions::insert(tx, &row)?;
+            Ok(sessions::newest_owed(tx, Role::Visiting, &row.counterpart, MAX_SUPERSEDES)?)
+        })
+        .await
+}
+
+async fn ask(
+    inner: &Inner,
+    attempt: &Attempt,
+    home: &Home,
+    id: SessionId,
+    supersedes: Vec<SessionId>,
+) -> Result<HomeServices, Refusal> {
+    let device = &attempt.device;
+    let request = LoginRequest {
+        session_id: id,
+        user: home.query.clone(),
+        proof: Proof::Pin(attempt.pin.clone()),
+        profile: None,
+        device: DeviceFacts {
+            name: device.name.clone(),
+            model: device.model.clone(),
+            protocol: device.protocol.clone(),
+            security_mode: device.security_mode,
+            address: Some(attempt.address),
+        },
+        geolocation: device.geolocation.clone(),
+        supersedes,
+    };
+    // A little less than the pending row lives, so that an answer in time finds its row still pending.
+    let length = inner.config.login_deadline.saturating_sub(Duration::from_millis(200));
+    let context = inner.context(attempt.reference, length);
+    let cluster: &dyn HomeCluster = home.cluster.as_ref();
+    match tokio::time::timeout_at(context.deadline.into(), cluster.login(&context, &request)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Refusal::new(
+            EmCode::NoResponseFromRemoteHost,
+            format!("cluster {} did not answer within {} ms", cluster.cluster_id(), length.as_millis()),
+        )),
+    }
+}
+
+/// The answer came: the row becomes active, unless it was given up meanwhile.
+async fn activate(
+    inner: &Inner,
+    attempt: &Attempt,
+    home: &ClusterId,
+    id: SessionId,
+    services: HomeServices,
+) -> Result<LoggedIn, Error> {
+    let now = inner.clock.now();
+    let local = *home == inner.config.cluster;
+    let (home_in, services_in, query, device, reference) =
+        (home.clone(), services.clone(), attempt.query.clone(), attempt.device.name.clone(), attempt.reference);
+    let active = inner
+        .store
+        .write(move |tx: &mut dyn Transaction| {
+            let profile = Some(&services_in.profile);
+            if !sessions::activate(tx, Role::Visiting, &home_in, id, &services_in.user_id, profile, &services_in)? {
+                return Ok::<_, Error>(false);
+            }
+            if !local {
+                hints::put(tx, query.login_type, &query.name, &home_in)?;
+            }
+            audit::append(
+                tx,
+                &audit::Entry {
+                    at: now,
+                    actor: format!("phone {device}"),
+                    action: "login",
+                    subject: format!("{} of {home_in} on {device}", services_in.user_id),
+                    outcome: "success".to_owned(),
+                    reference: Some(reference),
+                },
+            )?;
+            Ok(true)
+        })
+        .await?;
+    if !active {
+        // Its end was written, and is owed to home, when it was given up.
+        inner.owed.notify_one();
+        return Err(Error::TooLate(home.clone()));
+    }
+    Ok(LoggedIn {
+        user_id: services.user_id.clone(),
+        home: home.clone(),
+        profile: services.profile.clone(),
+        services,
+        reference: attempt.reference,
+    })
+}
+
+/// Ends the pending row before the failure is shown. Home is owed the end where it may hold a session, or
+/// will not keep its refusal.
+async fn give_up(inner: &Inner, home: &ClusterId, id: SessionId, refusal: &Refusal) -> Result<(), Error> {
+    let kept = match refusal.code {
+        EmCode::DatabaseError
+        | EmCode::Busy
+        | EmCode::NoFreeBaseDevice
+        | EmCode::NoResponseFromRemoteHost
+        | EmCode::ServiceConnectionError
+        | EmCode::UnknownError => false,
+        _ => !matches!(refusal.detail, Detail::SessionEnded(_)),
+    };
+    let reason = if kept { EndReason::Refused } else { EndReason::Abandoned };
+    let (home, now) = (home.clone(), inner.clock.now());
+    inner
+        .store
+        .write(move |tx: &mut dyn Transaction| {
+            let end = Some((reason, Initiator::Visiting, now));
+            sessions::transition(tx, Role::Visiting, &home, id, &[State::Pending], State::Ended, end, !kept)?;
+            Ok::<_, Error>(())
+        })
+        .await?;
+    if !kept {
+        inner.owed.notify_one();
+    }
+    Ok(())
+}
+
+async fn forget_hint(inner: &Inner, query: &FindUser) -> Result<(), Error> {
+    let (login_type, name) = (query.login_type, query.name.clone());
+    inner
+        .store
+        .write(move |tx: &mut dyn Transaction| Ok::<_, Error>(hints::forget(tx, login_type, &name)?))
+        .await?;
+    Ok(())
+}

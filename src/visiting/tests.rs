@@ -1,0 +1,418 @@
+//! Visiting's order, the search for the home, and the row that says who is on a phone, against scripted homes.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use super::*;
+use crate::{
+    domain::{
+        em_code::EmCode,
+        ids::{LoginName, ProfileName, UserId},
+        login::{Answer, FindUser, HomeServices, LoginRequest, LoginType, Ownership, SecurityMode},
+        refusal::{Detail, Refusal},
+        session::Initiator,
+    },
+    secret::Pin,
+    store::{self, devices::Device},
+};
+
+/// A home cluster that answers as it was told, and counts what reached it.
+#[derive(Default)]
+struct Script {
+    name: Option<ClusterId>,
+    find: Mutex<Option<Result<Ownership, EmCode>>>,
+    login: Mutex<Option<Result<(), Refusal>>>,
+    /// Never answers a login.
+    silent: bool,
+    admits: bool,
+    logins: AtomicUsize,
+    finds: AtomicUsize,
+    logouts: Mutex<Vec<SessionId>>,
+    supersedes: Mutex<Vec<SessionId>>,
+    refuse_logout: bool,
+}
+
+impl Script {
+    fn new(name: &str) -> Self {
+        Self { name: Some(cluster(name)), ..Self::default() }
+    }
+    fn finding(self, answer: Result<Ownership, EmCode>) -> Self {
+        *self.find.lock().unwrap() = Some(answer);
+        self
+    }
+    fn refusing(self, refusal: Refusal) -> Self {
+        *self.login.lock().unwrap() = Some(Err(refusal));
+        self
+    }
+}
+
+impl HomeCluster for Script {
+    fn cluster_id(&self) -> &ClusterId {
+        self.name.as_ref().unwrap()
+    }
+
+    fn find_user<'a>(&'a self, _: &'a Context, _: &'a FindUser) -> Answer<'a, Ownership> {
+        self.finds.fetch_add(1, Ordering::SeqCst);
+        let answer = self.find.lock().unwrap().unwrap_or(Ok(Ownership::NotMine));
+        Box::pin(async move { answer.map_err(|code| Refusal::new(code, "as scripted")) })
+    }
+
+    fn login<'a>(&'a self, _: &'a Context, request: &'a LoginRequest) -> Answer<'a, HomeServices> {
+        self.logins.fetch_add(1, Ordering::SeqCst);
+        *self.supersedes.lock().unwrap() = request.supersedes.clone();
+        let answer = self.login.lock().unwrap().clone().unwrap_or(Ok(()));
+        let user = request.user.name.to_string();
+        Box::pin(async move {
+            if self.silent {
+                std::future::pending::<()>().await;
+            }
+            answer.map(|()| services(&user))
+        })
+    }
+
+    fn logout<'a>(&'a self, _: &'a Context, request: LogoutRequest) -> Answer<'a, EndReason> {
+        self.logouts.lock().unwrap().push(request.session_id);
+        let refused = self.refuse_logout;
+        Box::pin(async move {
+            if refused { Err(Refusal::new(EmCode::ServiceConnectionError, "cut off")) } else { Ok(request.reason) }
+        })
+    }
+}
+
+struct Peers(Vec<Arc<Script>>);
+
+impl Federation for Peers {
+    fn enabled(&self) -> Vec<Arc<dyn HomeCluster>> {
+        self.0.iter().map(|p| Arc::clone(p) as Arc<dyn HomeCluster>).collect()
+    }
+    fn get(&self, cluster: &ClusterId) -> Option<Arc<dyn HomeCluster>> {
+        self.enabled().into_iter().find(|p| p.cluster_id() == cluster)
+    }
+    fn admits(&self, cluster: &ClusterId, _: &FindUser) -> bool {
+        self.0.iter().any(|p| p.cluster_id() == cluster && p.admits)
+    }
+}
+
+fn cluster(name: &str) -> ClusterId {
+    ClusterId::new(name).unwrap()
+}
+
+fn services(user: &str) -> HomeServices {
+    HomeServices {
+        user_id: UserId::new(user).unwrap(),
+        profile: ProfileName::new("p").unwrap(),
+        base_device: None,
+        call_managers: Vec::new(),
+        tftp_servers: Vec::new(),
+        device_pool: None,
+        lines: Vec::new(),
+        locale: None,
+        remaining: None,
+        reset: false,
+        restart_reason: None,
+    }
+}
+
+struct World {
+    role: VisitingRole,
+    store: Store,
+    local: Arc<Script>,
+    peers: Vec<Arc<Script>>,
+}
+
+async fn world(peers: Vec<Script>) -> World {
+    world_with(peers, Script::new("tokyo"), Duration::from_secs(5)).await
+}
+
+async fn world_with(peers: Vec<Script>, local: Script, login_deadline: Duration) -> World {
+    let store = Store::open(&store::Config { url: "sqlite::memory:".to_owned(), node: "n1".to_owned() }).unwrap();
+    store
+        .write(|tx: &mut dyn Transaction| {
+            for (name, em_enabled, emcc) in
+                [("SEP1", true, true), ("SEP2", true, true), ("SEPOFF", false, true), ("SEPOLD", true, false)]
+            {
+                devices::upsert(
+                    tx,
+                    &Device {
+                        name: DeviceName::new(name).unwrap(),
+                        model: "CP-8841".to_owned(),
+                        protocol: "SIP".to_owned(),
+                        security_mode: SecurityMode::NonSecure,
+                        emcc,
+                        em_enabled,
+                        device_pool: None,
+                        geolocation: BTreeMap::new(),
+                    },
+                )?;
+            }
+            Ok::<_, store::Error>(())
+        })
+        .await
+        .unwrap();
+    let local = Arc::new(local);
+    let peers: Vec<_> = peers.into_iter().map(Arc::new).collect();
+    let role = VisitingRole::new(Parts {
+        config: Config {
+            cluster: cluster("tokyo"),
+            login_deadline,
+            find_deadline: Duration::from_millis(500),
+            maximum_concurrent_requests: 2,
+            newest_version: Version::CURRENT,
+        },
+        store: store.clone(),
+        clock: Clock::system(),
+        local: Arc::clone(&local) as Arc<dyn HomeCluster>,
+        federation: Arc::new(Peers(peers.clone())),
+        faults: FaultPoints::none(),
+        tasks: Tasks::default(),
+        owed: Arc::new(Notify::new()),
+    });
+    World { role, store, local, peers }
+}
+
+impl World {
+    fn submission(&self, device: &str, name: &str) -> PhoneLogin {
+        PhoneLogin {
+            device: device.to_owned(),
+            login_type: LoginType::Uid,
+            name: name.to_owned(),
+            pin: Some(Pin::new("13579".to_owned()).unwrap()),
+            emcc: true,
+            caller: caller(),
+            reference: self.role.new_ref(),
+        }
+    }
+
+    async fn login(&self, device: &str, name: &str) -> Result<LoggedIn, Failure> {
+        self.role.login(self.submission(device, name)).await
+    }
+
+    async fn code(&self, device: &str, name: &str) -> u16 {
+        self.login(device, name).await.unwrap_err().code.number()
+    }
+
+    async fn owed(&self, to: &str) -> usize {
+        let to = cluster(to);
+        self.store.read(move |tx: &mut dyn Transaction| sessions::owed(tx, &to, 100)).await.unwrap().len()
+    }
+
+    fn pins_sent(&self) -> usize {
+        self.peers.iter().map(|p| p.logins.load(Ordering::SeqCst)).sum()
+    }
+}
+
+const fn caller() -> Caller {
+    Caller { address: IpAddr::V4(Ipv4Addr::LOCALHOST), via: false }
+}
+
+#[tokio::test]
+async fn a_remote_login_occupies_the_phone_until_its_logout() {
+    let world = world(vec![Script::new("berlin").finding(Ok(Ownership::Mine))]).await;
+    let done = world.login("SEP1", "ana").await.unwrap();
+    assert_eq!((done.home.as_str(), done.user_id.as_str()), ("berlin", "ana"));
+    assert_eq!(
+        world.role.phone_state("sep1").await.unwrap(),
+        PhoneState::LoggedIn { user: UserId::new("ana").unwrap(), home: cluster("berlin") }
+    );
+    assert_eq!(world.code("SEP1", "bob").await, 18);
+    let out = world.role.logout("SEP1", caller(), world.role.new_ref()).await.unwrap();
+    assert!(out.acknowledged);
+    assert_eq!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::Nobody);
+    assert_eq!(world.owed("berlin").await, 0);
+    let nobody = world.role.logout("SEP1", caller(), world.role.new_ref()).await.unwrap_err();
+    assert_eq!(nobody.code.number(), 19);
+}
+
+#[tokio::test]
+async fn the_phone_is_checked_before_anybody_is_asked() {
+    let world = world(vec![Script::new("berlin").finding(Ok(Ownership::Mine))]).await;
+    assert_eq!(world.code("SEP404", "ana").await, 11);
+    assert_eq!(world.code("bad name\u{0}", "ana").await, 11);
+    assert_eq!(world.code("SEPOFF", "ana").await, 22);
+    assert_eq!(world.code("SEP1", "  ").await, 202);
+    let mut blank = world.submission("SEP1", "ana");
+    blank.pin = None;
+    assert_eq!(world.role.login(blank).await.unwrap_err().code.number(), 202);
+    assert_eq!(world.peers[0].finds.load(Ordering::SeqCst), 0);
+    assert_eq!(world.code("SEPOLD", "ana").await, 213, "the model can't take another cluster's user");
+    assert_eq!(world.pins_sent(), 0);
+}
+
+#[tokio::test]
+async fn local_users_win_and_no_peer_hears_of_them() {
+    let local = Script::new("tokyo").finding(Ok(Ownership::Mine));
+    let world = world_with(vec![Script::new("berlin").finding(Ok(Ownership::Mine))], local, Duration::from_secs(5)).await;
+    assert_eq!(world.login("SEPOLD", "ana").await.unwrap().home, cluster("tokyo"));
+    assert_eq!(world.peers[0].finds.load(Ordering::SeqCst), 0);
+    assert_eq!(world.local.logins.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn the_search_answers_as_its_table_says_and_the_pin_goes_nowhere() {
+    let silent = || Err(EmCode::NoResponseFromRemoteHost);
+    let refused = || Err(EmCode::ServiceConnectionError);
+    let old = || Err(EmCode::ErrorOnParsing);
+    for (answers, expected) in [
+        (vec![], 36),
+        (vec![Ok(Ownership::NotMine), Ok(Ownership::NotMine)], 23),
+        (vec![Ok(Ownership::NotMine), silent()], 40),
+        (vec![Ok(Ownership::NotMine), refused()], 208),
+        (vec![silent(), refused()], 208),
+        (vec![Ok(Ownership::NotMine), old()], 1),
+        (vec![Ok(Ownership::Mine), Ok(Ownership::Mine)], 4),
+        (vec![Ok(Ownership::Mine), silent()], 40),
+        (vec![Ok(Ownership::Mine), refused()], 208),
+        (vec![Ok(Ownership::SeveralUsers), Ok(Ownership::NotMine)], 47),
+    ] {
+        let peers = answers.iter().enumerate().map(|(n, a)| Script::new(&format!("p{n}")).finding(*a)).collect();
+        let world = world(peers).await;
+        let failure = world.login("SEP1", "ana").await.unwrap_err();
+        assert_eq!(failure.code.number(), expected, "{answers:?}: {failure}");
+        assert_eq!(world.pins_sent(), 0, "{answers:?}");
+        assert_eq!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::Nobody);
+    }
+}
+
+#[tokio::test]
+async fn a_pattern_lets_a_sole_claimer_win_while_another_is_silent() {
+    let mut claimer = Script::new("berlin").finding(Ok(Ownership::Mine));
+    claimer.admits = true;
+    let world = world(vec![claimer, Script::new("lima").finding(Err(EmCode::NoResponseFromRemoteHost))]).await;
+    assert_eq!(world.login("SEP1", "ana").await.unwrap().home, cluster("berlin"));
+    assert_eq!(world.peers[1].logins.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_hint_saves_the_search_and_is_dropped_only_on_23() {
+    let world = world(vec![
+        Script::new("berlin").finding(Ok(Ownership::Mine)),
+        Script::new("lima").finding(Ok(Ownership::NotMine)),
+    ])
+    .await;
+    world.login("SEP1", "ana").await.unwrap();
+    let finds = world.peers[1].finds.load(Ordering::SeqCst);
+    world.login("SEP2", "ana").await.unwrap();
+    assert_eq!(world.peers[1].finds.load(Ordering::SeqCst), finds, "the second login asked nobody");
+    for device in ["SEP1", "SEP2"] {
+        world.role.logout(device, caller(), world.role.new_ref()).await.unwrap();
+    }
+
+    let silence = Refusal::new(EmCode::NoResponseFromRemoteHost, "cut off");
+    *world.peers[0].login.lock().unwrap() = Some(Err(silence));
+    assert_eq!(world.code("SEP1", "ana").await, 40);
+    assert_eq!(world.peers[1].finds.load(Ordering::SeqCst), finds, "silence starts no search");
+
+    *world.peers[0].login.lock().unwrap() = Some(Err(Refusal::new(EmCode::UserDoesNotExist, "moved")));
+    *world.peers[0].find.lock().unwrap() = Some(Ok(Ownership::NotMine));
+    *world.peers[1].find.lock().unwrap() = Some(Ok(Ownership::Mine));
+    assert_eq!(world.login("SEP1", "ana").await.unwrap().home, cluster("lima"));
+}
+
+#[tokio::test]
+async fn a_name_with_a_known_suffix_goes_there_only() {
+    let world = world(vec![
+        Script::new("berlin").finding(Ok(Ownership::Mine)),
+        Script::new("lima").finding(Ok(Ownership::Mine)),
+    ])
+    .await;
+    assert_eq!(world.login("SEP1", "ana@lima").await.unwrap().home, cluster("lima"));
+    assert_eq!(world.peers[0].finds.load(Ordering::SeqCst), 0);
+    *world.peers[1].find.lock().unwrap() = Some(Ok(Ownership::NotMine));
+    assert_eq!(world.code("SEP2", "bob@lima").await, 23);
+    assert_eq!(world.peers[0].finds.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn refusals_that_home_does_not_keep_leave_a_debt_and_the_others_none() {
+    for (code, owed) in [(2, 0), (23, 0), (31, 0), (6, 1), (26, 1), (33, 1), (208, 1), (40, 1)] {
+        let refusal = Refusal::new(EmCode::from_number(code).unwrap(), "as scripted");
+        let world = world(vec![Script::new("berlin").finding(Ok(Ownership::Mine)).refusing(refusal)]).await;
+        // After 23 from a home that just claimed the user there is nothing more to ask.
+        assert_eq!(world.code("SEP1", "ana").await, code);
+        assert_eq!(world.owed("berlin").await, owed, "code {code}");
+        assert_eq!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::Nobody);
+    }
+}
+
+#[tokio::test]
+async fn what_is_owed_goes_along_with_the_next_login() {
+    let refusal = Refusal::new(EmCode::Busy, "busy").with_detail(Detail::RetryAfter(Duration::from_secs(3)));
+    let world = world(vec![Script::new("berlin").finding(Ok(Ownership::Mine)).refusing(refusal)]).await;
+    let busy = world.login("SEP1", "ana").await.unwrap_err();
+    assert_eq!(busy.retry_after, Some(Duration::from_secs(3)));
+    *world.peers[0].login.lock().unwrap() = None;
+    world.login("SEP1", "ana").await.unwrap();
+    assert_eq!(world.peers[0].supersedes.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn silence_of_home_is_40_the_phone_is_free_again_and_home_is_owed() {
+    let mut silent = Script::new("berlin").finding(Ok(Ownership::Mine));
+    silent.silent = true;
+    let world = world_with(vec![silent], Script::new("tokyo"), Duration::from_millis(400)).await;
+    let racing = world.role.login(world.submission("SEP1", "ana"));
+    let other = async {
+        // While the first is pending the phone is busy; the event is the login having reached home.
+        while world.pins_sent() == 0 {
+            tokio::task::yield_now().await;
+        }
+        (world.role.phone_state("SEP1").await.unwrap(), world.code("SEP1", "bob").await)
+    };
+    let (first, (state, second)) = tokio::join!(racing, other);
+    assert_eq!((state, second), (PhoneState::Busy, 26));
+    assert_eq!(first.unwrap_err().code.number(), 40);
+    assert_eq!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::Nobody);
+    assert_eq!(world.owed("berlin").await, 1);
+}
+
+#[tokio::test]
+async fn beyond_the_limit_of_requests_it_is_26() {
+    let mut silent = Script::new("berlin").finding(Ok(Ownership::Mine));
+    silent.silent = true;
+    let world = world_with(vec![silent], Script::new("tokyo"), Duration::from_millis(400)).await;
+    let third = async {
+        while world.pins_sent() < 2 {
+            tokio::task::yield_now().await;
+        }
+        world.code("SEPOLD", "ana").await
+    };
+    let (first, second, third) = tokio::join!(world.code("SEP1", "ana"), world.code("SEP2", "bob"), third);
+    assert_eq!((first, second, third), (40, 40, 26));
+}
+
+#[tokio::test]
+async fn a_logout_that_home_can_not_be_told_is_owed() {
+    let mut cut = Script::new("berlin").finding(Ok(Ownership::Mine));
+    cut.refuse_logout = true;
+    let world = world(vec![cut]).await;
+    world.login("SEP1", "ana").await.unwrap();
+    let out = world.role.logout("SEP1", caller(), world.role.new_ref()).await.unwrap();
+    assert!(!out.acknowledged);
+    assert_eq!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::Nobody, "the phone is free all the same");
+    assert_eq!(world.owed("berlin").await, 1);
+}
+
+#[tokio::test]
+async fn home_ends_only_its_own_session_and_a_late_answer_finds_the_tombstone() {
+    let world = world(vec![Script::new("berlin").finding(Ok(Ownership::Mine)), Script::new("lima")]).await;
+    world.login("SEP1", "ana").await.unwrap();
+    let id = world
+        .store
+        .read(|tx: &mut dyn Transaction| {
+            sessions::active_on_device(tx, Role::Visiting, &DeviceName::new("SEP1").unwrap())
+        })
+        .await
+        .unwrap()
+        .unwrap()
+        .id;
+    let request = LogoutRequest { session_id: id, reason: EndReason::Operator, initiator: Initiator::Home };
+    let of = |name: &str| Context { caller: cluster(name), ..world.role.inner.context(world.role.new_ref(), Duration::from_secs(5)) };
+    world.role.end_from_home(&of("lima"), request).await.unwrap();
+    assert!(matches!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::LoggedIn { .. }));
+    world.role.end_from_home(&of("berlin"), request).await.unwrap();
+    assert_eq!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::Nobody);
+    assert_eq!(world.owed("berlin").await, 0, "home knows: it said so itself");
+}
