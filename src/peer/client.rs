@@ -70,6 +70,7 @@ impl PeerHome {
                 }
                 Err(status) if spent.is_none() && was_never_sent(&status) => {
                     spent = Some(live.serial);
+                    self.shared.report_spent(live.serial);
                 }
                 Err(status) => return Err(self.refused(&status, context.deadline)),
             }

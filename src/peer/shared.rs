@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -58,6 +61,8 @@ pub(super) struct Shared {
     published: watch::Sender<Published>,
     inbound: Arc<Mutex<InboundRecord>>,
     changes: watch::Sender<u64>,
+    /// Serial of the newest connection that takes no more calls.
+    spent: AtomicU64,
 }
 
 /// What ends the pause between two attempts early.
@@ -67,6 +72,8 @@ pub(super) struct Wake {
     pub(super) call: Notify,
     /// The peer called us: it lives.
     pub(super) inbound: Notify,
+    /// A call found that its connection takes no more calls.
+    pub(super) spent: Notify,
 }
 
 impl Shared {
@@ -86,6 +93,7 @@ impl Shared {
             published: watch::Sender::new(Published { link, live: None }),
             inbound,
             changes,
+            spent: AtomicU64::new(0),
         }
     }
 
@@ -142,6 +150,18 @@ impl Shared {
             p.link.proved(clock_offset_ms, now());
             false
         });
+    }
+
+    /// A call found that this connection takes no more calls: the peer sends its callers away.
+    pub(super) fn report_spent(&self, serial: u64) {
+        self.spent.fetch_max(serial, Ordering::Relaxed);
+        self.wake.spent.notify_one();
+    }
+
+    /// Whether the live connection is known to take no more calls.
+    pub(super) fn is_spent(&self) -> bool {
+        let spent = self.spent.load(Ordering::Relaxed);
+        self.published.borrow().live.as_ref().is_some_and(|live| live.serial <= spent)
     }
 
     /// Tells whoever watches all links that something has changed.

@@ -227,6 +227,11 @@ impl LinkTask {
                         return Held::Replace(Replace::Must);
                     }
                 }
+                () = self.shared.wake.spent.notified() => {
+                    if self.shared.is_spent() {
+                        return Held::Replace(Replace::Must);
+                    }
+                }
                 () = self.leaf_ends(not_after) => return Held::Replace(Replace::Must),
             }
         }

@@ -7,37 +7,37 @@ use crate::domain::{ids::ClusterId, rejection::Rejection};
 #[must_use]
 pub fn mend(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
     let peer = cluster.map_or("CLUSTER", ClusterId::as_str);
+    let pin = format!(
+        "emccd trust add {peer} --pin FILE (its certificate; compare it with emccd cert show there)"
+    );
     match rejection {
-        Rejection::Ambiguous => {
-            "emccd trust list, then take the certificate or its anchor from one of the two peers".to_owned()
-        }
-        Rejection::Expired => format!(
-            "on the other side: emccd cert new; then here: emccd trust add {peer} --pin FILE (FILE from emccd cert show there)"
-        ),
+        Rejection::Ambiguous => "emccd trust list, and leave the certificate or its anchor with \
+                                 one of the two peers only"
+            .to_owned(),
+        Rejection::Expired => format!("on the other side: emccd cert new; then here: {pin}"),
         Rejection::NoClientCertificate => {
-            "on the other side: emccd cert show, and let the caller present that certificate".to_owned()
-        }
-        Rejection::NotYetValid => {
-            "compare the clocks of both sides (timedatectl); if both are right, wait or: emccd cert new on the other side"
+            "on the other side: emccd cert show, and let the caller present that certificate"
                 .to_owned()
         }
+        Rejection::NotYetValid => "compare the clocks of both sides (timedatectl); if both are \
+                                   right, on the other side: emccd cert new"
+            .to_owned(),
         Rejection::Plaintext => "let the caller use TLS (https) on this port".to_owned(),
         Rejection::Revoked => {
             format!("if it is to be trusted again: emccd trust add {peer} --pin FILE")
         }
         Rejection::TlsVersion => "let the other side speak TLS 1.3".to_owned(),
-        Rejection::UnknownIssuer => {
-            format!("emccd trust add {peer} --pin FILE (FILE from emccd cert show on the other side)")
-        }
+        Rejection::UnknownIssuer => pin,
         Rejection::WrongCluster => format!(
-            "emccd cluster list, and correct the address of {peer} with emccd cluster add {peer} --address HOST:PORT"
+            "emccd cluster list, and correct it: emccd cluster add {peer} --address HOST:PORT"
         ),
         Rejection::WrongEku => format!(
-            "on the other side: emccd cert new; or overlook it here: emccd cluster add {peer} --ignore-eku"
+            "on the other side: emccd cert new (a node calls and is called with it); then here: {pin}"
         ),
-        Rejection::WrongName => {
-            format!("emccd cluster add {peer} --node-name NAME with a name that the certificate carries")
-        }
+        Rejection::WrongName => format!(
+            "emccd cluster add {peer} --address HOST:PORT --node-name NAME, with a name that the \
+             certificate carries"
+        ),
     }
 }
 

@@ -262,6 +262,7 @@ impl FederationService for Federation {
             peers: self.parts.peers.clone(),
             clock: self.parts.clock.clone(),
             drain: self.parts.drain.clone(),
+            stop: self.parts.tasks.token(),
         };
         Ok(Response::new(watch.beats()))
     }

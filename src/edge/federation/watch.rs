@@ -4,7 +4,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -34,8 +34,10 @@ pub struct Watch {
     pub peers: Peers,
     /// Our wall clock.
     pub clock: Clock,
-    /// Cancelled when this node begins to shut down.
+    /// Cancelled when this node begins to shut down: the caller is told.
     pub drain: CancellationToken,
+    /// Cancelled when this node ends its connections: the stream ends, so that they can.
+    pub stop: CancellationToken,
 }
 
 struct Beating {
@@ -49,7 +51,7 @@ struct Beating {
 
 impl Watch {
     /// The heartbeats: one at once, then at each interval and at each change of our own link to the caller.
-    /// After the one that says that we are shutting down the stream goes on until the connection ends.
+    /// After the one that says that we are shutting down they go on until the connections are ended.
     #[must_use]
     pub fn beats(self) -> Beats {
         let start = Beating {
@@ -59,10 +61,12 @@ impl Watch {
             told_draining: false,
             changed: Box::pin(std::future::pending()),
         };
-        Box::pin(stream::unfold(start, |mut beating| async move {
+        let stop = start.watch.stop.clone();
+        let beats = stream::unfold(start, |mut beating| async move {
             let beat = beating.next().await;
             Some((Ok(beat), beating))
-        }))
+        });
+        Box::pin(beats.take_until(stop.cancelled_owned()))
     }
 }
 

@@ -160,7 +160,7 @@ impl Door {
             rejection,
             certificate: own,
             expectation: format!("the caller refused our own certificate: {error}"),
-            mend: "on the calling side: emccd trust add CLUSTER --pin FILE (FILE from emccd cert show here)".to_owned(),
+            mend: "on the calling side: emccd trust add CLUSTER --pin FILE (our certificate; compare it with emccd cert show here)".to_owned(),
         };
         report_refusal(&self.trust, remote, &verdict);
     }
