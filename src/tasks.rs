@@ -1,6 +1,11 @@
 //! Named, tracked tasks and the token that ends them. Nothing else in the daemon spawns.
 
-use std::{future::Future, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -12,6 +17,35 @@ pub struct Tasks {
     token: CancellationToken,
     tracker: TaskTracker,
     span: Option<Span>,
+    running: Running,
+}
+
+/// How many tasks of each name run.
+type Running = Arc<Mutex<BTreeMap<&'static str, usize>>>;
+
+/// Counts one task for as long as it lives, however it ends.
+struct Counted {
+    name: &'static str,
+    running: Running,
+}
+
+impl Counted {
+    fn new(name: &'static str, running: &Running) -> Self {
+        *running.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
+        Self { name, running: Arc::clone(running) }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = running.get_mut(self.name) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(self.name);
+            }
+        }
+    }
 }
 
 impl Tasks {
@@ -31,7 +65,9 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
+        let counted = Counted::new(name, &self.running);
         let named = async move {
+            let _counted = counted;
             let output = task.await;
             debug!(task = name, "task ended");
             output

@@ -261,7 +261,7 @@ impl Cluster {
                 description: "paired by the lab".to_owned(),
                 ..pb::Cluster::default()
             }),
-            trust: Some(pb::TrustMaterial { kind: "pinned".to_owned(), pem }),
+            trust: Some(pb::TrustMaterial { kind: "pinned".to_owned(), certificates: pem.into_bytes() }),
         };
         self.admin()
             .await?
