@@ -1,0 +1,5 @@
+//! Two nodes in one process: real sockets, real TLS, the real listener, and a fake home behind each.
+
+mod calls;
+mod links;
+mod rig;

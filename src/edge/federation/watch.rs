@@ -23,6 +23,7 @@ pub type Beats = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + 
 const SPACING: Duration = Duration::from_millis(50);
 
 /// What a stream of heartbeats is made of.
+#[derive(Debug)]
 pub struct Watch {
     /// The caller.
     pub cluster: ClusterId,
