@@ -192,7 +192,7 @@ impl Attempt<'_> {
             EmCode::NoResponseFromRemoteHost => FailureKind::Silent,
             _ => FailureKind::Refused,
         };
-        Error::Call { address: address.to_owned(), step, kind, what: bounded(refusal.to_string()) }
+        Error::Call { address: address.to_owned(), step, kind, what: bounded(&refusal.to_string()) }
     }
 }
 
