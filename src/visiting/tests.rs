@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     domain::{
         em_code::EmCode,
-        ids::{LoginName, ProfileName, UserId},
+        ids::{ProfileName, UserId},
         login::{Answer, FindUser, HomeServices, LoginRequest, LoginType, Ownership, SecurityMode},
         refusal::{Detail, Refusal},
         session::Initiator,
@@ -265,7 +265,8 @@ async fn the_search_answers_as_its_table_says_and_the_pin_goes_nowhere() {
         (vec![Ok(Ownership::Mine), Ok(Ownership::Mine)], 4),
         (vec![Ok(Ownership::Mine), silent()], 40),
         (vec![Ok(Ownership::Mine), refused()], 208),
-        (vec![Ok(Ownership::SeveralUsers), Ok(Ownership::NotMine)], 47),
+        // Several users with one user ID are that cluster's fault; with one extension they are the field's life.
+        (vec![Ok(Ownership::SeveralUsers), Ok(Ownership::NotMine)], 4),
     ] {
         let peers = answers.iter().enumerate().map(|(n, a)| Script::new(&format!("p{n}")).finding(*a)).collect();
         let world = world(peers).await;
@@ -415,4 +416,13 @@ async fn home_ends_only_its_own_session_and_a_late_answer_finds_the_tombstone() 
     world.role.end_from_home(&of("berlin"), request).await.unwrap();
     assert_eq!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::Nobody);
     assert_eq!(world.owed("berlin").await, 0, "home knows: it said so itself");
+}
+
+#[tokio::test]
+async fn an_extension_of_several_users_is_47() {
+    let world = world(vec![Script::new("berlin").finding(Ok(Ownership::SeveralUsers)), Script::new("lima")]).await;
+    let mut by_extension = world.submission("SEP1", "1007");
+    by_extension.login_type = LoginType::Extension;
+    assert_eq!(world.role.login(by_extension).await.unwrap_err().code.number(), 47);
+    assert_eq!(world.pins_sent(), 0);
 }

@@ -1,0 +1,161 @@
+//! All or nothing, every problem at once, and nothing changed by the second time.
+
+use super::*;
+use crate::domain::ids::UserId;
+
+const GOOD: &str = r#"
+[[device-pool]]
+name = "Hamburg"
+call-managers = [{ host = "cucm1", priority = 1 }, { host = "cucm0", priority = 0 }]
+
+[[user]]
+id = "ana"
+extension = "1001"
+pin = "24680"
+
+[[profile]]
+name = "ana-1"
+user = "ana"
+default = true
+device-pool = "Hamburg"
+lines = [{ index = 1, number = "1001" }]
+
+[[device]]
+name = "SEP1"
+model = "CP-8841"
+
+[[base-device]]
+name = "EMCC"
+count = 3
+
+[[peer]]
+id = "tokyo"
+addresses = ["tokyo.example:8444"]
+"#;
+
+struct World {
+    store: Store,
+    credentials: Credentials,
+    clock: Clock,
+}
+
+fn world() -> World {
+    let store = Store::open(&store::Config { url: "sqlite::memory:".to_owned(), node: "n1".to_owned() }).unwrap();
+    let config = credentials::Config { memory_kib: 8, iterations: 1, ..credentials::Config::default() };
+    let credentials = Credentials::new(&config, crate::secret::Secret::new(vec![1; 32])).unwrap();
+    World { store, credentials, clock: Clock::system() }
+}
+
+impl World {
+    async fn apply(&self, text: &str, mode: Mode) -> Result<Vec<Change>, Error> {
+        let source = Source { name: "data.toml".to_owned(), text: text.to_owned() };
+        apply(&self.store, &self.credentials, &self.clock, &[source], mode, "user root").await
+    }
+
+    async fn problems(&self, text: &str) -> Vec<String> {
+        match self.apply(text, Mode::Write).await {
+            Err(Error::Problems(problems)) => problems.iter().map(ToString::to_string).collect(),
+            other => panic!("no problems but {other:?}"),
+        }
+    }
+
+    async fn count_users(&self) -> usize {
+        self.store
+            .read(|tx: &mut dyn Transaction| users::list(tx, None, 1_000))
+            .await
+            .unwrap()
+            .len()
+    }
+}
+
+fn actions(changes: &[Change]) -> Vec<Action> {
+    changes.iter().map(|c| c.action).collect()
+}
+
+#[tokio::test]
+async fn a_file_is_applied_once_and_the_second_time_changes_nothing() {
+    let world = world();
+    let first = world.apply(GOOD, Mode::Write).await.unwrap();
+    assert_eq!(first.len(), 8);
+    assert!(actions(&first).iter().all(|a| *a == Action::Added), "{first:?}");
+    let again = world.apply(GOOD, Mode::Write).await.unwrap();
+    assert!(actions(&again).iter().all(|a| *a == Action::Unchanged), "{again:?}");
+    let audited = world
+        .store
+        .read(|tx: &mut dyn Transaction| crate::store::audit::list(tx, 1_000))
+        .await
+        .unwrap()
+        .len();
+    assert_eq!(audited, 8, "what did not change leaves no trace");
+}
+
+#[tokio::test]
+async fn a_changed_pin_is_a_change_of_the_user() {
+    let world = world();
+    world.apply(GOOD, Mode::Write).await.unwrap();
+    let changed = world.apply(&GOOD.replace("24680", "13579"), Mode::Write).await.unwrap();
+    let of = |kind: &str| changed.iter().find(|c| c.kind == kind).unwrap().action;
+    assert_eq!((of("user"), of("profile")), (Action::Changed, Action::Unchanged));
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_the_same_and_writes_nothing() {
+    let world = world();
+    let told = world.apply(GOOD, Mode::DryRun).await.unwrap();
+    assert_eq!(world.count_users().await, 0);
+    assert_eq!(told, world.apply(GOOD, Mode::Write).await.unwrap());
+    let told = world.apply(&GOOD.replace("24680", "13579"), Mode::DryRun).await.unwrap();
+    assert_eq!(told.iter().filter(|c| c.action == Action::Changed).count(), 1);
+}
+
+#[tokio::test]
+async fn every_problem_is_told_at_once_with_its_line_and_nothing_is_written() {
+    let world = world();
+    let problems = world
+        .problems(
+            "[[user]]\nid = \"ana\"\npin = \"1\"\npin-hash = \"$argon2id$x\"\n\n[[user]]\nid = \"ANA\"\n\n\
+             [[device]]\nname = \"SEP 1\"\nprotocol = \"MGCP\"\n\n[[peer]]\nid = \"tokyo\"\naddresses = [\"tokyo\"]\n",
+        )
+        .await;
+    let text = problems.join("\n");
+    for part in [
+        "data.toml:1: user.pin: give pin or pin-hash",
+        "data.toml:6: user.id: it stands in data.toml:1 already",
+        "data.toml:9: device.protocol",
+        "data.toml:9: device.name",
+        "data.toml:13: peer.addresses: `tokyo` is not host:port",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    assert_eq!(world.count_users().await, 0);
+}
+
+#[tokio::test]
+async fn a_row_must_not_name_what_is_neither_in_the_files_nor_in_the_store() {
+    let world = world();
+    let profile = "[[profile]]\nname = \"p\"\nuser = \"nobody\"\ndevice-pool = \"nowhere\"\n";
+    let problems = world.problems(profile).await.join("\n");
+    assert!(problems.contains("there is no user nobody"), "{problems}");
+    assert!(problems.contains("there is no device pool nowhere"), "{problems}");
+    world.apply(GOOD, Mode::Write).await.unwrap();
+    let known = profile.replace("nobody", "ana").replace("nowhere", "Hamburg");
+    assert_eq!(actions(&world.apply(&known, Mode::Write).await.unwrap()), [Action::Added]);
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_named_with_its_line() {
+    let problems = world().problems("[[user]]\nid = \"ana\"\nextention = \"1001\"\n").await;
+    assert!(problems[0].contains("data.toml:3") && problems[0].contains("extention"), "{problems:?}");
+}
+
+#[test]
+fn a_pin_is_in_no_debug_print_and_in_no_problem() {
+    let source = Source { name: "f".to_owned(), text: "[[user]]\nid = \"a b\\u0000\"\npin = \"24680\"\n".to_owned() };
+    assert!(!format!("{source:?}").contains("24680"));
+    let problems = check::check(&[source]).unwrap_err();
+    assert!(!format!("{problems:?}").contains("24680"));
+    let good = Source { name: "f".to_owned(), text: GOOD.to_owned() };
+    let rows = check::check(&[good]).unwrap();
+    assert!(!format!("{rows:?}").contains("24680"));
+    assert!(rows.pins.contains_key(&UserId::new("ana").unwrap()));
+}

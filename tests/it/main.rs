@@ -1,0 +1,23 @@
+//! Everything that is proven over real sockets, real TLS and real databases: one binary, a module per topic.
+//!
+//! The networks are the lab's. Each test has its own, in its own folder, on its own ports.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in a test a panic is the report"
+)]
+
+mod support;
+
+mod crash;
+mod guessing;
+mod hostile;
+mod lab;
+mod python_client;
+mod readme;
+mod secrets;
+mod trust;
+mod versions;
