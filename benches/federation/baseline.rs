@@ -40,7 +40,10 @@ pub(crate) fn durable_commit(folder: &Path, count: usize) -> Result<Duration> {
     let mut lengths = Vec::with_capacity(count);
     for number in 0..count {
         let began = Instant::now();
-        database.execute("INSERT INTO t VALUES (?1, 'a row about as long as a short session row')", [i64::try_from(number)?])?;
+        database.execute(
+            "INSERT INTO t VALUES (?1, 'a row about as long as a short session row')",
+            [i64::try_from(number)?],
+        )?;
         lengths.push(began.elapsed());
     }
     lengths.sort_unstable();
@@ -49,7 +52,8 @@ pub(crate) fn durable_commit(folder: &Path, count: usize) -> Result<Duration> {
 
 /// Argon2id hashes per second on all cores, memory reused.
 pub(crate) fn argon2id(count: usize, memory_kib: u32, iterations: u32) -> Result<f64> {
-    let params = Params::new(memory_kib, iterations, 1, Some(32)).map_err(|e| anyhow::anyhow!("{e}"))?;
+    let params =
+        Params::new(memory_kib, iterations, 1, Some(32)).map_err(|e| anyhow::anyhow!("{e}"))?;
     let cores = std::thread::available_parallelism()?.get();
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -73,7 +77,9 @@ pub(crate) fn argon2id(count: usize, memory_kib: u32, iterations: u32) -> Result
             })
             .collect();
         for worker in workers {
-            let done = worker.join().map_err(|_| anyhow::anyhow!("a hashing thread panicked"))?;
+            let done = worker
+                .join()
+                .map_err(|_| anyhow::anyhow!("a hashing thread panicked"))?;
             done.map_err(|e| anyhow::anyhow!("{e}"))?;
         }
         Ok::<_, anyhow::Error>(())
@@ -96,7 +102,10 @@ impl Echo {
 
     /// One call.
     pub(crate) async fn call(&self) -> Result<()> {
-        let request = pb::FindUserRequest { login_type: 0, name: "ana.berlin".to_owned() };
+        let request = pb::FindUserRequest {
+            login_type: 0,
+            name: "ana.berlin".to_owned(),
+        };
         self.client.clone().find_user(Request::new(request)).await?;
         Ok(())
     }
@@ -123,16 +132,21 @@ impl Chain {
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_single_cert(certificates(made.certificate_pem.as_bytes())?, key(made.key_pem.expose())?)?;
-        let router = Router::new()
-            .route("/", get(front))
-            .with_state(Near { store: open(folder, "near")?, client });
+            .with_single_cert(
+                certificates(made.certificate_pem.as_bytes())?,
+                key(made.key_pem.expose())?,
+            )?;
+        let router = Router::new().route("/", get(front)).with_state(Near {
+            store: open(folder, "near")?,
+            client,
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let base = format!("https://{}", listener.local_addr()?);
         serve(listener, config, router);
         let pem = std::fs::read_to_string(&authority.file)?;
-        let phones =
-            (0..super::CONCURRENCY).map(|_| Phone::https(&base, &pem)).collect::<Result<_, _>>()?;
+        let phones = (0..super::CONCURRENCY)
+            .map(|_| Phone::https(&base, &pem))
+            .collect::<Result<_, _>>()?;
         Ok(Arc::new(Self { phones }))
     }
 
@@ -143,7 +157,10 @@ impl Chain {
 
     /// One request.
     pub(crate) async fn request(&self, number: usize) -> Result<()> {
-        let phone = self.phones.get(number % self.phones.len()).context("no phones")?;
+        let phone = self
+            .phones
+            .get(number % self.phones.len())
+            .context("no phones")?;
         let shown = phone.raw_get("/").await?;
         ensure!(shown.status == 200, "the chain answered {}", shown.status);
         Ok(())
@@ -152,17 +169,25 @@ impl Chain {
 
 fn open(folder: &Path, name: &str) -> Result<Store> {
     let url = format!("sqlite:{}", folder.join(format!("{name}.db")).display());
-    Ok(Store::open(&store::Config { url, node: name.to_owned() })?)
+    Ok(Store::open(&store::Config {
+        url,
+        node: name.to_owned(),
+    })?)
 }
 
 async fn commit(store: &Store) -> Result<(), store::Error> {
-    store.write(|tx: &mut dyn Transaction| meta::bump(tx, "bench")).await
+    store
+        .write(|tx: &mut dyn Transaction| meta::bump(tx, "bench"))
+        .await
 }
 
 async fn front(State(near): State<Near>) -> Result<&'static str, http::StatusCode> {
     let failed = |_| http::StatusCode::INTERNAL_SERVER_ERROR;
     commit(&near.store).await.map_err(failed)?;
-    let request = pb::FindUserRequest { login_type: 0, name: "ana.berlin".to_owned() };
+    let request = pb::FindUserRequest {
+        login_type: 0,
+        name: "ana.berlin".to_owned(),
+    };
     near.client
         .clone()
         .find_user(Request::new(request))
@@ -186,24 +211,40 @@ impl FederationService for Constant {
         _: Request<pb::FindUserRequest>,
     ) -> Result<Response<pb::FindUserResponse>, Status> {
         if let Some(store) = &self.store {
-            commit(store).await.map_err(|e| Status::internal(e.to_string()))?;
+            commit(store)
+                .await
+                .map_err(|e| Status::internal(e.to_string()))?;
         }
-        Ok(Response::new(pb::FindUserResponse { ownership: pb::Ownership::Mine.into() }))
+        Ok(Response::new(pb::FindUserResponse {
+            ownership: pb::Ownership::Mine.into(),
+        }))
     }
 
-    async fn hello(&self, _: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {
+    async fn hello(
+        &self,
+        _: Request<pb::HelloRequest>,
+    ) -> Result<Response<pb::HelloResponse>, Status> {
         Err(Status::unimplemented("a baseline"))
     }
 
-    async fn watch(&self, _: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        _: Request<pb::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("a baseline"))
     }
 
-    async fn login(&self, _: Request<pb::LoginRequest>) -> Result<Response<pb::LoginResponse>, Status> {
+    async fn login(
+        &self,
+        _: Request<pb::LoginRequest>,
+    ) -> Result<Response<pb::LoginResponse>, Status> {
         Err(Status::unimplemented("a baseline"))
     }
 
-    async fn logout(&self, _: Request<pb::LogoutRequest>) -> Result<Response<pb::LogoutResponse>, Status> {
+    async fn logout(
+        &self,
+        _: Request<pb::LogoutRequest>,
+    ) -> Result<Response<pb::LogoutResponse>, Status> {
         Err(Status::unimplemented("a baseline"))
     }
 }
@@ -229,26 +270,37 @@ fn roots(pem: &[u8]) -> Result<Arc<RootCertStore>> {
 }
 
 /// A mutual-TLS server of `service`, and a client connected to it.
-async fn echo(folder: &Path, name: &str, service: Constant) -> Result<FederationServiceClient<Channel>> {
+async fn echo(
+    folder: &Path,
+    name: &str,
+    service: Constant,
+) -> Result<FederationServiceClient<Channel>> {
     let folder = folder.join(format!("{name}-ca"));
     std::fs::create_dir_all(&folder)?;
     let authority = ClusterAuthority::create(&ClusterId::new(name)?, &folder)?;
     let made = authority.sign(&authority.request("server"))?;
     let ca = std::fs::read(&authority.file)?;
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(roots(&ca)?, provider()).build()?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(&ca)?, provider()).build()?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(made.certificate_pem.as_bytes())?, key(made.key_pem.expose())?)?;
+        .with_single_cert(
+            certificates(made.certificate_pem.as_bytes())?,
+            key(made.key_pem.expose())?,
+        )?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let routes = tonic::service::Routes::new(FederationServiceServer::new(service));
     serve(listener, config, routes.prepare().into_axum_router());
     let client = authority.sign(&authority.request("client"))?;
-    let channel =
-        connect(address, &ca, client.certificate_pem.as_bytes(), client.key_pem.expose()).await?;
+    let channel = connect(
+        address,
+        &ca,
+        client.certificate_pem.as_bytes(),
+        client.key_pem.expose(),
+    )
+    .await?;
     Ok(FederationServiceClient::new(channel))
 }
 
@@ -274,10 +326,15 @@ pub(crate) async fn connect(
             Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
         }
     });
-    Ok(Endpoint::from_static("http://localhost").connect_with_connector(connect).await?)
+    Ok(Endpoint::from_static("http://localhost")
+        .connect_with_connector(connect)
+        .await?)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a baseline is no node: it ends with the process")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a baseline is no node: it ends with the process"
+)]
 fn serve(listener: TcpListener, config: ServerConfig, router: Router) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {
@@ -285,10 +342,14 @@ fn serve(listener: TcpListener, config: ServerConfig, router: Router) {
             let (acceptor, router) = (acceptor.clone(), router.clone());
             tokio::spawn(async move {
                 let _no_delay = stream.set_nodelay(true);
-                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
                 let service = hyper_util::service::TowerToHyperService::new(router);
                 let connection = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                let _ended = connection.serve_connection(TokioIo::new(stream), service).await;
+                let _ended = connection
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             });
         }
     });

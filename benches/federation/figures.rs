@@ -16,10 +16,21 @@ struct Figure {
 
 impl Figures {
     /// Adds one value.
-    pub(crate) fn put(&mut self, id: &'static str, what: &'static str, unit: &'static str, value: f64) {
+    pub(crate) fn put(
+        &mut self,
+        id: &'static str,
+        what: &'static str,
+        unit: &'static str,
+        value: f64,
+    ) {
         match self.0.iter_mut().find(|f| f.id == id) {
             Some(figure) => figure.values.push(value),
-            None => self.0.push(Figure { id, what, unit, values: vec![value] }),
+            None => self.0.push(Figure {
+                id,
+                what,
+                unit,
+                values: vec![value],
+            }),
         }
     }
 
@@ -35,7 +46,8 @@ impl Figures {
     /// A table for people.
     pub(crate) fn text(&self) -> String {
         let rounds = self.0.first().map_or(0, |f| f.values.len());
-        let mut text = format!("median of {rounds} rounds, taken in turn in one run (lowest to highest)\n");
+        let mut text =
+            format!("median of {rounds} rounds, taken in turn in one run (lowest to highest)\n");
         for figure in &self.0 {
             let (low, middle, high) = spread(&figure.values);
             let _infallible = writeln!(
@@ -68,7 +80,11 @@ fn spread(values: &[f64]) -> (f64, f64, f64) {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-    (at(0), at(sorted.len() / 2), at(sorted.len().saturating_sub(1)))
+    (
+        at(0),
+        at(sorted.len() / 2),
+        at(sorted.len().saturating_sub(1)),
+    )
 }
 
 /// The value below which `percent` of the sorted values lie.

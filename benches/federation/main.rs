@@ -5,7 +5,10 @@
 //! median over the rounds and the spread; the ratios are medians of the ratios within each round. Options (behind
 //! `--`): `--rounds N`, at least 1, default 5; `--json`.
 
-#![expect(clippy::print_stdout, reason = "what a bench measures goes to standard output")]
+#![expect(
+    clippy::print_stdout,
+    reason = "what a bench measures goes to standard output"
+)]
 
 use std::{
     sync::Arc,
@@ -53,8 +56,18 @@ async fn measure(rounds: usize) -> Result<Figures> {
     let folder = tempfile::tempdir()?;
     let echo = Echo::start(folder.path()).await?;
     let chain = Chain::start(folder.path()).await?;
-    let cheap = Subject::start(folder.path(), "cheap", &["memory-kib = 8", "iterations = 1"]).await?;
-    let usual = Subject::start(folder.path(), "usual", &["memory-kib = 19456", "iterations = 2"]).await?;
+    let cheap = Subject::start(
+        folder.path(),
+        "cheap",
+        &["memory-kib = 8", "iterations = 1"],
+    )
+    .await?;
+    let usual = Subject::start(
+        folder.path(),
+        "usual",
+        &["memory-kib = 19456", "iterations = 2"],
+    )
+    .await?;
     let mut figures = Figures::default();
     // One round is thrown away: caches fill, connections open, the first allocations happen.
     for round in 0..=rounds {
@@ -85,25 +98,50 @@ async fn one_round(
     figures.put("echo", "bare tonic mTLS unary echo", "1/s", echoes);
 
     let commit = baseline::durable_commit(folder, COMMITS)?;
-    figures.put("commit", "durable commit (SQLite, WAL, synchronous=FULL)", "ms", millis(commit));
+    figures.put(
+        "commit",
+        "durable commit (SQLite, WAL, synchronous=FULL)",
+        "ms",
+        millis(commit),
+    );
 
     let hash = baseline::argon2id(HASHES, 19_456, 2)?;
-    figures.put("argon2id", "bare Argon2id 19 MiB, 2 passes, all cores", "1/s", hash);
+    figures.put(
+        "argon2id",
+        "bare Argon2id 19 MiB, 2 passes, all cores",
+        "1/s",
+        hash,
+    );
 
     let finds = rate(CALLS, |n| {
         let cheap = Arc::clone(cheap);
         async move { cheap.find_user(n).await }
     })
     .await?;
-    figures.put("find-user", "FindUser over a peer's connection", "1/s", finds);
-    figures.put("find-user/echo", "FindUser against the echo (goal 0.70)", "", finds / echoes);
+    figures.put(
+        "find-user",
+        "FindUser over a peer's connection",
+        "1/s",
+        finds,
+    );
+    figures.put(
+        "find-user/echo",
+        "FindUser against the echo (goal 0.70)",
+        "",
+        finds / echoes,
+    );
 
     let chained = rate(chain.size(), |n| {
         let chain = Arc::clone(chain);
         async move { chain.request(n).await }
     })
     .await?;
-    figures.put("chain", "HTTPS, mTLS echo and three grouped commits", "1/s", chained);
+    figures.put(
+        "chain",
+        "HTTPS, mTLS echo and three grouped commits",
+        "1/s",
+        chained,
+    );
 
     let logins = rate(cheap.size(), |n| {
         let cheap = Arc::clone(cheap);
@@ -111,16 +149,46 @@ async fn one_round(
     })
     .await?;
     cheap.log_all_out().await?;
-    figures.put("login-cheap", "cross-cluster logins, cheapest hash", "1/s", logins);
-    figures.put("login-cheap/chain", "logins against the chain (goal 0.50)", "", logins / chained);
+    figures.put(
+        "login-cheap",
+        "cross-cluster logins, cheapest hash",
+        "1/s",
+        logins,
+    );
+    figures.put(
+        "login-cheap/chain",
+        "logins against the chain (goal 0.50)",
+        "",
+        logins / chained,
+    );
 
     let latencies = at_rate(cheap, logins / 2.0).await?;
     cheap.log_all_out().await?;
     let (p50, p99) = (percentile(&latencies, 50), percentile(&latencies, 99));
-    figures.put("login-cheap-p50", "login at half of that rate, p50", "ms", millis(p50));
-    figures.put("login-cheap-p99", "login at half of that rate, p99", "ms", millis(p99));
-    figures.put("p50/commit", "p50 against the durable commit", "", millis(p50) / millis(commit));
-    figures.put("p99/p50", "p99 against p50 (goal 5)", "", millis(p99) / millis(p50));
+    figures.put(
+        "login-cheap-p50",
+        "login at half of that rate, p50",
+        "ms",
+        millis(p50),
+    );
+    figures.put(
+        "login-cheap-p99",
+        "login at half of that rate, p99",
+        "ms",
+        millis(p99),
+    );
+    figures.put(
+        "p50/commit",
+        "p50 against the durable commit",
+        "",
+        millis(p50) / millis(commit),
+    );
+    figures.put(
+        "p99/p50",
+        "p99 against p50 (goal 5)",
+        "",
+        millis(p99) / millis(p50),
+    );
 
     let usual_logins = rate(usual.size(), |n| {
         let usual = Arc::clone(usual);
@@ -128,8 +196,18 @@ async fn one_round(
     })
     .await?;
     usual.log_all_out().await?;
-    figures.put("login-default", "cross-cluster logins, default hash", "1/s", usual_logins);
-    figures.put("login-default/argon2id", "logins against bare hashing (goal 0.90)", "", usual_logins / hash);
+    figures.put(
+        "login-default",
+        "cross-cluster logins, default hash",
+        "1/s",
+        usual_logins,
+    );
+    figures.put(
+        "login-default/argon2id",
+        "logins against bare hashing (goal 0.90)",
+        "",
+        usual_logins / hash,
+    );
     Ok(())
 }
 
@@ -166,8 +244,10 @@ async fn at_rate(subject: &Arc<Subject>, per_second: f64) -> Result<Vec<Duration
             Ok::<_, anyhow::Error>(due.elapsed())
         }
     });
-    let mut latencies: Vec<Duration> =
-        stream::iter(logins).buffer_unordered(subject.size()).try_collect().await?;
+    let mut latencies: Vec<Duration> = stream::iter(logins)
+        .buffer_unordered(subject.size())
+        .try_collect()
+        .await?;
     latencies.sort_unstable();
     Ok(latencies)
 }

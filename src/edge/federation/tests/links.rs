@@ -111,7 +111,11 @@ async fn a_call_of_the_peer_ends_the_pause() {
     berlin.trusts(&[&tokyo]);
     tokyo.serve().await;
     // At first nobody listens at the address that tokyo has: its pauses grow with each refusal.
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     tokyo.dials(&berlin, address);
     tokyo.until_down().await;
     for _ in 0..12 {
@@ -304,7 +308,11 @@ async fn revoked_trust_ends_the_link_at_once() {
     tokyo.trust.publish_bundles(Vec::new()).unwrap();
     let status = tokyo.until_down().await;
     assert!(status.rejection.is_some(), "{status:?}");
-    berlin.until("told why", |s| s.rejection == Some(Rejection::UnknownIssuer)).await;
+    berlin
+        .until("told why", |s| {
+            s.rejection == Some(Rejection::UnknownIssuer)
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
