@@ -32,6 +32,11 @@ pub(crate) type Client = FederationServiceClient<Channel>;
 
 /// A client that shows `me`'s identity to `them`. It dials again by itself when the other side was restarted.
 pub(crate) fn peer_client(me: &Cluster, them: &Cluster) -> Client {
+    FederationServiceClient::new(channel(me, them))
+}
+
+/// What the client runs on, for calls that no client would make.
+pub(crate) fn channel(me: &Cluster, them: &Cluster) -> Channel {
     let trust = trust(me, them);
     let (address, wanted) = (them.member().unwrap().addresses.federation.clone(), them.id.clone());
     let connector = tower::service_fn(move |_: Uri| {
@@ -40,7 +45,7 @@ pub(crate) fn peer_client(me: &Cluster, them: &Cluster) -> Client {
     });
     // With an https URI tonic would insist on TLS of its own; the origin keeps `:scheme` right.
     let endpoint = Endpoint::from_static("http://peer").origin(Uri::from_static("https://peer"));
-    FederationServiceClient::new(endpoint.connect_with_connector_lazy(connector))
+    endpoint.connect_with_connector_lazy(connector)
 }
 
 /// What `me` would trust and show, made anew from its files.
