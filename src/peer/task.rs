@@ -59,7 +59,11 @@ impl Ground {
     fn of(snapshot: &Snapshot, cluster: &ClusterId) -> Self {
         Self {
             identity: shown_by(snapshot),
-            bundle: snapshot.bundles().iter().find(|b| b.cluster == *cluster).cloned(),
+            bundle: snapshot
+                .bundles()
+                .iter()
+                .find(|b| b.cluster == *cluster)
+                .cloned(),
         }
     }
 }
@@ -125,9 +129,10 @@ impl LinkTask {
 
     fn failed(&self, error: &Error) {
         let failure = error.failure();
-        let news = self
-            .shared
-            .link(|link| link.failure().is_none_or(|before| before.text != failure.text));
+        let news = self.shared.link(|link| {
+            link.failure()
+                .is_none_or(|before| before.text != failure.text)
+        });
         let peer = self.shared.cluster.as_str();
         if news {
             warn!(peer.cluster_id = peer, reason = %failure.text, "the link to {peer} is down");
@@ -147,7 +152,10 @@ impl LinkTask {
         self.came_up(&session);
         let mut draining = false;
         loop {
-            match self.watch(&mut session, &ground, trust, &mut draining).await {
+            match self
+                .watch(&mut session, &ground, trust, &mut draining)
+                .await
+            {
                 Held::Lost(failure) => {
                     let peer = self.shared.cluster.as_str();
                     warn!(peer.cluster_id = peer, reason = %failure.text, "the link to {peer} was lost");
@@ -228,7 +236,10 @@ impl LinkTask {
         if !addresses.borrow().contains(&session.facts.address) {
             return Held::Replace(Replace::Must);
         }
-        let leaf = session.chain.first().and_then(|der| Certificate::from_der(der).ok());
+        let leaf = session
+            .chain
+            .first()
+            .and_then(|der| Certificate::from_der(der).ok());
         let not_after = leaf.map(|leaf| leaf.not_after());
         loop {
             let dead_at = self
@@ -240,8 +251,7 @@ impl LinkTask {
                     match self.heard(&session.facts.address, message) {
                         Ok(beat) => {
                             self.shared.proved(Some(offset_of(&beat, &self.clock)));
-                            let told_up = beat.reverse_proof_age.is_some();
-                            self.told(beat.reverse_proof_age, &beat.reverse_down_reason, told_up);
+                            self.told(beat.reverse_proof_age, &beat.reverse_down_reason);
                             if beat.draining && !*draining && addresses.borrow().len() > 1 {
                                 *draining = true;
                                 return Held::Replace(Replace::May);
@@ -294,13 +304,16 @@ impl LinkTask {
         }
     }
 
-    fn told(&self, age: Option<Duration>, reason: &str, up: bool) {
+    /// Keeps what the peer sees of us, and wakes who waits for news of it.
+    fn told(&self, age: Option<Duration>, reason: &str) {
         let now = crate::peer::shared::now();
         let news = {
             let mut inbound = self.shared.inbound();
-            let was_up = inbound.view(now).reverse_proof_age.is_some();
+            let before = inbound.view(now);
             inbound.told(age, bounded(reason), now);
-            was_up != up
+            let after = inbound.view(now);
+            before.reverse_proof_age.is_some() != after.reverse_proof_age.is_some()
+                || before.reverse_down_reason != after.reverse_down_reason
         };
         if news {
             self.shared.announce();
@@ -348,12 +361,7 @@ impl LinkTask {
     }
 
     /// Waits before the next attempt: the back-off, or less when there is a reason to try at once.
-    async fn pause(
-        &self,
-        backoff: &mut Backoff,
-        began: Instant,
-        trust: &mut watch::Receiver<u64>,
-    ) {
+    async fn pause(&self, backoff: &mut Backoff, began: Instant, trust: &mut watch::Receiver<u64>) {
         let incompatible = self.shared.link(|l| l.state() == LinkState::Incompatible);
         let factor = if incompatible { INCOMPATIBLE_FACTOR } else { 1 };
         let mut until = Instant::now() + backoff.next_delay(rand::random()) * factor;
@@ -384,6 +392,8 @@ pub(super) fn disabled(cluster: &ClusterId) -> Failure {
 fn ended(cluster: &ClusterId) -> Failure {
     Failure::new(
         FailureKind::Refused,
-        format!("the link to {cluster} was closed here: the peer was removed or disabled, or this node stops"),
+        format!(
+            "the link to {cluster} was closed here: the peer was removed or disabled, or this node stops"
+        ),
     )
 }
