@@ -40,16 +40,39 @@ struct World {
 }
 
 fn world() -> World {
-    let store = Store::open(&store::Config { url: "sqlite::memory:".to_owned(), node: "n1".to_owned() }).unwrap();
-    let config = credentials::Config { memory_kib: 8, iterations: 1, ..credentials::Config::default() };
+    let store = Store::open(&store::Config {
+        url: "sqlite::memory:".to_owned(),
+        node: "n1".to_owned(),
+    })
+    .unwrap();
+    let config = credentials::Config {
+        memory_kib: 8,
+        iterations: 1,
+        ..credentials::Config::default()
+    };
     let credentials = Credentials::new(&config, crate::secret::Secret::new(vec![1; 32])).unwrap();
-    World { store, credentials, clock: Clock::system() }
+    World {
+        store,
+        credentials,
+        clock: Clock::system(),
+    }
 }
 
 impl World {
     async fn apply(&self, text: &str, mode: Mode) -> Result<Vec<Change>, Error> {
-        let source = Source { name: "data.toml".to_owned(), text: text.to_owned() };
-        apply(&self.store, &self.credentials, &self.clock, &[source], mode, "user root").await
+        let source = Source {
+            name: "data.toml".to_owned(),
+            text: text.to_owned(),
+        };
+        apply(
+            &self.store,
+            &self.credentials,
+            &self.clock,
+            &[source],
+            mode,
+            "user root",
+        )
+        .await
     }
 
     async fn problems(&self, text: &str) -> Vec<String> {
@@ -77,9 +100,15 @@ async fn a_file_is_applied_once_and_the_second_time_changes_nothing() {
     let world = world();
     let first = world.apply(GOOD, Mode::Write).await.unwrap();
     assert_eq!(first.len(), 8);
-    assert!(actions(&first).iter().all(|a| *a == Action::Added), "{first:?}");
+    assert!(
+        actions(&first).iter().all(|a| *a == Action::Added),
+        "{first:?}"
+    );
     let again = world.apply(GOOD, Mode::Write).await.unwrap();
-    assert!(actions(&again).iter().all(|a| *a == Action::Unchanged), "{again:?}");
+    assert!(
+        actions(&again).iter().all(|a| *a == Action::Unchanged),
+        "{again:?}"
+    );
     let audited = world
         .store
         .read(|tx: &mut dyn Transaction| crate::store::audit::list(tx, 1_000))
@@ -93,9 +122,15 @@ async fn a_file_is_applied_once_and_the_second_time_changes_nothing() {
 async fn a_changed_pin_is_a_change_of_the_user() {
     let world = world();
     world.apply(GOOD, Mode::Write).await.unwrap();
-    let changed = world.apply(&GOOD.replace("24680", "13579"), Mode::Write).await.unwrap();
+    let changed = world
+        .apply(&GOOD.replace("24680", "13579"), Mode::Write)
+        .await
+        .unwrap();
     let of = |kind: &str| changed.iter().find(|c| c.kind == kind).unwrap().action;
-    assert_eq!((of("user"), of("profile")), (Action::Changed, Action::Unchanged));
+    assert_eq!(
+        (of("user"), of("profile")),
+        (Action::Changed, Action::Unchanged)
+    );
 }
 
 #[tokio::test]
@@ -104,8 +139,14 @@ async fn a_dry_run_tells_the_same_and_writes_nothing() {
     let told = world.apply(GOOD, Mode::DryRun).await.unwrap();
     assert_eq!(world.count_users().await, 0);
     assert_eq!(told, world.apply(GOOD, Mode::Write).await.unwrap());
-    let told = world.apply(&GOOD.replace("24680", "13579"), Mode::DryRun).await.unwrap();
-    assert_eq!(told.iter().filter(|c| c.action == Action::Changed).count(), 1);
+    let told = world
+        .apply(&GOOD.replace("24680", "13579"), Mode::DryRun)
+        .await
+        .unwrap();
+    assert_eq!(
+        told.iter().filter(|c| c.action == Action::Changed).count(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -136,25 +177,44 @@ async fn a_row_must_not_name_what_is_neither_in_the_files_nor_in_the_store() {
     let profile = "[[profile]]\nname = \"p\"\nuser = \"nobody\"\ndevice-pool = \"nowhere\"\n";
     let problems = world.problems(profile).await.join("\n");
     assert!(problems.contains("there is no user nobody"), "{problems}");
-    assert!(problems.contains("there is no device pool nowhere"), "{problems}");
+    assert!(
+        problems.contains("there is no device pool nowhere"),
+        "{problems}"
+    );
     world.apply(GOOD, Mode::Write).await.unwrap();
-    let known = profile.replace("nobody", "ana").replace("nowhere", "Hamburg");
-    assert_eq!(actions(&world.apply(&known, Mode::Write).await.unwrap()), [Action::Added]);
+    let known = profile
+        .replace("nobody", "ana")
+        .replace("nowhere", "Hamburg");
+    assert_eq!(
+        actions(&world.apply(&known, Mode::Write).await.unwrap()),
+        [Action::Added]
+    );
 }
 
 #[tokio::test]
 async fn an_unknown_key_is_named_with_its_line() {
-    let problems = world().problems("[[user]]\nid = \"ana\"\nextention = \"1001\"\n").await;
-    assert!(problems[0].contains("data.toml:3") && problems[0].contains("extention"), "{problems:?}");
+    let problems = world()
+        .problems("[[user]]\nid = \"ana\"\nextention = \"1001\"\n")
+        .await;
+    assert!(
+        problems[0].contains("data.toml:3") && problems[0].contains("extention"),
+        "{problems:?}"
+    );
 }
 
 #[test]
 fn a_pin_is_in_no_debug_print_and_in_no_problem() {
-    let source = Source { name: "f".to_owned(), text: "[[user]]\nid = \"a b\\u0000\"\npin = \"24680\"\n".to_owned() };
+    let source = Source {
+        name: "f".to_owned(),
+        text: "[[user]]\nid = \"a b\\u0000\"\npin = \"24680\"\n".to_owned(),
+    };
     assert!(!format!("{source:?}").contains("24680"));
     let problems = check::check(&[source]).unwrap_err();
     assert!(!format!("{problems:?}").contains("24680"));
-    let good = Source { name: "f".to_owned(), text: GOOD.to_owned() };
+    let good = Source {
+        name: "f".to_owned(),
+        text: GOOD.to_owned(),
+    };
     let rows = check::check(&[good]).unwrap();
     assert!(!format!("{rows:?}").contains("24680"));
     assert!(rows.pins.contains_key(&UserId::new("ana").unwrap()));

@@ -38,8 +38,10 @@ impl Logging {
     /// [`InvalidFilter`] when the level can't be read.
     pub fn start(&self) -> Result<(), InvalidFilter> {
         // Without a filter the TLS and HTTP/2 libraries would write whole handshakes at trace level.
-        let filter = EnvFilter::try_new(&self.filter)
-            .map_err(|source| InvalidFilter { filter: self.filter.clone(), source })?;
+        let filter = EnvFilter::try_new(&self.filter).map_err(|source| InvalidFilter {
+            filter: self.filter.clone(),
+            source,
+        })?;
         let registry = tracing_subscriber::registry().with(filter);
         let lines = fmt::layer().with_writer(std::io::stderr);
         let _already_there = match self.format {
