@@ -251,8 +251,7 @@ impl LinkTask {
                     match self.heard(&session.facts.address, message) {
                         Ok(beat) => {
                             self.shared.proved(Some(offset_of(&beat, &self.clock)));
-                            let told_up = beat.reverse_proof_age.is_some();
-                            self.told(beat.reverse_proof_age, &beat.reverse_down_reason, told_up);
+                            self.told(beat.reverse_proof_age, &beat.reverse_down_reason);
                             if beat.draining && !*draining && addresses.borrow().len() > 1 {
                                 *draining = true;
                                 return Held::Replace(Replace::May);
@@ -305,13 +304,16 @@ impl LinkTask {
         }
     }
 
-    fn told(&self, age: Option<Duration>, reason: &str, up: bool) {
+    /// Keeps what the peer sees of us, and wakes who waits for news of it.
+    fn told(&self, age: Option<Duration>, reason: &str) {
         let now = crate::peer::shared::now();
         let news = {
             let mut inbound = self.shared.inbound();
-            let was_up = inbound.view(now).reverse_proof_age.is_some();
+            let before = inbound.view(now);
             inbound.told(age, bounded(reason), now);
-            was_up != up
+            let after = inbound.view(now);
+            before.reverse_proof_age.is_some() != after.reverse_proof_age.is_some()
+                || before.reverse_down_reason != after.reverse_down_reason
         };
         if news {
             self.shared.announce();
