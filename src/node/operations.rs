@@ -127,7 +127,7 @@ fn apply_error(error: apply::Error) -> Error {
         apply::Error::Problems(problems) => {
             let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
             Error::refused(
-                format!("the files have {} problems; nothing was changed:\n{}", lines.len(), lines.join("\n")),
+                format!("{}; nothing was changed:\n{}", counted(lines.len()), lines.join("\n")),
                 "mend the lines and apply again; `emccd apply --dry-run` only checks",
             )
         }
@@ -136,6 +136,10 @@ fn apply_error(error: apply::Error) -> Error {
             Error::refused(crate::telemetry::error_chain(&error), "nothing was changed; apply again")
         }
     }
+}
+
+fn counted(problems: usize) -> String {
+    if problems == 1 { "the files have 1 problem".to_owned() } else { format!("the files have {problems} problems") }
 }
 
 fn counts(changes: &[apply::Change]) -> Vec<pb::ApplyCount> {

@@ -1,5 +1,7 @@
 //! The subscriber: text or JSON lines on standard error, filtered by level.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How a log line looks.
@@ -41,7 +43,8 @@ impl Logging {
         let filter = EnvFilter::try_new(&self.filter)
             .map_err(|source| InvalidFilter { filter: self.filter.clone(), source })?;
         let registry = tracing_subscriber::registry().with(filter);
-        let lines = fmt::layer().with_writer(std::io::stderr);
+        // Colours are for terminals: a file or a journal would show their codes.
+        let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
         let _already_there = match self.format {
             Format::Text => registry.with(lines.with_target(false)).try_init(),
             Format::Json => registry.with(lines.json()).try_init(),
