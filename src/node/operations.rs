@@ -165,8 +165,8 @@ fn apply_error(error: apply::Error) -> Error {
             let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
             Error::refused(
                 format!(
-                    "the files have {} problems; nothing was changed:\n{}",
-                    lines.len(),
+                    "{}; nothing was changed:\n{}",
+                    counted(lines.len()),
                     lines.join("\n")
                 ),
                 "mend the lines and apply again; `emccd apply --dry-run` only checks",
@@ -177,6 +177,14 @@ fn apply_error(error: apply::Error) -> Error {
             crate::telemetry::error_chain(&error),
             "nothing was changed; apply again",
         ),
+    }
+}
+
+fn counted(problems: usize) -> String {
+    if problems == 1 {
+        "the files have 1 problem".to_owned()
+    } else {
+        format!("the files have {problems} problems")
     }
 }
 
