@@ -68,12 +68,14 @@ impl Operations for NodeOperations {
         Box::pin(async move { Ok(shown) })
     }
 
-    fn reload_identities<'a>(&'a self, _actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {
+    fn reload_identities<'a>(&'a self, actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {
         Box::pin(async move {
             // Both are read, whatever becomes of the first.
             let federation = self.reloader.reload_federation_identity();
             let phone = self.reloader.reload_phone_identity();
-            match federation.and(phone) {
+            let outcome = federation.and(phone);
+            self.reloader.audit(&actor.to_string(), &outcome).await?;
+            match outcome {
                 Ok(()) => Ok(self.reloader.shown().into_iter().map(identity).collect()),
                 Err(error) => Err(Error::refused(
                     format!(
@@ -165,8 +167,11 @@ fn apply_error(error: apply::Error) -> Error {
             let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
             Error::refused(
                 format!(
-                    "the files have {} problems; nothing was changed:\n{}",
-                    lines.len(),
+                    "the files have {}; nothing was changed:\n{}",
+                    match lines.len() {
+                        1 => "a problem".to_owned(),
+                        count => format!("{count} problems"),
+                    },
                     lines.join("\n")
                 ),
                 "mend the lines and apply again; `emccd apply --dry-run` only checks",
@@ -268,8 +273,9 @@ fn refusal(refused: Refused) -> pb::DoorRefusal {
         rejection: refused.rejection.as_str().to_owned(),
         subject: refused.subject,
         fingerprint: refused.fingerprint,
-        not_before: None,
-        not_after: None,
+        not_before: refused.validity.map(|(from, _)| from.to_string()),
+        not_after: refused.validity.map(|(_, to)| to.to_string()),
+        side: refused.side.as_str().to_owned(),
         expectation: refused.expectation,
         hint: refused.mend,
         count: refused.count,

@@ -1,5 +1,7 @@
 //! The subscriber: text or JSON lines on standard error, filtered by level.
 
+use std::io::{self, IsTerminal as _};
+
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How a log line looks.
@@ -43,7 +45,10 @@ impl Logging {
             source,
         })?;
         let registry = tracing_subscriber::registry().with(filter);
-        let lines = fmt::layer().with_writer(std::io::stderr);
+        // Colours are for eyes: in a file or a journal they are rubbish.
+        let lines = fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal());
         let _already_there = match self.format {
             Format::Text => registry.with(lines.with_target(false)).try_init(),
             Format::Json => registry.with(lines.json()).try_init(),
