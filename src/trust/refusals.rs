@@ -57,8 +57,8 @@ pub struct Refused {
     pub fingerprint: Option<String>,
     /// Subject of the leaf that was refused.
     pub subject: Option<String>,
-    /// Begin and end of its validity.
-    pub validity: Option<(Timestamp, Timestamp)>,
+    /// First and last moment at which that leaf is valid.
+    pub valid: Option<(Timestamp, Timestamp)>,
     /// What would have been accepted.
     pub expectation: String,
     /// What the operator can type.
@@ -129,7 +129,7 @@ impl RecentRefusals {
             rejection: *rejection,
             fingerprint,
             subject: certificate.as_ref().map(|c| c.subject().to_owned()),
-            validity: certificate
+            valid: certificate
                 .as_ref()
                 .map(|c| (c.not_before(), c.not_after())),
             expectation: expectation.clone(),
@@ -269,6 +269,17 @@ mod tests {
         );
         refusals.answerer_accepted(&shown);
         assert_eq!(left(), [(Side::Caller, from(1)), (Side::Own, from(2))]);
+    }
+
+    #[test]
+    fn the_leaf_that_was_shown_is_remembered_with_its_dates() {
+        let refusals = RecentRefusals::default();
+        let leaf = Spec::new("a.example").self_signed().certificate();
+        let shown = Verdict::rejected(Rejection::Expired, Some(leaf.clone()), "a valid one", None);
+        refusals.record(Side::Caller, &shown, from(1), Timestamp::from_millis(0));
+        let refused = &refusals.list()[0];
+        assert_eq!(refused.valid, Some((leaf.not_before(), leaf.not_after())));
+        assert_eq!(refused.subject.as_deref(), Some(leaf.subject()));
     }
 
     #[test]
