@@ -31,8 +31,15 @@ struct Counted {
 
 impl Counted {
     fn new(name: &'static str, running: &Running) -> Self {
-        *running.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
-        Self { name, running: Arc::clone(running) }
+        *running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(name)
+            .or_default() += 1;
+        Self {
+            name,
+            running: Arc::clone(running),
+        }
     }
 }
 

@@ -11,10 +11,14 @@ use toml::Spanned;
 use super::{Source, file};
 use crate::{
     credentials,
-    domain::ids::{BaseDeviceName, ClusterId, DeviceName, DevicePoolName, InvalidName, LoginName, ProfileName, UserId},
+    domain::ids::{
+        BaseDeviceName, ClusterId, DeviceName, DevicePoolName, InvalidName, LoginName, ProfileName,
+        UserId,
+    },
     secret::Pin,
     store::{
-        credentials::Phc, devices::Device, peers::Peer, pools::DevicePool, profiles::Profile, users::User,
+        credentials::Phc, devices::Device, peers::Peer, pools::DevicePool, profiles::Profile,
+        users::User,
     },
 };
 
@@ -77,7 +81,11 @@ impl Rows {
     /// The same without what is secret, for a look into the store.
     #[must_use]
     pub fn clone_without_pins(&self) -> Self {
-        Self { profiles: self.profiles.clone(), devices: self.devices.clone(), ..Self::default() }
+        Self {
+            profiles: self.profiles.clone(),
+            devices: self.devices.clone(),
+            ..Self::default()
+        }
     }
 }
 
@@ -107,7 +115,11 @@ pub fn check(sources: &[Source]) -> Result<Rows, Vec<Problem>> {
     for source in sources {
         match toml::from_str::<file::File>(&source.text) {
             Ok(file) => {
-                let mut checker = Checker { source, rows: &mut rows, problems: &mut problems };
+                let mut checker = Checker {
+                    source,
+                    rows: &mut rows,
+                    problems: &mut problems,
+                };
                 checker.file(file);
             }
             Err(error) => problems.push(Problem {
@@ -119,20 +131,36 @@ pub fn check(sources: &[Source]) -> Result<Rows, Vec<Problem>> {
         }
     }
     duplicates(&rows, &mut problems);
-    if problems.is_empty() { Ok(rows) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(rows)
+    } else {
+        Err(problems)
+    }
 }
 
 /// A parser's message without the value that it complains of, which may be a PIN: `pin = 24680` is the usual slip.
 fn without_value(message: &str) -> String {
-    let Some((complaint, expected)) = message.rsplit_once(", expected ") else { return message.to_owned() };
+    let Some((complaint, expected)) = message.rsplit_once(", expected ") else {
+        return message.to_owned();
+    };
     let kind = ["invalid type: ", "invalid value: ", "unknown variant "]
         .iter()
         .find_map(|start| complaint.strip_prefix(start));
-    let Some(kind) = kind else { return message.to_owned() };
+    let Some(kind) = kind else {
+        return message.to_owned();
+    };
     // What is left of `integer `24680`` or `string "24680"`: the kind alone.
     let kind = kind.split(['`', '"']).next().unwrap_or_default().trim();
-    let kind = if kind.is_empty() { "another word" } else { kind };
-    let hint = if expected == "a string" { "; put it in quotes" } else { "" };
+    let kind = if kind.is_empty() {
+        "another word"
+    } else {
+        kind
+    };
+    let hint = if expected == "a string" {
+        "; put it in quotes"
+    } else {
+        ""
+    };
     format!("it is {kind}, expected {expected}{hint}")
 }
 
@@ -140,19 +168,48 @@ fn without_value(message: &str) -> String {
 #[must_use]
 pub fn check_references(rows: &Rows, known: &Known) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let users: BTreeSet<_> = rows.users.iter().map(|u| &u.value.user_id).chain(&known.users).collect();
-    let pools: BTreeSet<_> = rows.pools.iter().map(|p| &p.value.name).chain(&known.pools).collect();
+    let users: BTreeSet<_> = rows
+        .users
+        .iter()
+        .map(|u| &u.value.user_id)
+        .chain(&known.users)
+        .collect();
+    let pools: BTreeSet<_> = rows
+        .pools
+        .iter()
+        .map(|p| &p.value.name)
+        .chain(&known.pools)
+        .collect();
     for row in &rows.profiles {
         if !users.contains(&row.value.user_id) {
-            problems.push(row.problem("profile.user", format!("there is no user {}", row.value.user_id)));
+            problems.push(row.problem(
+                "profile.user",
+                format!("there is no user {}", row.value.user_id),
+            ));
         }
-        if let Some(pool) = row.value.device_pool.as_ref().filter(|p| !pools.contains(p)) {
-            problems.push(row.problem("profile.device-pool", format!("there is no device pool {pool}")));
+        if let Some(pool) = row
+            .value
+            .device_pool
+            .as_ref()
+            .filter(|p| !pools.contains(p))
+        {
+            problems.push(row.problem(
+                "profile.device-pool",
+                format!("there is no device pool {pool}"),
+            ));
         }
     }
     for row in &rows.devices {
-        if let Some(pool) = row.value.device_pool.as_ref().filter(|p| !pools.contains(p)) {
-            problems.push(row.problem("device.device-pool", format!("there is no device pool {pool}")));
+        if let Some(pool) = row
+            .value
+            .device_pool
+            .as_ref()
+            .filter(|p| !pools.contains(p))
+        {
+            problems.push(row.problem(
+                "device.device-pool",
+                format!("there is no device pool {pool}"),
+            ));
         }
     }
     problems
@@ -160,12 +217,22 @@ pub fn check_references(rows: &Rows, known: &Known) -> Vec<Problem> {
 
 impl<T> Placed<T> {
     fn problem(&self, field: &str, message: String) -> Problem {
-        Problem { file: self.file.clone(), line: self.line, field: field.to_owned(), message }
+        Problem {
+            file: self.file.clone(),
+            line: self.line,
+            field: field.to_owned(),
+            message,
+        }
     }
 }
 
 fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
-    fn of<T, K: Ord>(rows: &[Placed<T>], field: &str, key: impl Fn(&T) -> K, problems: &mut Vec<Problem>) {
+    fn of<T, K: Ord>(
+        rows: &[Placed<T>],
+        field: &str,
+        key: impl Fn(&T) -> K,
+        problems: &mut Vec<Problem>,
+    ) {
         let mut seen: BTreeMap<K, (String, usize)> = BTreeMap::new();
         for row in rows {
             let here = (row.file.clone(), row.line);
@@ -174,16 +241,40 @@ fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
             }
         }
     }
-    of(&rows.pools, "device-pool.name", |r| r.name.clone(), problems);
-    of(&rows.users, "user.id", |r| r.user_id.as_str().to_ascii_lowercase(), problems);
+    of(
+        &rows.pools,
+        "device-pool.name",
+        |r| r.name.clone(),
+        problems,
+    );
+    of(
+        &rows.users,
+        "user.id",
+        |r| r.user_id.as_str().to_ascii_lowercase(),
+        problems,
+    );
     of(&rows.profiles, "profile.name", |r| r.name.clone(), problems);
-    of(&rows.devices, "device.name", |r| r.name.as_str().to_ascii_lowercase(), problems);
-    of(&rows.base_devices, "base-device.name", Clone::clone, problems);
+    of(
+        &rows.devices,
+        "device.name",
+        |r| r.name.as_str().to_ascii_lowercase(),
+        problems,
+    );
+    of(
+        &rows.base_devices,
+        "base-device.name",
+        Clone::clone,
+        problems,
+    );
     of(&rows.peers, "peer.id", |r| r.cluster_id.clone(), problems);
 }
 
 fn line_of(text: &str, span: Range<usize>) -> usize {
-    text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1
+    text.bytes()
+        .take(span.start)
+        .filter(|b| *b == b'\n')
+        .count()
+        + 1
 }
 
 struct Checker<'a> {
@@ -223,8 +314,15 @@ impl Checker<'_> {
         });
     }
 
-    fn name<T: std::str::FromStr<Err = InvalidName>>(&mut self, line: usize, field: &str, text: &str) -> Option<T> {
-        text.parse().map_err(|error| self.problem(line, field, error)).ok()
+    fn name<T: std::str::FromStr<Err = InvalidName>>(
+        &mut self,
+        line: usize,
+        field: &str,
+        text: &str,
+    ) -> Option<T> {
+        text.parse()
+            .map_err(|error| self.problem(line, field, error))
+            .ok()
     }
 
     fn optional<T: std::str::FromStr<Err = InvalidName>>(
@@ -237,7 +335,11 @@ impl Checker<'_> {
     }
 
     fn place<T>(&self, line: usize, value: T) -> Placed<T> {
-        Placed { value, file: self.source.name.clone(), line }
+        Placed {
+            value,
+            file: self.source.name.clone(),
+            line,
+        }
     }
 
     fn line<T>(&self, row: Spanned<T>) -> (usize, T) {
@@ -246,9 +348,13 @@ impl Checker<'_> {
 
     fn user(&mut self, row: Spanned<file::User>) {
         let (line, row) = self.line(row);
-        let self_service_id = self.optional::<LoginName>(line, "user.self-service-id", row.self_service_id.as_ref());
-        let primary_extension = self.optional::<LoginName>(line, "user.extension", row.extension.as_ref());
-        let Some(user_id) = self.name::<UserId>(line, "user.id", &row.id) else { return };
+        let self_service_id =
+            self.optional::<LoginName>(line, "user.self-service-id", row.self_service_id.as_ref());
+        let primary_extension =
+            self.optional::<LoginName>(line, "user.extension", row.extension.as_ref());
+        let Some(user_id) = self.name::<UserId>(line, "user.id", &row.id) else {
+            return;
+        };
         match (row.pin, row.pin_hash) {
             (Some(_), Some(_)) => self.problem(line, "user.pin", "give pin or pin-hash, not both"),
             (Some(pin), None) => match Pin::new(pin) {
@@ -282,8 +388,11 @@ impl Checker<'_> {
         let (line, row) = self.line(row);
         let name = self.name::<ProfileName>(line, "profile.name", &row.name);
         let user_id = self.name::<UserId>(line, "profile.user", &row.user);
-        let device_pool = self.optional::<DevicePoolName>(line, "profile.device-pool", row.device_pool.as_ref());
-        let (Some(name), Some(user_id)) = (name, user_id) else { return };
+        let device_pool =
+            self.optional::<DevicePoolName>(line, "profile.device-pool", row.device_pool.as_ref());
+        let (Some(name), Some(user_id)) = (name, user_id) else {
+            return;
+        };
         let profile = Profile {
             name,
             user_id,
@@ -305,8 +414,11 @@ impl Checker<'_> {
             self.problem(line, "device.model", "it must be at most 64 bytes long");
         }
         self.geolocation(line, "device.geolocation", &row.geolocation);
-        let device_pool = self.optional::<DevicePoolName>(line, "device.device-pool", row.device_pool.as_ref());
-        let Some(name) = self.name::<DeviceName>(line, "device.name", &row.name) else { return };
+        let device_pool =
+            self.optional::<DevicePoolName>(line, "device.device-pool", row.device_pool.as_ref());
+        let Some(name) = self.name::<DeviceName>(line, "device.name", &row.name) else {
+            return;
+        };
         let device = Device {
             name,
             model: row.model,
@@ -322,8 +434,16 @@ impl Checker<'_> {
     }
 
     fn geolocation(&mut self, line: usize, field: &str, fields: &BTreeMap<String, String>) {
-        if fields.len() > 24 || fields.iter().any(|(name, value)| name.len() > 64 || value.len() > 64) {
-            self.problem(line, field, "at most 24 fields, names and values at most 64 bytes long");
+        if fields.len() > 24
+            || fields
+                .iter()
+                .any(|(name, value)| name.len() > 64 || value.len() > 64)
+        {
+            self.problem(
+                line,
+                field,
+                "at most 24 fields, names and values at most 64 bytes long",
+            );
         }
     }
 
@@ -333,7 +453,9 @@ impl Checker<'_> {
             self.problem(line, "device-pool.call-managers", "a priority is 0 to 4");
         }
         self.geolocation(line, "device-pool.geolocation", &row.geolocation);
-        let Some(name) = self.name::<DevicePoolName>(line, "device-pool.name", &row.name) else { return };
+        let Some(name) = self.name::<DevicePoolName>(line, "device-pool.name", &row.name) else {
+            return;
+        };
         let pool = DevicePool {
             name,
             geolocation: row.geolocation,
@@ -349,14 +471,22 @@ impl Checker<'_> {
         let (line, row) = self.line(row);
         let names: Vec<String> = match row.count {
             None => vec![row.name],
-            Some(count @ 1..=MAX_BASE_DEVICES) => (1..=count).map(|n| format!("{}{n}", row.name)).collect(),
+            Some(count @ 1..=MAX_BASE_DEVICES) => {
+                (1..=count).map(|n| format!("{}{n}", row.name)).collect()
+            }
             Some(_) => {
-                self.problem(line, "base-device.count", format!("it must be 1 to {MAX_BASE_DEVICES}"));
+                self.problem(
+                    line,
+                    "base-device.count",
+                    format!("it must be 1 to {MAX_BASE_DEVICES}"),
+                );
                 return;
             }
         };
         for name in names {
-            let Some(name) = self.name::<BaseDeviceName>(line, "base-device.name", &name) else { return };
+            let Some(name) = self.name::<BaseDeviceName>(line, "base-device.name", &name) else {
+                return;
+            };
             let placed = self.place(line, name);
             self.rows.base_devices.push(placed);
         }
@@ -365,12 +495,20 @@ impl Checker<'_> {
     fn peer(&mut self, row: Spanned<file::Peer>) {
         let (line, row) = self.line(row);
         for address in &row.addresses {
-            let port = address.rsplit_once(':').map(|(host, port)| (!host.is_empty(), port.parse::<u16>()));
+            let port = address
+                .rsplit_once(':')
+                .map(|(host, port)| (!host.is_empty(), port.parse::<u16>()));
             if !matches!(port, Some((true, Ok(1..)))) {
-                self.problem(line, "peer.addresses", format!("`{address}` is not host:port"));
+                self.problem(
+                    line,
+                    "peer.addresses",
+                    format!("`{address}` is not host:port"),
+                );
             }
         }
-        let Some(cluster_id) = self.name::<ClusterId>(line, "peer.id", &row.id) else { return };
+        let Some(cluster_id) = self.name::<ClusterId>(line, "peer.id", &row.id) else {
+            return;
+        };
         let peer = Peer {
             cluster_id,
             enabled: row.enabled,

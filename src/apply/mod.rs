@@ -12,7 +12,8 @@ use crate::{
     domain::ids::UserId,
     secret::Pin,
     store::{
-        self, Store, Transaction, audit, base_devices, credentials as stored, devices, peers, pools, profiles, users,
+        self, Store, Transaction, audit, base_devices, credentials as stored, devices, peers,
+        pools, profiles, users,
     },
 };
 
@@ -32,7 +33,9 @@ pub struct Source {
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Source")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,7 +111,9 @@ pub async fn apply(
     let mut rows = check::check(sources).map_err(Error::Problems)?;
     let known = {
         let rows = rows.clone_without_pins();
-        store.read(move |tx: &mut dyn Transaction| references(tx, &rows)).await?
+        store
+            .read(move |tx: &mut dyn Transaction| references(tx, &rows))
+            .await?
     };
     let missing = check::check_references(&rows, &known);
     if !missing.is_empty() {
@@ -116,14 +121,22 @@ pub async fn apply(
     }
     let pins = std::mem::take(&mut rows.pins);
     let hashes = match mode {
-        Mode::DryRun => pins_as_changes(store, credentials, pins).await?.into_keys().map(|u| (u, None)).collect(),
+        Mode::DryRun => pins_as_changes(store, credentials, pins)
+            .await?
+            .into_keys()
+            .map(|u| (u, None))
+            .collect(),
         Mode::Write => hash(store, credentials, pins).await?,
     };
     let (now, actor) = (clock.now(), actor.to_owned());
     if mode == Mode::DryRun {
-        return Ok(store.read(move |tx: &mut dyn Transaction| plan(tx, &rows, &hashes)).await?);
+        return Ok(store
+            .read(move |tx: &mut dyn Transaction| plan(tx, &rows, &hashes))
+            .await?);
     }
-    Ok(store.write(move |tx: &mut dyn Transaction| write(tx, &rows, &hashes, now, &actor)).await?)
+    Ok(store
+        .write(move |tx: &mut dyn Transaction| write(tx, &rows, &hashes, now, &actor))
+        .await?)
 }
 
 type Hashes = BTreeMap<UserId, Option<stored::Phc>>;
@@ -149,7 +162,10 @@ async fn pins_as_changes(
     let mut changed = BTreeMap::new();
     for (user, pin) in pins {
         let same = match existing.get(&user) {
-            Some(phc) => credentials.verify(&pin, Some(phc.clone()), far()).await.unwrap_or(false),
+            Some(phc) => credentials
+                .verify(&pin, Some(phc.clone()), far())
+                .await
+                .unwrap_or(false),
             None => false,
         };
         if !same {
@@ -159,11 +175,18 @@ async fn pins_as_changes(
     Ok(changed)
 }
 
-async fn hash(store: &Store, credentials: &Credentials, pins: BTreeMap<UserId, Pin>) -> Result<Hashes, Error> {
+async fn hash(
+    store: &Store,
+    credentials: &Credentials,
+    pins: BTreeMap<UserId, Pin>,
+) -> Result<Hashes, Error> {
     let changed = pins_as_changes(store, credentials, pins).await?;
     let (users, pins): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
     let hashes = credentials.hash_all(pins, |_| {}).await?;
-    Ok(users.into_iter().zip(hashes.into_iter().map(Some)).collect())
+    Ok(users
+        .into_iter()
+        .zip(hashes.into_iter().map(Some))
+        .collect())
 }
 
 /// An import may take its time; a login's deadline is not its own.
@@ -182,7 +205,11 @@ fn references(tx: &mut dyn Transaction, rows: &Rows) -> Result<check::Known, sto
         .profiles
         .iter()
         .filter_map(|p| p.value.device_pool.as_ref())
-        .chain(rows.devices.iter().filter_map(|d| d.value.device_pool.as_ref()));
+        .chain(
+            rows.devices
+                .iter()
+                .filter_map(|d| d.value.device_pool.as_ref()),
+        );
     for pool in pools {
         if pools::get(tx, pool)?.is_some() {
             known.pools.insert(pool.clone());
@@ -191,7 +218,12 @@ fn references(tx: &mut dyn Transaction, rows: &Rows) -> Result<check::Known, sto
     Ok(known)
 }
 
-fn compare<T: PartialEq>(kind: &'static str, name: String, before: Option<&T>, after: &T) -> Change {
+fn compare<T: PartialEq>(
+    kind: &'static str,
+    name: String,
+    before: Option<&T>,
+    after: &T,
+) -> Change {
     let action = match before {
         None => Action::Added,
         Some(before) if before == after => Action::Unchanged,
@@ -200,15 +232,29 @@ fn compare<T: PartialEq>(kind: &'static str, name: String, before: Option<&T>, a
     Change { kind, name, action }
 }
 
-fn plan(tx: &mut dyn Transaction, rows: &Rows, hashes: &Hashes) -> Result<Vec<Change>, store::Error> {
+fn plan(
+    tx: &mut dyn Transaction,
+    rows: &Rows,
+    hashes: &Hashes,
+) -> Result<Vec<Change>, store::Error> {
     let mut changes = Vec::new();
     for pool in &rows.pools {
         let before = pools::get(tx, &pool.value.name)?;
-        changes.push(compare("device-pool", pool.value.name.to_string(), before.as_ref(), &pool.value));
+        changes.push(compare(
+            "device-pool",
+            pool.value.name.to_string(),
+            before.as_ref(),
+            &pool.value,
+        ));
     }
     for user in &rows.users {
         let before = users::get(tx, &user.value.user_id)?;
-        let mut change = compare("user", user.value.user_id.to_string(), before.as_ref(), &user.value);
+        let mut change = compare(
+            "user",
+            user.value.user_id.to_string(),
+            before.as_ref(),
+            &user.value,
+        );
         let new_pin = hashes.contains_key(&user.value.user_id)
             || match rows.hashes.get(&user.value.user_id) {
                 Some(phc) => stored::get(tx, &user.value.user_id)?.is_none_or(|c| c.phc != *phc),
@@ -222,20 +268,43 @@ fn plan(tx: &mut dyn Transaction, rows: &Rows, hashes: &Hashes) -> Result<Vec<Ch
     for profile in &rows.profiles {
         let all = profiles::for_user(tx, &profile.value.user_id)?;
         let before = all.iter().find(|p| p.name == profile.value.name);
-        changes.push(compare("profile", profile.value.name.to_string(), before, &profile.value));
+        changes.push(compare(
+            "profile",
+            profile.value.name.to_string(),
+            before,
+            &profile.value,
+        ));
     }
     for device in &rows.devices {
         let before = devices::get(tx, &device.value.name)?;
-        changes.push(compare("device", device.value.name.to_string(), before.as_ref(), &device.value));
+        changes.push(compare(
+            "device",
+            device.value.name.to_string(),
+            before.as_ref(),
+            &device.value,
+        ));
     }
     let existing = base_devices::list(tx)?;
     for name in &rows.base_devices {
-        let before = existing.iter().find(|(n, _)| *n == name.value).map(|(n, _)| n);
-        changes.push(compare("base-device", name.value.to_string(), before, &name.value));
+        let before = existing
+            .iter()
+            .find(|(n, _)| *n == name.value)
+            .map(|(n, _)| n);
+        changes.push(compare(
+            "base-device",
+            name.value.to_string(),
+            before,
+            &name.value,
+        ));
     }
     for peer in &rows.peers {
         let before = peers::get(tx, &peer.value.cluster_id)?;
-        changes.push(compare("peer", peer.value.cluster_id.to_string(), before.as_ref(), &peer.value));
+        changes.push(compare(
+            "peer",
+            peer.value.cluster_id.to_string(),
+            before.as_ref(),
+            &peer.value,
+        ));
     }
     Ok(changes)
 }
@@ -255,7 +324,11 @@ fn write(
         users::upsert(tx, &row.value)?;
     }
     let given = rows.hashes.iter().map(|(user, phc)| (user, Some(phc)));
-    for (user, phc) in hashes.iter().map(|(user, phc)| (user, phc.as_ref())).chain(given) {
+    for (user, phc) in hashes
+        .iter()
+        .map(|(user, phc)| (user, phc.as_ref()))
+        .chain(given)
+    {
         if let Some(phc) = phc
             && stored::get(tx, user)?.is_none_or(|c| c.phc != *phc)
         {

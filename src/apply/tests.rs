@@ -40,16 +40,39 @@ struct World {
 }
 
 fn world() -> World {
-    let store = Store::open(&store::Config { url: "sqlite::memory:".to_owned(), node: "n1".to_owned() }).unwrap();
-    let config = credentials::Config { memory_kib: 8, iterations: 1, ..credentials::Config::default() };
+    let store = Store::open(&store::Config {
+        url: "sqlite::memory:".to_owned(),
+        node: "n1".to_owned(),
+    })
+    .unwrap();
+    let config = credentials::Config {
+        memory_kib: 8,
+        iterations: 1,
+        ..credentials::Config::default()
+    };
     let credentials = Credentials::new(&config, crate::secret::Secret::new(vec![1; 32])).unwrap();
-    World { store, credentials, clock: Clock::system() }
+    World {
+        store,
+        credentials,
+        clock: Clock::system(),
+    }
 }
 
 impl World {
     async fn apply(&self, text: &str, mode: Mode) -> Result<Vec<Change>, Error> {
-        let source = Source { name: "data.toml".to_owned(), text: text.to_owned() };
-        apply(&self.store, &self.credentials, &self.clock, &[source], mode, "user root").await
+        let source = Source {
+            name: "data.toml".to_owned(),
+            text: text.to_owned(),
+        };
+        apply(
+            &self.store,
+            &self.credentials,
+            &self.clock,
+            &[source],
+            mode,
+            "user root",
+        )
+        .await
     }
 
     async fn problems(&self, text: &str) -> Vec<String> {
@@ -77,9 +100,15 @@ async fn a_file_is_applied_once_and_the_second_time_changes_nothing() {
     let world = world();
     let first = world.apply(GOOD, Mode::Write).await.unwrap();
     assert_eq!(first.len(), 8);
-    assert!(actions(&first).iter().all(|a| *a == Action::Added), "{first:?}");
+    assert!(
+        actions(&first).iter().all(|a| *a == Action::Added),
+        "{first:?}"
+    );
     let again = world.apply(GOOD, Mode::Write).await.unwrap();
-    assert!(actions(&again).iter().all(|a| *a == Action::Unchanged), "{again:?}");
+    assert!(
+        actions(&again).iter().all(|a| *a == Action::Unchanged),
+        "{again:?}"
+    );
     let audited = world
         .store
         .read(|tx: &mut dyn Transaction| crate::store::audit::list(tx, 1_000))
@@ -93,9 +122,15 @@ async fn a_file_is_applied_once_and_the_second_time_changes_nothing() {
 async fn a_changed_pin_is_a_change_of_the_user() {
     let world = world();
     world.apply(GOOD, Mode::Write).await.unwrap();
-    let changed = world.apply(&GOOD.replace("24680", "13579"), Mode::Write).await.unwrap();
+    let changed = world
+        .apply(&GOOD.replace("24680", "13579"), Mode::Write)
+        .await
+        .unwrap();
     let of = |kind: &str| changed.iter().find(|c| c.kind == kind).unwrap().action;
-    assert_eq!((of("user"), of("profile")), (Action::Changed, Action::Unchanged));
+    assert_eq!(
+        (of("user"), of("profile")),
+        (Action::Changed, Action::Unchanged)
+    );
 }
 
 #[tokio::test]
@@ -104,8 +139,14 @@ async fn a_dry_run_tells_the_same_and_writes_nothing() {
     let told = world.apply(GOOD, Mode::DryRun).await.unwrap();
     assert_eq!(world.count_users().await, 0);
     assert_eq!(told, world.apply(GOOD, Mode::Write).await.unwrap());
-    let told = world.apply(&GOOD.replace("24680", "13579"), Mode::DryRun).await.unwrap();
-    assert_eq!(told.iter().filter(|c| c.action == Action::Changed).count(), 1);
+    let told = world
+        .apply(&GOOD.replace("24680", "13579"), Mode::DryRun)
+        .await
+        .unwrap();
+    assert_eq!(
+        told.iter().filter(|c| c.action == Action::Changed).count(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -136,58 +177,115 @@ async fn a_row_must_not_name_what_is_neither_in_the_files_nor_in_the_store() {
     let profile = "[[profile]]\nname = \"p\"\nuser = \"nobody\"\ndevice-pool = \"nowhere\"\n";
     let problems = world.problems(profile).await.join("\n");
     assert!(problems.contains("there is no user nobody"), "{problems}");
-    assert!(problems.contains("there is no device pool nowhere"), "{problems}");
+    assert!(
+        problems.contains("there is no device pool nowhere"),
+        "{problems}"
+    );
     world.apply(GOOD, Mode::Write).await.unwrap();
-    let known = profile.replace("nobody", "ana").replace("nowhere", "Hamburg");
-    assert_eq!(actions(&world.apply(&known, Mode::Write).await.unwrap()), [Action::Added]);
+    let known = profile
+        .replace("nobody", "ana")
+        .replace("nowhere", "Hamburg");
+    assert_eq!(
+        actions(&world.apply(&known, Mode::Write).await.unwrap()),
+        [Action::Added]
+    );
 }
 
 #[tokio::test]
 async fn an_unknown_key_is_named_with_its_line() {
-    let problems = world().problems("[[user]]\nid = \"ana\"\nextention = \"1001\"\n").await;
-    assert!(problems[0].contains("data.toml:3") && problems[0].contains("extention"), "{problems:?}");
+    let problems = world()
+        .problems("[[user]]\nid = \"ana\"\nextention = \"1001\"\n")
+        .await;
+    assert!(
+        problems[0].contains("data.toml:3") && problems[0].contains("extention"),
+        "{problems:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_value_of_the_wrong_type_is_not_repeated_since_it_may_be_a_pin() {
     for (line, message) in [
-        ("pin = 24680", "it is integer, expected a string; put it in quotes"),
-        ("pin = 24680.5", "it is floating point, expected a string; put it in quotes"),
-        ("pin = [24680]", "it is sequence, expected a string; put it in quotes"),
-        ("pin-hash = 24680", "it is integer, expected a string; put it in quotes"),
+        (
+            "pin = 24680",
+            "it is integer, expected a string; put it in quotes",
+        ),
+        (
+            "pin = 24680.5",
+            "it is floating point, expected a string; put it in quotes",
+        ),
+        (
+            "pin = [24680]",
+            "it is sequence, expected a string; put it in quotes",
+        ),
+        (
+            "pin-hash = 24680",
+            "it is integer, expected a string; put it in quotes",
+        ),
         ("enabled = \"24680\"", "it is string, expected a boolean"),
-        ("enabled = \"2, expected 24680\"", "it is string, expected a boolean"),
-        ("pin-hash = \"24680\"", "user.pin-hash: it must be a PHC string that begins with $argon2id$"),
-        ("pin-hash = \"$argon2id$24680\"", "user.pin-hash: it must be a PHC string that begins with $argon2id$"),
+        (
+            "enabled = \"2, expected 24680\"",
+            "it is string, expected a boolean",
+        ),
+        (
+            "pin-hash = \"24680\"",
+            "user.pin-hash: it must be a PHC string that begins with $argon2id$",
+        ),
+        (
+            "pin-hash = \"$argon2id$24680\"",
+            "user.pin-hash: it must be a PHC string that begins with $argon2id$",
+        ),
     ] {
-        let problems = world().problems(&format!("[[user]]\nid = \"ana\"\n{line}\n")).await;
+        let problems = world()
+            .problems(&format!("[[user]]\nid = \"ana\"\n{line}\n"))
+            .await;
         assert_eq!(problems.len(), 1, "{line}: {problems:?}");
         assert!(problems[0].contains(message), "{line}: {}", problems[0]);
         assert!(!problems[0].contains("2468"), "{line}: {}", problems[0]);
     }
     let variant = "[[device]]\nname = \"SEP1\"\nsecurity-mode = \"24680\"\n";
     let problems = world().problems(variant).await;
-    assert!(problems[0].contains("expected") && !problems[0].contains("24680"), "{problems:?}");
+    assert!(
+        problems[0].contains("expected") && !problems[0].contains("24680"),
+        "{problems:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_hash_from_elsewhere_is_taken_if_a_login_can_check_it() {
     let world = world();
     let far = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    let hash = world.credentials.hash(&crate::secret::Pin::new("24680".to_owned()).unwrap(), far).await.unwrap();
+    let hash = world
+        .credentials
+        .hash(&crate::secret::Pin::new("24680".to_owned()).unwrap(), far)
+        .await
+        .unwrap();
     let user = |hash: &str| format!("[[user]]\nid = \"ana\"\npin-hash = \"{hash}\"\n");
     let costly = hash.as_str().replace("m=8", "m=99999999");
     assert_eq!(world.problems(&user(&costly)).await.len(), 1);
-    assert_eq!(actions(&world.apply(&user(hash.as_str()), Mode::Write).await.unwrap()), [Action::Added]);
+    assert_eq!(
+        actions(
+            &world
+                .apply(&user(hash.as_str()), Mode::Write)
+                .await
+                .unwrap()
+        ),
+        [Action::Added]
+    );
 }
 
 #[test]
 fn a_pin_is_in_no_debug_print_and_in_no_problem() {
-    let source = Source { name: "f".to_owned(), text: "[[user]]\nid = \"a b\\u0000\"\npin = \"24680\"\n".to_owned() };
+    let source = Source {
+        name: "f".to_owned(),
+        text: "[[user]]\nid = \"a b\\u0000\"\npin = \"24680\"\n".to_owned(),
+    };
     assert!(!format!("{source:?}").contains("24680"));
     let problems = check::check(&[source]).unwrap_err();
     assert!(!format!("{problems:?}").contains("24680"));
-    let good = Source { name: "f".to_owned(), text: GOOD.to_owned() };
+    let good = Source {
+        name: "f".to_owned(),
+        text: GOOD.to_owned(),
+    };
     let rows = check::check(&[good]).unwrap();
     assert!(!format!("{rows:?}").contains("24680"));
     assert!(rows.pins.contains_key(&UserId::new("ana").unwrap()));

@@ -48,18 +48,31 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
         },
         filter: config.log.level.clone(),
     };
-    logging.start().map_err(|cause| Failure::from_error("cannot start the log", &cause, "see log.level"))?;
+    logging
+        .start()
+        .map_err(|cause| Failure::from_error("cannot start the log", &cause, "see log.level"))?;
     let options = Options {
         versions: versions(&args)?,
-        faults: args.stop_at.as_deref().map_or_else(FaultPoints::none, |point| {
-            FaultPoints::stop_at(point, |point| tell(&Event::StoppedAt { point: point.to_owned() }))
-        }),
+        faults: args
+            .stop_at
+            .as_deref()
+            .map_or_else(FaultPoints::none, |point| {
+                FaultPoints::stop_at(point, |point| {
+                    tell(&Event::StoppedAt {
+                        point: point.to_owned(),
+                    })
+                })
+            }),
         clock: Clock::system(),
     };
     let mut signals = Signals::new()?;
     let mut hangup = listen(SignalKind::hangup())?;
     let node = Node::start(config, options).await.map_err(|cause| {
-        Failure::from_error("cannot run a node", &cause, "mend it and start again; `emccd config check` looks at the files")
+        Failure::from_error(
+            "cannot run a node",
+            &cause,
+            "mend it and start again; `emccd config check` looks at the files",
+        )
     })?;
     if args.supervised {
         tell(&Event::Ready);
@@ -98,7 +111,9 @@ fn versions(args: &args::Run) -> Result<VersionRange, Failure> {
         .ok_or_else(|| {
             Failure::usage(
                 "cannot run a node",
-                format!("versions {min} to {max} are not within {supported}, which this software speaks"),
+                format!(
+                    "versions {min} to {max} are not within {supported}, which this software speaks"
+                ),
                 "leave --protocol-min and --protocol-max out, or narrow them",
             )
         })
@@ -106,7 +121,9 @@ fn versions(args: &args::Run) -> Result<VersionRange, Failure> {
 
 /// One event for whoever supervises us. Whoever has gone away needs none.
 fn tell(event: &Event) {
-    let Ok(line) = serde_json::to_string(event) else { return };
+    let Ok(line) = serde_json::to_string(event) else {
+        return;
+    };
     let mut out = io::stdout().lock();
     let _gone = writeln!(out, "{line}").and_then(|()| out.flush());
 }
@@ -119,8 +136,13 @@ async fn input_ended() {
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind)
-        .map_err(|cause| Failure::from_error("cannot listen to signals", &cause, "check the limits of the process"))
+    signal(kind).map_err(|cause| {
+        Failure::from_error(
+            "cannot listen to signals",
+            &cause,
+            "check the limits of the process",
+        )
+    })
 }
 
 /// The signals that end us.
@@ -152,12 +174,19 @@ impl Signals {
 pub async fn lab(global: &Global, args: args::Lab) -> Outcome {
     // The nodes' own lines would drown the steps; EMCCD_LOG asks for them.
     let filter = std::env::var("EMCCD_LOG").unwrap_or_else(|_| "off".to_owned());
-    Logging { format: telemetry::Format::Text, filter }
-        .start()
-        .map_err(|cause| Failure::from_error("cannot start the log", &cause, "see EMCCD_LOG"))?;
+    Logging {
+        format: telemetry::Format::Text,
+        filter,
+    }
+    .start()
+    .map_err(|cause| Failure::from_error("cannot start the log", &cause, "see EMCCD_LOG"))?;
     let processes = if args.processes {
         let binary = std::env::current_exe().map_err(|cause| {
-            Failure::from_error("cannot run nodes as processes", &cause, "run the lab without --processes")
+            Failure::from_error(
+                "cannot run nodes as processes",
+                &cause,
+                "run the lab without --processes",
+            )
         })?;
         Some(binary)
     } else {
@@ -167,7 +196,11 @@ pub async fn lab(global: &Global, args: args::Lab) -> Outcome {
         clusters: args.clusters.into(),
         nodes: args.nodes.into(),
         once: args.once,
-        style: if Format::of(global) == Format::Json { Style::Json } else { Style::Text },
+        style: if Format::of(global) == Format::Json {
+            Style::Json
+        } else {
+            Style::Text
+        },
         processes,
         data: args.data,
     };
@@ -188,6 +221,10 @@ pub async fn lab(global: &Global, args: args::Lab) -> Outcome {
             format!("{count} steps were not as expected"),
             "they are marked FAIL above; EMCCD_LOG=info shows what the nodes said",
         )),
-        Err(cause) => Err(Failure::new("cannot run the lab", format!("{cause:#}"), "EMCCD_LOG=info shows what the nodes said")),
+        Err(cause) => Err(Failure::new(
+            "cannot run the lab",
+            format!("{cause:#}"),
+            "EMCCD_LOG=info shows what the nodes said",
+        )),
     }
 }

@@ -59,7 +59,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(command_line: CommandLine) -> Outcome {
     let runtime = Runtime::new().map_err(|cause| {
-        Failure::from_error("cannot start", &cause, "check the limits on threads and files")
+        Failure::from_error(
+            "cannot start",
+            &cause,
+            "check the limits on threads and files",
+        )
     })?;
     runtime.block_on(dispatch(command_line))
 }

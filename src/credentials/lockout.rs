@@ -25,7 +25,11 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { failures_before_lock: 5, window: Duration::from_secs(30 * 60), lock: Duration::from_secs(15 * 60) }
+        Self {
+            failures_before_lock: 5,
+            window: Duration::from_secs(30 * 60),
+            lock: Duration::from_secs(15 * 60),
+        }
     }
 }
 
@@ -58,13 +62,21 @@ pub fn decide(row: &mut Credential, matches: bool, now: Timestamp, rules: Rules)
         clear(row);
         return Outcome::Right;
     }
-    let in_window = row.window_started.is_some_and(|last| now.since(last) <= rules.window);
-    row.failures = if in_window { row.failures.saturating_add(1) } else { 1 };
+    let in_window = row
+        .window_started
+        .is_some_and(|last| now.since(last) <= rules.window);
+    row.failures = if in_window {
+        row.failures.saturating_add(1)
+    } else {
+        1
+    };
     row.window_started = Some(now);
     if row.failures >= rules.failures_before_lock {
         row.locked_until = Some(now.plus(rules.lock));
     }
-    Outcome::Wrong { failures: row.failures }
+    Outcome::Wrong {
+        failures: row.failures,
+    }
 }
 
 fn clear(row: &mut Credential) {
@@ -78,8 +90,11 @@ mod tests {
     use super::*;
     use crate::{domain::ids::UserId, store::credentials::Phc};
 
-    const RULES: Rules =
-        Rules { failures_before_lock: 3, window: Duration::from_secs(60), lock: Duration::from_secs(600) };
+    const RULES: Rules = Rules {
+        failures_before_lock: 3,
+        window: Duration::from_secs(60),
+        lock: Duration::from_secs(600),
+    };
 
     fn row() -> Credential {
         Credential {
@@ -99,9 +114,18 @@ mod tests {
     #[test]
     fn the_limit_locks_and_a_right_pin_is_not_told_while_locked() {
         let mut row = row();
-        assert_eq!(decide(&mut row, false, at(0), RULES), Outcome::Wrong { failures: 1 });
-        assert_eq!(decide(&mut row, false, at(1), RULES), Outcome::Wrong { failures: 2 });
-        assert_eq!(decide(&mut row, false, at(2), RULES), Outcome::Wrong { failures: 3 });
+        assert_eq!(
+            decide(&mut row, false, at(0), RULES),
+            Outcome::Wrong { failures: 1 }
+        );
+        assert_eq!(
+            decide(&mut row, false, at(1), RULES),
+            Outcome::Wrong { failures: 2 }
+        );
+        assert_eq!(
+            decide(&mut row, false, at(2), RULES),
+            Outcome::Wrong { failures: 3 }
+        );
         let locked = Outcome::Locked { until: at(602) };
         assert_eq!(decide(&mut row, true, at(3), RULES), locked);
         assert_eq!(decide(&mut row, true, at(601), RULES), locked);
@@ -114,7 +138,10 @@ mod tests {
         let mut row = row();
         decide(&mut row, false, at(0), RULES);
         decide(&mut row, false, at(50), RULES);
-        assert_eq!(decide(&mut row, false, at(111), RULES), Outcome::Wrong { failures: 1 });
+        assert_eq!(
+            decide(&mut row, false, at(111), RULES),
+            Outcome::Wrong { failures: 1 }
+        );
     }
 
     #[test]
@@ -122,7 +149,10 @@ mod tests {
         let mut row = row();
         decide(&mut row, false, at(0), RULES);
         decide(&mut row, true, at(1), RULES);
-        assert_eq!(decide(&mut row, false, at(2), RULES), Outcome::Wrong { failures: 1 });
+        assert_eq!(
+            decide(&mut row, false, at(2), RULES),
+            Outcome::Wrong { failures: 1 }
+        );
     }
 
     proptest::proptest! {

@@ -93,8 +93,13 @@ impl Credentials {
     /// # Errors
     /// [`Error::Settings`] when Argon2id knows no such parameters.
     pub fn new(config: &Config, pepper: Secret) -> Result<Self, Error> {
-        let params = Params::new(config.memory_kib, config.iterations, config.parallelism, Some(OUTPUT_BYTES))
-            .map_err(Error::Settings)?;
+        let params = Params::new(
+            config.memory_kib,
+            config.iterations,
+            config.parallelism,
+            Some(OUTPUT_BYTES),
+        )
+        .map_err(Error::Settings)?;
         let decoy = encode(&params, Salt::generate(), &[0; OUTPUT_BYTES])?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -123,7 +128,12 @@ impl Credentials {
     /// # Errors
     /// [`Error::Busy`] when it could not finish by `deadline`; [`Error::Stored`] when the stored text is no
     /// hash that we can check.
-    pub async fn verify(&self, pin: &Pin, stored: Option<Phc>, deadline: Instant) -> Result<bool, Error> {
+    pub async fn verify(
+        &self,
+        pin: &Pin,
+        stored: Option<Phc>,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
         let known = stored.is_some();
         let parsed = match stored {
             Some(phc) => parse(&phc)?,
@@ -131,7 +141,9 @@ impl Credentials {
         };
         let pin = pin.clone();
         let inner = Arc::clone(&self.inner);
-        let matches = self.run(deadline, move || inner.matches(&pin, &parsed)).await??;
+        let matches = self
+            .run(deadline, move || inner.matches(&pin, &parsed))
+            .await??;
         Ok(matches && known)
     }
 
@@ -149,18 +161,25 @@ impl Credentials {
     ///
     /// # Errors
     /// The first failure.
-    pub async fn hash_all(&self, pins: Vec<Pin>, mut done: impl FnMut(usize)) -> Result<Vec<Phc>, Error> {
+    pub async fn hash_all(
+        &self,
+        pins: Vec<Pin>,
+        mut done: impl FnMut(usize),
+    ) -> Result<Vec<Phc>, Error> {
         use futures_util::{StreamExt, TryStreamExt, stream};
         let far = Instant::now() + Duration::from_secs(86_400);
         let mut finished = 0;
-        stream::iter(pins.into_iter().map(|pin| async move { self.hash(&pin, far).await }))
-            .buffered(self.inner.workers)
-            .inspect_ok(|_| {
-                finished += 1;
-                done(finished);
-            })
-            .try_collect()
-            .await
+        stream::iter(
+            pins.into_iter()
+                .map(|pin| async move { self.hash(&pin, far).await }),
+        )
+        .buffered(self.inner.workers)
+        .inspect_ok(|_| {
+            finished += 1;
+            done(finished);
+        })
+        .try_collect()
+        .await
     }
 
     /// Runs one piece of hashing on a blocking thread, when its turn comes.
@@ -173,10 +192,14 @@ impl Credentials {
         let _place = inner.take_place(deadline)?;
         let permit = tokio::time::timeout_at(deadline.into(), inner.permits.acquire())
             .await
-            .map_err(|_| Error::Busy { retry_after: inner.one_round() })?
+            .map_err(|_| Error::Busy {
+                retry_after: inner.one_round(),
+            })?
             .map_err(|_| Error::Stopped)?;
         let started = Instant::now();
-        let output = tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)?;
+        let output = tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| Error::Stopped)?;
         drop(permit);
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         inner.recent_micros.store(micros, Ordering::Relaxed);
@@ -186,7 +209,9 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("params", &self.inner.params).finish_non_exhaustive()
+        f.debug_struct("Credentials")
+            .field("params", &self.inner.params)
+            .finish_non_exhaustive()
     }
 }
 
@@ -208,13 +233,16 @@ impl Inner {
         let expected = recent.saturating_mul(rounds);
         let left = deadline.saturating_duration_since(Instant::now());
         if ahead >= self.queue.saturating_add(self.workers) || expected > left {
-            return Err(Error::Busy { retry_after: expected.max(self.one_round()) });
+            return Err(Error::Busy {
+                retry_after: expected.max(self.one_round()),
+            });
         }
         Ok(place)
     }
 
     fn one_round(&self) -> Duration {
-        Duration::from_micros(self.recent_micros.load(Ordering::Relaxed)).max(Duration::from_millis(100))
+        Duration::from_micros(self.recent_micros.load(Ordering::Relaxed))
+            .max(Duration::from_millis(100))
     }
 
     fn matches(&self, pin: &Pin, stored: &PasswordHash) -> Result<bool, Error> {
@@ -230,7 +258,13 @@ impl Inner {
         Ok(Phc::new(encode(&self.params, salt, &output)?.to_string()))
     }
 
-    fn compute(&self, params: &Params, pin: &Pin, salt: &[u8], length: usize) -> Result<Vec<u8>, Error> {
+    fn compute(
+        &self,
+        params: &Params,
+        pin: &Pin,
+        salt: &[u8],
+        length: usize,
+    ) -> Result<Vec<u8>, Error> {
         let blocks = params.block_count();
         let mut memory = self
             .memory
@@ -253,9 +287,17 @@ impl Inner {
             .get_mut(..blocks)
             .ok_or(argon2::Error::MemoryTooLittle)
             .and_then(|blocks| {
-                argon.hash_password_into_with_memory(pin.expose().as_bytes(), salt, &mut output, blocks)
+                argon.hash_password_into_with_memory(
+                    pin.expose().as_bytes(),
+                    salt,
+                    &mut output,
+                    blocks,
+                )
             });
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+        self.memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(memory);
         result.map_err(Error::Settings)?;
         Ok(output)
     }
@@ -280,7 +322,9 @@ fn parts(stored: &PasswordHash) -> Result<(Params, &Salt, &Output), Error> {
     }
     let params = Params::try_from(stored).map_err(|e| Error::Stored(e.to_string()))?;
     if params.m_cost() > MAX_MEMORY_KIB || params.t_cost() > MAX_ITERATIONS {
-        return Err(Error::Stored("its cost is beyond what a login may take".to_owned()));
+        return Err(Error::Stored(
+            "its cost is beyond what a login may take".to_owned(),
+        ));
     }
     let (Some(salt), Some(expected)) = (&stored.salt, &stored.hash) else {
         return Err(Error::Stored("it lacks its salt or its output".to_owned()));
@@ -303,7 +347,13 @@ mod tests {
     use super::*;
 
     fn cheap() -> Credentials {
-        let config = Config { memory_kib: 8, iterations: 1, workers: 2, queue: 4, ..Config::default() };
+        let config = Config {
+            memory_kib: 8,
+            iterations: 1,
+            workers: 2,
+            queue: 4,
+            ..Config::default()
+        };
         Credentials::new(&config, Secret::new(vec![7; 32])).unwrap()
     }
 
@@ -320,35 +370,87 @@ mod tests {
         let credentials = cheap();
         let phc = credentials.hash(&pin("90210"), soon()).await.unwrap();
         check_hash(&phc).unwrap();
-        assert!(credentials.verify(&pin("90210"), Some(phc.clone()), soon()).await.unwrap());
-        assert!(!credentials.verify(&pin("90211"), Some(phc), soon()).await.unwrap());
-        assert!(!credentials.verify(&pin("90210"), None, soon()).await.unwrap());
+        assert!(
+            credentials
+                .verify(&pin("90210"), Some(phc.clone()), soon())
+                .await
+                .unwrap()
+        );
+        assert!(
+            !credentials
+                .verify(&pin("90211"), Some(phc), soon())
+                .await
+                .unwrap()
+        );
+        assert!(
+            !credentials
+                .verify(&pin("90210"), None, soon())
+                .await
+                .unwrap()
+        );
     }
 
     #[tokio::test]
     async fn the_pepper_is_part_of_the_hash() {
         let phc = cheap().hash(&pin("90210"), soon()).await.unwrap();
-        let config = Config { memory_kib: 8, iterations: 1, ..Config::default() };
+        let config = Config {
+            memory_kib: 8,
+            iterations: 1,
+            ..Config::default()
+        };
         let other = Credentials::new(&config, Secret::new(vec![8; 32])).unwrap();
-        assert!(!other.verify(&pin("90210"), Some(phc), soon()).await.unwrap());
+        assert!(
+            !other
+                .verify(&pin("90210"), Some(phc), soon())
+                .await
+                .unwrap()
+        );
     }
 
     #[tokio::test]
     async fn what_cannot_finish_in_time_is_refused_at_once() {
         let credentials = cheap();
-        credentials.inner.recent_micros.store(5_000_000, Ordering::Relaxed);
+        credentials
+            .inner
+            .recent_micros
+            .store(5_000_000, Ordering::Relaxed);
         let deadline = Instant::now() + Duration::from_secs(1);
-        let refused = credentials.verify(&pin("1"), None, deadline).await.unwrap_err();
-        assert!(matches!(refused, Error::Busy { retry_after } if retry_after >= Duration::from_secs(5)));
-        assert_eq!(credentials.inner.waiting.load(Ordering::Relaxed), 0, "its place is free again");
+        let refused = credentials
+            .verify(&pin("1"), None, deadline)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(refused, Error::Busy { retry_after } if retry_after >= Duration::from_secs(5))
+        );
+        assert_eq!(
+            credentials.inner.waiting.load(Ordering::Relaxed),
+            0,
+            "its place is free again"
+        );
     }
 
     #[tokio::test]
     async fn a_stored_text_that_is_no_hash_is_an_error_and_not_a_wrong_pin() {
-        for text in ["", "x", "$argon2i$v=19$m=8,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$argon2id$v=19$m=4294967295,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA"] {
-            let outcome = cheap().verify(&pin("1"), Some(Phc::new(text.to_owned())), soon()).await;
-            assert!(matches!(outcome, Err(Error::Stored(_))), "{text}: {outcome:?}");
-            assert!(matches!(check_hash(&Phc::new(text.to_owned())), Err(Error::Stored(_))), "{text}");
+        for text in [
+            "",
+            "x",
+            "$argon2i$v=19$m=8,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
+            "$argon2id$v=19$m=4294967295,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
+        ] {
+            let outcome = cheap()
+                .verify(&pin("1"), Some(Phc::new(text.to_owned())), soon())
+                .await;
+            assert!(
+                matches!(outcome, Err(Error::Stored(_))),
+                "{text}: {outcome:?}"
+            );
+            assert!(
+                matches!(
+                    check_hash(&Phc::new(text.to_owned())),
+                    Err(Error::Stored(_))
+                ),
+                "{text}"
+            );
         }
     }
 
@@ -356,10 +458,20 @@ mod tests {
     async fn many_pins_are_hashed_in_order() {
         let credentials = cheap();
         let mut seen = Vec::new();
-        let hashes = credentials.hash_all((0..9).map(|n| pin(&format!("77{n}"))).collect(), |n| seen.push(n)).await.unwrap();
+        let hashes = credentials
+            .hash_all((0..9).map(|n| pin(&format!("77{n}"))).collect(), |n| {
+                seen.push(n)
+            })
+            .await
+            .unwrap();
         assert_eq!(seen, (1..=9).collect::<Vec<_>>());
         for (n, phc) in hashes.into_iter().enumerate() {
-            assert!(credentials.verify(&pin(&format!("77{n}")), Some(phc), soon()).await.unwrap());
+            assert!(
+                credentials
+                    .verify(&pin(&format!("77{n}")), Some(phc), soon())
+                    .await
+                    .unwrap()
+            );
         }
     }
 }

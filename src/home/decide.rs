@@ -20,13 +20,19 @@ use crate::{
 };
 
 /// The caller is our own cluster, or a peer that is configured, enabled and allowed.
-pub(super) fn admit_caller(tx: &mut dyn Transaction, own: &ClusterId, caller: &ClusterId) -> Result<(), Error> {
+pub(super) fn admit_caller(
+    tx: &mut dyn Transaction,
+    own: &ClusterId,
+    caller: &ClusterId,
+) -> Result<(), Error> {
     if own == caller {
         return Ok(());
     }
     match peers::get(tx, caller)? {
         None => Err(Error::CallerUnknown(caller.clone())),
-        Some(peer) if !peer.enabled || !peer.allow_emcc => Err(Error::CallerNotAllowed(caller.clone())),
+        Some(peer) if !peer.enabled || !peer.allow_emcc => {
+            Err(Error::CallerNotAllowed(caller.clone()))
+        }
         Some(_) => Ok(()),
     }
 }
@@ -50,9 +56,15 @@ pub(super) fn profile(
     let mut all = profiles::for_user(tx, user)?;
     let index = match chosen {
         Some(name) => all.iter().position(|p| p.name == *name),
-        None => all.iter().position(|p| p.is_default).or(if all.is_empty() { None } else { Some(0) }),
+        None => {
+            all.iter()
+                .position(|p| p.is_default)
+                .or(if all.is_empty() { None } else { Some(0) })
+        }
     };
-    index.map(|i| all.swap_remove(i)).ok_or_else(|| Error::NoProfile(user.clone()))
+    index
+        .map(|i| all.swap_remove(i))
+        .ok_or_else(|| Error::NoProfile(user.clone()))
 }
 
 /// What a repeat of `request` gets: nothing when the id is new, the first answer while the session lives or
@@ -71,16 +83,21 @@ pub(super) fn replay(
     let session = sessions::get(tx, Role::Home, caller, request.session_id)?;
     match (session, kept) {
         (Some(session), Some(kept)) if session.state == State::Active && kept.code.is_none() => {
-            let services = serde_json::from_slice(&kept.body).map_err(|e| Error::Damaged(e.to_string()))?;
+            let services =
+                serde_json::from_slice(&kept.body).map_err(|e| Error::Damaged(e.to_string()))?;
             Ok(Some(services))
         }
         (_, Some(kept)) if kept.code.is_some() => {
             let number = kept.code.and_then(|n| u16::try_from(n).ok());
-            let code = number.and_then(EmCode::from_number).unwrap_or(EmCode::UnknownError);
+            let code = number
+                .and_then(EmCode::from_number)
+                .unwrap_or(EmCode::UnknownError);
             Err(Error::Repeated(Refusal::new(code, kept.cause)))
         }
         (Some(session), _) => {
-            let reason = session.end_reason.ok_or_else(|| Error::Damaged("a session without answer".to_owned()))?;
+            let reason = session
+                .end_reason
+                .ok_or_else(|| Error::Damaged("a session without answer".to_owned()))?;
             Err(Error::SessionEnded(reason))
         }
         (None, _) => Ok(None),
@@ -96,13 +113,25 @@ pub(super) fn digest(request: &LoginRequest) -> [u8; 32] {
     };
     field(request.user.login_type.as_str().as_bytes());
     field(request.user.name.as_str().as_bytes());
-    field(request.profile.as_ref().map_or("", |p| p.as_str()).as_bytes());
+    field(
+        request
+            .profile
+            .as_ref()
+            .map_or("", |p| p.as_str())
+            .as_bytes(),
+    );
     let device = &request.device;
     field(device.name.as_str().as_bytes());
     field(device.model.as_bytes());
     field(device.protocol.as_bytes());
     field(format!("{:?}", device.security_mode).as_bytes());
-    field(device.address.map(|a| a.to_string()).unwrap_or_default().as_bytes());
+    field(
+        device
+            .address
+            .map(|a| a.to_string())
+            .unwrap_or_default()
+            .as_bytes(),
+    );
     for (name, value) in &request.geolocation {
         field(name.as_bytes());
         field(value.as_bytes());

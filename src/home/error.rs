@@ -20,7 +20,9 @@ pub enum Error {
     #[error("cluster {0} is trusted but not configured here; add it with `emccd cluster add {0}`")]
     CallerUnknown(ClusterId),
     /// The caller is configured, but disabled or not allowed to log users in.
-    #[error("cluster {0} is not allowed to log users in here; enable it with `emccd cluster set {0} --enabled`")]
+    #[error(
+        "cluster {0} is not allowed to log users in here; enable it with `emccd cluster set {0} --enabled`"
+    )]
     CallerNotAllowed(ClusterId),
     /// No user has that name.
     #[error("no user here has that name")]
@@ -101,8 +103,12 @@ impl Error {
             Self::UserUnknown => EmCode::UserDoesNotExist,
             Self::SeveralUsers if local => EmCode::DnHasMultipleUsers,
             Self::SeveralUsers => EmCode::DnHasMultipleUsersRemote,
-            Self::WrongPin { .. } | Self::Locked { .. } | Self::Disabled(_) if local => EmCode::AuthenticationError,
-            Self::WrongPin { .. } | Self::Locked { .. } | Self::Disabled(_) => EmCode::EmccAuthenticationError,
+            Self::WrongPin { .. } | Self::Locked { .. } | Self::Disabled(_) if local => {
+                EmCode::AuthenticationError
+            }
+            Self::WrongPin { .. } | Self::Locked { .. } | Self::Disabled(_) => {
+                EmCode::EmccAuthenticationError
+            }
             Self::MustChangePin(_) => EmCode::PinChangeRequired,
             Self::EmccOff(_) => EmCode::EmccNotActivatedForUser,
             Self::NoProfile(_) if local => EmCode::UserProfileAbsent,
@@ -134,7 +140,8 @@ impl Error {
             Self::EmccOff(_) => "the user is not enabled for EMCC at home".to_owned(),
             Self::NoProfile(_) => "the user has no such device profile at home".to_owned(),
             Self::Credentials(_) | Self::Store(_) | Self::Damaged(_) => {
-                "the cluster's database or credential store failed; its log has the cause".to_owned()
+                "the cluster's database or credential store failed; its log has the cause"
+                    .to_owned()
             }
             _ => self.to_string(),
         };

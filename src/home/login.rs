@@ -26,7 +26,11 @@ use crate::{
 /// How often a login starts anew because the PIN changed under it.
 const ATTEMPTS: usize = 3;
 
-pub(super) async fn login(role: &HomeRole, context: &Context, request: &LoginRequest) -> Result<HomeServices, Error> {
+pub(super) async fn login(
+    role: &HomeRole,
+    context: &Context,
+    request: &LoginRequest,
+) -> Result<HomeServices, Error> {
     role.faults.pass("home.login.received").await;
     let outcome = attempt(role, context, request).await;
     role.faults.pass("home.login.committed").await;
@@ -45,7 +49,11 @@ pub(super) async fn login(role: &HomeRole, context: &Context, request: &LoginReq
     outcome
 }
 
-async fn attempt(role: &HomeRole, context: &Context, request: &LoginRequest) -> Result<HomeServices, Error> {
+async fn attempt(
+    role: &HomeRole,
+    context: &Context,
+    request: &LoginRequest,
+) -> Result<HomeServices, Error> {
     for _ in 0..ATTEMPTS {
         let looked_up = look_up(role, context, request).await?;
         let checked = match looked_up {
@@ -53,7 +61,11 @@ async fn attempt(role: &HomeRole, context: &Context, request: &LoginRequest) -> 
             LookedUp::Refused => None,
             LookedUp::User { phc } => {
                 let Proof::Pin(pin) = &request.proof;
-                let matches = match role.credentials.verify(pin, phc.clone(), context.deadline).await {
+                let matches = match role
+                    .credentials
+                    .verify(pin, phc.clone(), context.deadline)
+                    .await
+                {
                     Ok(matches) => matches,
                     Err(error) => {
                         supersede_only(role, context, request).await?;
@@ -69,7 +81,9 @@ async fn attempt(role: &HomeRole, context: &Context, request: &LoginRequest) -> 
         match commit(role, context, request, checked).await? {
             Committed::Opened(services) => return Ok(*services),
             Committed::Refused(error) => return Err(*error),
-            Committed::PinChanged => debug!(r#ref = %context.reference, "the PIN changed under a login; checking again"),
+            Committed::PinChanged => {
+                debug!(r#ref = %context.reference, "the PIN changed under a login; checking again")
+            }
         }
     }
     Err(Error::Contended)
@@ -92,8 +106,16 @@ struct Checked {
     matches: bool,
 }
 
-async fn look_up(role: &HomeRole, context: &Context, request: &LoginRequest) -> Result<LookedUp, Error> {
-    let (own, caller, request) = (role.cluster.clone(), context.caller.clone(), request.clone());
+async fn look_up(
+    role: &HomeRole,
+    context: &Context,
+    request: &LoginRequest,
+) -> Result<LookedUp, Error> {
+    let (own, caller, request) = (
+        role.cluster.clone(),
+        context.caller.clone(),
+        request.clone(),
+    );
     role.store
         .read(move |tx: &mut dyn Transaction| {
             if let Some(services) = decide::replay(tx, &caller, &request)? {
@@ -103,7 +125,9 @@ async fn look_up(role: &HomeRole, context: &Context, request: &LoginRequest) -> 
                 return Ok(LookedUp::Refused);
             }
             match decide::one_user(tx, &request.user) {
-                Ok(user) => Ok(LookedUp::User { phc: stored::get(tx, &user.user_id)?.map(|c| c.phc) }),
+                Ok(user) => Ok(LookedUp::User {
+                    phc: stored::get(tx, &user.user_id)?.map(|c| c.phc),
+                }),
                 Err(Error::Store(error)) => Err(Error::Store(error)),
                 Err(_) => Ok(LookedUp::Refused),
             }
@@ -157,7 +181,11 @@ async fn commit(
 }
 
 /// Ends the superseded sessions although the login itself could not be decided.
-async fn supersede_only(role: &HomeRole, context: &Context, request: &LoginRequest) -> Result<(), Error> {
+async fn supersede_only(
+    role: &HomeRole,
+    context: &Context,
+    request: &LoginRequest,
+) -> Result<(), Error> {
     if request.supersedes.is_empty() {
         return Ok(());
     }
@@ -168,7 +196,9 @@ async fn supersede_only(role: &HomeRole, context: &Context, request: &LoginReque
         now: role.clock.now(),
         rules: role.credentials.lockout(),
     };
-    role.store.write(move |tx: &mut dyn Transaction| desk.supersede(tx)).await
+    role.store
+        .write(move |tx: &mut dyn Transaction| desk.supersede(tx))
+        .await
 }
 
 /// One login inside its transaction. It can run again: it changes nothing outside the store.
@@ -191,7 +221,12 @@ impl Desk {
         if !self.is_local() && store::peers::get(tx, &self.context.caller)?.is_none() {
             return Ok(());
         }
-        for id in self.request.supersedes.iter().filter(|id| **id != self.request.session_id) {
+        for id in self
+            .request
+            .supersedes
+            .iter()
+            .filter(|id| **id != self.request.session_id)
+        {
             sessions::tombstone(
                 tx,
                 Role::Home,
@@ -220,7 +255,9 @@ impl Desk {
         let user = decide::one_user(tx, &self.request.user)?;
         let credential = stored::get(tx, &user.user_id)?;
         // A user that appeared, or a PIN that was set, since the first look: check again.
-        let Some(checked) = checked else { return Ok(None) };
+        let Some(checked) = checked else {
+            return Ok(None);
+        };
         if credential.as_ref().map(|c| &c.phc) != checked.phc.as_ref() {
             return Ok(None);
         }
@@ -247,7 +284,10 @@ impl Desk {
             return Err(Error::Disabled(user.user_id.clone()));
         }
         let Some(mut row) = credential else {
-            return Err(Error::WrongPin { user: user.user_id.clone(), failures: 0 });
+            return Err(Error::WrongPin {
+                user: user.user_id.clone(),
+                failures: 0,
+            });
         };
         let before = row.clone();
         let outcome = lockout::decide(&mut row, matches, self.now, self.rules);
@@ -255,9 +295,17 @@ impl Desk {
             stored::set_counters(tx, &row)?;
         }
         match outcome {
-            lockout::Outcome::Locked { until } => Err(Error::Locked { user: user.user_id.clone(), until }),
-            lockout::Outcome::Wrong { failures } => Err(Error::WrongPin { user: user.user_id.clone(), failures }),
-            lockout::Outcome::Right if row.must_change => Err(Error::MustChangePin(user.user_id.clone())),
+            lockout::Outcome::Locked { until } => Err(Error::Locked {
+                user: user.user_id.clone(),
+                until,
+            }),
+            lockout::Outcome::Wrong { failures } => Err(Error::WrongPin {
+                user: user.user_id.clone(),
+                failures,
+            }),
+            lockout::Outcome::Right if row.must_change => {
+                Err(Error::MustChangePin(user.user_id.clone()))
+            }
             lockout::Outcome::Right => Ok(()),
         }
     }
@@ -269,7 +317,9 @@ impl Desk {
         if !self.is_local() && devices::get(tx, name)?.is_some() {
             return Err(Error::DuplicateDevice(name.clone()));
         }
-        let Some(earlier) = sessions::active_on_device(tx, Role::Home, name)? else { return Ok(false) };
+        let Some(earlier) = sessions::active_on_device(tx, Role::Home, name)? else {
+            return Ok(false);
+        };
         if earlier.counterpart != self.context.caller {
             return Err(Error::DuplicateDevice(name.clone()));
         }
@@ -290,7 +340,9 @@ impl Desk {
         if self.is_local() {
             return Ok(None);
         }
-        base_devices::first_free(tx)?.map(Some).ok_or(Error::NoBaseDevice)
+        base_devices::first_free(tx)?
+            .map(Some)
+            .ok_or(Error::NoBaseDevice)
     }
 
     fn open(
@@ -304,8 +356,9 @@ impl Desk {
             Some(name) => pools::get(tx, name)?,
             None => None,
         };
-        let (mut call_managers, tftp_servers) =
-            pool.map(|p| (p.call_managers, p.tftp_servers)).unwrap_or_default();
+        let (mut call_managers, tftp_servers) = pool
+            .map(|p| (p.call_managers, p.tftp_servers))
+            .unwrap_or_default();
         call_managers.sort_by_key(|c| c.priority);
         let services = HomeServices {
             user_id: user.user_id.clone(),
@@ -352,7 +405,12 @@ impl Desk {
     fn keep_refusal(&self, tx: &mut dyn Transaction, error: &Error) -> Result<(), Error> {
         if error.is_kept() {
             let refusal = error.to_refusal(self.is_local());
-            self.keep(tx, Some(i64::from(refusal.code.number())), refusal.cause, Vec::new())?;
+            self.keep(
+                tx,
+                Some(i64::from(refusal.code.number())),
+                refusal.cause,
+                Vec::new(),
+            )?;
         }
         if !matches!(error, Error::Repeated(_)) {
             self.record(tx, &error.to_string())?;
@@ -360,7 +418,13 @@ impl Desk {
         Ok(())
     }
 
-    fn keep(&self, tx: &mut dyn Transaction, code: Option<i64>, cause: String, body: Vec<u8>) -> Result<(), Error> {
+    fn keep(
+        &self,
+        tx: &mut dyn Transaction,
+        code: Option<i64>,
+        cause: String,
+        body: Vec<u8>,
+    ) -> Result<(), Error> {
         answers::put(
             tx,
             &Answer {

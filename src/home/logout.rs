@@ -12,7 +12,11 @@ use crate::{
     store::{Transaction, audit, peers, sessions},
 };
 
-pub(super) async fn logout(role: &HomeRole, context: &Context, request: LogoutRequest) -> Result<EndReason, Error> {
+pub(super) async fn logout(
+    role: &HomeRole,
+    context: &Context,
+    request: LogoutRequest,
+) -> Result<EndReason, Error> {
     role.faults.pass("home.logout.received").await;
     let (own, context_in, now) = (role.cluster.clone(), context.clone(), role.clock.now());
     let reason = role
@@ -31,7 +35,15 @@ pub(super) async fn logout(role: &HomeRole, context: &Context, request: LogoutRe
                 sessions::acknowledge(tx, Role::Home, caller, request.session_id)?;
                 return Ok(before.end_reason.unwrap_or(request.reason));
             }
-            sessions::tombstone(tx, Role::Home, caller, request.session_id, request.reason, request.initiator, now)?;
+            sessions::tombstone(
+                tx,
+                Role::Home,
+                caller,
+                request.session_id,
+                request.reason,
+                request.initiator,
+                now,
+            )?;
             let subject = before.map_or_else(
                 || format!("session {}", request.session_id),
                 |s| format!("{} on {}", s.login_name, s.device),
@@ -64,22 +76,47 @@ pub(super) async fn end(
     id: SessionId,
     actor: &str,
 ) -> Result<Ended, Error> {
-    let (own, counterpart, actor, now) =
-        (role.cluster.clone(), counterpart.clone(), actor.to_owned(), role.clock.now());
+    let (own, counterpart, actor, now) = (
+        role.cluster.clone(),
+        counterpart.clone(),
+        actor.to_owned(),
+        role.clock.now(),
+    );
     let ended = role
         .store
         .write(move |tx: &mut dyn Transaction| {
-            let session = sessions::get(tx, Role::Home, &counterpart, id)?.ok_or(Error::NoSession)?;
+            let session =
+                sessions::get(tx, Role::Home, &counterpart, id)?.ok_or(Error::NoSession)?;
             if session.state == State::Ended {
-                return Ok::<_, Error>(Ended::Before(session.end_reason.unwrap_or(EndReason::Operator)));
+                return Ok::<_, Error>(Ended::Before(
+                    session.end_reason.unwrap_or(EndReason::Operator),
+                ));
             }
             let local = counterpart == own;
             let end = Some((EndReason::Operator, Initiator::Home, now));
-            sessions::transition(tx, Role::Home, &counterpart, id, &[State::Active], State::Ended, end, !local)?;
+            sessions::transition(
+                tx,
+                Role::Home,
+                &counterpart,
+                id,
+                &[State::Active],
+                State::Ended,
+                end,
+                !local,
+            )?;
             if local {
                 // Both rows are ours: they end together.
                 let from = [State::Pending, State::Active, State::Ending];
-                sessions::transition(tx, Role::Visiting, &own, id, &from, State::Ended, end, false)?;
+                sessions::transition(
+                    tx,
+                    Role::Visiting,
+                    &own,
+                    id,
+                    &from,
+                    State::Ended,
+                    end,
+                    false,
+                )?;
             }
             audit::append(
                 tx,

@@ -19,7 +19,10 @@ use crate::{
     credentials::Credentials,
     domain::{
         ids::{ClusterId, SessionId},
-        login::{Answer, Context, FindUser, HomeCluster, HomeServices, LoginRequest, LogoutRequest, Ownership},
+        login::{
+            Answer, Context, FindUser, HomeCluster, HomeServices, LoginRequest, LogoutRequest,
+            Ownership,
+        },
         session::EndReason,
     },
     fault::FaultPoints,
@@ -71,8 +74,22 @@ impl HomeRole {
     /// Puts the role together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { cluster, store, credentials, clock, faults, owed } = parts;
-        Self { cluster, store, credentials, clock, faults, owed }
+        let Parts {
+            cluster,
+            store,
+            credentials,
+            clock,
+            faults,
+            owed,
+        } = parts;
+        Self {
+            cluster,
+            store,
+            credentials,
+            clock,
+            faults,
+            owed,
+        }
     }
 
     /// Says whether a name is a user of ours, and nothing more.
@@ -98,7 +115,11 @@ impl HomeRole {
     ///
     /// # Errors
     /// [`Error`], which maps to one EM code.
-    pub async fn login(&self, context: &Context, request: &LoginRequest) -> Result<HomeServices, Error> {
+    pub async fn login(
+        &self,
+        context: &Context,
+        request: &LoginRequest,
+    ) -> Result<HomeServices, Error> {
         login::login(self, context, request).await
     }
 
@@ -106,7 +127,11 @@ impl HomeRole {
     ///
     /// # Errors
     /// [`Error`] only when the store fails or the caller is no peer at all.
-    pub async fn logout(&self, context: &Context, request: LogoutRequest) -> Result<EndReason, Error> {
+    pub async fn logout(
+        &self,
+        context: &Context,
+        request: LogoutRequest,
+    ) -> Result<EndReason, Error> {
         logout::logout(self, context, request).await
     }
 
@@ -114,7 +139,12 @@ impl HomeRole {
     ///
     /// # Errors
     /// [`Error::NoSession`] when there is none; [`Error::Store`] when the store fails.
-    pub async fn end(&self, counterpart: &ClusterId, id: SessionId, actor: &str) -> Result<Ended, Error> {
+    pub async fn end(
+        &self,
+        counterpart: &ClusterId,
+        id: SessionId,
+        actor: &str,
+    ) -> Result<Ended, Error> {
         logout::end(self, counterpart, id, actor).await
     }
 }
@@ -129,15 +159,34 @@ impl HomeCluster for LocalHome {
     }
 
     fn find_user<'a>(&'a self, context: &'a Context, query: &'a FindUser) -> Answer<'a, Ownership> {
-        Box::pin(async move { self.0.find_user(context, query).await.map_err(|e| e.to_refusal(true)) })
+        Box::pin(async move {
+            self.0
+                .find_user(context, query)
+                .await
+                .map_err(|e| e.to_refusal(true))
+        })
     }
 
-    fn login<'a>(&'a self, context: &'a Context, request: &'a LoginRequest) -> Answer<'a, HomeServices> {
-        Box::pin(async move { self.0.login(context, request).await.map_err(|e| e.to_refusal(true)) })
+    fn login<'a>(
+        &'a self,
+        context: &'a Context,
+        request: &'a LoginRequest,
+    ) -> Answer<'a, HomeServices> {
+        Box::pin(async move {
+            self.0
+                .login(context, request)
+                .await
+                .map_err(|e| e.to_refusal(true))
+        })
     }
 
     fn logout<'a>(&'a self, context: &'a Context, request: LogoutRequest) -> Answer<'a, EndReason> {
-        Box::pin(async move { self.0.logout(context, request).await.map_err(|e| e.to_refusal(true)) })
+        Box::pin(async move {
+            self.0
+                .logout(context, request)
+                .await
+                .map_err(|e| e.to_refusal(true))
+        })
     }
 }
 

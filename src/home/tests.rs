@@ -63,15 +63,27 @@ fn peer(name: &str, enabled: bool) -> Peer {
 }
 
 async fn world(base_devices: usize) -> World {
-    let store = Store::open(&store::Config { url: "sqlite::memory:".to_owned(), node: "n1".to_owned() }).unwrap();
-    let config = crate::credentials::Config { memory_kib: 8, iterations: 1, ..crate::credentials::Config::default() };
+    let store = Store::open(&store::Config {
+        url: "sqlite::memory:".to_owned(),
+        node: "n1".to_owned(),
+    })
+    .unwrap();
+    let config = crate::credentials::Config {
+        memory_kib: 8,
+        iterations: 1,
+        ..crate::credentials::Config::default()
+    };
     let credentials = Credentials::new(&config, Secret::new(vec![1; 32])).unwrap();
     let clock = Clock::system();
     let phc = credentials.hash(&pin("13579"), soon()).await.unwrap();
     let now = clock.now();
     store
         .write(move |tx: &mut dyn Transaction| {
-            for who in [user("ana", "1001"), user("bob", "1002"), user("eve", "1002")] {
+            for who in [
+                user("ana", "1001"),
+                user("bob", "1002"),
+                user("eve", "1002"),
+            ] {
                 users::upsert(tx, &who)?;
                 stored::put_hash(tx, &who.user_id, &phc, now)?;
                 profiles::upsert(
@@ -116,13 +128,20 @@ fn soon() -> Instant {
 }
 
 fn from(caller: &str) -> Context {
-    Context { reference: Ref::from_bits(7), caller: cluster(caller), deadline: soon() }
+    Context {
+        reference: Ref::from_bits(7),
+        caller: cluster(caller),
+        deadline: soon(),
+    }
 }
 
 fn request(name: &str, digits: &str, device: &str) -> LoginRequest {
     LoginRequest {
         session_id: SessionId::from_uuid(Uuid::now_v7()),
-        user: FindUser { login_type: LoginType::Uid, name: LoginName::new(name).unwrap() },
+        user: FindUser {
+            login_type: LoginType::Uid,
+            name: LoginName::new(name).unwrap(),
+        },
         proof: Proof::Pin(pin(digits)),
         profile: None,
         device: DeviceFacts {
@@ -138,7 +157,11 @@ fn request(name: &str, digits: &str, device: &str) -> LoginRequest {
 }
 
 fn logout_of(id: SessionId) -> LogoutRequest {
-    LogoutRequest { session_id: id, reason: EndReason::User, initiator: Initiator::Visiting }
+    LogoutRequest {
+        session_id: id,
+        reason: EndReason::User,
+        initiator: Initiator::Visiting,
+    }
 }
 
 async fn code(world: &World, caller: &str, request: &LoginRequest) -> u16 {
@@ -173,9 +196,16 @@ async fn a_login_holds_a_base_device_until_its_logout() {
     let world = world(1).await;
     let request = request("ana", "13579", "SEP1");
     let services = world.role.login(&from("tokyo"), &request).await.unwrap();
-    assert_eq!(services.base_device, Some(BaseDeviceName::new("EMCC1").unwrap()));
+    assert_eq!(
+        services.base_device,
+        Some(BaseDeviceName::new("EMCC1").unwrap())
+    );
     assert_eq!(world.held().await, 1);
-    let reason = world.role.logout(&from("tokyo"), logout_of(request.session_id)).await.unwrap();
+    let reason = world
+        .role
+        .logout(&from("tokyo"), logout_of(request.session_id))
+        .await
+        .unwrap();
     assert_eq!((reason, world.held().await), (EndReason::User, 0));
 }
 
@@ -184,10 +214,22 @@ async fn a_repeat_gets_the_first_answer_and_after_the_end_never_success() {
     let world = world(2).await;
     let request = request("ana", "13579", "SEP1");
     let first = world.role.login(&from("tokyo"), &request).await.unwrap();
-    assert_eq!(world.role.login(&from("tokyo"), &request).await.unwrap(), first);
+    assert_eq!(
+        world.role.login(&from("tokyo"), &request).await.unwrap(),
+        first
+    );
     assert_eq!(world.held().await, 1, "the repeat opened nothing");
-    world.role.logout(&from("tokyo"), logout_of(request.session_id)).await.unwrap();
-    let ended = world.role.login(&from("tokyo"), &request).await.unwrap_err().to_refusal(false);
+    world
+        .role
+        .logout(&from("tokyo"), logout_of(request.session_id))
+        .await
+        .unwrap();
+    let ended = world
+        .role
+        .login(&from("tokyo"), &request)
+        .await
+        .unwrap_err()
+        .to_refusal(false);
     assert_eq!(ended.detail, Detail::SessionEnded(EndReason::User));
 }
 
@@ -198,19 +240,32 @@ async fn an_id_with_other_fields_is_refused_and_a_pin_is_no_such_field() {
     world.role.login(&from("tokyo"), &first).await.unwrap();
     let mut other = request("ana", "13579", "SEP2");
     other.session_id = first.session_id;
-    assert!(matches!(world.role.login(&from("tokyo"), &other).await, Err(Error::IdReused)));
+    assert!(matches!(
+        world.role.login(&from("tokyo"), &other).await,
+        Err(Error::IdReused)
+    ));
     let mut other_pin = first.clone();
     other_pin.proof = Proof::Pin(pin("99999"));
-    assert!(world.role.login(&from("tokyo"), &other_pin).await.is_ok(), "a repeat is not checked again");
+    assert!(
+        world.role.login(&from("tokyo"), &other_pin).await.is_ok(),
+        "a repeat is not checked again"
+    );
 }
 
 #[tokio::test]
 async fn a_login_that_comes_after_its_logout_is_refused() {
     let world = world(1).await;
     let late = request("ana", "13579", "SEP1");
-    world.role.logout(&from("tokyo"), logout_of(late.session_id)).await.unwrap();
+    world
+        .role
+        .logout(&from("tokyo"), logout_of(late.session_id))
+        .await
+        .unwrap();
     let refused = world.role.login(&from("tokyo"), &late).await.unwrap_err();
-    assert!(matches!(refused, Error::SessionEnded(EndReason::User)), "{refused:?}");
+    assert!(
+        matches!(refused, Error::SessionEnded(EndReason::User)),
+        "{refused:?}"
+    );
     assert_eq!(world.held().await, 0);
 }
 
@@ -220,7 +275,11 @@ async fn a_refusal_is_kept_under_its_id() {
     let mut wrong = request("ana", "00000", "SEP1");
     assert_eq!(code(&world, "tokyo", &wrong).await, 2);
     wrong.proof = Proof::Pin(pin("13579"));
-    assert_eq!(code(&world, "tokyo", &wrong).await, 2, "the same id gets the same answer");
+    assert_eq!(
+        code(&world, "tokyo", &wrong).await,
+        2,
+        "the same id gets the same answer"
+    );
 }
 
 #[tokio::test]
@@ -234,7 +293,11 @@ async fn each_check_has_its_code_for_a_peer_and_for_a_local_login() {
         ("paris", "ana", "13579", 35),
         ("oslo", "ana", "13579", 38),
     ] {
-        assert_eq!(code(&world, caller, &request(name, digits, "SEP1")).await, expected, "{caller} {name}");
+        assert_eq!(
+            code(&world, caller, &request(name, digits, "SEP1")).await,
+            expected,
+            "{caller} {name}"
+        );
     }
     for (caller, expected) in [("tokyo", 47), ("berlin", 216)] {
         let mut by_dn = request("1002", "13579", "SEP1");
@@ -246,10 +309,18 @@ async fn each_check_has_its_code_for_a_peer_and_for_a_local_login() {
 #[tokio::test]
 async fn no_free_base_device_is_33_and_is_not_kept() {
     let world = world(1).await;
-    world.role.login(&from("tokyo"), &request("ana", "13579", "SEP1")).await.unwrap();
+    world
+        .role
+        .login(&from("tokyo"), &request("ana", "13579", "SEP1"))
+        .await
+        .unwrap();
     let second = request("bob", "13579", "SEP2");
     assert_eq!(code(&world, "tokyo", &second).await, 33);
-    let local = world.role.login(&from("berlin"), &request("bob", "13579", "SEP3")).await.unwrap();
+    let local = world
+        .role
+        .login(&from("berlin"), &request("bob", "13579", "SEP3"))
+        .await
+        .unwrap();
     assert_eq!(local.base_device, None, "a local login needs none");
 }
 
@@ -261,7 +332,10 @@ async fn superseded_sessions_end_even_if_the_login_is_refused() {
     let mut refused = request("nobody", "13579", "SEP1");
     refused.supersedes = vec![first.session_id];
     assert_eq!(code(&world, "tokyo", &refused).await, 23);
-    assert_eq!(world.state("tokyo", first.session_id).await, Some(State::Ended));
+    assert_eq!(
+        world.state("tokyo", first.session_id).await,
+        Some(State::Ended)
+    );
     assert_eq!(world.held().await, 0);
 }
 
@@ -273,8 +347,15 @@ async fn a_peer_ends_and_supersedes_only_its_own_sessions() {
     let mut limas = request("bob", "13579", "SEP2");
     limas.supersedes = vec![tokyos.session_id];
     world.role.login(&from("lima"), &limas).await.unwrap();
-    world.role.logout(&from("lima"), logout_of(tokyos.session_id)).await.unwrap();
-    assert_eq!(world.state("tokyo", tokyos.session_id).await, Some(State::Active));
+    world
+        .role
+        .logout(&from("lima"), logout_of(tokyos.session_id))
+        .await
+        .unwrap();
+    assert_eq!(
+        world.state("tokyo", tokyos.session_id).await,
+        Some(State::Active)
+    );
 }
 
 #[tokio::test]
@@ -282,27 +363,46 @@ async fn a_second_login_on_a_phone_ends_the_first() {
     let world = world(2).await;
     let first = request("ana", "13579", "SEP1");
     world.role.login(&from("tokyo"), &first).await.unwrap();
-    world.role.login(&from("tokyo"), &request("bob", "13579", "SEP1")).await.unwrap();
-    assert_eq!(world.state("tokyo", first.session_id).await, Some(State::Ended));
+    world
+        .role
+        .login(&from("tokyo"), &request("bob", "13579", "SEP1"))
+        .await
+        .unwrap();
+    assert_eq!(
+        world.state("tokyo", first.session_id).await,
+        Some(State::Ended)
+    );
     assert_eq!(world.held().await, 1);
-    assert_eq!(code(&world, "lima", &request("bob", "13579", "SEP1")).await, 37, "the name is another cluster's");
+    assert_eq!(
+        code(&world, "lima", &request("bob", "13579", "SEP1")).await,
+        37,
+        "the name is another cluster's"
+    );
 }
 
 #[tokio::test]
 async fn many_wrong_pins_at_once_count_no_further_than_the_lock() {
     let world = world(1).await;
-    let wrong: Vec<_> = (0..256).map(|n| request("ana", "00000", &format!("SEP{n}"))).collect();
+    let wrong: Vec<_> = (0..256)
+        .map(|n| request("ana", "00000", &format!("SEP{n}")))
+        .collect();
     let context = from("tokyo");
     let codes = join_all(wrong.iter().map(|r| world.role.login(&context, r))).await;
     let mut counted = 0;
     for outcome in codes {
         let error = outcome.unwrap_err();
-        assert_eq!(error.to_refusal(false).code, EmCode::EmccAuthenticationError);
+        assert_eq!(
+            error.to_refusal(false).code,
+            EmCode::EmccAuthenticationError
+        );
         counted += u32::from(matches!(error, Error::WrongPin { .. }));
     }
     assert_eq!(counted, 5, "one lock's worth of guesses was judged");
     let right = request("ana", "13579", "SEP1");
-    assert!(matches!(world.role.login(&context, &right).await, Err(Error::Locked { .. })));
+    assert!(matches!(
+        world.role.login(&context, &right).await,
+        Err(Error::Locked { .. })
+    ));
 }
 
 #[tokio::test]
@@ -310,22 +410,36 @@ async fn an_operator_ends_a_session_and_visiting_is_owed_the_news() {
     let world = world(1).await;
     let request = request("ana", "13579", "SEP1");
     world.role.login(&from("tokyo"), &request).await.unwrap();
-    let ended = world.role.end(&cluster("tokyo"), request.session_id, "user root").await.unwrap();
+    let ended = world
+        .role
+        .end(&cluster("tokyo"), request.session_id, "user root")
+        .await
+        .unwrap();
     assert_eq!(ended, Ended::Now { owed: true });
     let owed = world
         .store
         .read(|tx: &mut dyn Transaction| sessions::owed(tx, &cluster("tokyo"), 10))
         .await
         .unwrap();
-    assert_eq!(owed.iter().map(|s| s.id).collect::<Vec<_>>(), [request.session_id]);
-    let again = world.role.end(&cluster("tokyo"), request.session_id, "user root").await.unwrap();
+    assert_eq!(
+        owed.iter().map(|s| s.id).collect::<Vec<_>>(),
+        [request.session_id]
+    );
+    let again = world
+        .role
+        .end(&cluster("tokyo"), request.session_id, "user root")
+        .await
+        .unwrap();
     assert_eq!(again, Ended::Before(EndReason::Operator));
 }
 
 #[tokio::test]
 async fn find_user_tells_the_claim_and_nothing_else() {
     let world = world(0).await;
-    let ask = |login_type, name: &str| FindUser { login_type, name: LoginName::new(name).unwrap() };
+    let ask = |login_type, name: &str| FindUser {
+        login_type,
+        name: LoginName::new(name).unwrap(),
+    };
     for (query, expected) in [
         (ask(LoginType::Uid, "ana"), Ownership::Mine),
         (ask(LoginType::SelfService, "ana-self"), Ownership::Mine),
@@ -333,8 +447,16 @@ async fn find_user_tells_the_claim_and_nothing_else() {
         (ask(LoginType::Extension, "1002"), Ownership::SeveralUsers),
         (ask(LoginType::Uid, "1001"), Ownership::NotMine),
     ] {
-        assert_eq!(world.role.find_user(&from("tokyo"), &query).await.unwrap(), expected, "{query:?}");
+        assert_eq!(
+            world.role.find_user(&from("tokyo"), &query).await.unwrap(),
+            expected,
+            "{query:?}"
+        );
     }
-    let refused = world.role.find_user(&from("paris"), &ask(LoginType::Uid, "ana")).await.unwrap_err();
+    let refused = world
+        .role
+        .find_user(&from("paris"), &ask(LoginType::Uid, "ana"))
+        .await
+        .unwrap_err();
     assert!(matches!(refused, Error::CallerUnknown(_)));
 }

@@ -46,7 +46,9 @@ impl Admin {
         let channel = crate::wire::unix::connect(socket)
             .await
             .with_context(|| format!("nobody answers on {}", socket.display()))?;
-        Ok(Self { client: AdminServiceClient::new(channel) })
+        Ok(Self {
+            client: AdminServiceClient::new(channel),
+        })
     }
 
     calls! {
@@ -75,7 +77,10 @@ impl Admin {
     /// # Errors
     /// What the node refused.
     pub async fn living(&mut self) -> Result<Vec<pb::Session>> {
-        Ok(self.sessions(pb::ListSessionsRequest::default()).await?.sessions)
+        Ok(self
+            .sessions(pb::ListSessionsRequest::default())
+            .await?
+            .sessions)
     }
 
     /// The base devices that a session holds.
@@ -83,7 +88,10 @@ impl Admin {
     /// # Errors
     /// What the node refused.
     pub async fn held(&mut self) -> Result<Vec<pb::BaseDevice>> {
-        let all = self.base_devices(pb::ListBaseDevicesRequest {}).await?.base_devices;
+        let all = self
+            .base_devices(pb::ListBaseDevicesRequest {})
+            .await?
+            .base_devices;
         Ok(all.into_iter().filter(|b| b.session_id.is_some()).collect())
     }
 
@@ -100,11 +108,16 @@ impl Admin {
         let began = tokio::time::Instant::now();
         loop {
             let status = self.status(pb::GetClusterStatusRequest {}).await?;
-            let peer = status.peers.into_iter().find(|p| p.cluster_id == other.as_str());
+            let peer = status
+                .peers
+                .into_iter()
+                .find(|p| p.cluster_id == other.as_str());
             match peer {
                 Some(peer) if wanted(&peer) => return Ok(peer),
                 last if began.elapsed() > WAIT_LIMIT => {
-                    bail!("cluster {other} was not {what} within {WAIT_LIMIT:?}; last seen: {last:?}")
+                    bail!(
+                        "cluster {other} was not {what} within {WAIT_LIMIT:?}; last seen: {last:?}"
+                    )
                 }
                 _ => tokio::time::sleep(LOOK_AGAIN).await,
             }

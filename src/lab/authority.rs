@@ -20,7 +20,9 @@ pub struct ClusterAuthority {
 
 impl std::fmt::Debug for ClusterAuthority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClusterAuthority").field("file", &self.file).finish_non_exhaustive()
+        f.debug_struct("ClusterAuthority")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
     }
 }
 
@@ -31,19 +33,39 @@ impl ClusterAuthority {
     /// When it can't be made or written.
     pub fn create(cluster: &ClusterId, folder: &Path) -> Result<Self> {
         let now = Clock::system().now();
-        let request = CertRequest::new(format!("{cluster} lab authority"), Vec::new(), KeyKind::P256, now, 30);
+        let request = CertRequest::new(
+            format!("{cluster} lab authority"),
+            Vec::new(),
+            KeyKind::P256,
+            now,
+            30,
+        );
         let authority = make::ca(&request)?;
         let file = folder.join("ca.pem");
         make::write_public(&file, &authority.made().certificate_pem)?;
-        Ok(Self { file, authority, cluster: cluster.clone() })
+        Ok(Self {
+            file,
+            authority,
+            cluster: cluster.clone(),
+        })
     }
 
     /// What a node of this cluster asks for: its name and the loopback addresses, both directions, for a month.
     #[must_use]
     pub fn request(&self, node: &str) -> CertRequest {
-        let names = [format!("{node}.{}.test", self.cluster), "localhost".to_owned(), "127.0.0.1".to_owned()];
+        let names = [
+            format!("{node}.{}.test", self.cluster),
+            "localhost".to_owned(),
+            "127.0.0.1".to_owned(),
+        ];
         let subject = format!("{node}.{}.test", self.cluster);
-        CertRequest::new(subject, names.into(), KeyKind::P256, Clock::system().now(), 30)
+        CertRequest::new(
+            subject,
+            names.into(),
+            KeyKind::P256,
+            Clock::system().now(),
+            30,
+        )
     }
 
     /// Signs.

@@ -63,14 +63,22 @@ impl Dataset {
     /// Never for a number of clusters that fits on a machine.
     pub fn built_in(index: usize, cluster: &ClusterId) -> Result<Self> {
         let number = index + 1;
-        let mut toml = format!("# What the lab applied to cluster {cluster}. The PINs open nothing else.\n");
+        let mut toml =
+            format!("# What the lab applied to cluster {cluster}. The PINs open nothing else.\n");
         writeln!(toml, "[[device-pool]]\nname = \"{cluster}\"")?;
-        writeln!(toml, "call-managers = [{{ host = \"cucm1.{cluster}.test\", priority = 0 }}]")?;
+        writeln!(
+            toml,
+            "call-managers = [{{ host = \"cucm1.{cluster}.test\", priority = 0 }}]"
+        )?;
         writeln!(toml, "tftp-servers = [\"tftp1.{cluster}.test\"]")?;
         writeln!(toml, "geolocation = {{ country = \"{cluster}\" }}\n")?;
         let mut users = Vec::new();
         for (position, name) in SINGLE.iter().chain(&SHARED).enumerate() {
-            let line = if position < SINGLE.len() { position + 1 } else { SINGLE.len() + 1 };
+            let line = if position < SINGLE.len() {
+                position + 1
+            } else {
+                SINGLE.len() + 1
+            };
             let user = User {
                 user_id: format!("{name}.{cluster}"),
                 self_service_id: Some(format!("{name}@{cluster}.test")),
@@ -88,12 +96,31 @@ impl Dataset {
         devices.push(device(number, PHONES + 1, true, false));
         devices.push(device(number, PHONES + 2, false, true));
         for device in &devices {
-            writeln!(toml, "[[device]]\nname = \"{}\"\nmodel = \"{}\"", device.name, device.model)?;
-            writeln!(toml, "emcc = {}\nextension-mobility = {}", device.emcc, device.em_enabled)?;
-            writeln!(toml, "device-pool = \"{cluster}\"\ngeolocation = {{ country = \"{cluster}\" }}\n")?;
+            writeln!(
+                toml,
+                "[[device]]\nname = \"{}\"\nmodel = \"{}\"",
+                device.name, device.model
+            )?;
+            writeln!(
+                toml,
+                "emcc = {}\nextension-mobility = {}",
+                device.emcc, device.em_enabled
+            )?;
+            writeln!(
+                toml,
+                "device-pool = \"{cluster}\"\ngeolocation = {{ country = \"{cluster}\" }}\n"
+            )?;
         }
-        writeln!(toml, "[[base-device]]\nname = \"EMCC\"\ncount = {BASE_DEVICES}")?;
-        Ok(Self { toml, users, devices, base_devices: BASE_DEVICES })
+        writeln!(
+            toml,
+            "[[base-device]]\nname = \"EMCC\"\ncount = {BASE_DEVICES}"
+        )?;
+        Ok(Self {
+            toml,
+            users,
+            devices,
+            base_devices: BASE_DEVICES,
+        })
     }
 
     /// A file in the `apply` format; users without a PIN in clear can't be logged in by the lab.
@@ -101,9 +128,16 @@ impl Dataset {
     /// # Errors
     /// When the file can't be read, or has problems: all of them.
     pub fn read(path: &Path) -> Result<Self> {
-        let toml = std::fs::read_to_string(path)
-            .with_context(|| format!("{} can't be read; the lab wants one file per cluster", path.display()))?;
-        let source = apply::Source { name: path.display().to_string(), text: toml.clone() };
+        let toml = std::fs::read_to_string(path).with_context(|| {
+            format!(
+                "{} can't be read; the lab wants one file per cluster",
+                path.display()
+            )
+        })?;
+        let source = apply::Source {
+            name: path.display().to_string(),
+            text: toml.clone(),
+        };
         let rows = match apply::check::check(&[source]) {
             Ok(rows) => rows,
             Err(problems) => {
@@ -140,7 +174,12 @@ impl Dataset {
                 em_enabled: row.value.em_enabled,
             })
             .collect();
-        Ok(Self { toml, users, devices, base_devices: rows.base_devices.len() })
+        Ok(Self {
+            toml,
+            users,
+            devices,
+            base_devices: rows.base_devices.len(),
+        })
     }
 
     /// The user at `index`.
@@ -148,7 +187,9 @@ impl Dataset {
     /// # Errors
     /// When there are not so many.
     pub fn user(&self, index: usize) -> Result<&User> {
-        self.users.get(index).with_context(|| format!("the data has no user {}", index + 1))
+        self.users
+            .get(index)
+            .with_context(|| format!("the data has no user {}", index + 1))
     }
 
     /// The phone at `index` among those that take users of other clusters.
@@ -168,14 +209,24 @@ impl Dataset {
     pub fn shared_extension(&self) -> Option<&User> {
         self.users.iter().find(|user| {
             user.primary_extension.is_some()
-                && self.users.iter().filter(|other| other.primary_extension == user.primary_extension).count() > 1
+                && self
+                    .users
+                    .iter()
+                    .filter(|other| other.primary_extension == user.primary_extension)
+                    .count()
+                    > 1
         })
     }
 }
 
 fn device(cluster: usize, position: usize, emcc: bool, em_enabled: bool) -> Device {
     let model = if emcc { "CP-8841" } else { "CP-7940" };
-    Device { name: format!("SEP{cluster:04X}{position:08X}"), model: model.to_owned(), emcc, em_enabled }
+    Device {
+        name: format!("SEP{cluster:04X}{position:08X}"),
+        model: model.to_owned(),
+        emcc,
+        em_enabled,
+    }
 }
 
 fn write_user(toml: &mut String, user: &User, cluster: &ClusterId) -> Result<()> {
@@ -184,11 +235,23 @@ fn write_user(toml: &mut String, user: &User, cluster: &ClusterId) -> Result<()>
         writeln!(toml, "self-service-id = \"{id}\"")?;
     }
     let extension = user.primary_extension.as_deref().unwrap_or_default();
-    writeln!(toml, "extension = \"{extension}\"\npin = \"{}\"\n", user.pin)?;
+    writeln!(
+        toml,
+        "extension = \"{extension}\"\npin = \"{}\"\n",
+        user.pin
+    )?;
     for profile in &user.profiles {
-        writeln!(toml, "[[profile]]\nname = \"{profile}\"\nuser = \"{}\"\ndefault = true", user.user_id)?;
+        writeln!(
+            toml,
+            "[[profile]]\nname = \"{profile}\"\nuser = \"{}\"\ndefault = true",
+            user.user_id
+        )?;
         writeln!(toml, "device-pool = \"{cluster}\"")?;
-        writeln!(toml, "lines = [{{ index = 1, number = \"{extension}\", label = \"{}\" }}]\n", user.user_id)?;
+        writeln!(
+            toml,
+            "lines = [{{ index = 1, number = \"{extension}\", label = \"{}\" }}]\n",
+            user.user_id
+        )?;
     }
     Ok(())
 }
@@ -205,7 +268,10 @@ mod tests {
         std::fs::write(&file, &built.toml).unwrap();
         let read = Dataset::read(&file).unwrap();
         assert_eq!(format!("{:?}", read.users), format!("{:?}", built.users));
-        assert_eq!(format!("{:?}", read.devices), format!("{:?}", built.devices));
+        assert_eq!(
+            format!("{:?}", read.devices),
+            format!("{:?}", built.devices)
+        );
         assert_eq!(read.base_devices, BASE_DEVICES);
         assert!(read.shared_extension().is_some());
     }
@@ -215,8 +281,14 @@ mod tests {
         let sets: Vec<_> = (0..3)
             .map(|i| Dataset::built_in(i, &super::super::cluster_name(i).unwrap()).unwrap())
             .collect();
-        let mut names: Vec<_> = sets.iter().flat_map(|s| s.devices.iter().map(|d| d.name.clone())).collect();
-        names.extend(sets.iter().flat_map(|s| s.users.iter().map(|u| u.user_id.clone())));
+        let mut names: Vec<_> = sets
+            .iter()
+            .flat_map(|s| s.devices.iter().map(|d| d.name.clone()))
+            .collect();
+        names.extend(
+            sets.iter()
+                .flat_map(|s| s.users.iter().map(|u| u.user_id.clone())),
+        );
         let count = names.len();
         names.sort();
         names.dedup();

@@ -59,19 +59,28 @@ impl Versions {
     /// Only up to `max`.
     #[must_use]
     pub fn up_to(max: Version) -> Self {
-        Self { max: Some(max), ..Self::default() }
+        Self {
+            max: Some(max),
+            ..Self::default()
+        }
     }
 
     /// Only from `min` on.
     #[must_use]
     pub fn from(min: Version) -> Self {
-        Self { min: Some(min), ..Self::default() }
+        Self {
+            min: Some(min),
+            ..Self::default()
+        }
     }
 
     /// All versions, but the node stops at the fault point `point`.
     #[must_use]
     pub fn stopping_at(point: &str) -> Self {
-        Self { stop_at: Some(point.to_owned()), ..Self::default() }
+        Self {
+            stop_at: Some(point.to_owned()),
+            ..Self::default()
+        }
     }
 }
 
@@ -152,11 +161,24 @@ impl Member {
         let name = format!("node-{number}");
         let folder = cluster_folder.join(&name);
         std::fs::create_dir_all(&folder)?;
-        let files = |kind: &str| (folder.join(format!("{kind}.pem")), folder.join(format!("{kind}.key")));
+        let files = |kind: &str| {
+            (
+                folder.join(format!("{kind}.pem")),
+                folder.join(format!("{kind}.key")),
+            )
+        };
         let (federation_certificate, federation_key) = files("federation");
         let (phone_certificate, phone_key) = files("phone");
-        authority::write(&authority.sign(&authority.request(&name))?, &federation_certificate, &federation_key)?;
-        authority::write(&authority.sign(&authority.request(&name))?, &phone_certificate, &phone_key)?;
+        authority::write(
+            &authority.sign(&authority.request(&name))?,
+            &federation_certificate,
+            &federation_key,
+        )?;
+        authority::write(
+            &authority.sign(&authority.request(&name))?,
+            &phone_certificate,
+            &phone_key,
+        )?;
         let pepper = cluster_folder.join("pepper");
         if !pepper.exists() {
             crate::trust::make::write_private(&pepper, &node::new_pepper())?;
@@ -193,18 +215,34 @@ impl Member {
         let store = cluster_folder.join("emccd.db");
         let own = [
             ("federation", format!("listen = \"{federation}\"")),
-            ("identity", "certificate = \"federation.pem\"\nkey = \"federation.key\"".to_owned()),
-            ("phone", format!("listen = \"{phone}\"\ncertificate = \"phone.pem\"\nkey = \"phone.key\"")),
+            (
+                "identity",
+                "certificate = \"federation.pem\"\nkey = \"federation.key\"".to_owned(),
+            ),
+            (
+                "phone",
+                format!("listen = \"{phone}\"\ncertificate = \"phone.pem\"\nkey = \"phone.key\""),
+            ),
             ("admin", "socket = \"admin.sock\"".to_owned()),
             ("store", format!("url = \"sqlite:{}\"", store.display())),
-            ("credentials", format!("pepper-file = \"{}\"", cluster_folder.join("pepper").display())),
+            (
+                "credentials",
+                format!(
+                    "pepper-file = \"{}\"",
+                    cluster_folder.join("pepper").display()
+                ),
+            ),
         ];
         let mut sections: Vec<(&str, Vec<String>)> = Vec::new();
         let lines = own
             .iter()
             .map(|(section, line)| (*section, line.as_str()))
             .chain(SETTINGS)
-            .chain(spec.settings.iter().map(|(section, line)| (section.as_str(), line.as_str())));
+            .chain(
+                spec.settings
+                    .iter()
+                    .map(|(section, line)| (section.as_str(), line.as_str())),
+            );
         for (section, line) in lines {
             let key = line.split('=').next().unwrap_or_default().trim().to_owned();
             let index = sections.iter().position(|(name, _)| *name == section);
@@ -217,7 +255,10 @@ impl Member {
                 }
             }
         }
-        let mut text = format!("version = 1\ncluster-id = \"{cluster}\"\nnode = \"{}\"\n", self.name);
+        let mut text = format!(
+            "version = 1\ncluster-id = \"{cluster}\"\nnode = \"{}\"\n",
+            self.name
+        );
         for (section, lines) in sections {
             write!(text, "\n[{section}]\n{}\n", lines.join("\n"))?;
         }
@@ -245,7 +286,11 @@ impl Member {
                 Ok(Ok(Event::Ready)) => {}
                 Ok(Ok(other)) => bail!("{} began with {other:?}", self.name),
                 Ok(Err(error)) => return Err(error),
-                Err(_) => bail!("{} was not ready within {START_LIMIT:?}; its log:\n{}", self.name, self.log_tail()),
+                Err(_) => bail!(
+                    "{} was not ready within {START_LIMIT:?}; its log:\n{}",
+                    self.name,
+                    self.log_tail()
+                ),
             }
         }
         Ok(())
@@ -262,14 +307,23 @@ impl Member {
             versions.max.unwrap_or(supported.max()),
         )
         .context("the version range is empty")?;
-        let options = node::Options { versions: range, faults: FaultPoints::none(), clock: Clock::system() };
+        let options = node::Options {
+            versions: range,
+            faults: FaultPoints::none(),
+            clock: Clock::system(),
+        };
         Ok(Node::start(config, options).await?)
     }
 
     fn spawn(&self, binary: &Path, versions: &Versions) -> Result<Running> {
-        let log = std::fs::File::options().create(true).append(true).open(self.log_file())?;
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())?;
         let mut command = Command::new(binary);
-        command.args(["run", "--supervised", "--config"]).arg(&self.config);
+        command
+            .args(["run", "--supervised", "--config"])
+            .arg(&self.config);
         if let Some(min) = versions.min {
             command.args(["--protocol-min", &min.to_string()]);
         }
@@ -280,12 +334,24 @@ impl Member {
             command.args(["--stop-at", point]);
         }
         // The node ends when its standard input does: none outlives the lab, however the lab ends.
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
-        let mut child =
-            command.spawn().with_context(|| format!("{} could not be started", binary.display()))?;
-        let stdout = child.stdout.take().context("the child has no standard output")?;
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("{} could not be started", binary.display()))?;
+        let stdout = child
+            .stdout
+            .take()
+            .context("the child has no standard output")?;
         let pid = child.id().context("the child has ended at once")?;
-        Ok(Running { child, events: BufReader::new(stdout).lines(), pid })
+        Ok(Running {
+            child,
+            events: BufReader::new(stdout).lines(),
+            pid,
+        })
     }
 
     /// The next thing that the node's process says.
@@ -293,9 +359,13 @@ impl Member {
     /// # Errors
     /// When it has no process of its own, or ended.
     pub async fn next_event(&mut self) -> Result<Event> {
-        let Hosted::Child(running) = &mut self.hosted else { bail!("{} has no process of its own", self.name) };
+        let Hosted::Child(running) = &mut self.hosted else {
+            bail!("{} has no process of its own", self.name)
+        };
         match running.events.next_line().await? {
-            Some(line) => Ok(serde_json::from_str(&line).with_context(|| format!("not an event: {line}"))?),
+            Some(line) => {
+                Ok(serde_json::from_str(&line).with_context(|| format!("not an event: {line}"))?)
+            }
             None => bail!("{} ended; its log:\n{}", self.name, self.log_tail()),
         }
     }
@@ -308,7 +378,11 @@ impl Member {
         let event = tokio::time::timeout(limit, self.next_event())
             .await
             .with_context(|| format!("{} did not come to {point} within {limit:?}", self.name))??;
-        if event != (Event::StoppedAt { point: point.to_owned() }) {
+        if event
+            != (Event::StoppedAt {
+                point: point.to_owned(),
+            })
+        {
             bail!("{} said {event:?}, not that it came to {point}", self.name);
         }
         Ok(())
@@ -338,7 +412,10 @@ impl Member {
             Hosted::Child(mut running) => {
                 // A signal rather than the end of its input: this is what a service manager does.
                 let _gone = signal(running.pid, nix::sys::signal::Signal::SIGTERM);
-                if tokio::time::timeout(STOP_LIMIT, running.child.wait()).await.is_err() {
+                if tokio::time::timeout(STOP_LIMIT, running.child.wait())
+                    .await
+                    .is_err()
+                {
                     let _gone = running.child.kill().await;
                 }
             }
@@ -416,7 +493,10 @@ impl Member {
     fn log_tail(&self) -> String {
         let text = std::fs::read_to_string(self.log_file()).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
-        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+        lines
+            .get(lines.len().saturating_sub(20)..)
+            .unwrap_or_default()
+            .join("\n")
     }
 }
 

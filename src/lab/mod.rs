@@ -101,7 +101,9 @@ const NAMES: [&str; 6] = ["berlin", "tokyo", "lima", "oslo", "cairo", "quito"];
 /// # Errors
 /// Never for an index that a lab can have.
 pub fn cluster_name(index: usize) -> Result<ClusterId> {
-    let name = NAMES.get(index).map_or_else(|| format!("cluster-{}", index + 1), |n| (*n).to_owned());
+    let name = NAMES
+        .get(index)
+        .map_or_else(|| format!("cluster-{}", index + 1), |n| (*n).to_owned());
     Ok(ClusterId::new(name)?)
 }
 
@@ -111,12 +113,17 @@ impl Lab {
     /// # Errors
     /// What could not be made or started.
     pub async fn start(spec: &Spec) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("emccd-lab-").tempdir().context("no temporary folder")?;
+        let folder = tempfile::Builder::new()
+            .prefix("emccd-lab-")
+            .tempdir()
+            .context("no temporary folder")?;
         let mut ports = Ports::default();
         let mut clusters = Vec::new();
         for index in 0..spec.clusters {
             let built = Cluster::build(folder.path(), index, spec, &mut ports);
-            clusters.push(built.with_context(|| format!("cluster {} could not be laid out", index + 1))?);
+            clusters.push(
+                built.with_context(|| format!("cluster {} could not be laid out", index + 1))?,
+            );
         }
         let mut lab = Self { clusters, folder };
         drop(ports);
@@ -145,7 +152,9 @@ impl Lab {
     /// # Errors
     /// When the lab has no so many.
     pub fn cluster(&self, index: usize) -> Result<&Cluster> {
-        self.clusters.get(index).with_context(|| format!("the lab has no cluster {}", index + 1))
+        self.clusters
+            .get(index)
+            .with_context(|| format!("the lab has no cluster {}", index + 1))
     }
 
     /// The cluster at `index`, to stop or change its nodes.
@@ -153,7 +162,9 @@ impl Lab {
     /// # Errors
     /// When the lab has no so many.
     pub fn cluster_mut(&mut self, index: usize) -> Result<&mut Cluster> {
-        self.clusters.get_mut(index).with_context(|| format!("the lab has no cluster {}", index + 1))
+        self.clusters
+            .get_mut(index)
+            .with_context(|| format!("the lab has no cluster {}", index + 1))
     }
 
     /// Makes every cluster known to every other, and waits until all links are up.
@@ -197,16 +208,31 @@ impl Cluster {
         let members = (1..=spec.nodes)
             .map(|number| Member::lay_out(&home, &id, number, spec, &authority, ports))
             .collect::<Result<_>>()?;
-        Ok(Self { id, members, authority, data })
+        Ok(Self {
+            id,
+            members,
+            authority,
+            data,
+        })
     }
 
     async fn start(&mut self) -> Result<()> {
         for member in &mut self.members {
             member.start(&Versions::default()).await?;
         }
-        let file = pb::ApplyFile { name: format!("{}.toml", self.id), content: self.data.toml.clone() };
-        let request = pb::ApplyRequest { files: vec![file], dry_run: false };
-        self.admin().await?.apply(request).await.context("the data could not be applied")?;
+        let file = pb::ApplyFile {
+            name: format!("{}.toml", self.id),
+            content: self.data.toml.clone(),
+        };
+        let request = pb::ApplyRequest {
+            files: vec![file],
+            dry_run: false,
+        };
+        self.admin()
+            .await?
+            .apply(request)
+            .await
+            .context("the data could not be applied")?;
         Ok(())
     }
 
@@ -215,7 +241,9 @@ impl Cluster {
     /// # Errors
     /// When there is none.
     pub fn member(&self) -> Result<&Member> {
-        self.members.first().with_context(|| format!("cluster {} has no nodes", self.id))
+        self.members
+            .first()
+            .with_context(|| format!("cluster {} has no nodes", self.id))
     }
 
     /// The first node, to stop or change it.
@@ -224,7 +252,9 @@ impl Cluster {
     /// When there is none.
     pub fn member_mut(&mut self) -> Result<&mut Member> {
         let id = self.id.clone();
-        self.members.first_mut().with_context(|| format!("cluster {id} has no nodes"))
+        self.members
+            .first_mut()
+            .with_context(|| format!("cluster {id} has no nodes"))
     }
 
     /// An operator's connection to the first node.
@@ -240,7 +270,15 @@ impl Cluster {
     /// # Errors
     /// When this cluster refuses.
     pub async fn trust(&self, other: &Self) -> Result<()> {
-        self.trust_at(other, other.members.iter().map(|m| m.addresses.federation.clone()).collect()).await
+        self.trust_at(
+            other,
+            other
+                .members
+                .iter()
+                .map(|m| m.addresses.federation.clone())
+                .collect(),
+        )
+        .await
     }
 
     /// The same by way of other addresses, for example a proxy's.
@@ -261,7 +299,10 @@ impl Cluster {
                 description: "paired by the lab".to_owned(),
                 ..pb::Cluster::default()
             }),
-            trust: Some(pb::TrustMaterial { kind: "pinned".to_owned(), certificates: pem.into_bytes() }),
+            trust: Some(pb::TrustMaterial {
+                kind: "pinned".to_owned(),
+                certificates: pem.into_bytes(),
+            }),
         };
         self.admin()
             .await?
@@ -295,6 +336,9 @@ impl Cluster {
         wanted: impl Fn(&pb::PeerStatus) -> bool,
     ) -> Result<pb::PeerStatus> {
         let mut admin = self.admin().await?;
-        admin.wait_status(other, what, wanted).await.with_context(|| format!("seen from cluster {}", self.id))
+        admin
+            .wait_status(other, what, wanted)
+            .await
+            .with_context(|| format!("seen from cluster {}", self.id))
     }
 }

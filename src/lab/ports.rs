@@ -32,7 +32,11 @@ impl Ports {
                 return Ok(address);
             }
         }
-        bail!("no free loopback port between {} and {}", RANGE.start, RANGE.end)
+        bail!(
+            "no free loopback port between {} and {}",
+            RANGE.start,
+            RANGE.end
+        )
     }
 }
 

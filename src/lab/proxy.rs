@@ -6,7 +6,10 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::Result;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream, tcp::{OwnedReadHalf, OwnedWriteHalf}},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::watch,
 };
 
@@ -43,8 +46,14 @@ impl Proxy {
         let (mode, watched) = watch::channel(Mode::Open);
         let tasks = Tasks::default();
         let inner = tasks.clone();
-        tasks.spawn("proxy", async move { accept(listener, target, watched, inner).await });
-        Ok(Self { address, mode, tasks })
+        tasks.spawn("proxy", async move {
+            accept(listener, target, watched, inner).await
+        });
+        Ok(Self {
+            address,
+            mode,
+            tasks,
+        })
     }
 
     /// Changes what it does, also with living connections.
@@ -108,7 +117,9 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::
         if mode.wait_for(|m| *m != Mode::Swallow).await.is_err() {
             return;
         }
-        let Some(bytes) = buffer.get(..count) else { return };
+        let Some(bytes) = buffer.get(..count) else {
+            return;
+        };
         if to.write_all(bytes).await.is_err() {
             return;
         }

@@ -86,6 +86,9 @@ impl Ready {
                 })
             })
             .collect();
-        Self { step: "ready", clusters }
+        Self {
+            step: "ready",
+            clusters,
+        }
     }
 }

@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn a_program_gets_the_contract_and_no_notes() {
-        let object: serde_json::Value = serde_json::from_str(&render(&step(), Style::Json)).unwrap();
+        let object: serde_json::Value =
+            serde_json::from_str(&render(&step(), Style::Json)).unwrap();
         assert_eq!(
             object,
             serde_json::json!({
@@ -119,7 +120,12 @@ mod tests {
                 "ref": "7K3Q-9M2X", "ms": 12.25
             })
         );
-        let success = Step { em_code: None, r#ref: None, phone_text: None, ..step() };
+        let success = Step {
+            em_code: None,
+            r#ref: None,
+            phone_text: None,
+            ..step()
+        };
         assert!(render(&success, Style::Json).contains("\"em_code\":null"));
     }
 
@@ -127,7 +133,12 @@ mod tests {
     fn people_get_what_the_phone_showed_and_what_the_clusters_hold() {
         let text = render(&step().failed("expected success"), Style::Text);
         assert!(text.starts_with("FAIL  wrong-pin"), "{text}");
-        for part in ["Login is unavailable(2)", "7K3Q-9M2X", "expected success", "berlin: nobody"] {
+        for part in [
+            "Login is unavailable(2)",
+            "7K3Q-9M2X",
+            "expected success",
+            "berlin: nobody",
+        ] {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -41,14 +41,21 @@ pub enum Outcome {
 ///
 /// # Errors
 /// When the lab can't be built, or `out` can't be written.
-pub async fn run(options: &Options, out: &mut (dyn Write + Send), ended: impl Future<Output = ()>) -> Result<Outcome> {
+pub async fn run(
+    options: &Options,
+    out: &mut (dyn Write + Send),
+    ended: impl Future<Output = ()>,
+) -> Result<Outcome> {
     if options.clusters == 0 || options.nodes == 0 {
         bail!("a lab has at least one cluster of one node");
     }
     let spec = Spec {
         clusters: options.clusters,
         nodes: options.nodes,
-        hosting: options.processes.clone().map_or(Hosting::InProcess, |binary| Hosting::Processes { binary }),
+        hosting: options
+            .processes
+            .clone()
+            .map_or(Hosting::InProcess, |binary| Hosting::Processes { binary }),
         data: options.data.clone(),
         ..Spec::default()
     };
@@ -76,7 +83,11 @@ pub async fn run(options: &Options, out: &mut (dyn Write + Send), ended: impl Fu
         ended.await;
     }
     lab.shut_down().await;
-    Ok(if surprises == 0 { Outcome::AsExpected } else { Outcome::Surprises(surprises) })
+    Ok(if surprises == 0 {
+        Outcome::AsExpected
+    } else {
+        Outcome::Surprises(surprises)
+    })
 }
 
 fn announce(lab: &Lab, began: Instant, style: Style, out: &mut (dyn Write + Send)) -> Result<()> {
@@ -88,7 +99,11 @@ fn announce(lab: &Lab, began: Instant, style: Style, out: &mut (dyn Write + Send
             for cluster in &lab.clusters {
                 for member in &cluster.members {
                     let at = &member.addresses;
-                    writeln!(out, "          {} {}: phones {}, peers {}", cluster.id, member.name, at.phone, at.federation)?;
+                    writeln!(
+                        out,
+                        "          {} {}: phones {}, peers {}",
+                        cluster.id, member.name, at.phone, at.federation
+                    )?;
                 }
             }
         }
@@ -99,9 +114,15 @@ fn announce(lab: &Lab, began: Instant, style: Style, out: &mut (dyn Write + Send
 
 /// What there is to play with.
 fn invitation(lab: &Lab) -> String {
-    let mut text = String::from("\nThe federation stays up until you press Ctrl-C or close standard input. Try:\n");
+    let mut text = String::from(
+        "\nThe federation stays up until you press Ctrl-C or close standard input. Try:\n",
+    );
     for cluster in &lab.clusters {
-        let (Ok(member), Ok(user), Ok(phone)) = (cluster.member(), cluster.data.user(0), cluster.data.phone(0)) else {
+        let (Ok(member), Ok(user), Ok(phone)) = (
+            cluster.member(),
+            cluster.data.user(0),
+            cluster.data.phone(0),
+        ) else {
             continue;
         };
         let socket = member.addresses.admin.display();

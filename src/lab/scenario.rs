@@ -2,12 +2,18 @@
 //!
 //! The names are a contract that programs rely on; `docs/lab.md` lists them.
 
-use std::{collections::VecDeque, time::{Duration, Instant}};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Cluster, Lab, member::Versions, phone::Shown, report::Step};
-use crate::{domain::{ids::ClusterId, login::LoginType, version::Version}, wire::admin as pb};
+use crate::{
+    domain::{ids::ClusterId, login::LoginType, version::Version},
+    wire::admin as pb,
+};
 
 /// One step: what happens, to be carried out by [`carry_out`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +133,9 @@ pub async fn carry_out(lab: &mut Lab, plan: Plan) -> Step {
         Plan::Untrusted => untrusted(lab, plan).await,
         Plan::TrustedAgain => trusted_again(lab, plan).await,
     };
-    outcome.unwrap_or_else(|error| Step::done(plan.name(), began.elapsed()).failed(format!("{error:#}")))
+    outcome.unwrap_or_else(|error| {
+        Step::done(plan.name(), began.elapsed()).failed(format!("{error:#}"))
+    })
 }
 
 /// Home is the first cluster, visiting the second; with one cluster both are the same.
@@ -141,8 +149,14 @@ fn visiting(lab: &Lab) -> Result<&Cluster> {
 fn typed(user: &super::dataset::User, login_type: LoginType) -> Result<&str> {
     match login_type {
         LoginType::Uid => Ok(&user.user_id),
-        LoginType::SelfService => user.self_service_id.as_deref().context("the user has no self-service ID"),
-        LoginType::Extension => user.primary_extension.as_deref().context("the user has no extension"),
+        LoginType::SelfService => user
+            .self_service_id
+            .as_deref()
+            .context("the user has no self-service ID"),
+        LoginType::Extension => user
+            .primary_extension
+            .as_deref()
+            .context("the user has no extension"),
     }
 }
 
@@ -151,19 +165,33 @@ async fn log_in(lab: &Lab, user: usize, phone: usize, login_type: LoginType) -> 
     let (home, visiting) = (lab.cluster(HOME)?, visiting(lab)?);
     let user = home.data.user(user)?;
     let device = &visiting.data.phone(phone)?.name;
-    Ok(visiting.member()?.phone()?.login(device, Some(login_type), typed(user, login_type)?, &user.pin).await?)
+    Ok(visiting
+        .member()?
+        .phone()?
+        .login(
+            device,
+            Some(login_type),
+            typed(user, login_type)?,
+            &user.pin,
+        )
+        .await?)
 }
 
 async fn log_out(lab: &Lab, phone: usize) -> Result<Shown> {
     let visiting = visiting(lab)?;
-    Ok(visiting.member()?.phone()?.logout(&visiting.data.phone(phone)?.name).await?)
+    Ok(visiting
+        .member()?
+        .phone()?
+        .logout(&visiting.data.phone(phone)?.name)
+        .await?)
 }
 
 /// The step with what was expected, and what both clusters hold now.
 async fn judge(lab: &Lab, plan: Plan, shown: &Shown, expected: Option<u16>) -> Result<Step> {
     let mut step = Step::shown(plan.name(), shown);
     if shown.em_code != expected {
-        let expected = expected.map_or_else(|| "success".to_owned(), |code| format!("EM code {code}"));
+        let expected =
+            expected.map_or_else(|| "success".to_owned(), |code| format!("EM code {code}"));
         step = step.failed(format!("expected {expected}"));
     }
     step.notes.extend(holdings(lab).await?);
@@ -173,7 +201,11 @@ async fn judge(lab: &Lab, plan: Plan, shown: &Shown, expected: Option<u16>) -> R
 /// What each cluster holds: its living sessions and how much of its pool.
 async fn holdings(lab: &Lab) -> Result<Vec<String>> {
     let mut lines = Vec::new();
-    for cluster in lab.clusters.iter().filter(|c| c.member().is_ok_and(super::member::Member::is_running)) {
+    for cluster in lab
+        .clusters
+        .iter()
+        .filter(|c| c.member().is_ok_and(super::member::Member::is_running))
+    {
         let mut admin = cluster.admin().await?;
         let sessions = admin.living().await?;
         let held = admin.held().await?.len();
@@ -181,15 +213,27 @@ async fn holdings(lab: &Lab) -> Result<Vec<String>> {
         if parts.is_empty() {
             parts.push("no sessions".to_owned());
         }
-        lines.push(format!("{}: {}; {held} of {} base devices held", cluster.id, parts.join(", "), cluster.data.base_devices));
+        lines.push(format!(
+            "{}: {}; {held} of {} base devices held",
+            cluster.id,
+            parts.join(", "),
+            cluster.data.base_devices
+        ));
     }
     Ok(lines)
 }
 
 fn describe(session: &pb::Session) -> String {
     let user = session.user_id.as_deref().unwrap_or(&session.login_name);
-    let base = session.base_device.as_ref().map(|b| format!(" holding {b}")).unwrap_or_default();
-    format!("{} {} of {user} on {}{base} with {}", session.state, session.role, session.device, session.peer)
+    let base = session
+        .base_device
+        .as_ref()
+        .map(|b| format!(" holding {b}"))
+        .unwrap_or_default();
+    format!(
+        "{} {} of {user} on {}{base} with {}",
+        session.state, session.role, session.device, session.peer
+    )
 }
 
 /// Both sides hold exactly `count` living sessions of each other, in their roles.
@@ -203,7 +247,10 @@ async fn agree(lab: &Lab, mut step: Step, count: usize) -> Result<Step> {
         };
         let what = format!("{count} as {role} with {}", other.id);
         let mut admin = cluster.admin().await?;
-        if let Err(error) = admin.wait_sessions(&what, request, |s| s.len() == count).await {
+        if let Err(error) = admin
+            .wait_sessions(&what, request, |s| s.len() == count)
+            .await
+        {
             step = step.failed(format!("{}: {error:#}", cluster.id));
         }
     }
@@ -225,14 +272,22 @@ async fn logout(lab: &Lab, plan: Plan) -> Result<Step> {
 async fn local_login(lab: &Lab, plan: Plan) -> Result<Step> {
     let cluster = visiting(lab)?;
     let (user, device) = (cluster.data.user(0)?, &cluster.data.phone(0)?.name);
-    let shown = cluster.member()?.phone()?.login(device, None, &user.user_id, &user.pin).await?;
+    let shown = cluster
+        .member()?
+        .phone()?
+        .login(device, None, &user.user_id, &user.pin)
+        .await?;
     judge(lab, plan, &shown, None).await
 }
 
 async fn unknown_user(lab: &Lab, plan: Plan) -> Result<Step> {
     let cluster = visiting(lab)?;
     let device = &cluster.data.phone(0)?.name;
-    let shown = cluster.member()?.phone()?.login(device, None, "nobody.at.all", "135790").await?;
+    let shown = cluster
+        .member()?
+        .phone()?
+        .login(device, None, "nobody.at.all", "135790")
+        .await?;
     judge(lab, plan, &shown, Some(23)).await
 }
 
@@ -241,36 +296,60 @@ async fn wrong_pin(lab: &Lab, plan: Plan) -> Result<Step> {
     let (user, device) = (home.data.user(1)?, &cluster.data.phone(0)?.name);
     // One digit more than the right one has.
     let wrong = format!("{}0", user.pin);
-    let shown = cluster.member()?.phone()?.login(device, None, &user.user_id, &wrong).await?;
+    let shown = cluster
+        .member()?
+        .phone()?
+        .login(device, None, &user.user_id, &wrong)
+        .await?;
     judge(lab, plan, &shown, Some(2)).await
 }
 
 async fn shared_extension(lab: &Lab, plan: Plan) -> Result<Step> {
     let (home, cluster) = (lab.cluster(HOME)?, visiting(lab)?);
-    let user = home.data.shared_extension().context("no two users share an extension")?;
+    let user = home
+        .data
+        .shared_extension()
+        .context("no two users share an extension")?;
     let device = &cluster.data.phone(0)?.name;
     let name = typed(user, LoginType::Extension)?;
     let phone = cluster.member()?.phone()?;
-    let shown = phone.login(device, Some(LoginType::Extension), name, &user.pin).await?;
+    let shown = phone
+        .login(device, Some(LoginType::Extension), name, &user.pin)
+        .await?;
     judge(lab, plan, &shown, Some(47)).await
 }
 
 async fn phone_disabled(lab: &Lab, plan: Plan) -> Result<Step> {
     let (home, cluster) = (lab.cluster(HOME)?, visiting(lab)?);
     let user = home.data.user(0)?;
-    let device = cluster.data.devices.iter().find(|d| !d.em_enabled).context("EM is on on every phone")?;
-    let shown = cluster.member()?.phone()?.login(&device.name, None, &user.user_id, &user.pin).await?;
+    let device = cluster
+        .data
+        .devices
+        .iter()
+        .find(|d| !d.em_enabled)
+        .context("EM is on on every phone")?;
+    let shown = cluster
+        .member()?
+        .phone()?
+        .login(&device.name, None, &user.user_id, &user.pin)
+        .await?;
     judge(lab, plan, &shown, Some(22)).await
 }
 
 async fn phone_occupied(lab: &Lab, plan: Plan) -> Result<Step> {
     let first = log_in(lab, 0, 0, LoginType::Uid).await?;
-    ensure!(first.em_code.is_none(), "the first login showed {}", first.headline());
+    ensure!(
+        first.em_code.is_none(),
+        "the first login showed {}",
+        first.headline()
+    );
     // A second phone user who still has the form open: the submission alone, as a script sends it.
     let (home, cluster) = (lab.cluster(HOME)?, visiting(lab)?);
     let (user, device) = (home.data.user(1)?, &cluster.data.phone(0)?.name);
     let phone = cluster.member()?.phone()?;
-    let shown = phone.login_at_once(device, Some(LoginType::Uid), &user.user_id, &user.pin).await?;
+    let shown = phone
+        .login_at_once(device, Some(LoginType::Uid), &user.user_id, &user.pin)
+        .await?;
     let step = judge(lab, plan, &shown, Some(18)).await?;
     log_out(lab, 0).await?;
     agree(lab, step, 0).await
@@ -280,7 +359,12 @@ async fn pool_dry(lab: &Lab, plan: Plan) -> Result<Step> {
     let size = lab.cluster(HOME)?.data.base_devices;
     for taken in 0..size {
         let shown = log_in(lab, taken, taken, LoginType::Uid).await?;
-        ensure!(shown.em_code.is_none(), "login {} of {size} showed {}", taken + 1, shown.headline());
+        ensure!(
+            shown.em_code.is_none(),
+            "login {} of {size} showed {}",
+            taken + 1,
+            shown.headline()
+        );
     }
     let shown = log_in(lab, size, size, LoginType::Uid).await?;
     let step = judge(lab, plan, &shown, Some(33)).await?;
@@ -311,7 +395,9 @@ async fn old_home(lab: &mut Lab, plan: Plan, login_type: LoginType) -> Result<St
     restart_home(lab, &Versions::up_to(Version::V1_0)).await?;
     visiting(lab)?
         .wait_status(&home, "linked at version 1.0", |peer| {
-            peer.outbound.as_ref().is_some_and(|o| o.state == "up" && o.version.as_deref() == Some("1.0"))
+            peer.outbound
+                .as_ref()
+                .is_some_and(|o| o.state == "up" && o.version.as_deref() == Some("1.0"))
         })
         .await?;
     let shown = log_in(lab, 0, 0, login_type).await?;
@@ -331,7 +417,9 @@ async fn no_common_version(lab: &mut Lab, plan: Plan) -> Result<Step> {
     }
     let home = lab.cluster(HOME)?.id.clone();
     let seen = visiting(lab)?.wait_status(&home, "incompatible", |peer| {
-        peer.outbound.as_ref().is_some_and(|o| o.state == "incompatible")
+        peer.outbound
+            .as_ref()
+            .is_some_and(|o| o.state == "incompatible")
     });
     let seen = seen.await?;
     let shown = log_in(lab, 0, 0, LoginType::Uid).await?;
@@ -348,10 +436,15 @@ async fn no_common_version(lab: &mut Lab, plan: Plan) -> Result<Step> {
 
 /// What an operator of `cluster` reads about a link that is down.
 fn reason(cluster: &Cluster, peer: &pb::PeerStatus) -> Vec<String> {
-    let Some(outbound) = &peer.outbound else { return Vec::new() };
+    let Some(outbound) = &peer.outbound else {
+        return Vec::new();
+    };
     let mut lines = Vec::new();
     if let Some(reason) = &outbound.reason {
-        lines.push(format!("{} says of {}: {reason}", cluster.id, peer.cluster_id));
+        lines.push(format!(
+            "{} says of {}: {reason}",
+            cluster.id, peer.cluster_id
+        ));
     }
     if let Some(hint) = &outbound.hint {
         lines.push(format!("{} advises: {hint}", cluster.id));
@@ -371,7 +464,9 @@ async fn peer_down(lab: &mut Lab, plan: Plan) -> Result<Step> {
         step.notes.retain(|note| !note.starts_with("expected"));
     }
     let home = lab.cluster(HOME)?.id.clone();
-    let seen = visiting(lab)?.wait_status(&home, "down", |p| p.outbound.as_ref().is_some_and(|o| o.state != "up"));
+    let seen = visiting(lab)?.wait_status(&home, "down", |p| {
+        p.outbound.as_ref().is_some_and(|o| o.state != "up")
+    });
     let seen = seen.await?;
     step.notes.extend(reason(visiting(lab)?, &seen));
     Ok(step)
@@ -386,7 +481,13 @@ async fn peer_back(lab: &mut Lab, plan: Plan) -> Result<Step> {
     let healed = began.elapsed();
     let shown = log_in(lab, 0, 0, LoginType::Uid).await?;
     let mut step = judge(lab, plan, &shown, None).await?;
-    step.notes.insert(0, format!("linked in both directions {} ms after the start", healed.as_millis()));
+    step.notes.insert(
+        0,
+        format!(
+            "linked in both directions {} ms after the start",
+            healed.as_millis()
+        ),
+    );
     if healed > HEALED {
         step = step.failed(format!("the link took longer than {HEALED:?}"));
     }
@@ -402,7 +503,10 @@ async fn untrusted(lab: &mut Lab, plan: Plan) -> Result<Step> {
     let home = lab.cluster_mut(HOME)?;
     for member in &mut home.members {
         let other = home.authority.sign(&home.authority.request(&member.name))?;
-        for (from, to) in [(&member.federation_certificate, "kept.pem"), (&member.federation_key, "kept.key")] {
+        for (from, to) in [
+            (&member.federation_certificate, "kept.pem"),
+            (&member.federation_key, "kept.key"),
+        ] {
             std::fs::copy(from, member.folder.join(to))?;
         }
         member.install(&other)?;
@@ -411,12 +515,17 @@ async fn untrusted(lab: &mut Lab, plan: Plan) -> Result<Step> {
         member.start(&Versions::default()).await?;
     }
     let rejected = |p: &pb::PeerStatus| p.outbound.as_ref().is_some_and(|o| o.rejection.is_some());
-    let seen = visiting(lab)?.wait_status(&home_id, "refused for its certificate", rejected).await?;
+    let seen = visiting(lab)?
+        .wait_status(&home_id, "refused for its certificate", rejected)
+        .await?;
     let shown = log_in(lab, 0, 0, LoginType::Uid).await?;
     let mut step = judge(lab, plan, &shown, Some(208)).await?;
     step.notes.extend(reason(visiting(lab)?, &seen));
     // The other direction: home's own calls are turned away at visiting's door, and home is told why.
-    let told = lab.cluster(HOME)?.wait_status(&visiting_id, "told the reason", rejected).await?;
+    let told = lab
+        .cluster(HOME)?
+        .wait_status(&visiting_id, "told the reason", rejected)
+        .await?;
     step.notes.extend(reason(lab.cluster(HOME)?, &told));
     Ok(step)
 }
@@ -424,10 +533,17 @@ async fn untrusted(lab: &mut Lab, plan: Plan) -> Result<Step> {
 async fn trusted_again(lab: &mut Lab, plan: Plan) -> Result<Step> {
     let home = lab.cluster(HOME)?;
     for member in &home.members {
-        for (from, to) in [("kept.key", &member.federation_key), ("kept.pem", &member.federation_certificate)] {
+        for (from, to) in [
+            ("kept.key", &member.federation_key),
+            ("kept.pem", &member.federation_certificate),
+        ] {
             std::fs::rename(member.folder.join(from), to)?;
         }
-        member.admin().await?.reload(pb::ReloadIdentitiesRequest {}).await?;
+        member
+            .admin()
+            .await?
+            .reload(pb::ReloadIdentitiesRequest {})
+            .await?;
     }
     wait_linked(lab).await?;
     let shown = log_in(lab, 0, 0, LoginType::Uid).await?;

@@ -49,7 +49,9 @@ pub enum Error {
         source: Arc<trust::Error>,
     },
     /// The database belongs to another cluster.
-    #[error("the store belongs to cluster {found}, the configuration says {configured}; name another store.url")]
+    #[error(
+        "the store belongs to cluster {found}, the configuration says {configured}; name another store.url"
+    )]
     OtherCluster {
         /// Whose it is.
         found: String,

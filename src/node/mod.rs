@@ -20,12 +20,7 @@ use crate::{
     clock::Clock,
     config::Config,
     credentials::{self, Credentials, lockout},
-    domain::{
-        federation::Federation,
-        ids::ClusterId,
-        login::HomeCluster,
-        version::VersionRange,
-    },
+    domain::{federation::Federation, ids::ClusterId, login::HomeCluster, version::VersionRange},
     edge::{admin, federation, listener, phone},
     fault::FaultPoints,
     home::{self, HomeRole, LocalHome},
@@ -50,7 +45,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { versions: VersionRange::SUPPORTED, faults: FaultPoints::none(), clock: Clock::system() }
+        Self {
+            versions: VersionRange::SUPPORTED,
+            faults: FaultPoints::none(),
+            clock: Clock::system(),
+        }
     }
 }
 
@@ -93,18 +92,34 @@ impl Node {
     /// runs without federation, and says so.
     pub async fn start(config: Config, options: Options) -> Result<Self, Error> {
         let span = info_span!("node", cluster = %config.cluster_id, node = config.node);
-        Self::start_in(config, options, Tasks::in_span(span.clone())).instrument(span).await
+        Self::start_in(config, options, Tasks::in_span(span.clone()))
+            .instrument(span)
+            .await
     }
 
     async fn start_in(config: Config, options: Options, tasks: Tasks) -> Result<Self, Error> {
-        let Options { versions, faults, clock } = options;
+        let Options {
+            versions,
+            faults,
+            clock,
+        } = options;
         let store = open_store(&config).await?;
         claim_store(&store, &config.cluster_id).await?;
         let credentials = Credentials::new(&credentials_config(&config), read_pepper(&config)?)?;
 
         let trust = TrustStore::new(None, clock.clone());
-        let peers = Peers::new(peer_config(&config, versions), trust.clone(), clock.clone(), tasks.clone());
-        let reloader = Arc::new(Reloader::new(&config, store.clone(), trust.clone(), peers.clone())?);
+        let peers = Peers::new(
+            peer_config(&config, versions),
+            trust.clone(),
+            clock.clone(),
+            tasks.clone(),
+        );
+        let reloader = Arc::new(Reloader::new(
+            &config,
+            store.clone(),
+            trust.clone(),
+            peers.clone(),
+        )?);
         if let Err(problem) = reloader.reload_federation_identity() {
             error!(
                 cause = crate::telemetry::error_chain(&problem),
@@ -138,7 +153,10 @@ impl Node {
         let sockets = Sockets::bind(&config).await?;
         let addresses = sockets.addresses(&config)?;
         let routes = federation::service(federation::Parts {
-            roles: Arc::new(FederationRoles { home: home.clone(), visiting: visiting.clone() }),
+            roles: Arc::new(FederationRoles {
+                home: home.clone(),
+                visiting: visiting.clone(),
+            }),
             peers: peers.clone(),
             clock: clock.clone(),
             tasks: tasks.clone(),
@@ -155,11 +173,23 @@ impl Node {
             drain_grace: config.shutdown_grace,
             ..listener::Config::default()
         };
-        let door = listener::serve_federation(sockets.federation, trust.clone(), routes, tasks.clone(), peer_limits);
+        let door = listener::serve_federation(
+            sockets.federation,
+            trust.clone(),
+            routes,
+            tasks.clone(),
+            peer_limits,
+        );
         tasks.spawn("federation listener", door);
         let router = pages(&visiting, &tasks, "https", addresses.phone)?;
         let tls = Some(reloader.phone_tls());
-        let door = listener::serve_http(sockets.phone, tls, router, tasks.clone(), phone_limits.clone());
+        let door = listener::serve_http(
+            sockets.phone,
+            tls,
+            router,
+            tasks.clone(),
+            phone_limits.clone(),
+        );
         tasks.spawn("phone listener", door);
         if let (Some(plain), Some(address)) = (sockets.phone_plain, addresses.phone_plain) {
             let router = pages(&visiting, &tasks, "http", address)?;
@@ -205,7 +235,12 @@ impl Node {
             federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),
             versions = %versions, "ready"
         );
-        Ok(Self { addresses, tasks, reloader, grace: config.shutdown_grace })
+        Ok(Self {
+            addresses,
+            tasks,
+            reloader,
+            grace: config.shutdown_grace,
+        })
     }
 
     /// Where it listens.
@@ -237,9 +272,14 @@ fn spawn_watchers(
     peers: &Peers,
     owed: Arc<Notify>,
 ) {
-    tasks.spawn("pending logins", async move { visiting.sweep_pending().await });
+    tasks.spawn(
+        "pending logins",
+        async move { visiting.sweep_pending().await },
+    );
     let (watcher, watching) = (Arc::clone(reloader), tasks.clone());
-    tasks.spawn("store changes", async move { watcher.watch_store(&watching).await });
+    tasks.spawn("store changes", async move {
+        watcher.watch_store(&watching).await
+    });
     let (mut ups, waking) = (peers.on_up(), tasks.clone());
     tasks.spawn("links that come up", async move {
         loop {
@@ -253,9 +293,14 @@ fn spawn_watchers(
 }
 
 async fn open_store(config: &Config) -> Result<Store, Error> {
-    let settings = store::Config { url: config.store.url.clone(), node: config.node.clone() };
+    let settings = store::Config {
+        url: config.store.url.clone(),
+        node: config.node.clone(),
+    };
     let opened = tokio::task::spawn_blocking(move || Store::open(&settings)).await;
-    opened.map_err(|_| Error::Broken("opening the store"))?.map_err(Error::from)
+    opened
+        .map_err(|_| Error::Broken("opening the store"))?
+        .map_err(Error::from)
 }
 
 /// A store belongs to one cluster: sessions of another one must not be taken for ours.
@@ -272,9 +317,10 @@ async fn claim_store(store: &Store, cluster: &ClusterId) -> Result<(), Error> {
         })
         .await?;
     match found {
-        Some(other) if other != cluster.as_str() => {
-            Err(Error::OtherCluster { found: other, configured: cluster.clone() })
-        }
+        Some(other) if other != cluster.as_str() => Err(Error::OtherCluster {
+            found: other,
+            configured: cluster.clone(),
+        }),
         _ => Ok(()),
     }
 }
@@ -282,8 +328,14 @@ async fn claim_store(store: &Store, cluster: &ClusterId) -> Result<(), Error> {
 fn read_pepper(config: &Config) -> Result<Secret, Error> {
     use std::os::unix::fs::PermissionsExt as _;
     let path = &config.credentials.pepper_file;
-    let failed = |source| Error::Pepper { path: path.clone(), source };
-    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode();
+    let failed = |source| Error::Pepper {
+        path: path.clone(),
+        source,
+    };
+    let mode = std::fs::metadata(path)
+        .map_err(failed)?
+        .permissions()
+        .mode();
     if mode & 0o077 != 0 {
         return Err(Error::PepperReadable { path: path.clone() });
     }
@@ -291,7 +343,10 @@ fn read_pepper(config: &Config) -> Result<Secret, Error> {
     if bytes.expose().len() == PEPPER_BYTES {
         Ok(bytes)
     } else {
-        Err(Error::PepperLength { path: path.clone(), length: bytes.expose().len() })
+        Err(Error::PepperLength {
+            path: path.clone(),
+            length: bytes.expose().len(),
+        })
     }
 }
 
@@ -352,7 +407,11 @@ fn pages(
 ) -> Result<axum::Router, Error> {
     let base_url = phone::BaseUrl::new(&format!("{scheme}://{address}"))
         .map_err(|_| Error::Broken("making the phone listener's URL"))?;
-    Ok(phone::router(phone::Pages { desk: Arc::new(visiting.clone()), tasks: tasks.clone(), base_url }))
+    Ok(phone::router(phone::Pages {
+        desk: Arc::new(visiting.clone()),
+        tasks: tasks.clone(),
+        base_url,
+    }))
 }
 
 /// All sockets of a node, bound.
@@ -381,7 +440,11 @@ impl Sockets {
     }
 
     fn addresses(&self, config: &Config) -> Result<Addresses, Error> {
-        let local = |listener: &TcpListener| listener.local_addr().map_err(|_| Error::Broken("reading a socket's address"));
+        let local = |listener: &TcpListener| {
+            listener
+                .local_addr()
+                .map_err(|_| Error::Broken("reading a socket's address"))
+        };
         Ok(Addresses {
             federation: local(&self.federation)?,
             phone: local(&self.phone)?,
@@ -392,5 +455,11 @@ impl Sockets {
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Bind { what, address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Bind {
+            what,
+            address,
+            source,
+        })
 }

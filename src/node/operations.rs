@@ -47,11 +47,18 @@ impl Operations for NodeOperations {
             versions: self.versions.to_string(),
             now: self.clock.now().to_string(),
             federation_hint: down.as_ref().map(|_| {
-                "mend the files that `emccd cert show` names, then run `emccd cert reload`".to_owned()
+                "mend the files that `emccd cert show` names, then run `emccd cert reload`"
+                    .to_owned()
             }),
             federation_down_reason: down,
             peers: self.peers.status().iter().map(peer_status).collect(),
-            refusals: self.trust.refusals().list().into_iter().map(refusal).collect(),
+            refusals: self
+                .trust
+                .refusals()
+                .list()
+                .into_iter()
+                .map(refusal)
+                .collect(),
         };
         Box::pin(async move { Ok(status) })
     }
@@ -63,12 +70,17 @@ impl Operations for NodeOperations {
 
     fn reload_identities<'a>(&'a self, _actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {
         Box::pin(async move {
-            let outcome =
-                self.reloader.reload_federation_identity().and(self.reloader.reload_phone_identity());
+            let outcome = self
+                .reloader
+                .reload_federation_identity()
+                .and(self.reloader.reload_phone_identity());
             match outcome {
                 Ok(()) => Ok(self.reloader.shown().into_iter().map(identity).collect()),
                 Err(error) => Err(Error::refused(
-                    format!("{}; the last good one stays in force", crate::telemetry::error_chain(&error)),
+                    format!(
+                        "{}; the last good one stays in force",
+                        crate::telemetry::error_chain(&error)
+                    ),
                     "mend the files that `emccd cert show` names, then run `emccd cert reload` again",
                 )),
             }
@@ -78,7 +90,10 @@ impl Operations for NodeOperations {
     fn peers_changed(&self) -> Answer<'_, ()> {
         Box::pin(async move {
             self.reloader.refresh_peers().await.map_err(|error| {
-                Error::refused(crate::telemetry::error_chain(&error), "the last good peers stay in force")
+                Error::refused(
+                    crate::telemetry::error_chain(&error),
+                    "the last good peers stay in force",
+                )
             })
         })
     }
@@ -90,30 +105,53 @@ impl Operations for NodeOperations {
                 Role::Visiting => match self.visiting.end(&key.counterpart, key.id, &actor).await {
                     Ok(ended) => Ok(ended.acknowledged),
                     Err(visiting::Error::Store(error)) => Err(Error::Store(error)),
-                    Err(error) => Err(Error::refused(error.to_string(), "`emccd session list` shows what there is")),
+                    Err(error) => Err(Error::refused(
+                        error.to_string(),
+                        "`emccd session list` shows what there is",
+                    )),
                 },
                 Role::Home => match self.home.end(&key.counterpart, key.id, &actor).await {
                     Ok(home::Ended::Now { owed }) => Ok(!owed),
                     Ok(home::Ended::Before(_)) => Ok(true),
                     Err(home::Error::Store(error)) => Err(Error::Store(error)),
-                    Err(error) => Err(Error::refused(error.to_string(), "`emccd session list` shows what there is")),
+                    Err(error) => Err(Error::refused(
+                        error.to_string(),
+                        "`emccd session list` shows what there is",
+                    )),
                 },
             }
         })
     }
 
-    fn apply<'a>(&'a self, files: Vec<File>, mode: ApplyMode, actor: &'a Actor) -> Answer<'a, Vec<pb::ApplyCount>> {
+    fn apply<'a>(
+        &'a self,
+        files: Vec<File>,
+        mode: ApplyMode,
+        actor: &'a Actor,
+    ) -> Answer<'a, Vec<pb::ApplyCount>> {
         Box::pin(async move {
-            let sources: Vec<Source> =
-                files.into_iter().map(|file| Source { name: file.name, text: file.content }).collect();
+            let sources: Vec<Source> = files
+                .into_iter()
+                .map(|file| Source {
+                    name: file.name,
+                    text: file.content,
+                })
+                .collect();
             let mode = match mode {
                 ApplyMode::Commit => Mode::Write,
                 ApplyMode::DryRun => Mode::DryRun,
             };
             let actor = actor.to_string();
-            let changes = apply::apply(&self.store, &self.credentials, &self.clock, &sources, mode, &actor)
-                .await
-                .map_err(apply_error)?;
+            let changes = apply::apply(
+                &self.store,
+                &self.credentials,
+                &self.clock,
+                &sources,
+                mode,
+                &actor,
+            )
+            .await
+            .map_err(apply_error)?;
             if mode == Mode::Write && changes.iter().any(|c| c.kind == "peer") {
                 self.peers_changed().await?;
             }
@@ -127,29 +165,46 @@ fn apply_error(error: apply::Error) -> Error {
         apply::Error::Problems(problems) => {
             let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
             Error::refused(
-                format!("{}; nothing was changed:\n{}", counted(lines.len()), lines.join("\n")),
+                format!(
+                    "{}; nothing was changed:\n{}",
+                    counted(lines.len()),
+                    lines.join("\n")
+                ),
                 "mend the lines and apply again; `emccd apply --dry-run` only checks",
             )
         }
         apply::Error::Store(error) => Error::Store(error),
-        apply::Error::Credentials(error) => {
-            Error::refused(crate::telemetry::error_chain(&error), "nothing was changed; apply again")
-        }
+        apply::Error::Credentials(error) => Error::refused(
+            crate::telemetry::error_chain(&error),
+            "nothing was changed; apply again",
+        ),
     }
 }
 
 fn counted(problems: usize) -> String {
-    if problems == 1 { "the files have 1 problem".to_owned() } else { format!("the files have {problems} problems") }
+    if problems == 1 {
+        "the files have 1 problem".to_owned()
+    } else {
+        format!("the files have {problems} problems")
+    }
 }
 
 fn counts(changes: &[apply::Change]) -> Vec<pb::ApplyCount> {
     let mut counts: Vec<pb::ApplyCount> = Vec::new();
     for change in changes {
-        let index = counts.iter().position(|c| c.kind == change.kind).unwrap_or_else(|| {
-            counts.push(pb::ApplyCount { kind: change.kind.to_owned(), ..pb::ApplyCount::default() });
-            counts.len() - 1
-        });
-        let Some(count) = counts.get_mut(index) else { continue };
+        let index = counts
+            .iter()
+            .position(|c| c.kind == change.kind)
+            .unwrap_or_else(|| {
+                counts.push(pb::ApplyCount {
+                    kind: change.kind.to_owned(),
+                    ..pb::ApplyCount::default()
+                });
+                counts.len() - 1
+            });
+        let Some(count) = counts.get_mut(index) else {
+            continue;
+        };
         match change.action {
             Action::Added => count.added += 1,
             Action::Changed => count.changed += 1,
@@ -177,7 +232,9 @@ fn peer_status(link: &LinkStatus) -> pb::PeerStatus {
             address: link.address.clone(),
             reason: link.last_error.clone(),
             rejection: link.rejection.map(|r| r.as_str().to_owned()),
-            hint: link.rejection.map(|rejection| hint(rejection, &link.cluster)),
+            hint: link
+                .rejection
+                .map(|rejection| hint(rejection, &link.cluster)),
             clock_offset_ms: link.clock_offset_ms,
         }),
         inbound: Some(pb::InboundStatus {
@@ -231,7 +288,10 @@ fn refusal(refused: Refused) -> pb::DoorRefusal {
 fn identity(shown: Shown) -> pb::Identity {
     pb::Identity {
         purpose: shown.purpose.to_owned(),
-        certificate: shown.identity.as_ref().map(|i| views::certificate(i.leaf())),
+        certificate: shown
+            .identity
+            .as_ref()
+            .map(|i| views::certificate(i.leaf())),
         chain: shown
             .identity
             .as_ref()

@@ -44,7 +44,9 @@ const SETTLE: Duration = Duration::from_millis(200);
 
 impl std::fmt::Debug for Reloader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reloader").field("federation_files", &self.federation_files).finish_non_exhaustive()
+        f.debug_struct("Reloader")
+            .field("federation_files", &self.federation_files)
+            .finish_non_exhaustive()
     }
 }
 
@@ -58,10 +60,18 @@ pub(super) struct Shown {
 }
 
 impl Reloader {
-    pub(super) fn new(config: &Config, store: Store, trust: TrustStore, peers: Peers) -> Result<Self, Error> {
+    pub(super) fn new(
+        config: &Config,
+        store: Store,
+        trust: TrustStore,
+        peers: Peers,
+    ) -> Result<Self, Error> {
         let phone_files = config.phone.identity.clone();
         let identity = read_identity("phone", &phone_files)?;
-        let tls = phone_server_config(&identity).map_err(|source| Error::Identity { what: "phone", source })?;
+        let tls = phone_server_config(&identity).map_err(|source| Error::Identity {
+            what: "phone",
+            source,
+        })?;
         Ok(Self {
             federation_files: config.identity.server.clone(),
             phone_files,
@@ -87,7 +97,10 @@ impl Reloader {
             let subject = identity.leaf().subject().to_owned();
             self.trust
                 .publish_identity(identity)
-                .map_err(|source| Error::Unpublished { what: "federation", source })?;
+                .map_err(|source| Error::Unpublished {
+                    what: "federation",
+                    source,
+                })?;
             info!(subject, "the federation identity is in force");
             Ok(())
         });
@@ -98,8 +111,10 @@ impl Reloader {
     /// The phone listener's identity.
     pub(super) fn reload_phone_identity(&self) -> Result<(), Error> {
         let outcome = read_identity("phone", &self.phone_files).and_then(|identity| {
-            let tls =
-                phone_server_config(&identity).map_err(|source| Error::Identity { what: "phone", source })?;
+            let tls = phone_server_config(&identity).map_err(|source| Error::Identity {
+                what: "phone",
+                source,
+            })?;
             self.phone_tls.store(Arc::new(tls));
             self.phone_identity.store(Arc::new(identity));
             Ok(())
@@ -149,20 +164,29 @@ impl Reloader {
                 () = tokio::time::sleep(SETTLE) => {}
             }
             changes.mark_unchanged();
-            let outcome = match self.store.read(|tx: &mut dyn Transaction| revision_of(tx)).await {
+            let outcome = match self
+                .store
+                .read(|tx: &mut dyn Transaction| revision_of(tx))
+                .await
+            {
                 Ok(revision) if revision == self.revision.load(Ordering::Acquire) => continue,
                 Ok(_) => self.refresh_peers().await,
                 Err(error) => Err(Error::StoredTrust(error)),
             };
             if let Err(error) = outcome {
-                warn!(cause = crate::telemetry::error_chain(&error), "changed peers could not be taken up; the last good ones stay");
+                warn!(
+                    cause = crate::telemetry::error_chain(&error),
+                    "changed peers could not be taken up; the last good ones stay"
+                );
             }
         }
     }
 
     /// Our identities, the federation's first.
     pub(super) fn shown(&self) -> [Shown; 2] {
-        let problem = |kept: &Mutex<Option<String>>| kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let problem = |kept: &Mutex<Option<String>>| {
+            kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        };
         [
             Shown {
                 purpose: "federation",
@@ -184,17 +208,24 @@ impl Reloader {
         if self.trust.snapshot().identity().is_some() {
             return None;
         }
-        self.federation_problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.federation_problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
 fn remember(place: &Mutex<Option<String>>, outcome: &Result<(), Error>) {
-    let problem = outcome.as_ref().err().map(|error| crate::telemetry::error_chain(error));
+    let problem = outcome
+        .as_ref()
+        .err()
+        .map(|error| crate::telemetry::error_chain(error));
     *place.lock().unwrap_or_else(PoisonError::into_inner) = problem;
 }
 
 fn read_identity(what: &'static str, files: &IdentityFiles) -> Result<Identity, Error> {
-    Identity::from_files(&files.certificate, &files.key).map_err(|source| Error::Identity { what, source })
+    Identity::from_files(&files.certificate, &files.key)
+        .map_err(|source| Error::Identity { what, source })
 }
 
 fn revision_of(tx: &mut dyn Transaction) -> Result<u64, admin::error::Error> {

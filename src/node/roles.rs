@@ -25,22 +25,52 @@ pub(super) struct FederationRoles {
 
 impl Roles for FederationRoles {
     fn find_user<'a>(&'a self, context: &'a Context, query: &'a FindUser) -> Answer<'a, Ownership> {
-        Box::pin(async move { self.home.find_user(context, query).await.map_err(|e| e.to_refusal(false)) })
-    }
-
-    fn login<'a>(&'a self, context: &'a Context, request: &'a LoginRequest) -> Answer<'a, HomeServices> {
-        Box::pin(async move { self.home.login(context, request).await.map_err(|e| e.to_refusal(false)) })
-    }
-
-    fn end_from_visiting<'a>(&'a self, context: &'a Context, request: LogoutRequest) -> Answer<'a, EndReason> {
-        Box::pin(async move { self.home.logout(context, request).await.map_err(|e| e.to_refusal(false)) })
-    }
-
-    fn end_from_home<'a>(&'a self, context: &'a Context, request: LogoutRequest) -> Answer<'a, EndReason> {
         Box::pin(async move {
-            self.visiting.end_from_home(context, request).await.map_err(|error| {
-                Refusal::new(EmCode::DatabaseError, crate::telemetry::error_chain(&error))
-            })
+            self.home
+                .find_user(context, query)
+                .await
+                .map_err(|e| e.to_refusal(false))
+        })
+    }
+
+    fn login<'a>(
+        &'a self,
+        context: &'a Context,
+        request: &'a LoginRequest,
+    ) -> Answer<'a, HomeServices> {
+        Box::pin(async move {
+            self.home
+                .login(context, request)
+                .await
+                .map_err(|e| e.to_refusal(false))
+        })
+    }
+
+    fn end_from_visiting<'a>(
+        &'a self,
+        context: &'a Context,
+        request: LogoutRequest,
+    ) -> Answer<'a, EndReason> {
+        Box::pin(async move {
+            self.home
+                .logout(context, request)
+                .await
+                .map_err(|e| e.to_refusal(false))
+        })
+    }
+
+    fn end_from_home<'a>(
+        &'a self,
+        context: &'a Context,
+        request: LogoutRequest,
+    ) -> Answer<'a, EndReason> {
+        Box::pin(async move {
+            self.visiting
+                .end_from_home(context, request)
+                .await
+                .map_err(|error| {
+                    Refusal::new(EmCode::DatabaseError, crate::telemetry::error_chain(&error))
+                })
         })
     }
 }
@@ -54,7 +84,12 @@ impl Desk for VisitingRole {
         Box::pin(Self::login(self, login))
     }
 
-    fn logout<'a>(&'a self, device: &'a str, caller: Caller, reference: Ref) -> Reply<'a, LoggedOut> {
+    fn logout<'a>(
+        &'a self,
+        device: &'a str,
+        caller: Caller,
+        reference: Ref,
+    ) -> Reply<'a, LoggedOut> {
         Box::pin(Self::logout(self, device, caller, reference))
     }
 

@@ -66,7 +66,9 @@ impl Attempt<'_> {
             }
         }
         Err(match (errors.len(), errors.pop()) {
-            (_, None) => Error::NoAddress { cluster: self.cluster.clone() },
+            (_, None) => Error::NoAddress {
+                cluster: self.cluster.clone(),
+            },
             (1, Some(error)) => error,
             (_, Some(last)) => {
                 errors.push(last);
@@ -83,11 +85,22 @@ impl Attempt<'_> {
             connect_timeout: self.config.connect_timeout,
             handshake_timeout: self.config.hello_timeout,
         };
-        let Connection { channel, chain, cut } = dialer.dial(address).await?;
+        let Connection {
+            channel,
+            chain,
+            cut,
+        } = dialer.dial(address).await?;
         let mut client = Client::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
         let facts = self.hello(&mut client, address).await?;
         let beats = self.watch(&mut client, address, &facts).await?;
-        Ok(Session { client, facts, beats, index, chain, cut })
+        Ok(Session {
+            client,
+            facts,
+            beats,
+            index,
+            chain,
+            cut,
+        })
     }
 
     async fn hello(&self, client: &mut Client, address: &str) -> Result<Facts, Error> {
@@ -192,27 +205,32 @@ impl Attempt<'_> {
             EmCode::NoResponseFromRemoteHost => FailureKind::Silent,
             _ => FailureKind::Refused,
         };
-        Error::Call { address: address.to_owned(), step, kind, what: bounded(refusal.to_string()) }
+        Error::Call {
+            address: address.to_owned(),
+            step,
+            kind,
+            what: bounded(refusal.to_string()),
+        }
     }
 }
 
 /// What we showed, and what the other side's operator can type about it.
-fn there(
-    rejection: Rejection,
-    us: &ClusterId,
-    peer: &ClusterId,
-    shown: Option<String>,
-) -> String {
+fn there(rejection: Rejection, us: &ClusterId, peer: &ClusterId, shown: Option<String>) -> String {
     let shown = shown.map_or_else(
         || "we showed none".to_owned(),
         |fingerprint| format!("we showed SHA-256 {fingerprint}"),
     );
-    format!("{shown}; mend on {peer} with: {}", mend(rejection, Some(us)))
+    format!(
+        "{shown}; mend on {peer} with: {}",
+        mend(rejection, Some(us))
+    )
 }
 
 /// The fingerprint of the certificate that we show when we dial.
 pub(super) fn shown_by(snapshot: &Snapshot) -> Option<String> {
-    snapshot.identity().map(|identity| identity.leaf().fingerprint_text())
+    snapshot
+        .identity()
+        .map(|identity| identity.leaf().fingerprint_text())
 }
 
 /// A peer's wall clock minus ours.

@@ -51,7 +51,11 @@ impl PeerHome {
     where
         R: Send,
     {
-        let _room = self.shared.in_flight.try_acquire().map_err(|_| self.full())?;
+        let _room = self
+            .shared
+            .in_flight
+            .try_acquire()
+            .map_err(|_| self.full())?;
         let mut spent = None;
         loop {
             let live = self.shared.live(context.deadline, spent).await?;
@@ -122,7 +126,11 @@ impl PeerHome {
         }
         let mut refusal = status::from_status(status, self.cluster());
         if refusal.code == EmCode::ServiceConnectionError && status.details().is_empty() {
-            refusal.cause = bounded(format!("the call to {} failed: {}", self.cluster(), with_sources(status)));
+            refusal.cause = bounded(format!(
+                "the call to {} failed: {}",
+                self.cluster(),
+                with_sources(status)
+            ));
         }
         refusal
     }

@@ -67,18 +67,26 @@ impl Dialer<'_> {
     pub(super) async fn dial(&self, address: &str) -> Result<Connection, Error> {
         let tcp = self.connect(address).await?;
         // Small messages both ways: waiting to fill packets only adds delay.
-        tcp.set_nodelay(true).map_err(|source| unreachable(address, source))?;
+        tcp.set_nodelay(true)
+            .map_err(|source| unreachable(address, source))?;
         let tls = self.handshake(address, tcp).await?;
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
         let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
         let cut = CancellationToken::new();
         let channel = self.channel(address, tls, &cut).await?;
-        Ok(Connection { channel, chain, cut })
+        Ok(Connection {
+            channel,
+            chain,
+            cut,
+        })
     }
 
     async fn connect(&self, address: &str) -> Result<TcpStream, Error> {
         let silent = || silent(address, "the connection", self.connect_timeout);
-        let unresolved = |source| Error::Unresolved { address: address.to_owned(), source };
+        let unresolved = |source| Error::Unresolved {
+            address: address.to_owned(),
+            source,
+        };
         let resolved = timeout(self.connect_timeout, tokio::net::lookup_host(address))
             .await
             .map_err(|_| silent())?
@@ -94,9 +102,15 @@ impl Dialer<'_> {
         Err(last)
     }
 
-    async fn handshake(&self, address: &str, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Error> {
+    async fn handshake(
+        &self,
+        address: &str,
+        tcp: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, Error> {
         let verdict = Arc::new(Mutex::new(None));
-        let config = self.snapshot.client_config(self.cluster, Arc::clone(&verdict));
+        let config = self
+            .snapshot
+            .client_config(self.cluster, Arc::clone(&verdict));
         let config = config.map_err(|_| Error::NoIdentity)?;
         let name = server_name(address).ok_or_else(|| Error::Unresolved {
             address: address.to_owned(),
@@ -108,7 +122,10 @@ impl Dialer<'_> {
         let outcome = timeout(waited, handshake)
             .await
             .map_err(|_| silent(address, "the TLS handshake", waited))?;
-        let verdict = verdict.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let verdict = verdict
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let (Some(verdict), Some(remote), Err(_)) = (&verdict, remote, &outcome) {
             let now = self.trust.clock().now();
             self.trust.refusals().record(verdict, remote, now);
@@ -161,16 +178,29 @@ fn server_name(address: &str) -> Option<ServerName<'static>> {
 }
 
 fn silent(address: &str, step: &'static str, waited: Duration) -> Error {
-    Error::Silent { address: address.to_owned(), step, waited }
+    Error::Silent {
+        address: address.to_owned(),
+        step,
+        waited,
+    }
 }
 
 fn unreachable(address: &str, source: io::Error) -> Error {
-    Error::Unreachable { address: address.to_owned(), source }
+    Error::Unreachable {
+        address: address.to_owned(),
+        source,
+    }
 }
 
 fn refused(address: &str, verdict: Option<Verdict>, source: io::Error) -> Error {
     let address = address.to_owned();
-    if let Some(Verdict::Rejected { rejection, certificate, expectation, mend }) = verdict {
+    if let Some(Verdict::Rejected {
+        rejection,
+        certificate,
+        expectation,
+        mend,
+    }) = verdict
+    {
         let shown = certificate.map_or_else(
             || "no certificate that can be read".to_owned(),
             |c| {
@@ -184,10 +214,19 @@ fn refused(address: &str, verdict: Option<Verdict>, source: io::Error) -> Error 
             },
         );
         let detail = format!("it shows {shown}; expected: {expectation}; mend with: {mend}");
-        return Error::WeRefuse { address, rejection, detail };
+        return Error::WeRefuse {
+            address,
+            rejection,
+            detail,
+        };
     }
     let rejection = rejection_of(&source);
-    Error::Tls { address, rejection, hint: hint(rejection), source }
+    Error::Tls {
+        address,
+        rejection,
+        hint: hint(rejection),
+        source,
+    }
 }
 
 /// What mends a handshake that failed for this reason; a refusal of our certificate is not among them, since

@@ -11,13 +11,17 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operator has to give the peer an address.
-    #[error("no address is set for {cluster}; mend with: emccd cluster add {cluster} --address HOST:PORT")]
+    #[error(
+        "no address is set for {cluster}; mend with: emccd cluster add {cluster} --address HOST:PORT"
+    )]
     NoAddress {
         /// Which peer.
         cluster: ClusterId,
     },
     /// This node can't show who it is.
-    #[error("this node has no valid federation identity; mend with: emccd cert show, emccd cert new")]
+    #[error(
+        "this node has no valid federation identity; mend with: emccd cert show, emccd cert new"
+    )]
     NoIdentity,
     /// The operator has to correct the address or the name service.
     #[error("{address}: the host name has no address")]
@@ -28,7 +32,9 @@ pub enum Error {
         source: Option<io::Error>,
     },
     /// The network, or the machine there, said no.
-    #[error("{address}: no connection; is emccd running there, and is this its federation listener?")]
+    #[error(
+        "{address}: no connection; is emccd running there, and is this its federation listener?"
+    )]
     Unreachable {
         /// As configured.
         address: String,
@@ -276,7 +282,10 @@ mod tests {
     #[test]
     fn no_common_version_names_both_ranges_and_the_older_side() {
         let old_us = no_common_version(&berlin(), only("1.0"), only("1.1"));
-        assert!(old_us.contains("this cluster speaks 1.0, berlin speaks 1.1"), "{old_us}");
+        assert!(
+            old_us.contains("this cluster speaks 1.0, berlin speaks 1.1"),
+            "{old_us}"
+        );
         assert!(old_us.contains("upgrade this cluster"), "{old_us}");
         let old_peer = no_common_version(&berlin(), only("1.1"), only("1.0"));
         assert!(old_peer.contains("upgrade berlin"), "{old_peer}");
@@ -293,10 +302,23 @@ mod tests {
             address: "b:1".to_owned(),
             source: io::ErrorKind::ConnectionRefused.into(),
         };
-        assert_eq!(Error::All { errors: vec![silent(), silent()] }.kind(), FailureKind::Silent);
-        let both = Error::All { errors: vec![silent(), refused] }.failure();
+        assert_eq!(
+            Error::All {
+                errors: vec![silent(), silent()]
+            }
+            .kind(),
+            FailureKind::Silent
+        );
+        let both = Error::All {
+            errors: vec![silent(), refused],
+        }
+        .failure();
         assert_eq!(both.kind, FailureKind::Refused);
-        assert!(both.text.contains("a:1") && both.text.contains("b:1"), "{}", both.text);
+        assert!(
+            both.text.contains("a:1") && both.text.contains("b:1"),
+            "{}",
+            both.text
+        );
         assert!(both.text.contains("connection refused"), "{}", both.text);
     }
 

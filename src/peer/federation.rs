@@ -22,12 +22,16 @@ impl Federation for Peers {
 
     fn admits(&self, cluster: &ClusterId, query: &FindUser) -> bool {
         let entries = self.entries();
-        let Some(entry) = entries.get(cluster) else { return false };
+        let Some(entry) = entries.get(cluster) else {
+            return false;
+        };
         let patterns = match query.login_type {
             LoginType::Uid | LoginType::SelfService => &entry.record.user_patterns,
             LoginType::Extension => &entry.record.dn_patterns,
         };
         let name = query.name.as_str().to_ascii_lowercase();
-        patterns.iter().any(|pattern| WildMatch::new(&pattern.to_ascii_lowercase()).matches(&name))
+        patterns
+            .iter()
+            .any(|pattern| WildMatch::new(&pattern.to_ascii_lowercase()).matches(&name))
     }
 }

@@ -107,7 +107,10 @@ mod tests {
         record.told(None, "connection refused".to_owned(), start);
         let view = record.view(start);
         assert_eq!(view.reverse_proof_age, None);
-        assert_eq!(view.reverse_down_reason.as_deref(), Some("connection refused"));
+        assert_eq!(
+            view.reverse_down_reason.as_deref(),
+            Some("connection refused")
+        );
     }
 
     #[test]

@@ -7,8 +7,8 @@
 pub mod backoff;
 pub mod error;
 pub mod inbound;
-pub mod outbox;
 pub mod link;
+pub mod outbox;
 pub mod status;
 
 mod attempt;
@@ -28,7 +28,6 @@ use std::{
 use tokio::{sync::watch, time::timeout_at};
 use tokio_util::sync::CancellationToken;
 
-pub use self::{error::Error, link::LinkState, status::LinkStatus};
 use self::{
     attempt::HEARTBEAT_BOUNDS,
     client::PeerHome,
@@ -36,6 +35,7 @@ use self::{
     shared::{Shared, now},
     task::LinkTask,
 };
+pub use self::{error::Error, link::LinkState, status::LinkStatus};
 use crate::{
     clock::{Clock, Timestamp},
     domain::{
@@ -190,14 +190,21 @@ impl Peers {
     #[must_use]
     pub fn homes(&self) -> Vec<Arc<dyn HomeCluster>> {
         let entries = self.entries();
-        entries.values().filter(|e| e.record.enabled).map(Entry::home).collect()
+        entries
+            .values()
+            .filter(|e| e.record.enabled)
+            .map(Entry::home)
+            .collect()
     }
 
     /// One peer as home cluster, if it is known and enabled.
     #[must_use]
     pub fn get(&self, cluster: &ClusterId) -> Option<Arc<dyn HomeCluster>> {
         let entries = self.entries();
-        entries.get(cluster).filter(|e| e.record.enabled).map(Entry::home)
+        entries
+            .get(cluster)
+            .filter(|e| e.record.enabled)
+            .map(Entry::home)
     }
 
     /// The records of all peers, disabled ones too.
@@ -210,7 +217,10 @@ impl Peers {
     #[must_use]
     pub fn status(&self) -> Vec<LinkStatus> {
         let entries = self.entries();
-        entries.values().map(|e| e.shared.status(e.record.enabled)).collect()
+        entries
+            .values()
+            .map(|e| e.shared.status(e.record.enabled))
+            .collect()
     }
 
     /// Our own settings.
@@ -263,7 +273,10 @@ impl Peers {
         let opened = lock(&record).watch_opened(most);
         opened.then(|| {
             self.inner.changes.send_modify(|n| *n = n.wrapping_add(1));
-            WatchGuard { record, changes: self.inner.changes.clone() }
+            WatchGuard {
+                record,
+                changes: self.inner.changes.clone(),
+            }
         })
     }
 
@@ -284,18 +297,17 @@ impl Peers {
     }
 
     /// Waits until `holds` is true of the status; false when the deadline came first.
-    pub async fn wait_for(
-        &self,
-        holds: impl Fn(&[LinkStatus]) -> bool,
-        deadline: Instant,
-    ) -> bool {
+    pub async fn wait_for(&self, holds: impl Fn(&[LinkStatus]) -> bool, deadline: Instant) -> bool {
         let mut changes = self.changes();
         loop {
             changes.mark_unchanged();
             if holds(&self.status()) {
                 return true;
             }
-            if !matches!(timeout_at(deadline.into(), changes.changed()).await, Ok(Ok(()))) {
+            if !matches!(
+                timeout_at(deadline.into(), changes.changed()).await,
+                Ok(Ok(()))
+            ) {
                 return holds(&self.status());
             }
         }
@@ -322,8 +334,16 @@ impl Peers {
         } else {
             shared.close(task::disabled(&record.cluster_id));
         }
-        let home = PeerHome { config: Arc::clone(&inner.config), shared: Arc::clone(&shared) };
-        Entry { record, shared, home: Arc::new(home), stop }
+        let home = PeerHome {
+            config: Arc::clone(&inner.config),
+            shared: Arc::clone(&shared),
+        };
+        Entry {
+            record,
+            shared,
+            home: Arc::new(home),
+            stop,
+        }
     }
 
     fn shared(&self, cluster: &ClusterId) -> Option<Arc<Shared>> {
@@ -398,7 +418,9 @@ impl Ups {
         let entries = self.peers.entries();
         self.told.retain(|cluster, _| entries.contains_key(cluster));
         for (cluster, entry) in entries.iter() {
-            let (up, times) = entry.shared.link(|l| (l.state() == LinkState::Up, l.times_up()));
+            let (up, times) = entry
+                .shared
+                .link(|l| (l.state() == LinkState::Up, l.times_up()));
             // A peer that was disabled and enabled again has a new link, which counts from the start.
             let mark = (Arc::as_ptr(&entry.shared).addr(), times);
             if up && self.told.get(cluster) != Some(&mark) {

@@ -52,7 +52,9 @@ const BATCH: u32 = 256;
 
 impl std::fmt::Debug for Outbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outbox").field("cluster", &self.cluster).finish_non_exhaustive()
+        f.debug_struct("Outbox")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
     }
 }
 
@@ -62,7 +64,10 @@ impl Outbox {
         let mut failures: HashMap<ClusterId, String> = HashMap::new();
         loop {
             if let Err(error) = self.pass(&mut failures).await {
-                warn!(cause = crate::telemetry::error_chain(&error), "debts to other clusters could not be read");
+                warn!(
+                    cause = crate::telemetry::error_chain(&error),
+                    "debts to other clusters could not be read"
+                );
             }
             tokio::select! {
                 biased;
@@ -101,14 +106,19 @@ impl Outbox {
 
     /// Delivers in order; stops at the first that can't be delivered.
     async fn deliver(&self, cluster: &ClusterId) -> Result<Result<usize, String>, store::Error> {
-        let creditor =
-            if *cluster == self.cluster { Some(Arc::clone(&self.local)) } else { self.federation.get(cluster) };
+        let creditor = if *cluster == self.cluster {
+            Some(Arc::clone(&self.local))
+        } else {
+            self.federation.get(cluster)
+        };
         let Some(creditor) = creditor else {
             return Ok(Err("it is no longer configured".to_owned()));
         };
         let owed = {
             let cluster = cluster.clone();
-            self.store.read(move |tx: &mut dyn Transaction| sessions::owed(tx, &cluster, BATCH)).await?
+            self.store
+                .read(move |tx: &mut dyn Transaction| sessions::owed(tx, &cluster, BATCH))
+                .await?
         };
         let mut delivered = Vec::new();
         let mut failure = None;
@@ -151,7 +161,9 @@ impl Outbox {
             },
         };
         debug!(session.id = %session.id, peer.cluster_id = %creditor.cluster_id(), "delivering an owed end");
-        match tokio::time::timeout_at(context.deadline.into(), creditor.logout(&context, request)).await {
+        match tokio::time::timeout_at(context.deadline.into(), creditor.logout(&context, request))
+            .await
+        {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(refusal)) => Err(refusal.to_string()),
             Err(_) => Err("no answer in time".to_owned()),

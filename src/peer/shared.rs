@@ -161,7 +161,11 @@ impl Shared {
     /// Whether the live connection is known to take no more calls.
     pub(super) fn is_spent(&self) -> bool {
         let spent = self.spent.load(Ordering::Relaxed);
-        self.published.borrow().live.as_ref().is_some_and(|live| live.serial <= spent)
+        self.published
+            .borrow()
+            .live
+            .as_ref()
+            .is_some_and(|live| live.serial <= spent)
     }
 
     /// Tells whoever watches all links that something has changed.

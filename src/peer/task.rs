@@ -56,7 +56,11 @@ impl Ground {
     fn of(snapshot: &Snapshot, cluster: &ClusterId) -> Self {
         Self {
             identity: shown_by(snapshot),
-            bundle: snapshot.bundles().iter().find(|b| b.cluster == *cluster).cloned(),
+            bundle: snapshot
+                .bundles()
+                .iter()
+                .find(|b| b.cluster == *cluster)
+                .cloned(),
         }
     }
 }
@@ -117,9 +121,10 @@ impl LinkTask {
 
     fn failed(&self, error: &Error) {
         let failure = error.failure();
-        let news = self
-            .shared
-            .link(|link| link.failure().is_none_or(|before| before.text != failure.text));
+        let news = self.shared.link(|link| {
+            link.failure()
+                .is_none_or(|before| before.text != failure.text)
+        });
         let peer = self.shared.cluster.as_str();
         if news {
             warn!(peer.cluster_id = peer, reason = %failure.text, "the link to {peer} is down");
@@ -139,7 +144,10 @@ impl LinkTask {
         self.came_up(&session);
         let mut draining = false;
         loop {
-            match self.watch(&mut session, &ground, trust, &mut draining).await {
+            match self
+                .watch(&mut session, &ground, trust, &mut draining)
+                .await
+            {
                 Held::Lost(failure) => {
                     let peer = self.shared.cluster.as_str();
                     warn!(peer.cluster_id = peer, reason = %failure.text, "the link to {peer} was lost");
@@ -189,7 +197,10 @@ impl LinkTask {
         if !addresses.borrow().contains(&session.facts.address) {
             return Held::Replace(Replace::Must);
         }
-        let leaf = session.chain.first().and_then(|der| Certificate::from_der(der).ok());
+        let leaf = session
+            .chain
+            .first()
+            .and_then(|der| Certificate::from_der(der).ok());
         let not_after = leaf.map(|leaf| leaf.not_after());
         loop {
             let dead_at = self
@@ -307,12 +318,7 @@ impl LinkTask {
     }
 
     /// Waits before the next attempt: the back-off, or less when there is a reason to try at once.
-    async fn pause(
-        &self,
-        backoff: &mut Backoff,
-        began: Instant,
-        trust: &mut watch::Receiver<u64>,
-    ) {
+    async fn pause(&self, backoff: &mut Backoff, began: Instant, trust: &mut watch::Receiver<u64>) {
         let incompatible = self.shared.link(|l| l.state() == LinkState::Incompatible);
         let factor = if incompatible { INCOMPATIBLE_FACTOR } else { 1 };
         let mut until = Instant::now() + backoff.next_delay(rand::random()) * factor;
@@ -343,6 +349,8 @@ pub(super) fn disabled(cluster: &ClusterId) -> Failure {
 fn ended(cluster: &ClusterId) -> Failure {
     Failure::new(
         FailureKind::Refused,
-        format!("the link to {cluster} was closed here: the peer was removed or disabled, or this node stops"),
+        format!(
+            "the link to {cluster} was closed here: the peer was removed or disabled, or this node stops"
+        ),
     )
 }

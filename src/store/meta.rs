@@ -31,6 +31,8 @@ pub fn put(tx: &mut dyn Transaction, key: &str, value: &str) -> Result<(), Error
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn bump(tx: &mut dyn Transaction, key: &str) -> Result<(), Error> {
-    let before = get(tx, key)?.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let before = get(tx, key)?
+        .and_then(|text| text.parse::<u64>().ok())
+        .unwrap_or(0);
     put(tx, key, &before.wrapping_add(1).to_string())
 }

@@ -40,11 +40,15 @@ impl Logging {
     /// [`InvalidFilter`] when the level can't be read.
     pub fn start(&self) -> Result<(), InvalidFilter> {
         // Without a filter the TLS and HTTP/2 libraries would write whole handshakes at trace level.
-        let filter = EnvFilter::try_new(&self.filter)
-            .map_err(|source| InvalidFilter { filter: self.filter.clone(), source })?;
+        let filter = EnvFilter::try_new(&self.filter).map_err(|source| InvalidFilter {
+            filter: self.filter.clone(),
+            source,
+        })?;
         let registry = tracing_subscriber::registry().with(filter);
         // Colours are for terminals: a file or a journal would show their codes.
-        let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+        let lines = fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal());
         let _already_there = match self.format {
             Format::Text => registry.with(lines.with_target(false)).try_init(),
             Format::Json => registry.with(lines.json()).try_init(),

@@ -19,7 +19,11 @@ use crate::{
 
 const LIVING: [State; 3] = [State::Pending, State::Active, State::Ending];
 
-pub(super) async fn logout(inner: &Inner, device: &str, reference: Ref) -> Result<LoggedOut, Error> {
+pub(super) async fn logout(
+    inner: &Inner,
+    device: &str,
+    reference: Ref,
+) -> Result<LoggedOut, Error> {
     let name = DeviceName::new(device).map_err(|_| Error::DeviceUnknown)?;
     let now = inner.clock.now();
     let session = inner
@@ -31,7 +35,14 @@ pub(super) async fn logout(inner: &Inner, device: &str, reference: Ref) -> Resul
             if session.state == State::Pending {
                 return Err(Error::LoginInProgress(name.clone()));
             }
-            end_row(tx, &session, EndReason::User, now, &format!("phone {name}"), reference)?;
+            end_row(
+                tx,
+                &session,
+                EndReason::User,
+                now,
+                &format!("phone {name}"),
+                reference,
+            )?;
             Ok(session)
         })
         .await?;
@@ -68,14 +79,26 @@ fn end_row(
     reference: Ref,
 ) -> Result<(), Error> {
     let end = Some((reason, Initiator::Visiting, now));
-    sessions::transition(tx, Role::Visiting, &session.counterpart, session.id, &LIVING, State::Ended, end, true)?;
+    sessions::transition(
+        tx,
+        Role::Visiting,
+        &session.counterpart,
+        session.id,
+        &LIVING,
+        State::Ended,
+        end,
+        true,
+    )?;
     audit::append(
         tx,
         &audit::Entry {
             at: now,
             actor: actor.to_owned(),
             action: "logout",
-            subject: format!("{} of {} on {}", session.login_name, session.counterpart, session.device),
+            subject: format!(
+                "{} of {} on {}",
+                session.login_name, session.counterpart, session.device
+            ),
             outcome: reason.to_string(),
             reference: Some(reference),
         },
@@ -93,11 +116,20 @@ async fn tell_home(
     inner.faults.pass("visiting.logout.ended").await;
     let home = session.counterpart.clone();
     let context = inner.context(reference, inner.config.login_deadline);
-    let request = LogoutRequest { session_id: session.id, reason, initiator: Initiator::Visiting };
+    let request = LogoutRequest {
+        session_id: session.id,
+        reason,
+        initiator: Initiator::Visiting,
+    };
     let told = match inner.home(&home) {
         None => Err(format!("cluster {home} is no longer configured")),
         Some(cluster) => {
-            match tokio::time::timeout_at(context.deadline.into(), cluster.logout(&context, request)).await {
+            match tokio::time::timeout_at(
+                context.deadline.into(),
+                cluster.logout(&context, request),
+            )
+            .await
+            {
                 Ok(Ok(_)) => Ok(()),
                 Ok(Err(refusal)) => Err(refusal.to_string()),
                 Err(_) => Err("no answer in time".to_owned()),
@@ -116,17 +148,25 @@ async fn tell_home(
             inner.owed.notify_one();
         }
     }
-    let user = session.user_id.map_or_else(|| session.login_name.to_string(), |u| u.to_string());
+    let user = session
+        .user_id
+        .map_or_else(|| session.login_name.to_string(), |u| u.to_string());
     info!(user, peer.cluster_id = %home, device = %session.device, r#ref = %reference, "user {user} logged out");
     let user = UserId::new(user).map_err(|_| Error::NoSession)?;
-    Ok(LoggedOut { user, home, acknowledged })
+    Ok(LoggedOut {
+        user,
+        home,
+        acknowledged,
+    })
 }
 
 async fn acknowledge(inner: &Inner, home: &ClusterId, id: SessionId) -> Result<(), Error> {
     let home = home.clone();
     inner
         .store
-        .write(move |tx: &mut dyn Transaction| Ok::<_, Error>(sessions::acknowledge(tx, Role::Visiting, &home, id)?))
+        .write(move |tx: &mut dyn Transaction| {
+            Ok::<_, Error>(sessions::acknowledge(tx, Role::Visiting, &home, id)?)
+        })
         .await?;
     Ok(())
 }

@@ -96,7 +96,9 @@ impl Error {
     #[must_use]
     pub fn into_failure(self, reference: Ref) -> Failure {
         let retry_after = match &self {
-            Self::TooManyRequests(_) | Self::LoginInProgress(_) | Self::Stopped => Some(Duration::from_secs(1)),
+            Self::TooManyRequests(_) | Self::LoginInProgress(_) | Self::Stopped => {
+                Some(Duration::from_secs(1))
+            }
             Self::NotLocated(refusal) | Self::Home(refusal) => match refusal.detail {
                 Detail::RetryAfter(after) => Some(after),
                 Detail::None | Detail::IdReused | Detail::SessionEnded(_) => None,
@@ -107,11 +109,21 @@ impl Error {
             Self::Home(refusal) | Self::NotLocated(refusal) => refusal.cause.clone(),
             other => crate::telemetry::error_chain(other),
         };
-        Failure { code: self.em_code(), cause, reference, retry_after }
+        Failure {
+            code: self.em_code(),
+            cause,
+            reference,
+            retry_after,
+        }
     }
 
     /// The user on the phone, for the error text.
-    pub(super) fn occupied(device: DeviceName, user: Option<&UserId>, typed: &str, home: ClusterId) -> Self {
+    pub(super) fn occupied(
+        device: DeviceName,
+        user: Option<&UserId>,
+        typed: &str,
+        home: ClusterId,
+    ) -> Self {
         let user = user.map_or_else(|| typed.to_owned(), ToString::to_string);
         Self::Occupied { device, user, home }
     }

@@ -32,11 +32,26 @@ pub(super) enum Hints {
     Use,
 }
 
-pub(super) async fn locate(inner: &Inner, query: &FindUser, reference: Ref, hints: Hints) -> Result<Home, Error> {
+pub(super) async fn locate(
+    inner: &Inner,
+    query: &FindUser,
+    reference: Ref,
+    hints: Hints,
+) -> Result<Home, Error> {
     let context = inner.context(reference, inner.config.find_deadline);
-    if inner.local.find_user(&context, query).await.map_err(Error::NotLocated)? != Ownership::NotMine {
+    if inner
+        .local
+        .find_user(&context, query)
+        .await
+        .map_err(Error::NotLocated)?
+        != Ownership::NotMine
+    {
         // Several local users are home's to refuse, with its own code.
-        return Ok(Home { cluster: Arc::clone(&inner.local), query: query.clone(), from_hint: false });
+        return Ok(Home {
+            cluster: Arc::clone(&inner.local),
+            query: query.clone(),
+            from_hint: false,
+        });
     }
     if let Some(home) = by_suffix(inner, &context, query).await? {
         return Ok(home);
@@ -44,31 +59,68 @@ pub(super) async fn locate(inner: &Inner, query: &FindUser, reference: Ref, hint
     if hints == Hints::Use
         && let Some(cluster) = hinted(inner, query).await?
     {
-        return Ok(Home { cluster, query: query.clone(), from_hint: true });
+        return Ok(Home {
+            cluster,
+            query: query.clone(),
+            from_hint: true,
+        });
     }
     by_asking(inner, &context, query).await
 }
 
 /// `x@y` where y is a known cluster: only there, by the whole name and then without the suffix.
-async fn by_suffix(inner: &Inner, context: &Context, query: &FindUser) -> Result<Option<Home>, Error> {
-    let Some((name, suffix)) = split_suffix(query.name.as_str()) else { return Ok(None) };
-    let Some(home) = ClusterId::new(suffix).ok().and_then(|id| inner.home(&id)) else { return Ok(None) };
-    let Ok(name) = LoginName::new(name) else { return Ok(None) };
-    let bare = FindUser { login_type: query.login_type, name };
+async fn by_suffix(
+    inner: &Inner,
+    context: &Context,
+    query: &FindUser,
+) -> Result<Option<Home>, Error> {
+    let Some((name, suffix)) = split_suffix(query.name.as_str()) else {
+        return Ok(None);
+    };
+    let Some(home) = ClusterId::new(suffix).ok().and_then(|id| inner.home(&id)) else {
+        return Ok(None);
+    };
+    let Ok(name) = LoginName::new(name) else {
+        return Ok(None);
+    };
+    let bare = FindUser {
+        login_type: query.login_type,
+        name,
+    };
     for candidate in [query, &bare] {
-        match home.find_user(context, candidate).await.map_err(Error::NotLocated)? {
+        match home
+            .find_user(context, candidate)
+            .await
+            .map_err(Error::NotLocated)?
+        {
             Ownership::NotMine => {}
             Ownership::Mine => {
-                return Ok(Some(Home { cluster: home, query: candidate.clone(), from_hint: false }));
+                return Ok(Some(Home {
+                    cluster: home,
+                    query: candidate.clone(),
+                    from_hint: false,
+                }));
             }
             Ownership::SeveralUsers => {
-                let cause = format!("the extension belongs to several users of cluster {}", home.cluster_id());
-                return Err(Error::NotLocated(Refusal::new(EmCode::DnHasMultipleUsersRemote, cause)));
+                let cause = format!(
+                    "the extension belongs to several users of cluster {}",
+                    home.cluster_id()
+                );
+                return Err(Error::NotLocated(Refusal::new(
+                    EmCode::DnHasMultipleUsersRemote,
+                    cause,
+                )));
             }
         }
     }
-    let cause = format!("cluster {} named in the user ID has no such user", home.cluster_id());
-    Err(Error::NotLocated(Refusal::new(EmCode::UserDoesNotExist, cause)))
+    let cause = format!(
+        "cluster {} named in the user ID has no such user",
+        home.cluster_id()
+    );
+    Err(Error::NotLocated(Refusal::new(
+        EmCode::UserDoesNotExist,
+        cause,
+    )))
 }
 
 async fn hinted(inner: &Inner, query: &FindUser) -> Result<Option<Arc<dyn HomeCluster>>, Error> {
@@ -78,7 +130,11 @@ async fn hinted(inner: &Inner, query: &FindUser) -> Result<Option<Arc<dyn HomeCl
         .read(move |tx: &mut dyn Transaction| Ok::<_, Error>(hints::get(tx, login_type, &name)?))
         .await?;
     Ok(hint.and_then(|cluster| {
-        inner.federation.enabled().into_iter().find(|home| *home.cluster_id() == cluster)
+        inner
+            .federation
+            .enabled()
+            .into_iter()
+            .find(|home| *home.cluster_id() == cluster)
     }))
 }
 
@@ -87,16 +143,29 @@ async fn by_asking(inner: &Inner, context: &Context, query: &FindUser) -> Result
     if peers.is_empty() {
         return Err(Error::NoPeers);
     }
-    let asked = join_all(peers.iter().map(|peer| ask(inner, peer.as_ref(), context, query))).await;
+    let asked = join_all(
+        peers
+            .iter()
+            .map(|peer| ask(inner, peer.as_ref(), context, query)),
+    )
+    .await;
     match decide(query.login_type, &asked) {
         Located::Home(cluster) => {
             let home = peers.into_iter().find(|peer| *peer.cluster_id() == cluster);
             let cluster = home.ok_or(Error::NoPeers)?;
-            Ok(Home { cluster, query: query.clone(), from_hint: false })
+            Ok(Home {
+                cluster,
+                query: query.clone(),
+                from_hint: false,
+            })
         }
         Located::Refused(refusal) => Err(Error::NotLocated(refusal)),
         Located::Ambiguous(claimers, refusal) => {
-            let names = claimers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let names = claimers
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ");
             error!(
                 alarm = "home_ambiguous", peer.cluster_ids = names, r#ref = %context.reference,
                 "several clusters claim one name: {names}"
@@ -109,7 +178,8 @@ async fn by_asking(inner: &Inner, context: &Context, query: &FindUser) -> Result
 async fn ask(inner: &Inner, peer: &dyn HomeCluster, context: &Context, query: &FindUser) -> Asked {
     let cluster = peer.cluster_id().clone();
     let began = Instant::now();
-    let answer = tokio::time::timeout_at(context.deadline.into(), peer.find_user(context, query)).await;
+    let answer =
+        tokio::time::timeout_at(context.deadline.into(), peer.find_user(context, query)).await;
     let answer = match answer {
         Ok(Ok(Ownership::Mine)) => PeerAnswer::Mine,
         Ok(Ok(Ownership::NotMine)) => PeerAnswer::NotMine,
@@ -125,7 +195,14 @@ async fn ask(inner: &Inner, peer: &dyn HomeCluster, context: &Context, query: &F
                 _ => PeerAnswer::Refused(refusal.cause),
             }
         }
-        Err(_) => PeerAnswer::Silent(format!("no answer within {} ms", began.elapsed().as_millis())),
+        Err(_) => PeerAnswer::Silent(format!(
+            "no answer within {} ms",
+            began.elapsed().as_millis()
+        )),
     };
-    Asked { pattern_admits: inner.federation.admits(&cluster, query), cluster, answer }
+    Asked {
+        pattern_admits: inner.federation.admits(&cluster, query),
+        cluster,
+        answer,
+    }
 }

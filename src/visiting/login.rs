@@ -53,8 +53,9 @@ pub(super) async fn login(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn
 
 async fn attempt(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> {
     let limit = inner.config.maximum_concurrent_requests;
-    let _admitted =
-        Arc::clone(&inner.admission).try_acquire_owned().map_err(|_| Error::TooManyRequests(limit))?;
+    let _admitted = Arc::clone(&inner.admission)
+        .try_acquire_owned()
+        .map_err(|_| Error::TooManyRequests(limit))?;
     let attempt = check(inner, request).await?;
     let home = locate::locate(inner, &attempt.query, attempt.reference, Hints::Use).await?;
     let hinted = home.from_hint;
@@ -62,7 +63,8 @@ async fn attempt(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> 
         // The cache was wrong. Only an explicit "no such user" says so; silence never starts a search.
         Err(Error::Home(refusal)) if hinted && refusal.code == EmCode::UserDoesNotExist => {
             forget_hint(inner, &attempt.query).await?;
-            let home = locate::locate(inner, &attempt.query, attempt.reference, Hints::Ignore).await?;
+            let home =
+                locate::locate(inner, &attempt.query, attempt.reference, Hints::Ignore).await?;
             at_home(inner, &attempt, home).await
         }
         other => other,
@@ -77,7 +79,10 @@ async fn check(inner: &Inner, request: PhoneLogin) -> Result<Attempt, Error> {
         let name = name.clone();
         let read = move |tx: &mut dyn Transaction| {
             let device = devices::get(tx, &name)?.ok_or(Error::DeviceUnknown)?;
-            Ok::<_, Error>((device, sessions::active_on_device(tx, Role::Visiting, &name)?))
+            Ok::<_, Error>((
+                device,
+                sessions::active_on_device(tx, Role::Visiting, &name)?,
+            ))
         };
         inner.store.read(read).await?
     };
@@ -85,7 +90,9 @@ async fn check(inner: &Inner, request: PhoneLogin) -> Result<Attempt, Error> {
         return Err(Error::DeviceDisabled(device.name));
     }
     match on_it {
-        Some(session) if session.state == State::Pending && session.deadline.is_some_and(|d| d <= now) => {
+        Some(session)
+            if session.state == State::Pending && session.deadline.is_some_and(|d| d <= now) =>
+        {
             super::pending::end_overdue(inner).await?;
         }
         Some(session) => return Err(occupied(session)),
@@ -98,7 +105,10 @@ async fn check(inner: &Inner, request: PhoneLogin) -> Result<Attempt, Error> {
     let name = LoginName::new(request.name.trim()).map_err(|_| Error::ImpossibleName)?;
     Ok(Attempt {
         device,
-        query: FindUser { login_type: request.login_type, name },
+        query: FindUser {
+            login_type: request.login_type,
+            name,
+        },
         pin,
         emcc: request.emcc,
         address: request.caller.address,
@@ -110,7 +120,12 @@ fn occupied(session: Session) -> Error {
     if session.state == State::Pending {
         return Error::LoginInProgress(session.device);
     }
-    Error::occupied(session.device, session.user_id.as_ref(), session.login_name.as_str(), session.counterpart)
+    Error::occupied(
+        session.device,
+        session.user_id.as_ref(),
+        session.login_name.as_str(),
+        session.counterpart,
+    )
 }
 
 /// Asks one home cluster for a session, with the pending row before and the active row after.
@@ -174,7 +189,12 @@ async fn open_pending(
                 return Err(occupied(session));
             }
             sessions::insert(tx, &row)?;
-            Ok(sessions::newest_owed(tx, Role::Visiting, &row.counterpart, MAX_SUPERSEDES)?)
+            Ok(sessions::newest_owed(
+                tx,
+                Role::Visiting,
+                &row.counterpart,
+                MAX_SUPERSEDES,
+            )?)
         })
         .await
 }
@@ -203,14 +223,22 @@ async fn ask(
         supersedes,
     };
     // A little less than the pending row lives, so that an answer in time finds its row still pending.
-    let length = inner.config.login_deadline.saturating_sub(Duration::from_millis(200));
+    let length = inner
+        .config
+        .login_deadline
+        .saturating_sub(Duration::from_millis(200));
     let context = inner.context(attempt.reference, length);
     let cluster: &dyn HomeCluster = home.cluster.as_ref();
-    match tokio::time::timeout_at(context.deadline.into(), cluster.login(&context, &request)).await {
+    match tokio::time::timeout_at(context.deadline.into(), cluster.login(&context, &request)).await
+    {
         Ok(answer) => answer,
         Err(_) => Err(Refusal::new(
             EmCode::NoResponseFromRemoteHost,
-            format!("cluster {} did not answer within {} ms", cluster.cluster_id(), length.as_millis()),
+            format!(
+                "cluster {} did not answer within {} ms",
+                cluster.cluster_id(),
+                length.as_millis()
+            ),
         )),
     }
 }
@@ -225,13 +253,26 @@ async fn activate(
 ) -> Result<LoggedIn, Error> {
     let now = inner.clock.now();
     let local = *home == inner.config.cluster;
-    let (home_in, services_in, query, device, reference) =
-        (home.clone(), services.clone(), attempt.query.clone(), attempt.device.name.clone(), attempt.reference);
+    let (home_in, services_in, query, device, reference) = (
+        home.clone(),
+        services.clone(),
+        attempt.query.clone(),
+        attempt.device.name.clone(),
+        attempt.reference,
+    );
     let active = inner
         .store
         .write(move |tx: &mut dyn Transaction| {
             let profile = Some(&services_in.profile);
-            if !sessions::activate(tx, Role::Visiting, &home_in, id, &services_in.user_id, profile, &services_in)? {
+            if !sessions::activate(
+                tx,
+                Role::Visiting,
+                &home_in,
+                id,
+                &services_in.user_id,
+                profile,
+                &services_in,
+            )? {
                 return Ok::<_, Error>(false);
             }
             if !local {
@@ -267,7 +308,12 @@ async fn activate(
 
 /// Ends the pending row before the failure is shown. Home is owed the end where it may hold a session, or
 /// will not keep its refusal.
-async fn give_up(inner: &Inner, home: &ClusterId, id: SessionId, refusal: &Refusal) -> Result<(), Error> {
+async fn give_up(
+    inner: &Inner,
+    home: &ClusterId,
+    id: SessionId,
+    refusal: &Refusal,
+) -> Result<(), Error> {
     let kept = match refusal.code {
         EmCode::DatabaseError
         | EmCode::Busy
@@ -277,13 +323,26 @@ async fn give_up(inner: &Inner, home: &ClusterId, id: SessionId, refusal: &Refus
         | EmCode::UnknownError => false,
         _ => !matches!(refusal.detail, Detail::SessionEnded(_)),
     };
-    let reason = if kept { EndReason::Refused } else { EndReason::Abandoned };
+    let reason = if kept {
+        EndReason::Refused
+    } else {
+        EndReason::Abandoned
+    };
     let (home, now) = (home.clone(), inner.clock.now());
     inner
         .store
         .write(move |tx: &mut dyn Transaction| {
             let end = Some((reason, Initiator::Visiting, now));
-            sessions::transition(tx, Role::Visiting, &home, id, &[State::Pending], State::Ended, end, !kept)?;
+            sessions::transition(
+                tx,
+                Role::Visiting,
+                &home,
+                id,
+                &[State::Pending],
+                State::Ended,
+                end,
+                !kept,
+            )?;
             Ok::<_, Error>(())
         })
         .await?;
@@ -297,7 +356,9 @@ async fn forget_hint(inner: &Inner, query: &FindUser) -> Result<(), Error> {
     let (login_type, name) = (query.login_type, query.name.clone());
     inner
         .store
-        .write(move |tx: &mut dyn Transaction| Ok::<_, Error>(hints::forget(tx, login_type, &name)?))
+        .write(move |tx: &mut dyn Transaction| {
+            Ok::<_, Error>(hints::forget(tx, login_type, &name)?)
+        })
         .await?;
     Ok(())
 }

@@ -95,7 +95,9 @@ pub struct Parts {
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Parts")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -103,17 +105,45 @@ impl VisitingRole {
     /// Puts the role together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, store, clock, local, federation, faults, tasks, owed } = parts;
+        let Parts {
+            config,
+            store,
+            clock,
+            local,
+            federation,
+            faults,
+            tasks,
+            owed,
+        } = parts;
         let admission = Arc::new(Semaphore::new(config.maximum_concurrent_requests));
         let random = Mutex::new(StdRng::from_rng(&mut rand::rng()));
-        let inner = Inner { config, store, clock, local, federation, faults, tasks, admission, owed, random };
-        Self { inner: Arc::new(inner) }
+        let inner = Inner {
+            config,
+            store,
+            clock,
+            local,
+            federation,
+            faults,
+            tasks,
+            admission,
+            owed,
+            random,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// A new ref, for one attempt.
     #[must_use]
     pub fn new_ref(&self) -> Ref {
-        Ref::from_bits(self.inner.random.lock().unwrap_or_else(PoisonError::into_inner).random())
+        Ref::from_bits(
+            self.inner
+                .random
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .random(),
+        )
     }
 
     /// Whether `loginType` has a meaning here: a 1.0 cluster ignores it.
@@ -128,7 +158,9 @@ impl VisitingRole {
     /// [`Failure`]: the phone is unknown (11) or the store failed (6).
     pub async fn phone_state(&self, device: &str) -> Result<PhoneState, Failure> {
         let reference = self.new_ref();
-        self.state_of(device).await.map_err(|e| e.into_failure(reference))
+        self.state_of(device)
+            .await
+            .map_err(|e| e.into_failure(reference))
     }
 
     async fn state_of(&self, device: &str) -> Result<PhoneState, Error> {
@@ -142,9 +174,14 @@ impl VisitingRole {
                 Ok::<_, Error>(sessions::active_on_device(tx, Role::Visiting, &name)?)
             })
             .await?;
-        let Some(session) = found else { return Ok(PhoneState::Nobody) };
+        let Some(session) = found else {
+            return Ok(PhoneState::Nobody);
+        };
         match (session.state, session.user_id) {
-            (State::Active, Some(user)) => Ok(PhoneState::LoggedIn { user, home: session.counterpart }),
+            (State::Active, Some(user)) => Ok(PhoneState::LoggedIn {
+                user,
+                home: session.counterpart,
+            }),
             (State::Pending, _) if session.deadline.is_some_and(|d| d <= now) => {
                 pending::end_overdue(&self.inner).await?;
                 Ok(PhoneState::Nobody)
@@ -161,7 +198,10 @@ impl VisitingRole {
     pub async fn login(&self, request: PhoneLogin) -> Result<LoggedIn, Failure> {
         let reference = request.reference;
         let inner = Arc::clone(&self.inner);
-        let task = self.inner.tasks.spawn("login", async move { login::login(&inner, request).await });
+        let task = self
+            .inner
+            .tasks
+            .spawn("login", async move { login::login(&inner, request).await });
         match task.await {
             Ok(outcome) => outcome.map_err(|e| e.into_failure(reference)),
             Err(_) => Err(Error::Stopped.into_failure(reference)),
@@ -173,9 +213,16 @@ impl VisitingRole {
     /// # Errors
     /// [`Failure`]: the phone is unknown (11), nobody is on it (19), or the store failed (6). That home could
     /// not be told is no failure: it is owed, and delivered later.
-    pub async fn logout(&self, device: &str, _caller: Caller, reference: Ref) -> Result<LoggedOut, Failure> {
+    pub async fn logout(
+        &self,
+        device: &str,
+        _caller: Caller,
+        reference: Ref,
+    ) -> Result<LoggedOut, Failure> {
         let (inner, device) = (Arc::clone(&self.inner), device.to_owned());
-        let task = self.inner.tasks.spawn("logout", async move { ends::logout(&inner, &device, reference).await });
+        let task = self.inner.tasks.spawn("logout", async move {
+            ends::logout(&inner, &device, reference).await
+        });
         match task.await {
             Ok(outcome) => outcome.map_err(|e| e.into_failure(reference)),
             Err(_) => Err(Error::Stopped.into_failure(reference)),
@@ -186,7 +233,12 @@ impl VisitingRole {
     ///
     /// # Errors
     /// [`Error::NoSession`] when there is none; [`Error::Store`] when the store fails.
-    pub async fn end(&self, counterpart: &ClusterId, id: SessionId, actor: &str) -> Result<LoggedOut, Error> {
+    pub async fn end(
+        &self,
+        counterpart: &ClusterId,
+        id: SessionId,
+        actor: &str,
+    ) -> Result<LoggedOut, Error> {
         ends::end(&self.inner, counterpart, id, actor, self.new_ref()).await
     }
 
@@ -194,7 +246,11 @@ impl VisitingRole {
     ///
     /// # Errors
     /// [`Error::Store`] when the store fails.
-    pub async fn end_from_home(&self, context: &Context, request: LogoutRequest) -> Result<EndReason, Error> {
+    pub async fn end_from_home(
+        &self,
+        context: &Context,
+        request: LogoutRequest,
+    ) -> Result<EndReason, Error> {
         ends::end_from_home(&self.inner, context, request).await
     }
 
@@ -210,7 +266,11 @@ impl Inner {
     }
 
     fn context(&self, reference: Ref, length: Duration) -> Context {
-        Context { reference, caller: self.config.cluster.clone(), deadline: Instant::now() + length }
+        Context {
+            reference,
+            caller: self.config.cluster.clone(),
+            deadline: Instant::now() + length,
+        }
     }
 
     /// The home cluster of that name: ourselves or a peer.
@@ -225,7 +285,9 @@ impl Inner {
 
 impl fmt::Debug for VisitingRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VisitingRole").field("cluster", &self.inner.config.cluster).finish_non_exhaustive()
+        f.debug_struct("VisitingRole")
+            .field("cluster", &self.inner.config.cluster)
+            .finish_non_exhaustive()
     }
 }
 

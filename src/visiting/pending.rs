@@ -24,7 +24,10 @@ pub(super) async fn sweep(inner: &Inner) {
             _ = ticks.tick() => {}
         }
         if let Err(error) = end_overdue(inner).await {
-            error!(cause = crate::telemetry::error_chain(&error), "overdue logins could not be ended");
+            error!(
+                cause = crate::telemetry::error_chain(&error),
+                "overdue logins could not be ended"
+            );
         }
     }
 }
@@ -46,8 +49,22 @@ pub(super) async fn end_overdue(inner: &Inner) -> Result<(), Error> {
             for row in &overdue {
                 let end = Some((EndReason::Abandoned, Initiator::Visiting, now));
                 let from = [State::Pending];
-                if sessions::transition(tx, Role::Visiting, &row.counterpart, row.id, &from, State::Ended, end, true)? {
-                    ended.push((row.id, row.device.clone(), row.counterpart.clone(), row.reference));
+                if sessions::transition(
+                    tx,
+                    Role::Visiting,
+                    &row.counterpart,
+                    row.id,
+                    &from,
+                    State::Ended,
+                    end,
+                    true,
+                )? {
+                    ended.push((
+                        row.id,
+                        row.device.clone(),
+                        row.counterpart.clone(),
+                        row.reference,
+                    ));
                 }
             }
             Ok::<_, Error>(ended)

@@ -37,7 +37,10 @@ struct Script {
 
 impl Script {
     fn new(name: &str) -> Self {
-        Self { name: Some(cluster(name)), ..Self::default() }
+        Self {
+            name: Some(cluster(name)),
+            ..Self::default()
+        }
     }
     fn finding(self, answer: Result<Ownership, EmCode>) -> Self {
         *self.find.lock().unwrap() = Some(answer);
@@ -77,7 +80,11 @@ impl HomeCluster for Script {
         self.logouts.lock().unwrap().push(request.session_id);
         let refused = self.refuse_logout;
         Box::pin(async move {
-            if refused { Err(Refusal::new(EmCode::ServiceConnectionError, "cut off")) } else { Ok(request.reason) }
+            if refused {
+                Err(Refusal::new(EmCode::ServiceConnectionError, "cut off"))
+            } else {
+                Ok(request.reason)
+            }
         })
     }
 }
@@ -86,10 +93,15 @@ struct Peers(Vec<Arc<Script>>);
 
 impl Federation for Peers {
     fn enabled(&self) -> Vec<Arc<dyn HomeCluster>> {
-        self.0.iter().map(|p| Arc::clone(p) as Arc<dyn HomeCluster>).collect()
+        self.0
+            .iter()
+            .map(|p| Arc::clone(p) as Arc<dyn HomeCluster>)
+            .collect()
     }
     fn get(&self, cluster: &ClusterId) -> Option<Arc<dyn HomeCluster>> {
-        self.enabled().into_iter().find(|p| p.cluster_id() == cluster)
+        self.enabled()
+            .into_iter()
+            .find(|p| p.cluster_id() == cluster)
     }
     fn admits(&self, cluster: &ClusterId, _: &FindUser) -> bool {
         self.0.iter().any(|p| p.cluster_id() == cluster && p.admits)
@@ -128,12 +140,19 @@ async fn world(peers: Vec<Script>) -> World {
 }
 
 async fn world_with(peers: Vec<Script>, local: Script, login_deadline: Duration) -> World {
-    let store = Store::open(&store::Config { url: "sqlite::memory:".to_owned(), node: "n1".to_owned() }).unwrap();
+    let store = Store::open(&store::Config {
+        url: "sqlite::memory:".to_owned(),
+        node: "n1".to_owned(),
+    })
+    .unwrap();
     store
         .write(|tx: &mut dyn Transaction| {
-            for (name, em_enabled, emcc) in
-                [("SEP1", true, true), ("SEP2", true, true), ("SEPOFF", false, true), ("SEPOLD", true, false)]
-            {
+            for (name, em_enabled, emcc) in [
+                ("SEP1", true, true),
+                ("SEP2", true, true),
+                ("SEPOFF", false, true),
+                ("SEPOLD", true, false),
+            ] {
                 devices::upsert(
                     tx,
                     &Device {
@@ -170,7 +189,12 @@ async fn world_with(peers: Vec<Script>, local: Script, login_deadline: Duration)
         tasks: Tasks::default(),
         owed: Arc::new(Notify::new()),
     });
-    World { role, store, local, peers }
+    World {
+        role,
+        store,
+        local,
+        peers,
+    }
 }
 
 impl World {
@@ -196,33 +220,60 @@ impl World {
 
     async fn owed(&self, to: &str) -> usize {
         let to = cluster(to);
-        self.store.read(move |tx: &mut dyn Transaction| sessions::owed(tx, &to, 100)).await.unwrap().len()
+        self.store
+            .read(move |tx: &mut dyn Transaction| sessions::owed(tx, &to, 100))
+            .await
+            .unwrap()
+            .len()
     }
 
     fn pins_sent(&self) -> usize {
-        self.peers.iter().map(|p| p.logins.load(Ordering::SeqCst)).sum()
+        self.peers
+            .iter()
+            .map(|p| p.logins.load(Ordering::SeqCst))
+            .sum()
     }
 }
 
 const fn caller() -> Caller {
-    Caller { address: IpAddr::V4(Ipv4Addr::LOCALHOST), via: false }
+    Caller {
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        via: false,
+    }
 }
 
 #[tokio::test]
 async fn a_remote_login_occupies_the_phone_until_its_logout() {
     let world = world(vec![Script::new("berlin").finding(Ok(Ownership::Mine))]).await;
     let done = world.login("SEP1", "ana").await.unwrap();
-    assert_eq!((done.home.as_str(), done.user_id.as_str()), ("berlin", "ana"));
+    assert_eq!(
+        (done.home.as_str(), done.user_id.as_str()),
+        ("berlin", "ana")
+    );
     assert_eq!(
         world.role.phone_state("sep1").await.unwrap(),
-        PhoneState::LoggedIn { user: UserId::new("ana").unwrap(), home: cluster("berlin") }
+        PhoneState::LoggedIn {
+            user: UserId::new("ana").unwrap(),
+            home: cluster("berlin")
+        }
     );
     assert_eq!(world.code("SEP1", "bob").await, 18);
-    let out = world.role.logout("SEP1", caller(), world.role.new_ref()).await.unwrap();
+    let out = world
+        .role
+        .logout("SEP1", caller(), world.role.new_ref())
+        .await
+        .unwrap();
     assert!(out.acknowledged);
-    assert_eq!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::Nobody);
+    assert_eq!(
+        world.role.phone_state("SEP1").await.unwrap(),
+        PhoneState::Nobody
+    );
     assert_eq!(world.owed("berlin").await, 0);
-    let nobody = world.role.logout("SEP1", caller(), world.role.new_ref()).await.unwrap_err();
+    let nobody = world
+        .role
+        .logout("SEP1", caller(), world.role.new_ref())
+        .await
+        .unwrap_err();
     assert_eq!(nobody.code.number(), 19);
 }
 
@@ -235,17 +286,32 @@ async fn the_phone_is_checked_before_anybody_is_asked() {
     assert_eq!(world.code("SEP1", "  ").await, 202);
     let mut blank = world.submission("SEP1", "ana");
     blank.pin = None;
-    assert_eq!(world.role.login(blank).await.unwrap_err().code.number(), 202);
+    assert_eq!(
+        world.role.login(blank).await.unwrap_err().code.number(),
+        202
+    );
     assert_eq!(world.peers[0].finds.load(Ordering::SeqCst), 0);
-    assert_eq!(world.code("SEPOLD", "ana").await, 213, "the model can't take another cluster's user");
+    assert_eq!(
+        world.code("SEPOLD", "ana").await,
+        213,
+        "the model can't take another cluster's user"
+    );
     assert_eq!(world.pins_sent(), 0);
 }
 
 #[tokio::test]
 async fn local_users_win_and_no_peer_hears_of_them() {
     let local = Script::new("tokyo").finding(Ok(Ownership::Mine));
-    let world = world_with(vec![Script::new("berlin").finding(Ok(Ownership::Mine))], local, Duration::from_secs(5)).await;
-    assert_eq!(world.login("SEPOLD", "ana").await.unwrap().home, cluster("tokyo"));
+    let world = world_with(
+        vec![Script::new("berlin").finding(Ok(Ownership::Mine))],
+        local,
+        Duration::from_secs(5),
+    )
+    .await;
+    assert_eq!(
+        world.login("SEPOLD", "ana").await.unwrap().home,
+        cluster("tokyo")
+    );
     assert_eq!(world.peers[0].finds.load(Ordering::SeqCst), 0);
     assert_eq!(world.local.logins.load(Ordering::SeqCst), 1);
 }
@@ -268,12 +334,19 @@ async fn the_search_answers_as_its_table_says_and_the_pin_goes_nowhere() {
         // Several users with one user ID are that cluster's fault; with one extension they are the field's life.
         (vec![Ok(Ownership::SeveralUsers), Ok(Ownership::NotMine)], 4),
     ] {
-        let peers = answers.iter().enumerate().map(|(n, a)| Script::new(&format!("p{n}")).finding(*a)).collect();
+        let peers = answers
+            .iter()
+            .enumerate()
+            .map(|(n, a)| Script::new(&format!("p{n}")).finding(*a))
+            .collect();
         let world = world(peers).await;
         let failure = world.login("SEP1", "ana").await.unwrap_err();
         assert_eq!(failure.code.number(), expected, "{answers:?}: {failure}");
         assert_eq!(world.pins_sent(), 0, "{answers:?}");
-        assert_eq!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::Nobody);
+        assert_eq!(
+            world.role.phone_state("SEP1").await.unwrap(),
+            PhoneState::Nobody
+        );
     }
 }
 
@@ -281,8 +354,15 @@ async fn the_search_answers_as_its_table_says_and_the_pin_goes_nowhere() {
 async fn a_pattern_lets_a_sole_claimer_win_while_another_is_silent() {
     let mut claimer = Script::new("berlin").finding(Ok(Ownership::Mine));
     claimer.admits = true;
-    let world = world(vec![claimer, Script::new("lima").finding(Err(EmCode::NoResponseFromRemoteHost))]).await;
-    assert_eq!(world.login("SEP1", "ana").await.unwrap().home, cluster("berlin"));
+    let world = world(vec![
+        claimer,
+        Script::new("lima").finding(Err(EmCode::NoResponseFromRemoteHost)),
+    ])
+    .await;
+    assert_eq!(
+        world.login("SEP1", "ana").await.unwrap().home,
+        cluster("berlin")
+    );
     assert_eq!(world.peers[1].logins.load(Ordering::SeqCst), 0);
 }
 
@@ -296,20 +376,36 @@ async fn a_hint_saves_the_search_and_is_dropped_only_on_23() {
     world.login("SEP1", "ana").await.unwrap();
     let finds = world.peers[1].finds.load(Ordering::SeqCst);
     world.login("SEP2", "ana").await.unwrap();
-    assert_eq!(world.peers[1].finds.load(Ordering::SeqCst), finds, "the second login asked nobody");
+    assert_eq!(
+        world.peers[1].finds.load(Ordering::SeqCst),
+        finds,
+        "the second login asked nobody"
+    );
     for device in ["SEP1", "SEP2"] {
-        world.role.logout(device, caller(), world.role.new_ref()).await.unwrap();
+        world
+            .role
+            .logout(device, caller(), world.role.new_ref())
+            .await
+            .unwrap();
     }
 
     let silence = Refusal::new(EmCode::NoResponseFromRemoteHost, "cut off");
     *world.peers[0].login.lock().unwrap() = Some(Err(silence));
     assert_eq!(world.code("SEP1", "ana").await, 40);
-    assert_eq!(world.peers[1].finds.load(Ordering::SeqCst), finds, "silence starts no search");
+    assert_eq!(
+        world.peers[1].finds.load(Ordering::SeqCst),
+        finds,
+        "silence starts no search"
+    );
 
-    *world.peers[0].login.lock().unwrap() = Some(Err(Refusal::new(EmCode::UserDoesNotExist, "moved")));
+    *world.peers[0].login.lock().unwrap() =
+        Some(Err(Refusal::new(EmCode::UserDoesNotExist, "moved")));
     *world.peers[0].find.lock().unwrap() = Some(Ok(Ownership::NotMine));
     *world.peers[1].find.lock().unwrap() = Some(Ok(Ownership::Mine));
-    assert_eq!(world.login("SEP1", "ana").await.unwrap().home, cluster("lima"));
+    assert_eq!(
+        world.login("SEP1", "ana").await.unwrap().home,
+        cluster("lima")
+    );
 }
 
 #[tokio::test]
@@ -319,7 +415,10 @@ async fn a_name_with_a_known_suffix_goes_there_only() {
         Script::new("lima").finding(Ok(Ownership::Mine)),
     ])
     .await;
-    assert_eq!(world.login("SEP1", "ana@lima").await.unwrap().home, cluster("lima"));
+    assert_eq!(
+        world.login("SEP1", "ana@lima").await.unwrap().home,
+        cluster("lima")
+    );
     assert_eq!(world.peers[0].finds.load(Ordering::SeqCst), 0);
     *world.peers[1].find.lock().unwrap() = Some(Ok(Ownership::NotMine));
     assert_eq!(world.code("SEP2", "bob@lima").await, 23);
@@ -328,20 +427,43 @@ async fn a_name_with_a_known_suffix_goes_there_only() {
 
 #[tokio::test]
 async fn refusals_that_home_does_not_keep_leave_a_debt_and_the_others_none() {
-    for (code, owed) in [(2, 0), (23, 0), (31, 0), (6, 1), (26, 1), (33, 1), (208, 1), (40, 1)] {
+    for (code, owed) in [
+        (2, 0),
+        (23, 0),
+        (31, 0),
+        (6, 1),
+        (26, 1),
+        (33, 1),
+        (208, 1),
+        (40, 1),
+    ] {
         let refusal = Refusal::new(EmCode::from_number(code).unwrap(), "as scripted");
-        let world = world(vec![Script::new("berlin").finding(Ok(Ownership::Mine)).refusing(refusal)]).await;
+        let world = world(vec![
+            Script::new("berlin")
+                .finding(Ok(Ownership::Mine))
+                .refusing(refusal),
+        ])
+        .await;
         // After 23 from a home that just claimed the user there is nothing more to ask.
         assert_eq!(world.code("SEP1", "ana").await, code);
         assert_eq!(world.owed("berlin").await, owed, "code {code}");
-        assert_eq!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::Nobody);
+        assert_eq!(
+            world.role.phone_state("SEP1").await.unwrap(),
+            PhoneState::Nobody
+        );
     }
 }
 
 #[tokio::test]
 async fn what_is_owed_goes_along_with_the_next_login() {
-    let refusal = Refusal::new(EmCode::Busy, "busy").with_detail(Detail::RetryAfter(Duration::from_secs(3)));
-    let world = world(vec![Script::new("berlin").finding(Ok(Ownership::Mine)).refusing(refusal)]).await;
+    let refusal =
+        Refusal::new(EmCode::Busy, "busy").with_detail(Detail::RetryAfter(Duration::from_secs(3)));
+    let world = world(vec![
+        Script::new("berlin")
+            .finding(Ok(Ownership::Mine))
+            .refusing(refusal),
+    ])
+    .await;
     let busy = world.login("SEP1", "ana").await.unwrap_err();
     assert_eq!(busy.retry_after, Some(Duration::from_secs(3)));
     *world.peers[0].login.lock().unwrap() = None;
@@ -353,19 +475,30 @@ async fn what_is_owed_goes_along_with_the_next_login() {
 async fn silence_of_home_is_40_the_phone_is_free_again_and_home_is_owed() {
     let mut silent = Script::new("berlin").finding(Ok(Ownership::Mine));
     silent.silent = true;
-    let world = world_with(vec![silent], Script::new("tokyo"), Duration::from_millis(400)).await;
+    let world = world_with(
+        vec![silent],
+        Script::new("tokyo"),
+        Duration::from_millis(400),
+    )
+    .await;
     let racing = world.role.login(world.submission("SEP1", "ana"));
     let other = async {
         // While the first is pending the phone is busy; the event is the login having reached home.
         while world.pins_sent() == 0 {
             tokio::task::yield_now().await;
         }
-        (world.role.phone_state("SEP1").await.unwrap(), world.code("SEP1", "bob").await)
+        (
+            world.role.phone_state("SEP1").await.unwrap(),
+            world.code("SEP1", "bob").await,
+        )
     };
     let (first, (state, second)) = tokio::join!(racing, other);
     assert_eq!((state, second), (PhoneState::Busy, 26));
     assert_eq!(first.unwrap_err().code.number(), 40);
-    assert_eq!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::Nobody);
+    assert_eq!(
+        world.role.phone_state("SEP1").await.unwrap(),
+        PhoneState::Nobody
+    );
     assert_eq!(world.owed("berlin").await, 1);
 }
 
@@ -373,14 +506,20 @@ async fn silence_of_home_is_40_the_phone_is_free_again_and_home_is_owed() {
 async fn beyond_the_limit_of_requests_it_is_26() {
     let mut silent = Script::new("berlin").finding(Ok(Ownership::Mine));
     silent.silent = true;
-    let world = world_with(vec![silent], Script::new("tokyo"), Duration::from_millis(400)).await;
+    let world = world_with(
+        vec![silent],
+        Script::new("tokyo"),
+        Duration::from_millis(400),
+    )
+    .await;
     let third = async {
         while world.pins_sent() < 2 {
             tokio::task::yield_now().await;
         }
         world.code("SEPOLD", "ana").await
     };
-    let (first, second, third) = tokio::join!(world.code("SEP1", "ana"), world.code("SEP2", "bob"), third);
+    let (first, second, third) =
+        tokio::join!(world.code("SEP1", "ana"), world.code("SEP2", "bob"), third);
     assert_eq!((first, second, third), (40, 40, 26));
 }
 
@@ -390,15 +529,27 @@ async fn a_logout_that_home_can_not_be_told_is_owed() {
     cut.refuse_logout = true;
     let world = world(vec![cut]).await;
     world.login("SEP1", "ana").await.unwrap();
-    let out = world.role.logout("SEP1", caller(), world.role.new_ref()).await.unwrap();
+    let out = world
+        .role
+        .logout("SEP1", caller(), world.role.new_ref())
+        .await
+        .unwrap();
     assert!(!out.acknowledged);
-    assert_eq!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::Nobody, "the phone is free all the same");
+    assert_eq!(
+        world.role.phone_state("SEP1").await.unwrap(),
+        PhoneState::Nobody,
+        "the phone is free all the same"
+    );
     assert_eq!(world.owed("berlin").await, 1);
 }
 
 #[tokio::test]
 async fn home_ends_only_its_own_session_and_a_late_answer_finds_the_tombstone() {
-    let world = world(vec![Script::new("berlin").finding(Ok(Ownership::Mine)), Script::new("lima")]).await;
+    let world = world(vec![
+        Script::new("berlin").finding(Ok(Ownership::Mine)),
+        Script::new("lima"),
+    ])
+    .await;
     world.login("SEP1", "ana").await.unwrap();
     let id = world
         .store
@@ -409,20 +560,61 @@ async fn home_ends_only_its_own_session_and_a_late_answer_finds_the_tombstone() 
         .unwrap()
         .unwrap()
         .id;
-    let request = LogoutRequest { session_id: id, reason: EndReason::Operator, initiator: Initiator::Home };
-    let of = |name: &str| Context { caller: cluster(name), ..world.role.inner.context(world.role.new_ref(), Duration::from_secs(5)) };
-    world.role.end_from_home(&of("lima"), request).await.unwrap();
-    assert!(matches!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::LoggedIn { .. }));
-    world.role.end_from_home(&of("berlin"), request).await.unwrap();
-    assert_eq!(world.role.phone_state("SEP1").await.unwrap(), PhoneState::Nobody);
-    assert_eq!(world.owed("berlin").await, 0, "home knows: it said so itself");
+    let request = LogoutRequest {
+        session_id: id,
+        reason: EndReason::Operator,
+        initiator: Initiator::Home,
+    };
+    let of = |name: &str| Context {
+        caller: cluster(name),
+        ..world
+            .role
+            .inner
+            .context(world.role.new_ref(), Duration::from_secs(5))
+    };
+    world
+        .role
+        .end_from_home(&of("lima"), request)
+        .await
+        .unwrap();
+    assert!(matches!(
+        world.role.phone_state("SEP1").await.unwrap(),
+        PhoneState::LoggedIn { .. }
+    ));
+    world
+        .role
+        .end_from_home(&of("berlin"), request)
+        .await
+        .unwrap();
+    assert_eq!(
+        world.role.phone_state("SEP1").await.unwrap(),
+        PhoneState::Nobody
+    );
+    assert_eq!(
+        world.owed("berlin").await,
+        0,
+        "home knows: it said so itself"
+    );
 }
 
 #[tokio::test]
 async fn an_extension_of_several_users_is_47() {
-    let world = world(vec![Script::new("berlin").finding(Ok(Ownership::SeveralUsers)), Script::new("lima")]).await;
+    let world = world(vec![
+        Script::new("berlin").finding(Ok(Ownership::SeveralUsers)),
+        Script::new("lima"),
+    ])
+    .await;
     let mut by_extension = world.submission("SEP1", "1007");
     by_extension.login_type = LoginType::Extension;
-    assert_eq!(world.role.login(by_extension).await.unwrap_err().code.number(), 47);
+    assert_eq!(
+        world
+            .role
+            .login(by_extension)
+            .await
+            .unwrap_err()
+            .code
+            .number(),
+        47
+    );
     assert_eq!(world.pins_sent(), 0);
 }

@@ -5,10 +5,10 @@
 pub mod federation;
 pub mod json;
 mod malformed;
-pub mod unix;
 pub mod metadata;
 pub mod status;
 pub mod time;
+pub mod unix;
 
 pub use malformed::Malformed;
 

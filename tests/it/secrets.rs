@@ -49,7 +49,10 @@ impl Scanner {
     fn new(secrets: &[(String, Vec<u8>)]) -> Self {
         let mut names = BTreeMap::new();
         for (name, secret) in secrets {
-            assert!(secret.len() >= 15, "{name} is so short that it may stand somewhere by chance");
+            assert!(
+                secret.len() >= 15,
+                "{name} is so short that it may stand somewhere by chance"
+            );
             for form in forms(secret) {
                 names.insert(form, name.clone());
             }
@@ -61,7 +64,10 @@ impl Scanner {
             })
         });
         let pattern = format!("(?s-u){}", escaped.collect::<Vec<_>>().join("|"));
-        let regex = RegexBuilder::new(&pattern).size_limit(256 << 20).build().unwrap();
+        let regex = RegexBuilder::new(&pattern)
+            .size_limit(256 << 20)
+            .build()
+            .unwrap();
         Self { regex, names }
     }
 
@@ -82,7 +88,10 @@ impl Scanner {
             }
             let bytes = std::fs::read(&path).unwrap();
             size += bytes.len();
-            findings.extend(self.find(&bytes).map(|found| format!("{}: {found}", path.display())));
+            findings.extend(
+                self.find(&bytes)
+                    .map(|found| format!("{}: {found}", path.display())),
+            );
         }
         (findings, size)
     }
@@ -91,7 +100,12 @@ impl Scanner {
 /// How a secret may be written: as it is, in hex, in base64 wherever it begins, as a list of numbers, escaped.
 fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     let joined = |form: &dyn Fn(&u8) -> String, between: &str| {
-        secret.iter().map(form).collect::<Vec<_>>().join(between).into_bytes()
+        secret
+            .iter()
+            .map(form)
+            .collect::<Vec<_>>()
+            .join(between)
+            .into_bytes()
     };
     let mut all = vec![
         secret.to_vec(),
@@ -104,7 +118,9 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
         joined(&|b| format!("%{b:02X}"), ""),
         joined(&|b| format!("\\x{b:02x}"), ""),
         joined(&|b| b.escape_ascii().to_string(), ""),
-        format!("{:?}", bytes::Bytes::copy_from_slice(secret)).trim_matches(|c| c == 'b' || c == '"').into(),
+        format!("{:?}", bytes::Bytes::copy_from_slice(secret))
+            .trim_matches(|c| c == 'b' || c == '"')
+            .into(),
     ];
     // Without the letters that the bytes before and after have a part in.
     for (before, letters) in [(0, 0), (1, 2), (2, 3)] {
@@ -122,7 +138,11 @@ fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().chain([0, 0].iter()).take(3).fold(0_usize, |word, byte| word << 8 | usize::from(*byte));
+        let word = chunk
+            .iter()
+            .chain([0, 0].iter())
+            .take(3)
+            .fold(0_usize, |word, byte| word << 8 | usize::from(*byte));
         for letter in 0..=chunk.len() {
             text.push(char::from(LETTERS[word >> (18 - 6 * letter) & 63]));
         }
@@ -151,7 +171,12 @@ fn key_secrets(member: &Member, key: &Path) -> Vec<(String, Vec<u8>)> {
     let der = rustls_pki_types::PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).unwrap();
     let der = der.secret_pkcs8_der();
     // What stands before it is the same in each such key, and ends with the tag and the length of the number.
-    assert_eq!(&der[34..36], [0x04, 0x20], "{} is no P-256 key in PKCS#8", key.display());
+    assert_eq!(
+        &der[34..36],
+        [0x04, 0x20],
+        "{} is no P-256 key in PKCS#8",
+        key.display()
+    );
     let name = format!("the key {} of {}", key.display(), member.name);
     vec![(name.clone(), der[36..68].to_vec()), (name, line)]
 }
@@ -180,10 +205,24 @@ impl Heard {
 /// Runs the command line and keeps what it prints; its success is not of interest, that it ends is.
 async fn command(heard: &Heard, member: &Member, line: &str, args: &[&Path]) {
     let mut command = tokio::process::Command::new(binary());
-    command.arg("--config").arg(&member.config).args(line.split_whitespace()).args(args);
-    command.env("EMCCD_LOG", "trace").env("RUST_BACKTRACE", "1").stdin(std::process::Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await.expect(line).unwrap();
-    assert!(!(output.stdout.is_empty() && output.stderr.is_empty()), "{line} says nothing");
+    command
+        .arg("--config")
+        .arg(&member.config)
+        .args(line.split_whitespace())
+        .args(args);
+    command
+        .env("EMCCD_LOG", "trace")
+        .env("RUST_BACKTRACE", "1")
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(60), command.output())
+        .await
+        .expect(line)
+        .unwrap();
+    assert!(
+        !(output.stdout.is_empty() && output.stderr.is_empty()),
+        "{line} says nothing"
+    );
     heard.bytes(line, output.stdout);
     heard.bytes(line, output.stderr);
 }
@@ -196,15 +235,31 @@ async fn raw_http(heard: &Heard, member: &Member, tls: bool, request: &str) {
         return exchange(heard, stream, request).await;
     }
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&member.ca_file).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_file(&member.ca_file).unwrap())
+        .unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    exchange(heard, connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap(), request).await;
+    exchange(
+        heard,
+        connector
+            .connect(ServerName::try_from("localhost").unwrap(), stream)
+            .await
+            .unwrap(),
+        request,
+    )
+    .await;
 }
 
-async fn exchange(heard: &Heard, mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, request: &str) {
+async fn exchange(
+    heard: &Heard,
+    mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    request: &str,
+) {
     let mut answer = Vec::new();
     // The other side may hang up in the middle: that is an answer too.
     let talk = async {
@@ -259,7 +314,10 @@ impl Decoder for AsTheyAre {
 
 /// A PIN that stands nowhere by chance. Digits only: it must also fit where a number is.
 fn new_pin() -> String {
-    format!("{}", rand::random_range(100_000_000_000_000_000_u64..1_000_000_000_000_000_000))
+    format!(
+        "{}",
+        rand::random_range(100_000_000_000_000_000_u64..1_000_000_000_000_000_000)
+    )
 }
 
 /// The scene: a lab at trace level, and every PIN that is ever typed in it.
@@ -280,7 +338,11 @@ impl Scene {
             for user in USERS {
                 let pin = new_pin();
                 writeln!(toml, "[[user]]\nid = \"{user}.{cluster}\"\nextension = \"{user}-{cluster}\"\npin = \"{pin}\"").unwrap();
-                writeln!(toml, "[[profile]]\nname = \"{user}-{cluster}\"\nuser = \"{user}.{cluster}\"").unwrap();
+                writeln!(
+                    toml,
+                    "[[profile]]\nname = \"{user}-{cluster}\"\nuser = \"{user}.{cluster}\""
+                )
+                .unwrap();
                 writeln!(toml, "[[device]]\nname = \"SEP{number:04X}-{user}\"").unwrap();
                 pins.push((format!("the PIN of {user}.{cluster}"), pin.into_bytes()));
             }
@@ -293,13 +355,19 @@ impl Scene {
             settings: vec![("log".to_owned(), "level = \"trace\"".to_owned())],
             ..Spec::default()
         };
-        Self { lab: Lab::start(&spec).await.unwrap(), heard: Heard::default(), pins, inputs }
+        Self {
+            lab: Lab::start(&spec).await.unwrap(),
+            heard: Heard::default(),
+            pins,
+            inputs,
+        }
     }
 
     /// A PIN that somebody types although it is nobody's: it may be right elsewhere.
     fn typed(&mut self, why: &str) -> String {
         let pin = new_pin();
-        self.pins.push((format!("the PIN typed for {why}"), pin.clone().into_bytes()));
+        self.pins
+            .push((format!("the PIN typed for {why}"), pin.clone().into_bytes()));
         pin
     }
 
@@ -325,29 +393,75 @@ impl Scene {
     async fn phones(&mut self) {
         let wrong = self.typed("a wrong login");
         for (cluster, foreign) in [(VISITING, true), (HOME, false)] {
-            let phone = self.lab.clusters[cluster].member().unwrap().phone().unwrap();
-            let device = self.lab.clusters[cluster].data.phone(0).unwrap().name.clone();
+            let phone = self.lab.clusters[cluster]
+                .member()
+                .unwrap()
+                .phone()
+                .unwrap();
+            let device = self.lab.clusters[cluster]
+                .data
+                .phone(0)
+                .unwrap()
+                .name
+                .clone();
             let user = self.user(0);
-            let right = phone.login(&device, Some(LoginType::Uid), &user.user_id, &user.pin).await.unwrap();
+            let right = phone
+                .login(&device, Some(LoginType::Uid), &user.user_id, &user.pin)
+                .await
+                .unwrap();
             assert_eq!(right.em_code, None, "{}", right.text);
             self.heard.debug("login", &right);
-            self.heard.debug("occupied", &phone.login_at_once(&device, None, &user.user_id, &user.pin).await.unwrap());
-            self.heard.debug("logout", &phone.logout(&device).await.unwrap());
-            let extension = phone.login(&device, Some(LoginType::Extension), "ana-berlin", &user.pin).await.unwrap();
-            assert_eq!(extension.em_code, None, "foreign: {foreign}: {}", extension.text);
-            self.heard.debug("logout", &phone.logout(&device).await.unwrap());
-            for (device, user) in [(device.as_str(), user.user_id.as_str()), (&device, "nobody"), ("SEPNONE", "nobody")] {
-                let shown = phone.login_at_once(device, None, user, &wrong).await.unwrap();
+            self.heard.debug(
+                "occupied",
+                &phone
+                    .login_at_once(&device, None, &user.user_id, &user.pin)
+                    .await
+                    .unwrap(),
+            );
+            self.heard
+                .debug("logout", &phone.logout(&device).await.unwrap());
+            let extension = phone
+                .login(&device, Some(LoginType::Extension), "ana-berlin", &user.pin)
+                .await
+                .unwrap();
+            assert_eq!(
+                extension.em_code, None,
+                "foreign: {foreign}: {}",
+                extension.text
+            );
+            self.heard
+                .debug("logout", &phone.logout(&device).await.unwrap());
+            for (device, user) in [
+                (device.as_str(), user.user_id.as_str()),
+                (&device, "nobody"),
+                ("SEPNONE", "nobody"),
+            ] {
+                let shown = phone
+                    .login_at_once(device, None, user, &wrong)
+                    .await
+                    .unwrap();
                 assert!(shown.em_code.is_some());
                 self.heard.debug("refused", &shown);
             }
         }
-        let (phone, ben) = (self.visiting().member().unwrap().phone().unwrap(), self.user(1));
+        let (phone, ben) = (
+            self.visiting().member().unwrap().phone().unwrap(),
+            self.user(1),
+        );
         let device = &self.visiting().data.phone(1).unwrap().name;
         for _ in 0..6 {
-            self.heard.debug("guess", &phone.login_at_once(device, None, &ben.user_id, &wrong).await.unwrap());
+            self.heard.debug(
+                "guess",
+                &phone
+                    .login_at_once(device, None, &ben.user_id, &wrong)
+                    .await
+                    .unwrap(),
+            );
         }
-        let locked = phone.login_at_once(device, None, &ben.user_id, &ben.pin).await.unwrap();
+        let locked = phone
+            .login_at_once(device, None, &ben.user_id, &ben.pin)
+            .await
+            .unwrap();
         assert_eq!(locked.em_code, Some(2));
         self.heard.debug("locked", &locked);
     }
@@ -374,18 +488,25 @@ impl Scene {
             format!("/{pin}?seq={pin}"),
             format!("{start}&seq={pin}&doLogout=true"),
         ] {
-            self.heard.bytes("query", format!("{:?}", phone.raw_get(&query).await));
-            self.heard.bytes("query", format!("{:?}", phone.head(&query).await));
+            self.heard
+                .bytes("query", format!("{:?}", phone.raw_get(&query).await));
+            self.heard
+                .bytes("query", format!("{:?}", phone.head(&query).await));
         }
         let close = "Host: phone\r\nConnection: close\r\n";
         for request in [
-            format!("POST {start}&seq={pin} HTTP/1.1\r\n{close}Content-Length: {}\r\n\r\nseq={pin}", pin.len() + 4),
+            format!(
+                "POST {start}&seq={pin} HTTP/1.1\r\n{close}Content-Length: {}\r\n\r\nseq={pin}",
+                pin.len() + 4
+            ),
             format!("BREW {start}&seq={pin} HTTP/1.1\r\n{close}\r\n"),
             format!("GET {start}&seq={pin} HTTP/7.0\r\n{close}\r\n"),
             format!("GET {start}&seq={pin} and more HTTP/1.1\r\n{close}\r\n"),
             format!("GET {start}&seq={pin}\0 HTTP/1.1\r\n{close}\r\n"),
             format!("GET {start}&seq={pin} HTTP/1.1\r\n{close}Broken {pin}\r\n\r\n"),
-            format!("GET {start} HTTP/1.1\r\n{close}Cookie: seq={pin}\r\nReferer: {start}&seq={pin}\r\n\r\n"),
+            format!(
+                "GET {start} HTTP/1.1\r\n{close}Cookie: seq={pin}\r\nReferer: {start}&seq={pin}\r\n\r\n"
+            ),
             format!("GET {start} HTTP/1.1\r\n{close}X-Long: {pin}{filler}{filler}\r\n\r\n"),
             format!("GET {start}&seq={pin}{filler}{filler} HTTP/1.1\r\n{close}\r\n"),
             format!("{pin}\r\n\r\n"),
@@ -414,7 +535,10 @@ impl Scene {
         broken[4].device = None;
         broken[5].session_id = Vec::new();
         for request in broken {
-            self.heard.debug("a refusal", &client.login(call(visiting, request)).await.unwrap_err());
+            self.heard.debug(
+                "a refusal",
+                &client.login(call(visiting, request)).await.unwrap_err(),
+            );
         }
         let mut encoded = prost::Message::encode_to_vec(&good);
         encoded.truncate(encoded.len() - 3);
@@ -422,8 +546,12 @@ impl Scene {
         let mut grpc = tonic::client::Grpc::new(channel(visiting, home));
         for bytes in [encoded, not_utf8, pin.clone().into_bytes()] {
             grpc.ready().await.unwrap();
-            let path = http::uri::PathAndQuery::from_static("/emcc.federation.v1.FederationService/Login");
-            let refusal = grpc.unary(call(visiting, bytes), path, AsTheyAre).await.unwrap_err();
+            let path =
+                http::uri::PathAndQuery::from_static("/emcc.federation.v1.FederationService/Login");
+            let refusal = grpc
+                .unary(call(visiting, bytes), path, AsTheyAre)
+                .await
+                .unwrap_err();
             self.heard.debug("a refusal", &refusal);
         }
     }
@@ -448,7 +576,9 @@ impl Scene {
             format!("{user}pin_hash = \"{pin}\"\n"),
             format!("{user}pin-hash = \"{pin}\"\n"),
             format!("{user}pin-hash = \"$argon2id$v=19$m={pin},t=1,p=1$AAAAAAAAAAA\"\n"),
-            format!("{user}pin = \"{pin}\"\npin-hash = \"$argon2id$v=19$m={pin},t=1,p=1$AAAAAAAAAAA\"\n"),
+            format!(
+                "{user}pin = \"{pin}\"\npin-hash = \"$argon2id$v=19$m={pin},t=1,p=1$AAAAAAAAAAA\"\n"
+            ),
             format!("{user}pin = \"{pin}\"\nenabled = \"{pin}\"\n"),
             format!("{user}pin = \"{pin}\"\nunknown-key = 1\n"),
             format!("{user}pin = \"{pin}\"\n{user}pin = \"{pin}\"\n"),
@@ -458,8 +588,14 @@ impl Scene {
         .into_iter()
         .enumerate()
         {
-            let file = admin::ApplyFile { name: "users.toml".to_owned(), content: text.clone() };
-            let request = admin::ApplyRequest { files: vec![file], dry_run: number % 2 == 0 };
+            let file = admin::ApplyFile {
+                name: "users.toml".to_owned(),
+                content: text.clone(),
+            };
+            let request = admin::ApplyRequest {
+                files: vec![file],
+                dry_run: number % 2 == 0,
+            };
             self.heard.debug("a request", &request);
             self.heard.error(&text, admin.apply(request).await);
             let path = self.input(&format!("users-{number}.toml"), &text);
@@ -489,28 +625,78 @@ impl Scene {
         ] {
             command(&self.heard, member, line, &[]).await;
         }
-        self.heard.debug("user", &admin.user(admin::GetUserRequest { user_id: "ana.berlin".to_owned() }).await.unwrap());
+        self.heard.debug(
+            "user",
+            &admin
+                .user(admin::GetUserRequest {
+                    user_id: "ana.berlin".to_owned(),
+                })
+                .await
+                .unwrap(),
+        );
     }
 
     /// The command that acts as a phone, where it works and where it does not.
     async fn phone_command(&mut self) {
         let (user, wrong) = (self.user(3), self.typed("the phone command"));
         let member = self.visiting().member().unwrap();
-        let (url, ca) = (member.addresses.phone.clone(), member.ca_file.display().to_string());
+        let (url, ca) = (
+            member.addresses.phone.clone(),
+            member.ca_file.display().to_string(),
+        );
         let right = self.input("right.pin", &format!("{}\n", user.pin));
         let wrong_file = self.input("wrong.pin", &format!("{wrong}\n"));
         let two_lines = self.input("long.pin", &format!("{}\n", wrong.repeat(30)));
-        let target = format!("--device SEP0001-ida --ca {ca} --user {} --pin-file", user.user_id);
-        command(&self.heard, member, &format!("phone login {url} {target}"), &[&right]).await;
-        command(&self.heard, member, &format!("phone logout {url} --device SEP0001-ida --ca {ca}"), &[]).await;
+        let target = format!(
+            "--device SEP0001-ida --ca {ca} --user {} --pin-file",
+            user.user_id
+        );
+        command(
+            &self.heard,
+            member,
+            &format!("phone login {url} {target}"),
+            &[&right],
+        )
+        .await;
+        command(
+            &self.heard,
+            member,
+            &format!("phone logout {url} --device SEP0001-ida --ca {ca}"),
+            &[],
+        )
+        .await;
         for pin in [&wrong_file, &two_lines] {
-            command(&self.heard, member, &format!("phone login {url} {target}"), &[pin]).await;
-            command(&self.heard, member, &format!("phone login https://127.0.0.1:9 {target}"), &[pin]).await;
-            command(&self.heard, member, &format!("--json phone login https://no.such.host.test:1 {target}"), &[pin]).await;
+            command(
+                &self.heard,
+                member,
+                &format!("phone login {url} {target}"),
+                &[pin],
+            )
+            .await;
+            command(
+                &self.heard,
+                member,
+                &format!("phone login https://127.0.0.1:9 {target}"),
+                &[pin],
+            )
+            .await;
+            command(
+                &self.heard,
+                member,
+                &format!("--json phone login https://no.such.host.test:1 {target}"),
+                &[pin],
+            )
+            .await;
         }
         // Somebody takes the wrong option for the PIN: it must at least not be repeated.
         let key = member.federation_key.clone();
-        command(&self.heard, member, &format!("phone login {url} {target}"), &[&key]).await;
+        command(
+            &self.heard,
+            member,
+            &format!("phone login {url} {target}"),
+            &[&key],
+        )
+        .await;
     }
 
     /// Keys where certificates belong, and key files that are broken when they are read again.
@@ -519,13 +705,31 @@ impl Scene {
         let mut admin = self.home().admin().await.unwrap();
         let key = &member.federation_key;
         let pem = std::fs::read_to_string(key).unwrap();
-        for line in ["cert show", "trust add tokyo --pin", "trust add tokyo --anchor", "apply"] {
+        for line in [
+            "cert show",
+            "trust add tokyo --pin",
+            "trust add tokyo --anchor",
+            "apply",
+        ] {
             command(&self.heard, member, line, &[key]).await;
         }
-        command(&self.heard, member, "cluster add lima --address 127.0.0.1:1 --trust", &[key]).await;
-        let material = admin::TrustMaterial { kind: "pinned".to_owned(), certificates: pem.clone().into_bytes() };
-        let request = admin::AddTrustRequest { cluster_id: "tokyo".to_owned(), trust: Some(material) };
-        self.heard.error("a key as trust", admin.add_trust(request).await);
+        command(
+            &self.heard,
+            member,
+            "cluster add lima --address 127.0.0.1:1 --trust",
+            &[key],
+        )
+        .await;
+        let material = admin::TrustMaterial {
+            kind: "pinned".to_owned(),
+            certificates: pem.clone().into_bytes(),
+        };
+        let request = admin::AddTrustRequest {
+            cluster_id: "tokyo".to_owned(),
+            trust: Some(material),
+        };
+        self.heard
+            .error("a key as trust", admin.add_trust(request).await);
 
         let lines: Vec<_> = pem.lines().collect();
         let body = lines[1..lines.len() - 1].join("\n");
@@ -536,7 +740,10 @@ impl Scene {
             (body.clone(), 0o600),
             (pem.replace("PRIVATE KEY", "CERTIFICATE"), 0o600),
             (pem.replace("PRIVATE KEY", "EC PRIVATE KEY"), 0o600),
-            (format!("{}\n{body}\nAAAA\n{}", lines[0], lines[lines.len() - 1]), 0o600),
+            (
+                format!("{}\n{body}\nAAAA\n{}", lines[0], lines[lines.len() - 1]),
+                0o600,
+            ),
             (pem.clone(), 0o644),
         ] {
             std::fs::write(key, &broken).unwrap();
@@ -552,16 +759,33 @@ impl Scene {
         assert!(refused >= 5, "only {refused} broken key files were refused");
         std::fs::write(key, &pem).unwrap();
         std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o600)).unwrap();
-        admin.reload(admin::ReloadIdentitiesRequest {}).await.unwrap();
+        admin
+            .reload(admin::ReloadIdentitiesRequest {})
+            .await
+            .unwrap();
 
         // Somebody puts the key itself where its path belongs.
         let config = std::fs::read_to_string(&member.config).unwrap();
-        for with in [format!("'''{pem}'''"), format!("\"{}\"", pem.replace('\n', "\\n")), format!("\"{pem}\"")] {
+        for with in [
+            format!("'''{pem}'''"),
+            format!("\"{}\"", pem.replace('\n', "\\n")),
+            format!("\"{pem}\""),
+        ] {
             let path = self.input("emccd.toml", &config.replace("\"federation.key\"", &with));
-            for line in ["config check --config", "config show --config", "run --config"] {
+            for line in [
+                "config check --config",
+                "config show --config",
+                "run --config",
+            ] {
                 let mut command = tokio::process::Command::new(binary());
-                command.args(line.split_whitespace()).arg(&path).kill_on_drop(true);
-                let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await.unwrap().unwrap();
+                command
+                    .args(line.split_whitespace())
+                    .arg(&path)
+                    .kill_on_drop(true);
+                let output = tokio::time::timeout(Duration::from_secs(60), command.output())
+                    .await
+                    .unwrap()
+                    .unwrap();
                 assert!(!output.status.success(), "{line} takes a key for a path");
                 self.heard.bytes(line, output.stdout);
                 self.heard.bytes(line, output.stderr);
@@ -574,7 +798,8 @@ impl Scene {
         for cluster in &self.lab.clusters {
             let pid = cluster.member().unwrap().pid().unwrap();
             for file in ["cmdline", "environ", "status", "comm"] {
-                self.heard.bytes(file, std::fs::read(format!("/proc/{pid}/{file}")).unwrap());
+                self.heard
+                    .bytes(file, std::fs::read(format!("/proc/{pid}/{file}")).unwrap());
             }
         }
     }
@@ -599,43 +824,70 @@ async fn pins_keys_and_pepper_are_seen_nowhere() {
     scene.keys().await;
     scene.process_lists();
 
-    let Scene { mut lab, heard, pins, .. } = scene;
+    let Scene {
+        mut lab,
+        heard,
+        pins,
+        ..
+    } = scene;
     for cluster in &mut lab.clusters {
         cluster.member_mut().unwrap().stop().await;
     }
     let (pins, others) = (Scanner::new(&pins), Scanner::new(&others));
     for cluster in &lab.clusters {
         let log = std::fs::read_to_string(cluster.member().unwrap().log_file()).unwrap();
-        assert!(log.contains("TRACE") && log.contains("ana.berlin"), "the log tells too little to prove anything");
+        assert!(
+            log.contains("TRACE") && log.contains("ana.berlin"),
+            "the log tells too little to prove anything"
+        );
     }
     // A PIN is nowhere at all; a key and the pepper are in their own files.
     let (mut findings, size) = pins.search(lab.folder(), &|_| false);
     assert!(size > 100_000, "only {size} bytes were written");
-    let own = |path: &Path| path.extension().is_some_and(|e| e == "key") || path.ends_with("pepper");
+    let own =
+        |path: &Path| path.extension().is_some_and(|e| e == "key") || path.ends_with("pepper");
     findings.extend(others.search(lab.folder(), &own).0);
     for (from, bytes) in heard.0.lock().unwrap().iter() {
         for scanner in [&pins, &others] {
-            findings.extend(scanner.find(bytes).map(|found| format!("answer to {from:.60}: {found}")));
+            findings.extend(
+                scanner
+                    .find(bytes)
+                    .map(|found| format!("answer to {from:.60}: {found}")),
+            );
         }
     }
-    assert!(findings.is_empty(), "{} secrets were seen:\n{}", findings.len(), findings.join("\n---\n"));
+    assert!(
+        findings.is_empty(),
+        "{} secrets were seen:\n{}",
+        findings.len(),
+        findings.join("\n---\n")
+    );
 
     // The same search finds what is there.
     let keys = others.search(lab.folder(), &|path| !own(path)).0;
-    assert_eq!(keys.len(), 6, "two keys and a pepper of each cluster: {keys:?}");
+    assert_eq!(
+        keys.len(),
+        6,
+        "two keys and a pepper of each cluster: {keys:?}"
+    );
 }
 
 #[test]
 fn the_search_finds_a_planted_secret_in_every_form() {
     let folder = tempfile::tempdir().unwrap();
     let (pin, key) = (new_pin(), rand::random::<[u8; 32]>());
-    let scanner = Scanner::new(&[("pin".to_owned(), pin.clone().into_bytes()), ("key".to_owned(), key.to_vec())]);
+    let scanner = Scanner::new(&[
+        ("pin".to_owned(), pin.clone().into_bytes()),
+        ("key".to_owned(), key.to_vec()),
+    ]);
     let url = url::form_urlencoded::byte_serialize(pin.as_bytes()).collect::<String>();
     let mut planted = vec![
         format!("2030-01-01 INFO GET {FORM}?seq={url}&x").into_bytes(),
         format!("{:?}", pin.as_bytes()).into_bytes(),
         format!("{:?}", bytes::Bytes::copy_from_slice(&key)).into_bytes(),
-        format!("Secret({key:02x?})").replace(", ", " ").into_bytes(),
+        format!("Secret({key:02x?})")
+            .replace(", ", " ")
+            .into_bytes(),
         key.map(|b| format!("{b:02X}")).join(":").into_bytes(),
     ];
     for before in 0..4 {
@@ -644,12 +896,24 @@ fn the_search_finds_a_planted_secret_in_every_form() {
         planted.push([b"\0\xff\xfe".as_slice(), &text].concat());
     }
     for (number, bytes) in planted.iter().enumerate() {
-        assert!(scanner.find(bytes).is_some(), "not found: {}", String::from_utf8_lossy(bytes));
+        assert!(
+            scanner.find(bytes).is_some(),
+            "not found: {}",
+            String::from_utf8_lossy(bytes)
+        );
         std::fs::create_dir_all(folder.path().join("deep")).unwrap();
         std::fs::write(folder.path().join(format!("deep/{number}.db")), bytes).unwrap();
     }
-    assert_eq!(scanner.search(folder.path(), &|_| false).0.len(), planted.len());
-    for innocent in ["", "271828", &pin[1..], &base64(b"something else that is long enough to be encoded")] {
+    assert_eq!(
+        scanner.search(folder.path(), &|_| false).0.len(),
+        planted.len()
+    );
+    for innocent in [
+        "",
+        "271828",
+        &pin[1..],
+        &base64(b"something else that is long enough to be encoded"),
+    ] {
         assert_eq!(scanner.find(innocent.as_bytes()), None);
     }
     assert_eq!(base64(b"any carnal pleas"), "YW55IGNhcm5hbCBwbGVhcw");
@@ -666,7 +930,10 @@ fn no_debug_prints_a_pin_or_a_key() {
     let typed = || Pin::new(pin.clone()).unwrap();
     let request = LoginRequest {
         session_id: raw_peer::new_id(),
-        user: FindUser { login_type: LoginType::Uid, name: "ana".parse().unwrap() },
+        user: FindUser {
+            login_type: LoginType::Uid,
+            name: "ana".parse().unwrap(),
+        },
         proof: Proof::Pin(typed()),
         profile: None,
         device: DeviceFacts {
@@ -682,7 +949,10 @@ fn no_debug_prints_a_pin_or_a_key() {
     let mut message = pb::LoginRequest::default();
     message.pin.clone_from(&pin);
     message.ticket.clone_from(&pin);
-    let file = admin::ApplyFile { name: "users.toml".to_owned(), content: format!("pin = \"{pin}\"") };
+    let file = admin::ApplyFile {
+        name: "users.toml".to_owned(),
+        content: format!("pin = \"{pin}\""),
+    };
     let rows = emccd::apply::file::User {
         id: "ana".to_owned(),
         self_service_id: None,
@@ -693,7 +963,10 @@ fn no_debug_prints_a_pin_or_a_key() {
         enabled: true,
         emcc: true,
     };
-    let source = emccd::apply::Source { name: "users.toml".to_owned(), text: format!("pin = \"{pin}\"") };
+    let source = emccd::apply::Source {
+        name: "users.toml".to_owned(),
+        text: format!("pin = \"{pin}\""),
+    };
     let parts: [(&str, &dyn Debug); 7] = [
         ("Pin", &typed()),
         ("Secret", &Secret::new(pin.clone().into_bytes())),

@@ -100,7 +100,10 @@ impl Door<'_> {
             }
             Err(unreadable) => unreadable.to_string(),
         };
-        Err(self.refuse(caller.reference, &Refusal::new(EmCode::ErrorOnParsing, cause)))
+        Err(self.refuse(
+            caller.reference,
+            &Refusal::new(EmCode::ErrorOnParsing, cause),
+        ))
     }
 
     /// A refusal of ours as a status.
@@ -112,7 +115,11 @@ impl Door<'_> {
     fn identified(&self, extensions: &Extensions) -> Result<ClusterId, Status> {
         // The listener answers unidentified connections itself; this is for a listener that doesn't.
         let Some(connection) = extensions.get::<ConnIdentity>() else {
-            return Err(status::rejection_status(Rejection::NoClientCertificate, None, self.wall));
+            return Err(status::rejection_status(
+                Rejection::NoClientCertificate,
+                None,
+                self.wall,
+            ));
         };
         match &connection.verdict {
             Verdict::Peer(cluster) => Ok(cluster.clone()),

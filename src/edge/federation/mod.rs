@@ -26,9 +26,7 @@ use crate::{
     clock::Clock,
     domain::{
         em_code::EmCode,
-        login::{
-            Answer, Context, FindUser, HomeServices, LoginRequest, LogoutRequest, Ownership,
-        },
+        login::{Answer, Context, FindUser, HomeServices, LoginRequest, LogoutRequest, Ownership},
         refusal::{Detail, Refusal},
         session::{EndReason, Initiator},
     },
@@ -102,7 +100,9 @@ pub struct Parts {
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").field("peers", &self.peers).finish_non_exhaustive()
+        f.debug_struct("Parts")
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -201,7 +201,9 @@ impl Federation {
                 let refusal = Refusal::new(EmCode::UnknownError, "the call broke off here");
                 Err(self.refuse(caller, &refusal))
             }
-            Err(_) => Err(Status::deadline_exceeded("the deadline of the call has passed")),
+            Err(_) => Err(Status::deadline_exceeded(
+                "the deadline of the call has passed",
+            )),
         }
     }
 
@@ -240,8 +242,13 @@ impl FederationService for Federation {
         self.parts.peers.on_inbound(&caller.cluster);
         let theirs = Hello::try_from(request.into_inner())
             .map_err(|malformed| self.unreadable(&caller, &malformed))?;
-        let answer = hello::answer(self.config(), &caller.cluster, &theirs, self.parts.clock.now())
-            .map_err(|refusal| self.refuse(&caller, &refusal))?;
+        let answer = hello::answer(
+            self.config(),
+            &caller.cluster,
+            &theirs,
+            self.parts.clock.now(),
+        )
+        .map_err(|refusal| self.refuse(&caller, &refusal))?;
         Ok(Response::new(pb::HelloResponse::from(&answer)))
     }
 
@@ -250,7 +257,11 @@ impl FederationService for Federation {
         request: Request<pb::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let caller = self.admit(&request)?;
-        let Some(guard) = self.parts.peers.watch_opened(&caller.cluster, MAX_WATCHES_PER_PEER) else {
+        let Some(guard) = self
+            .parts
+            .peers
+            .watch_opened(&caller.cluster, MAX_WATCHES_PER_PEER)
+        else {
             return Err(self.refuse_watch(&caller));
         };
         let wish = request.into_inner().heartbeat;
@@ -280,7 +291,9 @@ impl FederationService for Federation {
         match answer {
             Ok(Ok(ownership)) => Ok(Response::new(ownership.into())),
             Ok(Err(refusal)) => Err(self.refuse(&caller, &refusal)),
-            Err(_) => Err(Status::deadline_exceeded("the deadline of the call has passed")),
+            Err(_) => Err(Status::deadline_exceeded(
+                "the deadline of the call has passed",
+            )),
         }
     }
 

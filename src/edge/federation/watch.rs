@@ -84,7 +84,10 @@ impl Beating {
         let view = self.watch.peers.outbound_view(&self.watch.cluster);
         let (reverse_proof_age, reverse_down_reason) = match view {
             Some(view) => (view.proof_age, view.down_reason),
-            None => (None, format!("there is no peer record of {} here", self.watch.cluster)),
+            None => (
+                None,
+                format!("there is no peer record of {} here", self.watch.cluster),
+            ),
         };
         pb::WatchResponse::from(&Beat {
             sequence: self.sequence,

@@ -18,31 +18,61 @@ pub(crate) fn binary() -> PathBuf {
 /// The Python of the test tools; `tests/run` (or `tests/run --tools`) puts it there.
 pub(crate) fn python() -> PathBuf {
     let python = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../tools/venv/bin/python");
-    assert!(python.exists(), "{} is missing: run `tests/run --tools` once", python.display());
+    assert!(
+        python.exists(),
+        "{} is missing: run `tests/run --tools` once",
+        python.display()
+    );
     python
 }
 
 /// Paired clusters in this process.
 pub(crate) async fn lab(clusters: usize) -> Lab {
-    Lab::start(&Spec { clusters, ..Spec::default() }).await.unwrap()
+    Lab::start(&Spec {
+        clusters,
+        ..Spec::default()
+    })
+    .await
+    .unwrap()
 }
 
 /// Paired clusters, each node a process of its own.
 pub(crate) async fn lab_of_processes(clusters: usize) -> Lab {
     let hosting = Hosting::Processes { binary: binary() };
-    Lab::start(&Spec { clusters, hosting, ..Spec::default() }).await.unwrap()
+    Lab::start(&Spec {
+        clusters,
+        hosting,
+        ..Spec::default()
+    })
+    .await
+    .unwrap()
 }
 
 /// User `user` of cluster `home` on phone `phone` of cluster `visiting`, in one request.
-pub(crate) async fn log_in(lab: &Lab, home: usize, user: usize, visiting: usize, phone: usize) -> Shown {
+pub(crate) async fn log_in(
+    lab: &Lab,
+    home: usize,
+    user: usize,
+    visiting: usize,
+    phone: usize,
+) -> Shown {
     let user = lab.clusters[home].data.user(user).unwrap().clone();
     let visiting = &lab.clusters[visiting];
     let device = &visiting.data.phone(phone).unwrap().name;
     let browser = visiting.member().unwrap().phone().unwrap();
-    browser.login_at_once(device, None, &user.user_id, &user.pin).await.unwrap()
+    browser
+        .login_at_once(device, None, &user.user_id, &user.pin)
+        .await
+        .unwrap()
 }
 
 /// The sessions that live at a cluster.
 pub(crate) async fn living(lab: &Lab, cluster: usize) -> Vec<pb::Session> {
-    lab.clusters[cluster].admin().await.unwrap().living().await.unwrap()
+    lab.clusters[cluster]
+        .admin()
+        .await
+        .unwrap()
+        .living()
+        .await
+        .unwrap()
 }

@@ -38,7 +38,10 @@ pub(crate) fn peer_client(me: &Cluster, them: &Cluster) -> Client {
 /// What the client runs on, for calls that no client would make.
 pub(crate) fn channel(me: &Cluster, them: &Cluster) -> Channel {
     let trust = trust(me, them);
-    let (address, wanted) = (them.member().unwrap().addresses.federation.clone(), them.id.clone());
+    let (address, wanted) = (
+        them.member().unwrap().addresses.federation.clone(),
+        them.id.clone(),
+    );
     let connector = tower::service_fn(move |_: Uri| {
         let (trust, address, wanted) = (trust.clone(), address.clone(), wanted.clone());
         async move { dial(&trust, &address, &wanted).await.map(TokioIo::new) }
@@ -55,23 +58,42 @@ fn trust(me: &Cluster, them: &Cluster) -> TrustStore {
     let pem = std::fs::read(&them_node.federation_certificate).unwrap();
     let trust = TrustStore::new(Some(identity), Clock::system());
     let pinned = Certificate::read_all(&pem).unwrap();
-    trust.publish_bundles(vec![Bundle { pinned, ..Bundle::new(them.id.clone()) }]).unwrap();
+    trust
+        .publish_bundles(vec![Bundle {
+            pinned,
+            ..Bundle::new(them.id.clone())
+        }])
+        .unwrap();
     trust
 }
 
-async fn dial(trust: &TrustStore, address: &str, wanted: &ClusterId) -> io::Result<TlsStream<TcpStream>> {
+async fn dial(
+    trust: &TrustStore,
+    address: &str,
+    wanted: &ClusterId,
+) -> io::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
     let verdict = Arc::new(Mutex::new(None));
-    let config = trust.snapshot().client_config(wanted, verdict).map_err(io::Error::other)?;
+    let config = trust
+        .snapshot()
+        .client_config(wanted, verdict)
+        .map_err(io::Error::other)?;
     let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+    TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
+        .await
 }
 
 /// A call with the metadata that a peer sends.
 pub(crate) fn call<M>(me: &Cluster, message: M) -> Request<M> {
     let mut request = Request::new(message);
-    metadata::write(request.metadata_mut(), &me.id, Version::V1_1, Ref::from_bits(rand::random()));
+    metadata::write(
+        request.metadata_mut(),
+        &me.id,
+        Version::V1_1,
+        Ref::from_bits(rand::random()),
+    );
     request
 }
 

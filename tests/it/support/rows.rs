@@ -31,18 +31,44 @@ pub(crate) struct Rows {
 /// Reads a cluster's database, and checks that its audit is whole.
 pub(crate) async fn rows(cluster: &Cluster) -> Rows {
     let file = cluster.member().unwrap().folder.join("../emccd.db");
-    let config = store::Config { url: format!("sqlite:{}", file.display()), node: "reader".to_owned() };
-    let store = tokio::task::spawn_blocking(move || Store::open(&config)).await.unwrap().unwrap();
+    let config = store::Config {
+        url: format!("sqlite:{}", file.display()),
+        node: "reader".to_owned(),
+    };
+    let store = tokio::task::spawn_blocking(move || Store::open(&config))
+        .await
+        .unwrap()
+        .unwrap();
     let read = |tx: &mut dyn Transaction| {
-        let sessions = sessions::list(tx, &Filter { limit: Some(100_000), ..Filter::default() })?;
-        let pool = base_devices::list(tx)?.into_iter().map(|(name, holder)| (name.to_string(), holder)).collect();
+        let sessions = sessions::list(
+            tx,
+            &Filter {
+                limit: Some(100_000),
+                ..Filter::default()
+            },
+        )?;
+        let pool = base_devices::list(tx)?
+            .into_iter()
+            .map(|(name, holder)| (name.to_string(), holder))
+            .collect();
         Ok::<_, store::Error>((sessions, pool, audit::list(tx, 100_000)?))
     };
     let (sessions, pool, audit) = store.read(read).await.unwrap();
     let report = store.verify().await.unwrap();
-    assert!(report.is_intact(), "the audit of {}: {report:?}", cluster.id);
-    tokio::task::spawn_blocking(move || store.close()).await.unwrap();
-    Rows { sessions, audit, pool, own: cluster.id.clone() }
+    assert!(
+        report.is_intact(),
+        "the audit of {}: {report:?}",
+        cluster.id
+    );
+    tokio::task::spawn_blocking(move || store.close())
+        .await
+        .unwrap();
+    Rows {
+        sessions,
+        audit,
+        pool,
+        own: cluster.id.clone(),
+    }
 }
 
 impl Rows {
@@ -50,23 +76,45 @@ impl Rows {
     /// each such session with a base device.
     pub(crate) fn hold_invariants(&self) {
         let mut phones = BTreeMap::new();
-        for session in self.sessions.iter().filter(|s| matches!(s.state, State::Pending | State::Active)) {
+        for session in self
+            .sessions
+            .iter()
+            .filter(|s| matches!(s.state, State::Pending | State::Active))
+        {
             let phone = (session.role, session.device.as_str().to_ascii_lowercase());
             let other = phones.insert(phone, session);
-            assert!(other.is_none(), "two sessions on one phone: {other:?} and {session:?}");
+            assert!(
+                other.is_none(),
+                "two sessions on one phone: {other:?} and {session:?}"
+            );
         }
         let mut held = BTreeMap::new();
-        for session in self.active(Role::Home).filter(|s| s.counterpart != self.own) {
-            let base = session.base_device.as_ref().unwrap_or_else(|| panic!("no base device: {session:?}"));
+        for session in self
+            .active(Role::Home)
+            .filter(|s| s.counterpart != self.own)
+        {
+            let base = session
+                .base_device
+                .as_ref()
+                .unwrap_or_else(|| panic!("no base device: {session:?}"));
             let other = held.insert(base.to_string(), session.id);
-            assert!(other.is_none(), "two sessions hold {base}: {other:?} and {session:?}");
+            assert!(
+                other.is_none(),
+                "two sessions hold {base}: {other:?} and {session:?}"
+            );
         }
-        let pool: BTreeMap<_, _> = self.pool.iter().filter_map(|(name, id)| Some((name.clone(), (*id)?))).collect();
+        let pool: BTreeMap<_, _> = self
+            .pool
+            .iter()
+            .filter_map(|(name, id)| Some((name.clone(), (*id)?)))
+            .collect();
         assert_eq!(pool, held, "base devices and active sessions");
     }
 
     fn active(&self, role: Role) -> impl Iterator<Item = &Session> {
-        self.sessions.iter().filter(move |s| s.role == role && s.state == State::Active)
+        self.sessions
+            .iter()
+            .filter(move |s| s.role == role && s.state == State::Active)
     }
 
     /// The row of a session.
@@ -76,12 +124,17 @@ impl Rows {
 
     /// How many base devices are held.
     pub(crate) fn held(&self) -> usize {
-        self.pool.iter().filter(|(_, holder)| holder.is_some()).count()
+        self.pool
+            .iter()
+            .filter(|(_, holder)| holder.is_some())
+            .count()
     }
 
     /// Nothing is undecided, and nobody is owed anything.
     fn is_quiet(&self) -> bool {
-        self.sessions.iter().all(|s| s.state != State::Pending && !s.owed)
+        self.sessions
+            .iter()
+            .all(|s| s.state != State::Pending && !s.owed)
     }
 
     /// The active sessions with `other` in one role: what both sides must agree on.
@@ -91,7 +144,11 @@ impl Rows {
             .map(|s| Shared {
                 id: s.id.to_string(),
                 device: s.device.to_string(),
-                user: s.user_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+                user: s
+                    .user_id
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
                 base_device: s.base_device.as_ref().map(ToString::to_string),
             })
             .collect()

@@ -14,9 +14,7 @@ use tonic_reflection::pb::v1::{
 };
 use tonic_types::StatusExt;
 
-use super::rig::{
-    Node, PATIENCE, Shown, channel, context, find, linked, login, pair,
-};
+use super::rig::{Node, PATIENCE, Shown, channel, context, find, linked, login, pair};
 use crate::{
     domain::{
         em_code::EmCode,
@@ -39,7 +37,11 @@ async fn client(from: &Node, to: &Node) -> Client {
     Client::new(channel(from, to, Shown::Own).await)
 }
 
-fn find_request(caller: &str, version: &str, login_type: pb::LoginType) -> Request<pb::FindUserRequest> {
+fn find_request(
+    caller: &str,
+    version: &str,
+    login_type: pb::LoginType,
+) -> Request<pb::FindUserRequest> {
     let mut request = Request::new(pb::FindUserRequest {
         login_type: login_type.into(),
         name: "ada".to_owned(),
@@ -51,7 +53,11 @@ fn find_request(caller: &str, version: &str, login_type: pb::LoginType) -> Reque
 }
 
 fn em_code(status: &tonic::Status) -> Option<String> {
-    status.get_details_error_info()?.metadata.get("em_code").cloned()
+    status
+        .get_details_error_info()?
+        .metadata
+        .get("em_code")
+        .cloned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,11 +66,18 @@ async fn every_call_reaches_the_role_it_is_for() {
     let (home, context) = (tokyo.home(&berlin), context(&tokyo, PATIENCE));
     let found = home.find_user(&context, &find(LoginType::Extension)).await;
     assert_eq!(found, Ok(Ownership::Mine));
-    let services = home.login(&context, &login(LoginType::SelfService)).await.unwrap();
+    let services = home
+        .login(&context, &login(LoginType::SelfService))
+        .await
+        .unwrap();
     assert_eq!(services.user_id.as_str(), "ada");
     let session_id = SessionId::from_uuid(uuid::Uuid::now_v7());
     for initiator in [Initiator::Visiting, Initiator::Home] {
-        let logout = LogoutRequest { session_id, reason: EndReason::Operator, initiator };
+        let logout = LogoutRequest {
+            session_id,
+            reason: EndReason::Operator,
+            initiator,
+        };
         assert_eq!(home.logout(&context, logout).await, Ok(EndReason::Operator));
     }
     let expected = ["find_user", "login", "end_from_visiting", "end_from_home"];
@@ -92,12 +105,20 @@ async fn login_types_follow_the_versions_of_both_sides() {
                 assert_eq!(found, Ok(Ownership::Mine), "{ours} {theirs} {login_type}");
                 assert!(opened.is_ok(), "{ours} {theirs} {login_type}: {opened:?}");
             } else {
-                let upgrade = if ours == v10 { "upgrade this cluster" } else { "upgrade berlin" };
+                let upgrade = if ours == v10 {
+                    "upgrade this cluster"
+                } else {
+                    "upgrade berlin"
+                };
                 for refusal in [found.unwrap_err(), opened.unwrap_err()] {
                     assert_eq!(refusal.code, EmCode::ErrorOnParsing);
                     assert!(refusal.cause.contains(upgrade), "{refusal}");
                 }
-                assert_eq!(berlin.roles.seen().len(), before, "it was sent all the same");
+                assert_eq!(
+                    berlin.roles.seen().len(),
+                    before,
+                    "it was sent all the same"
+                );
             }
         }
     }
@@ -107,7 +128,10 @@ async fn login_types_follow_the_versions_of_both_sides() {
 async fn a_call_at_1_0_knows_no_other_login_type() {
     let (tokyo, berlin) = pair().await;
     let mut client = client(&tokyo, &berlin).await;
-    let refused = client.find_user(find_request("tokyo", "1.0", pb::LoginType::Dn)).await.unwrap_err();
+    let refused = client
+        .find_user(find_request("tokyo", "1.0", pb::LoginType::Dn))
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert_eq!(em_code(&refused).as_deref(), Some("1"));
     let unnamed = find_request("tokyo", "1.0", pb::LoginType::Unspecified);
@@ -120,9 +144,15 @@ async fn a_version_that_we_do_not_speak_is_1_with_both_ranges() {
     let (tokyo, berlin) = pair().await;
     let mut client = client(&tokyo, &berlin).await;
     for version in ["2.0", "1.7", "one"] {
-        let refused =
-            client.find_user(find_request("tokyo", version, pb::LoginType::Uid)).await.unwrap_err();
-        assert_eq!(em_code(&refused).as_deref(), Some("1"), "{version}: {refused:?}");
+        let refused = client
+            .find_user(find_request("tokyo", version, pb::LoginType::Uid))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            em_code(&refused).as_deref(),
+            Some("1"),
+            "{version}: {refused:?}"
+        );
     }
     assert!(berlin.roles.seen().is_empty());
 }
@@ -132,12 +162,21 @@ async fn a_claim_that_the_certificate_does_not_bear_out_is_42() {
     let (tokyo, berlin) = pair().await;
     let mut client = client(&tokyo, &berlin).await;
     for claimed in ["paris", "berlin", "not a cluster"] {
-        let refused =
-            client.find_user(find_request(claimed, "1.1", pb::LoginType::Uid)).await.unwrap_err();
+        let refused = client
+            .find_user(find_request(claimed, "1.1", pb::LoginType::Uid))
+            .await
+            .unwrap_err();
         assert_eq!(refused.code(), Code::Unauthenticated, "{claimed}");
-        assert_eq!(em_code(&refused).as_deref(), Some("42"), "{claimed}: {refused:?}");
+        assert_eq!(
+            em_code(&refused).as_deref(),
+            Some("42"),
+            "{claimed}: {refused:?}"
+        );
     }
-    let hello = pb::HelloRequest { cluster_id: "paris".to_owned(), ..Default::default() };
+    let hello = pb::HelloRequest {
+        cluster_id: "paris".to_owned(),
+        ..Default::default()
+    };
     let refused = client.hello(hello).await.unwrap_err();
     assert_eq!(em_code(&refused).as_deref(), Some("42"), "{refused:?}");
     assert!(berlin.roles.seen().is_empty());
@@ -151,10 +190,15 @@ async fn a_claim_that_the_certificate_does_not_bear_out_is_42() {
 async fn a_caller_without_certificate_is_told_so_and_reaches_no_role() {
     let (tokyo, berlin) = pair().await;
     let mut client = Client::new(channel(&tokyo, &berlin, Shown::Nothing).await);
-    let refused =
-        client.find_user(find_request("tokyo", "1.1", pb::LoginType::Uid)).await.unwrap_err();
+    let refused = client
+        .find_user(find_request("tokyo", "1.1", pb::LoginType::Uid))
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
-    assert_eq!(status::rejection_from_status(&refused), Some(Rejection::NoClientCertificate));
+    assert_eq!(
+        status::rejection_from_status(&refused),
+        Some(Rejection::NoClientCertificate)
+    );
     assert!(berlin.roles.seen().is_empty());
 }
 
@@ -169,7 +213,10 @@ async fn malformed_and_oversize_messages_are_refused_and_the_rest_is_served() {
     };
     let too_long = client.find_user(long(129)).await.unwrap_err();
     assert_eq!(em_code(&too_long).as_deref(), Some("1"), "{too_long:?}");
-    let oversize = client.find_user(long(super::super::MAX_REQUEST_BYTES)).await.unwrap_err();
+    let oversize = client
+        .find_user(long(super::super::MAX_REQUEST_BYTES))
+        .await
+        .unwrap_err();
     assert_eq!(oversize.code(), Code::OutOfRange, "{oversize:?}");
     client.find_user(long(128)).await.unwrap();
     assert_eq!(berlin.roles.seen(), ["find_user"]);
@@ -191,11 +238,18 @@ async fn fields_of_a_later_version_are_ignored() {
     let (tokyo, berlin) = pair().await;
     let mut grpc = tonic::client::Grpc::new(channel(&tokyo, &berlin, Shown::Own).await);
     grpc.ready().await.unwrap();
-    let message =
-        LaterFindUser { login_type: 1, name: "ada".to_owned(), novelty: "x".repeat(1_000) };
-    let path = http::uri::PathAndQuery::from_static("/emcc.federation.v1.FederationService/FindUser");
+    let message = LaterFindUser {
+        login_type: 1,
+        name: "ada".to_owned(),
+        novelty: "x".repeat(1_000),
+    };
+    let path =
+        http::uri::PathAndQuery::from_static("/emcc.federation.v1.FederationService/FindUser");
     let codec = tonic_prost::ProstCodec::<LaterFindUser, pb::FindUserResponse>::default();
-    let answer = grpc.unary(Request::new(message), path, codec).await.unwrap();
+    let answer = grpc
+        .unary(Request::new(message), path, codec)
+        .await
+        .unwrap();
     assert_eq!(answer.into_inner().ownership(), pb::Ownership::Mine);
 }
 
@@ -217,7 +271,11 @@ async fn a_call_ends_at_its_deadline_with_40_and_the_login_goes_on() {
         assert_eq!(refusal.code, EmCode::NoResponseFromRemoteHost, "{refusal}");
     }
     assert!(begun.elapsed() >= Duration::from_millis(250));
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
     // What changes state is not broken off with its caller.
     berlin.roles.hangs.store(false, Ordering::SeqCst);
     let deadline = Instant::now() + PATIENCE;
@@ -237,7 +295,10 @@ async fn calls_beyond_the_bound_are_26() {
     let query = find(LoginType::Uid);
     let answers = join_all((0..300).map(|_| home.find_user(&context, &query))).await;
     let count = |code: EmCode| {
-        answers.iter().filter(|a| a.as_ref().is_err_and(|r| r.code == code)).count()
+        answers
+            .iter()
+            .filter(|a| a.as_ref().is_err_and(|r| r.code == code))
+            .count()
     };
     assert_eq!(count(EmCode::Busy), 300 - 256);
     assert_eq!(count(EmCode::NoResponseFromRemoteHost), 256);
@@ -249,7 +310,10 @@ async fn watches_are_bounded_per_peer_and_heartbeats_are_kept_to_the_wish() {
     tokyo.until_up().await;
     let mut client = client(&tokyo, &berlin).await;
     let wish = || {
-        let heartbeat = Some(prost_types::Duration { seconds: 0, nanos: 1 });
+        let heartbeat = Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 1,
+        });
         let mut request = Request::new(pb::WatchRequest { heartbeat });
         let any = Ref::from_bits(1);
         metadata::write(request.metadata_mut(), &tokyo.id, Version::V1_1, any);
@@ -270,7 +334,11 @@ async fn watches_are_bounded_per_peer_and_heartbeats_are_kept_to_the_wish() {
         let beat = streams[0].message().await.unwrap().unwrap();
         assert_eq!(beat.sequence, expected);
     }
-    assert!(begun.elapsed() >= Duration::from_millis(150), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= Duration::from_millis(150),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,7 +347,9 @@ async fn a_draining_node_says_so() {
     let channel = channel(&tokyo, &berlin, Shown::Own).await;
     let mut health = HealthClient::new(channel.clone());
     let service = "emcc.federation.v1.FederationService";
-    let ask = || HealthCheckRequest { service: service.to_owned() };
+    let ask = || HealthCheckRequest {
+        service: service.to_owned(),
+    };
     assert_eq!(health.check(ask()).await.unwrap().into_inner().status, 1);
     let mut beats = Client::new(channel)
         .watch(pb::WatchRequest { heartbeat: None })
@@ -300,19 +370,37 @@ async fn a_draining_node_says_so() {
 async fn reflection_lists_federation_and_health_and_nothing_else() {
     let (tokyo, berlin) = pair().await;
     let mut reflection = ServerReflectionClient::new(channel(&tokyo, &berlin, Shown::Own).await);
-    let ask = |message| ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+    let ask = |message| ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(message),
+    };
     let asked = futures_util::stream::iter([
         ask(MessageRequest::ListServices(String::new())),
-        ask(MessageRequest::FileContainingSymbol("emcc.federation.v1.HelloRequest".to_owned())),
+        ask(MessageRequest::FileContainingSymbol(
+            "emcc.federation.v1.HelloRequest".to_owned(),
+        )),
     ]);
-    let mut answers = reflection.server_reflection_info(asked).await.unwrap().into_inner();
+    let mut answers = reflection
+        .server_reflection_info(asked)
+        .await
+        .unwrap()
+        .into_inner();
     let first = answers.message().await.unwrap().unwrap().message_response;
     let Some(MessageResponse::ListServicesResponse(list)) = first else {
         panic!("{first:?}");
     };
     let mut names: Vec<_> = list.service.into_iter().map(|s| s.name).collect();
     names.sort();
-    assert_eq!(names, ["emcc.federation.v1.FederationService", "grpc.health.v1.Health"]);
+    assert_eq!(
+        names,
+        [
+            "emcc.federation.v1.FederationService",
+            "grpc.health.v1.Health"
+        ]
+    );
     let second = answers.message().await.unwrap().unwrap().message_response;
-    assert!(matches!(second, Some(MessageResponse::FileDescriptorResponse(_))), "{second:?}");
+    assert!(
+        matches!(second, Some(MessageResponse::FileDescriptorResponse(_))),
+        "{second:?}"
+    );
 }

@@ -4,13 +4,9 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 
-use super::rig::{
-    DEAD_AFTER, HEARTBEAT, Node, Proxy, context, find, linked, pair, record,
-};
+use super::rig::{DEAD_AFTER, HEARTBEAT, Node, Proxy, context, find, linked, pair, record};
 use crate::{
-    domain::{
-        em_code::EmCode, login::LoginType, rejection::Rejection, version::Version,
-    },
+    domain::{em_code::EmCode, login::LoginType, rejection::Rejection, version::Version},
     peer::LinkState,
     trust::fixtures::{Spec, pinned},
 };
@@ -24,7 +20,10 @@ async fn both_sides_see_both_directions() {
             .await;
         assert_eq!(status.cluster, there.id);
         assert_eq!(status.version, Some(Version::V1_1));
-        assert_eq!(status.node.as_deref(), Some(format!("{}-1", there.id).as_str()));
+        assert_eq!(
+            status.node.as_deref(),
+            Some(format!("{}-1", there.id).as_str())
+        );
         assert_eq!(status.address, Some(there.address.to_string()));
         assert!(status.proof_age.unwrap() < DEAD_AFTER);
         assert!(status.last_error.is_none() && status.rejection.is_none());
@@ -41,7 +40,11 @@ async fn one_direction_down_is_seen_by_the_other_side() {
     berlin.trusts(&[&tokyo]);
     tokyo.serve().await;
     berlin.serve().await;
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     berlin.dials(&tokyo, nobody);
     tokyo.dials(&berlin, berlin.address);
     let status = tokyo
@@ -71,14 +74,20 @@ async fn a_silent_peer_is_dead_in_time_and_usable_soon_after_it_heals() {
     let status = tokyo.until_down().await;
     let seen_after = cut_at.elapsed();
     assert!(seen_after + HEARTBEAT >= DEAD_AFTER, "{seen_after:?}");
-    assert!(seen_after < DEAD_AFTER + Duration::from_secs(1), "{seen_after:?}");
+    assert!(
+        seen_after < DEAD_AFTER + Duration::from_secs(1),
+        "{seen_after:?}"
+    );
     assert!(status.last_error.unwrap().contains("no sign of life"));
 
     // Silence is 40, at the deadline and not later.
     let asked_at = Instant::now();
     let context = context(&tokyo, Duration::from_millis(300));
-    let refusal =
-        tokyo.home(&berlin).find_user(&context, &find(LoginType::Uid)).await.unwrap_err();
+    let refusal = tokyo
+        .home(&berlin)
+        .find_user(&context, &find(LoginType::Uid))
+        .await
+        .unwrap_err();
     assert_eq!(refusal.code, EmCode::NoResponseFromRemoteHost, "{refusal}");
     assert!(asked_at.elapsed() < Duration::from_secs(2));
 
@@ -86,7 +95,11 @@ async fn a_silent_peer_is_dead_in_time_and_usable_soon_after_it_heals() {
     let healed_at = Instant::now();
     tokyo.until_up().await;
     // The attempt that ran into the cut has to be over first: its handshake may take 2 s of it.
-    assert!(healed_at.elapsed() < Duration::from_secs(3), "{:?}", healed_at.elapsed());
+    assert!(
+        healed_at.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        healed_at.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,7 +118,10 @@ async fn a_call_of_the_peer_ends_the_pause() {
     tokyo.until_down().await;
     for _ in 0..12 {
         let context = context(&tokyo, Duration::from_secs(5));
-        let refusal = tokyo.home(&berlin).find_user(&context, &find(LoginType::Uid)).await;
+        let refusal = tokyo
+            .home(&berlin)
+            .find_user(&context, &find(LoginType::Uid))
+            .await;
         assert_eq!(refusal.unwrap_err().code, EmCode::ServiceConnectionError);
     }
     // The pause is now of minutes; only berlin's own call can end it.
@@ -124,18 +140,29 @@ async fn a_call_of_the_peer_ends_the_pause() {
     let called_at = Instant::now();
     berlin.dials(&tokyo, tokyo.address);
     tokyo.until_up().await;
-    assert!(called_at.elapsed() < Duration::from_secs(5), "{:?}", called_at.elapsed());
+    assert!(
+        called_at.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        called_at.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_connection_is_208_with_the_address() {
     let (tokyo, berlin) = (Node::new("tokyo").await, Node::new("berlin").await);
     tokyo.trusts(&[&berlin]);
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     tokyo.dials(&berlin, nobody);
     let context = context(&tokyo, Duration::from_secs(5));
-    let refusal =
-        tokyo.home(&berlin).find_user(&context, &find(LoginType::Uid)).await.unwrap_err();
+    let refusal = tokyo
+        .home(&berlin)
+        .find_user(&context, &find(LoginType::Uid))
+        .await
+        .unwrap_err();
     assert_eq!(refusal.code, EmCode::ServiceConnectionError);
     assert!(refusal.cause.contains(&nobody.to_string()), "{refusal}");
     assert!(refusal.cause.contains("refused"), "{refusal}");
@@ -148,7 +175,11 @@ async fn the_next_address_is_tried() {
     berlin.trusts(&[&tokyo]);
     berlin.serve().await;
     berlin.peers.set(vec![record(&tokyo.id, tokyo.address)]);
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let mut peer = record(&berlin.id, nobody);
     peer.addresses.push(berlin.address.to_string());
     tokyo.peers.set(vec![peer]);
@@ -167,8 +198,14 @@ async fn a_peer_that_refuses_us_is_shown_with_the_reason_and_what_mends_it() {
     assert_eq!(status.rejection, Some(Rejection::UnknownIssuer));
     let text = status.last_error.unwrap();
     assert!(text.contains("berlin refuses our certificate"), "{text}");
-    assert!(text.contains("mend on berlin with: emccd trust add tokyo"), "{text}");
-    assert!(text.contains(&tokyo.leaf.certificate().fingerprint_text()), "{text}");
+    assert!(
+        text.contains("mend on berlin with: emccd trust add tokyo"),
+        "{text}"
+    );
+    assert!(
+        text.contains(&tokyo.leaf.certificate().fingerprint_text()),
+        "{text}"
+    );
 
     berlin.peers.set(vec![record(&tokyo.id, tokyo.address)]);
     berlin.trusts(&[&tokyo]);
@@ -180,7 +217,10 @@ async fn a_peer_that_refuses_us_is_shown_with_the_reason_and_what_mends_it() {
 async fn a_peer_that_we_refuse_is_shown_with_the_reason_and_what_mends_it() {
     let (tokyo, berlin) = (Node::new("tokyo").await, Node::new("berlin").await);
     let other = Spec::new("other.example").self_signed();
-    tokyo.trust.publish_bundles(vec![pinned("berlin", &other)]).unwrap();
+    tokyo
+        .trust
+        .publish_bundles(vec![pinned("berlin", &other)])
+        .unwrap();
     berlin.trusts(&[&tokyo]);
     berlin.serve().await;
     tokyo.dials(&berlin, berlin.address);
@@ -188,10 +228,16 @@ async fn a_peer_that_we_refuse_is_shown_with_the_reason_and_what_mends_it() {
     assert_eq!(status.rejection, Some(Rejection::UnknownIssuer));
     let text = status.last_error.unwrap();
     assert!(text.contains("we refuse its certificate"), "{text}");
-    assert!(text.contains(&berlin.leaf.certificate().fingerprint_text()), "{text}");
+    assert!(
+        text.contains(&berlin.leaf.certificate().fingerprint_text()),
+        "{text}"
+    );
     let context = context(&tokyo, Duration::from_secs(5));
-    let refusal =
-        tokyo.home(&berlin).find_user(&context, &find(LoginType::Uid)).await.unwrap_err();
+    let refusal = tokyo
+        .home(&berlin)
+        .find_user(&context, &find(LoginType::Uid))
+        .await
+        .unwrap_err();
     assert_eq!(refusal.code, EmCode::ServiceConnectionError, "{refusal}");
     assert!(berlin.roles.seen().is_empty());
 }
@@ -206,7 +252,11 @@ async fn an_address_of_another_cluster_is_refused() {
     tokyo.trusts(&[&berlin, &paris]);
     tokyo.dials(&berlin, paris.address);
     let status = tokyo.until("refused", |s| s.rejection.is_some()).await;
-    assert_eq!(status.rejection, Some(Rejection::WrongCluster), "{status:?}");
+    assert_eq!(
+        status.rejection,
+        Some(Rejection::WrongCluster),
+        "{status:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -230,13 +280,18 @@ async fn a_certificate_is_swapped_without_losing_a_call() {
                 caller: id.clone(),
                 deadline: Instant::now() + Duration::from_secs(5),
             };
-            home.find_user(&context, &find(LoginType::Uid)).await.unwrap();
+            home.find_user(&context, &find(LoginType::Uid))
+                .await
+                .unwrap();
             calls += 1;
         }
         calls
     });
     berlin.trust.publish_identity(next.identity()).unwrap();
-    tokyo.trust.publish_bundles(vec![pinned("berlin", &next)]).unwrap();
+    tokyo
+        .trust
+        .publish_bundles(vec![pinned("berlin", &next)])
+        .unwrap();
     berlin.until("healthy again", |s| s.is_healthy()).await;
     let status = tokyo.until("healthy again", |s| s.is_healthy()).await;
     assert_eq!(status.last_error, None);
@@ -263,13 +318,20 @@ async fn without_a_common_version_both_ranges_and_the_older_side_are_named() {
         (&tokyo, &berlin, "upgrade this cluster"),
         (&berlin, &tokyo, "upgrade tokyo"),
     ] {
-        let status =
-            here.until("incompatible", |s| s.outbound == LinkState::Incompatible).await;
+        let status = here
+            .until("incompatible", |s| s.outbound == LinkState::Incompatible)
+            .await;
         let text = status.last_error.unwrap();
-        assert!(text.contains("1.0") && text.contains("1.1") && text.contains(upgrade), "{text}");
+        assert!(
+            text.contains("1.0") && text.contains("1.1") && text.contains(upgrade),
+            "{text}"
+        );
         let context = context(here, Duration::from_secs(5));
-        let refusal =
-            here.home(there).find_user(&context, &find(LoginType::Uid)).await.unwrap_err();
+        let refusal = here
+            .home(there)
+            .find_user(&context, &find(LoginType::Uid))
+            .await
+            .unwrap_err();
         assert_eq!(refusal.code, EmCode::ErrorOnParsing);
         assert_eq!(refusal.cause, text);
     }
@@ -289,7 +351,10 @@ async fn a_disabled_peer_is_not_dialled_and_an_enabled_one_is_again() {
     assert!(!status.enabled && status.last_error.unwrap().contains("disabled"));
     berlin
         .until("told that it is disabled", |s| {
-            s.inbound.reverse_down_reason.as_deref().is_some_and(|r| r.contains("disabled"))
+            s.inbound
+                .reverse_down_reason
+                .as_deref()
+                .is_some_and(|r| r.contains("disabled"))
         })
         .await;
     peer.enabled = true;
@@ -308,7 +373,10 @@ async fn a_trusted_stranger_may_say_hello_but_not_watch() {
     tokyo.dials(&berlin, berlin.address);
     let status = tokyo.until_down().await;
     let text = status.last_error.unwrap();
-    assert!(text.contains("Watch failed") && text.contains("35"), "{text}");
+    assert!(
+        text.contains("Watch failed") && text.contains("35"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -318,5 +386,8 @@ async fn the_end_of_a_node_is_seen_at_once() {
     let ended_at = Instant::now();
     berlin.tasks.cancel();
     let status = tokyo.until_down().await;
-    assert!(ended_at.elapsed() < DEAD_AFTER + Duration::from_secs(1), "{status:?}");
+    assert!(
+        ended_at.elapsed() < DEAD_AFTER + Duration::from_secs(1),
+        "{status:?}"
+    );
 }

@@ -90,7 +90,11 @@ impl Roles for FakeRoles {
         context: &'a Context,
         request: LogoutRequest,
     ) -> Answer<'a, EndReason> {
-        Box::pin(async move { Ok(self.called("end_from_visiting", context, request.reason).await) })
+        Box::pin(async move {
+            Ok(self
+                .called("end_from_visiting", context, request.reason)
+                .await)
+        })
     }
 
     fn end_from_home<'a>(
@@ -139,7 +143,10 @@ impl Node {
     }
 
     pub async fn speaking(id: &str, min: Version, max: Version) -> Self {
-        Self::with(id, |config| config.versions = VersionRange::new(min, max).unwrap()).await
+        Self::with(id, |config| {
+            config.versions = VersionRange::new(min, max).unwrap()
+        })
+        .await
     }
 
     pub async fn with(id: &str, adjust: impl FnOnce(&mut peer::Config)) -> Self {
@@ -187,7 +194,10 @@ impl Node {
     }
 
     pub fn trusts(&self, others: &[&Self]) {
-        let bundles: Vec<Bundle> = others.iter().map(|o| pinned(o.id.as_str(), &o.leaf)).collect();
+        let bundles: Vec<Bundle> = others
+            .iter()
+            .map(|o| pinned(o.id.as_str(), &o.leaf))
+            .collect();
         self.trust.publish_bundles(bundles).unwrap();
     }
 
@@ -205,7 +215,10 @@ impl Node {
 
     pub async fn until(&self, what: &str, holds: impl Fn(&LinkStatus) -> bool) -> LinkStatus {
         let deadline = Instant::now() + PATIENCE;
-        let reached = self.peers.wait_for(|all| all.iter().any(&holds), deadline).await;
+        let reached = self
+            .peers
+            .wait_for(|all| all.iter().any(&holds), deadline)
+            .await;
         assert!(reached, "never {what}: {:?}", self.peers.status());
         self.status()
     }
@@ -263,7 +276,10 @@ pub fn context(caller: &Node, length: Duration) -> Context {
 }
 
 pub fn find(login_type: LoginType) -> FindUser {
-    FindUser { login_type, name: LoginName::new("ada").unwrap() }
+    FindUser {
+        login_type,
+        name: LoginName::new("ada").unwrap(),
+    }
 }
 
 pub fn login(login_type: LoginType) -> LoginRequest {
@@ -286,14 +302,20 @@ pub fn login(login_type: LoginType) -> LoginRequest {
 
 /// A channel of our own making to `server`, with what `client` trusts and shows.
 pub async fn channel(client: &Node, server: &Node, certificate: Shown) -> Channel {
-    let mut config =
-        client.trust.snapshot().client_config(&server.id, Arc::default()).unwrap();
+    let mut config = client
+        .trust
+        .snapshot()
+        .client_config(&server.id, Arc::default())
+        .unwrap();
     if certificate == Shown::Nothing {
         config.client_auth_cert_resolver = Arc::new(Nothing);
     }
     let tcp = TcpStream::connect(server.address).await.unwrap();
     let name = "127.0.0.1".try_into().unwrap();
-    let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
+        .await
+        .unwrap();
     let stream = Mutex::new(Some(hyper_util::rt::TokioIo::new(tls)));
     let connector = tower::service_fn(move |_: Uri| {
         let stream = stream.lock().unwrap().take();
@@ -353,8 +375,15 @@ impl Proxy {
             }
         };
         let token = tasks.token();
-        tasks.spawn("proxy", async move { token.run_until_cancelled(accept).await });
-        Self { address, forwards, tasks }
+        tasks.spawn(
+            "proxy",
+            async move { token.run_until_cancelled(accept).await },
+        );
+        Self {
+            address,
+            forwards,
+            tasks,
+        }
     }
 
     pub fn cut(&self) {
@@ -372,7 +401,11 @@ impl Drop for Proxy {
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut forwards: watch::Receiver<bool>) {
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut forwards: watch::Receiver<bool>,
+) {
     let mut buffer = [0; 4096];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
         if forwards.wait_for(|on| *on).await.is_err() || to.write_all(&buffer[..n]).await.is_err() {
