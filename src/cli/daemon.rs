@@ -60,7 +60,7 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
                 FaultPoints::stop_at(point, |point| {
                     tell(&Event::StoppedAt {
                         point: point.to_owned(),
-                    })
+                    });
                 })
             }),
         clock: Clock::system(),
@@ -104,8 +104,8 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
 
 fn versions(args: &args::Run) -> Result<VersionRange, Failure> {
     let supported = VersionRange::SUPPORTED;
-    let min = args.protocol_min.unwrap_or(supported.min());
-    let max = args.protocol_max.unwrap_or(supported.max());
+    let min = args.protocol_min.unwrap_or_else(|| supported.min());
+    let max = args.protocol_max.unwrap_or_else(|| supported.max());
     VersionRange::new(min, max)
         .filter(|range| supported.contains(range.min()) && supported.contains(range.max()))
         .ok_or_else(|| {

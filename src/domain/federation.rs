@@ -7,6 +7,17 @@ use crate::domain::{
     login::{FindUser, HomeCluster},
 };
 
+/// What a peer's record says of its right to a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// A pattern of the record admits the name.
+    Admitted,
+    /// The record has patterns for this kind of name, and none admits it: the peer is not asked.
+    Excluded,
+    /// The record has no patterns for this kind of name.
+    Unrestricted,
+}
+
 /// The clusters that we federate with.
 pub trait Federation: Send + Sync {
     /// Every enabled peer.
@@ -15,6 +26,6 @@ pub trait Federation: Send + Sync {
     /// One peer by name, enabled or not.
     fn get(&self, cluster: &ClusterId) -> Option<Arc<dyn HomeCluster>>;
 
-    /// Whether the peer's record has a pattern that admits the name.
-    fn admits(&self, cluster: &ClusterId, query: &FindUser) -> bool;
+    /// What the peer's record says of its right to the name.
+    fn claim(&self, cluster: &ClusterId, query: &FindUser) -> Claim;
 }

@@ -82,7 +82,7 @@ async fn attempt(
             Committed::Opened(services) => return Ok(*services),
             Committed::Refused(error) => return Err(*error),
             Committed::PinChanged => {
-                debug!(r#ref = %context.reference, "the PIN changed under a login; checking again")
+                debug!(r#ref = %context.reference, "the PIN changed under a login; checking again");
             }
         }
     }
@@ -268,7 +268,7 @@ impl Desk {
         let profile = decide::profile(tx, &user.user_id, self.request.profile.as_ref())?;
         let owes = self.clear_device(tx)?;
         let base_device = self.base_device(tx)?;
-        let services = self.open(tx, user, profile, base_device)?;
+        let services = self.open(tx, &user, profile, base_device)?;
         Ok(Some((services, owes)))
     }
 
@@ -348,7 +348,7 @@ impl Desk {
     fn open(
         &self,
         tx: &mut dyn Transaction,
-        user: User,
+        user: &User,
         profile: Profile,
         base_device: Option<BaseDeviceName>,
     ) -> Result<HomeServices, Error> {
@@ -434,6 +434,7 @@ impl Desk {
                 code,
                 cause,
                 body,
+                kept_at: self.now,
             },
         )?;
         Ok(())

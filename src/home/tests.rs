@@ -182,7 +182,7 @@ impl World {
 
     async fn held(&self) -> usize {
         self.store
-            .read(|tx: &mut dyn Transaction| Ok::<_, store::Error>(base_devices::list(tx)?))
+            .read(|tx: &mut dyn Transaction| base_devices::list(tx))
             .await
             .unwrap()
             .into_iter()

@@ -303,8 +303,8 @@ impl Member {
         let config = config::load(&self.config)?;
         let supported = VersionRange::SUPPORTED;
         let range = VersionRange::new(
-            versions.min.unwrap_or(supported.min()),
-            versions.max.unwrap_or(supported.max()),
+            versions.min.unwrap_or_else(|| supported.min()),
+            versions.max.unwrap_or_else(|| supported.max()),
         )
         .context("the version range is empty")?;
         let options = node::Options {

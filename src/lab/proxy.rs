@@ -47,7 +47,7 @@ impl Proxy {
         let tasks = Tasks::default();
         let inner = tasks.clone();
         tasks.spawn("proxy", async move {
-            accept(listener, target, watched, inner).await
+            accept(listener, target, watched, inner).await;
         });
         Ok(Self {
             address,

@@ -26,7 +26,7 @@ use crate::{
     home::{self, HomeRole, LocalHome},
     peer::{self, Peers, outbox::Outbox},
     secret::Secret,
-    store::{self, Store, Transaction, meta},
+    store::{self, Store, Transaction, meta, retention},
     tasks::Tasks,
     trust::TrustStore,
     visiting::{self, VisitingRole},
@@ -214,12 +214,13 @@ impl Node {
             admin::AdminEdge {
                 cluster_id: config.cluster_id.clone(),
                 store: store.clone(),
-                clock,
+                clock: clock.clone(),
                 groups: Arc::new(groups(&config)),
                 operations: Arc::new(operations),
             },
             &tasks,
         );
+        let retained = store.clone();
         let outbox = Outbox {
             cluster: config.cluster_id.clone(),
             store,
@@ -231,6 +232,10 @@ impl Node {
         };
         tasks.spawn("outbox", outbox.run());
         spawn_watchers(&tasks, visiting, &reloader, &peers, owed);
+        let ended = tasks.clone();
+        tasks.spawn("retention", async move {
+            forget(&retained, &clock, &ended).await;
+        });
         info!(
             federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),
             versions = %versions, "ready"
@@ -278,7 +283,7 @@ fn spawn_watchers(
     );
     let (watcher, watching) = (Arc::clone(reloader), tasks.clone());
     tasks.spawn("store changes", async move {
-        watcher.watch_store(&watching).await
+        watcher.watch_store(&watching).await;
     });
     let (mut ups, waking) = (peers.on_up(), tasks.clone());
     tasks.spawn("links that come up", async move {
@@ -290,6 +295,32 @@ fn spawn_watchers(
             }
         }
     });
+}
+
+/// Forgets what is older than it need be, once an hour. Several nodes doing so do no harm.
+async fn forget(store: &Store, clock: &Clock, tasks: &Tasks) {
+    const INTERVAL: Duration = Duration::from_secs(3_600);
+    let mut ticks = tokio::time::interval(INTERVAL);
+    loop {
+        tokio::select! {
+            biased;
+            () = tasks.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        match retention::purge(store, clock.now()).await {
+            Ok(0) => {}
+            Ok(rows) => info!(
+                rows,
+                "forgot ended sessions and answers of more than 7 days ago"
+            ),
+            Err(error) => {
+                error!(
+                    cause = crate::telemetry::error_chain(&error),
+                    "old sessions could not be forgotten"
+                );
+            }
+        }
+    }
 }
 
 async fn open_store(config: &Config) -> Result<Store, Error> {

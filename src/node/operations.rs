@@ -70,11 +70,10 @@ impl Operations for NodeOperations {
 
     fn reload_identities<'a>(&'a self, _actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {
         Box::pin(async move {
-            let outcome = self
-                .reloader
-                .reload_federation_identity()
-                .and(self.reloader.reload_phone_identity());
-            match outcome {
+            // Both are read, whatever becomes of the first.
+            let federation = self.reloader.reload_federation_identity();
+            let phone = self.reloader.reload_phone_identity();
+            match federation.and(phone) {
                 Ok(()) => Ok(self.reloader.shown().into_iter().map(identity).collect()),
                 Err(error) => Err(Error::refused(
                     format!(
@@ -277,8 +276,8 @@ fn refusal(refused: Refused) -> pb::DoorRefusal {
         rejection: refused.rejection.as_str().to_owned(),
         subject: refused.subject,
         fingerprint: refused.fingerprint,
-        not_before: None,
-        not_after: None,
+        not_before: refused.valid.map(|(from, _)| from.to_string()),
+        not_after: refused.valid.map(|(_, to)| to.to_string()),
         expectation: refused.expectation,
         hint: refused.mend,
         count: refused.count,

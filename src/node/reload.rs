@@ -73,7 +73,7 @@ impl Reloader {
             source,
         })?;
         Ok(Self {
-            federation_files: config.identity.server.clone(),
+            federation_files: config.identity.clone(),
             phone_files,
             store,
             trust,

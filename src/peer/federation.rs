@@ -6,7 +6,7 @@ use wildmatch::WildMatch;
 
 use super::{Entry, Peers};
 use crate::domain::{
-    federation::Federation,
+    federation::{Claim, Federation},
     ids::ClusterId,
     login::{FindUser, HomeCluster, LoginType},
 };
@@ -20,18 +20,25 @@ impl Federation for Peers {
         self.entries().get(cluster).map(Entry::home)
     }
 
-    fn admits(&self, cluster: &ClusterId, query: &FindUser) -> bool {
+    fn claim(&self, cluster: &ClusterId, query: &FindUser) -> Claim {
         let entries = self.entries();
         let Some(entry) = entries.get(cluster) else {
-            return false;
+            return Claim::Excluded;
         };
         let patterns = match query.login_type {
             LoginType::Uid | LoginType::SelfService => &entry.record.user_patterns,
             LoginType::Extension => &entry.record.dn_patterns,
         };
+        if patterns.is_empty() {
+            return Claim::Unrestricted;
+        }
         let name = query.name.as_str().to_ascii_lowercase();
-        patterns
-            .iter()
-            .any(|pattern| WildMatch::new(&pattern.to_ascii_lowercase()).matches(&name))
+        let admits =
+            |pattern: &String| WildMatch::new(&pattern.to_ascii_lowercase()).matches(&name);
+        if patterns.iter().any(admits) {
+            Claim::Admitted
+        } else {
+            Claim::Excluded
+        }
     }
 }

@@ -45,10 +45,10 @@ impl Logging {
             source,
         })?;
         let registry = tracing_subscriber::registry().with(filter);
-        // Colours are for terminals: a file or a journal would show their codes.
-        let lines = fmt::layer()
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal());
+        // In a file colours are noise, and break every search.
+        let colours = std::io::stderr().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
         let _already_there = match self.format {
             Format::Text => registry.with(lines.with_target(false)).try_init(),
             Format::Json => registry.with(lines.json()).try_init(),

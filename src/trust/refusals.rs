@@ -32,6 +32,8 @@ pub struct Refused {
     pub fingerprint: Option<String>,
     /// Subject of the leaf that was shown.
     pub subject: Option<String>,
+    /// First and last moment at which that leaf is valid.
+    pub valid: Option<(Timestamp, Timestamp)>,
     /// What would have been accepted.
     pub expectation: String,
     /// What the operator can type.
@@ -94,6 +96,9 @@ impl RecentRefusals {
             rejection: *rejection,
             fingerprint,
             subject: certificate.as_ref().map(|c| c.subject().to_owned()),
+            valid: certificate
+                .as_ref()
+                .map(|c| (c.not_before(), c.not_after())),
             expectation: expectation.clone(),
             mend: mend.clone(),
             count: earlier.map_or(1, |e| e.count.saturating_add(1)),
@@ -122,6 +127,7 @@ impl RecentRefusals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trust::fixtures::Spec;
 
     fn verdict(rejection: Rejection) -> Verdict {
         Verdict::rejected(rejection, None, "something else", None)
@@ -156,6 +162,17 @@ mod tests {
             (list[0].rejection, list[0].count),
             (Rejection::Plaintext, 3)
         );
+    }
+
+    #[test]
+    fn the_leaf_that_was_shown_is_remembered_with_its_dates() {
+        let refusals = RecentRefusals::default();
+        let leaf = Spec::new("a.example").self_signed().certificate();
+        let shown = Verdict::rejected(Rejection::Expired, Some(leaf.clone()), "a valid one", None);
+        refusals.record(&shown, from(1), Timestamp::from_millis(0));
+        let refused = &refusals.list()[0];
+        assert_eq!(refused.valid, Some((leaf.not_before(), leaf.not_after())));
+        assert_eq!(refused.subject.as_deref(), Some(leaf.subject()));
     }
 
     #[test]

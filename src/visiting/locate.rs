@@ -1,16 +1,17 @@
 //! Which cluster is home: local users first, then the hint, then every peer at once. No PIN travels here.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tracing::{error, warn};
 
 use super::{Error, Inner};
 use crate::{
     domain::{
         em_code::EmCode,
+        federation::Claim,
         ids::{ClusterId, LoginName, Ref},
-        locate::{Asked, Located, PeerAnswer, decide, split_suffix},
+        locate::{Asked, Located, PeerAnswer, decide, early, split_suffix},
         login::{Context, FindUser, HomeCluster, Ownership},
         refusal::Refusal,
     },
@@ -143,13 +144,8 @@ async fn by_asking(inner: &Inner, context: &Context, query: &FindUser) -> Result
     if peers.is_empty() {
         return Err(Error::NoPeers);
     }
-    let asked = join_all(
-        peers
-            .iter()
-            .map(|peer| ask(inner, peer.as_ref(), context, query)),
-    )
-    .await;
-    match decide(query.login_type, &asked) {
+    let located = ask_all(inner, &peers, context, query).await;
+    match located {
         Located::Home(cluster) => {
             let home = peers.into_iter().find(|peer| *peer.cluster_id() == cluster);
             let cluster = home.ok_or(Error::NoPeers)?;
@@ -175,7 +171,44 @@ async fn by_asking(inner: &Inner, context: &Context, query: &FindUser) -> Result
     }
 }
 
-async fn ask(inner: &Inner, peer: &dyn HomeCluster, context: &Context, query: &FindUser) -> Asked {
+/// Asks every peer that may own the name, at once. It ends as soon as no outstanding answer can matter.
+async fn ask_all(
+    inner: &Inner,
+    peers: &[Arc<dyn HomeCluster>],
+    context: &Context,
+    query: &FindUser,
+) -> Located {
+    let mut answered = Vec::new();
+    let mut outstanding = FuturesUnordered::new();
+    let mut admitted: HashSet<&ClusterId> = HashSet::new();
+    for peer in peers {
+        let cluster = peer.cluster_id();
+        let claim = inner.federation.claim(cluster, query);
+        match claim {
+            Claim::Excluded => answered.push(Asked {
+                cluster: cluster.clone(),
+                pattern_admits: false,
+                answer: PeerAnswer::NotMine,
+            }),
+            Claim::Admitted | Claim::Unrestricted => {
+                if claim == Claim::Admitted {
+                    admitted.insert(cluster);
+                }
+                outstanding.push(ask(peer.as_ref(), context, query, claim));
+            }
+        }
+    }
+    while let Some(asked) = outstanding.next().await {
+        admitted.remove(&asked.cluster);
+        answered.push(asked);
+        if let Some(located) = early(query.login_type, &answered, !admitted.is_empty()) {
+            return located;
+        }
+    }
+    decide(query.login_type, &answered)
+}
+
+async fn ask(peer: &dyn HomeCluster, context: &Context, query: &FindUser, claim: Claim) -> Asked {
     let cluster = peer.cluster_id().clone();
     let began = Instant::now();
     let answer =
@@ -201,7 +234,7 @@ async fn ask(inner: &Inner, peer: &dyn HomeCluster, context: &Context, query: &F
         )),
     };
     Asked {
-        pattern_admits: inner.federation.admits(&cluster, query),
+        pattern_admits: claim == Claim::Admitted,
         cluster,
         answer,
     }

@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     domain::{
         em_code::EmCode,
+        federation::Claim,
         ids::{ProfileName, UserId},
         login::{Answer, FindUser, HomeServices, LoginRequest, LoginType, Ownership, SecurityMode},
         refusal::{Detail, Refusal},
@@ -20,14 +21,13 @@ use crate::{
 };
 
 /// A home cluster that answers as it was told, and counts what reached it.
-#[derive(Default)]
 struct Script {
-    name: Option<ClusterId>,
+    name: ClusterId,
     find: Mutex<Option<Result<Ownership, EmCode>>>,
     login: Mutex<Option<Result<(), Refusal>>>,
     /// Never answers a login.
     silent: bool,
-    admits: bool,
+    claim: Claim,
     logins: AtomicUsize,
     finds: AtomicUsize,
     logouts: Mutex<Vec<SessionId>>,
@@ -38,8 +38,16 @@ struct Script {
 impl Script {
     fn new(name: &str) -> Self {
         Self {
-            name: Some(cluster(name)),
-            ..Self::default()
+            name: cluster(name),
+            find: Mutex::default(),
+            login: Mutex::default(),
+            silent: false,
+            claim: Claim::Unrestricted,
+            logins: AtomicUsize::default(),
+            finds: AtomicUsize::default(),
+            logouts: Mutex::default(),
+            supersedes: Mutex::default(),
+            refuse_logout: false,
         }
     }
     fn finding(self, answer: Result<Ownership, EmCode>) -> Self {
@@ -54,7 +62,7 @@ impl Script {
 
 impl HomeCluster for Script {
     fn cluster_id(&self) -> &ClusterId {
-        self.name.as_ref().unwrap()
+        &self.name
     }
 
     fn find_user<'a>(&'a self, _: &'a Context, _: &'a FindUser) -> Answer<'a, Ownership> {
@@ -103,8 +111,11 @@ impl Federation for Peers {
             .into_iter()
             .find(|p| p.cluster_id() == cluster)
     }
-    fn admits(&self, cluster: &ClusterId, _: &FindUser) -> bool {
-        self.0.iter().any(|p| p.cluster_id() == cluster && p.admits)
+    fn claim(&self, cluster: &ClusterId, _: &FindUser) -> Claim {
+        self.0
+            .iter()
+            .find(|p| p.cluster_id() == cluster)
+            .map_or(Claim::Excluded, |p| p.claim)
     }
 }
 
@@ -353,7 +364,7 @@ async fn the_search_answers_as_its_table_says_and_the_pin_goes_nowhere() {
 #[tokio::test]
 async fn a_pattern_lets_a_sole_claimer_win_while_another_is_silent() {
     let mut claimer = Script::new("berlin").finding(Ok(Ownership::Mine));
-    claimer.admits = true;
+    claimer.claim = Claim::Admitted;
     let world = world(vec![
         claimer,
         Script::new("lima").finding(Err(EmCode::NoResponseFromRemoteHost)),
@@ -617,4 +628,20 @@ async fn an_extension_of_several_users_is_47() {
         47
     );
     assert_eq!(world.pins_sent(), 0);
+}
+
+#[tokio::test]
+async fn a_peer_whose_patterns_exclude_the_name_is_not_asked() {
+    let mut excluded = Script::new("lima").finding(Ok(Ownership::Mine));
+    excluded.claim = Claim::Excluded;
+    let world = world(vec![
+        Script::new("berlin").finding(Ok(Ownership::Mine)),
+        excluded,
+    ])
+    .await;
+    assert_eq!(
+        world.login("SEP1", "ana").await.unwrap().home,
+        cluster("berlin")
+    );
+    assert_eq!(world.peers[1].finds.load(Ordering::SeqCst), 0);
 }
