@@ -254,12 +254,15 @@ impl Node {
         &self.addresses
     }
 
-    /// Reads identities, peers and trust again; what is not valid leaves the last good one in force.
+    /// Reads identities, peers and trust again; what is not valid leaves the last good one in force. The audit
+    /// has it in the name of `SIGHUP`, which is how a process is asked for it.
     ///
     /// # Errors
     /// The first thing that is not valid.
     pub async fn reload(&self) -> Result<(), Error> {
-        self.reloader.reload_all().await
+        let outcome = self.reloader.reload_all().await;
+        self.reloader.audit("SIGHUP", &outcome).await?;
+        outcome
     }
 
     /// Stops: no new work, work in progress gets the configured grace, then everything ends.

@@ -68,12 +68,14 @@ impl Operations for NodeOperations {
         Box::pin(async move { Ok(shown) })
     }
 
-    fn reload_identities<'a>(&'a self, _actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {
+    fn reload_identities<'a>(&'a self, actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {
         Box::pin(async move {
             // Both are read, whatever becomes of the first.
             let federation = self.reloader.reload_federation_identity();
             let phone = self.reloader.reload_phone_identity();
-            match federation.and(phone) {
+            let outcome = federation.and(phone);
+            self.reloader.audit(&actor.to_string(), &outcome).await?;
+            match outcome {
                 Ok(()) => Ok(self.reloader.shown().into_iter().map(identity).collect()),
                 Err(error) => Err(Error::refused(
                     format!(
@@ -278,6 +280,7 @@ fn refusal(refused: Refused) -> pb::DoorRefusal {
         fingerprint: refused.fingerprint,
         not_before: refused.valid.map(|(from, _)| from.to_string()),
         not_after: refused.valid.map(|(_, to)| to.to_string()),
+        side: refused.side.as_str().to_owned(),
         expectation: refused.expectation,
         hint: refused.mend,
         count: refused.count,
