@@ -68,10 +68,8 @@ impl Reloader {
     ) -> Result<Self, Error> {
         let phone_files = config.phone.identity.clone();
         let identity = read_identity("phone", &phone_files)?;
-        let tls = phone_server_config(&identity).map_err(|source| Error::Identity {
-            what: "phone",
-            source,
-        })?;
+        let tls = phone_server_config(&identity)
+            .map_err(|source| unfit("phone", &phone_files, source))?;
         Ok(Self {
             federation_files: config.identity.server.clone(),
             phone_files,
@@ -111,10 +109,8 @@ impl Reloader {
     /// The phone listener's identity.
     pub(super) fn reload_phone_identity(&self) -> Result<(), Error> {
         let outcome = read_identity("phone", &self.phone_files).and_then(|identity| {
-            let tls = phone_server_config(&identity).map_err(|source| Error::Identity {
-                what: "phone",
-                source,
-            })?;
+            let tls = phone_server_config(&identity)
+                .map_err(|source| unfit("phone", &self.phone_files, source))?;
             self.phone_tls.store(Arc::new(tls));
             self.phone_identity.store(Arc::new(identity));
             Ok(())
@@ -225,7 +221,11 @@ fn remember(place: &Mutex<Option<String>>, outcome: &Result<(), Error>) {
 
 fn read_identity(what: &'static str, files: &IdentityFiles) -> Result<Identity, Error> {
     Identity::from_files(&files.certificate, &files.key)
-        .map_err(|source| Error::Identity { what, source })
+        .map_err(|source| unfit(what, files, source))
+}
+
+fn unfit(what: &'static str, files: &IdentityFiles, source: crate::trust::Error) -> Error {
+    Error::Identity { what, files: files.clone(), source }
 }
 
 fn revision_of(tx: &mut dyn Transaction) -> Result<u64, admin::error::Error> {
