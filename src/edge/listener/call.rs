@@ -94,11 +94,24 @@ mod tests {
             };
             refuse_foreign(&request.body(()).unwrap()).map(|r| r.status().as_u16())
         };
-        for content_type in ["application/grpc", "application/grpc+proto", "application/grpc;x=y"] {
+        for content_type in [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc;x=y",
+        ] {
             assert_eq!(judged("POST", Some(content_type)), None, "{content_type}");
-            assert_eq!(judged("GET", Some(content_type)), Some(405), "{content_type}");
+            assert_eq!(
+                judged("GET", Some(content_type)),
+                Some(405),
+                "{content_type}"
+            );
         }
-        for content_type in [None, Some(""), Some("text/plain"), Some("application/grpc-web")] {
+        for content_type in [
+            None,
+            Some(""),
+            Some("text/plain"),
+            Some("application/grpc-web"),
+        ] {
             assert_eq!(judged("POST", content_type), Some(415), "{content_type:?}");
         }
     }

@@ -158,7 +158,8 @@ impl Door {
 /// Tells a caller that speaks plain HTTP what is wrong with its URL: a connection that just closes would have
 /// people look at firewalls. The handshake's deadline bounds it.
 async fn say_https(mut tcp: TcpStream) {
-    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 52\r\n\
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 52\r\n\
         Connection: close\r\n\r\nthis port speaks https; begin the URL with https://\n";
     let mut begin = [0; 4096];
     // What is left unread would turn the answer into a reset.
