@@ -27,7 +27,8 @@ pub fn run(global: &Global, verb: &args::Config) -> Outcome {
     match verb {
         args::Config::Check => {
             let config = load(file)?;
-            config::check_files(&config, Clock::system().now()).map_err(|problems| wrong(file, &problems))?;
+            config::check_files(&config, Clock::system().now())
+                .map_err(|problems| wrong(file, &problems))?;
             let answer = json!({"file": shown(file), "ok": true});
             Ok(Report::new(format!("{} is good", shown(file)), &answer))
         }

@@ -19,24 +19,41 @@ pub const PEPPER_BYTES: usize = 32;
 /// # Errors
 /// [`Problems`] with each that is missing or not fit for use.
 pub fn check_files(config: &Config, now: Timestamp) -> Result<(), Problems> {
-    let mut found = Found { config, list: Vec::new() };
-    if let Some(identity) = found.identity("identity.certificate", "identity.key", &config.identity.server)
-        && let Err(error) = identity.check(now)
+    let mut found = Found {
+        config,
+        list: Vec::new(),
+    };
+    if let Some(identity) = found.identity(
+        "identity.certificate",
+        "identity.key",
+        &config.identity.server,
+    ) && let Err(error) = identity.check(now)
     {
-        found.unfit("identity.certificate", &config.identity.server.certificate, &error);
+        found.unfit(
+            "identity.certificate",
+            &config.identity.server.certificate,
+            &error,
+        );
     }
     if let Some(client) = &config.identity.client {
         found.identity("identity.client-certificate", "identity.client-key", client);
     }
     found.identity("phone.certificate", "phone.key", &config.phone.identity);
     found.pepper(&config.credentials.pepper_file);
-    for (key, path) in [("store.url", config.store.path()), ("admin.socket", Some(&*config.admin.socket))] {
+    for (key, path) in [
+        ("store.url", config.store.path()),
+        ("admin.socket", Some(&*config.admin.socket)),
+    ] {
         if let Some(folder) = path.and_then(Path::parent).filter(|f| !f.is_dir()) {
             let mend = format!("mkdir -p {}", folder.display());
             found.add(key, folder, "there is no such folder", Some(mend));
         }
     }
-    if found.list.is_empty() { Ok(()) } else { Err(Problems::new(&config.file, found.list)) }
+    if found.list.is_empty() {
+        Ok(())
+    } else {
+        Err(Problems::new(&config.file, found.list))
+    }
 }
 
 struct Found<'a> {
@@ -46,7 +63,12 @@ struct Found<'a> {
 
 impl Found<'_> {
     fn add(&mut self, key: &str, path: &Path, what: &str, mend: Option<String>) {
-        let line = self.config.settings.iter().find(|s| s.key == key).and_then(|s| s.line);
+        let line = self
+            .config
+            .settings
+            .iter()
+            .find(|s| s.key == key)
+            .and_then(|s| s.line);
         let problem = Problem::new(key, what)
             .on_line(line)
             .with_value(Some(quoted(&path.to_string_lossy())))
@@ -66,7 +88,12 @@ impl Found<'_> {
         is_there
     }
 
-    fn identity(&mut self, certificate: &str, key: &str, files: &IdentityFiles) -> Option<Identity> {
+    fn identity(
+        &mut self,
+        certificate: &str,
+        key: &str,
+        files: &IdentityFiles,
+    ) -> Option<Identity> {
         const MEND: &str = "`emccd init` makes one in a new folder, `emccd cert new` one anywhere";
         let certificate_is_there = self.is_there(certificate, &files.certificate, MEND);
         if !self.is_there(key, &files.key, MEND) || !certificate_is_there {
@@ -94,15 +121,23 @@ impl Found<'_> {
 
     fn pepper(&mut self, path: &Path) {
         const KEY: &str = "credentials.pepper-file";
-        let copy = "copy it from another node of the cluster; for a new cluster `emccd init` makes one";
+        let copy =
+            "copy it from another node of the cluster; for a new cluster `emccd init` makes one";
         if !self.is_there(KEY, path, copy) {
             return;
         }
-        let Ok(metadata) = path.metadata() else { return };
+        let Ok(metadata) = path.metadata() else {
+            return;
+        };
         let mode = metadata.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
             let mend = format!("chmod 600 {}", path.display());
-            self.add(KEY, path, &format!("can be read by others (mode {mode:04o})"), Some(mend));
+            self.add(
+                KEY,
+                path,
+                &format!("can be read by others (mode {mode:04o})"),
+                Some(mend),
+            );
         }
         if metadata.len() != PEPPER_BYTES as u64 {
             let what = format!("has {} bytes and must have {PEPPER_BYTES}", metadata.len());

@@ -315,11 +315,18 @@ fn files_that_are_not_fit_for_use_are_named_with_what_is_wrong() {
     let told = |now| check_files(&config, now).unwrap_err().to_string();
     let later = NOW.plus(Duration::from_secs(100 * 365 * 86_400));
     let text = told(later);
-    assert!(text.contains("identity.certificate") && text.contains("expired"), "{text}");
+    assert!(
+        text.contains("identity.certificate") && text.contains("expired"),
+        "{text}"
+    );
 
     let identity = &config.identity.server;
     fs::set_permissions(&identity.key, fs::Permissions::from_mode(0o644)).unwrap();
-    fs::copy(&config.phone.identity.certificate, folder_file(&config, "other.pem")).unwrap();
+    fs::copy(
+        &config.phone.identity.certificate,
+        folder_file(&config, "other.pem"),
+    )
+    .unwrap();
     fs::write(&config.phone.identity.certificate, "no certificate").unwrap();
     fs::write(&config.credentials.pepper_file, "short").unwrap();
     let text = told(NOW);
@@ -339,7 +346,10 @@ fn files_that_are_not_fit_for_use_are_named_with_what_is_wrong() {
     fs::set_permissions(&identity.key, fs::Permissions::from_mode(0o600)).unwrap();
     fs::rename(folder_file(&config, "other.pem"), &identity.certificate).unwrap();
     let text = told(NOW);
-    assert!(text.contains("identity.key = ") && text.contains("does not belong"), "{text}");
+    assert!(
+        text.contains("identity.key = ") && text.contains("does not belong"),
+        "{text}"
+    );
 }
 
 fn folder_file(config: &Config, name: &str) -> PathBuf {

@@ -3,7 +3,8 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use crate::{
-    config::IdentityFiles, credentials, domain::ids::ClusterId, edge, edge::admin::socket, store, trust,
+    config::IdentityFiles, credentials, domain::ids::ClusterId, edge, edge::admin::socket, store,
+    trust,
 };
 
 /// Which part, and why.
@@ -45,17 +46,17 @@ pub enum Error {
         source: trust::Error,
     },
     /// An identity is valid in itself and can't be put in force.
-    #[error("the {what} identity can't be put in force")]
+    #[error("the {what} identity ({} with {}) can't be put in force", files.certificate.display(), files.key.display())]
     Unpublished {
         /// Whose.
         what: &'static str,
+        /// What it was read from.
+        files: IdentityFiles,
         /// Why.
         source: Arc<trust::Error>,
     },
     /// The database belongs to another cluster.
-    #[error(
-        "the store belongs to cluster {found}, the configuration says {configured}; name another store.url"
-    )]
+    #[error("the store belongs to cluster {found}, the configuration says {configured}")]
     OtherCluster {
         /// Whose it is.
         found: String,

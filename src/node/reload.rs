@@ -97,6 +97,7 @@ impl Reloader {
                 .publish_identity(identity)
                 .map_err(|source| Error::Unpublished {
                     what: "federation",
+                    files: self.federation_files.clone(),
                     source,
                 })?;
             info!(subject, "the federation identity is in force");
@@ -225,7 +226,11 @@ fn read_identity(what: &'static str, files: &IdentityFiles) -> Result<Identity, 
 }
 
 fn unfit(what: &'static str, files: &IdentityFiles, source: crate::trust::Error) -> Error {
-    Error::Identity { what, files: files.clone(), source }
+    Error::Identity {
+        what,
+        files: files.clone(),
+        source,
+    }
 }
 
 fn revision_of(tx: &mut dyn Transaction) -> Result<u64, admin::error::Error> {

@@ -46,7 +46,8 @@ impl Logging {
         })?;
         let registry = tracing_subscriber::registry().with(filter);
         // In a file colours are noise, and break every search.
-        let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        let colours = std::io::stderr().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
         let _already_there = match self.format {
             Format::Text => registry.with(lines.with_target(false)).try_init(),
