@@ -22,10 +22,22 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn assert_unharmed(lab: &Lab) {
     for (home, visiting) in [(0, 1), (1, 0)] {
         let shown = log_in(lab, home, 0, visiting, 0).await;
-        assert_eq!((shown.headline(), shown.em_code), ("Login successful", None), "{}", shown.text);
+        assert_eq!(
+            (shown.headline(), shown.em_code),
+            ("Login successful", None),
+            "{}",
+            shown.text
+        );
         let there = &lab.clusters[visiting];
         let device = &there.data.phone(0).unwrap().name;
-        let shown = there.member().unwrap().phone().unwrap().logout(device).await.unwrap();
+        let shown = there
+            .member()
+            .unwrap()
+            .phone()
+            .unwrap()
+            .logout(device)
+            .await
+            .unwrap();
         assert_eq!(shown.headline(), "Logout successful", "{}", shown.text);
     }
     for cluster in &lab.clusters {

@@ -27,8 +27,12 @@ struct Client {
 impl Client {
     /// For the first node of `server`; it believes that cluster's authority and shows no certificate yet.
     fn of(server: &Cluster) -> Self {
-        let client = Self { arguments: Vec::new() };
-        client.with("--target", &server.member().unwrap().addresses.federation).with_file("--root", &server.authority.file)
+        let client = Self {
+            arguments: Vec::new(),
+        };
+        client
+            .with("--target", &server.member().unwrap().addresses.federation)
+            .with_file("--root", &server.authority.file)
     }
 
     fn with(mut self, option: &str, value: &str) -> Self {
@@ -41,7 +45,8 @@ impl Client {
     }
 
     fn showing(self, certificate: &Path, key: &Path) -> Self {
-        self.with_file("--cert", certificate).with_file("--key", key)
+        self.with_file("--cert", certificate)
+            .with_file("--key", key)
     }
 
     fn showing_nothing(mut self) -> Self {
@@ -52,13 +57,17 @@ impl Client {
     /// The identity of a cluster's node, and what that cluster says of itself in every call.
     fn as_cluster(self, cluster: &Cluster) -> Self {
         let node = cluster.member().unwrap();
-        self.showing(&node.federation_certificate, &node.federation_key).with("--cluster-id", cluster.id.as_str())
+        self.showing(&node.federation_certificate, &node.federation_key)
+            .with("--cluster-id", cluster.id.as_str())
     }
 
     /// The one object that it prints; the exit code has to agree with it.
     async fn call(&self, call: &[&str]) -> Value {
         let run = tokio::process::Command::new(python())
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/federation_client.py"))
+            .arg(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/tests/tools/federation_client.py"
+            ))
             .args(["--timeout", "30"])
             .args(&self.arguments)
             .args(call)
@@ -66,13 +75,19 @@ impl Client {
         let output = run.await.unwrap();
         let answer: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("{call:?}: {}", String::from_utf8_lossy(&output.stderr)));
-        assert_eq!(output.status.code(), Some(if answer["ok"] == true { 0 } else { 1 }), "{answer}");
+        assert_eq!(
+            output.status.code(),
+            Some(if answer["ok"] == true { 0 } else { 1 }),
+            "{answer}"
+        );
         answer
     }
 }
 
 fn claim(answer: &Value) -> &str {
-    answer["response"]["ownership"].as_str().unwrap_or_else(|| panic!("{answer}"))
+    answer["response"]["ownership"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{answer}"))
 }
 
 /// That a role refused, with this EM code.
@@ -80,8 +95,14 @@ fn assert_refused(answer: &Value, status: &str, reason: &str, em_code: &str) {
     assert_eq!(answer["code"], status, "{answer}");
     assert_eq!(answer["error_info"]["domain"], "emcc", "{answer}");
     assert_eq!(answer["error_info"]["reason"], reason, "{answer}");
-    assert_eq!(answer["error_info"]["metadata"]["em_code"], em_code, "{answer}");
-    assert_eq!(answer["error_info"]["metadata"]["cluster"], "berlin", "{answer}");
+    assert_eq!(
+        answer["error_info"]["metadata"]["em_code"], em_code,
+        "{answer}"
+    );
+    assert_eq!(
+        answer["error_info"]["metadata"]["cluster"], "berlin",
+        "{answer}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,10 +110,19 @@ async fn a_stranger_with_reflection_alone_says_hello_and_asks_for_users() {
     let lab = lab(2).await;
     let (berlin, tokyo) = (&lab.clusters[0], &lab.clusters[1]);
     let old = Client::of(berlin).as_cluster(tokyo);
-    let new = Client::of(berlin).as_cluster(tokyo).with("--version", "1.1").with("--ref", "7K3Q9M2X");
+    let new = Client::of(berlin)
+        .as_cluster(tokyo)
+        .with("--version", "1.1")
+        .with("--ref", "7K3Q9M2X");
     let ana = berlin.data.user(0).unwrap().clone();
     let extension = ana.primary_extension.clone().unwrap();
-    let shared = berlin.data.shared_extension().unwrap().primary_extension.clone().unwrap();
+    let shared = berlin
+        .data
+        .shared_extension()
+        .unwrap()
+        .primary_extension
+        .clone()
+        .unwrap();
 
     let hello = new.call(&["hello"]).await;
     assert_eq!(hello["response"]["clusterId"], "berlin", "{hello}");
@@ -110,7 +140,12 @@ async fn a_stranger_with_reflection_alone_says_hello_and_asks_for_users() {
         (&new, &extension, Some("DN"), "OWNERSHIP_MINE"),
         (&new, &shared, Some("DN"), "OWNERSHIP_SEVERAL_USERS"),
         (&new, "99999", Some("DN"), "OWNERSHIP_NOT_MINE"),
-        (&new, ana.self_service_id.as_deref().unwrap(), Some("SP"), "OWNERSHIP_MINE"),
+        (
+            &new,
+            ana.self_service_id.as_deref().unwrap(),
+            Some("SP"),
+            "OWNERSHIP_MINE",
+        ),
     ] {
         let arguments: Vec<_> = ["find-user", name].into_iter().chain(login_type).collect();
         let answer = client.call(&arguments).await;
@@ -118,18 +153,33 @@ async fn a_stranger_with_reflection_alone_says_hello_and_asks_for_users() {
     }
 
     // A call that names no version speaks 1.0, which knows user IDs only.
-    for client in [&old, &Client::of(berlin).as_cluster(tokyo).with("--version", "1.0")] {
+    for client in [
+        &old,
+        &Client::of(berlin)
+            .as_cluster(tokyo)
+            .with("--version", "1.0"),
+    ] {
         let answer = client.call(&["find-user", &extension, "DN"]).await;
         assert_refused(&answer, "FAILED_PRECONDITION", "ERROR_ON_PARSING", "1");
-        assert!(answer["details"].as_str().unwrap().contains("1.0"), "{answer}");
+        assert!(
+            answer["details"].as_str().unwrap().contains("1.0"),
+            "{answer}"
+        );
     }
-    let future = Client::of(berlin).as_cluster(tokyo).with("--version", "9.0");
+    let future = Client::of(berlin)
+        .as_cluster(tokyo)
+        .with("--version", "9.0");
     let answer = future.call(&["find-user", &ana.user_id]).await;
     assert_refused(&answer, "FAILED_PRECONDITION", "ERROR_ON_PARSING", "1");
     let told = answer["details"].as_str().unwrap();
-    assert!(told.contains("9.0") && told.contains("1.0 to 1.1") && told.contains("upgrade"), "{told}");
+    assert!(
+        told.contains("9.0") && told.contains("1.0 to 1.1") && told.contains("upgrade"),
+        "{told}"
+    );
 
-    let answer = new.call(&["health", "emcc.federation.v1.FederationService"]).await;
+    let answer = new
+        .call(&["health", "emcc.federation.v1.FederationService"])
+        .await;
     assert_eq!(answer["response"]["status"], "SERVING", "{answer}");
     lab.shut_down().await;
 }
@@ -138,9 +188,12 @@ async fn a_stranger_with_reflection_alone_says_hello_and_asks_for_users() {
 async fn both_versions_of_reflection_list_federation_and_health_and_no_more() {
     let lab = lab(2).await;
     let client = |version| {
-        Client::of(&lab.clusters[0]).as_cluster(&lab.clusters[1]).with("--reflection", version)
+        Client::of(&lab.clusters[0])
+            .as_cluster(&lab.clusters[1])
+            .with("--reflection", version)
     };
-    let listed = json!({"services": ["emcc.federation.v1.FederationService", "grpc.health.v1.Health"]});
+    let listed =
+        json!({"services": ["emcc.federation.v1.FederationService", "grpc.health.v1.Health"]});
     for version in ["v1", "v1alpha"] {
         let client = client(version);
         let answer = client.call(&["list-services"]).await;
@@ -159,18 +212,26 @@ async fn who_claims_to_be_another_cluster_gets_42() {
     let node = tokyo.member().unwrap();
     let liar = |claimed| {
         let client = Client::of(berlin).showing(&node.federation_certificate, &node.federation_key);
-        client.with("--cluster-id", claimed).with("--ref", "7K3Q9M2X")
+        client
+            .with("--cluster-id", claimed)
+            .with("--ref", "7K3Q9M2X")
     };
     for claimed in ["berlin", "lima", "no such id!"] {
         let answer = liar(claimed).call(&["find-user", "ana.berlin"]).await;
         assert_refused(&answer, "UNAUTHENTICATED", "INVALID_CLUSTER_ID", "42");
-        assert_eq!(answer["error_info"]["metadata"]["ref"], "7K3Q9M2X", "{answer}");
+        assert_eq!(
+            answer["error_info"]["metadata"]["ref"], "7K3Q9M2X",
+            "{answer}"
+        );
         let answer = liar(claimed).call(&["hello"]).await;
         assert_refused(&answer, "UNAUTHENTICATED", "INVALID_CLUSTER_ID", "42");
     }
     // Without a claim the certificate alone identifies; what is said inside of Hello has to agree all the same.
     let silent = Client::of(berlin).showing(&node.federation_certificate, &node.federation_key);
-    assert_eq!(claim(&silent.call(&["find-user", "ana.berlin"]).await), "OWNERSHIP_MINE");
+    assert_eq!(
+        claim(&silent.call(&["find-user", "ana.berlin"]).await),
+        "OWNERSHIP_MINE"
+    );
     let introduced = json!({"clusterId": "lima", "node": "n", "software": "s"}).to_string();
     let answer = silent.call(&["call", "Hello", &introduced]).await;
     assert_refused(&answer, "UNAUTHENTICATED", "INVALID_CLUSTER_ID", "42");
@@ -185,9 +246,16 @@ struct Shown {
 }
 
 fn write(made: &Made, folder: &Path, name: &str) -> Shown {
-    let (certificate, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+    let (certificate, key) = (
+        folder.join(format!("{name}.pem")),
+        folder.join(format!("{name}.key")),
+    );
     authority::write(made, &certificate, &key).unwrap();
-    Shown { certificate, key, fingerprint: made.fingerprint_text() }
+    Shown {
+        certificate,
+        key,
+        fingerprint: made.fingerprint_text(),
+    }
 }
 
 fn shown_by(node: &Member) -> Shown {
@@ -203,15 +271,27 @@ fn shown_by(node: &Member) -> Shown {
 async fn dated(lab: &Lab, name: &str, days: (i64, i64), pinned: bool) -> Shown {
     let day = |n: i64| Timestamp::from_millis(Clock::system().now().as_millis() + n * 86_400_000);
     let tokyo = &lab.clusters[1];
-    let request: CertRequest = tokyo.authority.request(name).valid(day(days.0), day(days.1));
+    let request: CertRequest = tokyo
+        .authority
+        .request(name)
+        .valid(day(days.0), day(days.1));
     let made = tokyo.authority.sign(&request).unwrap();
     if pinned {
         let trust = pb::TrustMaterial {
             kind: "pinned".to_owned(),
             certificates: made.certificate_pem.clone().into_bytes(),
         };
-        let request = pb::AddTrustRequest { cluster_id: tokyo.id.to_string(), trust: Some(trust) };
-        lab.clusters[0].admin().await.unwrap().add_trust(request).await.unwrap();
+        let request = pb::AddTrustRequest {
+            cluster_id: tokyo.id.to_string(),
+            trust: Some(trust),
+        };
+        lab.clusters[0]
+            .admin()
+            .await
+            .unwrap()
+            .add_trust(request)
+            .await
+            .unwrap();
     }
     write(&made, lab.folder(), name)
 }
@@ -219,7 +299,14 @@ async fn dated(lab: &Lab, name: &str, days: (i64, i64), pinned: bool) -> Shown {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_identified_gets_the_reason_and_so_do_we() {
     let hosting = Hosting::Processes { binary: binary() };
-    let lab = Lab::start(&Spec { clusters: 3, hosting, paired: false, ..Spec::default() }).await.unwrap();
+    let lab = Lab::start(&Spec {
+        clusters: 3,
+        hosting,
+        paired: false,
+        ..Spec::default()
+    })
+    .await
+    .unwrap();
     let (berlin, tokyo, lima) = (&lab.clusters[0], &lab.clusters[1], &lab.clusters[2]);
     berlin.trust(tokyo).await.unwrap();
     tokyo.trust(berlin).await.unwrap();
@@ -230,8 +317,14 @@ async fn who_is_not_identified_gets_the_reason_and_so_do_we() {
         ("NO_CLIENT_CERTIFICATE", None),
         ("UNKNOWN_ISSUER", Some(shown_by(lima.member().unwrap()))),
         ("EXPIRED", Some(dated(&lab, "old", (-20, -10), true).await)),
-        ("NOT_YET_VALID", Some(dated(&lab, "new", (10, 20), true).await)),
-        ("UNKNOWN_ISSUER", Some(dated(&lab, "old-and-unknown", (-20, -10), false).await)),
+        (
+            "NOT_YET_VALID",
+            Some(dated(&lab, "new", (10, 20), true).await),
+        ),
+        (
+            "UNKNOWN_ISSUER",
+            Some(dated(&lab, "old-and-unknown", (-20, -10), false).await),
+        ),
     ];
     for (reason, shown) in &cases {
         let client = Client::of(berlin).with("--cluster-id", tokyo.id.as_str());
@@ -240,19 +333,31 @@ async fn who_is_not_identified_gets_the_reason_and_so_do_we() {
             None => client.showing_nothing(),
         };
         // Whatever is called; one reason is enough to show that.
-        let calls = [&["find-user", "ana.berlin"][..], &["hello"], &["list-services"], &["health"]];
+        let calls = [
+            &["find-user", "ana.berlin"][..],
+            &["hello"],
+            &["list-services"],
+            &["health"],
+        ];
         let all = if shown.is_none() { calls.len() } else { 1 };
         for call in &calls[..all] {
             let answer = client.call(call).await;
             assert_eq!(answer["code"], "UNAUTHENTICATED", "{reason}: {answer}");
             let info = &answer["error_info"];
-            assert_eq!((&info["domain"], &info["reason"]), (&json!("emcc.trust"), &json!(reason)), "{answer}");
+            assert_eq!(
+                (&info["domain"], &info["reason"]),
+                (&json!("emcc.trust"), &json!(reason)),
+                "{answer}"
+            );
             let told = info["metadata"].as_object().unwrap();
             let fingerprint = shown.as_ref().map(|s| json!(s.fingerprint));
             assert_eq!(told.get("fingerprint"), fingerprint.as_ref(), "{answer}");
             let time: jiff::Timestamp = told["time"].as_str().unwrap().parse().unwrap();
             let off = Clock::system().now().as_millis() - time.as_millisecond();
-            assert!(off.unsigned_abs() < Duration::from_secs(60).as_millis() as u64, "{off} ms: {answer}");
+            assert!(
+                off.unsigned_abs() < Duration::from_secs(60).as_millis() as u64,
+                "{off} ms: {answer}"
+            );
             // Nothing else: neither who would be accepted, nor that there is anybody.
             assert_eq!(told.len(), 1 + usize::from(shown.is_some()), "{answer}");
             assert!(!answer.to_string().contains("tokyo"), "{answer}");
@@ -260,24 +365,42 @@ async fn who_is_not_identified_gets_the_reason_and_so_do_we() {
     }
 
     let log = std::fs::read_to_string(berlin.member().unwrap().log_file()).unwrap();
-    let status = berlin.admin().await.unwrap().status(pb::GetClusterStatusRequest {}).await.unwrap();
+    let status = berlin
+        .admin()
+        .await
+        .unwrap()
+        .status(pb::GetClusterStatusRequest {})
+        .await
+        .unwrap();
     let printed = printed_status(berlin).await;
     for (reason, shown) in &cases {
         let word = reason.to_lowercase();
         let fingerprint = shown.as_ref().map(|s| s.fingerprint.clone());
         let is_this = |r: &&pb::DoorRefusal| r.rejection == word && r.fingerprint == fingerprint;
-        let refusal = status.refusals.iter().find(is_this).unwrap_or_else(|| panic!("{reason}: {status:?}"));
-        assert!(!refusal.expectation.is_empty() && !refusal.hint.is_empty(), "{refusal:?}");
+        let refusal = status
+            .refusals
+            .iter()
+            .find(is_this)
+            .unwrap_or_else(|| panic!("{reason}: {status:?}"));
+        assert!(
+            !refusal.expectation.is_empty() && !refusal.hint.is_empty(),
+            "{refusal:?}"
+        );
         assert_eq!(refusal.not_after.is_some(), shown.is_some(), "{refusal:?}");
 
         let about = fingerprint.clone().unwrap_or_else(|| word.clone());
-        let line = log.lines().find(|l| l.contains("refused the caller") && l.contains(&about));
+        let line = log
+            .lines()
+            .find(|l| l.contains("refused the caller") && l.contains(&about));
         let line = line.unwrap_or_else(|| panic!("{reason} is not in the log:\n{log}"));
         for part in [&word, &refusal.expectation, &refusal.hint] {
             assert!(line.contains(part.as_str()), "{part:?} is not in: {line}");
         }
         for part in [&word, &refusal.hint, &about] {
-            assert!(printed.contains(part.as_str()), "{part:?} is not in:\n{printed}");
+            assert!(
+                printed.contains(part.as_str()),
+                "{part:?} is not in:\n{printed}"
+            );
         }
     }
     lab.shut_down().await;
@@ -286,8 +409,15 @@ async fn who_is_not_identified_gets_the_reason_and_so_do_we() {
 /// What `cluster status` prints.
 async fn printed_status(cluster: &Cluster) -> String {
     let socket = &cluster.member().unwrap().addresses.admin;
-    let run = tokio::process::Command::new(binary()).args(["cluster", "status", "--socket"]).arg(socket).output();
+    let run = tokio::process::Command::new(binary())
+        .args(["cluster", "status", "--socket"])
+        .arg(socket)
+        .output();
     let output = run.await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }

@@ -17,12 +17,16 @@ use super::{PATIENCE, assert_unharmed, log_of, victim};
 const PATH: &str = "/emapp/EMAppServlet";
 
 async fn tcp(node: &Member) -> TcpStream {
-    TcpStream::connect(node.addresses.phone.strip_prefix("https://").unwrap()).await.unwrap()
+    TcpStream::connect(node.addresses.phone.strip_prefix("https://").unwrap())
+        .await
+        .unwrap()
 }
 
 async fn dial(node: &Member) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&node.ca_file).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_file(&node.ca_file).unwrap())
+        .unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -30,7 +34,10 @@ async fn dial(node: &Member) -> TlsStream<TcpStream> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, tcp(node).await).await.unwrap()
+    TlsConnector::from(Arc::new(config))
+        .connect(name, tcp(node).await)
+        .await
+        .unwrap()
 }
 
 /// What came back on a connection of its own.
@@ -55,16 +62,25 @@ async fn send(node: &Member, request: &[u8]) -> Answer {
             received.extend_from_slice(&buffer[..count]);
         }
     };
-    timeout(PATIENCE, async { tokio::join!(sent, read) }).await.expect("the request was never answered");
+    timeout(PATIENCE, async { tokio::join!(sent, read) })
+        .await
+        .expect("the request was never answered");
     let text = String::from_utf8(received).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("no answer: {text:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
+    Answer {
+        status,
+        head: head.to_owned(),
+        body: body.to_owned(),
+    }
 }
 
 /// One request with a query, and nothing behind it.
 async fn ask(node: &Member, method: &str, query: &str) -> Answer {
-    let request = format!("{method} {PATH}?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("{method} {PATH}?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
     send(node, request.as_bytes()).await
 }
 
@@ -80,7 +96,12 @@ fn device(lab: &Lab) -> &str {
 /// The query of a login that would succeed.
 fn full_login(lab: &Lab) -> String {
     let user = lab.clusters[0].data.user(0).unwrap();
-    format!("device={}&EMCC=true&userid={}&seq={}", device(lab), user.user_id, user.pin)
+    format!(
+        "device={}&EMCC=true&userid={}&seq={}",
+        device(lab),
+        user.user_id,
+        user.pin
+    )
 }
 
 async fn assert_nobody_is_logged_in(lab: &Lab) {
@@ -114,18 +135,41 @@ async fn queries_that_make_no_sense_get_a_page_that_says_so() {
         (login("a&seq=1"), 1, "a PIN twice"),
         (login("a&device=SEP9"), 11, "a device twice"),
         (login("a&loginType=XX"), 215, "an unknown login type"),
-        (format!("device={name}&EMCC=true&userid=ana.berlin&seq=%00"), 202, "a NUL for a PIN"),
-        (format!("device=%00&EMCC=true&{}", login("a")), 1, "two devices, one a NUL"),
-        ("device=../../etc&userid=a&seq=48151623".to_owned(), 11, "a path for a device"),
+        (
+            format!("device={name}&EMCC=true&userid=ana.berlin&seq=%00"),
+            202,
+            "a NUL for a PIN",
+        ),
+        (
+            format!("device=%00&EMCC=true&{}", login("a")),
+            1,
+            "two devices, one a NUL",
+        ),
+        (
+            "device=../../etc&userid=a&seq=48151623".to_owned(),
+            11,
+            "a path for a device",
+        ),
         ("&&&===&&%".to_owned(), 207, "nothing"),
-        (format!("{}&padding={}", login("a"), "x".repeat(5_000)), 1, "5 kB"),
+        (
+            format!("{}&padding={}", login("a"), "x".repeat(5_000)),
+            1,
+            "5 kB",
+        ),
     ] {
         let answer = ask(node(&lab), "GET", &query).await;
         assert_eq!(answer.status, 200, "{what}: {answer:?}");
-        let page = phone::read_page(&answer.body).unwrap_or_else(|e| panic!("{what}: {e}: {answer:?}"));
+        let page =
+            phone::read_page(&answer.body).unwrap_or_else(|e| panic!("{what}: {e}: {answer:?}"));
         assert_eq!(page.em_code, Some(em_code), "{what}: {page:?}");
-        assert!(page.reference.is_some() && page.text.lines().count() >= 3, "{what}: {page:?}");
-        assert!(!answer.body.contains("48151623") && !answer.head.contains("X-Injected"), "{what}: {answer:?}");
+        assert!(
+            page.reference.is_some() && page.text.lines().count() >= 3,
+            "{what}: {page:?}"
+        );
+        assert!(
+            !answer.body.contains("48151623") && !answer.head.contains("X-Injected"),
+            "{what}: {answer:?}"
+        );
     }
     assert_nobody_is_logged_in(&lab).await;
     assert_nothing_typed_is_in_the_log(&lab.clusters[1], &["48151623"]);
@@ -136,23 +180,48 @@ async fn queries_that_make_no_sense_get_a_page_that_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn markup_in_names_comes_back_as_text_or_not_at_all() {
     let lab = victim().await;
-    for typed in ["<b>bold</b>", "\"/><SoftKeyItem>", "&amp;&lt;&#0;", "]]>", "<?xml version='1.0'?>", "<!--", "'"] {
+    for typed in [
+        "<b>bold</b>",
+        "\"/><SoftKeyItem>",
+        "&amp;&lt;&#0;",
+        "]]>",
+        "<?xml version='1.0'?>",
+        "<!--",
+        "'",
+    ] {
         let query = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs([("device", device(&lab)), ("EMCC", "true"), ("userid", typed), ("seq", "48151623")])
+            .extend_pairs([
+                ("device", device(&lab)),
+                ("EMCC", "true"),
+                ("userid", typed),
+                ("seq", "48151623"),
+            ])
             .finish();
         let answer = ask(node(&lab), "GET", &query).await;
         let page = phone::read_page(&answer.body).unwrap();
         assert_eq!(page.em_code, Some(23), "{typed}: {page:?}");
-        assert!(!answer.body.contains("<b>") && !answer.body.contains("<!--"), "{answer:?}");
-        assert!(!page.softkeys.is_empty() && page.softkeys.iter().all(|k| !k.url.contains(typed)), "{page:?}");
+        assert!(
+            !answer.body.contains("<b>") && !answer.body.contains("<!--"),
+            "{answer:?}"
+        );
+        assert!(
+            !page.softkeys.is_empty() && page.softkeys.iter().all(|k| !k.url.contains(typed)),
+            "{page:?}"
+        );
     }
     // The form leads where the phone came from, whatever the Host header says it was.
     for host in ["evil\"><x", "a b", "x/../y", &"h".repeat(5_000)] {
-        let request = format!("GET {PATH}?device={} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n", device(&lab));
+        let request = format!(
+            "GET {PATH}?device={} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n",
+            device(&lab)
+        );
         let answer = send(node(&lab), request.as_bytes()).await;
         if answer.status == 200 {
             let page = phone::read_page(&answer.body).unwrap();
-            assert!(page.url.unwrap().starts_with(&node(&lab).addresses.phone), "{host:.20}: {answer:?}");
+            assert!(
+                page.url.unwrap().starts_with(&node(&lab).addresses.phone),
+                "{host:.20}: {answer:?}"
+            );
         } else {
             assert_eq!(answer.status, 400, "{host:.20}: {answer:?}");
         }
@@ -166,11 +235,20 @@ async fn only_get_acts() {
     let lab = victim().await;
     let login = full_login(&lab);
     let answer = ask(node(&lab), "HEAD", &login).await;
-    assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{answer:?}");
-    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "LOGIN", "get"] {
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (200, ""),
+        "{answer:?}"
+    );
+    for method in [
+        "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "LOGIN", "get",
+    ] {
         let answer = ask(node(&lab), method, &login).await;
         assert_eq!(answer.status, 405, "{method}: {answer:?}");
-        assert!(answer.head.to_lowercase().contains("allow: get, head"), "{method}: {answer:?}");
+        assert!(
+            answer.head.to_lowercase().contains("allow: get, head"),
+            "{method}: {answer:?}"
+        );
     }
     // A form's body is no query.
     let form = format!(
@@ -184,9 +262,29 @@ async fn only_get_acts() {
     // The same words in a GET do log in, or all of this would show nothing; and a HEAD logs nobody out.
     let answer = ask(node(&lab), "GET", &login).await;
     assert!(answer.body.contains("Login successful"), "{answer:?}");
-    ask(node(&lab), "HEAD", &format!("device={}&EMCC=true&doLogout=true", device(&lab))).await;
-    assert_eq!(lab.clusters[0].admin().await.unwrap().living().await.unwrap().len(), 1);
-    let answer = ask(node(&lab), "GET", &format!("device={}&EMCC=true&doLogout=true", device(&lab))).await;
+    ask(
+        node(&lab),
+        "HEAD",
+        &format!("device={}&EMCC=true&doLogout=true", device(&lab)),
+    )
+    .await;
+    assert_eq!(
+        lab.clusters[0]
+            .admin()
+            .await
+            .unwrap()
+            .living()
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    let answer = ask(
+        node(&lab),
+        "GET",
+        &format!("device={}&EMCC=true&doLogout=true", device(&lab)),
+    )
+    .await;
     assert!(answer.body.contains("Logout successful"), "{answer:?}");
     let pin = lab.clusters[0].data.user(0).unwrap().pin.clone();
     assert_nothing_typed_is_in_the_log(&lab.clusters[1], &[&format!("seq={pin}"), "userid="]);
@@ -197,7 +295,10 @@ async fn only_get_acts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_request_is_ended_and_what_is_too_long_is_refused() {
     let lab = victim().await;
-    let (head, tail) = (format!("GET {PATH}?device=SEP1&userid="), " HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (head, tail) = (
+        format!("GET {PATH}?device=SEP1&userid="),
+        " HTTP/1.1\r\nHost: x\r\n\r\n",
+    );
     let huge = [head.as_bytes(), &vec![b'x'; 10 << 20], tail.as_bytes()].concat();
     let answer = send(node(&lab), &huge).await;
     assert!(matches!(answer.status, 414 | 431), "{answer:?}");
@@ -216,17 +317,25 @@ async fn what_is_no_request_is_ended_and_what_is_too_long_is_refused() {
         b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\nzz\r\n",
         b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
     ] {
-        println!("{odd:?}");
         let answer = send(node(&lab), odd).await;
         assert!((400..500).contains(&answer.status), "{odd:?}: {answer:?}");
     }
 
     // Below HTTP: no TLS, or what only begins like it.
     let mut plain = tcp(node(&lab)).await;
-    plain.write_all(format!("GET {PATH}?device=SEP1 HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    plain
+        .write_all(format!("GET {PATH}?device=SEP1 HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     let mut answer = String::new();
-    timeout(PATIENCE, plain.read_to_string(&mut answer)).await.unwrap().unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"), "{answer}");
+    timeout(PATIENCE, plain.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"),
+        "{answer}"
+    );
     for garbage in [&[0xff; 64][..], &[0x16, 3, 1, 0, 4, 9, 9, 9, 9], b"\0"] {
         let mut stream = tcp(node(&lab)).await;
         stream.write_all(garbage).await.unwrap();
@@ -253,11 +362,16 @@ async fn slow_requests_keep_nobody_else_waiting() {
     assert_unharmed(&lab).await;
     // They have an end of their own: ten seconds for a request's head, less for a handshake.
     for mut stream in silent {
-        timeout(PATIENCE, stream.read(&mut [0; 16])).await.expect("a silent connection stays open").ok();
+        timeout(PATIENCE, stream.read(&mut [0; 16]))
+            .await
+            .expect("a silent connection stays open")
+            .ok();
     }
     for mut stream in slow {
         let ended = async { while matches!(stream.read(&mut [0; 256]).await, Ok(1..)) {} };
-        timeout(PATIENCE + Duration::from_secs(10), ended).await.expect("a slow request stays open");
+        timeout(PATIENCE + Duration::from_secs(10), ended)
+            .await
+            .expect("a slow request stays open");
     }
     lab.shut_down().await;
 }
