@@ -1,13 +1,16 @@
 //! What can be typed: one definition from which parsing and help come.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::domain::{
-    ids::{ClusterId, DeviceName, LoginName, UserId},
-    login::LoginType,
-    version::Version,
+use crate::{
+    config::units::parse_duration,
+    domain::{
+        ids::{ClusterId, DeviceName, LoginName, UserId},
+        login::LoginType,
+        version::Version,
+    },
 };
 
 /// The whole command line.
@@ -46,6 +49,9 @@ pub struct Global {
     /// Print one JSON document in place of text
     #[arg(long, global = true)]
     pub json: bool,
+    /// How long to wait for a daemon that is just starting, for example 30s; cluster status also waits for its links
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
+    pub wait: Option<Duration>,
 }
 
 /// Nouns, and the commands without one.
@@ -185,7 +191,9 @@ pub struct Apply {
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
     /// How each peer stands, in both directions, and what to do where one does not
-    #[command(after_help = "Example:\n  emccd cluster status")]
+    #[command(
+        after_help = "Examples:\n  emccd cluster status\n  emccd cluster status --wait 30s    end as soon as all links are up, in both directions"
+    )]
     Status,
     /// The peer records
     #[command(after_help = "Example:\n  emccd cluster list --json")]

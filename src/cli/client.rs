@@ -7,7 +7,7 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::Instant};
 use tonic::{
     Response, Status,
     transport::{Channel, Endpoint},
@@ -55,11 +55,8 @@ pub fn socket_path(global: &Global) -> Outcome<PathBuf> {
 /// [`Failure`] that says whether there is no daemon, or no permission.
 pub async fn connect(global: &Global) -> Outcome<Client> {
     let path = socket_path(global)?;
-    let connected = tokio::time::timeout(CONNECT, UnixStream::connect(&path)).await;
-    let stream = match connected {
-        Ok(stream) => stream.map_err(|cause| unreachable(&path, &cause))?,
-        Err(_) => return Err(unreachable(&path, &io::ErrorKind::TimedOut.into())),
-    };
+    let stream = open(&path, global.wait.unwrap_or_default()).await;
+    let stream = stream.map_err(|cause| unreachable(&path, &cause))?;
     let mut stream = Some(TokioIo::new(stream));
     // The name is for HTTP's sake; the connector below has the only stream there is.
     let channel = Endpoint::from_static("http://admin.invalid")
@@ -79,6 +76,29 @@ pub async fn connect(global: &Global) -> Outcome<Client> {
     Ok(Client::new(channel)
         .max_decoding_message_size(MAX_ANSWER_BYTES)
         .max_encoding_message_size(MAX_REQUEST_BYTES))
+}
+
+/// Opens the socket. Where no daemon is, it looks again until `patience` is over.
+async fn open(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let connected = tokio::time::timeout(CONNECT, UnixStream::connect(path)).await;
+        let outcome = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        match &outcome {
+            Err(cause) if may_be_starting(cause) && Instant::now() < deadline => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            _ => return outcome,
+        }
+    }
+}
+
+/// No socket yet, or one that was left behind by the daemon before.
+fn may_be_starting(cause: &io::Error) -> bool {
+    matches!(
+        cause.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// Turns an answer into what the command works with; `what` says what could not be done.
@@ -118,6 +138,9 @@ fn unreachable(path: &Path, cause: &io::Error) -> Failure {
     }
 }
 
+/// Nothing tells when a socket appears; nobody notices this delay.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// On one machine this takes microseconds, unless the daemon is stopped.
 const CONNECT: Duration = Duration::from_secs(3);
 
@@ -151,12 +174,27 @@ mod tests {
         assert!(text.contains("has ended"), "{text}");
     }
 
+    #[tokio::test]
+    async fn a_daemon_that_is_just_starting_can_be_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let patience = Duration::from_secs(30);
+        let (opened, listener) = tokio::join!(open(&path, patience), async {
+            // Polled second: by now nobody was found.
+            tokio::net::UnixListener::bind(&path).unwrap()
+        });
+        opened.unwrap();
+        drop(listener);
+        let none = open(&path, Duration::from_millis(1)).await.unwrap_err();
+        assert_eq!(none.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
     #[test]
     fn a_socket_that_is_named_wins() {
         let global = Global {
             socket: Some("/x".into()),
             config: Some("/nowhere".into()),
-            json: false,
+            ..Global::default()
         };
         assert_eq!(socket_path(&global).unwrap(), PathBuf::from("/x"));
         let global = Global {

@@ -1,15 +1,18 @@
 //! `cluster`: other clusters, their records and how the links stand.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     cli::{
         args::{Cluster, ClusterAdd, Global},
         client::{answer, connect},
-        failure::Outcome,
+        failure::{Failure, Outcome},
         output::{Report, age, count, table, time},
         trust,
     },
+    config::units::show_duration,
     wire::admin as pb,
 };
 
@@ -21,9 +24,18 @@ pub async fn run(global: &Global, verb: Cluster) -> Outcome {
     match verb {
         Cluster::Status => {
             let mut client = connect(global).await?;
-            let asked = client.get_cluster_status(pb::GetClusterStatusRequest {});
-            let status = answer("cannot show the status", asked.await)?;
-            Ok(Report::new(status_text(&status), &status))
+            let patience = global.wait.map(|wait| (wait, Instant::now() + wait));
+            loop {
+                let asked = client.get_cluster_status(pb::GetClusterStatusRequest {});
+                let status = answer("cannot show the status", asked.await)?;
+                match patience {
+                    Some((_, end)) if !all_up(&status) && Instant::now() < end => {
+                        tokio::time::sleep(LOOK_AGAIN).await;
+                    }
+                    Some((wait, _)) if !all_up(&status) => return Err(not_up(wait, &status)),
+                    _ => return Ok(Report::new(status_text(&status), &status)),
+                }
+            }
         }
         Cluster::List => {
             let mut client = connect(global).await?;
@@ -33,6 +45,27 @@ pub async fn run(global: &Global, verb: Cluster) -> Outcome {
         }
         Cluster::Add(args) => add(global, args).await,
     }
+}
+
+/// Whether every link that should be up is, in both directions.
+fn all_up(status: &pb::GetClusterStatusResponse) -> bool {
+    let is_up = |peer: &pb::PeerStatus| {
+        let to_them = peer.outbound.as_ref().is_some_and(|o| o.state == "up");
+        let from_them = peer
+            .inbound
+            .as_ref()
+            .is_some_and(|i| i.watching && i.peer_down_reason.is_none());
+        to_them && from_them
+    };
+    status.federation_down_reason.is_none() && status.peers.iter().filter(|p| p.enabled).all(is_up)
+}
+
+fn not_up(waited: Duration, status: &pb::GetClusterStatusResponse) -> Failure {
+    Failure::new(
+        format!("the links are not all up after {}", show_duration(waited)),
+        status_text(status).trim_end(),
+        "do what is said above, then look again: emccd cluster status",
+    )
 }
 
 async fn add(global: &Global, args: ClusterAdd) -> Outcome {
@@ -146,7 +179,7 @@ fn status_text(status: &pb::GetClusterStatusResponse) -> String {
         text += &troubles(peer);
     }
     if !status.refusals.is_empty() {
-        text += "\nturned away at the door:\n";
+        text += "\nconnections that failed for want of trust, and have not been mended since:\n";
         text += &status.refusals.iter().map(refusal_text).collect::<String>();
     }
     text
@@ -231,6 +264,9 @@ fn refusal_text(refusal: &pb::DoorRefusal) -> String {
         n => format!(", {n} times"),
     };
     let subject = match (&refusal.subject, &refusal.fingerprint) {
+        (Some(subject), Some(fingerprint)) if refusal.side == "own" => {
+            format!("\n  we showed {subject}, {fingerprint}")
+        }
         (Some(subject), Some(fingerprint)) => format!("\n  it showed {subject}, {fingerprint}"),
         _ => String::new(),
     };
@@ -238,8 +274,18 @@ fn refusal_text(refusal: &pb::DoorRefusal) -> String {
         (Some(from), Some(to)) => format!(", valid {} to {}", time(from), time(to)),
         _ => String::new(),
     };
+    let expected = if refusal.side == "own" {
+        ""
+    } else {
+        "expected: "
+    };
+    let who = match &*refusal.side {
+        "answerer" => "we refused what answers at",
+        "own" => "we were refused by the caller at",
+        _ => "we refused the caller at",
+    };
     format!(
-        "\n{} from {}: {}{times}{subject}{valid}\n  expected: {}\n{}",
+        "\n{} {who} {}: {}{times}{subject}{valid}\n  {expected}{}\n{}",
         time(&refusal.at),
         refusal.remote,
         refusal.rejection,
@@ -259,6 +305,9 @@ fn next_line(hint: Option<&str>) -> String {
 pub(super) fn shown(path: &Path) -> String {
     path.display().to_string()
 }
+
+/// How soon the status is asked for again; its own parts change no faster.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Clocks this far apart begin to matter for the dates of certificates.
 const SKEW_SHOWN_MS: u64 = 60_000;
@@ -355,6 +404,7 @@ paris: 2 ends of sessions will be told as soon as the link is up
             expectation: "a certificate that is valid now".to_owned(),
             hint: "have paris make a new one with: emccd cert new".to_owned(),
             count: 12,
+            side: "caller".to_owned(),
         });
         let text = status_text(&status);
         let expected = "\
@@ -364,14 +414,45 @@ no peers
 
 next: emccd cluster add ID --address HOST:PORT --trust FILE
 
-turned away at the door:
+connections that failed for want of trust, and have not been mended since:
 
-2026-11-22 09:29:58Z from 10.0.0.9:40112: expired, 12 times
+2026-11-22 09:29:58Z we refused the caller at 10.0.0.9:40112: expired, 12 times
   it showed CN=paris, AB:CD, valid 2024-11-22 00:00:00Z to 2026-11-21 00:00:00Z
   expected: a certificate that is valid now
   next: have paris make a new one with: emccd cert new
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn all_is_up_only_in_both_directions() {
+        let with = |change: fn(&mut pb::PeerStatus)| {
+            let mut peer = healthy("tokyo");
+            change(&mut peer);
+            all_up(&status(vec![healthy("paris"), peer]))
+        };
+        assert!(with(|_| {}));
+        assert!(!with(
+            |p| p.outbound.as_mut().unwrap().state = "down".to_owned()
+        ));
+        assert!(!with(|p| p.inbound.as_mut().unwrap().watching = false));
+        assert!(!with(|p| {
+            p.inbound.as_mut().unwrap().peer_down_reason = Some("refused".to_owned());
+        }));
+        assert!(!with(|p| p.inbound = None));
+        assert!(with(|p| {
+            p.enabled = false;
+            p.outbound.as_mut().unwrap().state = "disabled".to_owned();
+        }));
+        let mut down = status(Vec::new());
+        assert!(all_up(&down));
+        down.federation_down_reason = Some("expired".to_owned());
+        assert!(!all_up(&down));
+        let text = not_up(Duration::from_secs(30), &down).to_string();
+        assert!(
+            text.contains("after 30s") && text.contains("federation is down: expired"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -46,7 +46,8 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
             LogFormat::Json => telemetry::Format::Json,
             LogFormat::Text => telemetry::Format::Text,
         },
-        filter: config.log.level.clone(),
+        // The migrations say themselves that the schema is new, in words for developers.
+        filter: format!("{},refinery_core=warn", config.log.level),
     };
     logging
         .start()

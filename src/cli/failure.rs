@@ -36,6 +36,12 @@ impl Failure {
         }
     }
 
+    /// The same three parts for a program, as one object.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({ "error": self.what, "why": self.why, "next": self.next })
+    }
+
     /// 1 refused or failed, 2 usage.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
@@ -109,6 +115,10 @@ mod tests {
         assert_eq!(
             failure.to_string(),
             "error: cannot do it\n  why:  it is\n        forbidden\n  next: ask"
+        );
+        assert_eq!(
+            failure.to_json().to_string(),
+            r#"{"error":"cannot do it","next":"ask","why":"it is\nforbidden"}"#
         );
     }
 

@@ -48,12 +48,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Ok(())) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough.
         Ok(Err(closed)) if closed.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Ok(Err(cause)) => complain(&Failure::from_error(
-            "cannot write to standard output",
-            &cause,
-            "check where it goes",
-        )),
-        Err(failure) => complain(&failure),
+        Ok(Err(cause)) => complain(
+            &Failure::from_error(
+                "cannot write to standard output",
+                &cause,
+                "check where it goes",
+            ),
+            format,
+        ),
+        Err(failure) => complain(&failure, format),
     }
 }
 
@@ -87,9 +90,12 @@ async fn dispatch(CommandLine { global, command }: CommandLine) -> Outcome {
     }
 }
 
-fn complain(failure: &Failure) -> ExitCode {
+fn complain(failure: &Failure, format: Format) -> ExitCode {
     // Nothing is left to tell it to when standard error is closed.
-    let _ = writeln!(io::stderr().lock(), "{failure}");
+    let _ = match format {
+        Format::Json => writeln!(io::stderr().lock(), "{}", failure.to_json()),
+        Format::Text => writeln!(io::stderr().lock(), "{failure}"),
+    };
     ExitCode::from(failure.exit_code())
 }
 

@@ -98,6 +98,13 @@ fn displayed(what: &str, shown: &Shown) -> Outcome {
         let why = format!("the phone shows EM code {code}:\n{screen}");
         return Err(Failure::new(what, why, next));
     }
+    if shown.softkey("Yes").is_some() {
+        return Err(Failure::new(
+            what,
+            format!("somebody is logged in on it already, so it asks:\n{screen}"),
+            "log out first: emccd phone logout, with the same URL and device",
+        ));
+    }
     if shown.is_form() || !(200..300).contains(&shown.status) || shown.object.is_empty() {
         let why = format!(
             "the answer (HTTP {}) is no success:\n{screen}",
@@ -155,6 +162,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::lab::phone::SoftKey;
 
     fn page() -> Shown {
         Shown {
@@ -170,6 +178,25 @@ mod tests {
     fn what_the_phone_shows_is_what_is_printed() {
         let report = displayed("cannot", &page()).unwrap();
         assert_eq!(report.text, "Extension Mobility\nLogin successful");
+    }
+
+    #[test]
+    fn a_question_in_place_of_a_login_is_no_success() {
+        let shown = Shown {
+            text: "Log out of this phone?".to_owned(),
+            softkeys: vec![SoftKey {
+                name: "Yes".to_owned(),
+                url: "https://em.example:8443/emapp/EMAppServlet?doLogout=true".to_owned(),
+            }],
+            ..page()
+        };
+        let text = displayed("cannot log anna in", &shown)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("logged in on it already") && text.contains("emccd phone logout"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -11,11 +11,11 @@ use std::{
 
 use crate::{
     config::{
-        Admin, Config, Credentials, Federation, Groups, Identity, IdentityFiles, Log, LogFormat,
-        Login, Phone, Problem, Problems, Setting, Store,
+        Admin, Config, Credentials, Federation, Groups, IdentityFiles, Log, LogFormat, Login,
+        Phone, Problem, Problems, Setting, Store,
         file::{self, Given, Value, quoted},
         keys::{self, KEYS, Key, Preset},
-        units::{HostPort, show_duration},
+        units::show_duration,
         values::{self, Read, is_node},
     },
     domain::login::SecurityMode,
@@ -69,7 +69,7 @@ impl Reader {
         let node = self.node();
         let shutdown_grace = self.duration("shutdown-grace");
         let federation = self.federation();
-        let identity = self.identity();
+        let identity = self.identity_files("identity.certificate", "identity.key");
         let phone = self.phone();
         let admin = self.admin();
         let store = self.take("store.url", values::store_url, |url| quoted(url));
@@ -109,16 +109,12 @@ impl Reader {
 
     fn federation(&mut self) -> Option<Federation> {
         let listen = self.address("federation.listen");
-        let advertise = self.advertise(listen);
         let heartbeat = self.duration("federation.heartbeat");
         let dead_after = self.duration("federation.dead-after");
         let connect_timeout = self.duration("federation.connect-timeout");
         let reconnect_cap = self.duration("federation.reconnect-cap");
         let security_mode = self.word("federation.security-mode");
         let max_connections = self.count("federation.max-connections");
-        let max_message = self.take("federation.max-message", values::size, |s| {
-            quoted(&s.to_string())
-        });
         if let (Some(beat), Some(dead)) = (heartbeat, dead_after)
             && dead <= beat
         {
@@ -128,7 +124,6 @@ impl Reader {
         }
         Some(Federation {
             listen: listen?,
-            advertise: advertise?,
             heartbeat: heartbeat?,
             dead_after: dead_after?,
             connect_timeout: connect_timeout?,
@@ -138,53 +133,6 @@ impl Reader {
                 _ => SecurityMode::NonSecure,
             },
             max_connections: to_usize(max_connections?),
-            max_message: max_message?,
-        })
-    }
-
-    fn advertise(&mut self, listen: Option<SocketAddr>) -> Option<Vec<HostPort>> {
-        let fallback = listen.filter(|l| l.port() != 0).map(|l| HostPort {
-            host: if l.ip().is_unspecified() {
-                self.host.clone()
-            } else {
-                l.ip().to_string()
-            },
-            port: l.port(),
-        });
-        let show = |list: &Vec<HostPort>| show_list(list);
-        self.take_or(
-            "federation.advertise",
-            values::host_ports,
-            show,
-            fallback.into_iter().collect(),
-        )
-    }
-
-    fn identity(&mut self) -> Option<Identity> {
-        let server = self.identity_files("identity.certificate", "identity.key");
-        let certificate = self.optional_path("identity.client-certificate");
-        let key = self.optional_path("identity.client-key");
-        let client = match (certificate?, key?) {
-            (Some(certificate), Some(key)) => Some(IdentityFiles { certificate, key }),
-            (None, None) => None,
-            (Some(_), None) => {
-                self.conflict(
-                    "identity.client-certificate",
-                    "needs identity.client-key beside it",
-                );
-                return None;
-            }
-            (None, Some(_)) => {
-                self.conflict(
-                    "identity.client-key",
-                    "needs identity.client-certificate beside it",
-                );
-                return None;
-            }
-        };
-        Some(Identity {
-            server: server?,
-            client,
         })
     }
 
@@ -345,14 +293,6 @@ impl Reader {
     }
 
     /// `Some(None)` when the file doesn't give it, `None` when what it gives is wrong.
-    fn optional_path(&mut self, name: &'static str) -> Option<Option<PathBuf>> {
-        if self.given.contains_key(name) {
-            return self.path(name).map(Some);
-        }
-        self.remember(name, None, true);
-        Some(None)
-    }
-
     fn word(&mut self, name: &'static str) -> Option<&'static str> {
         self.take(name, values::word, |w| quoted(w))
     }

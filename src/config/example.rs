@@ -72,7 +72,7 @@ pub fn reference() -> String {
         without starting anything.\n\
         - `emccd config show --config FILE` prints the settings in force, defaults included.\n\
         - `emccd config example` prints a file with every key.\n\n\
-        Lengths of time and sizes need a unit: `ms`, `s`, `min`, `h`, `d`; `B`, `KiB`, `MiB`, `GiB`. Relative \
+        Lengths of time need a unit: `ms`, `s`, `min`, `h`, `d`. Relative \
         paths start from the folder of the file. Unknown keys are errors. Secrets are never in the file, only \
         the paths of the files that hold them.\n"
         .to_owned();

@@ -23,20 +23,10 @@ pub fn check_files(config: &Config, now: Timestamp) -> Result<(), Problems> {
         config,
         list: Vec::new(),
     };
-    if let Some(identity) = found.identity(
-        "identity.certificate",
-        "identity.key",
-        &config.identity.server,
-    ) && let Err(error) = identity.check(now)
+    if let Some(identity) = found.identity("identity.certificate", "identity.key", &config.identity)
+        && let Err(error) = identity.check(now)
     {
-        found.unfit(
-            "identity.certificate",
-            &config.identity.server.certificate,
-            &error,
-        );
-    }
-    if let Some(client) = &config.identity.client {
-        found.identity("identity.client-certificate", "identity.client-key", client);
+        found.unfit("identity.certificate", &config.identity.certificate, &error);
     }
     found.identity("phone.certificate", "phone.key", &config.phone.identity);
     found.pepper(&config.credentials.pepper_file);

@@ -371,11 +371,11 @@ mod tests {
         assert_eq!(config.phone.plain_listen, None);
         assert_eq!(config.admin.socket, created.folder.join("admin.sock"));
         assert_eq!(config.store.path(), Some(&*created.folder.join("emccd.db")));
-        assert_eq!(config.identity.server.certificate, created.federation_cert);
+        assert_eq!(config.identity.certificate, created.federation_cert);
         assert_eq!(config.phone.identity.certificate, created.phone_cert);
         assert_eq!(mode(&folder), 0o700);
         for secret in [
-            &config.identity.server.key,
+            &config.identity.key,
             &config.phone.identity.key,
             &config.credentials.pepper_file,
         ] {

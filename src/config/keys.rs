@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::config::units::{ByteSize, show_duration};
+use crate::config::units::show_duration;
 
 /// A section of the file.
 #[derive(Debug)]
@@ -47,14 +47,10 @@ pub enum Kind {
     Duration(Duration, Duration),
     /// Names of Unix groups.
     Groups,
-    /// A list of `host:port`.
-    HostPorts,
     /// A node's name.
     Node,
     /// A path of a file.
     Path,
-    /// A size from the first to the second.
-    Size(ByteSize, ByteSize),
     /// Where the data are.
     StoreUrl,
     /// One of these words.
@@ -118,12 +114,8 @@ impl Kind {
                 format!("{} to {}", show_duration(*min), show_duration(*max))
             }
             Self::Groups => "list of Unix group names, for example [\"voice\"]".to_owned(),
-            Self::HostPorts => {
-                "list of host:port, for example [\"node1.example.org:8444\"]".to_owned()
-            }
             Self::Node => "1 to 64 characters of A-Z a-z 0-9 . _ -".to_owned(),
             Self::Path => "path, absolute or relative to the folder of this file".to_owned(),
-            Self::Size(min, max) => format!("{min} to {max}"),
             Self::StoreUrl => "sqlite: and a path, or sqlite::memory: for a trial".to_owned(),
             Self::Word(words) => words.join(", "),
         }
@@ -221,10 +213,6 @@ const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 const DAY: u64 = 24 * 60 * MINUTE;
 
-const fn kib(count: u64) -> ByteSize {
-    ByteSize::from_bytes(count * 1024)
-}
-
 /// Every key, in the order of the file.
 pub const KEYS: &[Key] = &[
     Key {
@@ -271,18 +259,6 @@ pub const KEYS: &[Key] = &[
         preset: Preset::Is("\"0.0.0.0:8444\""),
         meaning: "Where other clusters reach this node.",
         why: "8443 is taken by the phones",
-        change: Change::Restart,
-    },
-    Key {
-        name: "federation.advertise",
-        kind: Kind::HostPorts,
-        preset: Preset::Otherwise {
-            text: "the address and port of `listen`, with the host name for `0.0.0.0` and `[::]`",
-            sample: "[\"node1.munich.example.org:8444\"]",
-        },
-        meaning: "Addresses under which other clusters should dial this node, when they differ from `listen`, \
-                  as behind address translation.",
-        why: "most nodes are reached under their own name",
         change: Change::Restart,
     },
     Key {
@@ -334,14 +310,6 @@ pub const KEYS: &[Key] = &[
         change: Change::Restart,
     },
     Key {
-        name: "federation.max-message",
-        kind: Kind::Size(kib(16), kib(4096)),
-        preset: Preset::Is("\"256KiB\""),
-        meaning: "The largest message we take from a peer.",
-        why: "the largest that the contract allows is far smaller",
-        change: Change::Restart,
-    },
-    Key {
         name: "identity.certificate",
         kind: Kind::Path,
         preset: Preset::Is("\"certs/federation.pem\""),
@@ -355,29 +323,6 @@ pub const KEYS: &[Key] = &[
         preset: Preset::Is("\"certs/federation.key\""),
         meaning: "Private key of the certificate, mode 0600.",
         why: "`emccd init` writes it there",
-        change: Change::Reread,
-    },
-    Key {
-        name: "identity.client-certificate",
-        kind: Kind::Path,
-        preset: Preset::Otherwise {
-            text: "the same as `certificate`",
-            sample: "\"certs/client.pem\"",
-        },
-        meaning: "Certificate chain for the connections that we open, where one certificate can't serve both \
-                  directions. Goes with `client-key`.",
-        why: "most certificates are good for both directions",
-        change: Change::Reread,
-    },
-    Key {
-        name: "identity.client-key",
-        kind: Kind::Path,
-        preset: Preset::Otherwise {
-            text: "the same as `key`",
-            sample: "\"certs/client.key\"",
-        },
-        meaning: "Private key of `client-certificate`, mode 0600.",
-        why: "most certificates are good for both directions",
         change: Change::Reread,
     },
     Key {

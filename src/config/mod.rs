@@ -27,10 +27,7 @@ pub use crate::config::{
     files::{PEPPER_BYTES, check_files},
     problem::{Problem, Problems},
 };
-use crate::{
-    config::units::{ByteSize, HostPort},
-    domain::{ids::ClusterId, login::SecurityMode},
-};
+use crate::domain::{ids::ClusterId, login::SecurityMode};
 
 /// The name that a configuration file has by custom.
 pub const FILE_NAME: &str = "emccd.toml";
@@ -51,7 +48,7 @@ pub struct Config {
     /// The listener for other clusters and the links to them.
     pub federation: Federation,
     /// What we show to other clusters.
-    pub identity: Identity,
+    pub identity: IdentityFiles,
     /// The listener for phones.
     pub phone: Phone,
     /// The socket for the command line.
@@ -72,8 +69,6 @@ pub struct Config {
 pub struct Federation {
     /// Where to listen; port 0 is any free one.
     pub listen: SocketAddr,
-    /// Where others should dial; empty when it follows from a port that the system is to choose.
-    pub advertise: Vec<HostPort>,
     /// How often a proof of life is sent.
     pub heartbeat: Duration,
     /// Without a proof for this long a link is down; longer than the heartbeat.
@@ -86,17 +81,6 @@ pub struct Federation {
     pub security_mode: SecurityMode,
     /// How many inbound connections are served at a time.
     pub max_connections: usize,
-    /// The largest message taken.
-    pub max_message: ByteSize,
-}
-
-/// `[identity]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Certificate and key, for both directions unless there is another for the client's.
-    pub server: IdentityFiles,
-    /// Certificate and key for connections that we open, where they differ.
-    pub client: Option<IdentityFiles>,
 }
 
 /// The two files of one identity.

@@ -44,16 +44,12 @@ fn two_lines_are_enough() {
     let config = checked(MINIMAL).unwrap();
     assert_eq!(config.node, "host-7");
     assert_eq!(config.federation.listen, "0.0.0.0:8444".parse().unwrap());
-    assert_eq!(
-        config.federation.advertise,
-        ["host-7:8444".parse().unwrap()]
-    );
     assert_eq!(config.federation.dead_after, Duration::from_secs(8));
     assert_eq!(config.phone.plain_listen, None);
     assert_eq!(config.store.url, "sqlite:/etc/emccd/emccd.db");
     assert_eq!(config.store.path(), Some(Path::new("/etc/emccd/emccd.db")));
     assert_eq!(
-        config.identity.server.key,
+        config.identity.key,
         Path::new("/etc/emccd/certs/federation.key")
     );
     assert_eq!(config.login.maximum_concurrent_requests, 256);
@@ -124,12 +120,7 @@ fn samples_are_accepted_and_are_not_the_defaults() {
             continue;
         };
         let mut text = MINIMAL.to_owned();
-        let other = match key.name {
-            "identity.client-certificate" => "identity.client-key = \"a\"\n",
-            "identity.client-key" => "identity.client-certificate = \"a\"\n",
-            _ => "",
-        };
-        text.push_str(&format!("{} = {sample}\n{other}", key.name));
+        text.push_str(&format!("{} = {sample}\n", key.name));
         let config = checked(&text).unwrap();
         assert!(
             config
@@ -239,17 +230,15 @@ fn the_host_name_fills_in_only_where_it_is_a_good_name() {
     assert_eq!(at(Some("a.example.org")).node, "a.example.org");
     let long = "a.".repeat(60) + "org";
     assert_eq!(at(Some(&long)).node, "node-1");
-    assert_eq!(at(Some(&long)).federation.advertise.len(), 1);
 }
 
 #[test]
-fn a_port_of_the_systems_choice_clashes_with_nothing_and_is_not_advertised() {
+fn a_port_of_the_systems_choice_clashes_with_nothing() {
     let text = format!(
         "{MINIMAL}federation.listen = \"127.0.0.1:0\"\nphone.listen = \"127.0.0.1:0\"\n\
          phone.plain-listen = \"127.0.0.1:0\"\n"
     );
     let config = checked(&text).unwrap();
-    assert_eq!(config.federation.advertise, []);
     assert!(config.phone.plain_listen.is_some());
 }
 
@@ -320,7 +309,7 @@ fn files_that_are_not_fit_for_use_are_named_with_what_is_wrong() {
         "{text}"
     );
 
-    let identity = &config.identity.server;
+    let identity = &config.identity;
     fs::set_permissions(&identity.key, fs::Permissions::from_mode(0o644)).unwrap();
     fs::copy(
         &config.phone.identity.certificate,

@@ -1,4 +1,4 @@
-//! Values with a unit: lengths of time, sizes, and addresses by name.
+//! Values with a unit: lengths of time, and addresses by name.
 //!
 //! A bare number is refused, so that nobody has to guess whether `5` is seconds or minutes.
 
@@ -13,14 +13,6 @@ const TIME_UNITS: [(&str, u64); 5] = [
     ("min", 60_000),
     ("s", 1_000),
     ("ms", 1),
-];
-
-/// Units of size, the largest first, in bytes.
-const SIZE_UNITS: [(&str, u64); 4] = [
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("B", 1),
 ];
 
 /// Why a text is no value of its kind.
@@ -56,44 +48,6 @@ pub fn show_duration(length: Duration) -> String {
         return "0s".to_owned();
     }
     show(millis, &TIME_UNITS)
-}
-
-/// A number of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
-pub struct ByteSize(u64);
-
-impl ByteSize {
-    /// Takes a number of bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: u64) -> Self {
-        Self(bytes)
-    }
-
-    /// The number of bytes.
-    #[must_use]
-    pub const fn bytes(self) -> u64 {
-        self.0
-    }
-
-    /// The number of bytes as the machine's word; saturates.
-    #[must_use]
-    pub fn as_usize(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
-    }
-}
-
-impl FromStr for ByteSize {
-    type Err = UnitError;
-    fn from_str(text: &str) -> Result<Self, UnitError> {
-        split(text, &SIZE_UNITS, "64KiB", "B, KiB, MiB, GiB").map(Self)
-    }
-}
-
-impl fmt::Display for ByteSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&show(self.0, &SIZE_UNITS))
-    }
 }
 
 /// A host, by name or IP address, and a port: `node1.example.org:8444`, `[2001:db8::1]:8444`.
@@ -244,19 +198,6 @@ mod tests {
     }
 
     #[test]
-    fn a_size_counts_in_powers_of_two() {
-        assert_eq!("64KiB".parse(), Ok(ByteSize::from_bytes(65_536)));
-        assert!(matches!(
-            "64kB".parse::<ByteSize>(),
-            Err(UnitError::UnknownUnit(_))
-        ));
-        assert!(matches!(
-            "64".parse::<ByteSize>(),
-            Err(UnitError::NoUnit(_))
-        ));
-    }
-
-    #[test]
     fn an_address_has_a_host_and_a_port() {
         for good in [
             "node1.example.org:8444",
@@ -288,17 +229,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_reads_back(millis in 0u64..u64::MAX / 2, bytes in any::<u64>()) {
+        fn what_is_shown_reads_back(millis in 0u64..u64::MAX / 2) {
             let length = Duration::from_millis(millis);
             prop_assert_eq!(parse_duration(&show_duration(length)), Ok(length));
-            let size = ByteSize::from_bytes(bytes);
-            prop_assert_eq!(size.to_string().parse(), Ok(size));
         }
 
         #[test]
         fn no_text_makes_a_parser_panic(text in ".{0,40}") {
             let _ = parse_duration(&text);
-            let _ = text.parse::<ByteSize>();
             let _ = text.parse::<HostPort>();
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     config::{
         file::{Value, quoted},
         keys::{Key, Kind},
-        units::{ByteSize, HostPort, UnitError, parse_duration},
+        units::{HostPort, parse_duration},
     },
     domain::ids::ClusterId,
 };
@@ -72,17 +72,6 @@ pub(super) fn duration(value: &Value, key: &Key, _: &Path) -> Result<Duration, W
     }
 }
 
-pub(super) fn size(value: &Value, key: &Key, _: &Path) -> Result<ByteSize, Wrong> {
-    let size = match value {
-        Value::Number(_) => return Err("needs a unit and quotes, for example \"64KiB\"".to_owned()),
-        other => text(other)?.parse().map_err(|e: UnitError| e.to_string())?,
-    };
-    match key.kind {
-        Kind::Size(min, max) if (min..=max).contains(&size) => Ok(size),
-        _ => Err("is out of range".to_owned()),
-    }
-}
-
 pub(super) fn groups(value: &Value, _: &Key, _: &Path) -> Result<Vec<String>, Wrong> {
     let names = list(value)?;
     let is_group = |name: &&String| {
@@ -96,15 +85,6 @@ pub(super) fn groups(value: &Value, _: &Key, _: &Path) -> Result<Vec<String>, Wr
         return Err(format!("{} is no name of a group", quoted(odd)));
     }
     Ok(names.to_vec())
-}
-
-pub(super) fn host_ports(value: &Value, _: &Key, _: &Path) -> Result<Vec<HostPort>, Wrong> {
-    let items = list(value)?;
-    if items.is_empty() {
-        return Err("must name at least one address, or be left out".to_owned());
-    }
-    let read = |item: &String| item.parse().map_err(|e| format!("{} {e}", quoted(item)));
-    items.iter().map(read).collect()
 }
 
 pub(super) fn node(value: &Value, _: &Key, _: &Path) -> Result<String, Wrong> {

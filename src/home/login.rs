@@ -434,6 +434,7 @@ impl Desk {
                 code,
                 cause,
                 body,
+                kept_at: self.now,
             },
         )?;
         Ok(())

@@ -26,7 +26,7 @@ use crate::{
     home::{self, HomeRole, LocalHome},
     peer::{self, Peers, outbox::Outbox},
     secret::Secret,
-    store::{self, Store, Transaction, meta},
+    store::{self, Store, Transaction, meta, retention},
     tasks::Tasks,
     trust::TrustStore,
     visiting::{self, VisitingRole},
@@ -211,12 +211,13 @@ impl Node {
             admin::AdminEdge {
                 cluster_id: config.cluster_id.clone(),
                 store: store.clone(),
-                clock,
+                clock: clock.clone(),
                 groups: Arc::new(groups(&config)),
                 operations: Arc::new(operations),
             },
             &tasks,
         );
+        let retained = store.clone();
         let outbox = Outbox {
             cluster: config.cluster_id.clone(),
             store,
@@ -228,6 +229,10 @@ impl Node {
         };
         tasks.spawn("outbox", outbox.run());
         spawn_watchers(&tasks, visiting, &reloader, &peers, owed);
+        let ended = tasks.clone();
+        tasks.spawn("retention", async move {
+            forget(&retained, &clock, &ended).await;
+        });
         info!(
             federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),
             versions = %versions, "ready"
@@ -246,12 +251,15 @@ impl Node {
         &self.addresses
     }
 
-    /// Reads identities, peers and trust again; what is not valid leaves the last good one in force.
+    /// Reads identities, peers and trust again; what is not valid leaves the last good one in force. The audit
+    /// has it in the name of `SIGHUP`, which is how a process is asked for it.
     ///
     /// # Errors
     /// The first thing that is not valid.
     pub async fn reload(&self) -> Result<(), Error> {
-        self.reloader.reload_all().await
+        let outcome = self.reloader.reload_all().await;
+        self.reloader.audit("SIGHUP", &outcome).await?;
+        outcome
     }
 
     /// Stops: no new work, work in progress gets the configured grace, then everything ends.
@@ -287,6 +295,32 @@ fn spawn_watchers(
             }
         }
     });
+}
+
+/// Forgets what is older than it need be, once an hour. Several nodes doing so do no harm.
+async fn forget(store: &Store, clock: &Clock, tasks: &Tasks) {
+    const INTERVAL: Duration = Duration::from_secs(3_600);
+    let mut ticks = tokio::time::interval(INTERVAL);
+    loop {
+        tokio::select! {
+            biased;
+            () = tasks.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        match retention::purge(store, clock.now()).await {
+            Ok(0) => {}
+            Ok(rows) => info!(
+                rows,
+                "forgot ended sessions and answers of more than 7 days ago"
+            ),
+            Err(error) => {
+                error!(
+                    cause = crate::telemetry::error_chain(&error),
+                    "old sessions could not be forgotten"
+                );
+            }
+        }
+    }
 }
 
 async fn open_store(config: &Config) -> Result<Store, Error> {

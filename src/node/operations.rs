@@ -68,12 +68,14 @@ impl Operations for NodeOperations {
         Box::pin(async move { Ok(shown) })
     }
 
-    fn reload_identities<'a>(&'a self, _actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {
+    fn reload_identities<'a>(&'a self, actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {
         Box::pin(async move {
             // Both are read, whatever becomes of the first.
             let federation = self.reloader.reload_federation_identity();
             let phone = self.reloader.reload_phone_identity();
-            match federation.and(phone) {
+            let outcome = federation.and(phone);
+            self.reloader.audit(&actor.to_string(), &outcome).await?;
+            match outcome {
                 Ok(()) => Ok(self.reloader.shown().into_iter().map(identity).collect()),
                 Err(error) => Err(Error::refused(
                     format!(
@@ -165,8 +167,8 @@ fn apply_error(error: apply::Error) -> Error {
             let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
             Error::refused(
                 format!(
-                    "the files have {} problems; nothing was changed:\n{}",
-                    lines.len(),
+                    "{}; nothing was changed:\n{}",
+                    counted(lines.len()),
                     lines.join("\n")
                 ),
                 "mend the lines and apply again; `emccd apply --dry-run` only checks",
@@ -177,6 +179,14 @@ fn apply_error(error: apply::Error) -> Error {
             crate::telemetry::error_chain(&error),
             "nothing was changed; apply again",
         ),
+    }
+}
+
+fn counted(problems: usize) -> String {
+    if problems == 1 {
+        "the files have 1 problem".to_owned()
+    } else {
+        format!("the files have {problems} problems")
     }
 }
 
@@ -270,6 +280,7 @@ fn refusal(refused: Refused) -> pb::DoorRefusal {
         fingerprint: refused.fingerprint,
         not_before: refused.valid.map(|(from, _)| from.to_string()),
         not_after: refused.valid.map(|(_, to)| to.to_string()),
+        side: refused.side.as_str().to_owned(),
         expectation: refused.expectation,
         hint: refused.mend,
         count: refused.count,

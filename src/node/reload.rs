@@ -19,9 +19,9 @@ use crate::{
     config::{Config, IdentityFiles},
     edge::admin,
     peer::Peers,
-    store::{Store, Transaction, meta, peers},
+    store::{self, Store, Transaction, audit, meta, peers},
     tasks::Tasks,
-    trust::{TrustStore, identity::Identity, tls::phone_server_config},
+    trust::{TrustStore, certificate::Certificate, identity::Identity, tls::phone_server_config},
 };
 
 /// Reads again, and publishes.
@@ -71,7 +71,7 @@ impl Reloader {
         let tls = phone_server_config(&identity)
             .map_err(|source| unfit("phone", &phone_files, source))?;
         Ok(Self {
-            federation_files: config.identity.server.clone(),
+            federation_files: config.identity.clone(),
             phone_files,
             store,
             trust,
@@ -126,6 +126,46 @@ impl Reloader {
         let phone = self.reload_phone_identity();
         let peers = self.refresh_peers().await;
         federation.and(phone).and(peers)
+    }
+
+    /// Who had the identity files read again, and what is in force since. The change itself is outside of the
+    /// store, so the entry can only follow it.
+    pub(super) async fn audit(
+        &self,
+        actor: &str,
+        outcome: &Result<(), Error>,
+    ) -> Result<(), store::Error> {
+        let in_force = self.shown().map(|shown| {
+            let leaf = shown.identity.as_ref().map(Identity::leaf);
+            let fingerprint = leaf.map_or_else(|| "none".to_owned(), Certificate::fingerprint_text);
+            format!("{} {fingerprint}", shown.purpose)
+        });
+        let in_force = in_force.join(", ");
+        let outcome = match outcome {
+            Ok(()) => format!("in force: {in_force}"),
+            Err(error) => {
+                format!(
+                    "refused: {}; still in force: {in_force}",
+                    crate::telemetry::error_chain(error)
+                )
+            }
+        };
+        let (at, actor) = (self.trust.clock().now(), actor.to_owned());
+        self.store
+            .write(move |tx: &mut dyn Transaction| {
+                audit::append(
+                    tx,
+                    &audit::Entry {
+                        at,
+                        actor: actor.clone(),
+                        action: "cert.reload",
+                        subject: "identities".to_owned(),
+                        outcome: outcome.clone(),
+                        reference: None,
+                    },
+                )
+            })
+            .await
     }
 
     /// Peers and trust as the store has them now.

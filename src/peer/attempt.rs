@@ -209,7 +209,7 @@ impl Attempt<'_> {
             address: address.to_owned(),
             step,
             kind,
-            what: bounded(refusal.to_string()),
+            what: bounded(&refusal.to_string()),
         }
     }
 }

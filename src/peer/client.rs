@@ -61,9 +61,8 @@ impl PeerHome {
             let live = self.shared.live(context.deadline, spent).await?;
             self.check_version(&live, login_type)?;
             let sent = send(live.client, live.version);
-            let outcome = match timeout_at(context.deadline.into(), sent).await {
-                Ok(outcome) => outcome,
-                Err(_) => return Err(self.silent("no answer by the deadline")),
+            let Ok(outcome) = timeout_at(context.deadline.into(), sent).await else {
+                return Err(self.silent("no answer by the deadline"));
             };
             match outcome {
                 Ok(answer) => {
@@ -126,7 +125,7 @@ impl PeerHome {
         }
         let mut refusal = status::from_status(status, self.cluster());
         if refusal.code == EmCode::ServiceConnectionError && status.details().is_empty() {
-            refusal.cause = bounded(format!(
+            refusal.cause = bounded(&format!(
                 "the call to {} failed: {}",
                 self.cluster(),
                 with_sources(status)

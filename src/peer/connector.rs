@@ -28,7 +28,9 @@ use crate::{
     peer::Error,
     trust::{
         Snapshot, TrustStore,
+        certificate::{fingerprint_of, fingerprint_text},
         judge::Verdict,
+        refusals::Side,
         tls::{ALPN_H2, rejection_of, rejection_of_alert},
     },
 };
@@ -71,7 +73,11 @@ impl Dialer<'_> {
             .map_err(|source| unreachable(address, source))?;
         let tls = self.handshake(address, tcp).await?;
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-        let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
+        let chain: Vec<_> = chain.iter().map(|der| der.clone().into_owned()).collect();
+        if let Some(leaf) = chain.first() {
+            let shown = fingerprint_text(&fingerprint_of(leaf));
+            self.trust.refusals().answerer_accepted(&shown);
+        }
         let cut = CancellationToken::new();
         let channel = self.channel(address, tls, &cut).await?;
         Ok(Connection {
@@ -128,7 +134,8 @@ impl Dialer<'_> {
             .take();
         if let (Some(verdict), Some(remote), Err(_)) = (&verdict, remote, &outcome) {
             let now = self.trust.clock().now();
-            self.trust.refusals().record(verdict, remote, now);
+            let refusals = self.trust.refusals();
+            refusals.record(Side::Answerer, verdict, remote, now);
         }
         let stream = outcome.map_err(|source| refused(address, verdict, source))?;
         if stream.get_ref().1.alpn_protocol() == Some(ALPN_H2) {

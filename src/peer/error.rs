@@ -150,7 +150,7 @@ impl Error {
     pub fn failure(&self) -> Failure {
         Failure {
             kind: self.kind(),
-            text: bounded(with_sources(self)),
+            text: bounded(&with_sources(self)),
             rejection: self.rejection(),
         }
     }
@@ -242,7 +242,7 @@ pub(super) fn with_sources(error: &dyn StdError) -> String {
 }
 
 /// Cuts a text that a peer may have had a hand in to the length that the protocol allows a reason.
-pub(super) fn bounded(text: String) -> String {
+pub(super) fn bounded(text: &str) -> String {
     const MAX_BYTES: usize = 512;
     let mut text: String = text
         .chars()
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_long_or_hostile_text_is_cut_to_one_line() {
-        let text = bounded(format!("a\nb{}", "ü".repeat(600)));
+        let text = bounded(&format!("a\nb{}", "ü".repeat(600)));
         assert!(text.len() <= 512 && text.starts_with("a b") && text.ends_with('…'));
     }
 }

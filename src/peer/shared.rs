@@ -144,6 +144,11 @@ impl Shared {
         self.announce();
     }
 
+    /// The live connection takes no more calls; what comes now waits for the next one.
+    pub(super) fn withdraw(&self) {
+        self.published.send_modify(|p| p.live = None);
+    }
+
     /// A heartbeat. Nobody is woken: no decision hangs on it.
     pub(super) fn proved(&self, clock_offset_ms: Option<i64>) {
         self.published.send_if_modified(|p| {

@@ -4,7 +4,7 @@
 //! before the old one is let go; calls under way finish on the old one. Only when the new trust has no place
 //! for the peer is the old one cut.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -33,6 +33,9 @@ use crate::{
 const CALL_SPACING: Duration = Duration::from_millis(10);
 /// The same when the peer called us. Two sides that can't agree would wake each other without end.
 const INBOUND_SPACING: Duration = Duration::from_millis(100);
+/// How long calls may go on over a connection whose certificate lost its trust: a peer that swaps its
+/// certificate loses no call, and one that was revoked has no more to say.
+const TRUST_GRACE: Duration = Duration::from_millis(500);
 /// A peer without a common version changes only when somebody upgrades it, and then it calls us.
 const INCOMPATIBLE_FACTOR: u32 = 4;
 
@@ -69,14 +72,19 @@ impl Ground {
 enum Held {
     /// The connection is of no use any more.
     Lost(Failure),
-    /// It is to be replaced. A failure to do so ends it (`Must`), or not (`May`).
+    /// It is to be replaced.
     Replace(Replace),
 }
 
+/// What becomes of a connection that is to be replaced.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Replace {
+    /// It stays if there is no other.
     May,
+    /// It ends if there is no other; otherwise calls under way finish on it.
     Must,
+    /// No call is sent over it any more, and those under way have [`TRUST_GRACE`].
+    Untrusted,
 }
 
 impl LinkTask {
@@ -155,13 +163,14 @@ impl LinkTask {
                     return session.index + usize::from(draining);
                 }
                 Held::Replace(how) => {
-                    match self.attempt(session.index + usize::from(draining)).await {
-                        Ok((new, new_ground)) => {
-                            self.came_up(&new);
-                            (session, ground, draining) = (new, new_ground, false);
+                    let next = session.index + usize::from(draining);
+                    match self.replace(&session, how, next).await {
+                        Ok(new) => {
+                            (session, ground) = new;
+                            draining = false;
                         }
                         Err(error) if how == Replace::May => {
-                            debug!(error = %error, "no other node of the peer takes over");
+                            debug!(%error, "no other node of the peer takes over");
                         }
                         Err(error) => {
                             session.cut.cancel();
@@ -172,6 +181,36 @@ impl LinkTask {
                 }
             }
         }
+    }
+
+    /// Brings up a new connection beside the live one, and lets go of that one as `how` says.
+    async fn replace(
+        &self,
+        old: &Session,
+        how: Replace,
+        first: usize,
+    ) -> Result<(Session, Ground), Error> {
+        if how != Replace::Untrusted {
+            let (new, ground) = self.attempt(first).await?;
+            self.came_up(&new);
+            return Ok((new, ground));
+        }
+        self.shared.withdraw();
+        let cut = async {
+            sleep(TRUST_GRACE).await;
+            old.cut.cancel();
+        };
+        let mut cut = pin!(cut);
+        let mut attempt = pin!(self.attempt(first));
+        let (new, ground) = tokio::select! {
+            outcome = attempt.as_mut() => outcome?,
+            () = cut.as_mut() => attempt.await?,
+        };
+        self.came_up(&new);
+        if !old.cut.is_cancelled() {
+            cut.await;
+        }
+        Ok((new, ground))
     }
 
     fn came_up(&self, session: &Session) {
@@ -212,8 +251,7 @@ impl LinkTask {
                     match self.heard(&session.facts.address, message) {
                         Ok(beat) => {
                             self.shared.proved(Some(offset_of(&beat, &self.clock)));
-                            let told_up = beat.reverse_proof_age.is_some();
-                            self.told(beat.reverse_proof_age, beat.reverse_down_reason, told_up);
+                            self.told(beat.reverse_proof_age, &beat.reverse_down_reason);
                             if beat.draining && !*draining && addresses.borrow().len() > 1 {
                                 *draining = true;
                                 return Held::Replace(Replace::May);
@@ -226,11 +264,13 @@ impl LinkTask {
                 Ok(()) = trust.changed() => {
                     let snapshot = self.trust.snapshot();
                     if *ground != Ground::of(&snapshot, &self.shared.cluster) {
-                        if snapshot.identify_dialled(&self.shared.cluster, &session.chain).peer().is_none() {
-                            // Revoked or replaced: not one more answer is taken from it.
-                            session.cut.cancel();
-                        }
-                        return Held::Replace(Replace::Must);
+                        let verdict =
+                            snapshot.identify_dialled(&self.shared.cluster, &session.chain);
+                        return Held::Replace(if verdict.peer().is_some() {
+                            Replace::Must
+                        } else {
+                            Replace::Untrusted
+                        });
                     }
                 }
                 Ok(()) = addresses.changed() => {
@@ -264,13 +304,16 @@ impl LinkTask {
         }
     }
 
-    fn told(&self, age: Option<Duration>, reason: String, up: bool) {
+    /// Keeps what the peer sees of us, and wakes who waits for news of it.
+    fn told(&self, age: Option<Duration>, reason: &str) {
         let now = crate::peer::shared::now();
         let news = {
             let mut inbound = self.shared.inbound();
-            let was_up = inbound.view(now).reverse_proof_age.is_some();
+            let before = inbound.view(now);
             inbound.told(age, bounded(reason), now);
-            was_up != up
+            let after = inbound.view(now);
+            before.reverse_proof_age.is_some() != after.reverse_proof_age.is_some()
+                || before.reverse_down_reason != after.reverse_down_reason
         };
         if news {
             self.shared.announce();
@@ -298,7 +341,7 @@ impl LinkTask {
                 let refusal = status::from_status(&refused, &self.shared.cluster);
                 return Err(Failure {
                     kind: FailureKind::Refused,
-                    text: bounded(format!("{address}: the link ended: {}", refusal.cause)),
+                    text: bounded(&format!("{address}: the link ended: {}", refusal.cause)),
                     rejection,
                 });
             }
@@ -342,7 +385,9 @@ impl LinkTask {
 pub(super) fn disabled(cluster: &ClusterId) -> Failure {
     Failure::new(
         FailureKind::Refused,
-        format!("{cluster} is disabled here; mend with: emccd cluster set {cluster} --enable"),
+        format!(
+            "{cluster} is disabled here; mend with: emccd apply, with enabled = true in its [[peer]] table"
+        ),
     )
 }
 

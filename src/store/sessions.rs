@@ -302,6 +302,19 @@ pub fn tombstone(
     Ok(ended > 0)
 }
 
+/// Forgets ends of before `before` that nobody is owed any more, at most `limit`; how many.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn purge(tx: &mut dyn Transaction, before: Timestamp, limit: u32) -> Result<u64, Error> {
+    tx.execute(
+        "DELETE FROM sessions WHERE (role, counterpart, id) IN (
+           SELECT role, counterpart, id FROM sessions
+           WHERE state = 'ended' AND owed = 0 AND ended_at < $1 LIMIT $2)",
+        &[before.into(), limit.into()],
+    )
+}
+
 /// Ends that a cluster has not acknowledged, of both roles, in the order they happened.
 ///
 /// # Errors

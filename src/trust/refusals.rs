@@ -4,7 +4,7 @@
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -19,18 +19,43 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct RecentRefusals(Arc<Mutex<VecDeque<Refused>>>);
 
+/// Who refused whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// We refused somebody who called us.
+    Caller,
+    /// We refused what answered where we called.
+    Answerer,
+    /// Somebody who called us refused our own certificate.
+    Own,
+}
+
+impl Side {
+    /// The word for programs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Answerer => "answerer",
+            Self::Own => "own",
+        }
+    }
+}
+
 /// One refusal, or several alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// When it happened last.
     pub at: Timestamp,
+    /// Who refused whom.
+    pub side: Side,
     /// Where the other side was; of repeats, the last one.
     pub remote: SocketAddr,
     /// The reason.
     pub rejection: Rejection,
-    /// Fingerprint of the leaf that was shown.
+    /// Fingerprint of the leaf that was refused.
     pub fingerprint: Option<String>,
-    /// Subject of the leaf that was shown.
+    /// Subject of the leaf that was refused.
     pub subject: Option<String>,
     /// First and last moment at which that leaf is valid.
     pub valid: Option<(Timestamp, Timestamp)>,
@@ -60,7 +85,13 @@ impl RecentRefusals {
 
     /// Remembers a rejecting verdict on the other side at `remote`. A verdict that identifies a peer is
     /// none, and is not remembered.
-    pub fn record(&self, verdict: &Verdict, remote: SocketAddr, now: Timestamp) -> Novelty {
+    pub fn record(
+        &self,
+        side: Side,
+        verdict: &Verdict,
+        remote: SocketAddr,
+        now: Timestamp,
+    ) -> Novelty {
         let Verdict::Rejected {
             rejection,
             certificate,
@@ -75,7 +106,8 @@ impl RecentRefusals {
             .map(|c| fingerprint_text(&c.fingerprint()));
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let alike = |refused: &Refused| {
-            refused.rejection == *rejection
+            refused.side == side
+                && refused.rejection == *rejection
                 && refused.fingerprint == fingerprint
                 && refused.remote.ip() == remote.ip()
         };
@@ -92,6 +124,7 @@ impl RecentRefusals {
         }
         ring.push_back(Refused {
             at: now,
+            side,
             remote,
             rejection: *rejection,
             fingerprint,
@@ -109,6 +142,28 @@ impl RecentRefusals {
         } else {
             Novelty::Repeat
         }
+    }
+
+    /// Forgets what has been mended: the caller at `remote` is a peer now, by the leaf with this fingerprint. It
+    /// accepts ours as well, or it would not have finished the handshake.
+    pub fn caller_accepted(&self, fingerprint: &str, remote: IpAddr) {
+        self.forget(|refused| match refused.side {
+            Side::Caller => refused.fingerprint.as_deref() == Some(fingerprint),
+            Side::Own => refused.remote.ip() == remote,
+            Side::Answerer => false,
+        });
+    }
+
+    /// The same for the server where we called.
+    pub fn answerer_accepted(&self, fingerprint: &str) {
+        self.forget(|refused| {
+            refused.side == Side::Answerer && refused.fingerprint.as_deref() == Some(fingerprint)
+        });
+    }
+
+    fn forget(&self, is_mended: impl Fn(&Refused) -> bool) {
+        let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.retain(|refused| !is_mended(refused));
     }
 
     /// What is remembered, the newest first.
@@ -142,18 +197,39 @@ mod tests {
         let refusals = RecentRefusals::default();
         let start = Timestamp::from_millis(1_000_000);
         let plaintext = verdict(Rejection::Plaintext);
-        assert_eq!(refusals.record(&plaintext, from(1), start), Novelty::New);
         assert_eq!(
-            refusals.record(&plaintext, from(1), start.plus(Duration::from_secs(59))),
-            Novelty::Repeat
-        );
-        assert_eq!(refusals.record(&plaintext, from(2), start), Novelty::New);
-        assert_eq!(
-            refusals.record(&verdict(Rejection::TlsVersion), from(1), start),
+            refusals.record(Side::Caller, &plaintext, from(1), start),
             Novelty::New
         );
         assert_eq!(
-            refusals.record(&plaintext, from(1), start.plus(Duration::from_secs(60))),
+            refusals.record(
+                Side::Caller,
+                &plaintext,
+                from(1),
+                start.plus(Duration::from_secs(59))
+            ),
+            Novelty::Repeat
+        );
+        assert_eq!(
+            refusals.record(Side::Caller, &plaintext, from(2), start),
+            Novelty::New
+        );
+        assert_eq!(
+            refusals.record(
+                Side::Caller,
+                &verdict(Rejection::TlsVersion),
+                from(1),
+                start
+            ),
+            Novelty::New
+        );
+        assert_eq!(
+            refusals.record(
+                Side::Caller,
+                &plaintext,
+                from(1),
+                start.plus(Duration::from_secs(60))
+            ),
             Novelty::New
         );
         let list = refusals.list();
@@ -165,11 +241,42 @@ mod tests {
     }
 
     #[test]
+    fn what_has_been_mended_is_forgotten_and_nothing_else() {
+        let refusals = RecentRefusals::default();
+        let now = Timestamp::from_millis(1_000_000);
+        let leaf = Spec::new("berlin").self_signed().certificate();
+        let shown = leaf.fingerprint_text();
+        let stranger = Verdict::rejected(Rejection::UnknownIssuer, Some(leaf), "a pin", None);
+        refusals.record(Side::Caller, &stranger, from(1), now);
+        refusals.record(Side::Answerer, &stranger, from(1), now);
+        refusals.record(Side::Own, &stranger, from(1), now);
+        refusals.record(Side::Own, &stranger, from(2), now);
+        refusals.record(Side::Caller, &verdict(Rejection::Plaintext), from(1), now);
+        let left = || {
+            let list = refusals.list();
+            list.iter().map(|r| (r.side, r.remote)).collect::<Vec<_>>()
+        };
+        refusals.caller_accepted("AB:CD", from(3).ip());
+        assert_eq!(left().len(), 5);
+        refusals.caller_accepted(&shown, from(1).ip());
+        assert_eq!(
+            left(),
+            [
+                (Side::Caller, from(1)),
+                (Side::Own, from(2)),
+                (Side::Answerer, from(1))
+            ]
+        );
+        refusals.answerer_accepted(&shown);
+        assert_eq!(left(), [(Side::Caller, from(1)), (Side::Own, from(2))]);
+    }
+
+    #[test]
     fn the_leaf_that_was_shown_is_remembered_with_its_dates() {
         let refusals = RecentRefusals::default();
         let leaf = Spec::new("a.example").self_signed().certificate();
         let shown = Verdict::rejected(Rejection::Expired, Some(leaf.clone()), "a valid one", None);
-        refusals.record(&shown, from(1), Timestamp::from_millis(0));
+        refusals.record(Side::Caller, &shown, from(1), Timestamp::from_millis(0));
         let refused = &refusals.list()[0];
         assert_eq!(refused.valid, Some((leaf.not_before(), leaf.not_after())));
         assert_eq!(refused.subject.as_deref(), Some(leaf.subject()));
@@ -180,6 +287,7 @@ mod tests {
         let refusals = RecentRefusals::default();
         for n in 0..=u8::try_from(RecentRefusals::CAPACITY).unwrap() {
             refusals.record(
+                Side::Caller,
                 &verdict(Rejection::Plaintext),
                 from(n),
                 Timestamp::from_millis(i64::from(n)),

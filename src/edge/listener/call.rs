@@ -56,7 +56,7 @@ fn refuse_foreign<B>(request: &Request<B>) -> Option<Response<Body>> {
 }
 
 /// The `grpc-timeout` header: up to eight digits and a unit. A malformed one counts as absent.
-fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+pub(in crate::edge) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {

@@ -13,7 +13,7 @@ use crate::{
         TrustStore,
         certificate::{Certificate, fingerprint_of, fingerprint_text},
         judge::Verdict,
-        refusals::Novelty,
+        refusals::{Novelty, Side},
     },
 };
 
@@ -109,7 +109,12 @@ impl Caller {
 }
 
 /// Remembers a refusal, and logs it unless the same one was logged a moment ago.
-pub(super) fn report_refusal(trust: &TrustStore, remote: SocketAddr, verdict: &Verdict) {
+pub(super) fn report_refusal(
+    trust: &TrustStore,
+    side: Side,
+    remote: SocketAddr,
+    verdict: &Verdict,
+) {
     let Verdict::Rejected {
         rejection,
         certificate,
@@ -121,7 +126,7 @@ pub(super) fn report_refusal(trust: &TrustStore, remote: SocketAddr, verdict: &V
     };
     if trust
         .refusals()
-        .record(verdict, remote, trust.clock().now())
+        .record(side, verdict, remote, trust.clock().now())
         == Novelty::Repeat
     {
         debug!(%remote, %rejection, "refused the caller again");
@@ -135,14 +140,19 @@ pub(super) fn report_refusal(trust: &TrustStore, remote: SocketAddr, verdict: &V
     let dates = certificate
         .as_ref()
         .map(|leaf| format!("{} to {}", leaf.not_before(), leaf.not_after()));
+    let valid = dates.unwrap_or_default();
+    let story = match side {
+        Side::Own => "the caller refused us",
+        Side::Caller | Side::Answerer => "refused the caller",
+    };
     warn!(
         %remote,
         %rejection,
         subject,
         fingerprint,
-        valid = dates.unwrap_or_default(),
+        valid,
         expectation,
         mend,
-        "refused the caller at {remote}: {rejection}"
+        "{story} at {remote}: {rejection}"
     );
 }

@@ -26,6 +26,7 @@ use crate::{
     trust::{
         TrustStore,
         judge::Verdict,
+        refusals::Side,
         tls::{is_alert, rejection_of},
     },
 };
@@ -102,7 +103,10 @@ impl Door {
         let chain: Vec<CertificateDer<'static>> = chain.to_vec();
         let caller = Arc::new(Caller::new(self.trust.clone(), remote, chain));
         let identity = caller.identity();
-        report_refusal(&self.trust, remote, &identity.verdict);
+        report_refusal(&self.trust, Side::Caller, remote, &identity.verdict);
+        if let (Some(_), Some(shown)) = (identity.peer(), &identity.fingerprint) {
+            self.trust.refusals().caller_accepted(shown, remote.ip());
+        }
         let Some(place) = self.place_for(&identity.verdict) else {
             debug!(%remote, peer = ?identity.peer(), "too many connections of this kind; closed the newest");
             return;
@@ -124,7 +128,7 @@ impl Door {
             Ok(Opening::Plaintext) => {
                 let expectation = "a TLS handshake; the first byte is none of a TLS record";
                 let verdict = Verdict::rejected(Rejection::Plaintext, None, expectation, None);
-                report_refusal(&self.trust, remote, &verdict);
+                report_refusal(&self.trust, Side::Caller, remote, &verdict);
                 return None;
             }
             Ok(Opening::Closed) | Err(_) => return None,
@@ -151,7 +155,7 @@ impl Door {
         };
         if !is_alert(error) {
             let verdict = Verdict::rejected(rejection, None, format!("TLS 1.3; {error}"), None);
-            report_refusal(&self.trust, remote, &verdict);
+            report_refusal(&self.trust, Side::Caller, remote, &verdict);
             return;
         }
         let snapshot = self.trust.snapshot();
@@ -162,7 +166,7 @@ impl Door {
             expectation: format!("the caller refused our own certificate: {error}"),
             mend: "on the calling side: emccd trust add CLUSTER --pin FILE (our certificate; compare it with emccd cert show here)".to_owned(),
         };
-        report_refusal(&self.trust, remote, &verdict);
+        report_refusal(&self.trust, Side::Own, remote, &verdict);
     }
 
     fn place_for(&self, verdict: &Verdict) -> Option<OwnedSemaphorePermit> {
@@ -239,7 +243,7 @@ impl Door {
         loop {
             let now = caller.identity();
             if !now.verdict.agrees_with(&first.verdict) {
-                report_refusal(&self.trust, now.remote, &now.verdict);
+                report_refusal(&self.trust, Side::Caller, now.remote, &now.verdict);
                 return Leave::TrustChanged;
             }
             let left = match now.leaf_not_after {

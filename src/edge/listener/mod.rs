@@ -13,6 +13,7 @@ mod federation;
 mod http;
 mod limits;
 
+pub(in crate::edge) use self::call::grpc_timeout;
 pub use self::{
     caller::ConnIdentity, federation::serve_federation, http::serve_http, limits::Config,
 };

@@ -76,6 +76,7 @@ macro_rules! each_engine_must {
                 ends_are_owed_in_order_until_acknowledged,
                 hints_follow_the_last_success,
                 names_differ_by_more_than_case,
+                old_ends_and_their_answers_are_forgotten_and_nothing_else,
                 only_overdue_pending_sessions_are_overdue,
                 operations_that_wait_share_a_commit,
                 records_come_back_as_written,

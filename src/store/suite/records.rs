@@ -206,6 +206,7 @@ pub(in crate::store) async fn answers_stay_as_first_given(store: &Store) {
         code: Some(33),
         cause: "no base device is free".into(),
         body: vec![],
+        kept_at: at(1),
     };
     let kept = first.clone();
     store

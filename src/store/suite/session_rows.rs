@@ -1,6 +1,7 @@
 //! What must always hold of sessions.
 
 use super::*;
+use crate::store::retention;
 
 pub(in crate::store) async fn a_phone_has_one_session_per_role(store: &Store) {
     put(store, session(Role::Visiting, 1, "SEP1", State::Pending))
@@ -328,4 +329,67 @@ pub(in crate::store) async fn sessions_are_listed_by_filter(store: &Store) {
         })
         .await
         .unwrap();
+}
+
+pub(in crate::store) async fn old_ends_and_their_answers_are_forgotten_and_nothing_else(
+    store: &Store,
+) {
+    let old = at(1_000);
+    let kept_ms = i64::try_from(retention::KEPT.as_millis()).unwrap();
+    let now = at(kept_ms + 2_000);
+    let recent = at(3_000);
+    let ended = |n: u8, when: Timestamp, owed: bool| {
+        let mut row = session(Role::Home, n, &format!("SEP{n}"), State::Ended);
+        (row.ended_at, row.owed) = (Some(when), owed);
+        row
+    };
+    for row in [
+        ended(1, old, false),
+        ended(2, old, true),
+        ended(3, recent, false),
+        session(Role::Home, 4, "SEP4", State::Active),
+    ] {
+        put(store, row).await.unwrap();
+    }
+    store
+        .write::<_, Error>(move |tx| {
+            // The last one's session was never opened: it was refused.
+            for n in [1, 4, 5] {
+                let answer = answers::Answer {
+                    counterpart: cluster("berlin"),
+                    id: session_id(n),
+                    digest: [0; 32],
+                    code: None,
+                    cause: String::new(),
+                    body: Vec::new(),
+                    kept_at: old,
+                };
+                answers::put(tx, &answer)?;
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(retention::purge(store, now).await.unwrap(), 3);
+    let left = store
+        .read::<_, Error>(|tx| {
+            let mut left = Vec::new();
+            for n in 1..=5 {
+                let row = sessions::get(tx, Role::Home, &cluster("berlin"), session_id(n))?;
+                let answer = answers::get(tx, &cluster("berlin"), session_id(n))?;
+                left.push((row.is_some(), answer.is_some()));
+            }
+            Ok(left)
+        })
+        .await
+        .unwrap();
+    // Of the old ones: what is still owed, and what lives together with its answer.
+    let expected = [
+        (false, false),
+        (true, false),
+        (true, false),
+        (true, true),
+        (false, false),
+    ];
+    assert_eq!(left, expected);
 }

@@ -1,5 +1,8 @@
 //! A few lines over the lab: the networks that many tests want, and how they are looked at.
 
+pub(crate) mod raw_peer;
+pub(crate) mod rows;
+
 use std::path::{Path, PathBuf};
 
 use emccd::{

@@ -319,7 +319,7 @@ async fn watches_are_bounded_per_peer_and_heartbeats_are_kept_to_the_wish() {
         metadata::write(request.metadata_mut(), &tokyo.id, Version::V1_1, any);
         request
     };
-    let mut streams = Vec::new();
+    let (begun, mut streams) = (Instant::now(), Vec::new());
     let refused = loop {
         match client.watch(wish()).await {
             Ok(stream) => streams.push(stream.into_inner()),
@@ -329,13 +329,12 @@ async fn watches_are_bounded_per_peer_and_heartbeats_are_kept_to_the_wish() {
     };
     assert_eq!(em_code(&refused).as_deref(), Some("26"), "{refused:?}");
     // One nanosecond is brought up to 100 ms.
-    let begun = Instant::now();
     for expected in 1..=4 {
         let beat = streams[0].message().await.unwrap().unwrap();
         assert_eq!(beat.sequence, expected);
     }
     assert!(
-        begun.elapsed() >= Duration::from_millis(150),
+        begun.elapsed() >= Duration::from_millis(250),
         "{:?}",
         begun.elapsed()
     );

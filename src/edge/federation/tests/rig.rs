@@ -144,7 +144,7 @@ impl Node {
 
     pub async fn speaking(id: &str, min: Version, max: Version) -> Self {
         Self::with(id, |config| {
-            config.versions = VersionRange::new(min, max).unwrap()
+            config.versions = VersionRange::new(min, max).unwrap();
         })
         .await
     }
@@ -220,6 +220,7 @@ impl Node {
             .wait_for(|all| all.iter().any(&holds), deadline)
             .await;
         assert!(reached, "never {what}: {:?}", self.peers.status());
+        assert!(Instant::now() < deadline, "{what}, but nobody was woken");
         self.status()
     }
 

@@ -124,6 +124,7 @@ CREATE UNIQUE INDEX sessions_one_per_base_device ON sessions (lower(base_device)
     WHERE role = 'home' AND state = 'active' AND base_device IS NOT NULL;
 CREATE INDEX sessions_active_of_user ON sessions (user_key) WHERE role = 'home' AND state = 'active';
 CREATE INDEX sessions_owed ON sessions (counterpart, ended_at) WHERE owed = 1;
+CREATE INDEX sessions_ended ON sessions (ended_at) WHERE state = 'ended' AND owed = 0;
 CREATE INDEX sessions_pending ON sessions (deadline) WHERE state = 'pending';
 CREATE INDEX sessions_created ON sessions (created_at, id, role);
 CREATE INDEX sessions_reference ON sessions (reference);
@@ -135,8 +136,10 @@ CREATE TABLE answers (
     code        INTEGER,
     cause       TEXT NOT NULL,
     body        BLOB NOT NULL,
+    kept_at     INTEGER NOT NULL,
     PRIMARY KEY (counterpart, id)
 ) STRICT;
+CREATE INDEX answers_by_age ON answers (kept_at);
 
 CREATE TABLE hints (
     login_type TEXT NOT NULL,

@@ -1,0 +1,36 @@
+//! How long ended sessions and kept answers stay: long enough that no repeat of a request can find them gone.
+
+use std::time::Duration;
+
+use crate::{
+    clock::Timestamp,
+    store::{Error, Store, Transaction, answers, sessions},
+};
+
+/// Tombstones and answers stay this long; tombstones longer where a peer has yet to acknowledge them.
+pub const KEPT: Duration = Duration::from_secs(7 * 86_400);
+/// Rows of one transaction: the writer is held for milliseconds.
+const BATCH: u32 = 1_000;
+
+/// Forgets what is older than [`KEPT`]; how many rows.
+///
+/// # Errors
+/// [`Error`] when the store fails; what was forgotten before stays forgotten.
+pub async fn purge(store: &Store, now: Timestamp) -> Result<u64, Error> {
+    let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
+    let before = Timestamp::from_millis(now.as_millis().saturating_sub(kept));
+    let mut total = 0;
+    loop {
+        let gone = store
+            .write(move |tx: &mut dyn Transaction| {
+                Ok::<_, Error>(
+                    sessions::purge(tx, before, BATCH)? + answers::purge(tx, before, BATCH)?,
+                )
+            })
+            .await?;
+        total += gone;
+        if gone == 0 {
+            return Ok(total);
+        }
+    }
+}
