@@ -68,7 +68,7 @@ impl Subject {
         SIZE
     }
 
-    /// One FindUser: every other name is nobody's, which is re-checked in the store as the others are.
+    /// One `FindUser`: every other name is nobody's, which is re-checked in the store as the others are.
     pub(crate) async fn find_user(&self, number: usize) -> Result<()> {
         let name = if number.is_multiple_of(2) {
             format!("u{}.0", number % SIZE)

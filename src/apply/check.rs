@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::{Source, file};
 use crate::{
+    credentials,
     domain::ids::{
         BaseDeviceName, ClusterId, DeviceName, DevicePoolName, InvalidName, LoginName, ProfileName,
         UserId,
@@ -97,6 +98,10 @@ pub struct Known {
     pub pools: BTreeSet<DevicePoolName>,
 }
 
+/// Why a PHC string is refused. What exactly is wrong with it might repeat a part of it.
+const NO_HASH: &str = "it must be a PHC string that begins with $argon2id$ and has parameters that a login can \
+                       afford, a salt and a hash";
+
 /// The longest numbered run of base devices in one row: the documented capacity of a cluster.
 const MAX_BASE_DEVICES: u32 = 30_000;
 
@@ -121,7 +126,7 @@ pub fn check(sources: &[Source]) -> Result<Rows, Vec<Problem>> {
                 file: source.name.clone(),
                 line: line_of(&source.text, error.span().unwrap_or(0..0)),
                 field: String::new(),
-                message: error.message().to_owned(),
+                message: without_value(error.message()),
             }),
         }
     }
@@ -131,6 +136,32 @@ pub fn check(sources: &[Source]) -> Result<Rows, Vec<Problem>> {
     } else {
         Err(problems)
     }
+}
+
+/// A parser's message without the value that it complains of, which may be a PIN: `pin = 24680` is the usual slip.
+fn without_value(message: &str) -> String {
+    let Some((complaint, expected)) = message.rsplit_once(", expected ") else {
+        return message.to_owned();
+    };
+    let kind = ["invalid type: ", "invalid value: ", "unknown variant "]
+        .iter()
+        .find_map(|start| complaint.strip_prefix(start));
+    let Some(kind) = kind else {
+        return message.to_owned();
+    };
+    // What is left of `integer `24680`` or `string "24680"`: the kind alone.
+    let kind = kind.split(['`', '"']).next().unwrap_or_default().trim();
+    let kind = if kind.is_empty() {
+        "another word"
+    } else {
+        kind
+    };
+    let hint = if expected == "a string" {
+        "; put it in quotes"
+    } else {
+        ""
+    };
+    format!("it is {kind}, expected {expected}{hint}")
 }
 
 /// Says which rows name a user or a pool that is neither in the files nor in the store.
@@ -332,15 +363,12 @@ impl Checker<'_> {
                 }
                 Err(error) => self.problem(line, "user.pin", error),
             },
-            (None, Some(hash)) if hash.starts_with("$argon2id$") => {
-                self.rows.hashes.insert(user_id.clone(), Phc::new(hash));
-            }
-            (None, Some(_)) => {
-                self.problem(
-                    line,
-                    "user.pin-hash",
-                    "it must be a PHC string that begins with $argon2id$",
-                );
+            (None, Some(hash)) => {
+                let hash = Phc::new(hash);
+                match credentials::check_hash(&hash) {
+                    Ok(()) => drop(self.rows.hashes.insert(user_id.clone(), hash)),
+                    Err(_) => self.problem(line, "user.pin-hash", NO_HASH),
+                }
             }
             (None, None) => {}
         }

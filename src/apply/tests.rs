@@ -202,6 +202,77 @@ async fn an_unknown_key_is_named_with_its_line() {
     );
 }
 
+#[tokio::test]
+async fn a_value_of_the_wrong_type_is_not_repeated_since_it_may_be_a_pin() {
+    for (line, message) in [
+        (
+            "pin = 24680",
+            "it is integer, expected a string; put it in quotes",
+        ),
+        (
+            "pin = 24680.5",
+            "it is floating point, expected a string; put it in quotes",
+        ),
+        (
+            "pin = [24680]",
+            "it is sequence, expected a string; put it in quotes",
+        ),
+        (
+            "pin-hash = 24680",
+            "it is integer, expected a string; put it in quotes",
+        ),
+        ("enabled = \"24680\"", "it is string, expected a boolean"),
+        (
+            "enabled = \"2, expected 24680\"",
+            "it is string, expected a boolean",
+        ),
+        (
+            "pin-hash = \"24680\"",
+            "user.pin-hash: it must be a PHC string that begins with $argon2id$",
+        ),
+        (
+            "pin-hash = \"$argon2id$24680\"",
+            "user.pin-hash: it must be a PHC string that begins with $argon2id$",
+        ),
+    ] {
+        let problems = world()
+            .problems(&format!("[[user]]\nid = \"ana\"\n{line}\n"))
+            .await;
+        assert_eq!(problems.len(), 1, "{line}: {problems:?}");
+        assert!(problems[0].contains(message), "{line}: {}", problems[0]);
+        assert!(!problems[0].contains("2468"), "{line}: {}", problems[0]);
+    }
+    let variant = "[[device]]\nname = \"SEP1\"\nsecurity-mode = \"24680\"\n";
+    let problems = world().problems(variant).await;
+    assert!(
+        problems[0].contains("expected") && !problems[0].contains("24680"),
+        "{problems:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_hash_from_elsewhere_is_taken_if_a_login_can_check_it() {
+    let world = world();
+    let far = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let hash = world
+        .credentials
+        .hash(&crate::secret::Pin::new("24680".to_owned()).unwrap(), far)
+        .await
+        .unwrap();
+    let user = |hash: &str| format!("[[user]]\nid = \"ana\"\npin-hash = \"{hash}\"\n");
+    let costly = hash.as_str().replace("m=8", "m=99999999");
+    assert_eq!(world.problems(&user(&costly)).await.len(), 1);
+    assert_eq!(
+        actions(
+            &world
+                .apply(&user(hash.as_str()), Mode::Write)
+                .await
+                .unwrap()
+        ),
+        [Action::Added]
+    );
+}
+
 #[test]
 fn a_pin_is_in_no_debug_print_and_in_no_problem() {
     let source = Source {

@@ -561,3 +561,77 @@ async fn a_request_beyond_the_bound_is_refused_and_the_service_goes_on() {
     node.type_in("cluster list").await;
     node.end().await;
 }
+
+/// Every command that a message, a hint or the documentation tells people to type exists.
+#[test]
+fn no_text_names_a_command_that_does_not_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pattern = regex::Regex::new(r"\bemccd ([a-z]+)(?: ([a-z-]+))?").unwrap();
+    let command = <crate::cli::args::CommandLine as clap::CommandFactory>::command();
+    let mut checked = 0;
+    let mut folders = vec![root.join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                checked += names_known_commands(&pattern, &command, &path);
+            }
+        }
+    }
+    checked += names_known_commands(&pattern, &command, &root.join("README.md"));
+    assert!(
+        checked > 50,
+        "only {checked} commands were found: the pattern is wrong"
+    );
+}
+
+/// Words that follow the program's name where it is spoken of rather than typed.
+const PROSE: [&str; 14] = [
+    "init wrote",
+    "is",
+    "process",
+    "and",
+    "version",
+    "daemon",
+    "speaks",
+    "running",
+    "munich",
+    "audit",
+    "has",
+    "knows",
+    "frobnicate",
+    "test",
+];
+
+fn names_known_commands(
+    pattern: &regex::Regex,
+    root: &clap::Command,
+    path: &std::path::Path,
+) -> usize {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut count = 0;
+    for found in pattern.captures_iter(&text) {
+        let (noun, verb) = (&found[1], found.get(2).map_or("", |m| m.as_str()));
+        if PROSE.contains(&noun) || PROSE.contains(&format!("{noun} {verb}").as_str()) {
+            continue;
+        }
+        let known = root.find_subcommand(noun);
+        assert!(
+            known.is_some(),
+            "{}: `emccd {noun}` is no command",
+            path.display()
+        );
+        let verbs = known.unwrap();
+        if verbs.has_subcommands() && !verb.is_empty() && !verb.starts_with('-') {
+            assert!(
+                verbs.find_subcommand(verb).is_some(),
+                "{}: `emccd {noun} {verb}` is no command",
+                path.display()
+            );
+        }
+        count += 1;
+    }
+    count
+}

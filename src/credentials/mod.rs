@@ -136,9 +136,7 @@ impl Credentials {
     ) -> Result<bool, Error> {
         let known = stored.is_some();
         let parsed = match stored {
-            Some(phc) => {
-                PasswordHash::new(phc.as_str()).map_err(|e| Error::Stored(e.to_string()))?
-            }
+            Some(phc) => parse(&phc)?,
             None => self.inner.decoy.clone(),
         };
         let pin = pin.clone();
@@ -248,21 +246,7 @@ impl Inner {
     }
 
     fn matches(&self, pin: &Pin, stored: &PasswordHash) -> Result<bool, Error> {
-        if stored.algorithm != Algorithm::Argon2id.ident() {
-            return Err(Error::Stored(format!(
-                "algorithm {} is not argon2id",
-                stored.algorithm
-            )));
-        }
-        let params = Params::try_from(stored).map_err(|e| Error::Stored(e.to_string()))?;
-        if params.m_cost() > MAX_MEMORY_KIB || params.t_cost() > MAX_ITERATIONS {
-            return Err(Error::Stored(
-                "its cost is beyond what a login may take".to_owned(),
-            ));
-        }
-        let (Some(salt), Some(expected)) = (&stored.salt, &stored.hash) else {
-            return Err(Error::Stored("it lacks its salt or its output".to_owned()));
-        };
+        let (params, salt, expected) = parts(stored)?;
         let computed = self.compute(&params, pin, salt.as_ref(), expected.len())?;
         // Output compares in constant time.
         Ok(Output::new(&computed).is_ok_and(|computed| computed == *expected))
@@ -319,6 +303,35 @@ impl Inner {
     }
 }
 
+/// Whether a hash that comes from elsewhere is one that a login can check: its form, its algorithm, its cost.
+///
+/// # Errors
+/// [`Error::Stored`] with the rule that it breaks; nothing of the hash itself.
+pub fn check_hash(phc: &Phc) -> Result<(), Error> {
+    parts(&parse(phc)?).map(drop)
+}
+
+fn parse(phc: &Phc) -> Result<PasswordHash, Error> {
+    PasswordHash::new(phc.as_str()).map_err(|e| Error::Stored(e.to_string()))
+}
+
+/// What a check computes with, if it may.
+fn parts(stored: &PasswordHash) -> Result<(Params, &Salt, &Output), Error> {
+    if stored.algorithm != Algorithm::Argon2id.ident() {
+        return Err(Error::Stored("its algorithm is not argon2id".to_owned()));
+    }
+    let params = Params::try_from(stored).map_err(|e| Error::Stored(e.to_string()))?;
+    if params.m_cost() > MAX_MEMORY_KIB || params.t_cost() > MAX_ITERATIONS {
+        return Err(Error::Stored(
+            "its cost is beyond what a login may take".to_owned(),
+        ));
+    }
+    let (Some(salt), Some(expected)) = (&stored.salt, &stored.hash) else {
+        return Err(Error::Stored("it lacks its salt or its output".to_owned()));
+    };
+    Ok((params, salt, expected))
+}
+
 fn encode(params: &Params, salt: Salt, output: &[u8]) -> Result<PasswordHash, Error> {
     Ok(PasswordHash {
         algorithm: Algorithm::Argon2id.ident(),
@@ -356,6 +369,7 @@ mod tests {
     async fn a_pin_verifies_against_its_own_hash_only() {
         let credentials = cheap();
         let phc = credentials.hash(&pin("90210"), soon()).await.unwrap();
+        check_hash(&phc).unwrap();
         assert!(
             credentials
                 .verify(&pin("90210"), Some(phc.clone()), soon())
@@ -429,6 +443,13 @@ mod tests {
             assert!(
                 matches!(outcome, Err(Error::Stored(_))),
                 "{text}: {outcome:?}"
+            );
+            assert!(
+                matches!(
+                    check_hash(&Phc::new(text.to_owned())),
+                    Err(Error::Stored(_))
+                ),
+                "{text}"
             );
         }
     }

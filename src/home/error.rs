@@ -21,7 +21,7 @@ pub enum Error {
     CallerUnknown(ClusterId),
     /// The caller is configured, but disabled or not allowed to log users in.
     #[error(
-        "cluster {0} is not allowed to log users in here; enable it with `emccd cluster set {0} --enabled`"
+        "cluster {0} is not allowed to log users in here; enable it with `emccd apply`: enabled = true and allow-emcc = true in its [[peer]] table"
     )]
     CallerNotAllowed(ClusterId),
     /// No user has that name.

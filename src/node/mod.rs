@@ -234,7 +234,7 @@ impl Node {
         spawn_watchers(&tasks, visiting, &reloader, &peers, owed);
         let ended = tasks.clone();
         tasks.spawn("retention", async move {
-            forget(&retained, &clock, &ended).await
+            forget(&retained, &clock, &ended).await;
         });
         info!(
             federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),

@@ -167,11 +167,8 @@ fn apply_error(error: apply::Error) -> Error {
             let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
             Error::refused(
                 format!(
-                    "the files have {}; nothing was changed:\n{}",
-                    match lines.len() {
-                        1 => "a problem".to_owned(),
-                        count => format!("{count} problems"),
-                    },
+                    "{}; nothing was changed:\n{}",
+                    counted(lines.len()),
                     lines.join("\n")
                 ),
                 "mend the lines and apply again; `emccd apply --dry-run` only checks",
@@ -182,6 +179,14 @@ fn apply_error(error: apply::Error) -> Error {
             crate::telemetry::error_chain(&error),
             "nothing was changed; apply again",
         ),
+    }
+}
+
+fn counted(problems: usize) -> String {
+    if problems == 1 {
+        "the files have 1 problem".to_owned()
+    } else {
+        format!("the files have {problems} problems")
     }
 }
 

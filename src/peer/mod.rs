@@ -87,7 +87,7 @@ impl Config {
             heartbeat: Duration::from_secs(5),
             dead_after: Duration::from_secs(8),
             connect_timeout: Duration::from_secs(1),
-            hello_timeout: Duration::from_secs(2),
+            hello_timeout: Duration::from_millis(1_500),
             backoff_cap: Duration::from_millis(500),
         }
     }

@@ -385,7 +385,9 @@ impl LinkTask {
 pub(super) fn disabled(cluster: &ClusterId) -> Failure {
     Failure::new(
         FailureKind::Refused,
-        format!("{cluster} is disabled here; mend with: emccd cluster set {cluster} --enable"),
+        format!(
+            "{cluster} is disabled here; mend with: emccd apply, with enabled = true in its [[peer]] table"
+        ),
     )
 }
 
