@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use crate::{
     clock::{Clock, Timestamp},
     credentials::{self, Credentials},
-    domain::ids::UserId,
+    domain::ids::{ClusterId, UserId},
     secret::Pin,
     store::{
-        self, Store, Transaction, audit, base_devices, credentials as stored, devices, peers,
+        self, Store, Transaction, audit, base_devices, credentials as stored, devices, meta, peers,
         pools, profiles, users,
     },
 };
@@ -88,6 +88,9 @@ pub enum Error {
     /// The files have problems; all of them.
     #[error("{} problems in the files; nothing was changed", .0.len())]
     Problems(Vec<Problem>),
+    /// The peers that there would be then can't be told apart.
+    #[error("{0}; nothing was changed")]
+    Peers(String),
     /// A PIN could not be hashed.
     #[error("a PIN could not be hashed; nothing was changed")]
     Credentials(#[from] credentials::Error),
@@ -96,7 +99,12 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
-/// Applies the files, or says what they would change.
+/// Looks at the peers and what is trusted from them, as they are in a transaction that is about to be committed,
+/// and says what is wrong with them.
+pub type PeerCheck = fn(&mut dyn Transaction) -> Result<Option<String>, store::Error>;
+
+/// Applies the files, or says what they would change. What `peers_fit` objects to is not committed: a node could
+/// not start with it.
 ///
 /// # Errors
 /// [`Error`]; in every case nothing was changed.
@@ -107,6 +115,7 @@ pub async fn apply(
     sources: &[Source],
     mode: Mode,
     actor: &str,
+    peers_fit: PeerCheck,
 ) -> Result<Vec<Change>, Error> {
     let mut rows = check::check(sources).map_err(Error::Problems)?;
     let known = {
@@ -134,9 +143,15 @@ pub async fn apply(
             .read(move |tx: &mut dyn Transaction| plan(tx, &rows, &hashes))
             .await?);
     }
-    Ok(store
-        .write(move |tx: &mut dyn Transaction| write(tx, &rows, &hashes, now, &actor))
-        .await?)
+    store
+        .write(move |tx: &mut dyn Transaction| {
+            let changes = write(tx, &rows, &hashes, now, &actor)?;
+            match peers_fit(tx)? {
+                Some(problem) if !rows.peers.is_empty() => Err(Error::Peers(problem)),
+                _ => Ok(changes),
+            }
+        })
+        .await
 }
 
 type Hashes = BTreeMap<UserId, Option<stored::Phc>>;
@@ -195,7 +210,10 @@ fn far() -> std::time::Instant {
 }
 
 fn references(tx: &mut dyn Transaction, rows: &Rows) -> Result<check::Known, store::Error> {
-    let mut known = check::Known::default();
+    let mut known = check::Known {
+        own: meta::get(tx, meta::CLUSTER_ID)?.and_then(|id| ClusterId::new(id).ok()),
+        ..check::Known::default()
+    };
     for profile in &rows.profiles {
         if users::get(tx, &profile.value.user_id)?.is_some() {
             known.users.insert(profile.value.user_id.clone());

@@ -33,6 +33,19 @@ id = "tokyo"
 addresses = ["tokyo.example:8444"]
 "#;
 
+/// Stands for the check of what is trusted.
+fn no_two_descriptions(tx: &mut dyn Transaction) -> Result<Option<String>, store::Error> {
+    let mut all: Vec<_> = peers::list(tx)?
+        .into_iter()
+        .map(|p| p.description)
+        .filter(|d| !d.is_empty())
+        .collect();
+    let count = all.len();
+    all.sort();
+    all.dedup();
+    Ok((all.len() < count).then(|| "two peers are alike".to_owned()))
+}
+
 struct World {
     store: Store,
     credentials: Credentials,
@@ -71,6 +84,7 @@ impl World {
             &[source],
             mode,
             "user root",
+            no_two_descriptions,
         )
         .await
     }
@@ -289,4 +303,44 @@ fn a_pin_is_in_no_debug_print_and_in_no_problem() {
     let rows = check::check(&[good]).unwrap();
     assert!(!format!("{rows:?}").contains("24680"));
     assert!(rows.pins.contains_key(&UserId::new("ana").unwrap()));
+}
+
+#[tokio::test]
+async fn peers_that_could_not_be_told_apart_are_not_committed() {
+    let world = world();
+    let peer = |id: &str| {
+        format!("[[peer]]\nid = \"{id}\"\naddresses = [\"a:1\"]\ndescription = \"same\"\n")
+    };
+    world.apply(&peer("tokyo"), Mode::Write).await.unwrap();
+    let refused = world.apply(&peer("osaka"), Mode::Write).await.unwrap_err();
+    assert!(
+        matches!(&refused, Error::Peers(why) if why.contains("alike")),
+        "{refused}"
+    );
+    let left = world
+        .store
+        .read(|tx: &mut dyn Transaction| peers::list(tx))
+        .await
+        .unwrap();
+    assert_eq!(left.len(), 1);
+}
+
+#[tokio::test]
+async fn we_are_no_peer_of_ours_and_a_peer_has_an_address() {
+    let world = world();
+    world
+        .store
+        .write(|tx: &mut dyn Transaction| meta::put(tx, meta::CLUSTER_ID, "munich"))
+        .await
+        .unwrap();
+    let own = "[[peer]]\nid = \"munich\"\naddresses = [\"a:1\"]\n";
+    let Err(Error::Problems(problems)) = world.apply(own, Mode::DryRun).await else {
+        panic!("our own ID was taken for a peer's");
+    };
+    assert_eq!(problems[0].field, "peer.id");
+    let nowhere = "[[peer]]\nid = \"tokyo\"\n";
+    let Err(Error::Problems(problems)) = world.apply(nowhere, Mode::DryRun).await else {
+        panic!("a peer without an address was taken");
+    };
+    assert_eq!(problems[0].field, "peer.addresses");
 }

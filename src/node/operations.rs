@@ -11,12 +11,13 @@ use crate::{
     edge::admin::{
         error::Error,
         operations::{Answer, ApplyMode, File, Operations, SessionKey},
+        peers,
         roles::Actor,
         views,
     },
     home::{self, HomeRole},
     peer::{LinkStatus, Peers},
-    store::Store,
+    store::{self, Store, Transaction},
     trust::{TrustStore, refusals::Refused},
     visiting::{self, VisitingRole},
     wire::admin as pb,
@@ -150,6 +151,7 @@ impl Operations for NodeOperations {
                 &sources,
                 mode,
                 &actor,
+                peers_fit,
             )
             .await
             .map_err(apply_error)?;
@@ -159,6 +161,19 @@ impl Operations for NodeOperations {
             Ok(counts(&changes))
         })
     }
+}
+
+/// What is wrong with peers and trust as they stand in a transaction, if anything is.
+fn peers_fit(tx: &mut dyn Transaction) -> Result<Option<String>, store::Error> {
+    let bundles = match peers::bundles(tx) {
+        Ok(bundles) => bundles,
+        Err(Error::Store(error)) => return Err(error),
+        Err(error) => return Ok(Some(crate::telemetry::error_chain(&error))),
+    };
+    let checked = crate::trust::bundle::check(&bundles);
+    Ok(checked
+        .err()
+        .map(|error| crate::telemetry::error_chain(&error)))
 }
 
 fn apply_error(error: apply::Error) -> Error {
@@ -174,6 +189,10 @@ fn apply_error(error: apply::Error) -> Error {
                 "mend the lines and apply again; `emccd apply --dry-run` only checks",
             )
         }
+        apply::Error::Peers(problem) => Error::refused(
+            format!("{problem}; nothing was changed"),
+            "let each name and certificate belong to one peer only; see `emccd cluster list` and `emccd trust list`",
+        ),
         apply::Error::Store(error) => Error::Store(error),
         apply::Error::Credentials(error) => Error::refused(
             crate::telemetry::error_chain(&error),
@@ -251,7 +270,8 @@ fn peer_status(link: &LinkStatus) -> pb::PeerStatus {
 /// What an operator can type when our own link is refused, or refuses, for trust.
 fn hint(rejection: Rejection, cluster: &ClusterId) -> String {
     match rejection {
-        Rejection::UnknownIssuer | Rejection::WrongName => format!(
+        Rejection::WrongName => crate::trust::mend::mend(rejection, Some(cluster)),
+        Rejection::UnknownIssuer => format!(
             "compare `emccd cert show` of one side with `emccd trust list` of the other; then \
              `emccd trust add {cluster} --pin FILE` where it is missing"
         ),
@@ -259,7 +279,7 @@ fn hint(rejection: Rejection, cluster: &ClusterId) -> String {
             "look at the dates with `emccd cert show` and at both clocks; `emccd cert new`, then `emccd cert reload`".to_owned()
         }
         Rejection::WrongEku => {
-            format!("the certificate is not for this direction; get another, or `emccd cluster add {cluster} --ignore-eku`")
+            format!("the certificate is not for this direction; get another, or `emccd apply` the record of {cluster} with `ignore-eku = true`")
         }
         Rejection::WrongCluster => format!("the address leads to another cluster; see `emccd cluster list` for {cluster}"),
         Rejection::NoClientCertificate => "no certificate was shown; see `emccd cert show`".to_owned(),

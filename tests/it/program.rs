@@ -159,7 +159,7 @@ fn a_phone_can_be_played_from_the_command_line() {
     std::fs::write(daemon.file("broken.toml"), broken).unwrap();
     let problem = daemon.refused("apply broken.toml", "");
     assert!(
-        problem.contains("the files have a problem; nothing was changed"),
+        problem.contains("the files have 1 problem; nothing was changed"),
         "{problem}"
     );
     assert!(problem.contains("broken.toml:7: device.name"), "{problem}");
