@@ -96,6 +96,8 @@ pub struct Known {
     pub users: BTreeSet<UserId>,
     /// Device pools.
     pub pools: BTreeSet<DevicePoolName>,
+    /// Our own cluster, which is no peer.
+    pub own: Option<ClusterId>,
 }
 
 /// Why a PHC string is refused. What exactly is wrong with it might repeat a part of it.
@@ -183,6 +185,11 @@ pub fn check_references(rows: &Rows, known: &Known) -> Vec<Problem> {
         .map(|p| &p.value.name)
         .chain(&known.pools)
         .collect();
+    for row in &rows.peers {
+        if Some(&row.value.cluster_id) == known.own.as_ref() {
+            problems.push(row.problem("peer.id", "it is this cluster's own ID".to_owned()));
+        }
+    }
     for row in &rows.profiles {
         if !users.contains(&row.value.user_id) {
             problems.push(row.problem(
@@ -505,6 +512,10 @@ impl Checker<'_> {
 
     fn peer(&mut self, row: Spanned<file::Peer>) {
         let (line, row) = self.line(row);
+        if row.addresses.is_empty() {
+            let reason = "there must be one at least; a record is replaced as a whole";
+            self.problem(line, "peer.addresses", reason);
+        }
         for address in &row.addresses {
             let port = address
                 .rsplit_once(':')

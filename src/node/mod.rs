@@ -364,7 +364,7 @@ async fn open_store(config: &Config) -> Result<Store, Error> {
 
 /// A store belongs to one cluster: sessions of another one must not be taken for ours.
 async fn claim_store(store: &Store, cluster: &ClusterId) -> Result<(), Error> {
-    const KEY: &str = "cluster-id";
+    use meta::CLUSTER_ID as KEY;
     let ours = cluster.clone();
     let found = store
         .write(move |tx: &mut dyn Transaction| {
