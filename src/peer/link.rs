@@ -99,6 +99,10 @@ pub struct Facts {
     pub security_mode: SecurityMode,
     /// Its optional features.
     pub capabilities: Vec<String>,
+    /// Fingerprint of the certificate that it showed.
+    pub certificate: Option<String>,
+    /// Fingerprint of the certificate that we showed.
+    pub shown: Option<String>,
 }
 
 /// Where a call stands that waits for the link.
@@ -281,6 +285,8 @@ mod tests {
             clock_offset_ms: 0,
             security_mode: SecurityMode::NonSecure,
             capabilities: Vec::new(),
+            certificate: None,
+            shown: None,
         }
     }
 
