@@ -21,9 +21,18 @@ type Lookup = Shared<Pin<Box<dyn Future<Output = Sockets> + Send>>>;
 const FRESH: Duration = Duration::from_secs(10);
 
 /// The lookups of one link.
-#[derive(Default)]
 pub(super) struct Lookups {
+    fresh: Duration,
     under_way: Mutex<BTreeMap<String, (Instant, Lookup)>>,
+}
+
+impl Default for Lookups {
+    fn default() -> Self {
+        Self {
+            fresh: FRESH,
+            under_way: Mutex::default(),
+        }
+    }
 }
 
 impl Lookups {
@@ -48,7 +57,7 @@ impl Lookups {
             let mut under_way = self.under_way();
             // One that ended while nobody waited may tell of times long gone.
             under_way.retain(|_, (begun, lookup)| {
-                begun.elapsed() < FRESH || lookup.clone().now_or_never().is_none()
+                begun.elapsed() < self.fresh || lookup.clone().now_or_never().is_none()
             });
             under_way
                 .entry(address.to_owned())
@@ -74,10 +83,7 @@ impl Lookups {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::{
-        sync::Semaphore,
-        time::{advance, timeout},
-    };
+    use tokio::{sync::Semaphore, time::timeout};
 
     use super::*;
 
@@ -106,13 +112,13 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn later_attempts_wait_for_the_lookup_of_an_earlier_one() {
         let (lookups, names) = (Lookups::default(), Names::default());
         let gate = Arc::new(Semaphore::new(0));
         for _ in 0..5 {
             let asked = lookups.resolve_by(NAME, || names.ask(&gate));
-            assert!(timeout(Duration::from_secs(1), asked).await.is_err());
+            assert!(timeout(Duration::from_millis(5), asked).await.is_err());
         }
         assert_eq!(names.asked.load(Ordering::Relaxed), 1);
         gate.add_permits(1);
@@ -125,14 +131,17 @@ mod tests {
         assert!(lookups.under_way().is_empty());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn an_answer_from_long_ago_is_not_used() {
-        let (lookups, names) = (Lookups::default(), Names::default());
+        let names = Names::default();
+        let lookups = Lookups {
+            fresh: Duration::ZERO,
+            ..Lookups::default()
+        };
         let gate = Arc::new(Semaphore::new(0));
         let asked = lookups.resolve_by(NAME, || names.ask(&gate));
-        assert!(timeout(Duration::from_secs(1), asked).await.is_err());
+        assert!(timeout(Duration::from_millis(5), asked).await.is_err());
         gate.add_permits(2);
-        advance(FRESH).await;
         let found = lookups.resolve_by(NAME, || names.ask(&gate)).await.unwrap();
         assert_eq!(found[0].port(), 1);
     }

@@ -96,8 +96,15 @@ mod tests {
 
     use super::*;
 
-    const STAGGER: Duration = Duration::from_millis(250);
-    const LIMIT: Duration = Duration::from_secs(3);
+    const STAGGER: Duration = Duration::from_millis(40);
+    const LIMIT: Duration = Duration::from_millis(400);
+    /// What a busy machine may take for nothing.
+    const SLACK: Duration = Duration::from_millis(250);
+
+    fn assert_took(began: Instant, least: Duration) {
+        let took = began.elapsed();
+        assert!(least <= took && took < least + SLACK, "{took:?}");
+    }
 
     fn rules() -> Race<'static> {
         Race {
@@ -107,7 +114,7 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn those_that_hang_cost_the_stagger_and_no_more() {
         let began = Instant::now();
         let won = race(&[0, 1, 2, 3], rules(), |n| async move {
@@ -117,20 +124,24 @@ mod tests {
             Ok::<_, ()>(n)
         });
         assert_eq!(won.await, Ok(3));
-        assert_eq!(began.elapsed(), STAGGER * 3);
+        assert_took(began, STAGGER * 3);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_failure_begins_the_next_at_once_and_the_first_success_wins() {
-        let began = Instant::now();
         let begun = RefCell::new(Vec::new());
-        let won = race(&[0, 1, 2], rules(), |n| {
+        let rules = Race {
+            stagger: Duration::from_secs(3_600),
+            limit: Duration::from_secs(3_600),
+            afresh: None,
+        };
+        let won = race(&[0, 1, 2], rules, |n| {
             begun.borrow_mut().push(n);
             async move {
                 match n {
                     0 => Err(()),
                     1 => {
-                        sleep(Duration::from_millis(100)).await;
+                        sleep(STAGGER).await;
                         Ok(n)
                     }
                     _ => Ok(n),
@@ -138,11 +149,10 @@ mod tests {
             }
         });
         assert_eq!(won.await, Ok(1));
-        assert_eq!(began.elapsed(), Duration::from_millis(100));
         assert_eq!(*begun.borrow(), [0, 1]);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn all_give_up_at_the_limit_and_each_tells_its_error() {
         let began = Instant::now();
         let lost = race(&[0, 1], rules(), |n| async move {
@@ -152,16 +162,16 @@ mod tests {
             Err::<(), _>(n)
         });
         assert_eq!(lost.await, Err(vec![Some(0), None]));
-        assert_eq!(began.elapsed(), LIMIT);
+        assert_took(began, LIMIT);
         let none: [u8; 0] = [];
         let lost = race(&none, rules(), |_| async { Err::<(), ()>(()) });
         assert_eq!(lost.await, Err(Vec::new()));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_call_begins_afresh_what_hangs_but_not_what_was_just_begun() {
         let notify = Notify::new();
-        let after = Duration::from_millis(500);
+        let after = LIMIT / 4;
         let rules = || Race {
             afresh: Some((&notify, after)),
             ..rules()
@@ -180,16 +190,16 @@ mod tests {
             }
         });
         assert_eq!(won.await, Ok(2));
-        assert_eq!(began.elapsed(), after);
+        assert_took(began, after);
 
         // One that came too late to be acted on is kept for the pause that follows.
         notify.notify_one();
         let lost = race(&[()], rules(), |()| async {
-            sleep(Duration::from_millis(10)).await;
+            tokio::task::yield_now().await;
             Err::<(), _>(())
         });
         assert_eq!(lost.await, Err(vec![Some(())]));
         let kept = tokio::time::timeout(Duration::ZERO, notify.notified());
-        assert_eq!(kept.await, Ok(()));
+        assert!(kept.await.is_ok());
     }
 }
