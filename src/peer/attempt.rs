@@ -99,13 +99,13 @@ impl Attempt<'_> {
             afresh: Some((self.inbound, FRESH_AFTER)),
         };
         let outcome = race(&order, rules, |(index, address)| self.one(address, index)).await;
-        let errors = outcome.or_else(|errors| {
+        let told = |errors: Vec<Option<Error>>| -> Vec<Error> {
             let all = order.iter().zip(errors);
-            Err(all
-                .map(|((_, address), error)| error.unwrap_or_else(|| silent(address, limit)))
-                .collect::<Vec<_>>())
-        });
-        errors.map_err(|mut errors| match (errors.len(), errors.pop()) {
+            all.map(|((_, address), error)| error.unwrap_or_else(|| silent(address, limit)))
+                .collect()
+        };
+        let outcome = outcome.map_err(told);
+        outcome.map_err(|mut errors| match (errors.len(), errors.pop()) {
             (_, None) => Error::NoAddress {
                 cluster: self.cluster.clone(),
             },
