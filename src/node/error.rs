@@ -1,6 +1,6 @@
 //! Why a node does not start, or does not take what it was given.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{credentials, domain::ids::ClusterId, edge, store, trust};
 
@@ -46,7 +46,7 @@ pub enum Error {
         /// Whose.
         what: &'static str,
         /// Why.
-        source: Arc<trust::Error>,
+        source: trust::Error,
     },
     /// The database belongs to another cluster.
     #[error(

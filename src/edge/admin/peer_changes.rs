@@ -142,21 +142,25 @@ fn overlaid(record: pb::Cluster, request: pb::SetClusterRequest) -> pb::Cluster 
 
 /// The fields that differ, each with its new value.
 fn differences(before: &Peer, after: &Peer) -> Vec<(&'static str, String)> {
-    let fields: [(&'static str, &dyn Fn(&Peer) -> String); 8] = [
-        ("enabled", &|p| p.enabled.to_string()),
-        ("allow_emcc", &|p| p.allow_emcc.to_string()),
-        ("addresses", &|p| format!("{:?}", p.addresses)),
-        ("node_names", &|p| format!("{:?}", p.node_names)),
-        ("user_patterns", &|p| format!("{:?}", p.user_patterns)),
-        ("dn_patterns", &|p| format!("{:?}", p.dn_patterns)),
-        ("ignore_eku", &|p| p.ignore_eku.to_string()),
-        ("description", &|p| format!("{:?}", p.description)),
-    ];
-    fields
+    fields(before)
         .into_iter()
-        .filter(|(_, of)| of(before) != of(after))
-        .map(|(field, of)| (field, of(after)))
+        .zip(fields(after))
+        .filter(|(old, new)| old != new)
+        .map(|(_, new)| new)
         .collect()
+}
+
+fn fields(peer: &Peer) -> [(&'static str, String); 8] {
+    [
+        ("enabled", peer.enabled.to_string()),
+        ("allow_emcc", peer.allow_emcc.to_string()),
+        ("addresses", format!("{:?}", peer.addresses)),
+        ("node_names", format!("{:?}", peer.node_names)),
+        ("user_patterns", format!("{:?}", peer.user_patterns)),
+        ("dn_patterns", format!("{:?}", peer.dn_patterns)),
+        ("ignore_eku", peer.ignore_eku.to_string()),
+        ("description", format!("{:?}", peer.description)),
+    ]
 }
 
 fn has_anchor(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<bool, Error> {
