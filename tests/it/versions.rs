@@ -53,7 +53,10 @@ async fn both(lab: &Lab, state: &str, version: Option<&str>) -> [pb::OutboundSta
             let outbound = peer.outbound.clone().unwrap_or_default();
             outbound.state == state && (version.is_none() || outbound.version.as_deref() == version)
         };
-        let status = lab.clusters[us].wait_status(&other, state, is_so).await.unwrap();
+        let status = lab.clusters[us]
+            .wait_status(&other, state, is_so)
+            .await
+            .unwrap();
         seen.push(status.outbound.unwrap());
     }
     seen.try_into().unwrap()
@@ -68,9 +71,21 @@ fn name_of(user: &User, login_type: LoginType) -> &str {
 }
 
 /// One cell: user `user` of `home` on a phone of `visiting` whose URL says `asked`.
-async fn cell(lab: &Lab, (visiting, home): (usize, usize), speak: [Speaks; 2], asked: Option<LoginType>, user: usize) {
-    let cell = format!("{:?} visiting, {:?} home, {asked:?}", speak[visiting], speak[home]);
-    let (user, visited) = (lab.clusters[home].data.user(user).unwrap(), &lab.clusters[visiting]);
+async fn cell(
+    lab: &Lab,
+    (visiting, home): (usize, usize),
+    speak: [Speaks; 2],
+    asked: Option<LoginType>,
+    user: usize,
+) {
+    let cell = format!(
+        "{:?} visiting, {:?} home, {asked:?}",
+        speak[visiting], speak[home]
+    );
+    let (user, visited) = (
+        lab.clusters[home].data.user(user).unwrap(),
+        &lab.clusters[visiting],
+    );
     let device = &visited.data.phone(0).unwrap().name;
     let phone = visited.member().unwrap().phone().unwrap();
     // A 1.0 node does not know what the URL asks for.
@@ -85,24 +100,51 @@ async fn cell(lab: &Lab, (visiting, home): (usize, usize), speak: [Speaks; 2], a
         LoginType::Extension => "Extension",
     };
     assert_eq!(form.inputs[0].label, label, "{cell}: {}", form.body);
-    let shown = phone.fill_in(&form, &[name_of(user, meant), &user.pin]).await.unwrap();
+    let shown = phone
+        .fill_in(&form, &[name_of(user, meant), &user.pin])
+        .await
+        .unwrap();
     if speak[home] == Speaks::OnlyOld && meant != LoginType::Uid {
         assert_eq!(shown.em_code, Some(1), "{cell}: {}", shown.body);
-        assert!(shown.reference.is_some() && shown.text.lines().count() >= 3, "{cell}: {}", shown.text);
-        assert!(living(lab, home).await.is_empty() && living(lab, visiting).await.is_empty(), "{cell}");
+        assert!(
+            shown.reference.is_some() && shown.text.lines().count() >= 3,
+            "{cell}: {}",
+            shown.text
+        );
+        assert!(
+            living(lab, home).await.is_empty() && living(lab, visiting).await.is_empty(),
+            "{cell}"
+        );
         return;
     }
-    assert_eq!(shown.headline(), "Login successful", "{cell}: {}", shown.body);
+    assert_eq!(
+        shown.headline(),
+        "Login successful",
+        "{cell}: {}",
+        shown.body
+    );
     for (cluster, role) in [(home, "home"), (visiting, "visiting")] {
         let sessions = living(lab, cluster).await;
         assert_eq!(sessions.len(), 1, "{cell}: {sessions:?}");
-        assert_eq!((&*sessions[0].role, &*sessions[0].state), (role, "active"), "{cell}");
+        assert_eq!(
+            (&*sessions[0].role, &*sessions[0].state),
+            (role, "active"),
+            "{cell}"
+        );
         assert_eq!(sessions[0].user_id.as_ref(), Some(&user.user_id), "{cell}");
         assert_eq!(sessions[0].login_type, meant.as_str(), "{cell}");
     }
     let shown = phone.logout(device).await.unwrap();
-    assert_eq!(shown.headline(), "Logout successful", "{cell}: {}", shown.body);
-    assert!(living(lab, home).await.is_empty() && living(lab, visiting).await.is_empty(), "{cell}");
+    assert_eq!(
+        shown.headline(),
+        "Logout successful",
+        "{cell}: {}",
+        shown.body
+    );
+    assert!(
+        living(lab, home).await.is_empty() && living(lab, visiting).await.is_empty(),
+        "{cell}"
+    );
 }
 
 #[tokio::test]
@@ -110,9 +152,18 @@ async fn every_version_in_both_roles_with_every_login_type() {
     use Speaks::{Current, OnlyOld};
     let mut lab = lab(2).await;
     // Both current comes before the last: by then the search is short-cut by what earlier logins taught.
-    for speak in [[OnlyOld, Current], [OnlyOld, OnlyOld], [Current, Current], [Current, OnlyOld]] {
+    for speak in [
+        [OnlyOld, Current],
+        [OnlyOld, OnlyOld],
+        [Current, Current],
+        [Current, OnlyOld],
+    ] {
         restart(&mut lab, speak).await;
-        let common = if speak.contains(&OnlyOld) { "1.0" } else { "1.1" };
+        let common = if speak.contains(&OnlyOld) {
+            "1.0"
+        } else {
+            "1.1"
+        };
         both(&lab, "up", Some(common)).await;
         for roles in [(1, 0), (0, 1)] {
             for asked in LOGIN_TYPES {
@@ -139,7 +190,10 @@ async fn a_1_0_phone_page_takes_an_extension_for_a_user_id() {
     let phone = visiting.member().unwrap().phone().unwrap();
     for (login_type, expected) in [(LoginType::Extension, Some(23)), (LoginType::Uid, None)] {
         let typed = name_of(user, login_type);
-        let shown = phone.login_at_once(device, Some(LoginType::Extension), typed, &user.pin).await.unwrap();
+        let shown = phone
+            .login_at_once(device, Some(LoginType::Extension), typed, &user.pin)
+            .await
+            .unwrap();
         assert_eq!(shown.em_code, expected, "{}", shown.body);
     }
     lab.shut_down().await;
@@ -162,14 +216,23 @@ async fn no_version_in_common_is_code_1_and_names_the_side_to_upgrade_on_both_si
          berlin, or raise its --protocol-max"
     );
     for (visiting, home) in [(1, 0), (0, 1)] {
-        let (user, visited) = (lab.clusters[home].data.user(0).unwrap(), &lab.clusters[visiting]);
+        let (user, visited) = (
+            lab.clusters[home].data.user(0).unwrap(),
+            &lab.clusters[visiting],
+        );
         let phone = visited.member().unwrap().phone().unwrap();
         let device = &visited.data.phone(0).unwrap().name;
-        let shown = phone.login(device, Some(LoginType::Uid), &user.user_id, &user.pin).await.unwrap();
+        let shown = phone
+            .login(device, Some(LoginType::Uid), &user.user_id, &user.pin)
+            .await
+            .unwrap();
         assert_eq!(shown.em_code, Some(1), "{}", shown.body);
         // A local login does not care.
         let own = visited.data.user(0).unwrap();
-        let shown = phone.login(device, None, &own.user_id, &own.pin).await.unwrap();
+        let shown = phone
+            .login(device, None, &own.user_id, &own.pin)
+            .await
+            .unwrap();
         assert_eq!(shown.em_code, None, "{}", shown.body);
     }
     // The upgrade is all that it takes.
