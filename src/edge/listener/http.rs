@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use tracing::debug;
 
 use super::{
-    accept::{Accepted, Opening, accept_all, opening},
+    accept::{Accepted, Opening, accept_all, answer_plaintext, opening},
     limits::{Config, Slots},
 };
 use crate::tasks::Tasks;
@@ -100,12 +100,14 @@ impl Door {
             Ok(Opening::Tls) => {}
             Ok(Opening::Plaintext) => {
                 debug!(%remote, "the caller does not speak TLS; let it use https on this port");
+                let sentence = "This port speaks TLS: use https.";
+                if let Err(error) = answer_plaintext(tcp, sentence).await {
+                    debug!(%remote, %error, "the caller could not be told");
+                }
                 return None;
             }
             Ok(Opening::Closed) | Err(_) => return None,
         }
-        // Never closed, so this waits until it is this connection's turn.
-        let _turn = self.slots.handshakes.acquire().await.ok()?;
         match TlsAcceptor::from(config).accept(tcp).await {
             Ok(tls) => Some(tls),
             Err(error) => {
