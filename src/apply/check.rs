@@ -266,7 +266,7 @@ fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
     of(
         &rows.base_devices,
         "base-device.name",
-        Clone::clone,
+        |r| r.as_str().to_ascii_lowercase(),
         problems,
     );
     of(&rows.peers, "peer.id", |r| r.cluster_id.clone(), problems);

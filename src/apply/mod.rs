@@ -326,18 +326,18 @@ fn plan(
             &device.value,
         ));
     }
-    let existing = base_devices::list(tx)?;
-    for name in &rows.base_devices {
-        let before = existing
-            .iter()
-            .find(|(n, _)| *n == name.value)
-            .map(|(n, _)| n);
-        changes.push(compare(
-            "base-device",
-            name.value.to_string(),
-            before,
-            &name.value,
-        ));
+    for row in &rows.base_devices {
+        // A name is all there is to one, however it is written: it can't differ from what is there.
+        let action = if base_devices::exists(tx, &row.value)? {
+            Action::Unchanged
+        } else {
+            Action::Added
+        };
+        changes.push(Change {
+            kind: "base-device",
+            name: row.value.to_string(),
+            action,
+        });
     }
     for peer in &rows.peers {
         let before = peers::get(tx, &peer.value.cluster_id)?;
