@@ -405,7 +405,9 @@ pub(in crate::store) async fn base_devices_are_given_out_in_turn(store: &Store) 
             let mut holds_the_second = session(Role::Home, 1, "SEP1", State::Active);
             holds_the_second.base_device = Some(base("emcc2"));
             sessions::insert(tx, &holds_the_second)?;
-            (0..3).map(|_| base_devices::next_free(tx)).collect::<Result<Vec<_>, _>>()
+            (0..3)
+                .map(|_| base_devices::next_free(tx))
+                .collect::<Result<Vec<_>, _>>()
         })
         .await
         .unwrap();
