@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 use crate::{
     clock::{Clock, Timestamp},
     credentials::{self, Credentials},
-    domain::ids::UserId,
+    domain::ids::{ClusterId, UserId},
     secret::Pin,
     store::{
         self, Store, Transaction, audit, base_devices, credentials as stored, devices, peers,
         pools, profiles, users,
     },
+    trust::{self, bundle, stored as stored_trust},
 };
 
 pub mod check;
@@ -94,52 +95,96 @@ pub enum Error {
     /// The store failed.
     #[error("the store failed; nothing was changed")]
     Store(#[from] store::Error),
+    /// The peers' trust would contradict itself.
+    #[error("the peers' trust would contradict itself; nothing was changed")]
+    Trust(#[source] trust::Error),
 }
 
-/// Applies the files, or says what they would change.
-///
-/// # Errors
-/// [`Error`]; in every case nothing was changed.
-pub async fn apply(
-    store: &Store,
-    credentials: &Credentials,
-    clock: &Clock,
-    sources: &[Source],
-    mode: Mode,
-    actor: &str,
-) -> Result<Vec<Change>, Error> {
-    let mut rows = check::check(sources).map_err(Error::Problems)?;
-    let known = {
-        let rows = rows.clone_without_pins();
-        store
-            .read(move |tx: &mut dyn Transaction| references(tx, &rows))
-            .await?
-    };
-    let missing = check::check_references(&rows, &known);
-    if !missing.is_empty() {
-        return Err(Error::Problems(missing));
-    }
-    let pins = std::mem::take(&mut rows.pins);
-    let hashes = match mode {
-        Mode::DryRun => pins_as_changes(store, credentials, pins)
-            .await?
-            .into_keys()
-            .map(|u| (u, None))
-            .collect(),
-        Mode::Write => hash(store, credentials, pins).await?,
-    };
-    let (now, actor) = (clock.now(), actor.to_owned());
-    if mode == Mode::DryRun {
-        return Ok(store
-            .read(move |tx: &mut dyn Transaction| plan(tx, &rows, &hashes))
-            .await?);
-    }
-    Ok(store
-        .write(move |tx: &mut dyn Transaction| write(tx, &rows, &hashes, now, &actor))
-        .await?)
+/// Applies files to one cluster.
+#[derive(Clone, Debug)]
+pub struct Applier {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its store.
+    pub store: Store,
+    /// Hashes its PINs.
+    pub credentials: Credentials,
+    /// The node's clock.
+    pub clock: Clock,
 }
 
-type Hashes = BTreeMap<UserId, Option<stored::Phc>>;
+impl Applier {
+    /// Applies the files, or says what they would change; `actor` is who is on record for it.
+    ///
+    /// # Errors
+    /// [`Error`]; in every case nothing was changed.
+    pub async fn apply(
+        &self,
+        sources: &[Source],
+        mode: Mode,
+        actor: &str,
+    ) -> Result<Vec<Change>, Error> {
+        let Self {
+            cluster,
+            store,
+            credentials,
+            clock,
+        } = self;
+        let mut rows = check::check(sources, cluster).map_err(Error::Problems)?;
+        let known = {
+            let rows = rows.clone_without_pins();
+            store
+                .read(move |tx: &mut dyn Transaction| references(tx, &rows))
+                .await?
+        };
+        let missing = check::check_references(&rows, &known);
+        if !missing.is_empty() {
+            return Err(Error::Problems(missing));
+        }
+        let pins = std::mem::take(&mut rows.pins);
+        let hashes = hash(store, credentials, pins).await?;
+        let (now, actor) = (clock.now(), actor.to_owned());
+        let outcome = store
+            .write(move |tx: &mut dyn Transaction| {
+                let changes = write(tx, &rows, &hashes, now, &actor)?;
+                // A dry run does everything, so that it finds every fault, and then takes it back.
+                match mode {
+                    Mode::Write => Ok(changes),
+                    Mode::DryRun => Err(Undone::DryRun(changes)),
+                }
+            })
+            .await;
+        match outcome {
+            Ok(changes) | Err(Undone::DryRun(changes)) => Ok(changes),
+            Err(Undone::Store(error)) => Err(Error::Store(error)),
+            Err(Undone::Trust(error)) => Err(Error::Trust(error)),
+        }
+    }
+}
+
+/// Why the transaction was taken back.
+enum Undone {
+    DryRun(Vec<Change>),
+    Store(store::Error),
+    Trust(trust::Error),
+}
+
+impl From<store::Error> for Undone {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<stored_trust::Error> for Undone {
+    fn from(error: stored_trust::Error) -> Self {
+        match error {
+            stored_trust::Error::Store(error) => Self::Store(error),
+            stored_trust::Error::Trust(error) => Self::Trust(error),
+        }
+    }
+}
+
+type Hashes = BTreeMap<UserId, stored::Phc>;
 
 /// The PINs that are not already the users'.
 async fn pins_as_changes(
@@ -183,10 +228,7 @@ async fn hash(
     let changed = pins_as_changes(store, credentials, pins).await?;
     let (users, pins): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
     let hashes = credentials.hash_all(pins, |_| {}).await?;
-    Ok(users
-        .into_iter()
-        .zip(hashes.into_iter().map(Some))
-        .collect())
+    Ok(users.into_iter().zip(hashes).collect())
 }
 
 /// An import may take its time; a login's deadline is not its own.
@@ -315,7 +357,7 @@ fn write(
     hashes: &Hashes,
     now: Timestamp,
     actor: &str,
-) -> Result<Vec<Change>, store::Error> {
+) -> Result<Vec<Change>, Undone> {
     let changes = plan(tx, rows, hashes)?;
     for row in &rows.pools {
         pools::upsert(tx, &row.value)?;
@@ -323,15 +365,8 @@ fn write(
     for row in &rows.users {
         users::upsert(tx, &row.value)?;
     }
-    let given = rows.hashes.iter().map(|(user, phc)| (user, Some(phc)));
-    for (user, phc) in hashes
-        .iter()
-        .map(|(user, phc)| (user, phc.as_ref()))
-        .chain(given)
-    {
-        if let Some(phc) = phc
-            && stored::get(tx, user)?.is_none_or(|c| c.phc != *phc)
-        {
+    for (user, phc) in hashes.iter().chain(&rows.hashes) {
+        if stored::get(tx, user)?.is_none_or(|c| c.phc != *phc) {
             stored::put_hash(tx, user, phc, now)?;
         }
     }
@@ -346,6 +381,10 @@ fn write(
     }
     for row in &rows.peers {
         peers::upsert(tx, &row.value)?;
+    }
+    if !rows.peers.is_empty() {
+        // Other node names may make one certificate two peers'.
+        bundle::check(&stored_trust::bundles(tx)?).map_err(Undone::Trust)?;
     }
     for change in changes.iter().filter(|c| c.action != Action::Unchanged) {
         audit::append(

@@ -35,8 +35,11 @@ addresses = ["tokyo.example:8444"]
 
 struct World {
     store: Store,
-    credentials: Credentials,
-    clock: Clock,
+    applier: Applier,
+}
+
+fn own() -> ClusterId {
+    ClusterId::new("berlin").unwrap()
 }
 
 fn world() -> World {
@@ -51,11 +54,13 @@ fn world() -> World {
         ..credentials::Config::default()
     };
     let credentials = Credentials::new(&config, crate::secret::Secret::new(vec![1; 32])).unwrap();
-    World {
-        store,
+    let applier = Applier {
+        cluster: own(),
+        store: store.clone(),
         credentials,
         clock: Clock::system(),
-    }
+    };
+    World { store, applier }
 }
 
 impl World {
@@ -64,15 +69,7 @@ impl World {
             name: "data.toml".to_owned(),
             text: text.to_owned(),
         };
-        apply(
-            &self.store,
-            &self.credentials,
-            &self.clock,
-            &[source],
-            mode,
-            "user root",
-        )
-        .await
+        self.applier.apply(&[source], mode, "user root").await
     }
 
     async fn problems(&self, text: &str) -> Vec<String> {
@@ -255,6 +252,7 @@ async fn a_hash_from_elsewhere_is_taken_if_a_login_can_check_it() {
     let world = world();
     let far = std::time::Instant::now() + std::time::Duration::from_secs(60);
     let hash = world
+        .applier
         .credentials
         .hash(&crate::secret::Pin::new("24680".to_owned()).unwrap(), far)
         .await
@@ -280,13 +278,32 @@ fn a_pin_is_in_no_debug_print_and_in_no_problem() {
         text: "[[user]]\nid = \"a b\\u0000\"\npin = \"24680\"\n".to_owned(),
     };
     assert!(!format!("{source:?}").contains("24680"));
-    let problems = check::check(&[source]).unwrap_err();
+    let problems = check::check(&[source], &own()).unwrap_err();
     assert!(!format!("{problems:?}").contains("24680"));
     let good = Source {
         name: "f".to_owned(),
         text: GOOD.to_owned(),
     };
-    let rows = check::check(&[good]).unwrap();
+    let rows = check::check(&[good], &own()).unwrap();
     assert!(!format!("{rows:?}").contains("24680"));
     assert!(rows.pins.contains_key(&UserId::new("ana").unwrap()));
+}
+
+#[tokio::test]
+async fn our_own_id_is_no_peer() {
+    let problems = world().problems("[[peer]]\nid = \"berlin\"\n").await;
+    assert!(
+        problems[0].contains("this cluster's own ID"),
+        "{problems:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_extension_mobility_id_of_another_user_is_a_fault_also_of_a_dry_run() {
+    let world = world();
+    let twice = "[[user]]\nid = \"a\"\nself-service-id = \"x\"\n[[user]]\nid = \"b\"\nself-service-id = \"x\"\n";
+    for mode in [Mode::DryRun, Mode::Write] {
+        assert!(world.apply(twice, mode).await.is_err());
+        assert_eq!(world.count_users().await, 0);
+    }
 }

@@ -258,7 +258,8 @@ pub enum Cert {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     emccd cert new --common-name berlin --name emcc.berlin.example --out new\n\n\
-    Writes new.pem and new.key. Name them in the configuration, give new.pem to the peers, then: emccd cert reload")]
+    Writes new.pem and new.key. Give new.pem to the peers, put both files where the configuration has \
+    the old ones, then: emccd cert reload")]
 pub struct CertNew {
     /// What the certificate is for: peers want P-256, old phones know only RSA
     #[arg(long, value_enum, default_value_t = Purpose::Federation)]

@@ -14,6 +14,7 @@ use crate::{
         trust::read_certificates,
     },
     clock::Clock,
+    config::units::is_host,
     edge::admin::views,
     trust::make::{self, CertRequest, KeyKind},
     wire::admin as pb,
@@ -60,6 +61,13 @@ struct Written {
 
 fn new(args: &CertNew, clock: &Clock) -> Outcome {
     let what = "cannot make a new certificate";
+    if let Some(odd) = args.name.iter().find(|name| !is_host(name)) {
+        return Err(Failure::new(
+            what,
+            format!("{odd:?} is neither a DNS name nor an IP address"),
+            "give each name by which others reach the node with a --name of its own",
+        ));
+    }
     let kind = match args.purpose {
         Purpose::Federation => KeyKind::P256,
         Purpose::Phone => KeyKind::Rsa2048,
@@ -110,10 +118,10 @@ fn new(args: &CertNew, clock: &Clock) -> Outcome {
     );
     text += match args.purpose {
         Purpose::Federation => {
-            "next: have the peers trust the new certificate (emccd trust add ID --pin FILE), name both files under [identity] in the configuration, then: emccd cert reload"
+            "next: have the peers trust the new certificate (emccd trust add ID --pin FILE), put both files where the configuration has them ([identity]; emccd cert show names them), then: emccd cert reload"
         }
         Purpose::Phone => {
-            "next: name both files under [phone] in the configuration, then: emccd cert reload"
+            "next: put both files where the configuration has them ([phone]; emccd cert show names them), then: emccd cert reload"
         }
     };
     let written = Written {
@@ -240,9 +248,14 @@ mod tests {
     fn a_name_that_cannot_be_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let mut args = args(dir.path().join("node"));
-        args.name = vec!["ä b".to_owned()];
-        let refused = new(&args, &Clock::system()).unwrap_err().to_string();
-        assert!(refused.contains("next: correct the names"), "{refused}");
+        for odd in ["ä", "a b", "emcc.berlin.example:8444", "https://berlin", ""] {
+            args.name = vec!["localhost".to_owned(), odd.to_owned()];
+            let refused = new(&args, &Clock::system()).unwrap_err().to_string();
+            assert!(
+                refused.contains("neither a DNS name") && refused.contains("--name"),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use crate::{
-    config::IdentityFiles, credentials, domain::ids::ClusterId, edge, edge::admin::socket, store,
-    trust,
+    clock::Timestamp, config::IdentityFiles, credentials, domain::ids::ClusterId, edge,
+    edge::admin::socket, store, trust,
 };
 
 /// Which part, and why.
@@ -15,7 +15,7 @@ pub enum Error {
     Admin(#[from] edge::admin::socket::Error),
     /// What the store holds of peers and trust can't be used.
     #[error("the stored trust can't be used")]
-    StoredTrust(#[from] edge::admin::error::Error),
+    StoredTrust(#[from] trust::stored::Error),
     /// A listener's address can't be bound.
     #[error("the {what} listener can't be opened on {address}")]
     Bind {
@@ -54,6 +54,16 @@ pub enum Error {
         files: Box<IdentityFiles>,
         /// Why.
         source: Arc<trust::Error>,
+    },
+    /// A certificate is not valid now.
+    #[error("the {what} certificate is valid from {from} until {until}, which is not now")]
+    OutOfDate {
+        /// Whose.
+        what: &'static str,
+        /// From when.
+        from: Timestamp,
+        /// Until when.
+        until: Timestamp,
     },
     /// The database belongs to another cluster.
     #[error("the store belongs to cluster {found}, the configuration says {configured}")]
@@ -122,7 +132,7 @@ impl Error {
                     _ => format!("change {key}"),
                 }
             }
-            Self::Identity { .. } | Self::Unpublished { .. } => {
+            Self::Identity { .. } | Self::OutOfDate { .. } | Self::Unpublished { .. } => {
                 format!("mend the files, or make new ones with `emccd cert new`; {CHECK}")
             }
             Self::OtherCluster { found, .. } => {

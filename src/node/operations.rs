@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use super::reload::{Reloader, Shown};
 use crate::{
-    apply::{self, Action, Mode, Source},
+    apply::{self, Action, Applier, Mode, Source},
     clock::Clock,
-    credentials::Credentials,
     domain::{ids::ClusterId, rejection::Rejection, session::Role, version::VersionRange},
     edge::admin::{
         error::Error,
@@ -16,7 +15,6 @@ use crate::{
     },
     home::{self, HomeRole},
     peer::{LinkStatus, Peers},
-    store::Store,
     trust::{TrustStore, refusals::Refused},
     visiting::{self, VisitingRole},
     wire::admin as pb,
@@ -27,9 +25,8 @@ pub(super) struct NodeOperations {
     pub(super) cluster: ClusterId,
     pub(super) node: String,
     pub(super) versions: VersionRange,
-    pub(super) store: Store,
     pub(super) clock: Clock,
-    pub(super) credentials: Credentials,
+    pub(super) applier: Applier,
     pub(super) trust: TrustStore,
     pub(super) peers: Peers,
     pub(super) reloader: Arc<Reloader>,
@@ -143,16 +140,11 @@ impl Operations for NodeOperations {
                 ApplyMode::DryRun => Mode::DryRun,
             };
             let actor = actor.to_string();
-            let changes = apply::apply(
-                &self.store,
-                &self.credentials,
-                &self.clock,
-                &sources,
-                mode,
-                &actor,
-            )
-            .await
-            .map_err(apply_error)?;
+            let changes = self
+                .applier
+                .apply(&sources, mode, &actor)
+                .await
+                .map_err(apply_error)?;
             if mode == Mode::Write && changes.iter().any(|c| c.kind == "peer") {
                 self.peers_changed().await?;
             }
@@ -175,6 +167,13 @@ fn apply_error(error: apply::Error) -> Error {
             )
         }
         apply::Error::Store(error) => Error::Store(error),
+        apply::Error::Trust(error) => Error::refused(
+            format!(
+                "{}; nothing was changed",
+                crate::telemetry::error_chain(&error)
+            ),
+            "`emccd trust list` shows which peer holds the certificate or the name",
+        ),
         apply::Error::Credentials(error) => Error::refused(
             crate::telemetry::error_chain(&error),
             "nothing was changed; apply again",

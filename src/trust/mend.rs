@@ -29,14 +29,15 @@ pub fn mend(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
         Rejection::TlsVersion => "let the other side speak TLS 1.3".to_owned(),
         Rejection::UnknownIssuer => pin,
         Rejection::WrongCluster => format!(
-            "emccd cluster list, and correct it: emccd cluster add {peer} --address HOST:PORT"
+            "emccd cluster list, and correct the addresses of {peer}: emccd apply FILE, with all of \
+             its record under [[peer]]"
         ),
         Rejection::WrongEku => format!(
             "on the other side: emccd cert new (a node calls and is called with it); then here: {pin}"
         ),
         Rejection::WrongName => format!(
-            "emccd cluster add {peer} --address HOST:PORT --node-name NAME, with a name that the \
-             certificate carries"
+            "if the certificate is of {peer} indeed, add a name that it carries to the node-names: \
+             emccd apply FILE, with all of its record (emccd cluster list) under [[peer]]"
         ),
     }
 }

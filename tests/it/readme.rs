@@ -2,13 +2,12 @@
 
 use std::{
     fs,
-    net::TcpListener,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
-use crate::support::binary;
+use crate::support::{binary, free_port_base};
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -22,17 +21,6 @@ fn commands(readme: &str) -> Vec<String> {
     let (fence, rest) = after.split_once("\n```\n").expect("the fence ends");
     assert!(!rest.contains("\n```sh\n"), "there is one sh fence");
     fence.lines().map(str::to_owned).collect()
-}
-
-/// A port base whose three ports are free, different from `other`. Nothing else in these tests takes fixed ports
-/// below the ephemeral ones.
-fn free_port_base(other: Option<u16>) -> u16 {
-    let is_free = |port: u16| TcpListener::bind(("0.0.0.0", port)).is_ok();
-    let start = 10_000 + u16::try_from(std::process::id() % 200).unwrap() * 100;
-    let mut bases = (0..200).map(|n| 10_000 + (start - 10_000 + n * 100) % 20_000);
-    bases
-        .find(|base| Some(*base) != other && [80, 443, 444].iter().all(|p| is_free(base + p)))
-        .expect("some ports are free")
 }
 
 /// Runs a script as a newcomer's shell would, in `folder`; what it started in the background ends with it.
@@ -60,8 +48,8 @@ fn the_ten_commands_of_the_readme_federate_two_daemons() {
             .any(|line| line.contains("&&") || line.contains(';')),
         "one command a line"
     );
-    let munich = free_port_base(None);
-    let tokyo = free_port_base(Some(munich));
+    let munich = free_port_base();
+    let tokyo = free_port_base();
     let moved = |line: &String| {
         line.replace("--port-base 8000", &format!("--port-base {munich}"))
             .replace("--port-base 9000", &format!("--port-base {tokyo}"))

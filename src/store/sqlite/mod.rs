@@ -113,8 +113,10 @@ impl Sqlite {
 
     fn start_writer(&self, connection: Connection, locks: Option<Arc<Locks>>) -> Result<(), Error> {
         let shared = Arc::clone(&self.shared);
+        // Now and not in the thread: what others commit once the store is open must be noticed.
+        let data_version = writer::read_data_version(&connection);
         self.start("store-writer", move || {
-            Writer::new(&shared, connection, locks).run();
+            Writer::new(&shared, connection, locks, data_version).run();
         })
     }
 

@@ -42,15 +42,14 @@ impl<'s> Writer<'s> {
         shared: &'s Shared,
         connection: Connection,
         locks: Option<Arc<Locks>>,
+        data_version: Option<i64>,
     ) -> Self {
-        let mut writer = Self {
+        Self {
             shared,
             connection,
             locks,
-            data_version: None,
-        };
-        writer.data_version = writer.read_data_version();
-        writer
+            data_version,
+        }
     }
 
     /// Runs until the queue is closed and empty.
@@ -165,19 +164,20 @@ impl<'s> Writer<'s> {
         if self.locks.is_none() {
             return;
         }
-        let version = self.read_data_version();
+        let version = read_data_version(&self.connection);
         if version != self.data_version {
             self.data_version = version;
             self.shared.announce();
         }
     }
+}
 
-    fn read_data_version(&self) -> Option<i64> {
-        self.connection
-            .prepare_cached("PRAGMA data_version")
-            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-            .ok()
-    }
+/// SQLite's count of other connections' commits, as this connection sees it.
+pub(super) fn read_data_version(connection: &Connection) -> Option<i64> {
+    connection
+        .prepare_cached("PRAGMA data_version")
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .ok()
 }
 
 fn uncommitted(error: Error) -> Error {

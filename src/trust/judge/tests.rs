@@ -169,7 +169,7 @@ fn an_anchor_without_node_names_vouches_for_nobody() {
         "{expectation}"
     );
     assert!(
-        mend.starts_with("emccd cluster add berlin ") && mend.contains("--node-name"),
+        mend.contains("emccd apply FILE") && mend.contains("node-names"),
         "{mend}"
     );
 }

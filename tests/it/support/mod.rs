@@ -3,7 +3,11 @@
 pub(crate) mod raw_peer;
 pub(crate) mod rows;
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use emccd::{
     lab::{Hosting, Lab, Spec, phone::Shown},
@@ -75,4 +79,20 @@ pub(crate) async fn living(lab: &Lab, cluster: usize) -> Vec<pb::Session> {
         .living()
         .await
         .unwrap()
+}
+
+/// A port base for `emccd init` whose three ports are free; each call gives another one, below the ports that the
+/// system gives to whoever asks for any.
+pub(crate) fn free_port_base() -> u16 {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: u16| TcpListener::bind(("0.0.0.0", port)).is_ok();
+    loop {
+        let turn = TAKEN.fetch_add(1, Ordering::Relaxed);
+        assert!(turn < 2_000, "no ports are free");
+        let base =
+            10_000 + u16::try_from((std::process::id() % 200 * 7 + turn) % 200).unwrap() * 100;
+        if [80, 443, 444].iter().all(|offset| is_free(base + offset)) {
+            return base;
+        }
+    }
 }

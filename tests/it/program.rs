@@ -1,0 +1,244 @@
+//! The program itself: what it prints where, and how it ends.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use emccd::store::{self, Store, audit};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{binary, free_port_base};
+
+/// A cluster of one node in a folder, made and run as an operator would.
+struct Daemon {
+    folder: TempDir,
+    port_base: u16,
+    process: Child,
+}
+
+impl Daemon {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port_base = free_port_base();
+        let base = port_base.to_string();
+        let init = [
+            "init",
+            "--cluster-id",
+            "munich",
+            "--dir",
+            "node",
+            "--port-base",
+            &base,
+        ];
+        ok(&emccd(folder.path(), &init, ""));
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let process = Command::new(binary())
+            .args(["run", "--config", "node/emccd.toml"])
+            .current_dir(folder.path())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let daemon = Self {
+            folder,
+            port_base,
+            process,
+        };
+        daemon.done("cluster status --wait 60s");
+        daemon
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Types a command; `{phone}` is the phone service's URL and certificate.
+    fn command(&self, line: &str, input: &str) -> Output {
+        let phone = format!(
+            "https://localhost:{} --ca node/certs/phone.pem",
+            self.port_base + 443
+        );
+        let line = line.replace("{phone}", &phone);
+        let words = ["--config", "node/emccd.toml"];
+        let words: Vec<_> = words.into_iter().chain(line.split(' ')).collect();
+        emccd(self.folder.path(), &words, input)
+    }
+
+    fn done(&self, line: &str) -> String {
+        ok(&self.command(line, ""))
+    }
+
+    fn refused(&self, line: &str, input: &str) -> String {
+        refused(&self.command(line, input), 1)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn emccd(folder: &Path, words: &[&str], input: &str) -> Output {
+    let mut process = Command::new(binary())
+        .args(words)
+        .current_dir(folder)
+        .env_remove("EMCCD_SOCKET")
+        .env_remove("EMCCD_CONFIG")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    // Most commands don't read it, and may be gone by now.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    process.wait_with_output().unwrap()
+}
+
+fn ok(output: &Output) -> String {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    assert_eq!(error, "");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A failure is told on standard error, what, why and what to do next, and nowhere else.
+fn refused(output: &Output, code: i32) -> String {
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    assert!(output.stdout.is_empty(), "{:?}", output.stdout);
+    assert!(error.starts_with("error: "), "{error}");
+    error
+}
+
+#[test]
+fn exit_codes_and_failures_are_as_promised() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |words: &[&str]| emccd(folder.path(), words, "");
+    for usage in [
+        &["nonsense"][..],
+        &["cluster", "add"],
+        &["session", "list", "--role", "guest"],
+    ] {
+        assert_eq!(at(usage).status.code(), Some(2), "{usage:?}");
+    }
+    assert!(refused(&at(&["run"]), 2).contains("next: name it: emccd run --config FILE"));
+    let missing = refused(&at(&["run", "--config", "none.toml"]), 1);
+    assert!(missing.contains("`emccd init` writes one"), "{missing}");
+    let nobody = ["--socket", "none.sock", "cluster", "status"];
+    assert!(refused(&at(&nobody), 1).contains("no daemon runs with it"));
+    let as_json = at(&[&nobody[..], &["--json"]].concat());
+    let failure: Value = serde_json::from_slice(&as_json.stderr).unwrap();
+    for part in ["error", "why", "next"] {
+        assert!(
+            failure[part].as_str().is_some_and(|t| !t.is_empty()),
+            "{failure}"
+        );
+    }
+    assert!(ok(&at(&["--help"])).contains("Exit codes: 0 done, 1 refused or failed, 2 usage."));
+    ok(&at(&["init", "--cluster-id", "a", "--dir", "a"]));
+    let again = refused(&at(&["init", "--cluster-id", "a", "--dir", "a"]), 1);
+    assert!(again.contains("init overwrites nothing"), "{again}");
+    ok(&at(&["config", "check", "--config", "a/emccd.toml"]));
+    std::fs::remove_file(folder.path().join("a/pepper.key")).unwrap();
+    let broken = refused(&at(&["config", "check", "--config", "a/emccd.toml"]), 1);
+    assert!(broken.contains("credentials.pepper-file"), "{broken}");
+}
+
+#[test]
+fn a_phone_can_be_played_from_the_command_line() {
+    let daemon = Daemon::start();
+    let user =
+        "[[user]]\nid = \"anna\"\npin = \"48151\"\n[[profile]]\nname = \"p\"\nuser = \"anna\"\n";
+    let broken = format!("{user}[[device]]\nname = \"SEP 1\"\n");
+    std::fs::write(daemon.file("broken.toml"), broken).unwrap();
+    let problem = daemon.refused("apply broken.toml", "");
+    assert!(
+        problem.contains("the files have 1 problem; nothing was changed"),
+        "{problem}"
+    );
+    assert!(problem.contains("broken.toml:7: device.name"), "{problem}");
+    std::fs::write(
+        daemon.file("good.toml"),
+        format!("{user}[[device]]\nname = \"SEP1\"\n"),
+    )
+    .unwrap();
+    daemon.done("apply good.toml");
+
+    let login = "phone login {phone} --device SEP1 --user anna";
+    let wrong = daemon.refused(login, "16234\n");
+    assert!(
+        wrong.contains("EM code 201") && wrong.contains("next: look for the ref"),
+        "{wrong}"
+    );
+    let shown = ok(&daemon.command(login, "48151\n"));
+    assert!(shown.contains("Login successful\nUser ID: anna"), "{shown}");
+    let taken = daemon.refused(login, "48151\n");
+    assert!(
+        taken.contains("somebody is logged in on it already"),
+        "{taken}"
+    );
+    let shown = daemon.done("phone logout {phone} --device SEP1");
+    assert!(shown.contains("Logout successful"), "{shown}");
+    let nobody = daemon.refused("session logout --device SEP1 --yes", "");
+    assert!(nobody.contains("there is no session on SEP1"), "{nobody}");
+    let told = [problem, wrong, shown, taken, nobody].concat();
+    assert!(!told.contains("48151") && !told.contains("16234"), "{told}");
+}
+
+#[test]
+fn a_certificate_is_replaced_while_running_and_the_audit_says_by_whom() {
+    let daemon = Daemon::start();
+    let before: Value = serde_json::from_str(&daemon.done("cert show --json")).unwrap();
+    daemon.done("cert new --common-name munich --name localhost --out new");
+    let to = |ending: &str| daemon.file(&format!("node/certs/federation.{ending}"));
+    std::fs::copy(daemon.file("new.pem"), to("pem")).unwrap();
+    let half = daemon.refused("cert reload", "");
+    assert!(
+        half.contains("does not belong to the certificate"),
+        "{half}"
+    );
+    let kept: Value = serde_json::from_str(&daemon.done("cert show --json")).unwrap();
+    assert_eq!(kept[0]["certificate"], before[0]["certificate"]);
+    std::fs::copy(daemon.file("new.key"), to("key")).unwrap();
+    let now: Value = serde_json::from_str(&daemon.done("cert reload --json")).unwrap();
+    assert_eq!(now[0]["certificate"]["subject"], "CN=munich");
+
+    let store = Store::open(&store::Config {
+        url: format!("sqlite:{}", daemon.file("node/emccd.db").display()),
+        node: "reader".to_owned(),
+    })
+    .unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let all = runtime
+        .block_on(store.read(|tx| audit::list(tx, 100)))
+        .unwrap();
+    let reloads: Vec<_> = all.iter().filter(|e| e.action == "cert.reload").collect();
+    assert_eq!(reloads.len(), 2, "{all:?}");
+    assert!(
+        reloads.iter().all(|e| e.actor.contains("uid ")),
+        "{reloads:?}"
+    );
+    let fingerprint = now[0]["certificate"]["fingerprint"].as_str().unwrap();
+    let begins = |with: &str| {
+        reloads
+            .iter()
+            .filter(|e| e.outcome.starts_with(with))
+            .count()
+    };
+    assert_eq!(
+        (begins("refused: "), begins("in force: ")),
+        (1, 1),
+        "{reloads:?}"
+    );
+    let done = reloads
+        .iter()
+        .find(|e| e.outcome.starts_with("in force: "))
+        .unwrap();
+    assert!(done.outcome.contains(fingerprint), "{done:?}");
+}
