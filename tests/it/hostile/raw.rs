@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use emccd::{
     lab::{Cluster, Lab},
+    tasks::Tasks,
     wire::pb,
 };
 use http::{Request, header};
@@ -70,6 +71,7 @@ pub(super) async fn dial(server: &Cluster, caller: Option<&Cluster>) -> TlsStrea
 /// A connection of the second cluster to the first that sends any bytes in any request.
 pub(super) struct Raw {
     pub(super) send: SendRequest<Full<Bytes>>,
+    _tasks: Tasks,
 }
 
 /// What came back.
@@ -108,8 +110,12 @@ impl Raw {
         let (send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .unwrap();
-        tokio::spawn(connection);
-        Self { send }
+        let tasks = Tasks::default();
+        tasks.spawn("raw connection", connection);
+        Self {
+            send,
+            _tasks: tasks,
+        }
     }
 
     pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Answer {
