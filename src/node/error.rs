@@ -1,6 +1,6 @@
 //! Why a node does not start, or does not take what it was given.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
     clock::Timestamp, config::IdentityFiles, credentials, domain::ids::ClusterId, edge,
@@ -53,7 +53,7 @@ pub enum Error {
         /// What it was read from.
         files: Box<IdentityFiles>,
         /// Why.
-        source: Arc<trust::Error>,
+        source: trust::Error,
     },
     /// A certificate is not valid now.
     #[error("the {what} certificate is valid from {from} until {until}, which is not now")]

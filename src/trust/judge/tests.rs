@@ -169,7 +169,7 @@ fn an_anchor_without_node_names_vouches_for_nobody() {
         "{expectation}"
     );
     assert!(
-        mend.contains("emccd apply FILE") && mend.contains("node-names"),
+        mend.starts_with("emccd cluster set berlin --node-name "),
         "{mend}"
     );
 }
