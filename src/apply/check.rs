@@ -96,8 +96,6 @@ pub struct Known {
     pub users: BTreeSet<UserId>,
     /// Device pools.
     pub pools: BTreeSet<DevicePoolName>,
-    /// Our own cluster, which is no peer.
-    pub own: Option<ClusterId>,
 }
 
 /// Why a PHC string is refused. What exactly is wrong with it might repeat a part of it.
@@ -107,11 +105,11 @@ const NO_HASH: &str = "it must be a PHC string that begins with $argon2id$ and h
 /// The longest numbered run of base devices in one row: the documented capacity of a cluster.
 const MAX_BASE_DEVICES: u32 = 30_000;
 
-/// Reads all files.
+/// Reads all files of the cluster `own`.
 ///
 /// # Errors
 /// Every problem in every file.
-pub fn check(sources: &[Source]) -> Result<Rows, Vec<Problem>> {
+pub fn check(sources: &[Source], own: &ClusterId) -> Result<Rows, Vec<Problem>> {
     let mut rows = Rows::default();
     let mut problems = Vec::new();
     for source in sources {
@@ -133,6 +131,9 @@ pub fn check(sources: &[Source]) -> Result<Rows, Vec<Problem>> {
         }
     }
     duplicates(&rows, &mut problems);
+    for row in rows.peers.iter().filter(|row| row.value.cluster_id == *own) {
+        problems.push(row.problem("peer.id", "it is this cluster's own ID".to_owned()));
+    }
     if problems.is_empty() {
         Ok(rows)
     } else {
@@ -182,11 +183,6 @@ pub fn check_references(rows: &Rows, known: &Known) -> Vec<Problem> {
         .map(|p| &p.value.name)
         .chain(&known.pools)
         .collect();
-    for row in &rows.peers {
-        if Some(&row.value.cluster_id) == known.own.as_ref() {
-            problems.push(row.problem("peer.id", "it is this cluster's own ID".to_owned()));
-        }
-    }
     for row in &rows.profiles {
         if !users.contains(&row.value.user_id) {
             problems.push(row.problem(
@@ -274,6 +270,14 @@ fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
         problems,
     );
     of(&rows.peers, "peer.id", |r| r.cluster_id.clone(), problems);
+}
+
+/// A name, an IPv4 address, or an IPv6 address in brackets.
+fn is_host(host: &str) -> bool {
+    (1..=255).contains(&host.len())
+        && host.bytes().all(|b| {
+            b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']')
+        })
 }
 
 fn line_of(text: &str, span: Range<usize>) -> usize {
@@ -508,7 +512,7 @@ impl Checker<'_> {
         for address in &row.addresses {
             let port = address
                 .rsplit_once(':')
-                .map(|(host, port)| (!host.is_empty(), port.parse::<u16>()));
+                .map(|(host, port)| (is_host(host), port.parse::<u16>()));
             if !matches!(port, Some((true, Ok(1..)))) {
                 self.problem(
                     line,

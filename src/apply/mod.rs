@@ -12,9 +12,10 @@ use crate::{
     domain::ids::{ClusterId, UserId},
     secret::Pin,
     store::{
-        self, Store, Transaction, audit, base_devices, credentials as stored, devices, meta, peers,
+        self, Store, Transaction, audit, base_devices, credentials as stored, devices, peers,
         pools, profiles, users,
     },
+    trust::{self, bundle, stored as stored_trust},
 };
 
 pub mod check;
@@ -88,73 +89,102 @@ pub enum Error {
     /// The files have problems; all of them.
     #[error("{} problems in the files; nothing was changed", .0.len())]
     Problems(Vec<Problem>),
-    /// The peers that there would be then can't be told apart.
-    #[error("{0}; nothing was changed")]
-    Peers(String),
     /// A PIN could not be hashed.
     #[error("a PIN could not be hashed; nothing was changed")]
     Credentials(#[from] credentials::Error),
     /// The store failed.
     #[error("the store failed; nothing was changed")]
     Store(#[from] store::Error),
+    /// The peers' trust would contradict itself.
+    #[error("the peers' trust would contradict itself; nothing was changed")]
+    Trust(#[source] trust::Error),
 }
 
-/// Looks at the peers and what is trusted from them, as they are in a transaction that is about to be committed,
-/// and says what is wrong with them.
-pub type PeerCheck = fn(&mut dyn Transaction) -> Result<Option<String>, store::Error>;
-
-/// Applies the files, or says what they would change. What `peers_fit` objects to is not committed: a node could
-/// not start with it.
-///
-/// # Errors
-/// [`Error`]; in every case nothing was changed.
-pub async fn apply(
-    store: &Store,
-    credentials: &Credentials,
-    clock: &Clock,
-    sources: &[Source],
-    mode: Mode,
-    actor: &str,
-    peers_fit: PeerCheck,
-) -> Result<Vec<Change>, Error> {
-    let mut rows = check::check(sources).map_err(Error::Problems)?;
-    let known = {
-        let rows = rows.clone_without_pins();
-        store
-            .read(move |tx: &mut dyn Transaction| references(tx, &rows))
-            .await?
-    };
-    let missing = check::check_references(&rows, &known);
-    if !missing.is_empty() {
-        return Err(Error::Problems(missing));
-    }
-    let pins = std::mem::take(&mut rows.pins);
-    let hashes = match mode {
-        Mode::DryRun => pins_as_changes(store, credentials, pins)
-            .await?
-            .into_keys()
-            .map(|u| (u, None))
-            .collect(),
-        Mode::Write => hash(store, credentials, pins).await?,
-    };
-    let (now, actor) = (clock.now(), actor.to_owned());
-    if mode == Mode::DryRun {
-        return Ok(store
-            .read(move |tx: &mut dyn Transaction| plan(tx, &rows, &hashes))
-            .await?);
-    }
-    store
-        .write(move |tx: &mut dyn Transaction| {
-            let changes = write(tx, &rows, &hashes, now, &actor)?;
-            match peers_fit(tx)? {
-                Some(problem) if !rows.peers.is_empty() => Err(Error::Peers(problem)),
-                _ => Ok(changes),
-            }
-        })
-        .await
+/// Applies files to one cluster.
+#[derive(Clone, Debug)]
+pub struct Applier {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its store.
+    pub store: Store,
+    /// Hashes its PINs.
+    pub credentials: Credentials,
+    /// The node's clock.
+    pub clock: Clock,
 }
 
-type Hashes = BTreeMap<UserId, Option<stored::Phc>>;
+impl Applier {
+    /// Applies the files, or says what they would change; `actor` is who is on record for it.
+    ///
+    /// # Errors
+    /// [`Error`]; in every case nothing was changed.
+    pub async fn apply(
+        &self,
+        sources: &[Source],
+        mode: Mode,
+        actor: &str,
+    ) -> Result<Vec<Change>, Error> {
+        let Self {
+            cluster,
+            store,
+            credentials,
+            clock,
+        } = self;
+        let mut rows = check::check(sources, cluster).map_err(Error::Problems)?;
+        let known = {
+            let rows = rows.clone_without_pins();
+            store
+                .read(move |tx: &mut dyn Transaction| references(tx, &rows))
+                .await?
+        };
+        let missing = check::check_references(&rows, &known);
+        if !missing.is_empty() {
+            return Err(Error::Problems(missing));
+        }
+        let pins = std::mem::take(&mut rows.pins);
+        let hashes = hash(store, credentials, pins).await?;
+        let (now, actor) = (clock.now(), actor.to_owned());
+        let outcome = store
+            .write(move |tx: &mut dyn Transaction| {
+                let changes = write(tx, &rows, &hashes, now, &actor)?;
+                // A dry run does everything, so that it finds every fault, and then takes it back.
+                match mode {
+                    Mode::Write => Ok(changes),
+                    Mode::DryRun => Err(Undone::DryRun(changes)),
+                }
+            })
+            .await;
+        match outcome {
+            Ok(changes) | Err(Undone::DryRun(changes)) => Ok(changes),
+            Err(Undone::Store(error)) => Err(Error::Store(error)),
+            Err(Undone::Trust(error)) => Err(Error::Trust(error)),
+        }
+    }
+}
+
+/// Why the transaction was taken back.
+enum Undone {
+    DryRun(Vec<Change>),
+    Store(store::Error),
+    Trust(trust::Error),
+}
+
+impl From<store::Error> for Undone {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<stored_trust::Error> for Undone {
+    fn from(error: stored_trust::Error) -> Self {
+        match error {
+            stored_trust::Error::Store(error) => Self::Store(error),
+            stored_trust::Error::Trust(error) => Self::Trust(error),
+        }
+    }
+}
+
+type Hashes = BTreeMap<UserId, stored::Phc>;
 
 /// The PINs that are not already the users'.
 async fn pins_as_changes(
@@ -198,10 +228,7 @@ async fn hash(
     let changed = pins_as_changes(store, credentials, pins).await?;
     let (users, pins): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
     let hashes = credentials.hash_all(pins, |_| {}).await?;
-    Ok(users
-        .into_iter()
-        .zip(hashes.into_iter().map(Some))
-        .collect())
+    Ok(users.into_iter().zip(hashes).collect())
 }
 
 /// An import may take its time; a login's deadline is not its own.
@@ -210,10 +237,7 @@ fn far() -> std::time::Instant {
 }
 
 fn references(tx: &mut dyn Transaction, rows: &Rows) -> Result<check::Known, store::Error> {
-    let mut known = check::Known {
-        own: meta::get(tx, meta::CLUSTER_ID)?.and_then(|id| ClusterId::new(id).ok()),
-        ..check::Known::default()
-    };
+    let mut known = check::Known::default();
     for profile in &rows.profiles {
         if users::get(tx, &profile.value.user_id)?.is_some() {
             known.users.insert(profile.value.user_id.clone());
@@ -333,7 +357,7 @@ fn write(
     hashes: &Hashes,
     now: Timestamp,
     actor: &str,
-) -> Result<Vec<Change>, store::Error> {
+) -> Result<Vec<Change>, Undone> {
     let changes = plan(tx, rows, hashes)?;
     for row in &rows.pools {
         pools::upsert(tx, &row.value)?;
@@ -341,15 +365,8 @@ fn write(
     for row in &rows.users {
         users::upsert(tx, &row.value)?;
     }
-    let given = rows.hashes.iter().map(|(user, phc)| (user, Some(phc)));
-    for (user, phc) in hashes
-        .iter()
-        .map(|(user, phc)| (user, phc.as_ref()))
-        .chain(given)
-    {
-        if let Some(phc) = phc
-            && stored::get(tx, user)?.is_none_or(|c| c.phc != *phc)
-        {
+    for (user, phc) in hashes.iter().chain(&rows.hashes) {
+        if stored::get(tx, user)?.is_none_or(|c| c.phc != *phc) {
             stored::put_hash(tx, user, phc, now)?;
         }
     }
@@ -364,6 +381,10 @@ fn write(
     }
     for row in &rows.peers {
         peers::upsert(tx, &row.value)?;
+    }
+    if !rows.peers.is_empty() {
+        // Other node names may make one certificate two peers'.
+        bundle::check(&stored_trust::bundles(tx)?).map_err(Undone::Trust)?;
     }
     for change in changes.iter().filter(|c| c.action != Action::Unchanged) {
         audit::append(

@@ -33,23 +33,13 @@ id = "tokyo"
 addresses = ["tokyo.example:8444"]
 "#;
 
-/// Stands for the check of what is trusted.
-fn no_two_descriptions(tx: &mut dyn Transaction) -> Result<Option<String>, store::Error> {
-    let mut all: Vec<_> = peers::list(tx)?
-        .into_iter()
-        .map(|p| p.description)
-        .filter(|d| !d.is_empty())
-        .collect();
-    let count = all.len();
-    all.sort();
-    all.dedup();
-    Ok((all.len() < count).then(|| "two peers are alike".to_owned()))
-}
-
 struct World {
     store: Store,
-    credentials: Credentials,
-    clock: Clock,
+    applier: Applier,
+}
+
+fn own() -> ClusterId {
+    ClusterId::new("berlin").unwrap()
 }
 
 fn world() -> World {
@@ -64,11 +54,13 @@ fn world() -> World {
         ..credentials::Config::default()
     };
     let credentials = Credentials::new(&config, crate::secret::Secret::new(vec![1; 32])).unwrap();
-    World {
-        store,
+    let applier = Applier {
+        cluster: own(),
+        store: store.clone(),
         credentials,
         clock: Clock::system(),
-    }
+    };
+    World { store, applier }
 }
 
 impl World {
@@ -77,16 +69,7 @@ impl World {
             name: "data.toml".to_owned(),
             text: text.to_owned(),
         };
-        apply(
-            &self.store,
-            &self.credentials,
-            &self.clock,
-            &[source],
-            mode,
-            "user root",
-            no_two_descriptions,
-        )
-        .await
+        self.applier.apply(&[source], mode, "user root").await
     }
 
     async fn problems(&self, text: &str) -> Vec<String> {
@@ -269,6 +252,7 @@ async fn a_hash_from_elsewhere_is_taken_if_a_login_can_check_it() {
     let world = world();
     let far = std::time::Instant::now() + std::time::Duration::from_secs(60);
     let hash = world
+        .applier
         .credentials
         .hash(&crate::secret::Pin::new("24680".to_owned()).unwrap(), far)
         .await
@@ -294,52 +278,40 @@ fn a_pin_is_in_no_debug_print_and_in_no_problem() {
         text: "[[user]]\nid = \"a b\\u0000\"\npin = \"24680\"\n".to_owned(),
     };
     assert!(!format!("{source:?}").contains("24680"));
-    let problems = check::check(&[source]).unwrap_err();
+    let problems = check::check(&[source], &own()).unwrap_err();
     assert!(!format!("{problems:?}").contains("24680"));
     let good = Source {
         name: "f".to_owned(),
         text: GOOD.to_owned(),
     };
-    let rows = check::check(&[good]).unwrap();
+    let rows = check::check(&[good], &own()).unwrap();
     assert!(!format!("{rows:?}").contains("24680"));
     assert!(rows.pins.contains_key(&UserId::new("ana").unwrap()));
 }
 
 #[tokio::test]
-async fn peers_that_could_not_be_told_apart_are_not_committed() {
-    let world = world();
-    let peer = |id: &str| {
-        format!("[[peer]]\nid = \"{id}\"\naddresses = [\"a:1\"]\ndescription = \"same\"\n")
-    };
-    world.apply(&peer("tokyo"), Mode::Write).await.unwrap();
-    let refused = world.apply(&peer("osaka"), Mode::Write).await.unwrap_err();
+async fn our_own_id_is_no_peer() {
+    let problems = world().problems("[[peer]]\nid = \"berlin\"\n").await;
     assert!(
-        matches!(&refused, Error::Peers(why) if why.contains("alike")),
-        "{refused}"
+        problems[0].contains("this cluster's own ID"),
+        "{problems:?}"
     );
-    let left = world
-        .store
-        .read(|tx: &mut dyn Transaction| peers::list(tx))
-        .await
-        .unwrap();
-    assert_eq!(left.len(), 1);
 }
 
 #[tokio::test]
-async fn we_are_no_peer_of_ours_and_a_peer_has_an_address() {
+async fn an_extension_mobility_id_of_another_user_is_a_fault_also_of_a_dry_run() {
     let world = world();
-    world
-        .store
-        .write(|tx: &mut dyn Transaction| meta::put(tx, meta::CLUSTER_ID, "munich"))
-        .await
-        .unwrap();
-    let own = "[[peer]]\nid = \"munich\"\naddresses = [\"a:1\"]\n";
-    let Err(Error::Problems(problems)) = world.apply(own, Mode::DryRun).await else {
-        panic!("our own ID was taken for a peer's");
-    };
-    assert_eq!(problems[0].field, "peer.id");
+    let twice = "[[user]]\nid = \"a\"\nself-service-id = \"x\"\n[[user]]\nid = \"b\"\nself-service-id = \"x\"\n";
+    for mode in [Mode::DryRun, Mode::Write] {
+        assert!(world.apply(twice, mode).await.is_err());
+        assert_eq!(world.count_users().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_peer_has_an_address() {
     let nowhere = "[[peer]]\nid = \"tokyo\"\n";
-    let Err(Error::Problems(problems)) = world.apply(nowhere, Mode::DryRun).await else {
+    let Err(Error::Problems(problems)) = world().apply(nowhere, Mode::DryRun).await else {
         panic!("a peer without an address was taken");
     };
     assert_eq!(problems[0].field, "peer.addresses");

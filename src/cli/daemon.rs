@@ -216,6 +216,11 @@ pub async fn lab(global: &Global, args: args::Lab) -> Outcome {
     };
     let mut out = io::stdout();
     match lab_run::run(&options, &mut out, ended).await {
+        Ok(lab_run::Outcome::Interrupted) => Err(Failure::new(
+            "the lab was interrupted",
+            "it was asked to end before all steps were carried out",
+            "run it again and let it end by itself",
+        )),
         Ok(lab_run::Outcome::AsExpected) => Ok(Report::new("", &())),
         Ok(lab_run::Outcome::Surprises(count)) => Err(Failure::new(
             "the lab met surprises",

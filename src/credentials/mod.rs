@@ -460,7 +460,7 @@ mod tests {
         let mut seen = Vec::new();
         let hashes = credentials
             .hash_all((0..9).map(|n| pin(&format!("77{n}"))).collect(), |n| {
-                seen.push(n)
+                seen.push(n);
             })
             .await
             .unwrap();

@@ -127,7 +127,7 @@ impl Dataset {
     ///
     /// # Errors
     /// When the file can't be read, or has problems: all of them.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: &Path, cluster: &ClusterId) -> Result<Self> {
         let toml = std::fs::read_to_string(path).with_context(|| {
             format!(
                 "{} can't be read; the lab wants one file per cluster",
@@ -138,7 +138,7 @@ impl Dataset {
             name: path.display().to_string(),
             text: toml.clone(),
         };
-        let rows = match apply::check::check(&[source]) {
+        let rows = match apply::check::check(&[source], cluster) {
             Ok(rows) => rows,
             Err(problems) => {
                 let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -266,7 +266,7 @@ mod tests {
         let file = folder.path().join("berlin.toml");
         let built = Dataset::built_in(0, &ClusterId::new("berlin").unwrap()).unwrap();
         std::fs::write(&file, &built.toml).unwrap();
-        let read = Dataset::read(&file).unwrap();
+        let read = Dataset::read(&file, &ClusterId::new("berlin").unwrap()).unwrap();
         assert_eq!(format!("{:?}", read.users), format!("{:?}", built.users));
         assert_eq!(
             format!("{:?}", read.devices),

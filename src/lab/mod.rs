@@ -78,6 +78,8 @@ pub struct Lab {
     /// The clusters, in the order of their names' list.
     pub clusters: Vec<Cluster>,
     folder: tempfile::TempDir,
+    /// Kept for the nodes, also while they are down.
+    _ports: Ports,
 }
 
 /// One cluster of a lab.
@@ -125,8 +127,12 @@ impl Lab {
                 built.with_context(|| format!("cluster {} could not be laid out", index + 1))?,
             );
         }
-        let mut lab = Self { clusters, folder };
-        drop(ports);
+        ports.release();
+        let mut lab = Self {
+            clusters,
+            folder,
+            _ports: ports,
+        };
         for cluster in &mut lab.clusters {
             cluster.start().await?;
         }
@@ -203,7 +209,7 @@ impl Cluster {
         let authority = ClusterAuthority::create(&id, &home)?;
         let data = match &spec.data {
             None => Dataset::built_in(index, &id)?,
-            Some(folder) => Dataset::read(&folder.join(format!("{id}.toml")))?,
+            Some(folder) => Dataset::read(&folder.join(format!("{id}.toml")), &id)?,
         };
         let members = (1..=spec.nodes)
             .map(|number| Member::lay_out(&home, &id, number, spec, &authority, ports))

@@ -35,6 +35,8 @@ pub enum Outcome {
     AsExpected,
     /// At least one did not.
     Surprises(usize),
+    /// It was asked to end before all steps were carried out.
+    Interrupted,
 }
 
 /// Runs a lab. Lines go to `out`; `ended` completes when the lab is to end.
@@ -64,18 +66,22 @@ pub async fn run(
     announce(&lab, began, options.style, out)?;
     let mut surprises = 0;
     let mut ended = std::pin::pin!(ended);
+    let mut interrupted = false;
     let mut steps = scenario::steps(&lab);
     while let Some(next) = steps.pop_front() {
         let step = tokio::select! {
             biased;
-            () = &mut ended => break,
+            () = &mut ended => {
+                interrupted = true;
+                break;
+            }
             step = scenario::carry_out(&mut lab, next) => step,
         };
         surprises += usize::from(!step.ok);
         writeln!(out, "{}", render(&step, options.style))?;
         out.flush()?;
     }
-    if !options.once {
+    if !options.once && !interrupted {
         if options.style == Style::Text {
             writeln!(out, "{}", invitation(&lab))?;
             out.flush()?;
@@ -83,10 +89,11 @@ pub async fn run(
         ended.await;
     }
     lab.shut_down().await;
-    Ok(if surprises == 0 {
-        Outcome::AsExpected
-    } else {
-        Outcome::Surprises(surprises)
+    Ok(match surprises {
+        // Ended on purpose while it was to stay up: what was shown was as expected.
+        0 if interrupted && options.once => Outcome::Interrupted,
+        0 => Outcome::AsExpected,
+        count => Outcome::Surprises(count),
     })
 }
 

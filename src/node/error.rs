@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use crate::{credentials, domain::ids::ClusterId, edge, store, trust};
+use crate::{clock::Timestamp, credentials, domain::ids::ClusterId, edge, store, trust};
 
 /// Which part, and why.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum Error {
     Admin(#[from] edge::admin::socket::Error),
     /// What the store holds of peers and trust can't be used.
     #[error("the stored trust can't be used")]
-    StoredTrust(#[from] edge::admin::error::Error),
+    StoredTrust(#[from] trust::stored::Error),
     /// A listener's address can't be bound.
     #[error("the {what} listener can't be opened on {address}")]
     Bind {
@@ -47,6 +47,16 @@ pub enum Error {
         what: &'static str,
         /// Why.
         source: Arc<trust::Error>,
+    },
+    /// A certificate is not valid now.
+    #[error("the {what} certificate is valid from {from} until {until}, which is not now")]
+    OutOfDate {
+        /// Whose.
+        what: &'static str,
+        /// From when.
+        from: Timestamp,
+        /// Until when.
+        until: Timestamp,
     },
     /// The database belongs to another cluster.
     #[error(

@@ -17,6 +17,7 @@ pub use error::Error;
 
 use self::{operations::NodeOperations, reload::Reloader, roles::FederationRoles};
 use crate::{
+    apply::Applier,
     clock::Clock,
     config::Config,
     credentials::{self, Credentials, lockout},
@@ -70,6 +71,9 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Node {
     addresses: Addresses,
+    /// What accepts from outside; it ends first.
+    doors: Tasks,
+    /// Everything else: work in progress needs it to the end.
     tasks: Tasks,
     reloader: Arc<Reloader>,
     grace: Duration,
@@ -92,12 +96,18 @@ impl Node {
     /// runs without federation, and says so.
     pub async fn start(config: Config, options: Options) -> Result<Self, Error> {
         let span = info_span!("node", cluster = %config.cluster_id, node = config.node);
-        Self::start_in(config, options, Tasks::in_span(span.clone()))
+        let (doors, tasks) = (Tasks::in_span(span.clone()), Tasks::in_span(span.clone()));
+        Self::start_in(config, options, doors, tasks)
             .instrument(span)
             .await
     }
 
-    async fn start_in(config: Config, options: Options, tasks: Tasks) -> Result<Self, Error> {
+    async fn start_in(
+        config: Config,
+        options: Options,
+        doors: Tasks,
+        tasks: Tasks,
+    ) -> Result<Self, Error> {
         let Options {
             versions,
             faults,
@@ -126,7 +136,18 @@ impl Node {
                 "the federation identity is not valid: peers can't be served until it is"
             );
         }
-        reloader.refresh_peers().await?;
+        if let Err(problem) = reloader.reload_phone_identity() {
+            error!(
+                cause = crate::telemetry::error_chain(&problem),
+                "the phone identity is not valid: phones are refused until it is"
+            );
+        }
+        if let Err(problem) = reloader.refresh_peers().await {
+            error!(
+                cause = crate::telemetry::error_chain(&problem),
+                "the stored peers and their trust can't be used: no peer is served until they are mended"
+            );
+        }
 
         let owed = Arc::new(Notify::new());
         let home = HomeRole::new(home::Parts {
@@ -160,7 +181,7 @@ impl Node {
             peers: peers.clone(),
             clock: clock.clone(),
             tasks: tasks.clone(),
-            drain: tasks.token(),
+            drain: doors.token(),
         })
         .await?;
         let peer_limits = listener::Config {
@@ -177,32 +198,36 @@ impl Node {
             sockets.federation,
             trust.clone(),
             routes,
-            tasks.clone(),
+            doors.clone(),
             peer_limits,
         );
-        tasks.spawn("federation listener", door);
+        doors.spawn("federation listener", door);
         let router = pages(&visiting, &tasks, "https", addresses.phone)?;
         let tls = Some(reloader.phone_tls());
         let door = listener::serve_http(
             sockets.phone,
             tls,
             router,
-            tasks.clone(),
+            doors.clone(),
             phone_limits.clone(),
         );
-        tasks.spawn("phone listener", door);
+        doors.spawn("phone listener", door);
         if let (Some(plain), Some(address)) = (sockets.phone_plain, addresses.phone_plain) {
             let router = pages(&visiting, &tasks, "http", address)?;
-            let door = listener::serve_http(plain, None, router, tasks.clone(), phone_limits);
-            tasks.spawn("plain phone listener", door);
+            let door = listener::serve_http(plain, None, router, doors.clone(), phone_limits);
+            doors.spawn("plain phone listener", door);
         }
         let operations = NodeOperations {
             cluster: config.cluster_id.clone(),
             node: config.node.clone(),
             versions,
-            store: store.clone(),
             clock: clock.clone(),
-            credentials,
+            applier: Applier {
+                cluster: config.cluster_id.clone(),
+                store: store.clone(),
+                credentials,
+                clock: clock.clone(),
+            },
             trust,
             peers: peers.clone(),
             reloader: Arc::clone(&reloader),
@@ -242,6 +267,7 @@ impl Node {
         );
         Ok(Self {
             addresses,
+            doors,
             tasks,
             reloader,
             grace: config.shutdown_grace,
@@ -265,9 +291,11 @@ impl Node {
         outcome
     }
 
-    /// Stops: no new work, work in progress gets the configured grace, then everything ends.
+    /// Stops in steps: the doors accept nothing new and peers are told; work in progress gets the configured
+    /// grace, with its links still up; then everything else ends.
     pub async fn shut_down(self) {
         info!("shutting down");
+        self.doors.shut_down(self.grace).await;
         self.tasks.shut_down(self.grace).await;
     }
 }
@@ -339,7 +367,7 @@ async fn open_store(config: &Config) -> Result<Store, Error> {
 
 /// A store belongs to one cluster: sessions of another one must not be taken for ours.
 async fn claim_store(store: &Store, cluster: &ClusterId) -> Result<(), Error> {
-    use meta::CLUSTER_ID as KEY;
+    const KEY: &str = "cluster-id";
     let ours = cluster.clone();
     let found = store
         .write(move |tx: &mut dyn Transaction| {

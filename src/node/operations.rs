@@ -4,20 +4,17 @@ use std::sync::Arc;
 
 use super::reload::{Reloader, Shown};
 use crate::{
-    apply::{self, Action, Mode, Source},
+    apply::{self, Action, Applier, Mode, Source},
     clock::Clock,
-    credentials::Credentials,
     domain::{ids::ClusterId, rejection::Rejection, session::Role, version::VersionRange},
     edge::admin::{
         error::Error,
         operations::{Answer, ApplyMode, File, Operations, SessionKey},
-        peers,
         roles::Actor,
         views,
     },
     home::{self, HomeRole},
     peer::{LinkStatus, Peers},
-    store::{self, Store, Transaction},
     trust::{TrustStore, refusals::Refused},
     visiting::{self, VisitingRole},
     wire::admin as pb,
@@ -28,9 +25,8 @@ pub(super) struct NodeOperations {
     pub(super) cluster: ClusterId,
     pub(super) node: String,
     pub(super) versions: VersionRange,
-    pub(super) store: Store,
     pub(super) clock: Clock,
-    pub(super) credentials: Credentials,
+    pub(super) applier: Applier,
     pub(super) trust: TrustStore,
     pub(super) peers: Peers,
     pub(super) reloader: Arc<Reloader>,
@@ -144,36 +140,17 @@ impl Operations for NodeOperations {
                 ApplyMode::DryRun => Mode::DryRun,
             };
             let actor = actor.to_string();
-            let changes = apply::apply(
-                &self.store,
-                &self.credentials,
-                &self.clock,
-                &sources,
-                mode,
-                &actor,
-                peers_fit,
-            )
-            .await
-            .map_err(apply_error)?;
+            let changes = self
+                .applier
+                .apply(&sources, mode, &actor)
+                .await
+                .map_err(apply_error)?;
             if mode == Mode::Write && changes.iter().any(|c| c.kind == "peer") {
                 self.peers_changed().await?;
             }
             Ok(counts(&changes))
         })
     }
-}
-
-/// What is wrong with peers and trust as they stand in a transaction, if anything is.
-fn peers_fit(tx: &mut dyn Transaction) -> Result<Option<String>, store::Error> {
-    let bundles = match peers::bundles(tx) {
-        Ok(bundles) => bundles,
-        Err(Error::Store(error)) => return Err(error),
-        Err(error) => return Ok(Some(crate::telemetry::error_chain(&error))),
-    };
-    let checked = crate::trust::bundle::check(&bundles);
-    Ok(checked
-        .err()
-        .map(|error| crate::telemetry::error_chain(&error)))
 }
 
 fn apply_error(error: apply::Error) -> Error {
@@ -189,11 +166,14 @@ fn apply_error(error: apply::Error) -> Error {
                 "mend the lines and apply again; `emccd apply --dry-run` only checks",
             )
         }
-        apply::Error::Peers(problem) => Error::refused(
-            format!("{problem}; nothing was changed"),
-            "let each name and certificate belong to one peer only; see `emccd cluster list` and `emccd trust list`",
-        ),
         apply::Error::Store(error) => Error::Store(error),
+        apply::Error::Trust(error) => Error::refused(
+            format!(
+                "{}; nothing was changed",
+                crate::telemetry::error_chain(&error)
+            ),
+            "`emccd trust list` shows which peer holds the certificate or the name",
+        ),
         apply::Error::Credentials(error) => Error::refused(
             crate::telemetry::error_chain(&error),
             "nothing was changed; apply again",

@@ -10,18 +10,23 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
 use tracing::{info, warn};
 
 use super::Error;
 use crate::{
     config::{Config, IdentityFiles},
-    edge::admin,
     peer::Peers,
     store::{self, Store, Transaction, audit, meta, peers},
     tasks::Tasks,
-    trust::{TrustStore, certificate::Certificate, identity::Identity, tls::phone_server_config},
+    trust::{
+        TrustStore,
+        certificate::Certificate,
+        identity::Identity,
+        stored as stored_trust,
+        tls::{phone_server_config, refusing_server_config},
+    },
 };
 
 /// Reads again, and publishes.
@@ -32,11 +37,14 @@ pub(super) struct Reloader {
     trust: TrustStore,
     peers: Peers,
     phone_tls: Arc<ArcSwap<ServerConfig>>,
-    phone_identity: ArcSwap<Identity>,
+    phone_identity: ArcSwapOption<Identity>,
     federation_problem: Mutex<Option<String>>,
     phone_problem: Mutex<Option<String>>,
     /// The revision of peers and trust that is in force.
     revision: AtomicU64,
+    /// Held from the look into the store until what was seen is in force, so that an older look never replaces a
+    /// newer one.
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 /// A burst of changes in the store is looked at once: half of what a change may take to be in force.
@@ -66,23 +74,23 @@ impl Reloader {
         trust: TrustStore,
         peers: Peers,
     ) -> Result<Self, Error> {
-        let phone_files = config.phone.identity.clone();
-        let identity = read_identity("phone", &phone_files)?;
-        let tls = phone_server_config(&identity).map_err(|source| Error::Identity {
+        // Until there is an identity every handshake is refused.
+        let tls = refusing_server_config().map_err(|source| Error::Identity {
             what: "phone",
             source,
         })?;
         Ok(Self {
             federation_files: config.identity.clone(),
-            phone_files,
+            phone_files: config.phone.identity.clone(),
             store,
             trust,
             peers,
             phone_tls: Arc::new(ArcSwap::from_pointee(tls)),
-            phone_identity: ArcSwap::from_pointee(identity),
+            phone_identity: ArcSwapOption::empty(),
             federation_problem: Mutex::new(None),
             phone_problem: Mutex::new(None),
             revision: AtomicU64::new(u64::MAX),
+            refreshing: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -108,15 +116,24 @@ impl Reloader {
         outcome
     }
 
-    /// The phone listener's identity.
+    /// The phone listener's identity: read, its dates checked, in force.
     pub(super) fn reload_phone_identity(&self) -> Result<(), Error> {
+        let now = self.trust.clock().now();
         let outcome = read_identity("phone", &self.phone_files).and_then(|identity| {
+            let leaf = identity.leaf();
+            if now < leaf.not_before() || leaf.not_after() < now {
+                return Err(Error::OutOfDate {
+                    what: "phone",
+                    from: leaf.not_before(),
+                    until: leaf.not_after(),
+                });
+            }
             let tls = phone_server_config(&identity).map_err(|source| Error::Identity {
                 what: "phone",
                 source,
             })?;
             self.phone_tls.store(Arc::new(tls));
-            self.phone_identity.store(Arc::new(identity));
+            self.phone_identity.store(Some(Arc::new(identity)));
             Ok(())
         });
         remember(&self.phone_problem, &outcome);
@@ -173,17 +190,18 @@ impl Reloader {
 
     /// Peers and trust as the store has them now.
     pub(super) async fn refresh_peers(&self) -> Result<(), Error> {
+        let _refreshing = self.refreshing.lock().await;
         let (revision, records, bundles) = self
             .store
             .read(|tx: &mut dyn Transaction| {
                 let revision = revision_of(tx)?;
-                let records = peers::list(tx).map_err(admin::error::Error::Store)?;
-                Ok::<_, admin::error::Error>((revision, records, admin::peers::bundles(tx)?))
+                let records = peers::list(tx)?;
+                Ok::<_, stored_trust::Error>((revision, records, stored_trust::bundles(tx)?))
             })
             .await?;
         self.trust
             .publish_bundles(bundles)
-            .map_err(|error| Error::StoredTrust(admin::error::Error::Trust(error)))?;
+            .map_err(|error| Error::StoredTrust(stored_trust::Error::Trust(error)))?;
         self.peers.set(records);
         self.revision.store(revision, Ordering::Release);
         Ok(())
@@ -237,7 +255,7 @@ impl Reloader {
             Shown {
                 purpose: "phone",
                 files: self.phone_files.clone(),
-                identity: Some(Identity::clone(&self.phone_identity.load())),
+                identity: self.phone_identity.load().as_deref().cloned(),
                 problem: problem(&self.phone_problem),
             },
         ]
@@ -268,7 +286,7 @@ fn read_identity(what: &'static str, files: &IdentityFiles) -> Result<Identity, 
         .map_err(|source| Error::Identity { what, source })
 }
 
-fn revision_of(tx: &mut dyn Transaction) -> Result<u64, admin::error::Error> {
-    let text = meta::get(tx, peers::REVISION).map_err(admin::error::Error::Store)?;
+fn revision_of(tx: &mut dyn Transaction) -> Result<u64, stored_trust::Error> {
+    let text = meta::get(tx, peers::REVISION)?;
     Ok(text.and_then(|t| t.parse().ok()).unwrap_or(0))
 }

@@ -11,6 +11,7 @@ pub mod judge;
 pub mod make;
 pub mod mend;
 pub mod refusals;
+pub mod stored;
 pub mod tls;
 pub mod verifier;
 

@@ -102,6 +102,28 @@ pub fn phone_server_config(identity: &Identity) -> Result<ServerConfig, Error> {
     Ok(config)
 }
 
+/// Settings of a phone listener that has no identity yet: every handshake is refused.
+///
+/// # Errors
+/// [`Error::Tls`] when the library refuses the settings.
+pub fn refusing_server_config() -> Result<ServerConfig, Error> {
+    #[derive(Debug)]
+    struct NoCertificate;
+    impl rustls::server::ResolvesServerCert for NoCertificate {
+        fn resolve(
+            &self,
+            _: rustls::server::ClientHello<'_>,
+        ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+            None
+        }
+    }
+    Ok(ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS12, &TLS13])
+        .map_err(Error::Tls)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(NoCertificate)))
+}
+
 fn without_resumption(config: &mut ServerConfig) {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

@@ -185,7 +185,10 @@ fn key_secrets(member: &Member, key: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// Everything that came back from anywhere.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<(String, Vec<u8>)>>>);
+struct Heard(Arc<Mutex<Vec<Answer>>>);
+
+/// Who said it, and what.
+type Answer = (String, Vec<u8>);
 
 impl Heard {
     fn bytes(&self, from: &str, bytes: impl Into<Vec<u8>>) {

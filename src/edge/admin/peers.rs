@@ -17,6 +17,7 @@ use crate::{
     trust::{
         bundle::{self, Bundle},
         certificate::{Certificate, Fingerprint},
+        stored,
     },
     wire::admin as pb,
 };
@@ -239,35 +240,12 @@ pub async fn add_trust(
         .await
 }
 
-/// What the store trusts, one bundle per peer record, as `trust` takes it.
-///
-/// # Errors
-/// [`Error::Trust`] when what is stored is no certificate.
-pub fn bundles(tx: &mut dyn Transaction) -> Result<Vec<Bundle>, Error> {
-    let mut bundles: Vec<Bundle> = peers::list(tx)?
-        .into_iter()
-        .map(|peer| Bundle {
-            node_names: peer.node_names,
-            ignore_eku: peer.ignore_eku,
-            ..Bundle::new(peer.cluster_id)
-        })
-        .collect();
-    for entry in trust_entries::list(tx)? {
-        let Some(bundle) = bundles.iter_mut().find(|b| b.cluster == entry.cluster_id) else {
-            continue;
-        };
-        let certificate = Certificate::from_der(&entry.der)?;
-        match entry.kind {
-            EntryKind::Pinned => bundle.pinned.push(certificate),
-            EntryKind::Anchor => bundle.anchors.push(certificate),
-        }
-    }
-    for revoked in trust_entries::revoked(tx)? {
-        if let Some(bundle) = bundles.iter_mut().find(|b| b.cluster == revoked.cluster_id) {
-            bundle.revoked.push(revoked.fingerprint);
-        }
-    }
-    Ok(bundles)
+/// What the store trusts, one bundle per peer record.
+fn bundles(tx: &mut dyn Transaction) -> Result<Vec<Bundle>, Error> {
+    stored::bundles(tx).map_err(|error| match error {
+        stored::Error::Store(error) => Error::Store(error),
+        stored::Error::Trust(error) => Error::Trust(error),
+    })
 }
 
 /// Adds what is not there yet, and gives it. The transaction must be given up when this fails.

@@ -5,7 +5,7 @@
 use std::{pin::Pin, time::Duration};
 
 use futures_util::stream::{self, Stream, StreamExt};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -21,6 +21,10 @@ pub type Beats = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + 
 
 /// The least time between two messages: a link of ours that flaps must not flood the peer with the news.
 const SPACING: Duration = Duration::from_millis(50);
+
+/// How long a stream goes on after it has said that this node shuts down: time for the message to arrive, and for
+/// the caller to begin a link to another node. Calls under way don't need the stream.
+const LINGER: Duration = Duration::from_millis(300);
 
 /// What a stream of heartbeats is made of.
 #[derive(Debug)]
@@ -52,7 +56,7 @@ struct Beating {
 
 impl Watch {
     /// The heartbeats: one at once, then at each interval and at each change of our own link to the caller.
-    /// After the one that says that we are shutting down they go on until the connections are ended.
+    /// Shortly after the one that says that we are shutting down they end, so that the connection can.
     #[must_use]
     pub fn beats(self) -> Beats {
         let start = Beating {
@@ -62,12 +66,18 @@ impl Watch {
             told_draining: false,
             changed: Box::pin(std::future::pending()),
         };
-        let stop = start.watch.stop.clone();
+        let (stop, drain) = (start.watch.stop.clone(), start.watch.drain.clone());
+        let ended = async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = async { drain.cancelled().await; sleep(LINGER).await } => {}
+            }
+        };
         let beats = stream::unfold(start, |mut beating| async move {
             let beat = beating.next().await;
             Some((Ok(beat), beating))
         });
-        Box::pin(beats.take_until(stop.cancelled_owned()))
+        Box::pin(beats.take_until(Box::pin(ended)))
     }
 }
 

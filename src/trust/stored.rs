@@ -1,0 +1,49 @@
+//! What the store trusts, as bundles.
+
+use super::{Error as TrustError, bundle::Bundle, certificate::Certificate};
+use crate::store::{
+    self, Transaction, peers,
+    trust_entries::{self, EntryKind},
+};
+
+/// Why the stored trust can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] store::Error),
+    /// What is stored is no certificate.
+    #[error("what is stored is no certificate")]
+    Trust(#[from] TrustError),
+}
+
+/// One bundle per peer record.
+///
+/// # Errors
+/// [`Error`].
+pub fn bundles(tx: &mut dyn Transaction) -> Result<Vec<Bundle>, Error> {
+    let mut bundles: Vec<Bundle> = peers::list(tx)?
+        .into_iter()
+        .map(|peer| Bundle {
+            node_names: peer.node_names,
+            ignore_eku: peer.ignore_eku,
+            ..Bundle::new(peer.cluster_id)
+        })
+        .collect();
+    for entry in trust_entries::list(tx)? {
+        let Some(bundle) = bundles.iter_mut().find(|b| b.cluster == entry.cluster_id) else {
+            continue;
+        };
+        let certificate = Certificate::from_der(&entry.der)?;
+        match entry.kind {
+            EntryKind::Pinned => bundle.pinned.push(certificate),
+            EntryKind::Anchor => bundle.anchors.push(certificate),
+        }
+    }
+    for revoked in trust_entries::revoked(tx)? {
+        if let Some(bundle) = bundles.iter_mut().find(|b| b.cluster == revoked.cluster_id) {
+            bundle.revoked.push(revoked.fingerprint);
+        }
+    }
+    Ok(bundles)
+}
