@@ -11,6 +11,7 @@ use crate::{
         failure::{Failure, Outcome},
         output::Report,
     },
+    clock::Clock,
     config::{self, Config, Problems},
 };
 
@@ -26,7 +27,8 @@ pub fn run(global: &Global, verb: &args::Config) -> Outcome {
     match verb {
         args::Config::Check => {
             let config = load(file)?;
-            config::check_files(&config).map_err(|problems| wrong(file, &problems))?;
+            config::check_files(&config, Clock::system().now())
+                .map_err(|problems| wrong(file, &problems))?;
             let answer = json!({"file": shown(file), "ok": true});
             Ok(Report::new(format!("{} is good", shown(file)), &answer))
         }

@@ -68,13 +68,9 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
     };
     let mut signals = Signals::new()?;
     let mut hangup = listen(SignalKind::hangup())?;
-    let node = Node::start(config, options).await.map_err(|cause| {
-        Failure::from_error(
-            "cannot run a node",
-            &cause,
-            "mend it and start again; `emccd config check` looks at the files",
-        )
-    })?;
+    let node = Node::start(config, options)
+        .await
+        .map_err(|cause| Failure::from_error("cannot run a node", &cause, cause.advice()))?;
     if args.supervised {
         tell(&Event::Ready);
     }

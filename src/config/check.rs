@@ -50,67 +50,6 @@ pub(super) fn check(text: &str, path: &Path, host: Option<&str>) -> Result<Confi
     }
 }
 
-/// Asks whether the files that a configuration names exist. What is in them is for those who load them.
-///
-/// # Errors
-/// [`Problems`] with each file or folder that is missing.
-pub fn check_files(config: &Config) -> Result<(), Problems> {
-    let mut list = Vec::new();
-    let mut missing = |key: &str, path: &Path, what: &str, mend: &str| {
-        let line = config
-            .settings
-            .iter()
-            .find(|s| s.key == key)
-            .and_then(|s| s.line);
-        list.push(
-            Problem::new(key, what)
-                .on_line(line)
-                .with_value(Some(quoted(&path.to_string_lossy())))
-                .with_suggestion(Some(mend.to_owned())),
-        );
-    };
-    let certificate = "`emccd init` makes one in a new folder, `emccd cert new` one anywhere";
-    let files = [
-        (
-            "identity.certificate",
-            Some(&config.identity.certificate),
-            certificate,
-        ),
-        ("identity.key", Some(&config.identity.key), certificate),
-        (
-            "phone.certificate",
-            Some(&config.phone.identity.certificate),
-            certificate,
-        ),
-        ("phone.key", Some(&config.phone.identity.key), certificate),
-        (
-            "credentials.pepper-file",
-            Some(&config.credentials.pepper_file),
-            "copy it from another node of the cluster; for a new cluster `emccd init` makes one",
-        ),
-    ];
-    for (key, path, mend) in files {
-        if let Some(path) = path.filter(|p| !p.is_file()) {
-            missing(key, path, "there is no such file", mend);
-        }
-    }
-    let folders = [
-        ("store.url", config.store.path()),
-        ("admin.socket", Some(&*config.admin.socket)),
-    ];
-    for (key, path) in folders {
-        if let Some(folder) = path.and_then(Path::parent).filter(|f| !f.is_dir()) {
-            let mend = format!("mkdir -p {}", folder.display());
-            missing(key, folder, "there is no such folder", &mend);
-        }
-    }
-    if list.is_empty() {
-        Ok(())
-    } else {
-        Err(Problems::new(&config.file, list))
-    }
-}
-
 /// The longest path that a Unix socket can have on Linux, the closing NUL not counted.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 

@@ -130,7 +130,7 @@ pub fn create(options: &InitOptions) -> Result<Created, Error> {
     };
     let federation = make::self_signed(&request("federation", KeyKind::P256))?;
     let phone = make::self_signed(&request("phone", KeyKind::Rsa2048))?;
-    let mut pepper = vec![0; PEPPER_BYTES];
+    let mut pepper = vec![0; config::PEPPER_BYTES];
     SysRng.try_fill_bytes(&mut pepper).map_err(Error::Random)?;
 
     let mut written = Written::default();
@@ -152,9 +152,6 @@ pub fn create(options: &InitOptions) -> Result<Created, Error> {
         folder,
     })
 }
-
-/// Bytes of a pepper: as long as the hash that it goes into.
-const PEPPER_BYTES: usize = 32;
 
 struct Pair {
     certificate: PathBuf,
@@ -367,7 +364,7 @@ mod tests {
         let folder = parent.path().join("etc/munich");
         let created = create(&options(&folder)).unwrap();
         let config = config::load(&created.config).unwrap();
-        check_files(&config).unwrap();
+        check_files(&config, options(&folder).now).unwrap();
         assert_eq!(config.cluster_id.as_str(), "munich");
         assert_eq!(config.federation.listen.port(), 8444);
         assert_eq!(config.phone.listen.port(), 8443);

@@ -2,11 +2,12 @@
 //!
 //! A [`Config`] that exists is consistent: ranges hold, listeners don't clash, paths are absolute. All problems
 //! of a file are told at once. Nothing secret is in here: secrets are named by the path of their file.
-//! Whether those files exist is asked separately, by [`check_files`].
+//! Whether those files are there and fit for use is asked separately, by [`check_files`].
 
 mod check;
 pub mod example;
 mod file;
+mod files;
 pub mod init;
 pub mod keys;
 mod problem;
@@ -23,7 +24,7 @@ use std::{
 use serde::Serialize;
 
 pub use crate::config::{
-    check::check_files,
+    files::{PEPPER_BYTES, check_files},
     problem::{Problem, Problems},
 };
 use crate::domain::{ids::ClusterId, login::SecurityMode};

@@ -1,9 +1,14 @@
 //! Files in, settings or problems out; and the rendered pages against the ones in the repository.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use super::*;
-use crate::config::keys::{KEYS, Preset};
+use crate::{
+    clock::Timestamp,
+    config::keys::{KEYS, Preset},
+};
+
+const NOW: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -255,7 +260,7 @@ fn files_that_are_missing_are_named_with_their_line() {
         format!("{MINIMAL}credentials.pepper-file = \"salt\"\nadmin.socket = \"run/admin.sock\"\n");
     fs::write(&path, &text).unwrap();
     let config = load(&path).unwrap();
-    let problems = check_files(&config).unwrap_err();
+    let problems = check_files(&config, NOW).unwrap_err();
     let keys: Vec<_> = problems
         .list
         .iter()
@@ -275,19 +280,69 @@ fn files_that_are_missing_are_named_with_their_line() {
         problems.to_string().contains(&*salt.to_string_lossy()),
         "{problems}"
     );
+}
 
-    fs::create_dir(folder.path().join("certs")).unwrap();
-    fs::create_dir(folder.path().join("run")).unwrap();
-    for file in [
-        "salt",
-        "certs/federation.pem",
-        "certs/federation.key",
-        "certs/phone.pem",
-        "certs/phone.key",
+/// A fresh node's folder and its configuration.
+fn fresh() -> (tempfile::TempDir, Config) {
+    let parent = tempfile::tempdir().unwrap();
+    let options = init::InitOptions {
+        cluster_id: ClusterId::new("munich").unwrap(),
+        folder: parent.path().join("munich"),
+        port_base: init::DEFAULT_PORT_BASE,
+        hosts: vec!["localhost".to_owned()],
+        settings: Vec::new(),
+        now: NOW,
+    };
+    let config = load(&init::create(&options).unwrap().config).unwrap();
+    (parent, config)
+}
+
+#[test]
+fn files_that_are_not_fit_for_use_are_named_with_what_is_wrong() {
+    let (_parent, config) = fresh();
+    assert_eq!(check_files(&config, NOW), Ok(()));
+    let told = |now| check_files(&config, now).unwrap_err().to_string();
+    let later = NOW.plus(Duration::from_secs(100 * 365 * 86_400));
+    let text = told(later);
+    assert!(
+        text.contains("identity.certificate") && text.contains("expired"),
+        "{text}"
+    );
+
+    let identity = &config.identity;
+    fs::set_permissions(&identity.key, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::copy(
+        &config.phone.identity.certificate,
+        folder_file(&config, "other.pem"),
+    )
+    .unwrap();
+    fs::write(&config.phone.identity.certificate, "no certificate").unwrap();
+    fs::write(&config.credentials.pepper_file, "short").unwrap();
+    let text = told(NOW);
+    for part in [
+        "has 3 problems",
+        "identity.key = ",
+        "chmod 600",
+        "phone.certificate = ",
+        "there is no certificate in it",
+        "credentials.pepper-file = ",
+        "has 5 bytes and must have 32",
     ] {
-        fs::write(folder.path().join(file), "").unwrap();
+        assert!(text.contains(part), "{part:?} is not in {text}");
     }
-    assert_eq!(check_files(&config), Ok(()));
+
+    // A key that is another certificate's is the key's problem.
+    fs::set_permissions(&identity.key, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(folder_file(&config, "other.pem"), &identity.certificate).unwrap();
+    let text = told(NOW);
+    assert!(
+        text.contains("identity.key = ") && text.contains("does not belong"),
+        "{text}"
+    );
+}
+
+fn folder_file(config: &Config, name: &str) -> PathBuf {
+    config.folder.join(name)
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use crate::{clock::Timestamp, credentials, domain::ids::ClusterId, edge, store, trust};
+use crate::{
+    clock::Timestamp, config::IdentityFiles, credentials, domain::ids::ClusterId, edge,
+    edge::admin::socket, store, trust,
+};
 
 /// Which part, and why.
 #[derive(Debug, thiserror::Error)]
@@ -33,18 +36,22 @@ pub enum Error {
     #[error(transparent)]
     Federation(#[from] edge::federation::Error),
     /// An identity is not valid.
-    #[error("the {what} identity is not valid")]
+    #[error("the {what} identity ({} with {}) is not valid", files.certificate.display(), files.key.display())]
     Identity {
         /// Whose: the federation's or the phone listener's.
         what: &'static str,
+        /// What it was read from.
+        files: IdentityFiles,
         /// Why.
         source: trust::Error,
     },
     /// An identity is valid in itself and can't be put in force.
-    #[error("the {what} identity can't be put in force")]
+    #[error("the {what} identity ({} with {}) can't be put in force", files.certificate.display(), files.key.display())]
     Unpublished {
         /// Whose.
         what: &'static str,
+        /// What it was read from.
+        files: IdentityFiles,
         /// Why.
         source: Arc<trust::Error>,
     },
@@ -59,9 +66,7 @@ pub enum Error {
         until: Timestamp,
     },
     /// The database belongs to another cluster.
-    #[error(
-        "the store belongs to cluster {found}, the configuration says {configured}; name another store.url"
-    )]
+    #[error("the store belongs to cluster {found}, the configuration says {configured}")]
     OtherCluster {
         /// Whose it is.
         found: String,
@@ -93,4 +98,59 @@ pub enum Error {
     /// The database can't be used.
     #[error("the store can't be used")]
     Store(#[from] store::Error),
+}
+
+impl Error {
+    /// What an operator can do about it.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        const CHECK: &str = "`emccd config check` looks at the files";
+        match self {
+            Self::Admin(socket::Error::Answered(_)) => {
+                "a node runs there already: stop it, or name another admin.socket".to_owned()
+            }
+            Self::Admin(socket::Error::NotASocket(_)) => {
+                "move that file away, or name another admin.socket".to_owned()
+            }
+            Self::Admin(_) => "name another admin.socket, or mend its folder".to_owned(),
+            Self::Bind { what, address, source } => {
+                let key = match *what {
+                    "plain phone" => "phone.plain-listen".to_owned(),
+                    what => format!("{what}.listen"),
+                };
+                match source.kind() {
+                    io::ErrorKind::AddrInUse => format!(
+                        "stop what has the port (ss -ltnp sport = :{}), or change {key}",
+                        address.port()
+                    ),
+                    io::ErrorKind::AddrNotAvailable => {
+                        format!("{key} must be an address of this machine (ip address)")
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        format!("take a port from 1024 on in {key}, or give the process CAP_NET_BIND_SERVICE")
+                    }
+                    _ => format!("change {key}"),
+                }
+            }
+            Self::Identity { .. } | Self::OutOfDate { .. } | Self::Unpublished { .. } => {
+                format!("mend the files, or make new ones with `emccd cert new`; {CHECK}")
+            }
+            Self::OtherCluster { found, .. } => {
+                format!("name another store.url, or {found} as cluster-id if that is this cluster")
+            }
+            Self::Pepper { .. } | Self::PepperLength { .. } | Self::PepperReadable { .. } => {
+                format!("mend the file that credentials.pepper-file names, from another node or your copy; {CHECK}")
+            }
+            Self::Store(store::Error::NewerSchema { .. }) => {
+                "run the newer emccd, or restore a copy of the store from before it; nothing was changed".to_owned()
+            }
+            Self::Store(_) => {
+                "store.url must name a database of emccd, or a new file, on a local disk where this user may write"
+                    .to_owned()
+            }
+            Self::Broken(_) | Self::Credentials(_) | Self::Federation(_) | Self::StoredTrust(_) => {
+                format!("mend it and start again; {CHECK}")
+            }
+        }
+    }
 }

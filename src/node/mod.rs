@@ -19,7 +19,7 @@ use self::{operations::NodeOperations, reload::Reloader, roles::FederationRoles}
 use crate::{
     apply::Applier,
     clock::Clock,
-    config::Config,
+    config::{Config, PEPPER_BYTES},
     credentials::{self, Credentials, lockout},
     domain::{federation::Federation, ids::ClusterId, login::HomeCluster, version::VersionRange},
     edge::{admin, federation, listener, phone},
@@ -78,9 +78,6 @@ pub struct Node {
     reloader: Arc<Reloader>,
     grace: Duration,
 }
-
-/// Length of the pepper, in bytes.
-const PEPPER_BYTES: usize = 32;
 
 /// Makes a pepper for a new cluster.
 #[must_use]

@@ -250,8 +250,7 @@ fn peer_status(link: &LinkStatus) -> pb::PeerStatus {
 /// What an operator can type when our own link is refused, or refuses, for trust.
 fn hint(rejection: Rejection, cluster: &ClusterId) -> String {
     match rejection {
-        Rejection::WrongName => crate::trust::mend::mend(rejection, Some(cluster)),
-        Rejection::UnknownIssuer => format!(
+        Rejection::UnknownIssuer | Rejection::WrongName => format!(
             "compare `emccd cert show` of one side with `emccd trust list` of the other; then \
              `emccd trust add {cluster} --pin FILE` where it is missing"
         ),
@@ -259,7 +258,7 @@ fn hint(rejection: Rejection, cluster: &ClusterId) -> String {
             "look at the dates with `emccd cert show` and at both clocks; `emccd cert new`, then `emccd cert reload`".to_owned()
         }
         Rejection::WrongEku => {
-            format!("the certificate is not for this direction; get another, or `emccd apply` the record of {cluster} with `ignore-eku = true`")
+            format!("the certificate is not for this direction; get another, or `emccd cluster add {cluster} --ignore-eku`")
         }
         Rejection::WrongCluster => format!("the address leads to another cluster; see `emccd cluster list` for {cluster}"),
         Rejection::NoClientCertificate => "no certificate was shown; see `emccd cert show`".to_owned(),

@@ -75,10 +75,8 @@ impl Reloader {
         peers: Peers,
     ) -> Result<Self, Error> {
         // Until there is an identity every handshake is refused.
-        let tls = refusing_server_config().map_err(|source| Error::Identity {
-            what: "phone",
-            source,
-        })?;
+        let tls = refusing_server_config()
+            .map_err(|source| unfit("phone", &config.phone.identity, source))?;
         Ok(Self {
             federation_files: config.identity.clone(),
             phone_files: config.phone.identity.clone(),
@@ -107,6 +105,7 @@ impl Reloader {
                 .publish_identity(identity)
                 .map_err(|source| Error::Unpublished {
                     what: "federation",
+                    files: self.federation_files.clone(),
                     source,
                 })?;
             info!(subject, "the federation identity is in force");
@@ -128,10 +127,8 @@ impl Reloader {
                     until: leaf.not_after(),
                 });
             }
-            let tls = phone_server_config(&identity).map_err(|source| Error::Identity {
-                what: "phone",
-                source,
-            })?;
+            let tls = phone_server_config(&identity)
+                .map_err(|source| unfit("phone", &self.phone_files, source))?;
             self.phone_tls.store(Arc::new(tls));
             self.phone_identity.store(Some(Arc::new(identity)));
             Ok(())
@@ -283,7 +280,15 @@ fn remember(place: &Mutex<Option<String>>, outcome: &Result<(), Error>) {
 
 fn read_identity(what: &'static str, files: &IdentityFiles) -> Result<Identity, Error> {
     Identity::from_files(&files.certificate, &files.key)
-        .map_err(|source| Error::Identity { what, source })
+        .map_err(|source| unfit(what, files, source))
+}
+
+fn unfit(what: &'static str, files: &IdentityFiles, source: crate::trust::Error) -> Error {
+    Error::Identity {
+        what,
+        files: files.clone(),
+        source,
+    }
 }
 
 fn revision_of(tx: &mut dyn Transaction) -> Result<u64, stored_trust::Error> {

@@ -69,10 +69,10 @@ pub enum Error {
         fingerprint: String,
     },
     /// A private key was found where only certificates belong.
-    #[error("it holds a private key, which has no place in trust; give the certificate alone")]
+    #[error("it holds a private key as well; give a file with certificates alone")]
     PrivateKeyInTrust,
     /// Our own verifier would refuse the identity.
-    #[error("peers would refuse the identity as {rejection}: {expectation}")]
+    #[error("peers would refuse it as {rejection}; they expect {expectation}")]
     SelfCheck {
         /// The reason a peer would give.
         rejection: Rejection,

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tonic::{Status, body::Body, service::Routes};
 use tower::ServiceExt;
@@ -22,6 +22,9 @@ pub(super) async fn answer(
         let now = caller.trust().clock().now();
         return Ok(rejection_status(*rejection, identity.fingerprint.as_deref(), now).into_http());
     }
+    if let Some(refused) = refuse_foreign(&request) {
+        return Ok(refused);
+    }
     let limit = grpc_timeout(request.headers()).map_or(max_call, |asked| asked.min(max_call));
     request.extensions_mut().insert(identity.as_ref().clone());
     // Only the head of the answer is waited for: a stream has begun by then and may go on.
@@ -29,6 +32,27 @@ pub(super) async fn answer(
         Ok(answered) => answered,
         Err(_) => Ok(Status::deadline_exceeded("the call's deadline has passed").into_http()),
     }
+}
+
+/// What is HTTP/2 but no gRPC is turned away by the means of HTTP: its sender would not understand a status.
+fn refuse_foreign<B>(request: &Request<B>) -> Option<Response<Body>> {
+    let content_type = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .map(HeaderValue::as_bytes);
+    let is_grpc = content_type
+        .and_then(|value| value.strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')));
+    let status = if request.method() != Method::POST {
+        StatusCode::METHOD_NOT_ALLOWED
+    } else if is_grpc {
+        return None;
+    } else {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    };
+    let mut refused = Response::new(Body::empty());
+    *refused.status_mut() = status;
+    Some(refused)
 }
 
 /// The `grpc-timeout` header: up to eight digits and a unit. A malformed one counts as absent.
@@ -58,6 +82,38 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-timeout", text.parse().unwrap());
         grpc_timeout(&headers)
+    }
+
+    #[test]
+    fn only_grpc_is_let_in() {
+        let judged = |method: &str, content_type: Option<&str>| {
+            let request = Request::builder().method(method);
+            let request = match content_type {
+                Some(value) => request.header(header::CONTENT_TYPE, value),
+                None => request,
+            };
+            refuse_foreign(&request.body(()).unwrap()).map(|r| r.status().as_u16())
+        };
+        for content_type in [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc;x=y",
+        ] {
+            assert_eq!(judged("POST", Some(content_type)), None, "{content_type}");
+            assert_eq!(
+                judged("GET", Some(content_type)),
+                Some(405),
+                "{content_type}"
+            );
+        }
+        for content_type in [
+            None,
+            Some(""),
+            Some("text/plain"),
+            Some("application/grpc-web"),
+        ] {
+            assert_eq!(judged("POST", content_type), Some(415), "{content_type:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     time::{Instant, timeout, timeout_at},
 };
@@ -100,6 +100,7 @@ impl Door {
             Ok(Opening::Tls) => {}
             Ok(Opening::Plaintext) => {
                 debug!(%remote, "the caller does not speak TLS; let it use https on this port");
+                say_https(tcp).await;
                 return None;
             }
             Ok(Opening::Closed) | Err(_) => return None,
@@ -152,4 +153,27 @@ impl Door {
             }
         }
     }
+}
+
+/// Tells a caller that speaks plain HTTP what is wrong with its URL: a connection that just closes would have
+/// people look at firewalls. The handshake's deadline bounds it.
+async fn say_https(mut tcp: TcpStream) {
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 52\r\n\
+        Connection: close\r\n\r\nthis port speaks https; begin the URL with https://\n";
+    let mut begin = [0; 4096];
+    // What is left unread would turn the answer into a reset.
+    match tcp.read(&mut begin).await {
+        Ok(count) if begin.get(..count).is_some_and(looks_like_http) => {}
+        _ => return,
+    }
+    if tcp.write_all(ANSWER).await.is_ok() {
+        // The caller may be gone; there is nobody else to tell.
+        let _ = tcp.shutdown().await;
+    }
+}
+
+fn looks_like_http(begin: &[u8]) -> bool {
+    let method = begin.iter().take_while(|b| b.is_ascii_uppercase()).count();
+    (3..=7).contains(&method) && begin.get(method) == Some(&b' ')
 }

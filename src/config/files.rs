@@ -1,0 +1,137 @@
+//! The files that a configuration names: whether they are there, and fit for use.
+//!
+//! It is what a node looks at when it starts, so that a file that is good here is good there.
+
+use std::{os::unix::fs::PermissionsExt as _, path::Path};
+
+use crate::{
+    clock::Timestamp,
+    config::{Config, IdentityFiles, Problem, Problems, file::quoted},
+    telemetry::error_chain,
+    trust::{Error, identity::Identity},
+};
+
+/// Bytes of a pepper: as long as the hash that it goes into.
+pub const PEPPER_BYTES: usize = 32;
+
+/// Looks at every file and folder that a configuration names, as at `now`.
+///
+/// # Errors
+/// [`Problems`] with each that is missing or not fit for use.
+pub fn check_files(config: &Config, now: Timestamp) -> Result<(), Problems> {
+    let mut found = Found {
+        config,
+        list: Vec::new(),
+    };
+    if let Some(identity) = found.identity("identity.certificate", "identity.key", &config.identity)
+        && let Err(error) = identity.check(now)
+    {
+        found.unfit("identity.certificate", &config.identity.certificate, &error);
+    }
+    found.identity("phone.certificate", "phone.key", &config.phone.identity);
+    found.pepper(&config.credentials.pepper_file);
+    for (key, path) in [
+        ("store.url", config.store.path()),
+        ("admin.socket", Some(&*config.admin.socket)),
+    ] {
+        if let Some(folder) = path.and_then(Path::parent).filter(|f| !f.is_dir()) {
+            let mend = format!("mkdir -p {}", folder.display());
+            found.add(key, folder, "there is no such folder", Some(mend));
+        }
+    }
+    if found.list.is_empty() {
+        Ok(())
+    } else {
+        Err(Problems::new(&config.file, found.list))
+    }
+}
+
+struct Found<'a> {
+    config: &'a Config,
+    list: Vec<Problem>,
+}
+
+impl Found<'_> {
+    fn add(&mut self, key: &str, path: &Path, what: &str, mend: Option<String>) {
+        let line = self
+            .config
+            .settings
+            .iter()
+            .find(|s| s.key == key)
+            .and_then(|s| s.line);
+        let problem = Problem::new(key, what)
+            .on_line(line)
+            .with_value(Some(quoted(&path.to_string_lossy())))
+            .with_suggestion(mend);
+        self.list.push(problem);
+    }
+
+    fn unfit(&mut self, key: &str, path: &Path, error: &Error) {
+        self.add(key, path, &error_chain(error), None);
+    }
+
+    fn is_there(&mut self, key: &str, path: &Path, mend: &str) -> bool {
+        let is_there = path.is_file();
+        if !is_there {
+            self.add(key, path, "there is no such file", Some(mend.to_owned()));
+        }
+        is_there
+    }
+
+    fn identity(
+        &mut self,
+        certificate: &str,
+        key: &str,
+        files: &IdentityFiles,
+    ) -> Option<Identity> {
+        const MEND: &str = "`emccd init` makes one in a new folder, `emccd cert new` one anywhere";
+        let certificate_is_there = self.is_there(certificate, &files.certificate, MEND);
+        if !self.is_there(key, &files.key, MEND) || !certificate_is_there {
+            return None;
+        }
+        match Identity::from_files(&files.certificate, &files.key) {
+            Ok(identity) => Some(identity),
+            Err(error) => {
+                let concerns_key = match &error {
+                    Error::File { path, .. } => *path == files.key,
+                    Error::KeyMismatch { .. }
+                    | Error::KeyReadableByOthers { .. }
+                    | Error::MalformedKey { .. } => true,
+                    _ => false,
+                };
+                if concerns_key {
+                    self.unfit(key, &files.key, &error);
+                } else {
+                    self.unfit(certificate, &files.certificate, &error);
+                }
+                None
+            }
+        }
+    }
+
+    fn pepper(&mut self, path: &Path) {
+        const KEY: &str = "credentials.pepper-file";
+        let copy =
+            "copy it from another node of the cluster; for a new cluster `emccd init` makes one";
+        if !self.is_there(KEY, path, copy) {
+            return;
+        }
+        let Ok(metadata) = path.metadata() else {
+            return;
+        };
+        let mode = metadata.permissions().mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            let mend = format!("chmod 600 {}", path.display());
+            self.add(
+                KEY,
+                path,
+                &format!("can be read by others (mode {mode:04o})"),
+                Some(mend),
+            );
+        }
+        if metadata.len() != PEPPER_BYTES as u64 {
+            let what = format!("has {} bytes and must have {PEPPER_BYTES}", metadata.len());
+            self.add(KEY, path, &what, Some(copy.to_owned()));
+        }
+    }
+}
