@@ -9,7 +9,7 @@ use std::{
 
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument, Span, debug, warn};
+use tracing::{Instrument, Span, debug, error, warn};
 
 /// The tasks of one node. Cheap to clone; clones share the token and the tracker.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +45,12 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!(
+                task = self.name,
+                "a task panicked: this is a bug; what it did is no longer done"
+            );
+        }
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = running.get_mut(self.name) {
             *count -= 1;
@@ -115,10 +121,12 @@ impl Tasks {
             .await
             .is_err()
         {
-            warn!(
-                remaining = self.tracker.len(),
-                "tasks were still running after the grace period"
-            );
+            let running = self
+                .running
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            warn!(?running, "tasks were still running after the grace period");
         }
     }
 }

@@ -111,6 +111,8 @@ pub enum Ownership {
 /// What proves that the user is who they say.
 #[derive(Clone, Debug)]
 pub enum Proof {
+    /// It has been checked, or is not needed: the PIN stays in memory no longer than its check.
+    Gone,
     /// The PIN as typed.
     Pin(Pin),
 }
@@ -147,6 +149,22 @@ pub struct LoginRequest {
     pub geolocation: BTreeMap<String, String>,
     /// Sessions that visiting has ended and home has not acknowledged, the newest 64.
     pub supersedes: Vec<SessionId>,
+}
+
+impl LoginRequest {
+    /// The same without what proves the user: for what comes before and after the check.
+    #[must_use]
+    pub fn without_proof(&self) -> Self {
+        Self {
+            session_id: self.session_id,
+            user: self.user.clone(),
+            proof: Proof::Gone,
+            profile: self.profile.clone(),
+            device: self.device.clone(),
+            geolocation: self.geolocation.clone(),
+            supersedes: self.supersedes.clone(),
+        }
+    }
 }
 
 /// One call-control server.

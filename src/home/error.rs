@@ -120,6 +120,7 @@ impl Error {
             Self::NoSession => EmCode::NoUserLoggedIn,
             Self::Repeated(refusal) => refusal.code,
             Self::Busy(_) | Self::Contended => EmCode::Busy,
+            Self::Store(store::Error::Busy) => EmCode::Busy,
             Self::Credentials(_) | Self::Store(_) | Self::Damaged(_) => EmCode::DatabaseError,
         }
     }

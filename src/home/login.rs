@@ -60,7 +60,9 @@ async fn attempt(
             LookedUp::Repeat(services) => return Ok(*services),
             LookedUp::Refused => None,
             LookedUp::User { phc } => {
-                let Proof::Pin(pin) = &request.proof;
+                let Proof::Pin(pin) = &request.proof else {
+                    return Err(Error::Damaged("a login without a PIN".to_owned()));
+                };
                 let matches = match role
                     .credentials
                     .verify(pin, phc.clone(), context.deadline)
@@ -114,7 +116,7 @@ async fn look_up(
     let (own, caller, request) = (
         role.cluster.clone(),
         context.caller.clone(),
-        request.clone(),
+        request.without_proof(),
     );
     role.store
         .read(move |tx: &mut dyn Transaction| {
@@ -152,7 +154,7 @@ async fn commit(
     let desk = Desk {
         own: role.cluster.clone(),
         context: context.clone(),
-        request: request.clone(),
+        request: request.without_proof(),
         now: role.clock.now(),
         rules: role.credentials.lockout(),
     };
@@ -192,7 +194,7 @@ async fn supersede_only(
     let desk = Desk {
         own: role.cluster.clone(),
         context: context.clone(),
-        request: request.clone(),
+        request: request.without_proof(),
         now: role.clock.now(),
         rules: role.credentials.lockout(),
     };
@@ -227,7 +229,7 @@ impl Desk {
             .iter()
             .filter(|id| **id != self.request.session_id)
         {
-            sessions::tombstone(
+            let ended = sessions::tombstone(
                 tx,
                 Role::Home,
                 &self.context.caller,
@@ -236,6 +238,14 @@ impl Desk {
                 Initiator::Visiting,
                 self.now,
             )?;
+            if ended {
+                self.record_as(
+                    tx,
+                    "logout",
+                    format!("session {id}"),
+                    EndReason::Superseded.as_str(),
+                )?;
+            }
         }
         Ok(())
     }
@@ -333,6 +343,8 @@ impl Desk {
             Some((EndReason::Superseded, Initiator::Home, self.now)),
             !self.is_local(),
         )?;
+        let subject = format!("{} on {}", earlier.login_name, earlier.device);
+        self.record_as(tx, "logout", subject, EndReason::Superseded.as_str())?;
         Ok(!self.is_local())
     }
 
@@ -441,13 +453,24 @@ impl Desk {
     }
 
     fn record(&self, tx: &mut dyn Transaction, outcome: &str) -> Result<(), Error> {
+        let subject = format!("{} on {}", self.request.user.name, self.request.device.name);
+        self.record_as(tx, "login", subject, outcome)
+    }
+
+    fn record_as(
+        &self,
+        tx: &mut dyn Transaction,
+        action: &'static str,
+        subject: String,
+        outcome: &str,
+    ) -> Result<(), Error> {
         audit::append(
             tx,
             &audit::Entry {
                 at: self.now,
                 actor: format!("cluster {}", self.context.caller),
-                action: "login",
-                subject: format!("{} on {}", self.request.user.name, self.request.device.name),
+                action,
+                subject,
                 outcome: outcome.to_owned(),
                 reference: Some(self.context.reference),
             },

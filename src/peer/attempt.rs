@@ -1,12 +1,19 @@
-//! One attempt at a link: the addresses in turn, then `Hello`, then `Watch`. Only when all three have been
-//! answered is the link up: after a TLS 1.3 handshake alone the peer may still have refused us.
+//! One attempt at a link: a connection, then `Hello`, then `Watch`. Only when all three have been answered is
+//! the link up: after a TLS 1.3 handshake alone the peer may still have refused us.
+//!
+//! The addresses are begun one after another in short succession, without waiting for those that say nothing;
+//! the first whose `Watch` is answered wins, and the others are dropped. So a dead node costs a fraction of a
+//! second, not its timeouts.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use rustls_pki_types::CertificateDer;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status, Streaming};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::{
     clock::{Clock, Timestamp},
@@ -20,9 +27,15 @@ use crate::{
         connector::{Connection, Dialer, alert_rejection},
         error::bounded,
         link::{Facts, FailureKind},
+        lookup::Lookups,
+        race::{Race, race},
         shared::Client,
     },
-    trust::{Snapshot, TrustStore, mend::mend},
+    trust::{
+        Snapshot, TrustStore,
+        certificate::{fingerprint_of, fingerprint_text},
+        mend::mend,
+    },
     wire::{
         federation::{Beat, Hello},
         metadata, pb, status,
@@ -43,6 +56,8 @@ pub(super) struct Session {
     pub(super) chain: Vec<CertificateDer<'static>>,
     /// Ends the connection under every call that still uses it.
     pub(super) cut: CancellationToken,
+    /// An untrusted connection that this one replaced, and when it is to be cut; at the latest with this one.
+    pub(super) replaced: Option<(Instant, DropGuard)>,
 }
 
 /// What an attempt takes.
@@ -52,20 +67,45 @@ pub(super) struct Attempt<'a> {
     pub(super) cluster: &'a ClusterId,
     pub(super) trust: &'a TrustStore,
     pub(super) snapshot: &'a Snapshot,
+    pub(super) lookups: &'a Lookups,
+    /// The peer called us: what hangs is begun afresh.
+    pub(super) inbound: &'a Notify,
 }
 
+/// The most time between the begins of two addresses.
+const STAGGER: Duration = Duration::from_millis(250);
+/// How long an attempt lasts at most, unless one connection alone may take longer.
+const LIMIT: Duration = Duration::from_secs(3);
+/// How long a try may take before a call of the peer begins another beside it.
+const FRESH_AFTER: Duration = Duration::from_millis(500);
+/// How many of a name's addresses are tried.
+const MAX_RESOLVED: usize = 4;
+
 impl Attempt<'_> {
-    /// Tries every address once, beginning with the one at `first`.
+    /// Tries every address, beginning with the one at `first`.
     pub(super) async fn run(&self, addresses: &[String], first: usize) -> Result<Session, Error> {
-        let mut errors = Vec::new();
         let in_turn = addresses.iter().enumerate();
-        for (index, address) in in_turn.cycle().skip(first).take(addresses.len()) {
-            match self.one(address, index).await {
-                Ok(session) => return Ok(session),
-                Err(error) => errors.push(error),
-            }
-        }
-        Err(match (errors.len(), errors.pop()) {
+        let order: Vec<_> = in_turn
+            .cycle()
+            .skip(first)
+            .take(addresses.len())
+            .map(|(index, address)| (index, address.as_str()))
+            .collect();
+        let limit = LIMIT.max(self.config.connect_timeout + self.config.hello_timeout);
+        let rules = Race {
+            // However many there are, the last one is begun early enough to come up.
+            stagger: STAGGER.min(limit / 2 / u32::try_from(order.len().max(1)).unwrap_or(u32::MAX)),
+            limit,
+            afresh: Some((self.inbound, FRESH_AFTER)),
+        };
+        let outcome = race(&order, rules, |(index, address)| self.one(address, index)).await;
+        let told = |errors: Vec<Option<Error>>| -> Vec<Error> {
+            let all = order.iter().zip(errors);
+            all.map(|((_, address), error)| error.unwrap_or_else(|| silent(address, limit)))
+                .collect()
+        };
+        let outcome = outcome.map_err(told);
+        outcome.map_err(|mut errors| match (errors.len(), errors.pop()) {
             (_, None) => Error::NoAddress {
                 cluster: self.cluster.clone(),
             },
@@ -77,7 +117,38 @@ impl Attempt<'_> {
         })
     }
 
+    /// One address as configured; a name may stand for several sockets.
     async fn one(&self, address: &str, index: usize) -> Result<Session, Error> {
+        let unresolved = |source| Error::Unresolved {
+            address: address.to_owned(),
+            source,
+        };
+        let waited = self.config.connect_timeout;
+        let mut sockets = timeout(waited, self.lookups.resolve(address))
+            .await
+            .map_err(|_| Error::Silent {
+                address: address.to_owned(),
+                step: "the name service",
+                waited,
+            })?
+            .map_err(|source| unresolved(Some(source)))?;
+        sockets.truncate(MAX_RESOLVED);
+        let rules = Race {
+            stagger: STAGGER,
+            limit: LIMIT.max(self.config.connect_timeout + self.config.hello_timeout),
+            afresh: None,
+        };
+        let outcome = race(&sockets, rules, |socket| self.at(address, index, socket)).await;
+        outcome.map_err(|errors| {
+            // Where somebody answered, the operator learns more than where nobody did.
+            let unanswered = |error: &Error| matches!(error, Error::Unreachable { .. });
+            let told = errors.into_iter().flatten();
+            told.min_by_key(|error| (error.kind() == FailureKind::Silent, unanswered(error)))
+                .unwrap_or_else(|| unresolved(None))
+        })
+    }
+
+    async fn at(&self, address: &str, index: usize, socket: SocketAddr) -> Result<Session, Error> {
         let dialer = Dialer {
             cluster: self.cluster,
             trust: self.trust,
@@ -89,9 +160,12 @@ impl Attempt<'_> {
             channel,
             chain,
             cut,
-        } = dialer.dial(address).await?;
+        } = dialer.dial(address, socket).await?;
         let mut client = Client::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        let facts = self.hello(&mut client, address).await?;
+        let mut facts = self.hello(&mut client, address).await?;
+        facts.certificate = chain
+            .first()
+            .map(|leaf| fingerprint_text(&fingerprint_of(leaf)));
         let beats = self.watch(&mut client, address, &facts).await?;
         Ok(Session {
             client,
@@ -100,6 +174,7 @@ impl Attempt<'_> {
             index,
             chain,
             cut,
+            replaced: None,
         })
     }
 
@@ -114,6 +189,9 @@ impl Attempt<'_> {
             self.config.versions.min(),
             new_reference(),
         );
+        // The peer needn't work on an answer that nobody waits for. `Watch` carries none: it would bound the
+        // whole stream and not only its begin.
+        request.set_timeout(self.config.hello_timeout);
         let answer = self
             .within(STEP, address, client.hello(request))
             .await?
@@ -150,6 +228,8 @@ impl Attempt<'_> {
             clock_offset_ms: offset_ms(theirs.now, ours_then),
             security_mode: theirs.security_mode,
             capabilities: theirs.capabilities,
+            certificate: None,
+            shown: shown_by(self.snapshot),
         })
     }
 
@@ -178,12 +258,19 @@ impl Attempt<'_> {
         address: &str,
         call: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Error> {
-        match timeout(self.config.hello_timeout, call).await {
-            Ok(outcome) => outcome.map_err(|status| self.refused(step, address, &status)),
-            Err(_) => Err(Error::Silent {
+        let (began, waited) = (Instant::now(), self.config.hello_timeout);
+        // At the deadline several timers race; whichever wins, it was silence.
+        let is_timer = |status: &Status| {
+            matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded)
+                && began.elapsed() >= waited
+        };
+        match timeout(waited, call).await {
+            Ok(Err(status)) if !is_timer(&status) => Err(self.refused(step, address, &status)),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) | Err(_) => Err(Error::Silent {
                 address: address.to_owned(),
                 step,
-                waited: self.config.hello_timeout,
+                waited,
             }),
         }
     }
@@ -211,6 +298,14 @@ impl Attempt<'_> {
             kind,
             what: bounded(&refusal.to_string()),
         }
+    }
+}
+
+fn silent(address: &str, waited: Duration) -> Error {
+    Error::Silent {
+        address: address.to_owned(),
+        step: "the first calls",
+        waited,
     }
 }
 

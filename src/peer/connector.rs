@@ -1,4 +1,4 @@
-//! Dials one address: TCP, TLS with the current trust snapshot, one HTTP/2 connection.
+//! Dials one socket: TCP, TLS with the current trust snapshot, one HTTP/2 connection.
 //!
 //! The channel that comes out lives on exactly that one connection: when it ends, the channel is of no use,
 //! and the link's own task decides when and how to dial again.
@@ -6,6 +6,7 @@
 use std::{
     error::Error as StdError,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -59,15 +60,20 @@ pub(super) struct Connection {
 #[error("the connection to the peer has ended")]
 pub(super) struct Spent;
 
-/// How many of a name's addresses are tried.
-const MAX_RESOLVED: usize = 4;
 /// Headers of an answer: a status with its details at most.
 const MAX_HEADER_LIST_BYTES: u32 = 32 * 1024;
 
 impl Dialer<'_> {
-    /// Dials `address` (`host:port`).
-    pub(super) async fn dial(&self, address: &str) -> Result<Connection, Error> {
-        let tcp = self.connect(address).await?;
+    /// Dials `socket`, which is where `address` (`host:port`) leads.
+    pub(super) async fn dial(
+        &self,
+        address: &str,
+        socket: SocketAddr,
+    ) -> Result<Connection, Error> {
+        let tcp = timeout(self.connect_timeout, TcpStream::connect(socket))
+            .await
+            .map_err(|_| silent(address, "the connection", self.connect_timeout))?
+            .map_err(|source| unreachable(address, source))?;
         // Small messages both ways: waiting to fill packets only adds delay.
         tcp.set_nodelay(true)
             .map_err(|source| unreachable(address, source))?;
@@ -85,27 +91,6 @@ impl Dialer<'_> {
             chain,
             cut,
         })
-    }
-
-    async fn connect(&self, address: &str) -> Result<TcpStream, Error> {
-        let silent = || silent(address, "the connection", self.connect_timeout);
-        let unresolved = |source| Error::Unresolved {
-            address: address.to_owned(),
-            source,
-        };
-        let resolved = timeout(self.connect_timeout, tokio::net::lookup_host(address))
-            .await
-            .map_err(|_| silent())?
-            .map_err(|source| unresolved(Some(source)))?;
-        let mut last = unresolved(None);
-        for socket in resolved.take(MAX_RESOLVED) {
-            match timeout(self.connect_timeout, TcpStream::connect(socket)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(source)) => last = unreachable(address, source),
-                Err(_) => last = silent(),
-            }
-        }
-        Err(last)
     }
 
     async fn handshake(
@@ -200,33 +185,10 @@ fn unreachable(address: &str, source: io::Error) -> Error {
 }
 
 fn refused(address: &str, verdict: Option<Verdict>, source: io::Error) -> Error {
-    let address = address.to_owned();
-    if let Some(Verdict::Rejected {
-        rejection,
-        certificate,
-        expectation,
-        mend,
-    }) = verdict
-    {
-        let shown = certificate.map_or_else(
-            || "no certificate that can be read".to_owned(),
-            |c| {
-                format!(
-                    "{}, SHA-256 {}, valid {} to {}",
-                    c.subject(),
-                    c.fingerprint_text(),
-                    c.not_before(),
-                    c.not_after()
-                )
-            },
-        );
-        let detail = format!("it shows {shown}; expected: {expectation}; mend with: {mend}");
-        return Error::WeRefuse {
-            address,
-            rejection,
-            detail,
-        };
+    if let Some(error) = verdict.and_then(|verdict| untrusted(address, verdict)) {
+        return error;
     }
+    let address = address.to_owned();
     let rejection = rejection_of(&source);
     Error::Tls {
         address,
@@ -234,6 +196,36 @@ fn refused(address: &str, verdict: Option<Verdict>, source: io::Error) -> Error 
         hint: hint(rejection),
         source,
     }
+}
+
+/// What the operator is told of a verdict against what the peer shows; none when it is for it.
+pub(super) fn untrusted(address: &str, verdict: Verdict) -> Option<Error> {
+    let Verdict::Rejected {
+        rejection,
+        certificate,
+        expectation,
+        mend,
+    } = verdict
+    else {
+        return None;
+    };
+    let shown = certificate.map_or_else(
+        || "no certificate that can be read".to_owned(),
+        |c| {
+            format!(
+                "{}, SHA-256 {}, valid {} to {}",
+                c.subject(),
+                c.fingerprint_text(),
+                c.not_before(),
+                c.not_after()
+            )
+        },
+    );
+    Some(Error::WeRefuse {
+        address: address.to_owned(),
+        rejection,
+        detail: format!("it shows {shown}; expected: {expectation}; mend with: {mend}"),
+    })
 }
 
 /// What mends a handshake that failed for this reason; a refusal of our certificate is not among them, since

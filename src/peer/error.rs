@@ -150,7 +150,7 @@ impl Error {
     pub fn failure(&self) -> Failure {
         Failure {
             kind: self.kind(),
-            text: bounded(&with_sources(self)),
+            text: one_line(&with_sources(self), LOCAL_MAX),
             rejection: self.rejection(),
         }
     }
@@ -241,16 +241,25 @@ pub(super) fn with_sources(error: &dyn StdError) -> String {
     text
 }
 
-/// Cuts a text that a peer may have had a hand in to the length that the protocol allows a reason.
+/// What this node keeps of a reason, in bytes: with several addresses each has its own, and what mends it
+/// stands at the end.
+const LOCAL_MAX: usize = 4096;
+/// What the protocol allows of a reason, in bytes.
+const WIRE_MAX: usize = 512;
+
+/// Cuts a text that comes from a peer, or goes to one, to the length that the protocol allows a reason.
 pub(super) fn bounded(text: &str) -> String {
-    const MAX_BYTES: usize = 512;
+    one_line(text, WIRE_MAX)
+}
+
+fn one_line(text: &str, most: usize) -> String {
     let mut text: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    if text.len() > MAX_BYTES {
+    if text.len() > most {
         let ellipsis = '…';
-        let mut end = MAX_BYTES - ellipsis.len_utf8();
+        let mut end = most - ellipsis.len_utf8();
         while !text.is_char_boundary(end) {
             end -= 1;
         }
@@ -320,6 +329,28 @@ mod tests {
             both.text
         );
         assert!(both.text.contains("connection refused"), "{}", both.text);
+    }
+
+    #[test]
+    fn what_mends_it_is_kept_for_the_operator_however_long_the_reason() {
+        let refused = |address: &str| Error::WeRefuse {
+            address: address.to_owned(),
+            rejection: Rejection::UnknownIssuer,
+            detail: format!("{}; mend with: emccd trust add berlin", "x".repeat(500)),
+        };
+        let failure = Error::All {
+            errors: vec![refused("a:1"), refused("b:1")],
+        }
+        .failure();
+        assert!(
+            failure.text.ends_with("mend with: emccd trust add berlin"),
+            "{}",
+            failure.text
+        );
+        let endless = Error::All {
+            errors: (0..100).map(|_| refused("a:1")).collect(),
+        };
+        assert!(endless.failure().text.len() <= LOCAL_MAX);
     }
 
     #[test]

@@ -99,6 +99,10 @@ pub struct Facts {
     pub security_mode: SecurityMode,
     /// Its optional features.
     pub capabilities: Vec<String>,
+    /// Fingerprint of the certificate that it showed.
+    pub certificate: Option<String>,
+    /// Fingerprint of the certificate that we showed.
+    pub shown: Option<String>,
 }
 
 /// Where a call stands that waits for the link.
@@ -268,6 +272,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::ids::ClusterId;
 
     const DEAD_AFTER: Duration = Duration::from_secs(8);
 
@@ -281,11 +286,38 @@ mod tests {
             clock_offset_ms: 0,
             security_mode: SecurityMode::NonSecure,
             capabilities: Vec::new(),
+            certificate: None,
+            shown: None,
         }
     }
 
     fn refused() -> Failure {
         Failure::new(FailureKind::Refused, "connection refused")
+    }
+
+    #[test]
+    fn as_shipped_a_dead_peer_is_seen_within_10_s_and_a_late_heartbeat_kills_nobody() {
+        let config = crate::peer::Config::new(ClusterId::new("tokyo").unwrap(), "tokyo-1");
+        let start = Instant::now();
+        // The peer ends at each moment between two heartbeats, the last of which was late by all it may be.
+        for late in [Duration::ZERO, Duration::from_millis(2_900)] {
+            let mut link = Link::new(start);
+            link.attempt_began();
+            link.came_up(facts(), start);
+            let mut last = start;
+            for _ in 0..3 {
+                let proof = last + config.heartbeat + late;
+                assert!(proof < link.dead_at(config.dead_after).unwrap());
+                link.proved(None, proof);
+                last = proof;
+            }
+            for after_proof in (0..=5_000).step_by(100).map(Duration::from_millis) {
+                let ended = last + after_proof;
+                let seen = link.dead_at(config.dead_after).unwrap();
+                assert!(seen.saturating_duration_since(ended) <= Duration::from_secs(10));
+                assert!(seen > ended, "dead before its next heartbeat was due");
+            }
+        }
     }
 
     #[derive(Clone, Debug)]

@@ -15,6 +15,8 @@ mod attempt;
 mod client;
 mod connector;
 mod federation;
+mod lookup;
+mod race;
 mod shared;
 mod task;
 
@@ -32,6 +34,7 @@ use self::{
     attempt::HEARTBEAT_BOUNDS,
     client::PeerHome,
     inbound::InboundRecord,
+    lookup::Lookups,
     shared::{Shared, now},
     task::LinkTask,
 };
@@ -248,7 +251,7 @@ impl Peers {
             proof_age: link.proof_age(now()),
             down_reason: match (link.state(), link.failure()) {
                 (LinkState::Up, _) => String::new(),
-                (_, Some(failure)) => failure.text.clone(),
+                (_, Some(failure)) => error::bounded(&failure.text),
                 (state, None) => state.as_str().to_owned(),
             },
         }))
@@ -328,6 +331,7 @@ impl Peers {
                 trust: inner.trust.clone(),
                 clock: inner.clock.clone(),
                 shared: Arc::clone(&shared),
+                lookups: Lookups::default(),
                 stop: stop.clone(),
             };
             inner.tasks.spawn("peer link", task.run());

@@ -29,6 +29,10 @@ pub struct LinkStatus {
     pub software: Option<String>,
     /// The configured address that we are, or were last, linked to.
     pub address: Option<String>,
+    /// Fingerprint of the certificate that the peer shows on the link, or showed last.
+    pub certificate: Option<String>,
+    /// Fingerprint of our certificate on the link, as shown last.
+    pub shown: Option<String>,
     /// How long `outbound` has been what it is.
     pub since: Duration,
     /// Why the link isn't up, with what mends it.
@@ -62,6 +66,8 @@ impl LinkStatus {
             node: facts.map(|f| f.node.clone()),
             software: facts.map(|f| f.software.clone()),
             address: facts.map(|f| f.address.clone()),
+            certificate: facts.and_then(|f| f.certificate.clone()),
+            shown: facts.and_then(|f| f.shown.clone()),
             since: now.saturating_duration_since(link.since()),
             last_error: link.failure().map(|f| f.text.clone()),
             rejection: link.failure().and_then(|f| f.rejection),

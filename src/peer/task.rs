@@ -6,23 +6,26 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use rustls_pki_types::CertificateDer;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Clock,
     domain::ids::ClusterId,
     peer::{
         Config, Error,
         attempt::{Attempt, Session, offset_of, shown_by},
         backoff::Backoff,
+        connector::untrusted,
         error::bounded,
         link::{Failure, FailureKind, LinkState},
+        lookup::Lookups,
         shared::Shared,
     },
     trust::{Snapshot, TrustStore, bundle::Bundle, certificate::Certificate},
@@ -36,8 +39,8 @@ const INBOUND_SPACING: Duration = Duration::from_millis(100);
 /// How long calls may go on over a connection whose certificate lost its trust: a peer that swaps its
 /// certificate loses no call, and one that was revoked has no more to say.
 const TRUST_GRACE: Duration = Duration::from_millis(500);
-/// A peer without a common version changes only when somebody upgrades it, and then it calls us.
-const INCOMPATIBLE_FACTOR: u32 = 4;
+/// How often a live connection is judged anew: an issuer may have expired, or the clock been set.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What runs one link.
 pub(super) struct LinkTask {
@@ -45,6 +48,7 @@ pub(super) struct LinkTask {
     pub(super) trust: TrustStore,
     pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
+    pub(super) lookups: Lookups,
     pub(super) stop: CancellationToken,
 }
 
@@ -76,15 +80,15 @@ enum Held {
     Replace(Replace),
 }
 
-/// What becomes of a connection that is to be replaced.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What becomes of a connection that is to be replaced. While its successor is tried it is watched as before.
+#[derive(Debug, PartialEq, Eq)]
 enum Replace {
     /// It stays if there is no other.
     May,
     /// It ends if there is no other; otherwise calls under way finish on it.
     Must,
     /// No call is sent over it any more, and those under way have [`TRUST_GRACE`].
-    Untrusted,
+    Untrusted(Failure),
 }
 
 impl LinkTask {
@@ -122,6 +126,8 @@ impl LinkTask {
             trust: &self.trust,
             cluster: &self.shared.cluster,
             snapshot: &snapshot,
+            lookups: &self.lookups,
+            inbound: &self.shared.wake.inbound,
         };
         let session = attempt.run(&addresses, first).await?;
         Ok((session, Ground::of(&snapshot, &self.shared.cluster)))
@@ -157,19 +163,18 @@ impl LinkTask {
                 .await
             {
                 Held::Lost(failure) => {
-                    let peer = self.shared.cluster.as_str();
-                    warn!(peer.cluster_id = peer, reason = %failure.text, "the link to {peer} was lost");
-                    self.shared.lost(failure);
+                    self.lost(failure);
                     return session.index + usize::from(draining);
                 }
                 Held::Replace(how) => {
                     let next = session.index + usize::from(draining);
-                    match self.replace(&session, how, next).await {
+                    let may_stay = how == Replace::May;
+                    match self.replace(&mut session, how, next, trust.clone()).await {
                         Ok(new) => {
                             (session, ground) = new;
                             draining = false;
                         }
-                        Err(error) if how == Replace::May => {
+                        Err(error) if may_stay && self.is_up() => {
                             debug!(%error, "no other node of the peer takes over");
                         }
                         Err(error) => {
@@ -183,34 +188,64 @@ impl LinkTask {
         }
     }
 
-    /// Brings up a new connection beside the live one, and lets go of that one as `how` says.
+    /// Brings up a new connection beside the old one, and lets go of that one as `how` says. Until then the
+    /// old one is watched: when it ends, the link is down.
     async fn replace(
         &self,
-        old: &Session,
+        old: &mut Session,
         how: Replace,
         first: usize,
+        mut trust: watch::Receiver<u64>,
     ) -> Result<(Session, Ground), Error> {
-        if how != Replace::Untrusted {
-            let (new, ground) = self.attempt(first).await?;
-            self.came_up(&new);
-            return Ok((new, ground));
-        }
-        self.shared.withdraw();
-        let cut = async {
-            sleep(TRUST_GRACE).await;
-            old.cut.cancel();
+        let mut untrusted = None;
+        let distrust = |failure| {
+            self.shared.withdraw();
+            (Instant::now() + TRUST_GRACE, failure)
         };
-        let mut cut = pin!(cut);
+        if let Replace::Untrusted(failure) = how {
+            untrusted = Some(distrust(failure));
+        }
+        let mut lives = true;
+        let mut look_at = self.next_look(&old.chain);
         let mut attempt = pin!(self.attempt(first));
-        let (new, ground) = tokio::select! {
-            outcome = attempt.as_mut() => outcome?,
-            () = cut.as_mut() => attempt.await?,
+        let (mut new, ground) = loop {
+            let cut_at = untrusted.as_ref().map(|(at, _)| *at);
+            tokio::select! {
+                outcome = attempt.as_mut() => break outcome?,
+                beat = self.beat(&old.facts.address, &mut old.beats), if lives => {
+                    if let Err(failure) = beat {
+                        lives = false;
+                        self.lost(failure);
+                    }
+                }
+                () = news(&mut trust, look_at), if lives && cut_at.is_none() => {
+                    look_at = self.next_look(&old.chain);
+                    untrusted = self
+                        .verdict(&self.trust.snapshot(), &old.facts.address, &old.chain)
+                        .map(distrust);
+                }
+                () = at(cut_at) => {
+                    old.cut.cancel();
+                    if let (true, Some((_, failure))) = (lives, untrusted.take()) {
+                        self.lost(failure);
+                    }
+                    (lives, untrusted) = (false, None);
+                }
+            }
         };
         self.came_up(&new);
-        if !old.cut.is_cancelled() {
-            cut.await;
-        }
+        new.replaced = untrusted.map(|(at, _)| (at, old.cut.clone().drop_guard()));
         Ok((new, ground))
+    }
+
+    fn is_up(&self) -> bool {
+        self.shared.link(|link| link.state() == LinkState::Up)
+    }
+
+    fn lost(&self, failure: Failure) {
+        let peer = self.shared.cluster.as_str();
+        warn!(peer.cluster_id = peer, reason = %failure.text, "the link to {peer} was lost");
+        self.shared.lost(failure);
     }
 
     fn came_up(&self, session: &Session) {
@@ -236,40 +271,25 @@ impl LinkTask {
         if !addresses.borrow().contains(&session.facts.address) {
             return Held::Replace(Replace::Must);
         }
-        let leaf = session
-            .chain
-            .first()
-            .and_then(|der| Certificate::from_der(der).ok());
-        let not_after = leaf.map(|leaf| leaf.not_after());
+        let mut look_at = self.next_look(&session.chain);
         loop {
-            let dead_at = self
-                .shared
-                .link(|link| link.dead_at(self.config.dead_after))
-                .map_or_else(Instant::now, Instant::from_std);
+            let cut_at = session.replaced.as_ref().map(|(at, _)| *at);
             tokio::select! {
-                message = session.beats.message() => {
-                    match self.heard(&session.facts.address, message) {
-                        Ok(beat) => {
-                            self.shared.proved(Some(offset_of(&beat, &self.clock)));
-                            self.told(beat.reverse_proof_age, &beat.reverse_down_reason);
-                            if beat.draining && !*draining && addresses.borrow().len() > 1 {
-                                *draining = true;
-                                return Held::Replace(Replace::May);
-                            }
+                beat = self.beat(&session.facts.address, &mut session.beats) => match beat {
+                    Ok(beat) => {
+                        if beat.draining && !*draining && addresses.borrow().len() > 1 {
+                            *draining = true;
+                            return Held::Replace(Replace::May);
                         }
-                        Err(failure) => return Held::Lost(failure),
                     }
-                }
-                () = sleep_until(dead_at) => return Held::Lost(self.dead(&session.facts.address)),
+                    Err(failure) => return Held::Lost(failure),
+                },
                 Ok(()) = trust.changed() => {
                     let snapshot = self.trust.snapshot();
                     if *ground != Ground::of(&snapshot, &self.shared.cluster) {
-                        let verdict =
-                            snapshot.identify_dialled(&self.shared.cluster, &session.chain);
-                        return Held::Replace(if verdict.peer().is_some() {
-                            Replace::Must
-                        } else {
-                            Replace::Untrusted
+                        return Held::Replace(match self.verdict(&snapshot, &session.facts.address, &session.chain) {
+                            None => Replace::Must,
+                            Some(failure) => Replace::Untrusted(failure),
                         });
                     }
                 }
@@ -283,25 +303,67 @@ impl LinkTask {
                         return Held::Replace(Replace::Must);
                     }
                 }
-                () = self.leaf_ends(not_after) => return Held::Replace(Replace::Must),
+                () = sleep_until(look_at) => {
+                    look_at = self.next_look(&session.chain);
+                    let verdict = self.verdict(
+                        &self.trust.snapshot(), &session.facts.address, &session.chain,
+                    );
+                    if let Some(failure) = verdict {
+                        return Held::Replace(Replace::Untrusted(failure));
+                    }
+                }
+                () = at(cut_at) => session.replaced = None,
             }
         }
     }
 
-    /// Completes when the certificate that the peer showed is no longer valid by our clock.
-    async fn leaf_ends(&self, not_after: Option<Timestamp>) {
-        // The wall clock can be set: it is read again now and then.
-        const LOOK_AGAIN: Duration = Duration::from_secs(10);
-        let Some(not_after) = not_after else {
-            return std::future::pending().await;
-        };
-        loop {
-            let left = not_after.since(self.clock.now());
-            if left.is_zero() {
-                return;
+    /// The next heartbeat, noted, or why there will be none. Cancel safe.
+    async fn beat(
+        &self,
+        address: &str,
+        beats: &mut Streaming<pb::WatchResponse>,
+    ) -> Result<Beat, Failure> {
+        let dead_at = self
+            .shared
+            .link(|link| link.dead_at(self.config.dead_after))
+            .map_or_else(Instant::now, Instant::from_std);
+        tokio::select! {
+            biased;
+            message = beats.message() => {
+                let beat = self.heard(address, message)?;
+                self.shared.proved(Some(offset_of(&beat, &self.clock)));
+                self.told(beat.reverse_proof_age, &beat.reverse_down_reason);
+                Ok(beat)
             }
-            sleep(left.min(LOOK_AGAIN)).await;
+            () = sleep_until(dead_at) => Err(self.dead(address)),
         }
+    }
+
+    /// Why what the peer showed is not trusted now.
+    fn verdict(
+        &self,
+        snapshot: &Snapshot,
+        address: &str,
+        chain: &[CertificateDer<'_>],
+    ) -> Option<Failure> {
+        let verdict = snapshot.identify_dialled(&self.shared.cluster, chain);
+        untrusted(address, verdict).map(|error| error.failure())
+    }
+
+    /// When a connection is to be judged anew: soon, or earlier when its certificate ends.
+    fn next_look(&self, chain: &[CertificateDer<'_>]) -> Instant {
+        let leaf = chain.first().map(|der| Certificate::from_der(der));
+        let left = match leaf {
+            Some(Ok(leaf)) => leaf.not_after().since(self.clock.now()),
+            _ => Duration::ZERO,
+        };
+        // What has ended and is trusted all the same was judged already. The last moment still belongs to it.
+        let look = if left.is_zero() {
+            LOOK_AGAIN
+        } else {
+            LOOK_AGAIN.min(left + Duration::from_millis(1))
+        };
+        Instant::now() + look
     }
 
     /// Keeps what the peer sees of us, and wakes who waits for news of it.
@@ -362,9 +424,9 @@ impl LinkTask {
 
     /// Waits before the next attempt: the back-off, or less when there is a reason to try at once.
     async fn pause(&self, backoff: &mut Backoff, began: Instant, trust: &mut watch::Receiver<u64>) {
-        let incompatible = self.shared.link(|l| l.state() == LinkState::Incompatible);
-        let factor = if incompatible { INCOMPATIBLE_FACTOR } else { 1 };
-        let mut until = Instant::now() + backoff.next_delay(rand::random()) * factor;
+        // Time that an attempt spent on silence counts: a peer that heals meanwhile waits for no more than it.
+        let least = Instant::now() + Backoff::FIRST / 2;
+        let mut until = least.max(began + backoff.next_delay(rand::random()));
         let mut addresses = self.shared.addresses.subscribe();
         loop {
             tokio::select! {
@@ -378,6 +440,21 @@ impl LinkTask {
                 Ok(()) = addresses.changed() => return,
             }
         }
+    }
+}
+
+/// Completes when trust has changed, or at that moment. Cancel safe.
+async fn news(trust: &mut watch::Receiver<u64>, moment: Instant) {
+    tokio::select! {
+        Ok(()) = trust.changed() => {}
+        () = sleep_until(moment) => {}
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

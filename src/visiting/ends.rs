@@ -137,9 +137,18 @@ async fn tell_home(
         }
     };
     inner.faults.pass("visiting.logout.acknowledged").await;
-    let acknowledged = told.is_ok();
+    let mut acknowledged = told.is_ok();
     match told {
-        Ok(()) => acknowledge(inner, &home, session.id).await?,
+        // Both sides have ended it; that we could not write down that home knows only means it is told again.
+        Ok(()) => {
+            if let Err(error) = acknowledge(inner, &home, session.id).await {
+                acknowledged = false;
+                warn!(
+                    cause = crate::telemetry::error_chain(&error), session.id = %session.id,
+                    "an acknowledged end could not be written down"
+                );
+            }
+        }
         Err(cause) => {
             warn!(
                 peer.cluster_id = %home, session.id = %session.id, r#ref = %reference, cause,

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Too many requests are in progress here.
-    #[error("{0} logins and logouts are in progress, which is the limit")]
+    #[error("{0} logins are in progress, which is the limit")]
     TooManyRequests(usize),
     /// A login on this phone is not answered yet.
     #[error("a login on {0} is still in progress")]
@@ -64,6 +64,9 @@ pub enum Error {
     /// No session with that id.
     #[error("no session with that id")]
     NoSession,
+    /// The work broke off: a fault of ours, which the log has.
+    #[error("the work broke off")]
+    Broken,
     /// The node is shutting down.
     #[error("the node is shutting down")]
     Stopped,
@@ -79,6 +82,7 @@ impl Error {
         match self {
             Self::TooManyRequests(_) | Self::LoginInProgress(_) | Self::Stopped => EmCode::Busy,
             Self::Blank => EmCode::BlankUserIdOrPin,
+            Self::Broken => EmCode::UnknownError,
             Self::DeviceUnknown => EmCode::DeviceDoesNotExist,
             Self::DeviceDisabled(_) => EmCode::DeviceLogonDisabled,
             Self::Occupied { .. } => EmCode::AnotherUserLoggedIn,
@@ -88,7 +92,32 @@ impl Error {
             Self::NotLocated(refusal) | Self::Home(refusal) => refusal.code,
             Self::TooLate(_) => EmCode::NoResponseFromRemoteHost,
             Self::NobodyLoggedIn(_) | Self::NoSession => EmCode::NoUserLoggedIn,
+            Self::Store(store::Error::Busy) => EmCode::Busy,
             Self::Store(_) => EmCode::DatabaseError,
+        }
+    }
+
+    /// Whether the audit has a row of it although no session row came of it. What a stranger can cause at any rate
+    /// is left out, and so is what is on record with its session.
+    pub(super) const fn is_worth_a_record(&self) -> bool {
+        match self {
+            Self::DeviceDisabled(_)
+            | Self::ImpossibleName
+            | Self::NoPeers
+            | Self::NotEmccCapable(_)
+            | Self::NotLocated(_)
+            | Self::Occupied { .. }
+            | Self::TooLate(_) => true,
+            Self::Blank
+            | Self::Broken
+            | Self::DeviceUnknown
+            | Self::Home(_)
+            | Self::LoginInProgress(_)
+            | Self::NoSession
+            | Self::NobodyLoggedIn(_)
+            | Self::Stopped
+            | Self::Store(_)
+            | Self::TooManyRequests(_) => false,
         }
     }
 

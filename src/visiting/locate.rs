@@ -1,6 +1,6 @@
 //! Which cluster is home: local users first, then the hint, then every peer at once. No PIN travels here.
 
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tracing::{error, warn};
@@ -37,9 +37,11 @@ pub(super) async fn locate(
     inner: &Inner,
     query: &FindUser,
     reference: Ref,
+    deadline: Instant,
     hints: Hints,
 ) -> Result<Home, Error> {
-    let context = inner.context(reference, inner.config.find_deadline);
+    let left = deadline.saturating_duration_since(Instant::now());
+    let context = inner.context(reference, inner.config.find_deadline.min(left));
     if inner
         .local
         .find_user(&context, query)
@@ -88,7 +90,11 @@ async fn by_suffix(
         login_type: query.login_type,
         name,
     };
+    let local = *home.cluster_id() == inner.config.cluster;
     for candidate in [query, &bare] {
+        if !local && inner.federation.claim(home.cluster_id(), candidate) == Claim::Excluded {
+            continue;
+        }
         match home
             .find_user(context, candidate)
             .await
@@ -107,10 +113,12 @@ async fn by_suffix(
                     "the extension belongs to several users of cluster {}",
                     home.cluster_id()
                 );
-                return Err(Error::NotLocated(Refusal::new(
-                    EmCode::DnHasMultipleUsersRemote,
-                    cause,
-                )));
+                let code = if local {
+                    EmCode::DnHasMultipleUsers
+                } else {
+                    EmCode::DnHasMultipleUsersRemote
+                };
+                return Err(Error::NotLocated(Refusal::new(code, cause)));
             }
         }
     }
@@ -130,6 +138,8 @@ async fn hinted(inner: &Inner, query: &FindUser) -> Result<Option<Arc<dyn HomeCl
         .store
         .read(move |tx: &mut dyn Transaction| Ok::<_, Error>(hints::get(tx, login_type, &name)?))
         .await?;
+    // What the operator has since said of the peer's names counts more than what once worked.
+    let hint = hint.filter(|cluster| inner.federation.claim(cluster, query) != Claim::Excluded);
     Ok(hint.and_then(|cluster| {
         inner
             .federation
@@ -180,7 +190,6 @@ async fn ask_all(
 ) -> Located {
     let mut answered = Vec::new();
     let mut outstanding = FuturesUnordered::new();
-    let mut admitted: HashSet<&ClusterId> = HashSet::new();
     for peer in peers {
         let cluster = peer.cluster_id();
         let claim = inner.federation.claim(cluster, query);
@@ -191,17 +200,13 @@ async fn ask_all(
                 answer: PeerAnswer::NotMine,
             }),
             Claim::Admitted | Claim::Unrestricted => {
-                if claim == Claim::Admitted {
-                    admitted.insert(cluster);
-                }
                 outstanding.push(ask(peer.as_ref(), context, query, claim));
             }
         }
     }
     while let Some(asked) = outstanding.next().await {
-        admitted.remove(&asked.cluster);
         answered.push(asked);
-        if let Some(located) = early(query.login_type, &answered, !admitted.is_empty()) {
+        if let Some(located) = early(query.login_type, &answered) {
             return located;
         }
     }

@@ -1,8 +1,11 @@
 //! Login at visiting: admission, the phone, the search, the pending row, home, and the row that says who is on it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     Error, Inner, LoggedIn, PhoneLogin,
@@ -28,6 +31,9 @@ use crate::{
 /// How many ended sessions a login may tell home of.
 const MAX_SUPERSEDES: u32 = 64;
 
+/// What is left of the deadline for writing down an answer that came at the last moment.
+const ANSWER_MARGIN: Duration = Duration::from_millis(200);
+
 /// A login whose parts are types.
 struct Attempt {
     device: Device,
@@ -36,19 +42,48 @@ struct Attempt {
     emcc: bool,
     address: std::net::IpAddr,
     reference: Ref,
+    /// From the phone's request; every step takes from what is left of it.
+    deadline: Instant,
 }
 
 pub(super) async fn login(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> {
     let (reference, device) = (request.reference, request.device.clone());
+    let (phone, name) = (request.device.clone(), request.name.clone());
     let outcome = attempt(inner, request).await;
-    // A refusal is logged where it ends, at the edge.
-    if let Ok(done) = &outcome {
-        info!(
+    match &outcome {
+        Ok(done) => info!(
             user = %done.user_id, peer.cluster_id = %done.home, device, r#ref = %reference,
             "user {} of cluster {} logged in on {device}", done.user_id, done.home
-        );
+        ),
+        // A refusal is logged where it ends, at the edge. Home's are on record with the end of the pending row.
+        Err(error) if error.is_worth_a_record() => {
+            record(inner, reference, &phone, &name, &error.to_string()).await;
+        }
+        Err(_) => {}
     }
     outcome
+}
+
+/// Puts a refusal on record that left no row behind. That it can't is no reason to tell the phone another one.
+async fn record(inner: &Inner, reference: Ref, device: &str, name: &str, outcome: &str) {
+    let entry = audit::Entry {
+        at: inner.clock.now(),
+        actor: format!("phone {device}"),
+        action: "login",
+        subject: format!("{name} on {device}"),
+        outcome: outcome.to_owned(),
+        reference: Some(reference),
+    };
+    let recorded = inner
+        .store
+        .write(move |tx: &mut dyn Transaction| Ok::<_, Error>(audit::append(tx, &entry)?))
+        .await;
+    if let Err(error) = recorded {
+        warn!(
+            cause = crate::telemetry::error_chain(&error), r#ref = %reference,
+            "a refused login could not be put on record"
+        );
+    }
 }
 
 async fn attempt(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> {
@@ -56,15 +91,29 @@ async fn attempt(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> 
     let _admitted = Arc::clone(&inner.admission)
         .try_acquire_owned()
         .map_err(|_| Error::TooManyRequests(limit))?;
-    let attempt = check(inner, request).await?;
-    let home = locate::locate(inner, &attempt.query, attempt.reference, Hints::Use).await?;
+    let deadline = Instant::now() + inner.config.login_deadline;
+    let attempt = check(inner, request, deadline).await?;
+    let home = locate::locate(
+        inner,
+        &attempt.query,
+        attempt.reference,
+        deadline,
+        Hints::Use,
+    )
+    .await?;
     let hinted = home.from_hint;
     match at_home(inner, &attempt, home).await {
         // The cache was wrong. Only an explicit "no such user" says so; silence never starts a search.
         Err(Error::Home(refusal)) if hinted && refusal.code == EmCode::UserDoesNotExist => {
             forget_hint(inner, &attempt.query).await?;
-            let home =
-                locate::locate(inner, &attempt.query, attempt.reference, Hints::Ignore).await?;
+            let home = locate::locate(
+                inner,
+                &attempt.query,
+                attempt.reference,
+                deadline,
+                Hints::Ignore,
+            )
+            .await?;
             at_home(inner, &attempt, home).await
         }
         other => other,
@@ -72,7 +121,7 @@ async fn attempt(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> 
 }
 
 /// The phone exists, allows EM, and nobody is on it; the texts become types.
-async fn check(inner: &Inner, request: PhoneLogin) -> Result<Attempt, Error> {
+async fn check(inner: &Inner, request: PhoneLogin, deadline: Instant) -> Result<Attempt, Error> {
     let name = DeviceName::new(request.device).map_err(|_| Error::DeviceUnknown)?;
     let now = inner.clock.now();
     let (device, on_it) = {
@@ -113,6 +162,7 @@ async fn check(inner: &Inner, request: PhoneLogin) -> Result<Attempt, Error> {
         emcc: request.emcc,
         address: request.caller.address,
         reference: request.reference,
+        deadline,
     })
 }
 
@@ -146,7 +196,7 @@ async fn at_home(inner: &Inner, attempt: &Attempt, home: Home) -> Result<LoggedI
             done
         }
         Err(refusal) => {
-            give_up(inner, &cluster, id, &refusal).await?;
+            give_up(inner, attempt, &cluster, id, &refusal).await?;
             Err(Error::Home(refusal))
         }
     }
@@ -175,7 +225,7 @@ async fn open_pending(
         services: None,
         reference: attempt.reference,
         created_at: now,
-        deadline: Some(now.plus(inner.config.login_deadline)),
+        deadline: Some(now.plus(attempt.deadline.saturating_duration_since(Instant::now()))),
         ended_at: None,
         end_reason: None,
         initiator: None,
@@ -223,10 +273,10 @@ async fn ask(
         supersedes,
     };
     // A little less than the pending row lives, so that an answer in time finds its row still pending.
-    let length = inner
-        .config
-        .login_deadline
-        .saturating_sub(Duration::from_millis(200));
+    let length = attempt
+        .deadline
+        .saturating_duration_since(Instant::now())
+        .saturating_sub(ANSWER_MARGIN);
     let context = inner.context(attempt.reference, length);
     let cluster: &dyn HomeCluster = home.cluster.as_ref();
     match tokio::time::timeout_at(context.deadline.into(), cluster.login(&context, &request)).await
@@ -251,7 +301,7 @@ async fn activate(
     id: SessionId,
     services: HomeServices,
 ) -> Result<LoggedIn, Error> {
-    let now = inner.clock.now();
+    let clock = inner.clock.clone();
     let local = *home == inner.config.cluster;
     let (home_in, services_in, query, device, reference) = (
         home.clone(),
@@ -264,6 +314,24 @@ async fn activate(
         .store
         .write(move |tx: &mut dyn Transaction| {
             let profile = Some(&services_in.profile);
+            // Read here: the transaction may have waited for its turn.
+            let now = clock.now();
+            if let Some(row) = sessions::get(tx, Role::Visiting, &home_in, id)?
+                && row.deadline.is_some_and(|deadline| deadline <= now)
+            {
+                let end = Some((EndReason::Abandoned, Initiator::Visiting, now));
+                sessions::transition(
+                    tx,
+                    Role::Visiting,
+                    &home_in,
+                    id,
+                    &[State::Pending],
+                    State::Ended,
+                    end,
+                    true,
+                )?;
+                return Ok(false);
+            }
             if !sessions::activate(
                 tx,
                 Role::Visiting,
@@ -291,9 +359,25 @@ async fn activate(
             )?;
             Ok(true)
         })
-        .await?;
+        .await;
+    let active = match active {
+        Ok(active) => active,
+        Err(error) => {
+            // The phone must not be left taken by a login that it is told has failed.
+            let reason = error.to_string();
+            give_up(
+                inner,
+                attempt,
+                home,
+                id,
+                &Refusal::new(EmCode::DatabaseError, reason),
+            )
+            .await?;
+            return Err(error);
+        }
+    };
     if !active {
-        // Its end was written, and is owed to home, when it was given up.
+        // Its end is on record, and home is owed the news unless it ended the session itself.
         inner.owed.notify_one();
         return Err(Error::TooLate(home.clone()));
     }
@@ -310,6 +394,7 @@ async fn activate(
 /// will not keep its refusal.
 async fn give_up(
     inner: &Inner,
+    attempt: &Attempt,
     home: &ClusterId,
     id: SessionId,
     refusal: &Refusal,
@@ -321,7 +406,7 @@ async fn give_up(
         | EmCode::NoResponseFromRemoteHost
         | EmCode::ServiceConnectionError
         | EmCode::UnknownError => false,
-        _ => !matches!(refusal.detail, Detail::SessionEnded(_)),
+        _ => !matches!(refusal.detail, Detail::IdReused | Detail::SessionEnded(_)),
     };
     let reason = if kept {
         EndReason::Refused
@@ -329,6 +414,17 @@ async fn give_up(
         EndReason::Abandoned
     };
     let (home, now) = (home.clone(), inner.clock.now());
+    let entry = audit::Entry {
+        at: now,
+        actor: format!("phone {}", attempt.device.name),
+        action: "login",
+        subject: format!(
+            "{} of {home} on {}",
+            attempt.query.name, attempt.device.name
+        ),
+        outcome: refusal.to_string(),
+        reference: Some(attempt.reference),
+    };
     inner
         .store
         .write(move |tx: &mut dyn Transaction| {
@@ -343,7 +439,7 @@ async fn give_up(
                 end,
                 !kept,
             )?;
-            Ok::<_, Error>(())
+            Ok::<_, Error>(audit::append(tx, &entry)?)
         })
         .await?;
     if !kept {

@@ -46,7 +46,7 @@ pub struct Config {
     pub login_deadline: Duration,
     /// How long all peers together may take to say whether a name is theirs.
     pub find_deadline: Duration,
-    /// Logins and logouts in progress at once; more are refused with EM code 26.
+    /// Logins in progress at once; more are refused with EM code 26. Logouts are never turned away.
     pub maximum_concurrent_requests: usize,
     /// The newest protocol version that we may speak.
     pub newest_version: Version,
@@ -204,6 +204,7 @@ impl VisitingRole {
             .spawn("login", async move { login::login(&inner, request).await });
         match task.await {
             Ok(outcome) => outcome.map_err(|e| e.into_failure(reference)),
+            Err(broken) if broken.is_panic() => Err(Error::Broken.into_failure(reference)),
             Err(_) => Err(Error::Stopped.into_failure(reference)),
         }
     }
@@ -225,6 +226,7 @@ impl VisitingRole {
         });
         match task.await {
             Ok(outcome) => outcome.map_err(|e| e.into_failure(reference)),
+            Err(broken) if broken.is_panic() => Err(Error::Broken.into_failure(reference)),
             Err(_) => Err(Error::Stopped.into_failure(reference)),
         }
     }

@@ -7,7 +7,7 @@ use tracing::{error, warn};
 use super::{Error, Inner};
 use crate::{
     domain::session::{EndReason, Initiator, Role, State},
-    store::{Transaction, sessions},
+    store::{Transaction, audit, sessions},
 };
 
 /// How often overdue rows are looked for. A phone that asks earlier is served earlier.
@@ -59,6 +59,20 @@ pub(super) async fn end_overdue(inner: &Inner) -> Result<(), Error> {
                     end,
                     true,
                 )? {
+                    audit::append(
+                        tx,
+                        &audit::Entry {
+                            at: now,
+                            actor: "the node".to_owned(),
+                            action: "login",
+                            subject: format!(
+                                "{} of {} on {}",
+                                row.login_name, row.counterpart, row.device
+                            ),
+                            outcome: "never answered; given up".to_owned(),
+                            reference: Some(row.reference),
+                        },
+                    )?;
                     ended.push((
                         row.id,
                         row.device.clone(),

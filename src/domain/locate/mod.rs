@@ -69,19 +69,14 @@ pub fn decide(login_type: LoginType, asked: &[Asked]) -> Located {
     }
 }
 
-/// The outcome that no further answer is needed for, while some are outstanding.
-///
-/// `pending_admits` tells whether the record of a peer that has not answered yet has a pattern that admits the
-/// name, too: then its answer is waited for.
+/// The outcome that no further answer is needed for, while some are outstanding: what is refused whatever the
+/// others say. A sole claim is never such: another one may follow, and then the PIN must go to neither.
 #[must_use]
-pub fn early(login_type: LoginType, answered: &[Asked], pending_admits: bool) -> Option<Located> {
+pub fn early(login_type: LoginType, answered: &[Asked]) -> Option<Located> {
     let sorted = Sorted::new(answered);
     let enough = match sorted.claims.as_slice() {
         [] => false,
-        [claim] => match claim.answer {
-            PeerAnswer::SeveralUsers => true,
-            _ => claim.pattern_admits && !pending_admits,
-        },
+        [claim] => claim.answer == PeerAnswer::SeveralUsers,
         _ => true,
     };
     enough.then(|| decide(login_type, answered))

@@ -45,12 +45,16 @@ pub fn decode_find(message: pb::FindUserRequest, version: Version) -> Result<Fin
 /// A login for a peer that speaks `version`. The message wipes its copy of the PIN when it is dropped.
 #[must_use]
 pub fn encode_login(request: &LoginRequest, version: Version) -> pb::LoginRequest {
-    let Proof::Pin(pin) = &request.proof;
+    let pin = match &request.proof {
+        Proof::Pin(pin) => pin.expose().to_owned(),
+        // Home refuses a login without a PIN as unreadable.
+        Proof::Gone => String::new(),
+    };
     pb::LoginRequest {
         session_id: request.session_id.as_bytes().to_vec(),
         login_type: from_login_type(request.user.login_type, version).into(),
         name: request.user.name.to_string(),
-        pin: pin.expose().to_owned(),
+        pin,
         ticket: String::new(),
         profile: request
             .profile

@@ -105,7 +105,9 @@ fn hello() -> Hello {
 #[test]
 fn a_login_survives_the_way() {
     let (before, after) = (login(), decode_login(sent(good()), Version::V1_1).unwrap());
-    let (Proof::Pin(old), Proof::Pin(new)) = (&before.proof, &after.proof);
+    let (Proof::Pin(old), Proof::Pin(new)) = (&before.proof, &after.proof) else {
+        panic!("the PIN is gone")
+    };
     assert_eq!(old.expose(), new.expose());
     assert_eq!(before.session_id, after.session_id);
     assert_eq!(before.user, after.user);
