@@ -42,8 +42,8 @@ pub enum Error {
         what: &'static str,
         /// What it was read from.
         files: IdentityFiles,
-        /// Why.
-        source: trust::Error,
+        /// Why; boxed, since the reasons are large.
+        source: Box<trust::Error>,
     },
     /// An identity is valid in itself and can't be put in force.
     #[error("the {what} identity ({} with {}) can't be put in force", files.certificate.display(), files.key.display())]

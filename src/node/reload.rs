@@ -287,7 +287,7 @@ fn unfit(what: &'static str, files: &IdentityFiles, source: crate::trust::Error)
     Error::Identity {
         what,
         files: files.clone(),
-        source,
+        source: Box::new(source),
     }
 }
 
