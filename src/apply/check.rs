@@ -96,8 +96,6 @@ pub struct Known {
     pub users: BTreeSet<UserId>,
     /// Device pools.
     pub pools: BTreeSet<DevicePoolName>,
-    /// Our own cluster, which is no peer.
-    pub own: Option<ClusterId>,
 }
 
 /// Why a PHC string is refused. What exactly is wrong with it might repeat a part of it.
@@ -186,11 +184,6 @@ pub fn check_references(rows: &Rows, known: &Known) -> Vec<Problem> {
         .map(|p| &p.value.name)
         .chain(&known.pools)
         .collect();
-    for row in &rows.peers {
-        if Some(&row.value.cluster_id) == known.own.as_ref() {
-            problems.push(row.problem("peer.id", "it is this cluster's own ID".to_owned()));
-        }
-    }
     for row in &rows.profiles {
         if !users.contains(&row.value.user_id) {
             problems.push(row.problem(

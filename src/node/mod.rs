@@ -366,7 +366,7 @@ async fn open_store(config: &Config) -> Result<Store, Error> {
 
 /// A store belongs to one cluster: sessions of another one must not be taken for ours.
 async fn claim_store(store: &Store, cluster: &ClusterId) -> Result<(), Error> {
-    use meta::CLUSTER_ID as KEY;
+    const KEY: &str = "cluster-id";
     let ours = cluster.clone();
     let found = store
         .write(move |tx: &mut dyn Transaction| {

@@ -56,10 +56,10 @@ impl HomeCluster for Script {
         &self.name
     }
     fn find_user<'a>(&'a self, _: &'a Context, _: &'a FindUser) -> Answer<'a, Ownership> {
-        unreachable!("debts are ends")
+        panic!("debts are ends")
     }
     fn login<'a>(&'a self, _: &'a Context, _: &'a LoginRequest) -> Answer<'a, HomeServices> {
-        unreachable!("debts are ends")
+        panic!("debts are ends")
     }
     fn logout<'a>(&'a self, _: &'a Context, request: LogoutRequest) -> Answer<'a, EndReason> {
         self.told.lock().unwrap().push(request.session_id);

@@ -330,7 +330,7 @@ fn a_leaf_revoked_for_one_peer_gains_no_name_under_an_anchor_of_another() {
     berlin_bundle.revoked.push(leaf.certificate().fingerprint());
     for bundles in [
         [berlin_bundle.clone(), tokyo.clone()],
-        [tokyo.clone(), berlin_bundle.clone()],
+        [tokyo, berlin_bundle.clone()],
     ] {
         assert_eq!(as_client(&bundles, &leaf), Err(Rejection::Revoked));
         assert_eq!(dial(&bundles), Err(Rejection::Revoked));
