@@ -41,7 +41,7 @@ pub enum Error {
         /// Whose: the federation's or the phone listener's.
         what: &'static str,
         /// What it was read from.
-        files: IdentityFiles,
+        files: Box<IdentityFiles>,
         /// Why.
         source: trust::Error,
     },
@@ -51,7 +51,7 @@ pub enum Error {
         /// Whose.
         what: &'static str,
         /// What it was read from.
-        files: IdentityFiles,
+        files: Box<IdentityFiles>,
         /// Why.
         source: trust::Error,
     },
