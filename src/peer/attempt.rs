@@ -34,7 +34,7 @@ use crate::{
     trust::{
         Snapshot, TrustStore,
         certificate::{fingerprint_of, fingerprint_text},
-        mend::mend,
+        mend::mend_ours,
     },
     wire::{
         federation::{Beat, Hello},
@@ -309,16 +309,13 @@ fn silent(address: &str, waited: Duration) -> Error {
     }
 }
 
-/// What we showed, and what the other side's operator can type about it.
+/// What we showed, and what the operators of both sides can type about it.
 fn there(rejection: Rejection, us: &ClusterId, peer: &ClusterId, shown: Option<String>) -> String {
     let shown = shown.map_or_else(
         || "we showed none".to_owned(),
         |fingerprint| format!("we showed SHA-256 {fingerprint}"),
     );
-    format!(
-        "{shown}; mend on {peer} with: {}",
-        mend(rejection, Some(us))
-    )
+    format!("{shown}; {}", mend_ours(rejection, us, peer))
 }
 
 /// The fingerprint of the certificate that we show when we dial.

@@ -341,7 +341,7 @@ fn unrelated(bundle: &Bundle) -> Objection {
 
 fn unknown(leaf: &Certificate, cluster: Option<&ClusterId>) -> Verdict {
     let expectation = format!(
-        "a certificate that is pinned, or issued by an anchor; this one names {}",
+        "a certificate that is pinned, or issued by an anchor; this one says that its issuer is {}",
         leaf.issuer()
     );
     Verdict::rejected(
@@ -381,7 +381,7 @@ fn usage(direction: Direction) -> String {
 
 fn dates(leaf: &Certificate) -> String {
     format!(
-        "a valid one; this is valid from {} to {}",
+        "one that is valid by this node's clock; this one is valid from {} to {}",
         leaf.not_before(),
         leaf.not_after()
     )

@@ -16,13 +16,15 @@ pub fn mend(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
                                  of the two peers: emccd trust remove ID --fingerprint HEX"
                 .to_owned()
         }
-        Rejection::Expired => format!("on the other side: emccd cert new; then here: {pin}"),
+        Rejection::Expired => {
+            format!("on the other side: emccd cert new, emccd cert reload; then here: {pin}")
+        }
         Rejection::NoClientCertificate => {
             "on the other side: emccd cert show, and let the caller present that certificate"
                 .to_owned()
         }
         Rejection::NotYetValid => "compare the clocks of both sides (timedatectl); if both are \
-                                   right, on the other side: emccd cert new"
+                                   right, on the other side: emccd cert new, emccd cert reload"
             .to_owned(),
         Rejection::Plaintext => "let the caller use TLS (https) on this port".to_owned(),
         Rejection::Revoked => {
@@ -34,7 +36,7 @@ pub fn mend(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
             "emccd cluster list, and correct it: emccd cluster set {peer} --address HOST:PORT"
         ),
         Rejection::WrongEku => format!(
-            "on the other side: emccd cert new (a node calls and is called with it); then here: {pin}; or overlook \
+            "on the other side: emccd cert new, emccd cert reload (a node calls and is called with it); then here: {pin}; or overlook \
              it: emccd cluster set {peer} --ignore-eku true"
         ),
         Rejection::WrongName => format!(
@@ -44,25 +46,70 @@ pub fn mend(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
     }
 }
 
+/// The same seen from the side that was refused: what can be typed at `us`, and what only `peer` can type, who
+/// refused.
+#[must_use]
+pub fn mend_ours(rejection: Rejection, us: &ClusterId, peer: &ClusterId) -> String {
+    let pin = format!(
+        "emccd trust add {us} --pin FILE (our certificate; emccd cert show here has its fingerprint)"
+    );
+    match rejection {
+        Rejection::Expired => {
+            format!("mend here with: emccd cert new, emccd cert reload; then on {peer}: {pin}")
+        }
+        Rejection::WrongEku => format!(
+            "mend here with: emccd cert new, emccd cert reload (a node calls and is called with one certificate); \
+             then on {peer}: {pin}; or overlook it there: emccd cluster set {us} --ignore-eku true"
+        ),
+        Rejection::NotYetValid => {
+            "compare the clocks of both sides (timedatectl); if both are right, mend here \
+                                   with: emccd cert new, emccd cert reload"
+                .to_owned()
+        }
+        Rejection::NoClientCertificate => {
+            "mend here: emccd cert show names what this node shows, and why if it is nothing"
+                .to_owned()
+        }
+        Rejection::UnknownIssuer => format!("mend on {peer} with: {pin}"),
+        Rejection::WrongName => format!(
+            "mend on {peer} with: emccd cluster set {us} --node-name NAME, with a name that our certificate carries \
+             (all names of our nodes: they replace the old ones)"
+        ),
+        Rejection::Ambiguous
+        | Rejection::Plaintext
+        | Rejection::Revoked
+        | Rejection::TlsVersion
+        | Rejection::WrongCluster => {
+            format!("mend on {peer} with: {}", mend(rejection, Some(us)))
+        }
+    }
+}
+
 /// What to look at when the link to `cluster` is down for trust, whichever side refused.
 #[must_use]
 pub fn mend_link(rejection: Rejection, cluster: &ClusterId) -> String {
     match rejection {
-        Rejection::UnknownIssuer => format!(
-            "compare `emccd cert show` of one side with `emccd trust list` of the other; then \
-             `emccd trust add {cluster} --pin FILE` where it is missing"
-        ),
-        Rejection::WrongName => format!(
-            "compare the names in `emccd cert show` of one side with the node names in `emccd cluster list` of the \
-             other; then `emccd cluster set {cluster} --node-name NAME` where one is missing, with all names"
-        ),
-        Rejection::Expired | Rejection::NotYetValid => {
-            "look at the dates with `emccd cert show` and at both clocks; `emccd cert new`, then `emccd cert reload`"
+        Rejection::UnknownIssuer => {
+            "compare `emccd cert show` of the side that is refused with `emccd trust list` of the side that refuses; \
+             what is missing is added there: `emccd trust add ID --pin FILE`"
                 .to_owned()
         }
-        Rejection::WrongEku => format!(
-            "the certificate is not for this direction; get another, or `emccd cluster set {cluster} --ignore-eku true`"
-        ),
+        Rejection::WrongName => {
+            "compare the names in `emccd cert show` of the side that is refused with the node names in \
+             `emccd cluster list` of the side that refuses; what is missing is set there, with all names: \
+             `emccd cluster set ID --node-name NAME`"
+                .to_owned()
+        }
+        Rejection::Expired | Rejection::NotYetValid => {
+            "look at the dates with `emccd cert show` and at both clocks; then on the side that is refused: \
+             `emccd cert new`, `emccd cert reload`"
+                .to_owned()
+        }
+        Rejection::WrongEku => {
+            "the certificate is not for this direction: get another on the side that is refused, or overlook it on \
+             the side that refuses: `emccd cluster set ID --ignore-eku true`"
+                .to_owned()
+        }
         Rejection::WrongCluster => format!(
             "the address leads to another cluster; see `emccd cluster list`, then \
              `emccd cluster set {cluster} --address HOST:PORT`"
@@ -70,11 +117,12 @@ pub fn mend_link(rejection: Rejection, cluster: &ClusterId) -> String {
         Rejection::NoClientCertificate => {
             "no certificate was shown; see `emccd cert show`".to_owned()
         }
-        Rejection::Revoked => format!(
-            "the certificate was revoked; get the new one and `emccd trust add {cluster} --pin FILE`"
-        ),
+        Rejection::Revoked => {
+            "the certificate was revoked; the side that refuses takes the new one: `emccd trust add ID --pin FILE`"
+                .to_owned()
+        }
         Rejection::Ambiguous => {
-            "two peers' entries accept this certificate; see `emccd trust list`, then \
+            "two peers' entries accept this certificate; on the side that refuses see `emccd trust list`, then \
              `emccd trust remove ID --fingerprint HEX` for the one it is not of"
                 .to_owned()
         }
@@ -88,6 +136,32 @@ pub fn mend_link(rejection: Rejection, cluster: &ClusterId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_was_refused_is_told_what_each_side_types() {
+        let (us, peer) = (
+            ClusterId::new("tokyo").unwrap(),
+            ClusterId::new("berlin").unwrap(),
+        );
+        for rejection in Rejection::ALL {
+            let text = mend_ours(rejection, &us, &peer);
+            assert!(!text.contains("the other side:"), "{text}");
+            // Berlin is where something is typed; it is never what is typed about.
+            assert!(
+                !text.contains("add berlin") && !text.contains("set berlin"),
+                "{text}"
+            );
+        }
+        let expired = mend_ours(Rejection::Expired, &us, &peer);
+        assert!(
+            expired.starts_with("mend here with: emccd cert new"),
+            "{expired}"
+        );
+        assert!(
+            expired.contains("then on berlin: emccd trust add tokyo"),
+            "{expired}"
+        );
+    }
 
     #[test]
     fn every_reason_has_something_to_do_about_it() {

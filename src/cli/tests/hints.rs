@@ -6,7 +6,7 @@ use crate::{
     peer,
     trust::{
         certificate::fingerprint_text,
-        mend::{mend, mend_link},
+        mend::{mend, mend_link, mend_ours},
     },
 };
 
@@ -19,7 +19,14 @@ fn about_a_known_peer() -> Vec<String> {
     let known = tokyo();
     let mut texts: Vec<String> = Rejection::ALL
         .into_iter()
-        .flat_map(|r| [mend(r, Some(&known)), mend_link(r, &known)])
+        .flat_map(|r| {
+            let us = "berlin".parse().unwrap();
+            [
+                mend(r, Some(&known)),
+                mend_link(r, &known),
+                mend_ours(r, &known, &us),
+            ]
+        })
         .collect();
     let errors = [
         peer::Error::NoAddress {
