@@ -220,8 +220,16 @@ pub async fn lab(global: &Global, args: args::Lab) -> Outcome {
         Ok(lab_run::Outcome::AsExpected) => Ok(Report::new("", &())),
         Ok(lab_run::Outcome::Surprises(count)) => Err(Failure::new(
             "the lab met surprises",
-            format!("{count} steps were not as expected"),
-            "they are marked FAIL above; EMCCD_LOG=info shows what the nodes said",
+            match count {
+                1 => "1 step was not as expected".to_owned(),
+                count => format!("{count} steps were not as expected"),
+            },
+            match options.style {
+                Style::Text => "see FAIL above; EMCCD_LOG=info shows what the nodes said",
+                Style::Json => {
+                    "without --json it says what was expected; EMCCD_LOG=info shows what the nodes said"
+                }
+            },
         )),
         Err(cause) => Err(Failure::new(
             "cannot run the lab",

@@ -60,6 +60,8 @@ impl Admin {
         status(pb::GetClusterStatusRequest) -> pb::GetClusterStatusResponse = get_cluster_status;
         /// Puts the identity files in force.
         reload(pb::ReloadIdentitiesRequest) -> pb::ReloadIdentitiesResponse = reload_identities;
+        /// The certificates that the node shows.
+        identities(pb::ListIdentitiesRequest) -> pb::ListIdentitiesResponse = list_identities;
         /// Sessions of both roles.
         sessions(pb::ListSessionsRequest) -> pb::ListSessionsResponse = list_sessions;
         /// The pool of base devices.

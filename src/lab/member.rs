@@ -114,6 +114,8 @@ pub struct Member {
     pub federation_key: PathBuf,
     /// The cluster authority's certificate.
     pub ca_file: PathBuf,
+    /// The wall clock of a node in this process, to be set wrong; one in a process of its own has the machine's.
+    pub clock: Clock,
     hosting: Hosting,
     hosted: Hosted,
 }
@@ -195,6 +197,7 @@ impl Member {
             federation_certificate,
             federation_key,
             ca_file: authority.file.clone(),
+            clock: Clock::system(),
             hosting: spec.hosting.clone(),
             hosted: Hosted::Off,
             folder,
@@ -310,7 +313,7 @@ impl Member {
         let options = node::Options {
             versions: range,
             faults: FaultPoints::none(),
-            clock: Clock::system(),
+            clock: self.clock.clone(),
         };
         Ok(Node::start(config, options).await?)
     }

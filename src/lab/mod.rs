@@ -186,6 +186,7 @@ impl Lab {
         for cluster in &self.clusters {
             for other in self.clusters.iter().filter(|c| c.id != cluster.id) {
                 cluster.wait_linked(&other.id).await?;
+                cluster.wait_all_up(&other.id).await?;
             }
         }
         Ok(())
@@ -329,6 +330,16 @@ impl Cluster {
         })
         .await
         .map(drop)
+    }
+
+    /// Waits until every node here has its own link to `other`; only one of them may be called by it.
+    async fn wait_all_up(&self, other: &ClusterId) -> Result<()> {
+        let is_up = |peer: &pb::PeerStatus| peer.outbound.as_ref().is_some_and(|o| o.state == "up");
+        for member in self.members.iter().filter(|member| member.is_running()) {
+            let seen = member.admin().await?.wait_status(other, "up", is_up).await;
+            seen.with_context(|| format!("seen from {} of cluster {}", member.name, self.id))?;
+        }
+        Ok(())
     }
 
     /// Waits until this cluster's status of `other` satisfies `wanted`, and gives it.

@@ -327,7 +327,7 @@ async fn phone_disabled(lab: &Lab, plan: Plan) -> Result<Step> {
         .devices
         .iter()
         .find(|d| !d.em_enabled)
-        .context("EM is on on every phone")?;
+        .context("no phone of the data has Extension Mobility off")?;
     let shown = cluster
         .member()?
         .phone()?

@@ -1,1 +1,662 @@
-//! Placeholder.
+//! The lab as outside programs meet it: the objects on its output, how it ends, and that `ready` is all that a
+//! program needs to join in. `docs/lab.md` is the contract.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use emccd::lab::{
+    Lab, Spec, cluster_name,
+    dataset::Dataset,
+    phone::{Phone, Shown},
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::timeout,
+};
+
+use crate::support::{binary, living};
+
+/// For a whole lab on a busy machine; nothing waits for it in vain.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// For a lab to end once it was told to.
+const ENDS: Duration = Duration::from_secs(30);
+
+/// What a lab that ended by itself left.
+struct Ended {
+    code: Option<i32>,
+    lines: Vec<String>,
+    stderr: String,
+}
+
+impl Ended {
+    fn objects(&self) -> Vec<Value> {
+        let parsed = self.lines.iter().map(|line| serde_json::from_str(line));
+        parsed
+            .collect::<Result<_, _>>()
+            .unwrap_or_else(|e| panic!("{e}: {:#?}", self.lines))
+    }
+}
+
+fn command(arguments: &str) -> Command {
+    let mut command = Command::new(binary());
+    command
+        .arg("lab")
+        .args(arguments.split_whitespace())
+        .env_remove("EMCCD_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// A lab that ends by itself, with nothing on its standard input.
+async fn once(mut command: Command) -> Ended {
+    let output = timeout(PATIENCE, command.output()).await;
+    let output = output.expect("the lab did not end").unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    Ended {
+        code: output.status.code(),
+        lines: stdout.lines().map(str::to_owned).collect(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// The names in the table of steps, in its order.
+fn documented() -> Vec<String> {
+    let page = include_str!("../../docs/lab.md");
+    let (_, steps) = page.split_once("### The steps").unwrap();
+    let name = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
+    steps.lines().filter_map(name).collect()
+}
+
+/// The names that the page gives for a lab of one cluster.
+fn documented_alone() -> Vec<String> {
+    let page = include_str!("../../docs/lab.md");
+    let (_, list) = page.rsplit_once("A lab of one cluster: ").unwrap();
+    let names = list.trim().trim_end_matches('.').split(", ");
+    names
+        .map(|name| name.trim_matches('`').to_owned())
+        .collect()
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    let mut keys: Vec<_> = value
+        .as_object()
+        .unwrap_or_else(|| panic!("not an object: {value}"))
+        .keys()
+        .map(String::as_str)
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// The elements of an array that must not be empty, each with exactly `fields`.
+fn each<'a>(value: &'a Value, name: &str, fields: &[&str]) -> &'a [Value] {
+    let all = value[name]
+        .as_array()
+        .unwrap_or_else(|| panic!("{name} in {value}"));
+    assert!(!all.is_empty(), "{name} is empty in {value}");
+    for one in all {
+        assert_eq!(keys(one), fields, "{name}");
+    }
+    all
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name]
+        .as_str()
+        .unwrap_or_else(|| panic!("{name} is no text in {value}"))
+}
+
+fn is_text_or_null(value: &Value) -> bool {
+    value.is_string() || value.is_null()
+}
+
+/// `ready` has exactly the fields of the contract, and they are of use.
+fn check_ready(ready: &Value, clusters: usize, nodes: usize) {
+    assert_eq!(keys(ready), ["clusters", "step"]);
+    assert_eq!(ready["step"], "ready");
+    let fields = [
+        "applications",
+        "ca_file",
+        "client_identity",
+        "cluster_id",
+        "devices",
+        "nodes",
+        "users",
+    ];
+    let all = each(ready, "clusters", &fields);
+    assert_eq!(all.len(), clusters);
+    for (index, cluster) in all.iter().enumerate() {
+        assert_eq!(
+            text(cluster, "cluster_id"),
+            cluster_name(index).unwrap().as_str()
+        );
+        assert!(
+            Path::new(text(cluster, "ca_file")).is_absolute(),
+            "{cluster}"
+        );
+        let node_fields = [
+            "admin_socket",
+            "config",
+            "federation",
+            "name",
+            "phone",
+            "pid",
+        ];
+        assert_eq!(each(cluster, "nodes", &node_fields).len(), nodes);
+        for node in each(cluster, "nodes", &node_fields) {
+            node["federation"]
+                .as_str()
+                .and_then(|at| at.parse::<std::net::SocketAddr>().ok())
+                .unwrap_or_else(|| panic!("{node}"));
+            assert!(
+                text(node, "phone").starts_with("https://127.0.0.1:"),
+                "{node}"
+            );
+            assert!(node["pid"].as_u64().is_some_and(|pid| pid > 0), "{node}");
+            for file in ["admin_socket", "config"] {
+                assert!(Path::new(text(node, file)).is_absolute(), "{node}");
+            }
+        }
+        let identity = &cluster["client_identity"];
+        assert_eq!(keys(identity), ["cert_file", "key_file"]);
+        for device in each(cluster, "devices", &["em_enabled", "emcc", "model", "name"]) {
+            assert!(device["emcc"].is_boolean() && device["em_enabled"].is_boolean());
+            assert!(!text(device, "name").is_empty() && !text(device, "model").is_empty());
+        }
+        let user_fields = [
+            "pin",
+            "primary_extension",
+            "profiles",
+            "self_service_id",
+            "user_id",
+        ];
+        for user in each(cluster, "users", &user_fields) {
+            assert!(!text(user, "user_id").is_empty() && !text(user, "pin").is_empty());
+            assert!(is_text_or_null(&user["self_service_id"]), "{user}");
+            assert!(is_text_or_null(&user["primary_extension"]), "{user}");
+            assert!(
+                user["profiles"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .all(Value::is_string)
+            );
+        }
+        for application in cluster["applications"].as_array().unwrap() {
+            assert_eq!(keys(application), ["app_id", "password"]);
+        }
+    }
+}
+
+/// Each step has exactly the fields of the contract, and went as expected.
+fn check_steps(steps: &[Value], expected: &[String]) {
+    let names: Vec<_> = steps
+        .iter()
+        .map(|step| text(step, "step").to_owned())
+        .collect();
+    assert_eq!(names, expected, "docs/lab.md against what the lab does");
+    for step in steps {
+        assert_eq!(
+            keys(step),
+            ["em_code", "ms", "ok", "phone_text", "ref", "step"]
+        );
+        assert_eq!(step["ok"], true, "{step}");
+        assert!(
+            step["em_code"].is_null() || step["em_code"].is_u64(),
+            "{step}"
+        );
+        assert!(step["ms"].as_f64().is_some_and(|ms| ms > 0.0), "{step}");
+        assert!(!text(step, "phone_text").is_empty(), "{step}");
+        if let Some(code) = step["em_code"].as_u64() {
+            assert!(
+                text(step, "phone_text").contains(&format!("({code})")),
+                "{step}"
+            );
+            let reference = text(step, "ref");
+            assert!(
+                reference.len() == 9 && reference.as_bytes()[4] == b'-',
+                "{step}"
+            );
+        }
+        assert!(is_text_or_null(&step["ref"]), "{step}");
+    }
+}
+
+/// The codes that the page has in its second column, by name.
+fn check_codes(steps: &[Value]) {
+    let page = include_str!("../../docs/lab.md");
+    for step in steps {
+        let begin = format!("| `{}` | ", text(step, "step"));
+        let line = page.lines().find(|line| line.starts_with(&begin)).unwrap();
+        let codes = line[begin.len()..].split('|').next().unwrap();
+        let codes: Vec<u64> = codes
+            .split(" or ")
+            .filter_map(|c| c.trim().parse().ok())
+            .collect();
+        match step["em_code"].as_u64() {
+            Some(code) => assert!(codes.contains(&code), "{line}: {step}"),
+            None => assert!(codes.is_empty(), "{line}: {step}"),
+        }
+    }
+}
+
+async fn shows_everything(arguments: &str) {
+    let ended = once(command(arguments)).await;
+    assert_eq!(ended.code, Some(0), "{:#?}\n{}", ended.lines, ended.stderr);
+    assert_eq!(ended.stderr, "");
+    let objects = ended.objects();
+    check_ready(&objects[0], 2, 1);
+    check_steps(&objects[1..], &documented());
+    check_codes(&objects[1..]);
+}
+
+#[tokio::test]
+async fn once_shows_every_documented_step_and_ends_with_0() {
+    shows_everything("--once --json").await;
+}
+
+#[tokio::test]
+async fn once_does_so_with_processes_too() {
+    shows_everything("--once --json --processes").await;
+}
+
+#[tokio::test]
+async fn a_single_cluster_shows_the_local_steps() {
+    let ended = once(command("--once --json --clusters 1")).await;
+    assert_eq!(ended.code, Some(0), "{:#?}\n{}", ended.lines, ended.stderr);
+    let objects = ended.objects();
+    check_ready(&objects[0], 1, 1);
+    check_steps(&objects[1..], &documented_alone());
+    check_codes(&objects[1..]);
+}
+
+#[tokio::test]
+async fn people_read_the_same_with_what_the_clusters_hold() {
+    let ended = once(command("--once --clusters 1")).await;
+    assert_eq!(
+        (ended.code, &*ended.stderr),
+        (Some(0), ""),
+        "{:#?}",
+        ended.lines
+    );
+    let output = ended.lines.join("\n");
+    assert!(output.starts_with("ok    ready "), "{output}");
+    for part in [
+        "ok    local-login",
+        "phone: \"Login successful\"",
+        "berlin: active",
+    ] {
+        assert!(output.contains(part), "{part} in {output}");
+    }
+    let nothing: Vec<_> = ended
+        .lines
+        .iter()
+        .filter(|line| line.starts_with("FAIL"))
+        .collect();
+    assert!(nothing.is_empty(), "{output}");
+}
+
+/// A folder with data for one cluster in which no phone has Extension Mobility off.
+fn data_that_surprises(folder: &Path) {
+    let built_in = Dataset::built_in(0, &cluster_name(0).unwrap())
+        .unwrap()
+        .toml;
+    let changed = built_in.replace("extension-mobility = false", "extension-mobility = true");
+    assert_ne!(changed, built_in);
+    std::fs::write(folder.join("berlin.toml"), changed).unwrap();
+}
+
+#[tokio::test]
+async fn a_step_that_goes_wrong_is_said_and_ends_with_1() {
+    let folder = tempfile::tempdir().unwrap();
+    data_that_surprises(folder.path());
+    for style in ["--json", ""] {
+        let mut lab = command(&format!("--once --clusters 1 {style}"));
+        lab.arg("--data").arg(folder.path());
+        let ended = once(lab).await;
+        assert_eq!(ended.code, Some(1), "{:#?}\n{}", ended.lines, ended.stderr);
+        assert!(
+            ended.stderr.contains("1 step was not as expected"),
+            "{}",
+            ended.stderr
+        );
+        if style == "--json" {
+            let objects = ended.objects();
+            let last = objects.last().unwrap();
+            assert_eq!(
+                keys(last),
+                ["em_code", "ms", "ok", "phone_text", "ref", "step"]
+            );
+            assert_eq!(
+                (&last["step"], &last["ok"]),
+                (&"phone-disabled".into(), &false.into())
+            );
+            assert!(
+                last["phone_text"].is_null() && last["em_code"].is_null(),
+                "{last}"
+            );
+            assert!(
+                objects[1..objects.len() - 1]
+                    .iter()
+                    .all(|step| step["ok"] == true)
+            );
+        } else {
+            let output = ended.lines.join("\n");
+            assert!(output.contains("FAIL  phone-disabled"), "{output}");
+            assert!(
+                output.contains("no phone of the data has Extension Mobility off"),
+                "{output}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn data_that_can_t_be_used_is_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let berlin = folder.path().join("berlin.toml");
+    let lab = || {
+        let mut lab = command("--once --clusters 1");
+        lab.arg("--data").arg(folder.path());
+        lab
+    };
+    let missing = once(lab()).await;
+    assert_eq!(
+        (missing.code, missing.lines.len()),
+        (Some(1), 0),
+        "{}",
+        missing.stderr
+    );
+    for part in ["berlin.toml", "one file per cluster", "No such file"] {
+        assert!(
+            missing.stderr.contains(part),
+            "{part} in {}",
+            missing.stderr
+        );
+    }
+    std::fs::write(&berlin, "[[user]]\nid = \"ana\"\nextention = \"1\"\n").unwrap();
+    let broken = once(lab()).await;
+    assert_eq!(
+        (broken.code, broken.lines.len()),
+        (Some(1), 0),
+        "{}",
+        broken.stderr
+    );
+    assert!(broken.stderr.contains("extention"), "{}", broken.stderr);
+    assert!(broken.stderr.contains("berlin.toml"), "{}", broken.stderr);
+}
+
+#[tokio::test]
+async fn a_number_that_no_lab_can_have_is_a_usage_error() {
+    for arguments in [
+        "--clusters 0",
+        "--nodes 0",
+        "--clusters 17",
+        "--clusters two",
+    ] {
+        let ended = once(command(arguments)).await;
+        assert_eq!(ended.code, Some(2), "{arguments}: {}", ended.stderr);
+        assert!(
+            ended.stderr.contains("--help"),
+            "{arguments}: {}",
+            ended.stderr
+        );
+    }
+}
+
+/// A lab that stays up.
+struct Staying {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    ready: Value,
+}
+
+impl Staying {
+    async fn start(arguments: &str) -> Self {
+        let mut child = command(arguments).stdin(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut lab = Self {
+            child,
+            lines,
+            ready: Value::Null,
+        };
+        lab.ready = lab.next().await;
+        lab
+    }
+
+    async fn next(&mut self) -> Value {
+        let line = timeout(PATIENCE, self.lines.next_line()).await;
+        let line = line.expect("no line came").unwrap().expect("the lab ended");
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// Reads on until that step is done.
+    async fn until(&mut self, last: &str) {
+        loop {
+            let step = self.next().await;
+            assert_eq!(step["ok"], true, "{step}");
+            if step["step"] == last {
+                return;
+            }
+        }
+    }
+
+    fn close_input(&mut self) {
+        drop(self.child.stdin.take().unwrap());
+    }
+
+    fn signal(&self, which: nix::sys::signal::Signal) {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), which).unwrap();
+    }
+
+    /// Waits until it has ended by itself: with 0, and with nothing left behind.
+    async fn ended(mut self) {
+        let status = timeout(ENDS, self.child.wait()).await;
+        let status = status.expect("the lab did not end").unwrap();
+        let mut said = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut said).await.unwrap();
+        assert_eq!((status.code(), &*said), (Some(0), ""));
+        for cluster in self.ready["clusters"].as_array().unwrap() {
+            let ca_file = text(cluster, "ca_file");
+            assert!(!Path::new(ca_file).exists(), "{ca_file} was left behind");
+            for node in cluster["nodes"].as_array().unwrap() {
+                let address: std::net::SocketAddr = text(node, "federation").parse().unwrap();
+                let listening = std::net::TcpStream::connect(address);
+                assert!(listening.is_err(), "somebody still listens on {address}");
+            }
+        }
+    }
+}
+
+/// What a program finds in `ready` about one cluster.
+struct Found {
+    phones: Vec<Phone>,
+    sockets: Vec<PathBuf>,
+    device: String,
+    user_id: String,
+    pin: String,
+}
+
+fn found(ready: &Value, cluster: usize) -> Found {
+    let cluster = &ready["clusters"][cluster];
+    let ca = std::fs::read_to_string(text(cluster, "ca_file")).unwrap();
+    let nodes = cluster["nodes"].as_array().unwrap();
+    let devices = cluster["devices"].as_array().unwrap();
+    let device = devices
+        .iter()
+        .find(|d| d["emcc"] == true && d["em_enabled"] == true)
+        .unwrap();
+    let user = &cluster["users"][0];
+    Found {
+        phones: nodes
+            .iter()
+            .map(|node| Phone::https(text(node, "phone"), &ca).unwrap())
+            .collect(),
+        sockets: nodes
+            .iter()
+            .map(|node| text(node, "admin_socket").into())
+            .collect(),
+        device: text(device, "name").to_owned(),
+        user_id: text(user, "user_id").to_owned(),
+        pin: text(user, "pin").to_owned(),
+    }
+}
+
+/// What an operator reads about sessions through a socket of `ready`.
+async fn sessions(socket: &Path) -> Vec<Value> {
+    let output = Command::new(binary())
+        .args(["session", "list", "--json", "--socket"])
+        .arg(socket)
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn another_program_joins_in_with_what_ready_says() {
+    let mut lab = Staying::start("--json").await;
+    lab.until(documented().last().unwrap()).await;
+    let (home, visiting) = (found(&lab.ready, 0), found(&lab.ready, 1));
+    let phone = &visiting.phones[0];
+    let shown = phone
+        .login(&visiting.device, None, &home.user_id, &home.pin)
+        .await
+        .unwrap();
+    assert_eq!(shown.headline(), "Login successful", "{}", shown.body);
+    for (socket, role) in [
+        (&home.sockets[0], "home"),
+        (&visiting.sockets[0], "visiting"),
+    ] {
+        let sessions = sessions(socket).await;
+        assert_eq!(sessions.len(), 1, "{sessions:?}");
+        assert_eq!(text(&sessions[0], "user_id"), home.user_id);
+        assert_eq!(text(&sessions[0], "role"), role);
+    }
+    let shown = phone.logout(&visiting.device).await.unwrap();
+    assert_eq!(shown.headline(), "Logout successful", "{}", shown.body);
+    assert!(sessions(&home.sockets[0]).await.is_empty());
+    lab.close_input();
+    lab.ended().await;
+}
+
+#[tokio::test]
+async fn it_ends_with_its_input_even_in_the_middle_of_its_steps() {
+    let mut lab = Staying::start("--json --processes").await;
+    lab.close_input();
+    lab.ended().await;
+}
+
+#[tokio::test]
+async fn it_ends_on_a_signal() {
+    for which in [
+        nix::sys::signal::Signal::SIGTERM,
+        nix::sys::signal::Signal::SIGINT,
+    ] {
+        let mut lab = Staying::start("--json --clusters 1").await;
+        lab.until(documented_alone().last().unwrap()).await;
+        lab.signal(which);
+        lab.ended().await;
+    }
+}
+
+async fn log_in(lab: &Lab, node: usize, user: usize, device: &str) -> Shown {
+    let (home, visiting) = (&lab.clusters[0], &lab.clusters[1]);
+    let user = home.data.user(user).unwrap();
+    let phone = visiting.members[node].phone().unwrap();
+    phone
+        .login(device, None, &user.user_id, &user.pin)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn two_nodes_on_one_database_are_one_cluster() {
+    let spec = Spec {
+        nodes: 2,
+        ..Spec::default()
+    };
+    let mut lab = Lab::start(&spec).await.unwrap();
+    for (login, logout) in [(0, 1), (1, 0)] {
+        let (device, other) = {
+            let data = &lab.clusters[1].data;
+            (
+                data.phone(0).unwrap().name.clone(),
+                data.phone(1).unwrap().name.clone(),
+            )
+        };
+        let shown = log_in(&lab, login, 0, &device).await;
+        assert_eq!(shown.em_code, None, "{}", shown.body);
+        // The other node knows who is on the phone at once, and takes the user's next phone.
+        let visiting = &lab.clusters[1];
+        let question = visiting.members[logout]
+            .phone()
+            .unwrap()
+            .login_form(&device, None)
+            .await;
+        assert_eq!(question.unwrap().prompt, "Log out?");
+        let shown = log_in(&lab, logout, 1, &other).await;
+        assert_eq!(shown.em_code, None, "{}", shown.body);
+        for member in lab.clusters.iter().flat_map(|cluster| &cluster.members) {
+            let living = member.admin().await.unwrap().living().await.unwrap();
+            assert_eq!(living.len(), 2, "{}: {living:?}", member.name);
+        }
+        for (node, device) in [(logout, &device), (login, &other)] {
+            let phone = visiting.members[node].phone().unwrap();
+            let shown = phone.logout(device).await.unwrap();
+            assert_eq!(shown.headline(), "Logout successful", "{}", shown.body);
+        }
+        assert!(living(&lab, 0).await.is_empty() && living(&lab, 1).await.is_empty());
+    }
+    // One of home's nodes ends: the other serves.
+    let visiting = lab.clusters[1].id.clone();
+    lab.clusters[0].members[0].stop().await;
+    lab.clusters[0].members[1]
+        .admin()
+        .await
+        .unwrap()
+        .wait_status(&visiting, "up", |p| {
+            p.outbound.as_ref().is_some_and(|o| o.state == "up")
+        })
+        .await
+        .unwrap();
+    let device = lab.clusters[1].data.phone(0).unwrap().name.clone();
+    for node in [0, 1] {
+        let shown = log_in(&lab, node, 0, &device).await;
+        assert_eq!(shown.em_code, None, "by node {node}: {}", shown.body);
+        let phone = lab.clusters[1].members[node].phone().unwrap();
+        assert_eq!(
+            phone.logout(&device).await.unwrap().headline(),
+            "Logout successful"
+        );
+    }
+    lab.shut_down().await;
+}
+
+#[tokio::test]
+async fn the_lab_of_two_nodes_says_so() {
+    let lab = Staying::start("--json --clusters 1 --nodes 2 --processes").await;
+    check_ready(&lab.ready, 1, 2);
+    let cluster = found(&lab.ready, 0);
+    let shown = cluster.phones[0]
+        .login_at_once("SEP000100000005", None, &cluster.user_id, &cluster.pin)
+        .await
+        .unwrap();
+    assert_eq!(shown.em_code, None, "{}", shown.body);
+    let shown = cluster.phones[1].logout("SEP000100000005").await.unwrap();
+    assert_eq!(shown.headline(), "Logout successful", "{}", shown.body);
+    let mut lab = lab;
+    lab.close_input();
+    lab.ended().await;
+}

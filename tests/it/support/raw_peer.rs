@@ -14,11 +14,11 @@ use emccd::{
         version::Version,
     },
     lab::{Cluster, dataset::User},
-    trust::{TrustStore, bundle::Bundle, certificate::Certificate, identity::Identity},
+    trust::{TrustStore, bundle::Bundle, certificate::Certificate, identity::Identity, make::Made},
     wire::{metadata, pb, pb::federation_service_client::FederationServiceClient, status},
 };
 use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
@@ -33,6 +33,38 @@ pub(crate) type Client = FederationServiceClient<Channel>;
 /// A client that shows `me`'s identity to `them`. It dials again by itself when the other side was restarted.
 pub(crate) fn peer_client(me: &Cluster, them: &Cluster) -> Client {
     FederationServiceClient::new(channel(me, them))
+}
+
+/// A client that shows any certificate to `them`, also one that no daemon would show. It knows `them` as other
+/// programs do: by the authority and the name.
+pub(crate) fn client_showing(made: &Made, them: &Cluster) -> Client {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(&them.authority.file).unwrap();
+    roots.add(authority).unwrap();
+    let shown = CertificateDer::pem_slice_iter(made.certificate_pem.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(made.key_pem.expose()).unwrap();
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(shown.map(Result::unwrap).collect(), key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let (connector, address) = (
+        TlsConnector::from(Arc::new(config)),
+        them.member().unwrap().addresses.federation.clone(),
+    );
+    let connector = tower::service_fn(move |_: Uri| {
+        let (connector, address) = (connector.clone(), address.clone());
+        async move {
+            let tcp = TcpStream::connect(address).await?;
+            let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+            Ok::<_, io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
+        }
+    });
+    let endpoint = Endpoint::from_static("http://peer").origin(Uri::from_static("https://peer"));
+    FederationServiceClient::new(endpoint.connect_with_connector_lazy(connector))
 }
 
 /// What the client runs on, for calls that no client would make.
@@ -87,10 +119,15 @@ async fn dial(
 
 /// A call with the metadata that a peer sends.
 pub(crate) fn call<M>(me: &Cluster, message: M) -> Request<M> {
+    call_as(&me.id, message)
+}
+
+/// The same with whatever cluster ID.
+pub(crate) fn call_as<M>(claimed: &ClusterId, message: M) -> Request<M> {
     let mut request = Request::new(message);
     metadata::write(
         request.metadata_mut(),
-        &me.id,
+        claimed,
         Version::V1_1,
         Ref::from_bits(rand::random()),
     );
