@@ -307,3 +307,12 @@ async fn an_extension_mobility_id_of_another_user_is_a_fault_also_of_a_dry_run()
         assert_eq!(world.count_users().await, 0);
     }
 }
+
+#[tokio::test]
+async fn a_peer_has_an_address() {
+    let nowhere = "[[peer]]\nid = \"tokyo\"\n";
+    let Err(Error::Problems(problems)) = world().apply(nowhere, Mode::DryRun).await else {
+        panic!("a peer without an address was taken");
+    };
+    assert_eq!(problems[0].field, "peer.addresses");
+}

@@ -178,6 +178,7 @@ fn apply_error(error: apply::Error) -> Error {
             crate::telemetry::error_chain(&error),
             "nothing was changed; apply again",
         ),
+        error @ apply::Error::Unread => Error::refused(error.to_string(), "apply again"),
     }
 }
 

@@ -2,9 +2,6 @@
 
 use crate::store::{Transaction, error::Error};
 
-/// Which cluster the store belongs to.
-pub const CLUSTER_ID: &str = "cluster-id";
-
 /// The value under a key.
 ///
 /// # Errors

@@ -90,7 +90,7 @@ async fn trust_that_is_taken_back_ends_the_link_in_both_directions() {
             fingerprint: entry.certificate.as_ref().unwrap().fingerprint.clone(),
         };
         let removed = admin.remove_trust(request).await.unwrap();
-        assert_eq!(removed.removed, [entry.clone()]);
+        assert_eq!(removed.removed, std::slice::from_ref(entry));
     }
     let down = here
         .wait_status(there, "cut", |p| state(p) != "up" && !watching(p))

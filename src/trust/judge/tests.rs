@@ -310,6 +310,34 @@ fn revoked_leaves_are_told_so_and_stay_out() {
 }
 
 #[test]
+fn a_leaf_revoked_for_one_peer_gains_no_name_under_an_anchor_of_another() {
+    let authority = Authority::new("Shared CA");
+    let leaf = Spec::new("n1.tokyo.example").signed_by(&authority);
+    let tokyo = anchored("tokyo", &authority, &["n1.tokyo.example"]);
+    let mut berlin_bundle = bundle("berlin");
+    let dial = |bundles: &[Bundle]| {
+        let now = Clock::system().now();
+        outcome(&judge_dialled(
+            bundles,
+            &cluster("tokyo"),
+            &[leaf.der().clone()],
+            now,
+        ))
+    };
+    let before = [berlin_bundle.clone(), tokyo.clone()];
+    assert_eq!(as_client(&before, &leaf), Ok("tokyo".to_owned()));
+    assert_eq!(dial(&before), Ok("tokyo".to_owned()));
+    berlin_bundle.revoked.push(leaf.certificate().fingerprint());
+    for bundles in [
+        [berlin_bundle.clone(), tokyo.clone()],
+        [tokyo, berlin_bundle.clone()],
+    ] {
+        assert_eq!(as_client(&bundles, &leaf), Err(Rejection::Revoked));
+        assert_eq!(dial(&bundles), Err(Rejection::Revoked));
+    }
+}
+
+#[test]
 fn dialling_demands_the_peer_that_was_meant() {
     let (a, b) = (
         Spec::new("a.example").self_signed(),
