@@ -117,6 +117,7 @@ pub fn check(sources: &[Source], own: &ClusterId) -> Result<Rows, Vec<Problem>> 
             Ok(file) => {
                 let mut checker = Checker {
                     source,
+                    lines: Lines::new(&source.text),
                     rows: &mut rows,
                     problems: &mut problems,
                 };
@@ -124,7 +125,7 @@ pub fn check(sources: &[Source], own: &ClusterId) -> Result<Rows, Vec<Problem>> 
             }
             Err(error) => problems.push(Problem {
                 file: source.name.clone(),
-                line: line_of(&source.text, error.span().unwrap_or(0..0)),
+                line: Lines::new(&source.text).of(&error.span().unwrap_or(0..0)),
                 field: String::new(),
                 message: without_value(error.message()),
             }),
@@ -266,7 +267,7 @@ fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
     of(
         &rows.base_devices,
         "base-device.name",
-        Clone::clone,
+        |r| r.as_str().to_ascii_lowercase(),
         problems,
     );
     of(&rows.peers, "peer.id", |r| r.cluster_id.clone(), problems);
@@ -280,16 +281,24 @@ fn is_host(host: &str) -> bool {
         })
 }
 
-fn line_of(text: &str, span: Range<usize>) -> usize {
-    text.bytes()
-        .take(span.start)
-        .filter(|b| *b == b'\n')
-        .count()
-        + 1
+/// Where the lines of a text begin, so that the line of a place is found without counting from the front.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn new(text: &str) -> Self {
+        let after = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        Self(after.map(|(place, _)| place + 1).collect())
+    }
+
+    /// The line that a span begins in, from 1.
+    fn of(&self, span: &Range<usize>) -> usize {
+        self.0.partition_point(|start| *start <= span.start) + 1
+    }
 }
 
 struct Checker<'a> {
     source: &'a Source,
+    lines: Lines,
     rows: &'a mut Rows,
     problems: &'a mut Vec<Problem>,
 }
@@ -354,7 +363,7 @@ impl Checker<'_> {
     }
 
     fn line<T>(&self, row: Spanned<T>) -> (usize, T) {
-        (line_of(&self.source.text, row.span()), row.into_inner())
+        (self.lines.of(&row.span()), row.into_inner())
     }
 
     fn user(&mut self, row: Spanned<file::User>) {
@@ -537,5 +546,18 @@ impl Checker<'_> {
         };
         let placed = self.place(line, peer);
         self.rows.peers.push(placed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_in_the_line_that_begins_last_before_it() {
+        let lines = Lines::new("a\n\nbc\n");
+        let found: Vec<_> = (0..7).map(|place| lines.of(&(place..place))).collect();
+        assert_eq!(found, [1, 1, 2, 3, 3, 3, 4]);
+        assert_eq!(Lines::new("").of(&(0..0)), 1);
     }
 }

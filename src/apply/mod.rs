@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::{StreamExt, stream};
+
 use crate::{
     clock::{Clock, Timestamp},
     credentials::{self, Credentials},
@@ -89,6 +91,9 @@ pub enum Error {
     /// The files have problems; all of them.
     #[error("{} problems in the files; nothing was changed", .0.len())]
     Problems(Vec<Problem>),
+    /// Reading the files broke off: a fault of ours, or the node is shutting down.
+    #[error("the files could not be read to the end; nothing was changed")]
+    Unread,
     /// A PIN could not be hashed.
     #[error("a PIN could not be hashed; nothing was changed")]
     Credentials(#[from] credentials::Error),
@@ -130,7 +135,7 @@ impl Applier {
             credentials,
             clock,
         } = self;
-        let mut rows = check::check(sources, cluster).map_err(Error::Problems)?;
+        let mut rows = read(sources, cluster).await?;
         let known = {
             let rows = rows.clone_without_pins();
             store
@@ -160,6 +165,20 @@ impl Applier {
             Err(Undone::Trust(error)) => Err(Error::Trust(error)),
         }
     }
+}
+
+/// Reads the files: large ones on a thread of their own, so that nobody else waits for that.
+async fn read(sources: &[Source], cluster: &ClusterId) -> Result<Rows, Error> {
+    const LARGE: usize = 16 * 1_024;
+    let size: usize = sources.iter().map(|source| source.text.len()).sum();
+    if size < LARGE {
+        return check::check(sources, cluster).map_err(Error::Problems);
+    }
+    let (sources, cluster) = (sources.to_vec(), cluster.clone());
+    tokio::task::spawn_blocking(move || check::check(&sources, &cluster))
+        .await
+        .map_err(|_| Error::Unread)?
+        .map_err(Error::Problems)
 }
 
 /// Why the transaction was taken back.
@@ -204,19 +223,22 @@ async fn pins_as_changes(
             Ok::<_, store::Error>(found)
         })
         .await?;
-    let mut changed = BTreeMap::new();
-    for (user, pin) in pins {
-        let same = match existing.get(&user) {
-            Some(phc) => credentials
-                .verify(&pin, Some(phc.clone()), far())
-                .await
-                .unwrap_or(false),
-            None => false,
-        };
-        if !same {
-            changed.insert(user, pin);
-        }
-    }
+    let existing = &existing;
+    let changed = stream::iter(pins)
+        .map(|(user, pin)| async move {
+            let same = match existing.get(&user) {
+                Some(phc) => credentials
+                    .verify(&pin, Some(phc.clone()), far())
+                    .await
+                    .unwrap_or(false),
+                None => false,
+            };
+            (!same).then_some((user, pin))
+        })
+        .buffered(credentials.workers())
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
     Ok(changed)
 }
 
@@ -326,18 +348,18 @@ fn plan(
             &device.value,
         ));
     }
-    let existing = base_devices::list(tx)?;
-    for name in &rows.base_devices {
-        let before = existing
-            .iter()
-            .find(|(n, _)| *n == name.value)
-            .map(|(n, _)| n);
-        changes.push(compare(
-            "base-device",
-            name.value.to_string(),
-            before,
-            &name.value,
-        ));
+    for row in &rows.base_devices {
+        // A name is all there is to one, however it is written: it can't differ from what is there.
+        let action = if base_devices::exists(tx, &row.value)? {
+            Action::Unchanged
+        } else {
+            Action::Added
+        };
+        changes.push(Change {
+            kind: "base-device",
+            name: row.value.to_string(),
+            action,
+        });
     }
     for peer in &rows.peers {
         let before = peers::get(tx, &peer.value.cluster_id)?;

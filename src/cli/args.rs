@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     config::units::parse_duration,
@@ -11,6 +11,7 @@ use crate::{
         login::LoginType,
         version::Version,
     },
+    trust::certificate::{Fingerprint, read_fingerprint},
 };
 
 /// The whole command line.
@@ -200,6 +201,8 @@ pub enum Cluster {
     List,
     /// Add a peer and its first trust, both or neither
     Add(ClusterAdd),
+    /// Change a peer's record; what is not named stays
+    Set(ClusterSet),
 }
 
 /// `cluster add`.
@@ -235,6 +238,48 @@ pub struct ClusterAdd {
     /// A note for people
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub description: String,
+}
+
+/// `cluster set`.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("change").required(true).multiple(true).args([
+        "address", "node_name", "user_pattern", "dn_pattern", "enabled", "allow_emcc", "ignore_eku", "description",
+    ]),
+    after_help = "A list that is given takes the place of the old one; one empty word, '', empties it.\n\n\
+    Examples:\n  \
+    emccd cluster set tokyo --address emcc1.tokyo.example:8444 --address emcc2.tokyo.example:8444\n  \
+    emccd cluster set tokyo --enabled false\n  \
+    emccd cluster set tokyo --user-pattern ''"
+)]
+pub struct ClusterSet {
+    /// The peer's cluster ID
+    #[arg(value_name = "ID")]
+    pub cluster_id: ClusterId,
+    /// Where its nodes listen; may be repeated, tried in order
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Vec<String>,
+    /// A name that its certificates may carry under an anchor; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Vec<String>,
+    /// Which user IDs it may claim, with * and ?; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub user_pattern: Vec<String>,
+    /// Which extensions it may claim, with * and ?; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub dn_pattern: Vec<String>,
+    /// Whether there is a link to it at all
+    #[arg(long, value_name = "BOOL")]
+    pub enabled: Option<bool>,
+    /// Whether logins between the two clusters are allowed
+    #[arg(long, value_name = "BOOL")]
+    pub allow_emcc: Option<bool>,
+    /// Overlook that its certificates are not marked for the direction in which they are shown
+    #[arg(long, value_name = "BOOL")]
+    pub ignore_eku: Option<bool>,
+    /// A note for people
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
 }
 
 /// `cert`.
@@ -299,6 +344,32 @@ pub enum Trust {
         #[arg(value_name = "ID")]
         cluster_id: Option<ClusterId>,
     },
+    /// Accept a certificate from a peer no more; connections that live on it end
+    Remove(TrustRemove),
+}
+
+/// `trust remove`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  emccd trust remove tokyo --fingerprint 9F:86:…:0A    as emccd trust list tokyo shows it"
+)]
+pub struct TrustRemove {
+    /// The peer
+    #[arg(value_name = "ID")]
+    pub cluster_id: ClusterId,
+    /// SHA-256 fingerprint of the certificate, in hex with colons or without
+    #[arg(long, value_name = "HEX", value_parser = fingerprint)]
+    pub fingerprint: Fingerprint,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+fn fingerprint(text: &str) -> Result<Fingerprint, String> {
+    read_fingerprint(text).ok_or_else(|| {
+        "a SHA-256 fingerprint is 64 hex digits, with colons between each two or without; emccd trust list shows it"
+            .to_owned()
+    })
 }
 
 /// `trust add`.
@@ -541,6 +612,9 @@ mod tests {
             "emccd trust add tokyo --pin f",
             "emccd trust add tokyo --anchor f",
             "emccd trust list tokyo",
+            "emccd trust remove tokyo --fingerprint 00112233445566778899AABBCCDDEEFF00112233445566778899aabbccddeeff --yes",
+            "emccd cluster set tokyo --address a:1 --address b:2 --node-name n --user-pattern a* --dn-pattern 8*",
+            "emccd cluster set tokyo --enabled true --allow-emcc false --ignore-eku true --description hello",
             "emccd user show anna",
             "emccd device show SEP00112233AABB",
             "emccd base list",
@@ -575,6 +649,15 @@ mod tests {
             (
                 "emccd cluster add t --address a:1 --trust f --anchor f --node-name n",
                 ArgumentConflict,
+            ),
+            ("emccd cluster set tokyo", MissingRequiredArgument),
+            ("emccd cluster set tokyo --enabled", InvalidValue),
+            ("emccd cluster set tokyo --enabled maybe", InvalidValue),
+            ("emccd cluster set tokyo --trust f", UnknownArgument),
+            ("emccd trust remove tokyo", MissingRequiredArgument),
+            (
+                "emccd trust remove tokyo --fingerprint AB:CD",
+                ValueValidation,
             ),
             ("emccd trust add tokyo", MissingRequiredArgument),
             ("emccd trust add tokyo --pin f --anchor f", ArgumentConflict),

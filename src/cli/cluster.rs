@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use crate::{
     cli::{
-        args::{Cluster, ClusterAdd, Global},
+        args::{Cluster, ClusterAdd, ClusterSet, Global},
         client::{answer, connect},
         failure::{Failure, Outcome},
-        output::{Report, age, count, table, time},
+        output::{Report, age, count, record, table, time, yes},
         trust,
     },
     config::units::show_duration,
@@ -44,6 +44,7 @@ pub async fn run(global: &Global, verb: Cluster) -> Outcome {
             Ok(Report::new(list_text(&clusters), &clusters))
         }
         Cluster::Add(args) => add(global, args).await,
+        Cluster::Set(args) => set(global, args).await,
     }
 }
 
@@ -92,6 +93,64 @@ async fn add(global: &Global, args: ClusterAdd) -> Outcome {
     let mut client = connect(global).await?;
     let added = answer(what, client.add_cluster(request).await)?;
     Ok(Report::new(added_text(&added), &added))
+}
+
+async fn set(global: &Global, args: ClusterSet) -> Outcome {
+    let what = format!("cannot change the peer {}", args.cluster_id);
+    let request = pb::SetClusterRequest {
+        cluster_id: args.cluster_id.to_string(),
+        enabled: args.enabled,
+        allow_emcc: args.allow_emcc,
+        addresses: given(args.address),
+        node_names: given(args.node_name),
+        user_patterns: given(args.user_pattern),
+        dn_patterns: given(args.dn_pattern),
+        ignore_eku: args.ignore_eku,
+        description: args.description,
+    };
+    let mut client = connect(global).await?;
+    let set = answer(what, client.set_cluster(request).await)?;
+    Ok(Report::new(set_text(&set), &set))
+}
+
+/// A list that was typed; one empty word is the empty list.
+fn given(mut values: Vec<String>) -> Option<pb::TextList> {
+    if values.is_empty() {
+        return None;
+    }
+    if values.iter().all(String::is_empty) {
+        values.clear();
+    }
+    Some(pb::TextList { values })
+}
+
+fn set_text(set: &pb::SetClusterResponse) -> String {
+    let cluster = set.cluster.clone().unwrap_or_default();
+    let id = cluster.cluster_id.clone();
+    let text = if set.changed.is_empty() {
+        format!("the peer {id} is so already")
+    } else {
+        let changed: Vec<_> = set.changed.iter().map(|f| f.replace('_', "-")).collect();
+        format!("changed the peer {id}: {}", changed.join(", "))
+    };
+    format!(
+        "{text}\n{}\n\nnext: emccd cluster status",
+        record_text(&cluster)
+    )
+}
+
+/// One record with everything that can be set.
+fn record_text(cluster: &pb::Cluster) -> String {
+    record(&[
+        ("enabled", yes(cluster.enabled)),
+        ("logins allowed", yes(cluster.allow_emcc)),
+        ("addresses", cluster.addresses.join(" ")),
+        ("node names", cluster.node_names.join(" ")),
+        ("user patterns", cluster.user_patterns.join(" ")),
+        ("extension patterns", cluster.dn_patterns.join(" ")),
+        ("usage overlooked", yes(cluster.ignore_eku)),
+        ("description", cluster.description.clone()),
+    ])
 }
 
 fn added_text(added: &pb::AddClusterResponse) -> String {
@@ -422,6 +481,16 @@ connections that failed for want of trust, and have not been mended since:
   next: have paris make a new one with: emccd cert new
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_list_is_left_alone_replaced_or_emptied() {
+        let words = |words: &[&str]| given(words.iter().map(ToString::to_string).collect());
+        assert_eq!(words(&[]), None);
+        assert_eq!(words(&[""]).unwrap().values, Vec::<String>::new());
+        assert_eq!(words(&["a", "b"]).unwrap().values, ["a", "b"]);
+        // For the daemon to refuse: it is not clear what was meant.
+        assert_eq!(words(&["a", ""]).unwrap().values, ["a", ""]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod cert;
 mod client;
 mod cluster;
 mod config;
+mod confirm;
 mod daemon;
 mod directory;
 pub mod failure;

@@ -1,13 +1,12 @@
 //! `session`: who is on which phone, and the end of it.
 
-use std::io::{self, BufRead, IsTerminal, Write};
-
 use crate::{
     cli::{
         args::{Global, Session, SessionList, SessionLogout},
         client::{Client, answer, connect},
+        confirm::confirm,
         failure::{Failure, Outcome},
-        output::{Report, clean, record, table, time, yes},
+        output::{Report, record, table, time, yes},
     },
     wire::admin::{self as pb, logout_session_request::Which},
 };
@@ -70,9 +69,7 @@ async fn logout(client: &mut Client, args: SessionLogout) -> Outcome {
     };
     if !args.yes {
         let question = question(client, &what, &which).await?;
-        let mut input = io::stdin().lock();
-        let terminal = input.is_terminal();
-        ask(&what, &question, terminal, &mut input, &mut io::stderr())?;
+        confirm(&what, &question)?;
     }
     let request = pb::LogoutSessionRequest { which: Some(which) };
     let ended = answer(what, client.logout_session(request).await)?;
@@ -105,34 +102,6 @@ async fn question(client: &mut Client, what: &str, which: &Which) -> Outcome<Str
         // The daemon's own words tell best that there is none.
         None => "End it?".to_owned(),
     })
-}
-
-fn ask(
-    what: &str,
-    question: &str,
-    terminal: bool,
-    input: &mut dyn BufRead,
-    out: &mut dyn Write,
-) -> Outcome<()> {
-    if !terminal {
-        return Err(Failure::new(
-            what,
-            "it has to be confirmed, and there is no terminal to ask on",
-            "add --yes",
-        ));
-    }
-    let mut line = String::new();
-    let asked = write!(out, "{} [y/N] ", clean(question))
-        .and_then(|()| out.flush())
-        .and_then(|()| input.read_line(&mut line));
-    match (asked, line.trim().to_ascii_lowercase().as_str()) {
-        (Ok(_), "y" | "yes") => Ok(()),
-        _ => Err(Failure::new(
-            what,
-            "it was not confirmed",
-            "nothing was changed",
-        )),
-    }
 }
 
 /// Sessions as a table.
@@ -253,32 +222,6 @@ ROLE      STATE                   DEVICE  USER  PEER    SINCE                 RE
 visiting  active                  SEP1    anna  berlin  2026-11-22 09:30:00Z  7K3Q-9M2X  0190-1
 visiting  ended (operator), owed  SEP1    2001  berlin  2026-11-22 09:30:00Z  7K3Q-9M2X  0190-1"
         );
-    }
-
-    #[test]
-    fn only_yes_is_yes() {
-        for (typed, confirmed) in [
-            ("y\n", true),
-            ("YES\n", true),
-            ("\n", false),
-            ("", false),
-            ("n\n", false),
-        ] {
-            let asked = ask(
-                "cannot",
-                "Sure?",
-                true,
-                &mut typed.as_bytes(),
-                &mut Vec::new(),
-            );
-            assert_eq!(asked.is_ok(), confirmed, "{typed:?}");
-        }
-    }
-
-    #[test]
-    fn without_a_terminal_it_wants_the_option() {
-        let refused = ask("cannot", "Sure?", false, &mut &b"y\n"[..], &mut Vec::new());
-        assert!(refused.unwrap_err().to_string().contains("next: add --yes"));
     }
 
     #[test]

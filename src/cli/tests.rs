@@ -1,6 +1,8 @@
 //! Commands against the admin service over a real Unix socket, with a store in memory and a node that only
 //! pretends.
 
+mod hints;
+
 use std::{
     fs,
     path::PathBuf,
@@ -375,6 +377,156 @@ async fn trust_is_added_to_the_one_peer_it_is_for() {
     assert!(key.contains("private key"), "{key}");
     let listed = node.type_in("trust list tokyo").await;
     assert_eq!(listed.json.as_array().unwrap().len(), 2);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_record_changes_only_where_it_is_told_to() {
+    let node = Node::start().await;
+    node.type_in(
+        "cluster add tokyo --address t:1 --user-pattern t* --dn-pattern 8* --description old",
+    )
+    .await;
+    let set = node
+        .type_in("cluster set tokyo --address a:1 --address b:2 --allow-emcc false --node-name n")
+        .await;
+    assert_eq!(
+        set.json["changed"],
+        serde_json::json!(["allow_emcc", "addresses", "node_names"])
+    );
+    assert!(set.text.contains("allow-emcc, addresses"), "{}", set.text);
+    let listed = node.type_in("cluster list").await.json[0].clone();
+    assert_eq!(listed["addresses"], serde_json::json!(["a:1", "b:2"]));
+    assert_eq!(listed["allow_emcc"], false);
+    assert_eq!(listed["enabled"], true);
+    assert_eq!(listed["user_patterns"], serde_json::json!(["t*"]));
+    assert_eq!(listed["description"], "old");
+    assert_eq!(node.changes.load(Ordering::SeqCst), 2);
+
+    let same = node.type_in("cluster set tokyo --description old").await;
+    assert!(same.text.contains("so already"), "{}", same.text);
+    let missing = node.refused("cluster set osaka --enabled false").await;
+    assert!(
+        missing.contains("no peer osaka") && missing.contains("cluster list"),
+        "{missing}"
+    );
+    let address = node.refused("cluster set tokyo --address nonsense").await;
+    assert!(address.contains("HOST:PORT"), "{address}");
+    let audit = node.audit().await;
+    assert_eq!(audit.len(), 2, "{audit:?}");
+    // The newest comes first.
+    assert_eq!((&*audit[0].0, &*audit[0].1), ("cluster.set", "tokyo"));
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_change_that_would_blur_two_peers_is_not_made() {
+    let node = Node::start().await;
+    node.write("ca.pem", &authority("Corporate CA").certificate_pem);
+    for (peer, name) in [("tokyo", "t.example"), ("paris", "p.example")] {
+        node.type_in(&format!(
+            "cluster add {peer} --address {peer}:1 --anchor @ca.pem --node-name {name}"
+        ))
+        .await;
+    }
+    let taken = node
+        .refused("cluster set paris --node-name p.example --node-name T.example")
+        .await;
+    assert!(
+        taken.contains("tokyo") && taken.contains("paris"),
+        "{taken}"
+    );
+    let socket = node.file("admin.sock").display().to_string();
+    let line = [
+        "emccd",
+        "--socket",
+        &socket,
+        "cluster",
+        "set",
+        "paris",
+        "--node-name",
+        "",
+    ];
+    let nameless = dispatch(CommandLine::try_parse_from(line).unwrap()).await;
+    let nameless = nameless.map(|r| r.text).unwrap_err().to_string();
+    assert!(nameless.contains("has none"), "{nameless}");
+    let line = [
+        "emccd",
+        "--socket",
+        &socket,
+        "cluster",
+        "set",
+        "paris",
+        "--user-pattern",
+        "",
+    ];
+    dispatch(CommandLine::try_parse_from(line).unwrap())
+        .await
+        .unwrap();
+    let listed = node.type_in("cluster list").await.json;
+    assert_eq!(listed[0]["node_names"], serde_json::json!(["p.example"]));
+    node.end().await;
+}
+
+#[tokio::test]
+async fn trust_is_taken_from_the_one_peer_and_only_once() {
+    let node = Node::start().await;
+    let (old, next) = (certificate("tokyo"), certificate("tokyo"));
+    node.write("old.pem", &old.certificate_pem);
+    node.write("next.pem", &next.certificate_pem);
+    node.type_in("cluster add tokyo --address t:1 --trust @old.pem")
+        .await;
+    node.type_in("cluster add paris --address p:1").await;
+    node.type_in("trust add tokyo --pin @next.pem").await;
+    let bare = old.fingerprint_text().replace(':', "").to_lowercase();
+
+    let other = node
+        .refused(&format!("trust remove paris --fingerprint {bare} --yes"))
+        .await;
+    assert!(
+        other.contains("there is no trust in") && other.contains("trust list"),
+        "{other}"
+    );
+    let asked = node
+        .refused(&format!("trust remove tokyo --fingerprint {bare}"))
+        .await;
+    assert!(asked.contains("--yes"), "{asked}");
+    let before = node.changes.load(Ordering::SeqCst);
+    let removed = node
+        .type_in(&format!("trust remove tokyo --fingerprint {bare} --yes"))
+        .await;
+    assert!(
+        removed.text.contains("CN=tokyo") && removed.text.contains("end"),
+        "{}",
+        removed.text
+    );
+    assert_eq!(removed.json["left"], 1);
+    assert_eq!(
+        removed.json["removed"][0]["certificate"]["fingerprint"],
+        old.fingerprint_text()
+    );
+    assert_eq!(node.changes.load(Ordering::SeqCst), before + 1);
+    let again = node
+        .refused(&format!("trust remove tokyo --fingerprint {bare} --yes"))
+        .await;
+    assert!(again.contains("there is no trust in"), "{again}");
+    let last = node
+        .type_in(&format!(
+            "trust remove tokyo --fingerprint {} --yes",
+            next.fingerprint_text()
+        ))
+        .await;
+    assert!(
+        last.text.contains("emccd trust add tokyo --pin FILE"),
+        "{}",
+        last.text
+    );
+    let removals = node.audit().await;
+    assert_eq!(
+        removals.iter().filter(|e| e.0 == "trust.remove").count(),
+        2,
+        "{removals:?}"
+    );
     node.end().await;
 }
 

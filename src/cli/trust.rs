@@ -4,13 +4,14 @@ use std::{fs::File, io::Read, path::Path};
 
 use crate::{
     cli::{
-        args::{Global, Trust},
-        client::{answer, connect},
+        args::{Global, Trust, TrustRemove},
+        client::{Client, answer, connect},
         cluster::shown,
+        confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
     },
-    trust::certificate::Certificate,
+    trust::certificate::{Certificate, fingerprint_text},
     wire::admin as pb,
 };
 
@@ -40,6 +41,87 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
             });
             let entries = answer("cannot list what is trusted", asked.await)?.entries;
             Ok(Report::new(list_text(&entries), &entries))
+        }
+        Trust::Remove(args) => remove(global, args).await,
+    }
+}
+
+async fn remove(global: &Global, args: TrustRemove) -> Outcome {
+    let cluster_id = args.cluster_id.to_string();
+    let fingerprint = fingerprint_text(&args.fingerprint);
+    let what = format!("cannot take trust from {cluster_id}");
+    let mut client = connect(global).await?;
+    if !args.yes {
+        let question = question(&mut client, &what, &cluster_id, &fingerprint).await?;
+        confirm(&what, &question)?;
+    }
+    let asked = client.remove_trust(pb::RemoveTrustRequest {
+        cluster_id: cluster_id.clone(),
+        fingerprint,
+    });
+    let removed = answer(what, asked.await)?;
+    Ok(Report::new(removed_text(&cluster_id, &removed), &removed))
+}
+
+/// Names the certificate and what hangs on it, so that the wrong one isn't removed.
+async fn question(
+    client: &mut Client,
+    what: &str,
+    cluster_id: &str,
+    fingerprint: &str,
+) -> Outcome<String> {
+    let query = pb::ListTrustRequest {
+        cluster_id: Some(cluster_id.to_owned()),
+    };
+    let entries = answer(what, client.list_trust(query).await)?.entries;
+    let is_it = |entry: &&pb::TrustEntry| {
+        let certificate = entry.certificate.as_ref();
+        certificate.is_some_and(|c| c.fingerprint == fingerprint)
+    };
+    Ok(question_text(
+        cluster_id,
+        entries.iter().find(is_it),
+        entries.len(),
+    ))
+}
+
+fn question_text(cluster_id: &str, entry: Option<&pb::TrustEntry>, entries: usize) -> String {
+    let Some(entry) = entry else {
+        // The daemon's own words tell best that there is none.
+        return "Remove it?".to_owned();
+    };
+    let subject = entry.certificate.clone().unwrap_or_default().subject;
+    let ends = match &*entry.kind {
+        "anchor" => "Live connections whose certificates it vouches for end.",
+        _ => "Live connections of that certificate end.",
+    };
+    let last = match entries {
+        1 => format!(" It is the last one: there will be no link with {cluster_id}."),
+        _ => String::new(),
+    };
+    format!(
+        "{ends}{last} Trust {subject} ({}) of {cluster_id} no more?",
+        entry.kind
+    )
+}
+
+fn removed_text(cluster_id: &str, removed: &pb::RemoveTrustResponse) -> String {
+    let subjects: Vec<_> = removed
+        .removed
+        .iter()
+        .map(|entry| entry.certificate.clone().unwrap_or_default().subject)
+        .collect();
+    let text = format!(
+        "{} of {cluster_id} is trusted no more; live connections that rest on it end",
+        subjects.join(", ")
+    );
+    match removed.left {
+        0 => format!(
+            "{text}\nnothing is trusted from {cluster_id} now\n\nnext: emccd trust add {cluster_id} --pin FILE"
+        ),
+        left => {
+            let left = count(usize::try_from(left).unwrap_or(usize::MAX), "certificate");
+            format!("{text}\nleft: {left}")
         }
     }
 }
@@ -225,5 +307,27 @@ mod tests {
             kept: 1,
         };
         assert_eq!(added_text(&added), "nothing new, 1 trusted already");
+    }
+
+    #[test]
+    fn the_question_says_what_ends() {
+        let entry = |kind: &str| pb::TrustEntry {
+            kind: kind.to_owned(),
+            certificate: Some(pb::Certificate {
+                subject: "CN=tokyo".to_owned(),
+                ..pb::Certificate::default()
+            }),
+            ..pb::TrustEntry::default()
+        };
+        assert_eq!(
+            question_text("tokyo", Some(&entry("pinned")), 2),
+            "Live connections of that certificate end. Trust CN=tokyo (pinned) of tokyo no more?"
+        );
+        let last = question_text("tokyo", Some(&entry("anchor")), 1);
+        assert!(
+            last.contains("vouches for end") && last.contains("no link"),
+            "{last}"
+        );
+        assert_eq!(question_text("tokyo", None, 2), "Remove it?");
     }
 }

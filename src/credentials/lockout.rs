@@ -157,23 +157,41 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn never_more_counted_failures_than_the_limit_per_lock_time(steps in proptest::collection::vec((0i64..30, proptest::bool::ANY), 1..200)) {
+        fn a_lock_holds_and_comes_in_time(
+            steps in proptest::collection::vec(
+                // Mostly guesses in quick succession; now and then a pause, or the right PIN.
+                (proptest::prop_oneof![9 => 0i64..5, 1 => 0i64..700], proptest::bool::weighted(0.05)),
+                1..200,
+            ),
+        ) {
             let mut row = row();
-            let mut now = 0;
-            let mut counted: Vec<i64> = Vec::new();
+            // The rule once more, from its description: wrong PINs no more than the window apart are counted.
+            let (mut now, mut last, mut wrong, mut locked_until) = (0, i64::MIN / 2, 0, None);
             for (gap, matches) in steps {
                 now += gap;
-                match decide(&mut row, matches, at(now), RULES) {
-                    Outcome::Wrong { .. } => counted.push(now),
-                    Outcome::Right => counted.clear(),
-                    Outcome::Locked { .. } => {}
-                }
-                let recent = counted.iter().filter(|t| now - **t < 600).count();
-                let per_lock = usize::try_from(RULES.failures_before_lock).unwrap();
-                // Failures that fell out of the window before the lock may come on top, never beyond ten windows' worth.
-                proptest::prop_assert!(recent <= per_lock * 10);
-                if let Some(until) = row.locked_until {
-                    proptest::prop_assert!(until <= at(now).plus(RULES.lock));
+                let outcome = decide(&mut row, matches, at(now), RULES);
+                let locked = locked_until.is_some_and(|until| at(now) < until);
+                proptest::prop_assert_eq!(
+                    locked,
+                    matches!(outcome, Outcome::Locked { .. }),
+                    "{:?} at {}", outcome, now
+                );
+                match outcome {
+                    Outcome::Wrong { failures } => {
+                        if locked_until.take().is_some() {
+                            wrong = 0;
+                        }
+                        wrong = if now - last <= 60 { wrong + 1 } else { 1 };
+                        last = now;
+                        proptest::prop_assert_eq!(failures, wrong);
+                        proptest::prop_assert!(wrong <= RULES.failures_before_lock);
+                        // The model's own lock: at the limit, from now on, for so long.
+                        if wrong == RULES.failures_before_lock {
+                            locked_until = Some(at(now).plus(RULES.lock));
+                        }
+                    }
+                    Outcome::Right => (wrong, locked_until) = (0, None),
+                    Outcome::Locked { until } => proptest::prop_assert_eq!(Some(until), locked_until),
                 }
             }
         }

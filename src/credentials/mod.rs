@@ -70,9 +70,9 @@ struct Inner {
     lockout: lockout::Rules,
     workers: usize,
     queue: usize,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     waiting: AtomicUsize,
-    /// Length of a recent hash, in microseconds; 0 before the first.
+    /// Length of recent hashes, smoothed, in microseconds; 0 before the first.
     recent_micros: AtomicU64,
     /// Memory of past hashes, for the next ones: 19 MiB are not asked of the allocator per login.
     memory: Mutex<Vec<Vec<Block>>>,
@@ -108,7 +108,7 @@ impl Credentials {
                 lockout: config.lockout,
                 workers: config.workers.max(1),
                 queue: config.queue,
-                permits: Semaphore::new(config.workers.max(1)),
+                permits: Arc::new(Semaphore::new(config.workers.max(1))),
                 waiting: AtomicUsize::new(0),
                 recent_micros: AtomicU64::new(0),
                 memory: Mutex::new(Vec::new()),
@@ -157,6 +157,12 @@ impl Credentials {
         self.run(deadline, move || inner.hash(&pin)).await?
     }
 
+    /// Hashes that run at once.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.inner.workers
+    }
+
     /// Hashes many PINs on all workers, for imports; `done` is called after each with the number finished.
     ///
     /// # Errors
@@ -183,27 +189,32 @@ impl Credentials {
     }
 
     /// Runs one piece of hashing on a blocking thread, when its turn comes.
+    ///
+    /// Dropped while it waits, it gives its place back; dropped later, the hash goes on and keeps its place and
+    /// its worker until it is through, so that callers who go away start no more hashes than there are workers.
     async fn run<T: Send + 'static>(
         &self,
         deadline: Instant,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
         let inner = &self.inner;
-        let _place = inner.take_place(deadline)?;
-        let permit = tokio::time::timeout_at(deadline.into(), inner.permits.acquire())
+        let place = Inner::take_place(inner, deadline)?;
+        let turn = Arc::clone(&inner.permits).acquire_owned();
+        let permit = tokio::time::timeout_at(deadline.into(), turn)
             .await
             .map_err(|_| Error::Busy {
                 retry_after: inner.one_round(),
             })?
             .map_err(|_| Error::Stopped)?;
-        let started = Instant::now();
-        let output = tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|_| Error::Stopped)?;
-        drop(permit);
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        inner.recent_micros.store(micros, Ordering::Relaxed);
-        Ok(output)
+        tokio::task::spawn_blocking(move || {
+            let started = Instant::now();
+            let output = work();
+            place.0.learn(started.elapsed());
+            drop((permit, place));
+            output
+        })
+        .await
+        .map_err(|_| Error::Stopped)
     }
 }
 
@@ -216,28 +227,51 @@ impl fmt::Debug for Credentials {
 }
 
 /// One place among those that wait or run; given back when dropped.
-struct Place<'a>(&'a AtomicUsize);
+struct Place(Arc<Inner>);
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Inner {
-    fn take_place(&self, deadline: Instant) -> Result<Place<'_>, Error> {
-        let ahead = self.waiting.fetch_add(1, Ordering::AcqRel);
-        let place = Place(&self.waiting);
-        let recent = Duration::from_micros(self.recent_micros.load(Ordering::Relaxed));
-        let rounds = u32::try_from(ahead / self.workers + 1).unwrap_or(u32::MAX);
-        let expected = recent.saturating_mul(rounds);
+    fn take_place(inner: &Arc<Self>, deadline: Instant) -> Result<Place, Error> {
+        let ahead = inner.waiting.fetch_add(1, Ordering::AcqRel);
+        let place = Place(Arc::clone(inner));
+        // With a worker to spare, trying costs nobody anything, whatever recent hashes took.
+        if ahead < inner.workers {
+            return Ok(place);
+        }
+        let recent = inner.recent_micros.load(Ordering::Relaxed);
+        let rounds = u32::try_from(ahead / inner.workers).unwrap_or(u32::MAX);
+        let expected = Duration::from_micros(recent).saturating_mul(rounds);
         let left = deadline.saturating_duration_since(Instant::now());
-        if ahead >= self.queue.saturating_add(self.workers) || expected > left {
+        if ahead >= inner.queue.saturating_add(inner.workers) {
             return Err(Error::Busy {
-                retry_after: expected.max(self.one_round()),
+                retry_after: expected.max(inner.one_round()),
             });
         }
+        if expected > left {
+            let retry_after = expected.max(inner.one_round());
+            // The estimate alone refuses, and it may be out of date: it is believed less each time.
+            inner.recent_micros.store(recent / 2, Ordering::Relaxed);
+            return Err(Error::Busy { retry_after });
+        }
         Ok(place)
+    }
+
+    /// Counts the length of one more hash into the estimate: a quarter of it is the newest.
+    fn learn(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let before = self.recent_micros.load(Ordering::Relaxed);
+        let now = if before == 0 {
+            took
+        } else {
+            (before / 4).saturating_mul(3).saturating_add(took / 4)
+        };
+        // Two at once may lose one of them: it is an estimate.
+        self.recent_micros.store(now.max(1), Ordering::Relaxed);
     }
 
     fn one_round(&self) -> Duration {
@@ -407,26 +441,86 @@ mod tests {
         );
     }
 
+    /// Occupies all workers until the senders are dropped.
+    async fn occupy(credentials: &Credentials) -> Vec<std::sync::mpsc::Sender<()>> {
+        let mut gates = Vec::new();
+        for _ in 0..credentials.workers() {
+            let (gate, opened) = std::sync::mpsc::channel::<()>();
+            let (begin, begun) = tokio::sync::oneshot::channel();
+            let work = credentials.run(soon(), move || {
+                let _ = begin.send(());
+                let _ = opened.recv();
+            });
+            // The caller goes away once the work has begun.
+            tokio::select! {
+                biased;
+                () = async { begun.await.unwrap() } => {}
+                _ = work => panic!("it ended early"),
+            }
+            gates.push(gate);
+        }
+        gates
+    }
+
+    fn waiting(credentials: &Credentials) -> usize {
+        credentials.inner.waiting.load(Ordering::Acquire)
+    }
+
     #[tokio::test]
     async fn what_cannot_finish_in_time_is_refused_at_once() {
         let credentials = cheap();
-        credentials
-            .inner
-            .recent_micros
-            .store(5_000_000, Ordering::Relaxed);
-        let deadline = Instant::now() + Duration::from_secs(1);
-        let refused = credentials
-            .verify(&pin("1"), None, deadline)
-            .await
-            .unwrap_err();
+        let gates = occupy(&credentials).await;
+        let recent = &credentials.inner.recent_micros;
+        recent.store(5_000_000, Ordering::Relaxed);
+        let deadline = || Instant::now() + Duration::from_secs(1);
+        let refused = credentials.verify(&pin("1"), None, deadline()).await;
         assert!(
-            matches!(refused, Error::Busy { retry_after } if retry_after >= Duration::from_secs(5))
+            matches!(refused, Err(Error::Busy { retry_after }) if retry_after == Duration::from_secs(5)),
+            "{refused:?}"
         );
+        assert_eq!(waiting(&credentials), 2, "its place is free again");
         assert_eq!(
-            credentials.inner.waiting.load(Ordering::Relaxed),
-            0,
-            "its place is free again"
+            recent.load(Ordering::Relaxed),
+            2_500_000,
+            "and the estimate fades"
         );
+        drop(gates);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses() {
+        let credentials = cheap();
+        let gates = occupy(&credentials).await;
+        let places: Vec<_> = (0..4)
+            .map(|_| Inner::take_place(&credentials.inner, soon()).unwrap())
+            .collect();
+        let refused = credentials.verify(&pin("1"), None, soon()).await;
+        assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+        drop((places, gates));
+        assert!(!credentials.verify(&pin("1"), None, soon()).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn one_slow_hash_is_recovered_from() {
+        let credentials = cheap();
+        let recent = &credentials.inner.recent_micros;
+        recent.store(60_000_000, Ordering::Relaxed);
+        for _ in 0..20 {
+            assert!(!credentials.verify(&pin("1"), None, soon()).await.unwrap());
+        }
+        assert!(recent.load(Ordering::Relaxed) < 10_000_000);
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_goes_away_leaves_the_worker_occupied_until_the_hash_is_through() {
+        let credentials = cheap();
+        let gates = occupy(&credentials).await;
+        assert_eq!(waiting(&credentials), 2);
+        assert_eq!(credentials.inner.permits.available_permits(), 0);
+        drop(gates);
+        assert!(!credentials.verify(&pin("1"), None, soon()).await.unwrap());
+        let all = u32::try_from(credentials.workers()).unwrap();
+        drop(credentials.inner.permits.acquire_many(all).await.unwrap());
     }
 
     #[tokio::test]

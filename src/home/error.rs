@@ -17,11 +17,13 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The caller has no record here: its trust is known, but nobody configured it.
-    #[error("cluster {0} is trusted but not configured here; add it with `emccd cluster add {0}`")]
+    #[error(
+        "cluster {0} is trusted but not configured here; add it with `emccd cluster add {0} --address HOST:PORT`"
+    )]
     CallerUnknown(ClusterId),
     /// The caller is configured, but disabled or not allowed to log users in.
     #[error(
-        "cluster {0} is not allowed to log users in here; enable it with `emccd apply`: enabled = true and allow-emcc = true in its [[peer]] table"
+        "cluster {0} is not allowed to log users in here; allow it with `emccd cluster set {0} --enabled true --allow-emcc true`"
     )]
     CallerNotAllowed(ClusterId),
     /// No user has that name.

@@ -352,7 +352,7 @@ impl Desk {
         if self.is_local() {
             return Ok(None);
         }
-        base_devices::first_free(tx)?
+        base_devices::next_free(tx)?
             .map(Some)
             .ok_or(Error::NoBaseDevice)
     }

@@ -52,7 +52,7 @@ impl Admin {
     }
 
     calls! {
-        /// Adds or changes another cluster.
+        /// Adds another cluster.
         add_cluster(pb::AddClusterRequest) -> pb::AddClusterResponse = add_cluster;
         /// Applies files.
         apply(pb::ApplyRequest) -> pb::ApplyResponse = apply;
@@ -70,6 +70,12 @@ impl Admin {
         logout(pb::LogoutSessionRequest) -> pb::LogoutSessionResponse = logout_session;
         /// Adds trust.
         add_trust(pb::AddTrustRequest) -> pb::AddTrustResponse = add_trust;
+        /// What is trusted.
+        trust(pb::ListTrustRequest) -> pb::ListTrustResponse = list_trust;
+        /// Takes trust back.
+        remove_trust(pb::RemoveTrustRequest) -> pb::RemoveTrustResponse = remove_trust;
+        /// Changes another cluster's record.
+        set_cluster(pb::SetClusterRequest) -> pb::SetClusterResponse = set_cluster;
     }
 
     /// The sessions that live, newest first.

@@ -1,6 +1,6 @@
 //! Why a node does not start, or does not take what it was given.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
     clock::Timestamp, config::IdentityFiles, credentials, domain::ids::ClusterId, edge,
@@ -41,9 +41,9 @@ pub enum Error {
         /// Whose: the federation's or the phone listener's.
         what: &'static str,
         /// What it was read from.
-        files: IdentityFiles,
-        /// Why; boxed, since the reasons are large.
-        source: Box<trust::Error>,
+        files: Box<IdentityFiles>,
+        /// Why.
+        source: trust::Error,
     },
     /// An identity is valid in itself and can't be put in force.
     #[error("the {what} identity ({} with {}) can't be put in force", files.certificate.display(), files.key.display())]
@@ -51,9 +51,9 @@ pub enum Error {
         /// Whose.
         what: &'static str,
         /// What it was read from.
-        files: IdentityFiles,
+        files: Box<IdentityFiles>,
         /// Why.
-        source: Arc<trust::Error>,
+        source: trust::Error,
     },
     /// A certificate is not valid now.
     #[error("the {what} certificate is valid from {from} until {until}, which is not now")]

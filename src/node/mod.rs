@@ -243,17 +243,19 @@ impl Node {
             &tasks,
         );
         let retained = store.clone();
+        let up = Arc::new(Notify::new());
         let outbox = Outbox {
             cluster: config.cluster_id.clone(),
             store,
             local,
             federation: others,
-            wake: Arc::clone(&owed),
+            wake: owed,
+            up: Arc::clone(&up),
             tasks: tasks.clone(),
             deadline: config.login.deadline,
         };
         tasks.spawn("outbox", outbox.run());
-        spawn_watchers(&tasks, visiting, &reloader, &peers, owed);
+        spawn_watchers(&tasks, visiting, &reloader, &peers, up);
         let ended = tasks.clone();
         tasks.spawn("retention", async move {
             forget(&retained, &clock, &ended).await;
@@ -303,7 +305,7 @@ fn spawn_watchers(
     visiting: VisitingRole,
     reloader: &Arc<Reloader>,
     peers: &Peers,
-    owed: Arc<Notify>,
+    up: Arc<Notify>,
 ) {
     tasks.spawn(
         "pending logins",
@@ -319,7 +321,7 @@ fn spawn_watchers(
             tokio::select! {
                 biased;
                 () = waking.cancelled() => return,
-                _ = ups.next() => owed.notify_one(),
+                _ = ups.next() => up.notify_one(),
             }
         }
     });

@@ -6,7 +6,7 @@ use super::reload::{Reloader, Shown};
 use crate::{
     apply::{self, Action, Applier, Mode, Source},
     clock::Clock,
-    domain::{ids::ClusterId, rejection::Rejection, session::Role, version::VersionRange},
+    domain::{ids::ClusterId, session::Role, version::VersionRange},
     edge::admin::{
         error::Error,
         operations::{Answer, ApplyMode, File, Operations, SessionKey},
@@ -15,7 +15,7 @@ use crate::{
     },
     home::{self, HomeRole},
     peer::{LinkStatus, Peers},
-    trust::{TrustStore, refusals::Refused},
+    trust::{TrustStore, mend::mend_link, refusals::Refused},
     visiting::{self, VisitingRole},
     wire::admin as pb,
 };
@@ -178,6 +178,7 @@ fn apply_error(error: apply::Error) -> Error {
             crate::telemetry::error_chain(&error),
             "nothing was changed; apply again",
         ),
+        error @ apply::Error::Unread => Error::refused(error.to_string(), "apply again"),
     }
 }
 
@@ -234,7 +235,7 @@ fn peer_status(link: &LinkStatus) -> pb::PeerStatus {
             rejection: link.rejection.map(|r| r.as_str().to_owned()),
             hint: link
                 .rejection
-                .map(|rejection| hint(rejection, &link.cluster)),
+                .map(|rejection| mend_link(rejection, &link.cluster)),
             clock_offset_ms: link.clock_offset_ms,
         }),
         inbound: Some(pb::InboundStatus {
@@ -244,29 +245,6 @@ fn peer_status(link: &LinkStatus) -> pb::PeerStatus {
             peer_down_reason: link.inbound.reverse_down_reason.clone(),
         }),
         owed_ends: 0,
-    }
-}
-
-/// What an operator can type when our own link is refused, or refuses, for trust.
-fn hint(rejection: Rejection, cluster: &ClusterId) -> String {
-    match rejection {
-        Rejection::UnknownIssuer | Rejection::WrongName => format!(
-            "compare `emccd cert show` of one side with `emccd trust list` of the other; then \
-             `emccd trust add {cluster} --pin FILE` where it is missing"
-        ),
-        Rejection::Expired | Rejection::NotYetValid => {
-            "look at the dates with `emccd cert show` and at both clocks; `emccd cert new`, then `emccd cert reload`".to_owned()
-        }
-        Rejection::WrongEku => {
-            format!("the certificate is not for this direction; get another, or `emccd cluster add {cluster} --ignore-eku`")
-        }
-        Rejection::WrongCluster => format!("the address leads to another cluster; see `emccd cluster list` for {cluster}"),
-        Rejection::NoClientCertificate => "no certificate was shown; see `emccd cert show`".to_owned(),
-        Rejection::Revoked => format!("the certificate was revoked; get the new one and `emccd trust add {cluster} --pin FILE`"),
-        Rejection::Ambiguous => "two peers' entries accept this certificate; see `emccd trust list`".to_owned(),
-        Rejection::Plaintext | Rejection::TlsVersion => {
-            format!("what answers there is no federation listener; see the addresses in `emccd cluster list` for {cluster}")
-        }
     }
 }
 

@@ -105,7 +105,7 @@ impl Reloader {
                 .publish_identity(identity)
                 .map_err(|source| Error::Unpublished {
                     what: "federation",
-                    files: self.federation_files.clone(),
+                    files: Box::new(self.federation_files.clone()),
                     source,
                 })?;
             info!(subject, "the federation identity is in force");
@@ -286,8 +286,8 @@ fn read_identity(what: &'static str, files: &IdentityFiles) -> Result<Identity, 
 fn unfit(what: &'static str, files: &IdentityFiles, source: crate::trust::Error) -> Error {
     Error::Identity {
         what,
-        files: files.clone(),
-        source: Box::new(source),
+        files: Box::new(files.clone()),
+        source,
     }
 }
 

@@ -12,9 +12,15 @@ use crate::{
 pub enum Error {
     /// The operator has to give the peer an address.
     #[error(
-        "no address is set for {cluster}; mend with: emccd cluster add {cluster} --address HOST:PORT"
+        "no address is set for {cluster}; mend with: emccd cluster set {cluster} --address HOST:PORT"
     )]
     NoAddress {
+        /// Which peer.
+        cluster: ClusterId,
+    },
+    /// The operator wants no link to the peer.
+    #[error("{cluster} is disabled here; mend with: emccd cluster set {cluster} --enabled true")]
+    Disabled {
         /// Which peer.
         cluster: ClusterId,
     },
@@ -76,7 +82,7 @@ pub enum Error {
     /// The other side is another cluster than the record says.
     #[error(
         "{address} answers as cluster {found}, not {cluster}; mend with: emccd cluster list, \
-         emccd cluster add {cluster} --address HOST:PORT"
+         emccd cluster set {cluster} --address HOST:PORT"
     )]
     WrongCluster {
         /// As configured.
@@ -177,6 +183,7 @@ impl Error {
                 })
                 .unwrap_or(FailureKind::Silent),
             Self::NoAddress { .. }
+            | Self::Disabled { .. }
             | Self::NoIdentity
             | Self::Unresolved { .. }
             | Self::Unreachable { .. }
@@ -200,6 +207,7 @@ impl Error {
             Self::Tls { rejection, .. } => *rejection,
             Self::All { errors } => errors.iter().find_map(Self::rejection),
             Self::NoAddress { .. }
+            | Self::Disabled { .. }
             | Self::NoIdentity
             | Self::Unresolved { .. }
             | Self::Unreachable { .. }

@@ -1,22 +1,29 @@
 //! What we owe other clusters: ends of sessions that they have not acknowledged.
 //!
-//! The debt is in the session rows themselves, written in the transaction that ended the session; this task
-//! only delivers. It wakes when a debt is made, when a link comes up, and every few seconds.
+//! The debt is in the session rows themselves, written in the transaction that ended the session; the tasks
+//! here only deliver. Each creditor has one of its own, so that one that hangs holds up nobody else. It is rung
+//! when a debt is made, when a link comes up, and every few seconds as long as it is owed anything.
+//!
+//! A debt that the creditor refuses, though it is well, is set aside for a while: the later ones go on.
 
 use std::{
-    collections::HashMap,
-    sync::Arc,
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use crate::{
     domain::{
+        em_code::EmCode,
         federation::Federation,
-        ids::ClusterId,
+        ids::{ClusterId, SessionId},
         login::{Context, HomeCluster, LogoutRequest},
         session::{EndReason, Initiator, Role},
     },
@@ -27,7 +34,7 @@ use crate::{
     tasks::Tasks,
 };
 
-/// What the task is made of.
+/// What the tasks are made of.
 pub struct Outbox {
     /// Our own cluster.
     pub cluster: ClusterId,
@@ -37,9 +44,11 @@ pub struct Outbox {
     pub local: Arc<dyn HomeCluster>,
     /// The other clusters.
     pub federation: Arc<dyn Federation>,
-    /// Told when a debt is made or a link comes up.
+    /// Told when a debt is made.
     pub wake: Arc<Notify>,
-    /// Ends the task.
+    /// Told when a link comes up.
+    pub up: Arc<Notify>,
+    /// Ends the tasks.
     pub tasks: Tasks,
     /// How long one delivery may take.
     pub deadline: Duration,
@@ -47,8 +56,39 @@ pub struct Outbox {
 
 /// How often debts are looked for without a reason.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Debts to one cluster that are delivered in one pass.
+/// Debts to one cluster that are read at a time.
 const BATCH: u32 = 256;
+/// Deliveries to one cluster that are under way at a time.
+const IN_FLIGHT: usize = 8;
+/// How long a refused debt is set aside, unless a link comes up before.
+const ASIDE: Duration = Duration::from_secs(300);
+
+/// What rings for one creditor. It has one listener, so a ring is never lost.
+#[derive(Default)]
+struct Bell {
+    ring: Notify,
+    /// A link came up: what was refused may be taken now.
+    afresh: AtomicBool,
+}
+
+/// What became of one delivery.
+enum Delivery {
+    /// The creditor knows of the end.
+    Taken,
+    /// The creditor is well and does not take this one.
+    Refused(String),
+    /// The creditor can't be told of anything now.
+    Unreachable(String),
+}
+
+/// What one creditor's task remembers.
+#[derive(Default)]
+struct Memory {
+    /// What was refused, and until when it is set aside.
+    aside: HashMap<(Role, SessionId), Instant>,
+    /// The last complaint; one is made per cause, not per attempt.
+    complaint: Option<String>,
+}
 
 impl std::fmt::Debug for Outbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -61,92 +101,183 @@ impl std::fmt::Debug for Outbox {
 impl Outbox {
     /// Delivers until the node shuts down.
     pub async fn run(self) {
-        let mut failures: HashMap<ClusterId, String> = HashMap::new();
+        let outbox = Arc::new(self);
+        let mut bells: BTreeMap<ClusterId, Arc<Bell>> = BTreeMap::new();
+        let mut afresh = false;
         loop {
-            if let Err(error) = self.pass(&mut failures).await {
-                warn!(
-                    cause = crate::telemetry::error_chain(&error),
-                    "debts to other clusters could not be read"
-                );
+            match outbox.creditors().await {
+                Ok(creditors) => {
+                    for cluster in creditors {
+                        let bell = bells.entry(cluster.clone()).or_insert_with(|| {
+                            let bell = Arc::new(Bell::default());
+                            let task = Arc::clone(&outbox).serve(cluster, Arc::clone(&bell));
+                            outbox.tasks.spawn("debts to a cluster", task);
+                            bell
+                        });
+                        if afresh {
+                            bell.afresh.store(true, Ordering::Release);
+                        }
+                        bell.ring.notify_one();
+                    }
+                    afresh = false;
+                }
+                Err(error) => complain(&error),
             }
-            tokio::select! {
+            afresh |= tokio::select! {
                 biased;
-                () = self.tasks.cancelled() => return,
-                () = self.wake.notified() => {}
-                () = tokio::time::sleep(INTERVAL) => {}
-            }
+                () = outbox.tasks.cancelled() => return,
+                () = outbox.up.notified() => true,
+                () = outbox.wake.notified() => false,
+                () = tokio::time::sleep(INTERVAL) => false,
+            };
         }
     }
 
-    async fn pass(&self, failures: &mut HashMap<ClusterId, String>) -> Result<(), store::Error> {
-        let creditors = self
-            .store
+    async fn creditors(&self) -> Result<Vec<ClusterId>, store::Error> {
+        self.store
             .read(|tx: &mut dyn Transaction| sessions::counterparts_owed(tx))
-            .await?;
-        // One cluster that hangs does not hold up the others.
-        let outcomes = join_all(creditors.iter().map(|cluster| self.deliver(cluster))).await;
-        for (cluster, outcome) in creditors.into_iter().zip(outcomes) {
-            match outcome? {
-                Ok(0) => {}
-                Ok(delivered) => {
-                    failures.remove(&cluster);
-                    info!(peer.cluster_id = %cluster, delivered, "told cluster {cluster} which sessions have ended");
+            .await
+    }
+
+    /// Delivers to one cluster until the node shuts down.
+    async fn serve(self: Arc<Self>, cluster: ClusterId, bell: Arc<Bell>) {
+        let mut memory = Memory::default();
+        let deliver = async {
+            loop {
+                bell.ring.notified().await;
+                if bell.afresh.swap(false, Ordering::AcqRel) {
+                    memory.aside.clear();
                 }
-                Err(cause) => {
-                    // Once per cause, not once per pass.
-                    if failures.get(&cluster) != Some(&cause) {
-                        warn!(peer.cluster_id = %cluster, cause, "cluster {cluster} is still owed ends of sessions");
-                        failures.insert(cluster, cause);
-                    }
+                if let Err(error) = self.deliver_all(&cluster, &mut memory).await {
+                    complain(&error);
                 }
             }
+        };
+        tokio::select! {
+            biased;
+            () = self.tasks.cancelled() => {}
+            () = deliver => {}
+        }
+    }
+
+    /// Delivers batch by batch, for as long as the cluster takes anything and more may be there.
+    async fn deliver_all(
+        &self,
+        cluster: &ClusterId,
+        memory: &mut Memory,
+    ) -> Result<(), store::Error> {
+        let mut delivered = 0;
+        let failure = loop {
+            let (taken, more, failure) = self.deliver(cluster, memory).await?;
+            delivered += taken;
+            if failure.is_some() || taken == 0 || !more {
+                break failure;
+            }
+        };
+        if delivered > 0 {
+            memory.complaint = None;
+            info!(peer.cluster_id = %cluster, delivered, "told cluster {cluster} which sessions have ended");
+        }
+        if let Some(cause) = failure.filter(|cause| memory.complaint.as_ref() != Some(cause)) {
+            warn!(peer.cluster_id = %cluster, cause, "cluster {cluster} is still owed ends of sessions");
+            memory.complaint = Some(cause);
         }
         Ok(())
     }
 
-    /// Delivers in order; stops at the first that can't be delivered.
-    async fn deliver(&self, cluster: &ClusterId) -> Result<Result<usize, String>, store::Error> {
+    /// Delivers one batch, the oldest first: how many were taken, whether there may be more, and why it stopped.
+    async fn deliver(
+        &self,
+        cluster: &ClusterId,
+        memory: &mut Memory,
+    ) -> Result<(usize, bool, Option<String>), store::Error> {
         let creditor = if *cluster == self.cluster {
             Some(Arc::clone(&self.local))
         } else {
             self.federation.get(cluster)
         };
         let Some(creditor) = creditor else {
-            return Ok(Err("it is no longer configured".to_owned()));
+            let cause = "it is no longer configured".to_owned();
+            return Ok((0, false, Some(cause)));
         };
-        let owed = {
-            let cluster = cluster.clone();
-            self.store
-                .read(move |tx: &mut dyn Transaction| sessions::owed(tx, &cluster, BATCH))
-                .await?
-        };
-        let mut delivered = Vec::new();
+        let (owed, more) = self.owed(cluster, memory).await?;
+        let mut waiting = owed.into_iter();
+        let mut flying = FuturesUnordered::new();
+        let mut taken = 0;
+        let mut refused: Option<(SessionId, String)> = None;
         let mut failure = None;
-        for session in &owed {
-            match self.tell(creditor.as_ref(), session).await {
-                Ok(()) => delivered.push((session.role, session.id)),
-                Err(cause) => {
-                    failure = Some(cause);
-                    break;
+        loop {
+            while failure.is_none() && flying.len() < IN_FLIGHT {
+                let Some(session) = waiting.next() else { break };
+                flying.push(self.settle(Arc::clone(&creditor), session));
+            }
+            let Some(outcome) = flying.next().await else {
+                break;
+            };
+            let (role, id, delivery) = outcome?;
+            match delivery {
+                Delivery::Taken => taken += 1,
+                Delivery::Unreachable(cause) => failure = Some(cause),
+                Delivery::Refused(cause) => {
+                    memory.aside.insert((role, id), Instant::now() + ASIDE);
+                    refused.get_or_insert((id, cause));
                 }
             }
         }
-        let count = delivered.len();
-        if count > 0 {
-            let cluster = cluster.clone();
+        if let Some((id, cause)) = refused {
+            warn!(
+                peer.cluster_id = %cluster, session.id = %id, cause, set_aside = memory.aside.len(),
+                "cluster {cluster} refuses to hear of the end of a session; it is told again when a link comes \
+                 up, or in some minutes"
+            );
+        }
+        Ok((taken, more, failure))
+    }
+
+    /// The next batch without what is set aside, and whether there may be more behind it.
+    async fn owed(
+        &self,
+        cluster: &ClusterId,
+        memory: &mut Memory,
+    ) -> Result<(Vec<Session>, bool), store::Error> {
+        let now = Instant::now();
+        memory.aside.retain(|_, until| *until > now);
+        // What is set aside takes nobody's place in the batch.
+        let limit = BATCH.saturating_add(u32::try_from(memory.aside.len()).unwrap_or(u32::MAX));
+        let cluster = cluster.clone();
+        let mut owed = self
+            .store
+            .read(move |tx: &mut dyn Transaction| sessions::owed(tx, &cluster, limit))
+            .await?;
+        let more = u32::try_from(owed.len()).is_ok_and(|found| found >= limit);
+        if !more {
+            // These are all: what is not among them was settled some other way.
+            let all: HashSet<_> = owed.iter().map(|s| (s.role, s.id)).collect();
+            memory.aside.retain(|key, _| all.contains(key));
+        }
+        owed.retain(|s| !memory.aside.contains_key(&(s.role, s.id)));
+        Ok((owed, more))
+    }
+
+    /// Tells of one end, and keeps the acknowledgement.
+    async fn settle(
+        &self,
+        creditor: Arc<dyn HomeCluster>,
+        session: Session,
+    ) -> Result<(Role, SessionId, Delivery), store::Error> {
+        let delivery = self.tell(creditor.as_ref(), &session).await;
+        let (role, id, cluster) = (session.role, session.id, session.counterpart);
+        if matches!(delivery, Delivery::Taken) {
             self.store
                 .write(move |tx: &mut dyn Transaction| {
-                    for (role, id) in &delivered {
-                        sessions::acknowledge(tx, *role, &cluster, *id)?;
-                    }
-                    Ok::<_, store::Error>(())
+                    sessions::acknowledge(tx, role, &cluster, id)
                 })
                 .await?;
         }
-        Ok(failure.map_or(Ok(count), Err))
+        Ok((role, id, delivery))
     }
 
-    async fn tell(&self, creditor: &dyn HomeCluster, session: &Session) -> Result<(), String> {
+    async fn tell(&self, creditor: &dyn HomeCluster, session: &Session) -> Delivery {
         let context = Context {
             reference: session.reference,
             caller: self.cluster.clone(),
@@ -164,9 +295,24 @@ impl Outbox {
         match tokio::time::timeout_at(context.deadline.into(), creditor.logout(&context, request))
             .await
         {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(refusal)) => Err(refusal.to_string()),
-            Err(_) => Err("no answer in time".to_owned()),
+            Ok(Ok(_)) => Delivery::Taken,
+            Ok(Err(refusal)) => match refusal.code {
+                EmCode::NoResponseFromRemoteHost
+                | EmCode::ServiceConnectionError
+                | EmCode::Busy => Delivery::Unreachable(refusal.to_string()),
+                _ => Delivery::Refused(refusal.to_string()),
+            },
+            Err(_) => Delivery::Unreachable("no answer in time".to_owned()),
         }
     }
 }
+
+fn complain(error: &store::Error) {
+    warn!(
+        cause = crate::telemetry::error_chain(error),
+        "debts to other clusters could not be read or settled"
+    );
+}
+
+#[cfg(test)]
+mod tests;

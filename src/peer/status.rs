@@ -75,10 +75,4 @@ impl LinkStatus {
             inbound: inbound.view(now),
         }
     }
-
-    /// Whether logins can go both ways, as far as this node can know.
-    #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.outbound == LinkState::Up && self.inbound.reverse_proof_age.is_some()
-    }
 }

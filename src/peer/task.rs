@@ -460,12 +460,8 @@ async fn at(moment: Option<Instant>) {
 
 /// What calls are told that come to a link which will not be dialled.
 pub(super) fn disabled(cluster: &ClusterId) -> Failure {
-    Failure::new(
-        FailureKind::Refused,
-        format!(
-            "{cluster} is disabled here; mend with: emccd apply, with enabled = true in its [[peer]] table"
-        ),
-    )
+    let cluster = cluster.clone();
+    Error::Disabled { cluster }.failure()
 }
 
 fn ended(cluster: &ClusterId) -> Failure {

@@ -3,10 +3,16 @@
 
 use crate::{
     domain::ids::{BaseDeviceName, SessionId},
-    store::{Transaction, error::Error, value::fold},
+    store::{Transaction, error::Error, meta, value::fold},
 };
 
-const HOLDER: &str = "s.role = 'home' AND s.state = 'active' AND s.base_device IS NOT NULL AND lower(s.base_device) = b.base_device_key";
+// The `|| ''` takes the column's affinity away: compared with a bare column of another affinity, the expression
+// in sessions_one_per_base_device is not looked up, and every session is read instead.
+const HOLDER: &str = "s.role = 'home' AND s.state = 'active' AND s.base_device IS NOT NULL AND lower(s.base_device) = (b.base_device_key || '')";
+
+/// Where the name that was given out last stands, so that the search for the next one does not pass all that
+/// are held.
+const LAST: &str = "base_devices.last";
 
 /// Adds a base device; one with the same name stays as it is.
 ///
@@ -38,21 +44,42 @@ pub fn list(tx: &mut dyn Transaction) -> Result<Vec<(BaseDeviceName, Option<Sess
     .collect()
 }
 
-/// The first base device, by name, that no active session holds.
+/// Whether there is a base device of this name, however it is written.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
-pub fn first_free(tx: &mut dyn Transaction) -> Result<Option<BaseDeviceName>, Error> {
-    tx.query_one(
-        &format!(
-            "SELECT b.name FROM base_devices b
-             WHERE NOT EXISTS (SELECT 1 FROM sessions s WHERE {HOLDER})
-             ORDER BY b.base_device_key LIMIT 1"
-        ),
-        &[],
-    )?
-    .map(|mut row| row.parse())
-    .transpose()
+pub fn exists(tx: &mut dyn Transaction, name: &BaseDeviceName) -> Result<bool, Error> {
+    let found = tx.query_one(
+        "SELECT 1 FROM base_devices WHERE base_device_key = $1",
+        &[fold(name.as_str()).into()],
+    )?;
+    Ok(found.is_some())
+}
+
+/// A base device that no active session holds: the next one by name after the one given out last, and from the
+/// front again behind the end. It is held once an active session has its name, which the caller sees to in the
+/// same transaction.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn next_free(tx: &mut dyn Transaction) -> Result<Option<BaseDeviceName>, Error> {
+    let last = meta::get(tx, LAST)?.unwrap_or_default();
+    for part in [">", "<="] {
+        let found = tx.query_one(
+            &format!(
+                "SELECT b.name FROM base_devices b
+                 WHERE b.base_device_key {part} $1 AND NOT EXISTS (SELECT 1 FROM sessions s WHERE {HOLDER})
+                 ORDER BY b.base_device_key LIMIT 1"
+            ),
+            &[last.as_str().into()],
+        )?;
+        if let Some(mut row) = found {
+            let name: BaseDeviceName = row.parse()?;
+            meta::put(tx, LAST, &fold(name.as_str()))?;
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Removes a base device; whether there was one. A session that holds it keeps its name until it ends.

@@ -286,6 +286,21 @@ pub fn fingerprint_text(fingerprint: &Fingerprint) -> String {
     pairs.join(":")
 }
 
+/// Reads a fingerprint as people hand it on: hex of any case, with colons or without.
+#[must_use]
+pub fn read_fingerprint(text: &str) -> Option<Fingerprint> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|c| *c != ':')
+        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    Fingerprint::try_from(bytes)
+        .ok()
+        .filter(|_| rest.is_empty())
+}
+
 /// Whether a PEM text has a private key of any kind in it, encrypted ones included.
 pub(super) fn holds_private_key(bytes: &[u8]) -> bool {
     String::from_utf8_lossy(bytes).lines().any(|line| {
@@ -419,6 +434,28 @@ mod tests {
             "{}",
             parsed.subject()
         );
+    }
+
+    #[test]
+    fn a_fingerprint_is_read_in_every_way_it_is_written() {
+        let fingerprint = fingerprint_of(b"x");
+        let text = fingerprint_text(&fingerprint);
+        let bare = text.replace(':', "");
+        for good in [&text, &text.to_lowercase(), &bare, &bare.to_lowercase()] {
+            assert_eq!(read_fingerprint(good), Some(fingerprint), "{good}");
+        }
+        let long = format!("{bare}0");
+        for bad in [
+            "",
+            ":",
+            "HEX",
+            &bare[2..],
+            &bare[1..],
+            &long,
+            &bare.replace(&bare[..1], "ü"),
+        ] {
+            assert_eq!(read_fingerprint(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -88,6 +88,9 @@ pub fn judge(
     let Some(mut presented) = Presented::new(chain) else {
         return unreadable(chain, direction);
     };
+    if let Some(objection) = revoked_for_all(bundles, &presented.leaf) {
+        return objection.into_verdict(&presented.leaf);
+    }
     let mut accepting: Vec<&ClusterId> = Vec::new();
     let mut nearest: Option<Objection> = None;
     for bundle in bundles {
@@ -161,7 +164,11 @@ pub fn judge_dialled(
         } => overall,
         // The reason of the peer that was meant is worth more than that of another one.
         Verdict::Rejected { .. } => match bundles.iter().find(|bundle| bundle.cluster == *wanted) {
-            Some(bundle) => judge_for(bundle, chain, Direction::Server, now),
+            Some(bundle) => match judge_for(bundle, chain, Direction::Server, now) {
+                // Alone it would do, but what another peer's bundle says of it counts more.
+                Verdict::Peer(_) => overall,
+                reason @ Verdict::Rejected { .. } => reason,
+            },
             None => match Presented::new(chain) {
                 Some(presented) => unknown(&presented.leaf, Some(wanted)),
                 None => overall,
@@ -212,24 +219,39 @@ impl Objection {
     }
 }
 
+/// A leaf that one peer lost has lost every name too that an anchor of another peer would vouch for. Only
+/// another peer's pin, which names this very leaf, takes it up again.
+fn revoked_for_all(bundles: &[Bundle], leaf: &Certificate) -> Option<Objection> {
+    if bundles.iter().any(|bundle| bundle.pinned.contains(leaf)) {
+        return None;
+    }
+    bundles.iter().find_map(|bundle| revoked(bundle, leaf))
+}
+
+fn revoked(bundle: &Bundle, leaf: &Certificate) -> Option<Objection> {
+    if !bundle.revoked.contains(&leaf.fingerprint()) {
+        return None;
+    }
+    let expectation = format!(
+        "another certificate of {}: this one was revoked",
+        bundle.cluster
+    );
+    Some(Objection::new(
+        bundle,
+        Rejection::Revoked,
+        Nearness::Listed,
+        expectation,
+    ))
+}
+
 fn assess(
     bundle: &Bundle,
     presented: &mut Presented,
     direction: Direction,
     now: Timestamp,
 ) -> Result<(), Objection> {
-    let fingerprint = presented.leaf.fingerprint();
-    if bundle.revoked.contains(&fingerprint) {
-        let expectation = format!(
-            "another certificate of {}: this one was revoked",
-            bundle.cluster
-        );
-        return Err(Objection::new(
-            bundle,
-            Rejection::Revoked,
-            Nearness::Listed,
-            expectation,
-        ));
+    if let Some(objection) = revoked(bundle, &presented.leaf) {
+        return Err(objection);
     }
     if bundle.pinned.contains(&presented.leaf) {
         return assess_pinned(bundle, &presented.leaf, direction, now);

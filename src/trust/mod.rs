@@ -47,7 +47,7 @@ pub struct TrustStore(Arc<Inner>);
 struct Inner {
     snapshot: ArcSwap<Snapshot>,
     /// Held while a snapshot is made from the one before, so that no publication is lost.
-    publishing: Mutex<Option<Arc<Error>>>,
+    publishing: Mutex<()>,
     generations: watch::Sender<u64>,
     refusals: RecentRefusals,
     clock: Clock,
@@ -55,7 +55,7 @@ struct Inner {
 
 impl TrustStore {
     /// Begins with an identity, or without one, and with no peers. An identity that fails its check is left
-    /// out; [`TrustStore::identity_problem`] tells why.
+    /// out; [`TrustStore::publish_identity`] tells why.
     #[must_use]
     pub fn new(identity: Option<Identity>, clock: Clock) -> Self {
         let empty = Snapshot {
@@ -68,13 +68,13 @@ impl TrustStore {
         };
         let store = Self(Arc::new(Inner {
             snapshot: ArcSwap::from_pointee(empty),
-            publishing: Mutex::new(None),
+            publishing: Mutex::new(()),
             generations: watch::Sender::new(0),
             refusals: RecentRefusals::default(),
             clock,
         }));
         if let Some(identity) = identity {
-            // What is wrong is kept, and shown by `identity_problem`.
+            // Whoever must know what is wrong with it publishes it.
             drop(store.publish_identity(identity));
         }
         store
@@ -121,34 +121,15 @@ impl TrustStore {
     ///
     /// # Errors
     /// As [`Identity::check`], and [`Error::Tls`]; the last good identity then stays in force.
-    pub fn publish_identity(&self, identity: Identity) -> Result<(), Arc<Error>> {
-        let mut problem = self
+    pub fn publish_identity(&self, identity: Identity) -> Result<(), Error> {
+        let publishing = self
             .0
             .publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        match self.with_identity(identity) {
-            Ok(next) => {
-                *problem = None;
-                self.publish(next);
-                Ok(())
-            }
-            Err(error) => {
-                let error = Arc::new(error);
-                *problem = Some(Arc::clone(&error));
-                Err(error)
-            }
-        }
-    }
-
-    /// Why the identity that was published last is not in force; `None` when it is.
-    #[must_use]
-    pub fn identity_problem(&self) -> Option<Arc<Error>> {
-        self.0
-            .publishing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.publish(self.with_identity(identity)?);
+        drop(publishing);
+        Ok(())
     }
 
     /// The refusals of late, at the door and when dialling.

@@ -1,6 +1,7 @@
 //! The refusals of late, kept in memory so that an operator finds them without reading logs.
 //!
-//! Whoever can reach a port can cause refusals, so their number is bounded and repeats are folded.
+//! Whoever can reach a port can cause refusals, and make as many certificates as it likes. So their number is
+//! bounded, in all and per address, repeats are folded, and log lines are counted.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +18,21 @@ use crate::{
 
 /// The newest refusals of one node, at most [`RecentRefusals::CAPACITY`]. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct RecentRefusals(Arc<Mutex<VecDeque<Refused>>>);
+pub struct RecentRefusals(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    ring: VecDeque<Refused>,
+    lines: Lines,
+}
+
+/// The log lines of the second that began at `since`.
+#[derive(Debug, Default)]
+struct Lines {
+    since: Timestamp,
+    written: u32,
+    muted: u64,
+}
 
 /// Who refused whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,14 +80,23 @@ pub struct Refused {
     pub mend: String,
     /// How often it happened.
     pub count: u64,
-    logged: Timestamp,
+    /// When a log line was written of it last; never, if there were too many at the time.
+    logged: Option<Timestamp>,
 }
 
 /// Whether a refusal is worth a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Novelty {
     /// Not seen for a while.
-    New,
+    New {
+        /// How many others were not logged since the last line, because there were too many.
+        muted: u64,
+    },
+    /// Not seen for a while, but others have used up the lines of this second.
+    Flood {
+        /// Whether it is the first that gets no line in this second.
+        is_first: bool,
+    },
     /// Seen a moment ago.
     Repeat,
 }
@@ -80,6 +104,11 @@ pub enum Novelty {
 impl RecentRefusals {
     /// How many are kept; enough for every peer of a large federation to be wrong once.
     pub const CAPACITY: usize = 64;
+    /// How many certificates that nobody vouches for are kept of one address: each caller can make new ones for
+    /// each call.
+    pub const STRANGERS_PER_ADDRESS: usize = 4;
+    /// How many refusals of callers are logged in a second.
+    pub const LINES_PER_SECOND: u32 = 10;
     /// How long a refusal is not logged again: peers that are refused come back twice a second.
     const QUIET: Duration = Duration::from_secs(60);
 
@@ -104,25 +133,29 @@ impl RecentRefusals {
         let fingerprint = certificate
             .as_ref()
             .map(|c| fingerprint_text(&c.fingerprint()));
-        let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = &mut *kept;
         let alike = |refused: &Refused| {
             refused.side == side
                 && refused.rejection == *rejection
                 && refused.fingerprint == fingerprint
                 && refused.remote.ip() == remote.ip()
         };
-        let earlier = ring.iter().position(alike).and_then(|at| ring.remove(at));
-        let is_due = earlier
-            .as_ref()
-            .is_none_or(|e| now.since(e.logged) >= Self::QUIET);
-        let logged = earlier
-            .as_ref()
-            .filter(|_| !is_due)
-            .map_or(now, |e| e.logged);
-        if ring.len() >= Self::CAPACITY {
-            ring.pop_front();
-        }
-        ring.push_back(Refused {
+        let earlier = kept
+            .ring
+            .iter()
+            .position(alike)
+            .and_then(|at| kept.ring.remove(at));
+        let last = earlier.as_ref().and_then(|e| e.logged);
+        let novelty = if last.is_some_and(|at| now.since(at) < Self::QUIET) {
+            Novelty::Repeat
+        } else if side == Side::Answerer {
+            // We choose whom we call and how often.
+            Novelty::New { muted: 0 }
+        } else {
+            kept.lines.take(now)
+        };
+        let refused = Refused {
             at: now,
             side,
             remote,
@@ -135,13 +168,15 @@ impl RecentRefusals {
             expectation: expectation.clone(),
             mend: mend.clone(),
             count: earlier.map_or(1, |e| e.count.saturating_add(1)),
-            logged,
-        });
-        if is_due {
-            Novelty::New
-        } else {
-            Novelty::Repeat
-        }
+            logged: match novelty {
+                Novelty::New { .. } => Some(now),
+                Novelty::Flood { .. } => None,
+                Novelty::Repeat => last,
+            },
+        };
+        make_room(&mut kept.ring, &refused);
+        kept.ring.push_back(refused);
+        novelty
     }
 
     /// Forgets what has been mended: the caller at `remote` is a peer now, by the leaf with this fingerprint. It
@@ -162,8 +197,8 @@ impl RecentRefusals {
     }
 
     fn forget(&self, is_mended: impl Fn(&Refused) -> bool) {
-        let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ring.retain(|refused| !is_mended(refused));
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.ring.retain(|refused| !is_mended(refused));
     }
 
     /// What is remembered, the newest first.
@@ -172,10 +207,64 @@ impl RecentRefusals {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+            .ring
             .iter()
             .rev()
             .cloned()
             .collect()
+    }
+}
+
+impl Lines {
+    fn take(&mut self, now: Timestamp) -> Novelty {
+        // The clock may have been set back.
+        if now < self.since || now.since(self.since) >= Duration::from_secs(1) {
+            self.since = now;
+            self.written = 0;
+        }
+        if self.written < RecentRefusals::LINES_PER_SECOND {
+            self.written += 1;
+            let muted = std::mem::take(&mut self.muted);
+            return Novelty::New { muted };
+        }
+        self.muted = self.muted.saturating_add(1);
+        let is_first = self.written == RecentRefusals::LINES_PER_SECOND;
+        // One above: the first has been told.
+        self.written = RecentRefusals::LINES_PER_SECOND + 1;
+        Novelty::Flood { is_first }
+    }
+}
+
+/// Drops the oldest of the same address when `next` is a stranger and there are enough of those, and otherwise
+/// the oldest of all when there are too many.
+fn make_room(ring: &mut VecDeque<Refused>, next: &Refused) {
+    let is_neighbour = |kept: &Refused| {
+        is_stranger(kept) && network(kept.remote.ip()) == network(next.remote.ip())
+    };
+    if is_stranger(next)
+        && ring.iter().filter(|kept| is_neighbour(kept)).count()
+            >= RecentRefusals::STRANGERS_PER_ADDRESS
+        && let Some(oldest) = ring.iter().position(is_neighbour)
+    {
+        ring.remove(oldest);
+    }
+    if ring.len() >= RecentRefusals::CAPACITY {
+        ring.pop_front();
+    }
+}
+
+/// Everything else takes a certificate that somebody issued or listed, or none at all.
+fn is_stranger(refused: &Refused) -> bool {
+    refused.side == Side::Caller
+        && refused.rejection == Rejection::UnknownIssuer
+        && refused.fingerprint.is_some()
+}
+
+/// What one host can choose freely of an IPv6 address does not make it another host.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -199,7 +288,7 @@ mod tests {
         let plaintext = verdict(Rejection::Plaintext);
         assert_eq!(
             refusals.record(Side::Caller, &plaintext, from(1), start),
-            Novelty::New
+            Novelty::New { muted: 0 }
         );
         assert_eq!(
             refusals.record(
@@ -212,7 +301,7 @@ mod tests {
         );
         assert_eq!(
             refusals.record(Side::Caller, &plaintext, from(2), start),
-            Novelty::New
+            Novelty::New { muted: 0 }
         );
         assert_eq!(
             refusals.record(
@@ -221,7 +310,7 @@ mod tests {
                 from(1),
                 start
             ),
-            Novelty::New
+            Novelty::New { muted: 0 }
         );
         assert_eq!(
             refusals.record(
@@ -230,7 +319,7 @@ mod tests {
                 from(1),
                 start.plus(Duration::from_secs(60))
             ),
-            Novelty::New
+            Novelty::New { muted: 0 }
         );
         let list = refusals.list();
         assert_eq!(list.len(), 3);
@@ -280,6 +369,66 @@ mod tests {
         let refused = &refusals.list()[0];
         assert_eq!(refused.valid, Some((leaf.not_before(), leaf.not_after())));
         assert_eq!(refused.subject.as_deref(), Some(leaf.subject()));
+    }
+
+    fn stranger(name: &str) -> Verdict {
+        let leaf = Spec::new(name).self_signed().certificate();
+        Verdict::rejected(Rejection::UnknownIssuer, Some(leaf), "a pin", None)
+    }
+
+    #[test]
+    fn one_address_can_not_flush_what_others_did() {
+        let refusals = RecentRefusals::default();
+        let at = Timestamp::from_millis;
+        refusals.record(Side::Caller, &stranger("berlin"), from(1), at(0));
+        refusals.record(Side::Own, &stranger("own"), from(2), at(0));
+        refusals.record(Side::Caller, &verdict(Rejection::Plaintext), from(2), at(0));
+        for n in 1..=100 {
+            refusals.record(Side::Caller, &stranger("mallory"), from(2), at(n));
+        }
+        let list = refusals.list();
+        assert_eq!(list.len(), 3 + RecentRefusals::STRANGERS_PER_ADDRESS);
+        assert_eq!(list[0].at, at(100), "the newest are kept");
+        assert_eq!(list[3].at, at(97));
+        assert!(list.iter().any(|kept| kept.remote == from(1)));
+        // The hosts of one IPv6 network are one.
+        let before = refusals.list().len();
+        for n in 1..=10u16 {
+            let host = SocketAddr::from(([0x2001, 0xdb8, 0, 0, n, n, n, n], 40_000));
+            refusals.record(Side::Caller, &stranger("eve"), host, at(200));
+        }
+        assert_eq!(
+            refusals.list().len(),
+            before + RecentRefusals::STRANGERS_PER_ADDRESS
+        );
+    }
+
+    #[test]
+    fn log_lines_are_counted_and_what_was_left_out_is_told() {
+        let refusals = RecentRefusals::default();
+        let start = Timestamp::from_millis(1_000_000);
+        let plaintext = verdict(Rejection::Plaintext);
+        let record = |n: u8, at: Timestamp| refusals.record(Side::Caller, &plaintext, from(n), at);
+        for n in 0..10 {
+            assert_eq!(record(n, start), Novelty::New { muted: 0 });
+        }
+        assert_eq!(record(10, start), Novelty::Flood { is_first: true });
+        assert_eq!(record(11, start), Novelty::Flood { is_first: false });
+        // Folded ones need no line, and our own calls have theirs.
+        assert_eq!(record(0, start), Novelty::Repeat);
+        assert_eq!(
+            refusals.record(Side::Answerer, &plaintext, from(1), start),
+            Novelty::New { muted: 0 }
+        );
+        // What got no line is still due, and is kept all the same.
+        let later = start.plus(Duration::from_secs(1));
+        assert_eq!(record(10, later), Novelty::New { muted: 2 });
+        assert_eq!(record(10, later), Novelty::Repeat);
+        assert_eq!(record(12, later), Novelty::New { muted: 0 });
+        assert!(refusals.list().iter().any(|kept| kept.remote == from(11)));
+        // A clock that was set back does not mute for ever.
+        let earlier = Timestamp::from_millis(500);
+        assert_eq!(record(13, earlier), Novelty::New { muted: 0 });
     }
 
     #[test]

@@ -22,29 +22,6 @@ pub struct Unreadable {
     pub key: &'static str,
 }
 
-/// What a call says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallMetadata {
-    /// Who the caller says it is; when absent, the certificate alone identifies.
-    pub cluster_id: Option<ClusterId>,
-    /// What it speaks; 1.0 when it doesn't say.
-    pub version: Version,
-    /// The attempt; when absent, the called side makes one.
-    pub reference: Option<Ref>,
-}
-
-/// Reads what a call says of itself.
-///
-/// # Errors
-/// [`Unreadable`] for the first key whose value can't be read; an absent key is none.
-pub fn read(map: &MetadataMap) -> Result<CallMetadata, Unreadable> {
-    Ok(CallMetadata {
-        cluster_id: cluster_id(map)?,
-        version: version(map)?,
-        reference: reference(map)?,
-    })
-}
-
 /// Reads `emcc-cluster-id`.
 ///
 /// # Errors
@@ -123,36 +100,35 @@ mod tests {
         let reference: Ref = "7K3Q-9M2X".parse().unwrap();
         let mut map = map(&[(CLUSTER_ID, "stale")]);
         write(&mut map, &cluster, Version::V1_1, reference);
-        let expected = CallMetadata {
-            cluster_id: Some(cluster),
-            version: Version::V1_1,
-            reference: Some(reference),
-        };
-        assert_eq!(read(&map), Ok(expected));
+        assert_eq!(cluster_id(&map), Ok(Some(cluster)));
+        assert_eq!(version(&map), Ok(Version::V1_1));
+        assert_eq!(super::reference(&map), Ok(Some(reference)));
         assert_eq!(map.get(REF).unwrap(), "7K3Q9M2X");
     }
 
     #[test]
     fn a_silent_caller_speaks_1_0() {
-        let call = read(&MetadataMap::new()).unwrap();
-        assert_eq!((call.cluster_id, call.reference), (None, None));
-        assert_eq!(call.version, Version::V1_0);
+        let silent = MetadataMap::new();
+        assert_eq!(cluster_id(&silent), Ok(None));
+        assert_eq!(reference(&silent), Ok(None));
+        assert_eq!(version(&silent), Ok(Version::V1_0));
     }
 
     #[test]
     fn garbage_is_refused_by_key() {
-        for (key, text) in [
-            (CLUSTER_ID, "ber lin"),
-            (VERSION, "1"),
-            (VERSION, "1.x"),
-            (REF, "!"),
-        ] {
+        let with = |key, text| map(&[(key, text)]);
+        assert_eq!(
+            cluster_id(&with(CLUSTER_ID, "ber lin")),
+            Err(Unreadable { key: CLUSTER_ID })
+        );
+        for text in ["1", "1.x"] {
             assert_eq!(
-                read(&map(&[(key, text)])),
-                Err(Unreadable { key }),
-                "{key}: {text}"
+                version(&with(VERSION, text)),
+                Err(Unreadable { key: VERSION }),
+                "{text}"
             );
         }
+        assert_eq!(reference(&with(REF, "!")), Err(Unreadable { key: REF }));
     }
 
     #[test]

@@ -6,8 +6,10 @@ use emccd::lab::{Cluster, Lab};
 
 use crate::support::{lab_of_processes, log_in};
 
-mod federation;
+mod connections;
+mod messages;
 mod pages;
+mod raw;
 mod start;
 
 /// Two clusters in processes of their own, so that each has a log to look at. The first one is attacked.

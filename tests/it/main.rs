@@ -16,6 +16,7 @@ mod crash;
 mod guessing;
 mod hostile;
 mod lab;
+mod peers;
 mod program;
 mod python_client;
 mod readme;

@@ -320,7 +320,7 @@ table! {
         login: "Login is unavailable(35)",
         logout: "Logout is unavailable(35)",
         advice: "Tell your help desk: your home does not know this site.",
-        hint: "Home trusts the visiting cluster but has no record of it, or has it disabled; add it there with `emccd cluster add`.",
+        hint: "Home trusts the visiting cluster but has no record of it, or has it disabled; there, add it with `emccd cluster add` or enable it with `emccd cluster set ID --enabled true`.",
         grpc: PermissionDenied,
         raised: Yes,
     }
@@ -350,7 +350,7 @@ table! {
         login: "Login is unavailable(38)",
         logout: "Logout is unavailable(38)",
         advice: "Tell your help desk: your home does not allow visits here.",
-        hint: "Home does not allow logins from the visiting cluster; see `emccd cluster list` there and allow EMCC for that peer.",
+        hint: "Home does not allow logins from the visiting cluster; see `emccd cluster list` there and allow it with `emccd cluster set ID --allow-emcc true`.",
         grpc: PermissionDenied,
         raised: Yes,
     }

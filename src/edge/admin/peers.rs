@@ -150,7 +150,8 @@ pub async fn add(
                 return Err(Error::Exists {
                     what: format!("the peer {id}"),
                     next: format!(
-                        "trust another certificate of it with: emccd trust add {id} --pin FILE"
+                        "change it with: emccd cluster set {id} --address HOST:PORT; trust another certificate of it \
+                         with: emccd trust add {id} --pin FILE"
                     ),
                 });
             }
@@ -241,7 +242,7 @@ pub async fn add_trust(
 }
 
 /// What the store trusts, one bundle per peer record.
-fn bundles(tx: &mut dyn Transaction) -> Result<Vec<Bundle>, Error> {
+pub(super) fn bundles(tx: &mut dyn Transaction) -> Result<Vec<Bundle>, Error> {
     stored::bundles(tx).map_err(|error| match error {
         stored::Error::Store(error) => Error::Store(error),
         stored::Error::Trust(error) => Error::Trust(error),
@@ -255,14 +256,8 @@ fn insert(
     material: &Material,
     now: Timestamp,
 ) -> Result<Vec<pb::TrustEntry>, Error> {
-    if material.kind == EntryKind::Anchor && peer.node_names.is_empty() {
-        return Err(Error::refused(
-            format!(
-                "an authority vouches for node names, and the record of {} has none",
-                peer.cluster_id
-            ),
-            "name its nodes with --node-name when the peer is added, or pin the certificates of its nodes",
-        ));
+    if material.kind == EntryKind::Anchor {
+        check_names(peer)?;
     }
     let mut added = Vec::new();
     for certificate in &material.certificates {
@@ -282,12 +277,30 @@ fn insert(
     Ok(added)
 }
 
-fn find(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<Peer, Error> {
+/// Refuses a record that an authority has no name to vouch for.
+pub(super) fn check_names(peer: &Peer) -> Result<(), Error> {
+    let id = &peer.cluster_id;
+    if !peer.node_names.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("an authority vouches for node names, and the record of {id} has none"),
+        format!(
+            "name its nodes with: emccd cluster set {id} --node-name NAME (at cluster add: --node-name NAME), or pin \
+             their certificates"
+        ),
+    ))
+}
+
+pub(super) fn find(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<Peer, Error> {
     peers::get(tx, cluster)?
         .ok_or_else(|| Error::missing(format!("peer {cluster}"), "emccd cluster list"))
 }
 
-fn entries_of(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<Vec<pb::TrustEntry>, Error> {
+pub(super) fn entries_of(
+    tx: &mut dyn Transaction,
+    cluster: &ClusterId,
+) -> Result<Vec<pb::TrustEntry>, Error> {
     trust_entries::list(tx)?
         .iter()
         .filter(|entry| entry.cluster_id == *cluster)

@@ -70,18 +70,24 @@ pub enum Action {
     LogoutSession,
     /// Read the identity files again.
     ReloadIdentities,
+    /// Remove a trust entry.
+    RemoveTrust,
+    /// Change a peer record.
+    SetCluster,
     /// Look at anything.
     View,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
         Self::LogoutSession,
         Self::ReloadIdentities,
+        Self::RemoveTrust,
+        Self::SetCluster,
         Self::View,
     ];
 
@@ -89,8 +95,8 @@ impl Action {
     #[must_use]
     pub const fn needs(self) -> Role {
         match self {
-            Self::AddCluster | Self::Apply => Role::Admin,
-            Self::AddTrust | Self::ReloadIdentities => Role::Certificates,
+            Self::AddCluster | Self::Apply | Self::SetCluster => Role::Admin,
+            Self::AddTrust | Self::ReloadIdentities | Self::RemoveTrust => Role::Certificates,
             Self::LogoutSession => Role::HelpDesk,
             Self::View => Role::Viewer,
         }
@@ -105,6 +111,8 @@ impl Action {
             Self::Apply => "apply",
             Self::LogoutSession => "session logout",
             Self::ReloadIdentities => "cert reload",
+            Self::RemoveTrust => "trust remove",
+            Self::SetCluster => "cluster set",
             Self::View => "view",
         }
     }
@@ -286,14 +294,14 @@ mod tests {
             (
                 1000,
                 &["emccd-certificates", "users"],
-                &[AddTrust, ReloadIdentities, View],
+                &[AddTrust, ReloadIdentities, RemoveTrust, View],
             ),
             (1000, &["emccd-help-desk"], &[LogoutSession, View]),
             (1000, &["emccd-viewer"], &[View]),
             (
                 1000,
                 &["emccd-help-desk", "emccd-certificates"],
-                &[AddTrust, LogoutSession, ReloadIdentities, View],
+                &[AddTrust, LogoutSession, ReloadIdentities, RemoveTrust, View],
             ),
             (1000, &["users", "wheel", "emccd"], &[]),
         ];

@@ -12,12 +12,14 @@ use crate::{
         account, directory,
         error::Error,
         operations::{ApplyMode, File, Operations},
+        peer_changes,
         peers::{self, Material},
         roles::{Action, Actor, Groups},
         serve::MAX_APPLY_BYTES,
         sessions::{self, Which},
     },
     store::{self, Store},
+    trust::certificate::read_fingerprint,
     wire::admin::{self as pb, admin_service_server::AdminService},
 };
 
@@ -148,6 +150,32 @@ impl AdminEdge {
         Ok(added)
     }
 
+    async fn set(
+        &self,
+        actor: &Actor,
+        request: pb::SetClusterRequest,
+    ) -> Result<pb::SetClusterResponse, Error> {
+        let set = peer_changes::set(&self.store, request, actor, self.clock.now()).await?;
+        self.operations.peers_changed().await?;
+        Ok(set)
+    }
+
+    async fn distrust(
+        &self,
+        actor: &Actor,
+        request: pb::RemoveTrustRequest,
+    ) -> Result<pb::RemoveTrustResponse, Error> {
+        let cluster = cluster_id(request.cluster_id)?;
+        let fingerprint = read_fingerprint(&request.fingerprint).ok_or_else(|| {
+            Error::invalid("the fingerprint", "64 hex digits, colons between or not")
+        })?;
+        let now = self.clock.now();
+        let removed =
+            peer_changes::remove_trust(&self.store, cluster, fingerprint, actor, now).await?;
+        self.operations.peers_changed().await?;
+        Ok(removed)
+    }
+
     async fn end_session(
         &self,
         actor: &Actor,
@@ -230,6 +258,14 @@ impl AdminService for AdminEdge {
         within(CHANGE, self.add(&actor, request)).await
     }
 
+    async fn set_cluster(
+        &self,
+        request: Request<pb::SetClusterRequest>,
+    ) -> Result<Response<pb::SetClusterResponse>, Status> {
+        let (actor, request) = self.admit(Action::SetCluster, request).await?;
+        within(CHANGE, self.set(&actor, request)).await
+    }
+
     async fn list_trust(
         &self,
         request: Request<pb::ListTrustRequest>,
@@ -249,6 +285,14 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::AddTrustResponse>, Status> {
         let (actor, request) = self.admit(Action::AddTrust, request).await?;
         within(CHANGE, self.trust(&actor, request)).await
+    }
+
+    async fn remove_trust(
+        &self,
+        request: Request<pb::RemoveTrustRequest>,
+    ) -> Result<Response<pb::RemoveTrustResponse>, Status> {
+        let (actor, request) = self.admit(Action::RemoveTrust, request).await?;
+        within(CHANGE, self.distrust(&actor, request)).await
     }
 
     async fn list_identities(

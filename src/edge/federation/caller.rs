@@ -14,14 +14,14 @@ use crate::{
         rejection::Rejection,
         version::{Version, VersionRange},
     },
-    edge::listener::{ConnIdentity, grpc_timeout},
+    edge::listener::{ConnIdentity, MAX_CALL, grpc_timeout},
     peer,
     trust::judge::Verdict,
     wire::{metadata, status},
 };
 
 /// How long a call may take that names no deadline, and the longest that one may name.
-const DEADLINE_BOUNDS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
+const DEADLINE_BOUNDS: (Duration, Duration) = (Duration::from_secs(10), MAX_CALL);
 
 /// The caller of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,15 @@ impl Door<'_> {
             .flatten()
             .unwrap_or_else(|| Ref::from_bits(rand::random()));
         let cluster = self.identified(request.extensions())?;
+        if cluster == *self.cluster_id {
+            // Whoever came by a certificate that is trusted for us must not speak as a peer of ours: sessions
+            // of both roles would be its own.
+            let cause = format!(
+                "the certificate of the caller is trusted here for {cluster}, which is this cluster itself and \
+                 no peer; mend with: emccd trust list {cluster}, emccd config show (cluster-id) on both sides"
+            );
+            return Err(self.refuse(reference, &Refusal::new(EmCode::InvalidClusterId, cause)));
+        }
         match metadata::cluster_id(call) {
             Ok(claimed) if claimed.as_ref().is_none_or(|claimed| *claimed == cluster) => {}
             Ok(Some(claimed)) => {

@@ -30,6 +30,7 @@ use crate::{
         refusal::{Detail, Refusal},
         session::{EndReason, Initiator},
     },
+    edge::listener::{Share, Shares},
     peer::{self, Peers},
     tasks::Tasks,
     wire::{
@@ -46,6 +47,12 @@ use crate::{
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// The most that an answer may be, in bytes: what our own clients take.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
+/// How many calls of one peer may be under way on one node, with the work that goes on after its caller hung up.
+/// Our own links never have more than half as many, and one peer that opens calls without end leaves the rest
+/// to the others.
+const MAX_CALLS_PER_PEER: usize = 512;
+/// When a peer may try again that has too many calls under way.
+const RETRY_CALL: Duration = Duration::from_secs(1);
 /// How many `Watch` one peer may hold on one node: as many as a large cluster has nodes.
 const MAX_WATCHES_PER_PEER: usize = 16;
 /// The heartbeat of a caller that asks for none.
@@ -133,7 +140,7 @@ pub async fn service(parts: Parts) -> Result<Routes, Error> {
             .register_encoded_file_descriptor_set(wire::HEALTH_DESCRIPTOR)
             .include_reflection_service(false)
     };
-    let federation = FederationServiceServer::new(Federation { parts })
+    let federation = FederationServiceServer::new(Federation::new(parts))
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_ANSWER_BYTES);
     Ok(Routes::new(federation)
@@ -150,9 +157,17 @@ async fn set_serving(health: &HealthReporter, status: tonic_health::ServingStatu
 
 struct Federation {
     parts: Parts,
+    calls: Shares,
 }
 
 impl Federation {
+    fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            calls: Shares::new(MAX_CALLS_PER_PEER),
+        }
+    }
+
     fn config(&self) -> &peer::Config {
         self.parts.peers.config()
     }
@@ -173,6 +188,17 @@ impl Federation {
         Ok(caller)
     }
 
+    /// A place among the calls of this peer. It is kept until the work is done, not only until the answer.
+    fn place_for(&self, caller: &Caller) -> Result<Share, Status> {
+        let cluster = &caller.cluster;
+        self.calls.take(cluster).ok_or_else(|| {
+            let cause =
+                format!("{cluster} has {MAX_CALLS_PER_PEER} calls under way on this node already");
+            let refusal = Refusal::new(EmCode::Busy, cause);
+            self.refuse(caller, &refusal.with_detail(Detail::RetryAfter(RETRY_CALL)))
+        })
+    }
+
     fn refuse(&self, caller: &Caller, refusal: &Refusal) -> Status {
         self.door().refuse(caller.reference, refusal)
     }
@@ -182,7 +208,8 @@ impl Federation {
         self.refuse(caller, &Refusal::new(EmCode::ErrorOnParsing, cause))
     }
 
-    /// Runs a role's work to its end even if the caller hangs up, and answers by the deadline.
+    /// Runs a role's work to its end even if the caller hangs up, and answers by the deadline. The work keeps
+    /// its place among the calls of its peer for as long.
     async fn run<T, F>(&self, name: &'static str, caller: &Caller, work: F) -> Result<T, Status>
     where
         T: Send + 'static,
@@ -194,6 +221,11 @@ impl Federation {
             emcc.r#ref = %caller.reference,
             peer.cluster_id = caller.cluster.as_str()
         );
+        let place = self.place_for(caller)?;
+        let work = async move {
+            let _place = place;
+            work.await
+        };
         let running = self.parts.tasks.spawn(name, work.instrument(span));
         match timeout_at(caller.deadline.into(), running).await {
             Ok(Ok(outcome)) => outcome.map_err(|refusal| self.refuse(caller, &refusal)),
@@ -285,6 +317,7 @@ impl FederationService for Federation {
         let caller = self.admit(&request)?;
         let query = decode_find(request.into_inner(), caller.version)
             .map_err(|malformed| self.unreadable(&caller, &malformed))?;
+        let _place = self.place_for(&caller)?;
         let (roles, context) = (Arc::clone(&self.parts.roles), caller.context());
         // It changes nothing: a caller that hangs up may take it along.
         let answer = timeout_at(caller.deadline.into(), roles.find_user(&context, &query)).await;

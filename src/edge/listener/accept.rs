@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
@@ -79,6 +80,53 @@ pub(super) async fn opening(tcp: &TcpStream) -> io::Result<Opening> {
         _ if first == [HANDSHAKE] => Opening::Tls,
         _ => Opening::Plaintext,
     })
+}
+
+/// Tells a caller that speaks HTTP/1.1 without TLS what this port speaks; whoever speaks anything else learns it
+/// from the end of the connection. It takes as long as the caller makes it: the deadline is for whoever awaits it to set.
+pub(super) async fn answer_plaintext(mut tcp: TcpStream, sentence: &str) -> io::Result<()> {
+    /// More than any request that deserves an answer.
+    const MOST: u64 = 64 * 1024;
+    let mut head = Vec::new();
+    while could_be_http(&head) {
+        if is_http(&head) {
+            let answer = format!(
+                "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+                 Connection: close\r\n\r\n{sentence}\n",
+                sentence.len() + 1
+            );
+            tcp.write_all(answer.as_bytes()).await?;
+            tcp.shutdown().await?;
+            // A connection closed over unread bytes is reset, and the answer may be lost with it.
+            tokio::io::copy(&mut tcp.take(MOST), &mut tokio::io::sink()).await?;
+            return Ok(());
+        }
+        if tcp.read_buf(&mut head).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// How a request of HTTP/1.1 may begin. The preface of HTTP/2 is none of them.
+const METHODS: [&[u8]; 9] = [
+    b"GET ",
+    b"POST ",
+    b"HEAD ",
+    b"PUT ",
+    b"DELETE ",
+    b"OPTIONS ",
+    b"PATCH ",
+    b"CONNECT ",
+    b"TRACE ",
+];
+
+fn is_http(head: &[u8]) -> bool {
+    METHODS.iter().any(|method| head.starts_with(method))
+}
+
+fn could_be_http(head: &[u8]) -> bool {
+    is_http(head) || METHODS.iter().any(|method| method.starts_with(head))
 }
 
 fn concerns_one_connection(error: &io::Error) -> bool {

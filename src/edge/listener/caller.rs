@@ -10,7 +10,7 @@ use crate::{
     clock::Timestamp,
     domain::ids::ClusterId,
     trust::{
-        TrustStore,
+        Snapshot, TrustStore,
         certificate::{Certificate, fingerprint_of, fingerprint_text},
         judge::Verdict,
         refusals::{Novelty, Side},
@@ -91,9 +91,19 @@ impl Caller {
         if judged.generation == snapshot.generation() && !has_ended {
             return Arc::clone(&judged.identity);
         }
+        self.judge(&judged.identity, &snapshot)
+    }
+
+    /// The same, judged now in any case: of the chain it is not only the leaf that ends one day.
+    pub(super) fn judged_again(&self) -> Arc<ConnIdentity> {
+        let judged = self.judged.load();
+        self.judge(&judged.identity, &self.trust.snapshot())
+    }
+
+    fn judge(&self, last: &ConnIdentity, snapshot: &Snapshot) -> Arc<ConnIdentity> {
         let identity = Arc::new(ConnIdentity {
             verdict: snapshot.identify(&self.chain),
-            ..ConnIdentity::clone(&judged.identity)
+            ..last.clone()
         });
         let judged = Judged {
             generation: snapshot.generation(),
@@ -124,13 +134,28 @@ pub(super) fn report_refusal(
     else {
         return;
     };
-    if trust
-        .refusals()
-        .record(side, verdict, remote, trust.clock().now())
-        == Novelty::Repeat
-    {
-        debug!(%remote, %rejection, "refused the caller again");
-        return;
+    let now = trust.clock().now();
+    match trust.refusals().record(side, verdict, remote, now) {
+        Novelty::New { muted: 0 } => {}
+        Novelty::New { muted } => {
+            warn!(
+                muted,
+                "suppressed {muted} lines about refused callers before this one"
+            );
+        }
+        Novelty::Flood { is_first } => {
+            if is_first {
+                warn!(
+                    "more refused callers than are logged in one second; the others are only counted"
+                );
+            }
+            debug!(%remote, %rejection, "refused a caller among too many");
+            return;
+        }
+        Novelty::Repeat => {
+            debug!(%remote, %rejection, "refused the caller again");
+            return;
+        }
     }
     let subject = certificate.as_ref().map_or("", |leaf| leaf.subject());
     let fingerprint = certificate

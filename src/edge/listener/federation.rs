@@ -15,10 +15,11 @@ use tonic::service::Routes;
 use tracing::debug;
 
 use super::{
-    accept::{Accepted, Opening, accept_all, opening},
+    accept::{Accepted, Opening, accept_all, answer_plaintext, opening},
     call::answer,
     caller::{Caller, report_refusal},
     limits::{Config, Slots},
+    share::Share,
 };
 use crate::{
     domain::rejection::Rejection,
@@ -78,6 +79,12 @@ enum Leave {
     TrustChanged,
 }
 
+/// A connection's place among all of its kind, and among those of its peer.
+struct Place {
+    _total: OwnedSemaphorePermit,
+    _of_peer: Option<Share>,
+}
+
 impl Door {
     async fn connection(self: Arc<Self>, accepted: Accepted) {
         let Accepted {
@@ -103,7 +110,6 @@ impl Door {
         let chain: Vec<CertificateDer<'static>> = chain.to_vec();
         let caller = Arc::new(Caller::new(self.trust.clone(), remote, chain));
         let identity = caller.identity();
-        report_refusal(&self.trust, Side::Caller, remote, &identity.verdict);
         if let (Some(_), Some(shown)) = (identity.peer(), &identity.fingerprint) {
             self.trust.refusals().caller_accepted(shown, remote.ip());
         }
@@ -111,6 +117,8 @@ impl Door {
             debug!(%remote, peer = ?identity.peer(), "too many connections of this kind; closed the newest");
             return;
         };
+        // Who gets no answer gets no line either: places for strangers are few, and so are their refusals then.
+        report_refusal(&self.trust, Side::Caller, remote, &identity.verdict);
         drop(pending);
         self.serve(tls, caller, generations).await;
         drop(place);
@@ -129,6 +137,10 @@ impl Door {
                 let expectation = "a TLS handshake; the first byte is none of a TLS record";
                 let verdict = Verdict::rejected(Rejection::Plaintext, None, expectation, None);
                 report_refusal(&self.trust, Side::Caller, remote, &verdict);
+                let sentence = "This port speaks gRPC over TLS, to peers that show a certificate.";
+                if let Err(error) = answer_plaintext(tcp, sentence).await {
+                    debug!(%remote, %error, "the caller could not be told");
+                }
                 return None;
             }
             Ok(Opening::Closed) | Err(_) => return None,
@@ -137,8 +149,6 @@ impl Door {
             debug!(%remote, "this node has no usable identity; closed the connection");
             return None;
         };
-        // Never closed, so this waits until it is this connection's turn.
-        let _turn = self.slots.handshakes.acquire().await.ok()?;
         match TlsAcceptor::from(config).accept(tcp).await {
             Ok(tls) => Some(tls),
             Err(error) => {
@@ -169,12 +179,15 @@ impl Door {
         report_refusal(&self.trust, Side::Own, remote, &verdict);
     }
 
-    fn place_for(&self, verdict: &Verdict) -> Option<OwnedSemaphorePermit> {
-        let slots = match verdict {
-            Verdict::Peer(_) => &self.slots.connections,
-            Verdict::Rejected { .. } => &self.slots.unidentified,
+    fn place_for(&self, verdict: &Verdict) -> Option<Place> {
+        let (slots, share) = match verdict {
+            Verdict::Peer(peer) => (&self.slots.connections, Some(self.slots.peers.take(peer)?)),
+            Verdict::Rejected { .. } => (&self.slots.unidentified, None),
         };
-        Arc::clone(slots).try_acquire_owned().ok()
+        Some(Place {
+            _total: Arc::clone(slots).try_acquire_owned().ok()?,
+            _of_peer: share,
+        })
     }
 
     async fn serve(
@@ -230,8 +243,6 @@ impl Door {
 
     /// Completes when the connection has to end, whatever it is doing.
     async fn until_leaving(&self, caller: &Caller, mut generations: watch::Receiver<u64>) -> Leave {
-        /// The wall clock can be set while we sleep by another one.
-        const LOOK_AGAIN: Duration = Duration::from_secs(5);
         let first = caller.identity();
         let life_over = async {
             if first.peer().is_some() {
@@ -241,7 +252,7 @@ impl Door {
         };
         let mut life_over = pin!(life_over);
         loop {
-            let now = caller.identity();
+            let now = caller.judged_again();
             if !now.verdict.agrees_with(&first.verdict) {
                 report_refusal(&self.trust, Side::Caller, now.remote, &now.verdict);
                 return Leave::TrustChanged;
@@ -251,13 +262,13 @@ impl Door {
                 Some(end) if now.peer().is_some() => end
                     .since(self.trust.clock().now())
                     .saturating_add(Duration::from_millis(1)),
-                _ => LOOK_AGAIN,
+                _ => self.config.look_again,
             };
             tokio::select! {
                 () = self.tasks.cancelled() => return Leave::Shutdown,
                 () = life_over.as_mut() => return Leave::LifeOver,
                 Ok(()) = generations.changed() => {}
-                () = sleep(left.min(LOOK_AGAIN)) => {}
+                () = sleep(left.min(self.config.look_again)) => {}
             }
         }
     }

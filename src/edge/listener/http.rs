@@ -9,7 +9,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::{Instant, timeout, timeout_at},
 };
@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use tracing::debug;
 
 use super::{
-    accept::{Accepted, Opening, accept_all, opening},
+    accept::{Accepted, Opening, accept_all, answer_plaintext, opening},
     limits::{Config, Slots},
 };
 use crate::tasks::Tasks;
@@ -100,13 +100,14 @@ impl Door {
             Ok(Opening::Tls) => {}
             Ok(Opening::Plaintext) => {
                 debug!(%remote, "the caller does not speak TLS; let it use https on this port");
-                say_https(tcp).await;
+                let sentence = "this port speaks https; begin the URL with https://";
+                if let Err(error) = answer_plaintext(tcp, sentence).await {
+                    debug!(%remote, %error, "the caller could not be told");
+                }
                 return None;
             }
             Ok(Opening::Closed) | Err(_) => return None,
         }
-        // Never closed, so this waits until it is this connection's turn.
-        let _turn = self.slots.handshakes.acquire().await.ok()?;
         match TlsAcceptor::from(config).accept(tcp).await {
             Ok(tls) => Some(tls),
             Err(error) => {
@@ -153,27 +154,4 @@ impl Door {
             }
         }
     }
-}
-
-/// Tells a caller that speaks plain HTTP what is wrong with its URL: a connection that just closes would have
-/// people look at firewalls. The handshake's deadline bounds it.
-async fn say_https(mut tcp: TcpStream) {
-    const ANSWER: &[u8] =
-        b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 52\r\n\
-        Connection: close\r\n\r\nthis port speaks https; begin the URL with https://\n";
-    let mut begin = [0; 4096];
-    // What is left unread would turn the answer into a reset.
-    match tcp.read(&mut begin).await {
-        Ok(count) if begin.get(..count).is_some_and(looks_like_http) => {}
-        _ => return,
-    }
-    if tcp.write_all(ANSWER).await.is_ok() {
-        // The caller may be gone; there is nobody else to tell.
-        let _ = tcp.shutdown().await;
-    }
-}
-
-fn looks_like_http(begin: &[u8]) -> bool {
-    let method = begin.iter().take_while(|b| b.is_ascii_uppercase()).count();
-    (3..=7).contains(&method) && begin.get(method) == Some(&b' ')
 }

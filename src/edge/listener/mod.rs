@@ -4,7 +4,8 @@
 //! ends when the judgement changes, when its certificate does, or when the node does. Whoever is not
 //! identified gets one answer, the reason, and never reaches a role.
 //!
-//! Everything a stranger can cause is bounded: connections, handshakes, their time, headers, streams.
+//! Everything a stranger can cause is bounded: connections that are not past their handshake, those that are, their
+//! time, headers, streams, log lines. So is what a peer can cause, that no broken one takes the places of the others.
 
 mod accept;
 mod call;
@@ -12,8 +13,13 @@ mod caller;
 mod federation;
 mod http;
 mod limits;
+mod share;
 
-pub(in crate::edge) use self::call::grpc_timeout;
+pub(in crate::edge) use self::{
+    call::grpc_timeout,
+    limits::MAX_CALL,
+    share::{Share, Shares},
+};
 pub use self::{
     caller::ConnIdentity, federation::serve_federation, http::serve_http, limits::Config,
 };

@@ -39,6 +39,8 @@ type Stream<T> = std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<T, Sta
 #[derive(Clone, Default)]
 struct Echo {
     seen: Arc<Mutex<Vec<ConnIdentity>>>,
+    /// How many `FindUser` have begun.
+    finding: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 #[tonic::async_trait]
@@ -73,6 +75,8 @@ impl pb::federation_service_server::FederationService for Echo {
         &self,
         _request: Request<pb::FindUserRequest>,
     ) -> Result<Response<pb::FindUserResponse>, Status> {
+        self.finding
+            .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         std::future::pending().await
     }
 
@@ -437,16 +441,230 @@ async fn no_connection_outlives_its_leaf() {
 async fn silent_connections_delay_nobody() {
     let berlin = Spec::new("berlin").self_signed();
     let config = Config {
-        max_handshakes: 1,
         handshake_timeout: Duration::from_secs(60),
         ..Config::default()
     };
     let tokyo = Tokyo::start_with(vec![pinned("berlin", &berlin)], config).await;
     let mut silent = Vec::new();
-    for _ in 0..20 {
+    // Some say nothing, some begin a handshake and stall. No small number of turns outlasts them.
+    for _ in 0..150 {
         silent.push(TcpStream::connect(tokyo.address).await.unwrap());
+        let mut stalled = TcpStream::connect(tokyo.address).await.unwrap();
+        stalled.write_all(&[0x16]).await.unwrap();
+        silent.push(stalled);
     }
+    // Connections are accepted in turn: this one comes behind all of them.
     assert_eq!(hello(&mut tokyo.client(&berlin)).await.unwrap(), "berlin");
+}
+
+#[tokio::test]
+async fn stalled_handshakes_delay_no_phone() {
+    let leaf = Spec::new("phones.example").self_signed();
+    let config = crate::trust::tls::phone_server_config(&leaf.identity()).unwrap();
+    let tasks = Tasks::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = Config {
+        handshake_timeout: Duration::from_secs(60),
+        ..Config::default()
+    };
+    let config = Arc::new(arc_swap::ArcSwap::from_pointee(config));
+    let router = axum::Router::new();
+    let door = serve_http(listener, Some(config), router, tasks.clone(), limits);
+    tasks.spawn("phones", door);
+    let mut stalled = Vec::new();
+    for _ in 0..150 {
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tcp.write_all(&[0x16]).await.unwrap();
+        stalled.push(tcp);
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(leaf.der().clone()).unwrap();
+    let client = rustls::ClientConfig::builder_with_provider(crate::trust::tls::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    within(raw_tls_to(address, "phones.example", client))
+        .await
+        .unwrap();
+    // And one that forgot the TLS is told so.
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain
+        .write_all(b"GET /emcc HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let answer = told(&mut plain).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("https"), "{answer}");
+    within(tasks.shut_down(Duration::from_secs(10))).await;
+}
+
+/// What the other side says until it ends the connection.
+async fn told(tcp: &mut TcpStream) -> String {
+    let mut rest = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(count @ 1..) = within(tcp.read(&mut chunk)).await {
+        rest.extend_from_slice(&chunk[..count]);
+    }
+    String::from_utf8(rest).unwrap()
+}
+
+#[tokio::test]
+async fn connections_that_are_not_past_their_handshake_are_bounded() {
+    let berlin = Spec::new("berlin").self_signed();
+    let config = Config {
+        max_pending: 2,
+        handshake_timeout: Duration::from_secs(60),
+        ..Config::default()
+    };
+    let tokyo = Tokyo::start_with(vec![pinned("berlin", &berlin)], config).await;
+    let silent = TcpStream::connect(tokyo.address).await.unwrap();
+    let _other = TcpStream::connect(tokyo.address).await.unwrap();
+    // The next is closed at once, not after the minute.
+    let mut third = TcpStream::connect(tokyo.address).await.unwrap();
+    assert_eq!(told(&mut third).await, "");
+    assert!(hello(&mut tokyo.client(&berlin)).await.is_err());
+    drop(silent);
+    let mut client = tokyo.client(&berlin);
+    within(async { while hello(&mut client).await.is_err() {} }).await;
+}
+
+#[tokio::test]
+async fn connections_are_bounded_in_all_and_per_peer() {
+    let (berlin, paris) = (
+        Spec::new("berlin").self_signed(),
+        Spec::new("paris").self_signed(),
+    );
+    let bundles = vec![pinned("berlin", &berlin), pinned("paris", &paris)];
+    let per_peer = Config {
+        max_connections_per_peer: 2,
+        ..Config::default()
+    };
+    let total = Config {
+        max_connections: 2,
+        ..Config::default()
+    };
+    for (config, others_are_served) in [(per_peer, true), (total, false)] {
+        let tokyo = Tokyo::start_with(bundles.clone(), config).await;
+        let (mut first, mut second) = (tokyo.client(&berlin), tokyo.client(&berlin));
+        hello(&mut first).await.unwrap();
+        hello(&mut second).await.unwrap();
+        assert!(hello(&mut tokyo.client(&berlin)).await.is_err());
+        let mut other = tokyo.client(&paris);
+        assert_eq!(hello(&mut other).await.is_ok(), others_are_served);
+        // Those that have their places keep them, and one that ends leaves its own.
+        hello(&mut first).await.unwrap();
+        drop(second);
+        let mut next = tokyo.client(&berlin);
+        within(async { while hello(&mut next).await.is_err() {} }).await;
+        assert!(hello(&mut tokyo.client(&berlin)).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn strangers_without_a_place_leave_no_trace() {
+    let config = Config {
+        max_unidentified: 1,
+        unidentified_life: Duration::from_secs(60),
+        ..Config::default()
+    };
+    let tokyo = Tokyo::start_with(Vec::new(), config).await;
+    let first = Spec::new("first").self_signed();
+    let mut told = tokyo.client(&first);
+    assert_eq!(rejected_hello(&mut told).await, Rejection::UnknownIssuer);
+    for _ in 0..5 {
+        let next = Spec::new("next").self_signed();
+        assert!(hello(&mut tokyo.client(&next)).await.is_err());
+    }
+    let list = tokyo.trust.refusals().list();
+    assert_eq!(list.len(), 1, "{list:?}");
+    assert_eq!(
+        list[0].fingerprint,
+        Some(first.certificate().fingerprint_text())
+    );
+}
+
+#[tokio::test]
+async fn calls_of_one_connection_are_bounded() {
+    use std::sync::atomic::Ordering;
+    let berlin = Spec::new("berlin").self_signed();
+    let config = Config {
+        max_streams: 2,
+        ..Config::default()
+    };
+    let tokyo = Tokyo::start_with(vec![pinned("berlin", &berlin)], config).await;
+    let mut client = tokyo.client(&berlin);
+    hello(&mut client).await.unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let mut client = client.clone();
+        calls.spawn(async move { client.find_user(pb::FindUserRequest::default()).await });
+    }
+    within(async {
+        while tokyo.echo.finding.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // No third is begun, and neither is another call of this connection.
+    let waited = Duration::from_millis(200);
+    let beyond = client.hello(pb::HelloRequest::default());
+    assert!(!matches!(
+        tokio::time::timeout(waited, beyond).await,
+        Ok(Ok(_))
+    ));
+    assert_eq!(tokyo.echo.finding.load(Ordering::SeqCst), 2);
+    assert_eq!(hello(&mut tokyo.client(&berlin)).await.unwrap(), "berlin");
+    // Calls that end make room.
+    calls.shutdown().await;
+    within(async { while hello(&mut client).await.is_err() {} }).await;
+}
+
+#[tokio::test]
+async fn headers_are_bounded() {
+    let berlin = Spec::new("berlin").self_signed();
+    let tokyo = Tokyo::start(vec![pinned("berlin", &berlin)]).await;
+    let mut sender = bare_client(&tokyo, &berlin).await;
+    let request = |bytes: usize| {
+        let method = "https://tokyo/emcc.federation.v1.FederationService/Hello";
+        ::http::Request::post(method)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("x-padding", "x".repeat(bytes))
+            .body(empty_message())
+            .unwrap()
+    };
+    let refused = within(sender.send_request(request(20 * 1024))).await;
+    let is_refused = refused.as_ref().map_or(true, |r| r.status() == 431);
+    assert!(is_refused, "{refused:?}");
+    assert!(tokyo.echo.seen.lock().unwrap().is_empty());
+    // Well below the bound it is served.
+    let mut sender = bare_client(&tokyo, &berlin).await;
+    let served = within(sender.send_request(request(8 * 1024))).await;
+    assert_eq!(served.unwrap().status(), 200);
+    assert_eq!(tokyo.echo.seen.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn no_connection_outlives_the_anchor_that_vouches_for_it() {
+    let authority = Authority::with(Spec::new("CA").ca().valid_seconds(-60, 600));
+    let berlin = Spec::new("n1.berlin.example").signed_by(&authority);
+    let config = Config {
+        look_again: Duration::from_millis(50),
+        ..Config::default()
+    };
+    let bundles = vec![anchored("berlin", &authority, &["n1.berlin.example"])];
+    let tokyo = Tokyo::start_with(bundles, config).await;
+    let mut client = tokyo.client(&berlin);
+    let mut stream = watch(&mut client).await;
+    let still_open = tokio::time::timeout(Duration::from_millis(150), stream.message()).await;
+    assert!(still_open.is_err(), "{still_open:?}");
+    // Its own certificate is good for longer.
+    tokyo.clock.set_offset_millis(601_000);
+    assert!(tokyo.clock.now() < berlin.certificate().not_after());
+    assert!(within(stream.message()).await.is_err());
+    assert_eq!(rejected_hello(&mut client).await, Rejection::Expired);
 }
 
 #[tokio::test]
@@ -469,16 +687,37 @@ async fn silent_connections_are_let_go() {
 #[tokio::test]
 async fn plaintext_is_closed_and_reported_with_a_hint() {
     let tokyo = Tokyo::start(Vec::new()).await;
-    for opening in [
-        "GET / HTTP/1.1\r\nHost: tokyo\r\n\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    for (opening, is_told) in [
+        ("GET / HTTP/1.1\r\nHost: tokyo\r\n\r\n", true),
+        ("POST ", true),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", false),
+        ("GETTING NOWHERE", false),
+        ("\0\0\0\0", false),
     ] {
         let mut tcp = TcpStream::connect(tokyo.address).await.unwrap();
         tcp.write_all(opening.as_bytes()).await.unwrap();
-        let mut rest = Vec::new();
-        drop(within(tcp.read_to_end(&mut rest)).await);
-        assert!(rest.is_empty());
+        let answer = told(&mut tcp).await;
+        if is_told {
+            assert!(
+                answer.starts_with("HTTP/1.1 400 Bad Request\r\n"),
+                "{answer}"
+            );
+            assert!(answer.contains("TLS"), "{answer}");
+        } else {
+            assert_eq!(answer, "", "{opening}");
+        }
     }
+    // In pieces as well, and never for longer than a handshake may take.
+    let mut tcp = TcpStream::connect(tokyo.address).await.unwrap();
+    for piece in ["H", "EA", "D "] {
+        tcp.write_all(piece.as_bytes()).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let answer = told(&mut tcp).await;
+    assert!(answer.contains("Connection: close\r\n\r\n"), "{answer}");
+    let mut stuck = TcpStream::connect(tokyo.address).await.unwrap();
+    stuck.write_all(b"GE").await.unwrap();
+    assert_eq!(told(&mut stuck).await, "");
     let refused = tokyo.refusal(Rejection::Plaintext).await;
     assert!(refused.mend.contains("TLS"), "{}", refused.mend);
     assert_eq!(refused.fingerprint, None);
@@ -553,22 +792,14 @@ async fn a_deadline_is_kept_and_named_and_streams_outlive_it() {
 async fn the_deadline_in_the_header_is_kept() {
     let berlin = Spec::new("berlin").self_signed();
     let tokyo = Tokyo::start(vec![pinned("berlin", &berlin)]).await;
-    // A bare HTTP/2 client: tonic's would run its own timer on the header.
-    let tls = within(raw_tls(tokyo.address, rustls_client(&tokyo, &berlin)))
-        .await
-        .unwrap();
-    let executor = hyper_util::rt::TokioExecutor::new();
-    let handshake = hyper::client::conn::http2::handshake(executor, TokioIo::new(tls));
-    let (mut sender, connection) = within(handshake).await.unwrap();
-    tokyo.tasks.spawn("client", connection);
+    // Not tonic's client, which would run its own timer on the header.
+    let mut sender = bare_client(&tokyo, &berlin).await;
     let request =
         ::http::Request::post("https://tokyo/emcc.federation.v1.FederationService/FindUser")
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .header("grpc-timeout", "20m")
-            .body(http_body_util::Full::new(bytes::Bytes::from_static(
-                &[0; 5],
-            )))
+            .body(empty_message())
             .unwrap();
     let response = within(sender.send_request(request)).await.unwrap();
     let status = Status::from_header_map(response.headers()).unwrap();
@@ -760,6 +991,25 @@ fn rustls_client(tokyo: &Tokyo, own: &Leaf) -> rustls::ClientConfig {
         .snapshot()
         .client_config(&cluster("tokyo"), VerdictSlot::default())
         .unwrap()
+}
+
+type Bytes = http_body_util::Full<bytes::Bytes>;
+
+/// A gRPC message without fields.
+fn empty_message() -> Bytes {
+    http_body_util::Full::new(bytes::Bytes::from_static(&[0; 5]))
+}
+
+/// HTTP/2 and nothing of gRPC.
+async fn bare_client(tokyo: &Tokyo, own: &Leaf) -> hyper::client::conn::http2::SendRequest<Bytes> {
+    let tls = within(raw_tls(tokyo.address, rustls_client(tokyo, own)))
+        .await
+        .unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let handshake = hyper::client::conn::http2::handshake(executor, TokioIo::new(tls));
+    let (sender, connection) = within(handshake).await.unwrap();
+    tokyo.tasks.spawn("client", connection);
+    sender
 }
 
 async fn raw_tls(

@@ -403,7 +403,7 @@ async fn what_a_login_asks_is_found_through_an_index() {
             profiles::for_user(tx, &anna)?;
             devices::get(tx, &phone)?;
             answers::get(tx, &berlin, id)?;
-            base_devices::first_free(tx)?;
+            base_devices::next_free(tx)?;
             sessions::get(tx, Role::Home, &berlin, id)?;
             sessions::active_on_device(tx, Role::Visiting, &phone)?;
             sessions::active_of_user(tx, &anna)?;
@@ -417,4 +417,64 @@ async fn what_a_login_asks_is_found_through_an_index() {
         })
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_base_device_is_found_without_a_look_at_what_has_ended() {
+    let (store, _dir) = fresh();
+    store
+        .write::<_, Error>(|tx| {
+            tx.execute(
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+                 INSERT INTO sessions (role, counterpart, id, state, device, login_type, login_name, base_device,
+                   reference, created_at, ended_at, owed)
+                 SELECT 'home', 'berlin', 'id' || i, 'ended', 'SEP' || i, 'UID', 'anna', 'EMCC' || (i % 100),
+                   'ref', i, i, 0 FROM n",
+                &[],
+            )?;
+            tx.execute(
+                "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99)
+                 INSERT INTO base_devices (base_device_key, name) SELECT 'emcc' || i, 'EMCC' || i FROM n",
+                &[],
+            )?;
+            // What a database may know of its tables after a while must not change the plan.
+            tx.execute("ANALYZE", &[])?;
+            let mut plans = Plans { tx, of_sessions: Vec::new() };
+            assert!(base_devices::next_free(&mut plans)?.is_some());
+            assert_eq!(base_devices::list(&mut plans)?.len(), 100);
+            assert_eq!(plans.of_sessions.len(), 2, "{:?}", plans.of_sessions);
+            for plan in plans.of_sessions {
+                assert!(plan.starts_with("SEARCH s USING INDEX sessions_one_per_base_device"), "{plan}");
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+/// Passes queries on, and notes how SQLite finds the sessions `s` in them.
+struct Plans<'t> {
+    tx: &'t mut dyn Transaction,
+    of_sessions: Vec<String>,
+}
+
+impl Transaction for Plans<'_> {
+    fn node(&self) -> &str {
+        self.tx.node()
+    }
+
+    fn query(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
+        for mut row in self.tx.query(&format!("EXPLAIN QUERY PLAN {sql}"), args)? {
+            let _ = (row.int()?, row.int()?, row.int()?);
+            let detail = row.text()?;
+            if detail.starts_with("SEARCH s ") || detail.starts_with("SCAN s ") {
+                self.of_sessions.push(detail);
+            }
+        }
+        self.tx.query(sql, args)
+    }
+
+    fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64, Error> {
+        self.tx.execute(sql, args)
+    }
 }

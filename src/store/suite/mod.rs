@@ -63,6 +63,7 @@ macro_rules! each_engine_must {
             $open,
             [
                 a_base_device_is_held_by_one_active_session,
+                base_devices_are_given_out_in_turn,
                 a_changed_missing_or_cut_off_audit_entry_is_found,
                 a_failed_statement_undoes_itself_only,
                 a_leaf_is_pinned_for_one_peer_only,

@@ -56,13 +56,15 @@ pub(in crate::store) async fn a_base_device_is_held_by_one_active_session(store:
     put(store, elsewhere).await.unwrap();
     store
         .write::<_, Error>(move |tx| {
-            assert_eq!(base_devices::first_free(tx)?, Some(base("EMCC2")));
+            assert_eq!(base_devices::next_free(tx)?, Some(base("EMCC2")));
+            assert!(base_devices::exists(tx, &base("emcc2"))?);
+            assert!(!base_devices::exists(tx, &base("EMCC3"))?);
             assert_eq!(
                 base_devices::list(tx)?,
                 [(base("EMCC1"), Some(session_id(1))), (base("EMCC2"), None)]
             );
             assert!(base_devices::remove(tx, &base("EMCC2"))?);
-            assert_eq!(base_devices::first_free(tx)?, None);
+            assert_eq!(base_devices::next_free(tx)?, None);
             let end = Some((EndReason::User, Initiator::Visiting, at(5)));
             assert!(sessions::transition(
                 tx,
@@ -74,7 +76,7 @@ pub(in crate::store) async fn a_base_device_is_held_by_one_active_session(store:
                 end,
                 false
             )?);
-            assert_eq!(base_devices::first_free(tx)?, Some(base("EMCC1")));
+            assert_eq!(base_devices::next_free(tx)?, Some(base("EMCC1")));
             sessions::insert(tx, &second)
         })
         .await
@@ -392,4 +394,23 @@ pub(in crate::store) async fn old_ends_and_their_answers_are_forgotten_and_nothi
         (false, false),
     ];
     assert_eq!(left, expected);
+}
+
+pub(in crate::store) async fn base_devices_are_given_out_in_turn(store: &Store) {
+    let given = store
+        .write::<_, Error>(|tx| {
+            for name in ["EMCC1", "EMCC2", "EMCC3"] {
+                base_devices::upsert(tx, &base(name))?;
+            }
+            let mut holds_the_second = session(Role::Home, 1, "SEP1", State::Active);
+            holds_the_second.base_device = Some(base("emcc2"));
+            sessions::insert(tx, &holds_the_second)?;
+            (0..3)
+                .map(|_| base_devices::next_free(tx))
+                .collect::<Result<Vec<_>, _>>()
+        })
+        .await
+        .unwrap();
+    let names: Vec<_> = given.into_iter().flatten().collect();
+    assert_eq!(names, [base("EMCC1"), base("EMCC3"), base("EMCC1")]);
 }

@@ -12,6 +12,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use crate::support::living;
+
 use super::{PATIENCE, assert_unharmed, log_of, victim};
 
 const PATH: &str = "/emapp/EMAppServlet";
@@ -105,8 +107,8 @@ fn full_login(lab: &Lab) -> String {
 }
 
 async fn assert_nobody_is_logged_in(lab: &Lab) {
-    for cluster in &lab.clusters {
-        let living = cluster.admin().await.unwrap().living().await.unwrap();
+    for cluster in 0..lab.clusters.len() {
+        let living = living(lab, cluster).await;
         assert!(living.is_empty(), "{living:?}");
     }
 }
@@ -268,17 +270,7 @@ async fn only_get_acts() {
         &format!("device={}&EMCC=true&doLogout=true", device(&lab)),
     )
     .await;
-    assert_eq!(
-        lab.clusters[0]
-            .admin()
-            .await
-            .unwrap()
-            .living()
-            .await
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(living(&lab, 0).await.len(), 1);
     let answer = ask(
         node(&lab),
         "GET",

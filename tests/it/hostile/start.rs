@@ -346,7 +346,7 @@ async fn a_store_that_is_not_ours_is_refused_in_words_and_left_as_it_is() {
         rusqlite::Connection::open(&store)
             .unwrap()
             .execute_batch(text)
-            .unwrap()
+            .unwrap();
     };
     sql(
         "INSERT INTO refinery_schema_history SELECT 99, 'future', applied_on, checksum FROM refinery_schema_history",

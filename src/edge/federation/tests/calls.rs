@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use tonic::{Code, Request};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
@@ -24,9 +24,18 @@ use crate::{
         session::{EndReason, Initiator},
         version::Version,
     },
+    edge::{
+        federation::{Federation, MAX_CALLS_PER_PEER},
+        listener::ConnIdentity,
+    },
+    trust::{fixtures::cluster, judge::Verdict},
     wire::{
+        federation::encode_login,
         metadata,
-        pb::{self, federation_service_client::FederationServiceClient},
+        pb::{
+            self, federation_service_client::FederationServiceClient,
+            federation_service_server::FederationService,
+        },
         status,
     },
 };
@@ -302,6 +311,114 @@ async fn calls_beyond_the_bound_are_26() {
     };
     assert_eq!(count(EmCode::Busy), 300 - 256);
     assert_eq!(count(EmCode::NoResponseFromRemoteHost), 256);
+}
+
+/// A login as the listener hands it over, from a connection of `peer`.
+fn login_request(peer: &str) -> Request<pb::LoginRequest> {
+    let mut request = Request::new(encode_login(&login(LoginType::Uid), Version::V1_1));
+    let map = request.metadata_mut();
+    map.insert(metadata::CLUSTER_ID, peer.parse().unwrap());
+    map.insert(metadata::VERSION, "1.1".parse().unwrap());
+    request.extensions_mut().insert(identity(peer));
+    request
+}
+
+fn identity(peer: &str) -> ConnIdentity {
+    ConnIdentity {
+        remote: ([192, 0, 2, 1], 40_000).into(),
+        verdict: Verdict::Peer(cluster(peer)),
+        fingerprint: None,
+        leaf_not_after: None,
+    }
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_opens_and_hangs_up_leaves_bounded_work_and_the_others_are_served() {
+    let berlin = Node::new("berlin").await;
+    let federation = Federation::new(berlin.parts());
+    berlin.roles.hangs.store(true, Ordering::SeqCst);
+    // Each is broken off as soon as its work has begun, as a reset does.
+    for _ in 0..MAX_CALLS_PER_PEER {
+        let opened = federation.login(login_request("tokyo"));
+        assert!(opened.now_or_never().is_none());
+    }
+    until("begun", || {
+        berlin.roles.begun.load(Ordering::SeqCst) == MAX_CALLS_PER_PEER
+    })
+    .await;
+    let logout = pb::LogoutRequest::from(&LogoutRequest {
+        session_id: SessionId::from_uuid(uuid::Uuid::now_v7()),
+        reason: EndReason::Operator,
+        initiator: Initiator::Visiting,
+    });
+    let mut logout = Request::new(logout);
+    *logout.metadata_mut() = login_request("tokyo").metadata().clone();
+    logout.extensions_mut().insert(identity("tokyo"));
+    let mut find = find_request("tokyo", "1.1", pb::LoginType::Uid);
+    find.extensions_mut().insert(identity("tokyo"));
+    for refused in [
+        federation.login(login_request("tokyo")).await.err(),
+        federation.logout(logout).await.err(),
+        federation.find_user(find).await.err(),
+    ] {
+        let refused = refused.unwrap();
+        assert_eq!(em_code(&refused).as_deref(), Some("26"), "{refused:?}");
+        let retry = refused.get_details_retry_info().unwrap();
+        assert_eq!(retry.retry_delay, Some(Duration::from_secs(1)));
+    }
+    // What another peer asks for is begun.
+    let others = federation.login(login_request("paris"));
+    assert!(others.now_or_never().is_none());
+    until("begun for paris", || {
+        berlin.roles.begun.load(Ordering::SeqCst) == MAX_CALLS_PER_PEER + 1
+    })
+    .await;
+    // And the work that is done makes room.
+    berlin.roles.hangs.store(false, Ordering::SeqCst);
+    until("finished", || {
+        berlin.roles.finished.load(Ordering::SeqCst) == MAX_CALLS_PER_PEER + 1
+    })
+    .await;
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(busy) = federation.login(login_request("tokyo")).await {
+        assert_eq!(em_code(&busy).as_deref(), Some("26"), "{busy:?}");
+        assert!(Instant::now() < deadline, "no place was given back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_cluster_is_no_peer_whatever_is_trusted_for_it() {
+    let (berlin, impostor) = (Node::new("berlin").await, Node::new("berlin").await);
+    berlin.trusts(&[&impostor]);
+    impostor.trusts(&[&berlin]);
+    berlin.serve().await;
+    let mut client = client(&impostor, &berlin).await;
+    let refused = client
+        .find_user(find_request("berlin", "1.1", pb::LoginType::Uid))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
+    assert_eq!(em_code(&refused).as_deref(), Some("42"));
+    let mut logins = login_request("berlin");
+    logins.extensions_mut().clear();
+    for refused in [
+        client.hello(pb::HelloRequest::default()).await.err(),
+        client.login(logins).await.err(),
+        client.logout(pb::LogoutRequest::default()).await.err(),
+        client.watch(pb::WatchRequest::default()).await.err(),
+    ] {
+        let refused = refused.unwrap();
+        assert_eq!(em_code(&refused).as_deref(), Some("42"), "{refused:?}");
+    }
+    assert!(berlin.roles.seen().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

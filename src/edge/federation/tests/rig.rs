@@ -171,17 +171,19 @@ impl Node {
         }
     }
 
-    /// Begins to serve.
-    pub async fn serve(&self) {
-        let routes = service(Parts {
+    pub fn parts(&self) -> Parts {
+        Parts {
             roles: Arc::clone(&self.roles) as Arc<dyn Roles>,
             peers: self.peers.clone(),
             clock: self.trust.clock().clone(),
             tasks: self.tasks.clone(),
             drain: self.drain.clone(),
-        })
-        .await
-        .unwrap();
+        }
+    }
+
+    /// Begins to serve.
+    pub async fn serve(&self) {
+        let routes = service(self.parts()).await.unwrap();
         let socket = self.listener.lock().unwrap().take().unwrap();
         let serving = listener::serve_federation(
             socket,

@@ -1,0 +1,176 @@
+//! What messages tell people to type is typed here.
+
+use super::*;
+use crate::{
+    domain::rejection::Rejection,
+    peer,
+    trust::{
+        certificate::fingerprint_text,
+        mend::{mend, mend_link},
+    },
+};
+
+fn tokyo() -> ClusterId {
+    "tokyo".parse().unwrap()
+}
+
+/// Every text of ours that mends a peer that has a record here.
+fn about_a_known_peer() -> Vec<String> {
+    let known = tokyo();
+    let mut texts: Vec<String> = Rejection::ALL
+        .into_iter()
+        .flat_map(|r| [mend(r, Some(&known)), mend_link(r, &known)])
+        .collect();
+    let errors = [
+        peer::Error::NoAddress {
+            cluster: known.clone(),
+        },
+        peer::Error::Disabled {
+            cluster: known.clone(),
+        },
+        peer::Error::WrongCluster {
+            address: "t.example:8444".to_owned(),
+            cluster: known.clone(),
+            found: "paris".parse().unwrap(),
+        },
+    ];
+    texts.extend(errors.iter().map(ToString::to_string));
+    texts.push(crate::home::Error::CallerNotAllowed(known).to_string());
+    texts
+}
+
+/// Texts about what has no record, or about no peer at all.
+fn about_others() -> Vec<String> {
+    let mut texts: Vec<String> = Rejection::ALL.into_iter().map(|r| mend(r, None)).collect();
+    texts.push(peer::Error::NoIdentity.to_string());
+    texts.push(crate::home::Error::CallerUnknown(tokyo()).to_string());
+    texts.push(crate::trust::Error::NoIdentity.to_string());
+    texts
+}
+
+/// The command lines in a text, without the program's name. One ends at a word of prose, at a mark that ends a
+/// sentence or a quotation, and at a parenthesis.
+fn commands(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for rest in text.split("emccd ").skip(1) {
+        let mut line: Vec<&str> = Vec::new();
+        for (at, word) in rest.split(' ').enumerate() {
+            let bare = word.trim_end_matches(['`', ',', ';', ':', '.', ')', '\'']);
+            let value = line.last().is_some_and(|last| last.starts_with("--"))
+                || bare == "tokyo"
+                || bare.starts_with("--")
+                || bare.chars().all(|c| c.is_ascii_uppercase() || c == ':');
+            if bare.is_empty() || word.starts_with('(') || (at >= 2 && !value) {
+                break;
+            }
+            line.push(bare);
+            if bare.len() < word.len() {
+                break;
+            }
+        }
+        found.push(line.join(" "));
+    }
+    found
+}
+
+/// A line with words that can be, in the place of those that stand for something.
+fn filled(line: &str, fingerprint: &str) -> String {
+    line.split(' ')
+        .map(|word| match word {
+            "FILE" => "@tokyo.pem",
+            "HOST:PORT" => "t.example:8444",
+            "HEX" => fingerprint,
+            "ID" | "CLUSTER" => "tokyo",
+            "NAME" => "n1.tokyo.example",
+            word => word,
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[test]
+fn commands_are_found_in_what_is_said() {
+    let text = "look: emccd trust list, then `emccd cluster set tokyo --node-name NAME` there (emccd cert show there); \
+                emccd trust remove ID --fingerprint HEX. Or emccd cluster set tokyo --ignore-eku true";
+    let expected = [
+        "trust list",
+        "cluster set tokyo --node-name NAME",
+        "cert show",
+        "trust remove ID --fingerprint HEX",
+        "cluster set tokyo --ignore-eku true",
+    ];
+    assert_eq!(commands(text), expected);
+}
+
+#[test]
+fn every_command_line_of_a_hint_can_be_typed() {
+    let mut typed = 0;
+    let fingerprint = "ab".repeat(32);
+    for text in about_a_known_peer().into_iter().chain(about_others()) {
+        for line in commands(&text) {
+            let words = filled(&line, &fingerprint);
+            let words = ["emccd"].into_iter().chain(words.split(' '));
+            match CommandLine::try_parse_from(words) {
+                Ok(_) => typed += 1,
+                // A command that is only named; the test of names knows that it exists.
+                Err(error)
+                    if error.kind() == clap::error::ErrorKind::MissingRequiredArgument
+                        && line.split(' ').count() == 2 => {}
+                Err(error) => panic!("{text}\n{line}\n{error}"),
+            }
+        }
+    }
+    assert!(typed > 20, "only {typed} lines were found");
+}
+
+#[tokio::test]
+async fn what_mends_a_peer_works_on_a_node_that_has_it() {
+    let node = Node::start().await;
+    let made = certificate("tokyo");
+    node.write("tokyo.pem", &made.certificate_pem);
+    node.write("ca.pem", &authority("Corporate CA").certificate_pem);
+    node.type_in("cluster add tokyo --address old.example:8444 --trust @tokyo.pem")
+        .await;
+    let mut texts = about_a_known_peer();
+    // The node's own words as well.
+    texts.push(node.refused("cluster add tokyo --address t:1").await);
+    texts.push(node.refused("trust add tokyo --anchor @ca.pem").await);
+    let fingerprint = fingerprint_text(&made.fingerprint());
+    let mut typed = Vec::new();
+    for text in texts {
+        for line in commands(&text) {
+            let noun = line.split(' ').next().unwrap();
+            // `cert` is about this node's own certificates.
+            if !["cluster", "trust"].contains(&noun) {
+                continue;
+            }
+            assert!(!line.starts_with("cluster add "), "{text}");
+            let mut line = filled(&line, &fingerprint);
+            if line.starts_with("trust remove ") {
+                node.type_in("trust add tokyo --pin @tokyo.pem").await;
+                line += " --yes";
+            }
+            node.type_in(&line).await;
+            typed.push(line);
+        }
+    }
+    for needed in [
+        "cluster set tokyo --address t.example:8444",
+        "cluster set tokyo --node-name n1.tokyo.example",
+        "cluster set tokyo --ignore-eku true",
+        "cluster set tokyo --enabled true",
+        "cluster set tokyo --enabled true --allow-emcc true",
+        "trust add tokyo --pin @tokyo.pem",
+    ] {
+        assert!(
+            typed.iter().any(|line| line == needed),
+            "{needed}: {typed:#?}"
+        );
+    }
+    assert!(
+        typed
+            .iter()
+            .any(|l| l.starts_with("trust remove tokyo --fingerprint "))
+    );
+    node.end().await;
+}

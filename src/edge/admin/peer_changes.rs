@@ -1,0 +1,170 @@
+//! What mends a peer that is there already: its record changed field by field, and trust taken back.
+//!
+//! Each is one transaction with the check that no two peers could then pass for each other, and with its
+//! audit entry.
+
+use crate::{
+    clock::Timestamp,
+    domain::ids::ClusterId,
+    edge::admin::{
+        error::Error,
+        peers::{bundles, check_names, entries_of, find, read_record},
+        roles::Actor,
+        views,
+    },
+    store::{
+        Store, Transaction, audit,
+        peers::{self, Peer},
+        trust_entries::{self, EntryKind},
+    },
+    trust::{
+        bundle,
+        certificate::{Fingerprint, fingerprint_text},
+    },
+    wire::admin as pb,
+};
+
+/// Changes the fields of a peer record that are given.
+///
+/// # Errors
+/// [`Error::Missing`] when there is no such peer, [`Error::Invalid`] when a field would break its rule,
+/// [`Error::Refused`] when an anchor would be left without names, [`Error::Trust`] when two peers could then pass
+/// for each other.
+pub(super) async fn set(
+    store: &Store,
+    request: pb::SetClusterRequest,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<pb::SetClusterResponse, Error> {
+    let id = ClusterId::new(request.cluster_id.as_str())
+        .map_err(|_| Error::invalid("the cluster ID", "1 to 64 characters of A-Z a-z 0-9 . _ -"))?;
+    let actor = actor.to_string();
+    store
+        .write(move |tx| {
+            let before = find(tx, &id)?;
+            let after = read_record(overlaid(views::cluster(before.clone()), request.clone()))?;
+            let changes = differences(&before, &after);
+            if !changes.is_empty() {
+                peers::upsert(tx, &after)?;
+                if has_anchor(tx, &id)? {
+                    check_names(&after)?;
+                }
+                bundle::check(&bundles(tx)?)?;
+                let told: Vec<_> = changes
+                    .iter()
+                    .map(|(field, value)| format!("{field} = {value}"))
+                    .collect();
+                audit::append(
+                    tx,
+                    &audit::Entry {
+                        at: now,
+                        actor: actor.clone(),
+                        action: "cluster.set",
+                        subject: id.to_string(),
+                        outcome: format!("set {}", told.join("; ")),
+                        reference: None,
+                    },
+                )?;
+            }
+            Ok(pb::SetClusterResponse {
+                cluster: Some(views::cluster(after)),
+                changed: changes
+                    .into_iter()
+                    .map(|(field, _)| field.to_owned())
+                    .collect(),
+            })
+        })
+        .await
+}
+
+/// Takes a certificate out of what is accepted from a peer.
+///
+/// # Errors
+/// [`Error::Missing`] when there is no such peer, or nothing of it has that fingerprint.
+pub(super) async fn remove_trust(
+    store: &Store,
+    cluster: ClusterId,
+    fingerprint: Fingerprint,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<pb::RemoveTrustResponse, Error> {
+    let actor = actor.to_string();
+    store
+        .write(move |tx| {
+            find(tx, &cluster)?;
+            let text = fingerprint_text(&fingerprint);
+            let (removed, left): (Vec<_>, Vec<_>) =
+                entries_of(tx, &cluster)?.into_iter().partition(|entry| {
+                    let certificate = entry.certificate.as_ref();
+                    certificate.is_some_and(|c| c.fingerprint == text)
+                });
+            if !trust_entries::remove(tx, &cluster, &fingerprint)? {
+                return Err(Error::missing(
+                    format!("trust in {text} for the peer {cluster}"),
+                    "emccd trust list",
+                ));
+            }
+            bundle::check(&bundles(tx)?)?;
+            audit::append(
+                tx,
+                &audit::Entry {
+                    at: now,
+                    actor: actor.clone(),
+                    action: "trust.remove",
+                    subject: cluster.to_string(),
+                    outcome: format!("removed {text}"),
+                    reference: None,
+                },
+            )?;
+            Ok(pb::RemoveTrustResponse {
+                removed,
+                left: u32::try_from(left.len()).unwrap_or(u32::MAX),
+            })
+        })
+        .await
+}
+
+/// The record with what the request gives in place of what stood there.
+fn overlaid(record: pb::Cluster, request: pb::SetClusterRequest) -> pb::Cluster {
+    let list = |given: Option<pb::TextList>, old| given.map_or(old, |list| list.values);
+    pb::Cluster {
+        cluster_id: record.cluster_id,
+        enabled: request.enabled.unwrap_or(record.enabled),
+        allow_emcc: request.allow_emcc.unwrap_or(record.allow_emcc),
+        addresses: list(request.addresses, record.addresses),
+        node_names: list(request.node_names, record.node_names),
+        user_patterns: list(request.user_patterns, record.user_patterns),
+        dn_patterns: list(request.dn_patterns, record.dn_patterns),
+        ignore_eku: request.ignore_eku.unwrap_or(record.ignore_eku),
+        description: request.description.unwrap_or(record.description),
+    }
+}
+
+/// The fields that differ, each with its new value.
+fn differences(before: &Peer, after: &Peer) -> Vec<(&'static str, String)> {
+    fields(before)
+        .into_iter()
+        .zip(fields(after))
+        .filter(|(old, new)| old != new)
+        .map(|(_, new)| new)
+        .collect()
+}
+
+fn fields(peer: &Peer) -> [(&'static str, String); 8] {
+    [
+        ("enabled", peer.enabled.to_string()),
+        ("allow_emcc", peer.allow_emcc.to_string()),
+        ("addresses", format!("{:?}", peer.addresses)),
+        ("node_names", format!("{:?}", peer.node_names)),
+        ("user_patterns", format!("{:?}", peer.user_patterns)),
+        ("dn_patterns", format!("{:?}", peer.dn_patterns)),
+        ("ignore_eku", peer.ignore_eku.to_string()),
+        ("description", format!("{:?}", peer.description)),
+    ]
+}
+
+fn has_anchor(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<bool, Error> {
+    let is_one =
+        |e: &trust_entries::TrustEntry| e.cluster_id == *cluster && e.kind == EntryKind::Anchor;
+    Ok(trust_entries::list(tx)?.iter().any(is_one))
+}

@@ -1,0 +1,297 @@
+//! Debts against scripted creditors.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::{
+    clock::Timestamp,
+    domain::{
+        federation::Claim,
+        ids::{DeviceName, LoginName, Ref},
+        login::{Answer, FindUser, HomeServices, LoginRequest, LoginType, Ownership},
+        refusal::Refusal,
+        session::State,
+    },
+};
+
+/// A creditor that answers as it was told, and notes what reached it.
+struct Script {
+    name: ClusterId,
+    /// Refused for good, with this code.
+    refuses: Mutex<HashMap<SessionId, EmCode>>,
+    /// Never answers.
+    hangs: bool,
+    told: Mutex<Vec<SessionId>>,
+}
+
+impl Script {
+    fn new(name: &str) -> Self {
+        Self {
+            name: cluster(name),
+            refuses: Mutex::default(),
+            hangs: false,
+            told: Mutex::default(),
+        }
+    }
+
+    fn refusing(self, n: u16, code: EmCode) -> Self {
+        self.refuses.lock().unwrap().insert(id(n), code);
+        self
+    }
+
+    fn hanging(self) -> Self {
+        Self {
+            hangs: true,
+            ..self
+        }
+    }
+
+    fn told(&self) -> Vec<SessionId> {
+        self.told.lock().unwrap().clone()
+    }
+}
+
+impl HomeCluster for Script {
+    fn cluster_id(&self) -> &ClusterId {
+        &self.name
+    }
+    fn find_user<'a>(&'a self, _: &'a Context, _: &'a FindUser) -> Answer<'a, Ownership> {
+        panic!("debts are ends")
+    }
+    fn login<'a>(&'a self, _: &'a Context, _: &'a LoginRequest) -> Answer<'a, HomeServices> {
+        panic!("debts are ends")
+    }
+    fn logout<'a>(&'a self, _: &'a Context, request: LogoutRequest) -> Answer<'a, EndReason> {
+        self.told.lock().unwrap().push(request.session_id);
+        let refused = self
+            .refuses
+            .lock()
+            .unwrap()
+            .get(&request.session_id)
+            .copied();
+        Box::pin(async move {
+            if self.hangs {
+                std::future::pending::<()>().await;
+            }
+            refused.map_or(Ok(request.reason), |code| {
+                Err(Refusal::new(code, "as scripted"))
+            })
+        })
+    }
+}
+
+struct Peers(Vec<Arc<Script>>);
+
+impl Federation for Peers {
+    fn enabled(&self) -> Vec<Arc<dyn HomeCluster>> {
+        self.0
+            .iter()
+            .map(|p| Arc::clone(p) as Arc<dyn HomeCluster>)
+            .collect()
+    }
+    fn get(&self, cluster: &ClusterId) -> Option<Arc<dyn HomeCluster>> {
+        self.enabled()
+            .into_iter()
+            .find(|p| p.cluster_id() == cluster)
+    }
+    fn claim(&self, _: &ClusterId, _: &FindUser) -> Claim {
+        Claim::Unrestricted
+    }
+}
+
+/// A running outbox; it ends with its value.
+struct World {
+    store: Store,
+    wake: Arc<Notify>,
+    up: Arc<Notify>,
+    tasks: Tasks,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}
+
+fn cluster(name: &str) -> ClusterId {
+    ClusterId::new(name).unwrap()
+}
+
+fn id(n: u16) -> SessionId {
+    let [high, low] = n.to_be_bytes();
+    let mut bytes = [7; 16];
+    (bytes[14], bytes[15]) = (high, low);
+    SessionId::from_bytes(&bytes).unwrap()
+}
+
+fn new_store() -> Store {
+    Store::open(&store::Config {
+        url: "sqlite::memory:".to_owned(),
+        node: "n1".to_owned(),
+    })
+    .unwrap()
+}
+
+fn start(store: &Store, creditors: &[&Arc<Script>], deadline: Duration) -> World {
+    let world = World {
+        store: store.clone(),
+        wake: Arc::default(),
+        up: Arc::default(),
+        tasks: Tasks::default(),
+    };
+    let outbox = Outbox {
+        cluster: cluster("tokyo"),
+        store: store.clone(),
+        local: Arc::new(Script::new("tokyo")),
+        federation: Arc::new(Peers(creditors.iter().map(|c| Arc::clone(c)).collect())),
+        wake: Arc::clone(&world.wake),
+        up: Arc::clone(&world.up),
+        tasks: world.tasks.clone(),
+        deadline,
+    };
+    world.tasks.spawn("outbox", outbox.run());
+    world
+}
+
+/// Puts ends on record that `to` is owed, in the order of their numbers.
+async fn owe(store: &Store, to: &str, numbers: std::ops::Range<u16>) {
+    let to = cluster(to);
+    store
+        .write(move |tx: &mut dyn Transaction| {
+            for n in numbers.clone() {
+                let ended = Session {
+                    role: Role::Visiting,
+                    counterpart: to.clone(),
+                    id: id(n),
+                    state: State::Ended,
+                    device: DeviceName::new(format!("SEP{n}")).unwrap(),
+                    user_id: None,
+                    login_type: LoginType::Uid,
+                    login_name: LoginName::new("ana").unwrap(),
+                    profile: None,
+                    base_device: None,
+                    services: None,
+                    reference: Ref::from_bits(1),
+                    created_at: Timestamp::from_millis(1),
+                    deadline: None,
+                    ended_at: Some(Timestamp::from_millis(i64::from(n))),
+                    end_reason: Some(EndReason::User),
+                    initiator: Some(Initiator::Visiting),
+                    owed: true,
+                };
+                sessions::insert(tx, &ended)?;
+            }
+            Ok::<_, store::Error>(())
+        })
+        .await
+        .unwrap();
+}
+
+/// Waits until exactly these are owed.
+async fn wait_owed(store: &Store, to: &str, numbers: &[u16]) {
+    let wanted: Vec<_> = numbers.iter().map(|n| id(*n)).collect();
+    let mut changes = store.changes();
+    let settled = async {
+        loop {
+            changes.mark_unchanged();
+            let to = cluster(to);
+            let owed = store
+                .read(move |tx: &mut dyn Transaction| sessions::owed(tx, &to, 10_000))
+                .await
+                .unwrap();
+            if owed.iter().map(|s| s.id).collect::<Vec<_>>() == wanted {
+                return;
+            }
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), settled)
+        .await
+        .expect("the debts settle");
+}
+
+const LONG: Duration = Duration::from_secs(600);
+
+#[tokio::test]
+async fn debts_are_delivered_in_order_and_over_several_batches() {
+    let (store, berlin) = (new_store(), Arc::new(Script::new("berlin")));
+    owe(&store, "berlin", 0..600).await;
+    let _world = start(&store, &[&berlin], LONG);
+    wait_owed(&store, "berlin", &[]).await;
+    assert_eq!(berlin.told(), (0..600).map(id).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_refused_debt_holds_up_no_later_one_and_is_told_again_when_a_link_comes_up() {
+    let store = new_store();
+    let berlin = Arc::new(Script::new("berlin").refusing(0, EmCode::LogoutRequestError));
+    owe(&store, "berlin", 0..300).await;
+    let world = start(&store, &[&berlin], LONG);
+    wait_owed(&store, "berlin", &[0]).await;
+    // A debt made later goes past it too, without asking about it again.
+    owe(&store, "berlin", 300..301).await;
+    world.wake.notify_one();
+    wait_owed(&store, "berlin", &[0]).await;
+    assert_eq!(
+        berlin.told().iter().filter(|told| **told == id(0)).count(),
+        1
+    );
+    berlin.refuses.lock().unwrap().clear();
+    world.up.notify_one();
+    wait_owed(&store, "berlin", &[]).await;
+}
+
+#[tokio::test]
+async fn a_creditor_that_cannot_be_reached_is_not_told_the_rest() {
+    let store = new_store();
+    let mut berlin = Script::new("berlin");
+    for n in 0..100 {
+        berlin = berlin.refusing(n, EmCode::ServiceConnectionError);
+    }
+    let berlin = Arc::new(berlin);
+    let prague = Arc::new(Script::new("prague"));
+    owe(&store, "berlin", 0..100).await;
+    let world = start(&store, &[&berlin, &prague], LONG);
+    owe(&store, "prague", 200..201).await;
+    world.wake.notify_one();
+    wait_owed(&store, "prague", &[]).await;
+    berlin.refuses.lock().unwrap().clear();
+    world.up.notify_one();
+    wait_owed(&store, "berlin", &[]).await;
+    let before = berlin.told().len() - 100;
+    assert!(
+        (0..=IN_FLIGHT * 5).contains(&before),
+        "{before} attempts while it was away"
+    );
+}
+
+#[tokio::test]
+async fn a_creditor_that_hangs_delays_nobody_else() {
+    let store = new_store();
+    let berlin = Arc::new(Script::new("berlin").hanging());
+    let prague = Arc::new(Script::new("prague"));
+    owe(&store, "berlin", 0..20).await;
+    let world = start(&store, &[&berlin, &prague], LONG);
+    // Several rounds: the first may have been under way before the other one hung.
+    for n in 100..105 {
+        owe(&store, "prague", n..n + 1).await;
+        world.wake.notify_one();
+        wait_owed(&store, "prague", &[]).await;
+    }
+    assert!(berlin.told().len() <= IN_FLIGHT);
+    assert_eq!(prague.told(), (100..105).map(id).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn debts_outlive_the_outbox() {
+    let store = new_store();
+    let away = Arc::new(Script::new("berlin").hanging());
+    owe(&store, "berlin", 0..3).await;
+    let first = start(&store, &[&away], LONG);
+    first.tasks.shut_down(Duration::from_secs(20)).await;
+    wait_owed(&store, "berlin", &[0, 1, 2]).await;
+    let back = Arc::new(Script::new("berlin"));
+    let second = start(&store, &[&back], LONG);
+    wait_owed(&second.store, "berlin", &[]).await;
+    assert_eq!(back.told(), [id(0), id(1), id(2)]);
+}

@@ -1,0 +1,106 @@
+//! A peer's record and its trust, changed while its link lives.
+
+use emccd::{lab::Lab, wire::admin as pb};
+
+use crate::support;
+
+fn state(peer: &pb::PeerStatus) -> &str {
+    peer.outbound.as_ref().map_or("", |o| &*o.state)
+}
+
+fn watching(peer: &pb::PeerStatus) -> bool {
+    peer.inbound.as_ref().is_some_and(|i| i.watching)
+}
+
+async fn set(lab: &Lab, at: usize, request: pb::SetClusterRequest) -> Vec<String> {
+    let mut admin = lab.clusters[at].admin().await.unwrap();
+    let cluster_id = lab.clusters[1 - at].id.to_string();
+    let request = pb::SetClusterRequest {
+        cluster_id,
+        ..request
+    };
+    admin.set_cluster(request).await.unwrap().changed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_is_switched_off_and_on_and_led_astray_and_back() {
+    let lab = support::lab(2).await;
+    let (here, there) = (&lab.clusters[0], &lab.clusters[1].id);
+    let enabled = |enabled| pb::SetClusterRequest {
+        enabled: Some(enabled),
+        ..pb::SetClusterRequest::default()
+    };
+    assert_eq!(set(&lab, 0, enabled(false)).await, ["enabled"]);
+    let off = here
+        .wait_status(there, "disabled", |p| state(p) == "disabled")
+        .await
+        .unwrap();
+    assert!(!off.enabled);
+    assert!(set(&lab, 0, enabled(false)).await.is_empty());
+    assert_eq!(set(&lab, 0, enabled(true)).await, ["enabled"]);
+    here.wait_status(there, "up", |p| state(p) == "up" && watching(p))
+        .await
+        .unwrap();
+
+    let addresses = |values: Vec<String>| pb::SetClusterRequest {
+        addresses: Some(pb::TextList { values }),
+        ..pb::SetClusterRequest::default()
+    };
+    let good = off.outbound.unwrap().address;
+    let good = match good {
+        Some(address) => address,
+        None => here
+            .wait_status(there, "up", |p| state(p) == "up")
+            .await
+            .unwrap()
+            .outbound
+            .unwrap()
+            .address
+            .unwrap(),
+    };
+    // Nobody listens on port 1.
+    set(&lab, 0, addresses(vec!["127.0.0.1:1".to_owned()])).await;
+    here.wait_status(there, "down", |p| state(p) == "down")
+        .await
+        .unwrap();
+    set(&lab, 0, addresses(vec![good])).await;
+    here.wait_status(there, "up", |p| state(p) == "up")
+        .await
+        .unwrap();
+    lab.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trust_that_is_taken_back_ends_the_link_in_both_directions() {
+    let lab = support::lab(2).await;
+    let (here, there) = (&lab.clusters[0], &lab.clusters[1].id);
+    here.wait_status(there, "up", |p| state(p) == "up" && watching(p))
+        .await
+        .unwrap();
+    let mut admin = here.admin().await.unwrap();
+    let cluster_id = there.to_string();
+    let query = pb::ListTrustRequest {
+        cluster_id: Some(cluster_id.clone()),
+    };
+    let entries = admin.trust(query).await.unwrap().entries;
+    assert!(!entries.is_empty());
+    for entry in &entries {
+        let request = pb::RemoveTrustRequest {
+            cluster_id: cluster_id.clone(),
+            fingerprint: entry.certificate.as_ref().unwrap().fingerprint.clone(),
+        };
+        let removed = admin.remove_trust(request).await.unwrap();
+        assert_eq!(removed.removed, std::slice::from_ref(entry));
+    }
+    let down = here
+        .wait_status(there, "cut", |p| state(p) != "up" && !watching(p))
+        .await
+        .unwrap();
+    let hint = down.outbound.unwrap().hint;
+    assert!(
+        hint.as_deref()
+            .is_none_or(|hint| hint.contains(&format!("emccd trust add {there} --pin FILE"))),
+        "{hint:?}"
+    );
+    lab.shut_down().await;
+}
