@@ -291,7 +291,9 @@ fn a_pin_is_in_no_debug_print_and_in_no_problem() {
 
 #[tokio::test]
 async fn our_own_id_is_no_peer() {
-    let problems = world().problems("[[peer]]\nid = \"berlin\"\n").await;
+    let problems = world()
+        .problems("[[peer]]\nid = \"berlin\"\naddresses = [\"a:1\"]\n")
+        .await;
     assert!(
         problems[0].contains("this cluster's own ID"),
         "{problems:?}"

@@ -220,11 +220,17 @@ fn millis(length: std::time::Duration) -> u64 {
 }
 
 fn peer_status(link: &LinkStatus) -> pb::PeerStatus {
+    // A link that nobody wants is not one that failed.
+    let state = if link.enabled {
+        link.outbound.as_str()
+    } else {
+        "disabled"
+    };
     pb::PeerStatus {
         cluster_id: link.cluster.to_string(),
         enabled: link.enabled,
         outbound: Some(pb::OutboundStatus {
-            state: link.outbound.as_str().to_owned(),
+            state: state.to_owned(),
             state_age_ms: millis(link.since),
             proof_age_ms: link.proof_age.map(millis),
             version: link.version.map(|v| v.to_string()),

@@ -15,6 +15,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use crate::support::lab_of_processes;
+
 use super::{
     PATIENCE, assert_unharmed, log_of,
     raw::{Raw, dial, find, frame, request, tcp, tls_config},
@@ -85,21 +87,23 @@ async fn assert_closed(mut stream: TcpStream, begin: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_are_no_hindrance_to_others() {
-    let lab = victim().await;
-    let berlin = &lab.clusters[0];
+    let lab = lab_of_processes(3).await;
+    let (berlin, tokyo, lima) = (&lab.clusters[0], &lab.clusters[1], &lab.clusters[2]);
     let (mut silent, mut strangers, mut peers) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..200 {
         silent.push(tcp(berlin).await);
     }
+    // One peer takes all of its own share and more; what it has beyond that is closed.
     for _ in 0..100 {
         strangers.push(dial(berlin, None).await);
-        peers.push(dial(berlin, Some(&lab.clusters[1])).await);
+        peers.push(dial(berlin, Some(tokyo)).await);
     }
+    // Its link, which was there before, and the other peer's new connections are none the worse for it.
     assert_unharmed(&lab).await;
-    let mut raw = Raw::connect(&lab).await;
+    let mut raw = Raw::connect_as(berlin, lima).await;
     let found: pb::FindUserResponse = raw.message("FindUser", &find("ana.berlin")).await.message();
     assert_eq!(found.ownership(), pb::Ownership::Mine);
-    // Silence and strangers have an end; who is known may stay.
+    // Silence and strangers have an end.
     for mut stream in silent {
         timeout(PATIENCE, stream.read(&mut [0; 16]))
             .await

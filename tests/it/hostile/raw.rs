@@ -68,7 +68,7 @@ pub(super) async fn dial(server: &Cluster, caller: Option<&Cluster>) -> TlsStrea
         .unwrap()
 }
 
-/// A connection of the second cluster to the first that sends any bytes in any request.
+/// A connection of one cluster, as a rule the second, to another, as a rule the first, that sends any bytes in any request.
 pub(super) struct Raw {
     pub(super) send: SendRequest<Full<Bytes>>,
     _tasks: Tasks,
@@ -106,7 +106,11 @@ impl Answer {
 
 impl Raw {
     pub(super) async fn connect(lab: &Lab) -> Self {
-        let stream = dial(&lab.clusters[0], Some(&lab.clusters[1])).await;
+        Self::connect_as(&lab.clusters[0], &lab.clusters[1]).await
+    }
+
+    pub(super) async fn connect_as(server: &Cluster, caller: &Cluster) -> Self {
+        let stream = dial(server, Some(caller)).await;
         let (send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .unwrap();
