@@ -23,7 +23,10 @@ mod task;
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -132,9 +135,12 @@ struct Inner {
     tasks: Tasks,
     entries: Mutex<BTreeMap<ClusterId, Entry>>,
     changes: watch::Sender<u64>,
+    /// Numbers the links that were begun, so that no two are taken for one.
+    begun: AtomicU64,
 }
 
 struct Entry {
+    number: u64,
     record: Peer,
     shared: Arc<Shared>,
     home: Arc<PeerHome>,
@@ -162,6 +168,7 @@ impl Peers {
                 tasks,
                 entries: Mutex::default(),
                 changes: watch::Sender::new(0),
+                begun: AtomicU64::new(0),
             }),
         }
     }
@@ -343,6 +350,7 @@ impl Peers {
             shared: Arc::clone(&shared),
         };
         Entry {
+            number: inner.begun.fetch_add(1, Ordering::Relaxed),
             record,
             shared,
             home: Arc::new(home),
@@ -400,7 +408,7 @@ impl Drop for WatchGuard {
 pub struct Ups {
     peers: Peers,
     changes: watch::Receiver<u64>,
-    told: BTreeMap<ClusterId, (usize, u64)>,
+    told: BTreeMap<ClusterId, (u64, u64)>,
 }
 
 impl Ups {
@@ -426,7 +434,7 @@ impl Ups {
                 .shared
                 .link(|l| (l.state() == LinkState::Up, l.times_up()));
             // A peer that was disabled and enabled again has a new link, which counts from the start.
-            let mark = (Arc::as_ptr(&entry.shared).addr(), times);
+            let mark = (entry.number, times);
             if up && self.told.get(cluster) != Some(&mark) {
                 self.told.insert(cluster.clone(), mark);
                 return Some(cluster.clone());

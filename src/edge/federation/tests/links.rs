@@ -554,7 +554,8 @@ async fn a_disabled_peer_is_not_dialled_and_an_enabled_one_is_again() {
         .await;
     peer.enabled = true;
     tokyo.peers.set(vec![peer]);
-    assert_eq!(ups.next().await, berlin.id);
+    let up = tokio::time::timeout(Duration::from_secs(20), ups.next()).await;
+    assert_eq!(up.expect("nobody was told of the new link"), berlin.id);
     tokyo.peers.set(Vec::new());
     assert!(tokyo.peers.status().is_empty());
 }
