@@ -1,7 +1,11 @@
 //! Guessing PINs: however many try at once and from wherever, no more guesses are judged than the lock-out allows,
 //! and the answers do not tell a wrong PIN from a locked or a disabled user.
 
-use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use emccd::{
     domain::{em_code::EmCode, session::Role},
@@ -339,6 +343,62 @@ async fn a_wrong_pin_a_locked_and_a_disabled_user_read_alike_and_an_unknown_one_
     lab.shut_down().await;
 }
 
+/// How often each is timed; the shortest counts, since what else the machine does only adds to it.
+const ROUNDS: usize = LIMIT - 1;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_pin_a_locked_and_a_disabled_user_and_one_without_a_pin_take_the_same_time() {
+    // A hash so long that everything else is small beside it: who is answered without one stands out.
+    let lab = start(&[
+        ("credentials", "memory-kib = 32768"),
+        ("credentials", "iterations = 6"),
+    ])
+    .await;
+    let (home, visiting) = (&lab.clusters[HOME], &lab.clusters[VISITING]);
+    let lock: Vec<_> = (0..LIMIT).map(|n| user(home, "bob", &wrong(n))).collect();
+    guess_as_peer(&lab, &lock).await;
+    let alike = [
+        ("ana", "0"),
+        ("bob", PIN),
+        ("bob", "0"),
+        ("off", PIN),
+        ("bare", "0"),
+    ];
+    let mut client = peer_client(visiting, home);
+    let mut time = async |name: &str, pin: &str| {
+        let guess = user(home, name, pin);
+        let login = raw_peer::login(raw_peer::new_id(), &guess, "SEPFFFF00000000");
+        let began = Instant::now();
+        let refused = client.login(call(visiting, login)).await;
+        (began.elapsed(), refused.expect_err("no guess may succeed"))
+    };
+    // An unknown user needs no hash: what is seen there is the way to home and back.
+    let (mut took, mut unknown) = ([Duration::MAX; 5], Duration::MAX);
+    for _ in 0..ROUNDS {
+        for (shortest, (name, pin)) in took.iter_mut().zip(alike) {
+            let (elapsed, refused) = time(name, pin).await;
+            assert_eq!(refused.code(), Code::Unauthenticated, "{name}");
+            *shortest = elapsed.min(*shortest);
+        }
+        let (elapsed, refused) = time("nobody", PIN).await;
+        assert_eq!(refused.code(), Code::NotFound);
+        unknown = elapsed.min(unknown);
+    }
+    let wrong = took[0];
+    assert!(
+        unknown < wrong / 3,
+        "the hash is too short to tell anything: {unknown:?} of {wrong:?}"
+    );
+    for (shortest, (name, pin)) in took.iter().zip(alike) {
+        let right = if pin == PIN { "the right" } else { "a wrong" };
+        assert!(
+            *shortest > wrong * 2 / 3 && *shortest < wrong * 3 / 2,
+            "{name} with {right} PIN took {shortest:?}, a wrong PIN {wrong:?}"
+        );
+    }
+    lab.shut_down().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_pin_forgives_and_a_lock_ends() {
     let lab = start(&[("credentials", "lock-duration = \"2s\"")]).await;
@@ -370,7 +430,7 @@ async fn a_right_pin_forgives_and_a_lock_ends() {
     assert_eq!((state.failures, state.locked_until), (0, None));
 
     guess_as_peer(&lab, &wrongs(LIMIT)).await;
-    let locked = std::time::Instant::now();
+    let locked = Instant::now();
     while in_and_out().await.is_some() {
         assert!(
             locked.elapsed() < Duration::from_secs(20),

@@ -13,6 +13,7 @@
 mod support;
 
 mod crash;
+mod faults;
 mod guessing;
 mod hostile;
 mod lab;

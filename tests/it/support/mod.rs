@@ -1,5 +1,6 @@
 //! A few lines over the lab: the networks that many tests want, and how they are looked at.
 
+pub(crate) mod raw_home;
 pub(crate) mod raw_peer;
 pub(crate) mod rows;
 
