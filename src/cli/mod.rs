@@ -14,6 +14,7 @@ pub mod init;
 mod new_node;
 pub mod output;
 mod phone;
+mod process;
 mod session;
 mod trust;
 

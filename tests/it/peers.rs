@@ -1,6 +1,12 @@
 //! A peer's record and its trust, changed while its link lives.
 
-use emccd::{lab::Lab, wire::admin as pb};
+use std::time::Duration;
+
+use emccd::{
+    lab::{Lab, Spec, member::Versions},
+    wire::admin as pb,
+};
+use tokio::time::timeout;
 
 use crate::support;
 
@@ -98,5 +104,45 @@ async fn trust_that_is_taken_back_ends_the_link_in_both_directions() {
         .unwrap();
     let outbound = down.outbound.unwrap();
     assert!(outbound.reason.is_some(), "{outbound:?}");
+    lab.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_can_not_start_calls_nobody() {
+    let mut lab = Lab::start(&Spec {
+        clusters: 2,
+        paired: false,
+        ..Spec::default()
+    })
+    .await
+    .unwrap();
+    // Its peer would be found here.
+    let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = peer.local_addr().unwrap().to_string();
+    lab.clusters[0]
+        .trust_at(&lab.clusters[1], vec![address])
+        .await
+        .unwrap();
+    let (_dialled, _) = peer.accept().await.unwrap();
+    lab.clusters[0].member_mut().unwrap().stop().await;
+    while let Ok(Ok(_)) = timeout(Duration::from_millis(50), peer.accept()).await {}
+
+    let phones = lab.clusters[0].member().unwrap().addresses.phone.clone();
+    let taken = tokio::net::TcpListener::bind(&phones).await.unwrap();
+    let member = lab.clusters[0].member_mut().unwrap();
+    let refused = member.start(&Versions::default()).await.unwrap_err();
+    assert!(
+        format!("{refused:#}").contains("phone listener"),
+        "{refused:#}"
+    );
+    let dialled = timeout(Duration::from_millis(700), peer.accept()).await;
+    assert!(dialled.is_err(), "{dialled:?}");
+    drop(taken);
+    // That it would have called is seen when it may.
+    member.start(&Versions::default()).await.unwrap();
+    timeout(Duration::from_secs(20), peer.accept())
+        .await
+        .unwrap()
+        .unwrap();
     lab.shut_down().await;
 }
