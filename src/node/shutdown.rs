@@ -74,7 +74,7 @@ mod tests {
         });
         let ending = stages.clone();
         let ended = stages.links.spawn("test", async move {
-            ending.shut_down(Duration::from_secs(60)).await
+            ending.shut_down(Duration::from_secs(60)).await;
         });
         timeout(Duration::from_secs(20), stages.work.cancelled())
             .await

@@ -128,7 +128,9 @@ async fn a_node_that_can_not_start_calls_nobody() {
     while let Ok(Ok(_)) = timeout(Duration::from_millis(50), peer.accept()).await {}
 
     let phones = lab.clusters[0].member().unwrap().addresses.phone.clone();
-    let taken = tokio::net::TcpListener::bind(&phones).await.unwrap();
+    let phones = phones.rsplit_once(':').unwrap().1.trim_end_matches('/');
+    let phones = ("127.0.0.1", phones.parse::<u16>().unwrap());
+    let taken = tokio::net::TcpListener::bind(phones).await.unwrap();
     let member = lab.clusters[0].member_mut().unwrap();
     let refused = member.start(&Versions::default()).await.unwrap_err();
     assert!(
