@@ -1,7 +1,7 @@
 //! The lab: whole federations on one machine, with real sockets, real TLS and real databases.
 //!
 //! The same module is the command `emccd lab` and the harness of the integration tests. Nodes run in this
-//! process or as child processes; by name they can be stopped, killed, paused, restarted, given another protocol
+//! process or as child processes; each can be stopped, killed, paused, restarted, given another protocol
 //! version or another certificate.
 
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 pub mod admin;
 pub mod authority;
 pub mod dataset;
+mod held;
 pub mod member;
 pub mod phone;
 pub mod ports;
