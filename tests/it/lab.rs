@@ -416,7 +416,13 @@ async fn data_that_can_t_be_used_is_refused_in_words() {
         "{}",
         missing.stderr
     );
-    for part in ["berlin.toml", "one file per cluster", "No such file"] {
+    assert!(!missing.stderr.contains("EMCCD_LOG"), "{}", missing.stderr);
+    for part in [
+        "berlin.toml",
+        "one file per cluster",
+        "No such file",
+        "--data",
+    ] {
         assert!(
             missing.stderr.contains(part),
             "{part} in {}",
