@@ -149,7 +149,7 @@ pub fn reason(mut step: Step, cluster: &ClusterId, peer: &pb::PeerStatus) -> Ste
     step.notes
         .push(format!("{} says of {}: {reason}", cluster, peer.cluster_id));
     if let Some(hint) = outbound.and_then(|o| o.hint.as_deref()) {
-        step.notes.push(format!("{} advises: {hint}", cluster));
+        step.notes.push(format!("{cluster} advises: {hint}"));
     }
     step
 }
@@ -165,8 +165,7 @@ pub fn refused_as(
     match outbound.and_then(|o| o.rejection.as_deref()) {
         Some(word) if word == wanted.as_str() => step,
         other => step.failed(format!(
-            "{} says the rejection {other:?}, expected {wanted}",
-            cluster
+            "{cluster} says the rejection {other:?}, expected {wanted}"
         )),
     }
 }

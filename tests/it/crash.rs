@@ -447,7 +447,7 @@ async fn what_phones_were_told_survives_kills_at_any_moment() {
         .into();
     let devices: Vec<_> = [0, 1, 3].map(|n| stage.device(n).to_owned()).into();
     let mut told = [Told::LoggedOut; PHONES];
-    let rounds = if is_long() { 120 } else { 6 };
+    let rounds = if is_long() { 60 } else { 6 };
     for round in 0..rounds {
         stage.victim = if round % 2 == 0 { VISITING } else { HOME };
         let phone = stage.phone();
