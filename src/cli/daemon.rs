@@ -25,6 +25,7 @@ use crate::{
     domain::version::VersionRange,
     fault::FaultPoints,
     lab::{
+        NotLaidOut,
         member::Event,
         report::Style,
         run::{self as lab_run, Options as LabOptions},
@@ -256,7 +257,13 @@ pub async fn lab(global: &Global, args: args::Lab) -> Outcome {
         Err(cause) => Err(Failure::new(
             "cannot run the lab",
             format!("{cause:#}"),
-            "EMCCD_LOG=info shows what the nodes said",
+            if cause.downcast_ref::<NotLaidOut>().is_none() {
+                "EMCCD_LOG=info shows what the nodes said"
+            } else if options.data.is_some() {
+                "give --data a folder with one good file per cluster: berlin.toml, tokyo.toml and so on"
+            } else {
+                "check that files can be made in the temporary folder"
+            },
         )),
     }
 }

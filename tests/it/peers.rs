@@ -77,6 +77,30 @@ async fn a_peer_is_switched_off_and_on_and_led_astray_and_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_stands_still_is_silent_and_heals() {
+    let lab = support::lab_of_processes(2).await;
+    let (here, there) = (&lab.clusters[1], &lab.clusters[0]);
+    there.member().unwrap().pause().unwrap();
+    // First the link seems up, and nobody answers the question; then it is down, for the same reason.
+    for state_before in ["up", "down"] {
+        here.wait_status(&there.id, state_before, |p| state(p) == state_before)
+            .await
+            .unwrap();
+        let shown = support::log_in(&lab, 0, 0, 1, 0).await;
+        assert_eq!(shown.em_code, Some(40), "{state_before}: {shown:?}");
+        assert_eq!(support::living(&lab, 1).await, []);
+    }
+    there.member().unwrap().resume().unwrap();
+    let (here_id, there_id) = (&here.id, &there.id);
+    here.wait_linked(there_id).await.unwrap();
+    there.wait_linked(here_id).await.unwrap();
+    let shown = support::log_in(&lab, 0, 0, 1, 0).await;
+    assert_eq!(shown.em_code, None, "{shown:?}");
+    assert_eq!(support::living(&lab, 0).await.len(), 1);
+    lab.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trust_that_is_taken_back_ends_the_link_in_both_directions() {
     let lab = support::lab(2).await;
     let (here, there) = (&lab.clusters[0], &lab.clusters[1].id);

@@ -133,6 +133,11 @@ fn exit_codes_and_failures_are_as_promised() {
         &["session", "list", "--role", "guest"],
     ] {
         assert_eq!(at(usage).status.code(), Some(2), "{usage:?}");
+        let as_json = at(&[usage, &["--json"]].concat());
+        assert_eq!(as_json.status.code(), Some(2), "{usage:?}");
+        assert!(as_json.stdout.is_empty(), "{usage:?}");
+        let failure: Value = serde_json::from_slice(&as_json.stderr).unwrap();
+        assert!(failure["why"].is_string(), "{failure}");
     }
     assert!(refused(&at(&["run"]), 2).contains("next: name it: emccd run --config FILE"));
     let missing = refused(&at(&["run", "--config", "none.toml"]), 1);
