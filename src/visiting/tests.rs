@@ -547,10 +547,10 @@ async fn what_a_stranger_can_cause_without_a_pin_being_checked_fills_no_audit() 
     assert_eq!(nobody.code("SEPOFF", "ana").await, 22);
     assert_eq!(nobody.code("SEP1", "ana").await, 23);
     assert_eq!(nobody.code("SEP1", "a\u{7}").await, 23);
-    assert_eq!(nobody.audit().await, [String::new(); 0]);
+    assert!(nobody.audit().await.is_empty());
     let alone = world(Vec::new()).await;
     assert_eq!(alone.code("SEP1", "ana").await, 36);
-    assert_eq!(alone.audit().await, [String::new(); 0]);
+    assert!(alone.audit().await.is_empty());
     let taken = world(vec![Script::new("berlin").finding(Ok(Ownership::Mine))]).await;
     taken.login("SEP1", "ana").await.unwrap();
     assert_eq!(taken.code("SEP1", "bob").await, 18);
