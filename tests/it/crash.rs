@@ -22,7 +22,7 @@ use futures_util::future::join_all;
 use tonic::Code;
 
 use crate::support::{
-    binary, lab,
+    binary, is_long, lab,
     raw_peer::{self, Client, call, peer_client},
     rows::{Rows, rows, settled},
 };

@@ -118,17 +118,19 @@ async fn what_phones_were_told_survives_kills_at_any_moment() {
         .into();
     let devices: Vec<_> = [0, 1, 3].map(|n| stage.device(n).to_owned()).into();
     let mut told = [Told::LoggedOut; PHONES];
-    for round in 0..6 {
+    let rounds = if is_long() { 60 } else { 6 };
+    for round in 0..rounds {
         stage.victim = if round % 2 == 0 { VISITING } else { HOME };
         let phone = stage.phone();
         // Each round at another moment: after another number of acknowledgements.
+        let acknowledgements = 7 + 5 * (round % 6) + round / 6;
         let done = tokio::sync::Semaphore::new(0);
         let works =
             join_all((0..PHONES).map(|n| work(&phone, &devices[n], &users[n], told[n], &done)));
         let member = stage.lab.clusters[stage.victim].member_mut().unwrap();
         let kill = async {
             let acknowledged =
-                tokio::time::timeout(POINT_LIMIT, done.acquire_many(7 + 5 * round)).await;
+                tokio::time::timeout(POINT_LIMIT, done.acquire_many(acknowledgements)).await;
             drop(acknowledged.expect("logins go on").unwrap());
             member.kill().await.unwrap();
         };

@@ -80,6 +80,111 @@ async fn connections_that_are_not_past_their_handshake_are_bounded() {
     within(async { while hello(&mut client).await.is_err() {} }).await;
 }
 
+/// A connection from another address of this machine.
+#[cfg(target_os = "linux")]
+async fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((source, 0))).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn one_network_can_not_take_all_places_of_silence() {
+    let berlin = Spec::new("berlin").self_signed();
+    let config = Config {
+        max_pending: 4,
+        max_pending_per_network: 2,
+        handshake_timeout: Duration::from_secs(60),
+        ..Config::default()
+    };
+    let tokyo = Tokyo::start_with(vec![pinned("berlin", &berlin)], config).await;
+    let _silent = connect_from([127, 0, 0, 2], tokyo.address).await;
+    let _other = connect_from([127, 0, 0, 2], tokyo.address).await;
+    for _ in 0..10 {
+        let mut more = connect_from([127, 0, 0, 2], tokyo.address).await;
+        assert_eq!(told(&mut more).await, "");
+    }
+    assert_eq!(hello(&mut tokyo.client(&berlin)).await.unwrap(), "berlin");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn one_network_can_not_keep_the_reason_from_another_stranger() {
+    let config = Config {
+        max_unidentified: 3,
+        max_unidentified_per_network: 2,
+        unidentified_life: Duration::from_secs(60),
+        ..Config::default()
+    };
+    let tokyo = Tokyo::start_with(Vec::new(), config).await;
+    let config = rustls_client(&tokyo, &Spec::new("mallory").self_signed());
+    let mut held = Vec::new();
+    let mut cut = 0;
+    for _ in 0..6 {
+        let tcp = connect_from([127, 0, 0, 2], tokyo.address).await;
+        let name = ServerName::DnsName(DnsName::try_from("tokyo").unwrap());
+        let mut tls = TlsConnector::from(Arc::new(config.clone()))
+            .connect(name, tcp)
+            .await
+            .unwrap();
+        // Whoever has a place is greeted by HTTP/2, and whoever has none hears nothing.
+        let mut first = [0; 1];
+        match within(tls.read(&mut first)).await {
+            Ok(1) => held.push(tls),
+            _ => cut += 1,
+        }
+    }
+    assert_eq!((held.len(), cut), (2, 4));
+    let stranger = Spec::new("stranger").self_signed();
+    let mut told = tokyo.client(&stranger);
+    assert_eq!(rejected_hello(&mut told).await, Rejection::UnknownIssuer);
+}
+
+#[tokio::test]
+async fn listeners_that_share_their_places_are_bounded_together() {
+    let tasks = Tasks::default();
+    let limits = Config {
+        header_timeout: Duration::from_secs(60),
+        ..Config::default()
+    };
+    let places = Places::for_phones(1);
+    let mut addresses = Vec::new();
+    for _ in 0..2 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        addresses.push(listener.local_addr().unwrap());
+        let (router, places) = (axum::Router::new(), places.clone());
+        let door = serve_http(
+            listener,
+            None,
+            router,
+            tasks.clone(),
+            places,
+            limits.clone(),
+        );
+        tasks.spawn("phones", door);
+    }
+    let get = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut first = TcpStream::connect(addresses[0]).await.unwrap();
+    first.write_all(get).await.unwrap();
+    assert!(matches!(within(first.read(&mut [0; 64])).await, Ok(1..)));
+    let mut second = TcpStream::connect(addresses[1]).await.unwrap();
+    let _reset = second.write_all(get).await;
+    assert_eq!(told(&mut second).await, "");
+    drop(first);
+    let served = async {
+        loop {
+            let mut next = TcpStream::connect(addresses[1]).await.unwrap();
+            let _reset = next.write_all(get).await;
+            if matches!(next.read(&mut [0; 64]).await, Ok(1..)) {
+                break;
+            }
+        }
+    };
+    within(served).await;
+    within(tasks.shut_down(Duration::from_secs(10))).await;
+}
+
 #[tokio::test]
 async fn connections_are_bounded_in_all_and_per_peer() {
     let (berlin, paris) = (

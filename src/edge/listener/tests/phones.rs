@@ -15,7 +15,15 @@ async fn stalled_handshakes_delay_no_phone() {
     };
     let config = Arc::new(arc_swap::ArcSwap::from_pointee(config));
     let router = axum::Router::new();
-    let door = serve_http(listener, Some(config), router, tasks.clone(), limits);
+    let places = Places::for_phones(limits.max_connections);
+    let door = serve_http(
+        listener,
+        Some(config),
+        router,
+        tasks.clone(),
+        places,
+        limits,
+    );
     tasks.spawn("phones", door);
     let mut stalled = Vec::new();
     for _ in 0..150 {
@@ -65,6 +73,7 @@ async fn phones_are_served_over_tls_and_in_the_clear() {
         header_timeout: Duration::from_millis(200),
         ..Config::default()
     };
+    let places = Places::for_phones(limits.max_connections);
     tasks.spawn(
         "secure",
         serve_http(
@@ -72,12 +81,13 @@ async fn phones_are_served_over_tls_and_in_the_clear() {
             Some(config),
             router.clone(),
             tasks.clone(),
+            places.clone(),
             limits.clone(),
         ),
     );
     tasks.spawn(
         "plain",
-        serve_http(plain, None, router, tasks.clone(), limits),
+        serve_http(plain, None, router, tasks.clone(), places, limits),
     );
 
     let get = b"GET /who HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
