@@ -103,6 +103,7 @@ impl Operations for NodeOperations {
                 Role::Visiting => match self.visiting.end(&key.counterpart, key.id, &actor).await {
                     Ok(ended) => Ok(ended.acknowledged),
                     Err(visiting::Error::Store(error)) => Err(Error::Store(error)),
+                    Err(visiting::Error::StoreSlow) => Err(Error::Store(crate::store::Error::Busy)),
                     Err(error) => Err(Error::refused(
                         error.to_string(),
                         "`emccd session list` shows what there is",
