@@ -137,6 +137,22 @@ pub fn revoke(
     remove(tx, cluster_id, fingerprint)
 }
 
+/// Whether a certificate is remembered as revoked for one peer.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn is_revoked(
+    tx: &mut dyn Transaction,
+    cluster_id: &ClusterId,
+    fingerprint: &[u8; 32],
+) -> Result<bool, Error> {
+    let found = tx.query_one(
+        "SELECT 1 FROM revoked_entries WHERE cluster_id = $1 AND fingerprint = $2",
+        &[cluster_id.into(), fingerprint.into()],
+    )?;
+    Ok(found.is_some())
+}
+
 /// All remembered revocations, by peer and time.
 ///
 /// # Errors

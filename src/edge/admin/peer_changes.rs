@@ -79,8 +79,12 @@ pub(super) async fn set(
 
 /// Takes a certificate out of what is accepted from a peer.
 ///
+/// A pin is revoked, and so is a certificate that is not listed: an authority may vouch for it, before or after.
+/// An authority is only removed: what it vouched for is then unknown, and revocations are of leaves.
+///
 /// # Errors
-/// [`Error::Missing`] when there is no such peer, or nothing of it has that fingerprint.
+/// [`Error::Missing`] when there is no such peer, when the certificate is revoked already, or when it is pinned for
+/// another peer.
 pub(super) async fn remove_trust(
     store: &Store,
     cluster: ClusterId,
@@ -98,11 +102,17 @@ pub(super) async fn remove_trust(
                     let certificate = entry.certificate.as_ref();
                     certificate.is_some_and(|c| c.fingerprint == text)
                 });
-            if !trust_entries::remove(tx, &cluster, &fingerprint)? {
-                return Err(Error::missing(
-                    format!("trust in {text} for the peer {cluster}"),
-                    "emccd trust list",
-                ));
+            let was_anchor = removed.iter().any(|e| e.kind == EntryKind::Anchor.as_str());
+            if was_anchor {
+                trust_entries::remove(tx, &cluster, &fingerprint)?;
+            } else {
+                if removed.is_empty() && is_settled(tx, &cluster, &fingerprint)? {
+                    return Err(Error::missing(
+                        format!("trust in {text} for the peer {cluster}"),
+                        "emccd trust list",
+                    ));
+                }
+                trust_entries::revoke(tx, &cluster, &fingerprint, now)?;
             }
             bundle::check(&bundles(tx)?)?;
             audit::append(
@@ -112,16 +122,34 @@ pub(super) async fn remove_trust(
                     actor: actor.clone(),
                     action: "trust.remove",
                     subject: cluster.to_string(),
-                    outcome: format!("removed {text}"),
+                    outcome: match (was_anchor, removed.is_empty()) {
+                        (true, _) => format!("removed {text}"),
+                        (false, false) => format!("removed and revoked {text}"),
+                        (false, true) => format!("revoked {text}"),
+                    },
                     reference: None,
                 },
             )?;
             Ok(pb::RemoveTrustResponse {
                 removed,
                 left: u32::try_from(left.len()).unwrap_or(u32::MAX),
+                revoked: !was_anchor,
             })
         })
         .await
+}
+
+/// Whether there is nothing to take from `cluster`: the certificate is revoked already, or is another peer's.
+fn is_settled(
+    tx: &mut dyn Transaction,
+    cluster: &ClusterId,
+    fingerprint: &Fingerprint,
+) -> Result<bool, Error> {
+    let is_pin = |e: &trust_entries::TrustEntry| {
+        e.kind == EntryKind::Pinned && e.fingerprint == *fingerprint
+    };
+    Ok(trust_entries::is_revoked(tx, cluster, fingerprint)?
+        || trust_entries::list(tx)?.iter().any(is_pin))
 }
 
 /// The record with what the request gives in place of what stood there.

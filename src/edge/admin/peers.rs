@@ -218,8 +218,19 @@ pub async fn add_trust(
     store
         .write(move |tx| {
             let peer = find(tx, &cluster)?;
+            let mut unrevoked = 0;
+            for certificate in &material.certificates {
+                let fingerprint = certificate.fingerprint();
+                if trust_entries::is_revoked(tx, &cluster, &fingerprint)? {
+                    unrevoked += 1;
+                }
+            }
             let added = insert(tx, &peer, &material, now)?;
             if !added.is_empty() {
+                let again = match unrevoked {
+                    0 => String::new(),
+                    n => format!("; {n} of them had been revoked"),
+                };
                 audit::append(
                     tx,
                     &audit::Entry {
@@ -227,7 +238,7 @@ pub async fn add_trust(
                         actor: actor.clone(),
                         action: "trust.add",
                         subject: cluster.to_string(),
-                        outcome: format!("added {}", material.fingerprints()),
+                        outcome: format!("added {}{again}", material.fingerprints()),
                         reference: None,
                     },
                 )?;
@@ -236,6 +247,7 @@ pub async fn add_trust(
             Ok(pb::AddTrustResponse {
                 added,
                 kept: u32::try_from(kept).unwrap_or(u32::MAX),
+                unrevoked,
             })
         })
         .await
