@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
     clock::{Clock, Timestamp},
@@ -227,18 +227,20 @@ async fn pins_as_changes(
     let changed = stream::iter(pins)
         .map(|(user, pin)| async move {
             let same = match existing.get(&user) {
-                Some(phc) => credentials
-                    .verify(&pin, Some(phc.clone()), far())
-                    .await
-                    .unwrap_or(false),
-                None => false,
+                None => Ok(false),
+                Some(phc) => match credentials.verify_in_turn(&pin, phc.clone()).await {
+                    // What can't be checked is replaced. Any other failure says nothing about the PIN: taken for
+                    // another PIN it would unlock the user.
+                    Err(credentials::Error::Stored(_)) => Ok(false),
+                    checked => checked,
+                },
             };
-            (!same).then_some((user, pin))
+            same.map(|same| (!same).then_some((user, pin)))
         })
         .buffered(credentials.workers())
-        .filter_map(std::future::ready)
-        .collect()
-        .await;
+        .try_filter_map(|changed| std::future::ready(Ok(changed)))
+        .try_collect()
+        .await?;
     Ok(changed)
 }
 
@@ -251,11 +253,6 @@ async fn hash(
     let (users, pins): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
     let hashes = credentials.hash_all(pins, |_| {}).await?;
     Ok(users.into_iter().zip(hashes).collect())
-}
-
-/// An import may take its time; a login's deadline is not its own.
-fn far() -> std::time::Instant {
-    std::time::Instant::now() + std::time::Duration::from_secs(3_600)
 }
 
 fn references(tx: &mut dyn Transaction, rows: &Rows) -> Result<check::Known, store::Error> {

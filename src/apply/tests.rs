@@ -271,6 +271,49 @@ async fn a_hash_from_elsewhere_is_taken_if_a_login_can_check_it() {
     );
 }
 
+#[tokio::test]
+async fn a_pin_that_can_not_be_checked_at_once_is_waited_for_and_a_locked_user_stays_locked() {
+    let mut world = world();
+    world.apply(GOOD, Mode::Write).await.unwrap();
+    let (ana, locked) = (UserId::new("ana").unwrap(), Clock::system().now());
+    let row = {
+        let ana = ana.clone();
+        move |tx: &mut dyn Transaction| Ok::<_, store::Error>(stored::get(tx, &ana)?.unwrap())
+    };
+    let mut before = world.store.read(row.clone()).await.unwrap();
+    (before.failures, before.locked_until) = (5, Some(locked));
+    let counters = before.clone();
+    world
+        .store
+        .write(move |tx: &mut dyn Transaction| stored::set_counters(tx, &counters))
+        .await
+        .unwrap();
+    // The only worker is at work for a while, and nobody may queue.
+    let config = credentials::Config {
+        memory_kib: 8,
+        iterations: 1,
+        workers: 1,
+        queue: 0,
+        ..credentials::Config::default()
+    };
+    let busy = Credentials::new(&config, crate::secret::Secret::new(vec![1; 32])).unwrap();
+    world.applier.credentials = busy.clone();
+    let costly = before.phc.as_str().replace("m=8,t=1", "m=16384,t=16");
+    assert_ne!(costly, before.phc.as_str());
+    let pin = crate::secret::Pin::new("1".to_owned()).unwrap();
+    let (_, again) = tokio::join!(
+        biased;
+        busy.verify_in_turn(&pin, stored::Phc::new(costly)),
+        world.apply(GOOD, Mode::Write)
+    );
+    assert!(
+        actions(&again.unwrap())
+            .iter()
+            .all(|a| *a == Action::Unchanged)
+    );
+    assert_eq!(world.store.read(row).await.unwrap(), before);
+}
+
 #[test]
 fn a_pin_is_in_no_debug_print_and_in_no_problem() {
     let source = Source {
