@@ -101,6 +101,18 @@ pub fn list(tx: &mut dyn Transaction) -> Result<Vec<TrustEntry>, Error> {
     .collect()
 }
 
+/// Whether an authority vouches for a peer's certificates.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn has_anchor(tx: &mut dyn Transaction, cluster_id: &ClusterId) -> Result<bool, Error> {
+    let found = tx.query_one(
+        "SELECT 1 FROM trust_entries WHERE cluster_id = $1 AND kind = 'anchor' LIMIT 1",
+        &[cluster_id.into()],
+    )?;
+    Ok(found.is_some())
+}
+
 /// Removes a certificate from what we accept for one peer, as whatever kind; whether it was there.
 ///
 /// # Errors

@@ -13,8 +13,7 @@ use crate::{
         views,
     },
     store::{
-        Store, Transaction, audit,
-        peers::{self, Peer},
+        Store, Transaction, audit, peers,
         trust_entries::{self, EntryKind},
     },
     trust::{
@@ -43,17 +42,13 @@ pub(super) async fn set(
         .write(move |tx| {
             let before = find(tx, &id)?;
             let after = read_record(overlaid(views::cluster(before.clone()), request.clone()))?;
-            let changes = differences(&before, &after);
+            let changes = after.changes_since(&before);
             if !changes.is_empty() {
                 peers::upsert(tx, &after)?;
-                if has_anchor(tx, &id)? {
+                if trust_entries::has_anchor(tx, &id)? {
                     check_names(&after)?;
                 }
                 bundle::check(&bundles(tx)?)?;
-                let told: Vec<_> = changes
-                    .iter()
-                    .map(|(field, value)| format!("{field} = {value}"))
-                    .collect();
                 audit::append(
                     tx,
                     &audit::Entry {
@@ -61,7 +56,7 @@ pub(super) async fn set(
                         actor: actor.clone(),
                         action: "cluster.set",
                         subject: id.to_string(),
-                        outcome: format!("set {}", told.join("; ")),
+                        outcome: format!("set {}", peers::told(&changes)),
                         reference: None,
                     },
                 )?;
@@ -166,33 +161,4 @@ fn overlaid(record: pb::Cluster, request: pb::SetClusterRequest) -> pb::Cluster 
         ignore_eku: request.ignore_eku.unwrap_or(record.ignore_eku),
         description: request.description.unwrap_or(record.description),
     }
-}
-
-/// The fields that differ, each with its new value.
-fn differences(before: &Peer, after: &Peer) -> Vec<(&'static str, String)> {
-    fields(before)
-        .into_iter()
-        .zip(fields(after))
-        .filter(|(old, new)| old != new)
-        .map(|(_, new)| new)
-        .collect()
-}
-
-fn fields(peer: &Peer) -> [(&'static str, String); 8] {
-    [
-        ("enabled", peer.enabled.to_string()),
-        ("allow_emcc", peer.allow_emcc.to_string()),
-        ("addresses", format!("{:?}", peer.addresses)),
-        ("node_names", format!("{:?}", peer.node_names)),
-        ("user_patterns", format!("{:?}", peer.user_patterns)),
-        ("dn_patterns", format!("{:?}", peer.dn_patterns)),
-        ("ignore_eku", peer.ignore_eku.to_string()),
-        ("description", format!("{:?}", peer.description)),
-    ]
-}
-
-fn has_anchor(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<bool, Error> {
-    let is_one =
-        |e: &trust_entries::TrustEntry| e.cluster_id == *cluster && e.kind == EntryKind::Anchor;
-    Ok(trust_entries::list(tx)?.iter().any(is_one))
 }
