@@ -279,7 +279,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "federation.connect-timeout",
-        kind: Kind::Duration(ms(50), ms(30 * SECOND)),
+        kind: Kind::Duration(ms(50), ms(25 * SECOND)),
         preset: Preset::Is("\"1s\""),
         meaning: "How long looking up a host name, and each TCP connection to one of its addresses, may take. TLS and the first calls have 1.5 s each besides.",
         why: "a login that waits for it must still be able to try the next address",
@@ -486,7 +486,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "login.deadline",
-        kind: Kind::Duration(ms(100), ms(MINUTE)),
+        kind: Kind::Duration(ms(500), ms(25 * SECOND)),
         preset: Preset::Is("\"5s\""),
         meaning: "How long a login may take, from the phone's request to the answer.",
         why: "people wait about that long before they press the key again",
@@ -504,8 +504,8 @@ pub const KEYS: &[Key] = &[
         name: "login.maximum-concurrent-requests",
         kind: Kind::Count(1, 4096),
         preset: Preset::Is("256"),
-        meaning: "How many logins and logouts this node works on at a time. Beyond that phones are told to try \
-                  again.",
+        meaning: "How many logins this node works on at a time. Beyond that phones are told to try again. \
+                  Logouts are not counted, and never turned away.",
         why: "a whole shift can log in at once, and memory stays bounded",
         change: Change::Restart,
     },

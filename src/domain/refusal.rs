@@ -25,6 +25,8 @@ pub enum Detail {
     None,
     /// The session id was used before with other fields.
     IdReused,
+    /// The peer was not asked at all: its version lacks the login type. This never comes from a peer.
+    LacksLoginType,
     /// Try again after this long.
     RetryAfter(Duration),
     /// The session with this id is over.

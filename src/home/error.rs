@@ -13,6 +13,9 @@ use crate::{
     store,
 };
 
+/// When to try again what nothing better is known of.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Why a request was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -142,6 +145,9 @@ impl Error {
             Self::MustChangePin(_) => "the PIN must be changed before the next login".to_owned(),
             Self::EmccOff(_) => "the user is not enabled for EMCC at home".to_owned(),
             Self::NoProfile(_) => "the user has no such device profile at home".to_owned(),
+            Self::Contended | Self::Store(store::Error::Busy) => {
+                "the home cluster is busy".to_owned()
+            }
             Self::Credentials(_) | Self::Store(_) | Self::Damaged(_) => {
                 "the cluster's database or credential store failed; its log has the cause"
                     .to_owned()
@@ -152,6 +158,7 @@ impl Error {
             Self::IdReused => Detail::IdReused,
             Self::SessionEnded(reason) => Detail::SessionEnded(*reason),
             Self::Busy(after) => Detail::RetryAfter(*after),
+            Self::Contended | Self::Store(store::Error::Busy) => Detail::RetryAfter(RETRY),
             _ => Detail::None,
         };
         Refusal::new(code, cause).with_detail(detail)

@@ -60,9 +60,20 @@ async fn attempt(
     request: &LoginRequest,
 ) -> Result<HomeServices, Error> {
     for _ in 0..ATTEMPTS {
-        let looked_up = look_up(role, context, request).await?;
+        let looked_up = match look_up(role, context, request).await {
+            Ok(looked_up) => looked_up,
+            Err(Error::Store(error)) => return Err(Error::Store(error)),
+            // A repeat may know of more ends than the first one did.
+            Err(error) => {
+                supersede_only(role, context, request).await?;
+                return Err(error);
+            }
+        };
         let checked = match looked_up {
-            LookedUp::Repeat(services) => return Ok(*services),
+            LookedUp::Repeat(services) => {
+                supersede_only(role, context, request).await?;
+                return Ok(*services);
+            }
             LookedUp::Refused => None,
             LookedUp::User { phc } => {
                 let Proof::Pin(pin) = &request.proof else {
@@ -174,16 +185,18 @@ async fn commit(
                 let late = Error::Busy(RETRY_WHEN_LATE);
                 return Ok((Committed::Refused(Box::new(late)), false));
             }
-            let outcome = desk.decide(tx, checked.as_ref());
-            match outcome {
-                Ok(Some((services, owes))) => Ok((Committed::Opened(Box::new(services)), owes)),
-                Ok(None) => Ok((Committed::PinChanged, false)),
-                Err(Error::Store(error)) => Err(Error::Store(error)),
+            let mut owes = false;
+            let outcome = desk.decide(tx, checked.as_ref(), &mut owes);
+            let committed = match outcome {
+                Ok(Some(services)) => Committed::Opened(Box::new(services)),
+                Ok(None) => Committed::PinChanged,
+                Err(Error::Store(error)) => return Err(Error::Store(error)),
                 Err(error) => {
                     desk.keep_refusal(tx, &error)?;
-                    Ok((Committed::Refused(Box::new(error)), false))
+                    Committed::Refused(Box::new(error))
                 }
-            }
+            };
+            Ok((committed, owes))
         })
         .await;
     let (committed, owes) = committed?;
@@ -262,15 +275,16 @@ impl Desk {
     }
 
     /// The checks in home's order, then the session. None: the hash is no longer the one that was checked.
-    /// With the services comes whether the caller is now owed the end of an earlier session.
+    /// `owes` tells whether a peer is now owed the end of an earlier session, also where the login is refused.
     fn decide(
         &self,
         tx: &mut dyn Transaction,
         checked: Option<&Checked>,
-    ) -> Result<Option<(HomeServices, bool)>, Error> {
+        owes: &mut bool,
+    ) -> Result<Option<HomeServices>, Error> {
         let caller = &self.context.caller;
         if let Some(services) = decide::replay(tx, caller, &self.request)? {
-            return Ok(Some((services, false)));
+            return Ok(Some(services));
         }
         decide::admit_caller(tx, &self.own, caller)?;
         let user = decide::one_user(tx, &self.request.user)?;
@@ -287,10 +301,10 @@ impl Desk {
             return Err(Error::EmccOff(user.user_id));
         }
         let profile = decide::profile(tx, &user.user_id, self.request.profile.as_ref())?;
-        let owes = self.clear_device(tx)?;
+        self.clear_device(tx, owes)?;
         let base_device = self.base_device(tx)?;
         let services = self.open(tx, &user, profile, base_device)?;
-        Ok(Some((services, owes)))
+        Ok(Some(services))
     }
 
     /// Lock-out, per-user state and the PIN. A failure is counted in this same transaction.
@@ -331,32 +345,34 @@ impl Desk {
         }
     }
 
-    /// Other sessions of the same phone end here. A phone of the same name elsewhere refuses the login.
-    /// Tells whether the caller is now owed the end of one.
-    fn clear_device(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
+    /// The caller's earlier session on the phone ends here, also when the login is refused for what follows. A
+    /// phone of that name elsewhere refuses the login of a visitor; our own phone has more right to its name than
+    /// a visitor's, whose session then ends.
+    fn clear_device(&self, tx: &mut dyn Transaction, owes: &mut bool) -> Result<(), Error> {
         let name = &self.request.device.name;
+        if let Some(earlier) = sessions::active_on_device(tx, Role::Home, name)? {
+            if !self.is_local() && earlier.counterpart != self.context.caller {
+                return Err(Error::DuplicateDevice(name.clone()));
+            }
+            let owed = earlier.counterpart != self.own;
+            sessions::transition(
+                tx,
+                Role::Home,
+                &earlier.counterpart,
+                earlier.id,
+                &[State::Active],
+                State::Ended,
+                Some((EndReason::Superseded, Initiator::Home, self.now)),
+                owed,
+            )?;
+            let subject = format!("{} on {}", earlier.login_name, earlier.device);
+            self.record_as(tx, "logout", subject, EndReason::Superseded.as_str())?;
+            *owes |= owed;
+        }
         if !self.is_local() && devices::get(tx, name)?.is_some() {
             return Err(Error::DuplicateDevice(name.clone()));
         }
-        let Some(earlier) = sessions::active_on_device(tx, Role::Home, name)? else {
-            return Ok(false);
-        };
-        if earlier.counterpart != self.context.caller {
-            return Err(Error::DuplicateDevice(name.clone()));
-        }
-        sessions::transition(
-            tx,
-            Role::Home,
-            &earlier.counterpart,
-            earlier.id,
-            &[State::Active],
-            State::Ended,
-            Some((EndReason::Superseded, Initiator::Home, self.now)),
-            !self.is_local(),
-        )?;
-        let subject = format!("{} on {}", earlier.login_name, earlier.device);
-        self.record_as(tx, "logout", subject, EndReason::Superseded.as_str())?;
-        Ok(!self.is_local())
+        Ok(())
     }
 
     fn base_device(&self, tx: &mut dyn Transaction) -> Result<Option<BaseDeviceName>, Error> {

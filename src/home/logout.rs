@@ -1,6 +1,6 @@
 //! The end of a session at home: on visiting's word, or on an operator's.
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Ended, Error, HomeRole};
 use crate::{
@@ -18,6 +18,23 @@ pub(super) async fn logout(
     request: LogoutRequest,
 ) -> Result<EndReason, Error> {
     role.faults.pass("home.logout.received").await;
+    let outcome = end_on_word(role, context, request).await;
+    if let Err(error) = &outcome {
+        warn!(
+            session.id = %request.session_id, peer.cluster_id = %context.caller, r#ref = %context.reference,
+            em_code = error.em_code(context.caller == role.cluster).number(),
+            cause = crate::telemetry::error_chain(error),
+            "a session could not be ended on the word of cluster {}", context.caller
+        );
+    }
+    outcome
+}
+
+async fn end_on_word(
+    role: &HomeRole,
+    context: &Context,
+    request: LogoutRequest,
+) -> Result<EndReason, Error> {
     let (own, context_in, now) = (role.cluster.clone(), context.clone(), role.clock.now());
     let reason = role
         .store

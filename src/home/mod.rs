@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Notify;
+use tracing::warn;
 
 mod decide;
 pub mod error;
@@ -98,7 +99,8 @@ impl HomeRole {
     /// [`Error`] when the caller may not ask, or the store can't answer.
     pub async fn find_user(&self, context: &Context, query: &FindUser) -> Result<Ownership, Error> {
         let (own, caller, query) = (self.cluster.clone(), context.caller.clone(), query.clone());
-        self.store
+        let answer = self
+            .store
             .read(move |tx: &mut dyn Transaction| {
                 decide::admit_caller(tx, &own, &caller)?;
                 let found = users::find(tx, query.login_type, &query.name)?;
@@ -108,7 +110,16 @@ impl HomeRole {
                     _ => Ownership::SeveralUsers,
                 })
             })
-            .await
+            .await;
+        if let Err(error) = &answer {
+            warn!(
+                peer.cluster_id = %context.caller, r#ref = %context.reference,
+                em_code = Error::em_code(error, context.caller == self.cluster).number(),
+                cause = crate::telemetry::error_chain(error),
+                "cluster {} was not told whether a user lives here", context.caller
+            );
+        }
+        answer
     }
 
     /// Opens a session, or refuses, in the order that the design gives; idempotent on (caller, session id).

@@ -21,6 +21,7 @@ use crate::{
     secret::{Pin, Secret},
     store::{
         base_devices, credentials as stored,
+        devices::{self, Device},
         peers::{self, Peer},
         profiles::{self, Profile},
         sessions,
@@ -506,4 +507,123 @@ async fn find_user_tells_the_claim_and_nothing_else() {
         .await
         .unwrap_err();
     assert!(matches!(refused, Error::CallerUnknown(_)));
+}
+
+impl World {
+    async fn add_device(&self, name: &str) {
+        let device = Device {
+            name: DeviceName::new(name).unwrap(),
+            model: "CP-8841".to_owned(),
+            protocol: "SIP".to_owned(),
+            security_mode: SecurityMode::NonSecure,
+            emcc: true,
+            em_enabled: true,
+            device_pool: None,
+            geolocation: BTreeMap::new(),
+        };
+        self.store
+            .write(move |tx: &mut dyn Transaction| devices::upsert(tx, &device))
+            .await
+            .unwrap();
+    }
+
+    async fn owed(&self, to: &str) -> Vec<SessionId> {
+        let to = cluster(to);
+        self.store
+            .read(move |tx: &mut dyn Transaction| sessions::owed(tx, &to, 10))
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|owed| owed.id)
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn an_earlier_session_of_the_phone_ends_although_its_name_is_then_refused() {
+    let world = world(2).await;
+    let first = request("ana", "13579", "SEP1");
+    world.role.login(&from("tokyo"), &first).await.unwrap();
+    world.add_device("SEP1").await;
+    assert_eq!(
+        code(&world, "tokyo", &request("ana", "13579", "SEP1")).await,
+        37
+    );
+    assert_eq!(
+        world.state("tokyo", first.session_id).await,
+        Some(State::Ended)
+    );
+    assert_eq!(world.owed("tokyo").await, [first.session_id]);
+    tokio::time::timeout(Duration::from_secs(5), world.role.owed.notified())
+        .await
+        .expect("the debt is announced");
+}
+
+#[tokio::test]
+async fn our_own_phone_takes_its_name_back_from_a_visitors() {
+    let world = world(2).await;
+    let visitors = request("ana", "13579", "SEP1");
+    world.role.login(&from("tokyo"), &visitors).await.unwrap();
+    world.add_device("SEP1").await;
+    world
+        .role
+        .login(&from("berlin"), &request("bob", "13579", "SEP1"))
+        .await
+        .unwrap();
+    assert_eq!(
+        world.state("tokyo", visitors.session_id).await,
+        Some(State::Ended)
+    );
+    assert_eq!(world.owed("tokyo").await, [visitors.session_id]);
+    // Not the other way round: a visitor's phone gets no name that one of ours uses.
+    assert_eq!(
+        code(&world, "tokyo", &request("ana", "13579", "SEP1")).await,
+        37
+    );
+}
+
+#[tokio::test]
+async fn a_repeat_is_heard_on_what_has_ended_meanwhile() {
+    let world = world(3).await;
+    let (one, two) = (
+        request("ana", "13579", "SEP1"),
+        request("ana", "13579", "SEP2"),
+    );
+    for earlier in [&one, &two] {
+        world.role.login(&from("tokyo"), earlier).await.unwrap();
+    }
+    let mut repeated = request("bob", "13579", "SEP3");
+    world.role.login(&from("tokyo"), &repeated).await.unwrap();
+    repeated.supersedes = vec![one.session_id];
+    world.role.login(&from("tokyo"), &repeated).await.unwrap();
+    assert_eq!(
+        world.state("tokyo", one.session_id).await,
+        Some(State::Ended)
+    );
+    // So it is with a repeat that is refused again.
+    let mut refused = request("ana", "00000", "SEP4");
+    assert_eq!(code(&world, "tokyo", &refused).await, 2);
+    refused.supersedes = vec![two.session_id];
+    assert_eq!(code(&world, "tokyo", &refused).await, 2);
+    assert_eq!(
+        world.state("tokyo", two.session_id).await,
+        Some(State::Ended)
+    );
+    assert_eq!(
+        world.state("tokyo", repeated.session_id).await,
+        Some(State::Active)
+    );
+}
+
+#[test]
+fn what_is_busy_says_when_to_come_back_and_what_failed_says_nothing_of_us() {
+    for busy in [Error::Contended, Error::Store(store::Error::Busy)] {
+        let refusal = busy.to_refusal(false);
+        assert_eq!(refusal.code, EmCode::Busy);
+        assert_eq!(refusal.detail, Detail::RetryAfter(Duration::from_secs(1)));
+        assert!(refusal.cause.contains("busy"), "{refusal}");
+    }
+    let failed = Error::Store(store::Error::Unsupported("SELECT secret")).to_refusal(false);
+    assert_eq!(failed.code, EmCode::DatabaseError);
+    assert!(!failed.cause.contains("SELECT"), "{failed}");
 }

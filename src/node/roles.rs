@@ -1,11 +1,11 @@
 //! The roles as the edges ask for them.
 
+use tracing::warn;
+
 use crate::{
     domain::{
-        em_code::EmCode,
         ids::Ref,
         login::{Answer, Context, FindUser, HomeServices, LoginRequest, LogoutRequest, Ownership},
-        refusal::Refusal,
         session::EndReason,
     },
     edge::{
@@ -69,7 +69,12 @@ impl Roles for FederationRoles {
                 .end_from_home(context, request)
                 .await
                 .map_err(|error| {
-                    Refusal::new(EmCode::DatabaseError, crate::telemetry::error_chain(&error))
+                    warn!(
+                        peer.cluster_id = %context.caller, session.id = %request.session_id,
+                        r#ref = %context.reference, cause = crate::telemetry::error_chain(&error),
+                        "a session could not be ended on the word of cluster {}", context.caller
+                    );
+                    error.to_refusal()
                 })
         })
     }

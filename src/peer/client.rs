@@ -111,7 +111,13 @@ impl PeerHome {
             "login type {login_type} needs protocol version {}: this cluster speaks {ours}, {peer} speaks {theirs}; {upgrade}",
             Version::V1_1
         );
-        Err(Refusal::new(EmCode::ErrorOnParsing, cause))
+        let refusal = Refusal::new(EmCode::ErrorOnParsing, cause);
+        // Where it is we who lack it, the peer may well have such users.
+        Err(if theirs.max().knows_login_types() {
+            refusal
+        } else {
+            refusal.with_detail(Detail::LacksLoginType)
+        })
     }
 
     fn refused(&self, status: &Status, deadline: Instant) -> Refusal {

@@ -12,6 +12,9 @@ use crate::{
     store,
 };
 
+/// When to try again what was refused for the moment only.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Why a phone does not get what it asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -121,16 +124,39 @@ impl Error {
         }
     }
 
+    /// What a peer is told that asked for something here. What failed inside is for our own log.
+    #[must_use]
+    pub fn to_refusal(&self) -> Refusal {
+        let cause = match self {
+            Self::Store(store::Error::Busy) => "the visiting cluster is busy".to_owned(),
+            Self::Store(_) => {
+                "the visiting cluster's database failed; its log has the cause".to_owned()
+            }
+            other => other.to_string(),
+        };
+        let code = self.em_code();
+        let detail = if code == EmCode::Busy {
+            Detail::RetryAfter(RETRY)
+        } else {
+            Detail::None
+        };
+        Refusal::new(code, cause).with_detail(detail)
+    }
+
     /// What the edge renders.
     #[must_use]
     pub fn into_failure(self, reference: Ref) -> Failure {
         let retry_after = match &self {
-            Self::TooManyRequests(_) | Self::LoginInProgress(_) | Self::Stopped => {
-                Some(Duration::from_secs(1))
-            }
+            Self::TooManyRequests(_)
+            | Self::LoginInProgress(_)
+            | Self::Stopped
+            | Self::Store(store::Error::Busy) => Some(RETRY),
             Self::NotLocated(refusal) | Self::Home(refusal) => match refusal.detail {
                 Detail::RetryAfter(after) => Some(after),
-                Detail::None | Detail::IdReused | Detail::SessionEnded(_) => None,
+                Detail::None
+                | Detail::IdReused
+                | Detail::LacksLoginType
+                | Detail::SessionEnded(_) => None,
             },
             _ => None,
         };
@@ -161,5 +187,25 @@ impl Error {
 impl From<store::Error> for Error {
     fn from(source: store::Error) -> Self {
         Self::Store(source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_told_the_code_and_nothing_of_what_we_are_made_of() {
+        let failed = Error::Store(store::Error::Unsupported("SELECT secret")).to_refusal();
+        assert_eq!(
+            (failed.code, failed.detail),
+            (EmCode::DatabaseError, Detail::None)
+        );
+        assert!(!failed.cause.contains("SELECT"), "{failed}");
+        let busy = Error::Store(store::Error::Busy).to_refusal();
+        assert_eq!(
+            (busy.code, busy.detail),
+            (EmCode::Busy, Detail::RetryAfter(RETRY))
+        );
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         ids::{ClusterId, LoginName, Ref},
         locate::{Asked, Located, PeerAnswer, decide, early, split_suffix},
         login::{Context, FindUser, HomeCluster, Ownership},
-        refusal::Refusal,
+        refusal::{Detail, Refusal},
     },
     store::{Transaction, hints},
 };
@@ -227,11 +227,7 @@ async fn ask(peer: &dyn HomeCluster, context: &Context, query: &FindUser, claim:
                 peer.cluster_id = %cluster, r#ref = %context.reference, em_code = refusal.code.number(),
                 cause = refusal.cause, "cluster {cluster} did not say whether a user is its own"
             );
-            match refusal.code {
-                EmCode::ErrorOnParsing => PeerAnswer::Incompatible(refusal.cause),
-                EmCode::NoResponseFromRemoteHost => PeerAnswer::Silent(refusal.cause),
-                _ => PeerAnswer::Refused(refusal.cause),
-            }
+            unanswered(refusal)
         }
         Err(_) => PeerAnswer::Silent(format!(
             "no answer within {} ms",
@@ -242,5 +238,22 @@ async fn ask(peer: &dyn HomeCluster, context: &Context, query: &FindUser, claim:
         pattern_admits: claim == Claim::Admitted,
         cluster,
         answer,
+    }
+}
+
+/// What a peer that gave no answer means for the search. Only the version that lacks the login type says that
+/// none of its users can be meant.
+fn unanswered(refusal: Refusal) -> PeerAnswer {
+    match refusal.code {
+        EmCode::ErrorOnParsing if refusal.detail == Detail::LacksLoginType => {
+            PeerAnswer::Incompatible(refusal.cause)
+        }
+        EmCode::ErrorOnParsing => PeerAnswer::Unaskable(refusal.cause),
+        EmCode::ServiceConnectionError
+        | EmCode::VisitingClusterUnknown
+        | EmCode::EmccNotAllowed
+        | EmCode::InvalidClusterId => PeerAnswer::Refused(refusal.cause),
+        // It is there, and busy or ailing: the next try may find it well.
+        _ => PeerAnswer::Silent(refusal.cause),
     }
 }

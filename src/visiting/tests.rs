@@ -23,7 +23,7 @@ use crate::{
 /// A home cluster that answers as it was told, and counts what reached it.
 struct Script {
     name: ClusterId,
-    find: Mutex<Option<Result<Ownership, EmCode>>>,
+    find: Mutex<Option<Result<Ownership, Refusal>>>,
     login: Mutex<Option<Result<(), Refusal>>>,
     /// Never answers a login.
     silent: bool,
@@ -51,6 +51,9 @@ impl Script {
         }
     }
     fn finding(self, answer: Result<Ownership, EmCode>) -> Self {
+        self.finding_exactly(answer.map_err(|code| Refusal::new(code, "as scripted")))
+    }
+    fn finding_exactly(self, answer: Result<Ownership, Refusal>) -> Self {
         *self.find.lock().unwrap() = Some(answer);
         self
     }
@@ -67,8 +70,8 @@ impl HomeCluster for Script {
 
     fn find_user<'a>(&'a self, _: &'a Context, _: &'a FindUser) -> Answer<'a, Ownership> {
         self.finds.fetch_add(1, Ordering::SeqCst);
-        let answer = self.find.lock().unwrap().unwrap_or(Ok(Ownership::NotMine));
-        Box::pin(async move { answer.map_err(|code| Refusal::new(code, "as scripted")) })
+        let answer = self.find.lock().unwrap().clone();
+        Box::pin(async move { answer.unwrap_or(Ok(Ownership::NotMine)) })
     }
 
     fn login<'a>(&'a self, _: &'a Context, request: &'a LoginRequest) -> Answer<'a, HomeServices> {
@@ -331,14 +334,23 @@ async fn local_users_win_and_no_peer_hears_of_them() {
 async fn the_search_answers_as_its_table_says_and_the_pin_goes_nowhere() {
     let silent = || Err(EmCode::NoResponseFromRemoteHost);
     let refused = || Err(EmCode::ServiceConnectionError);
-    let old = || Err(EmCode::ErrorOnParsing);
+    let unaskable = || Err(EmCode::ErrorOnParsing);
     for (answers, expected) in [
         (vec![], 36),
         (vec![Ok(Ownership::NotMine), Ok(Ownership::NotMine)], 23),
         (vec![Ok(Ownership::NotMine), silent()], 40),
         (vec![Ok(Ownership::NotMine), refused()], 208),
         (vec![silent(), refused()], 208),
-        (vec![Ok(Ownership::NotMine), old()], 1),
+        (vec![Ok(Ownership::NotMine), unaskable()], 1),
+        (vec![Ok(Ownership::Mine), unaskable()], 208),
+        // It is up, and has no answer now: neither a no nor a refused connection.
+        (vec![Ok(Ownership::Mine), Err(EmCode::Busy)], 40),
+        (vec![Ok(Ownership::NotMine), Err(EmCode::DatabaseError)], 40),
+        (vec![Ok(Ownership::NotMine), Err(EmCode::UnknownError)], 40),
+        (
+            vec![Ok(Ownership::NotMine), Err(EmCode::EmccNotAllowed)],
+            208,
+        ),
         (vec![Ok(Ownership::Mine), Ok(Ownership::Mine)], 4),
         (vec![Ok(Ownership::Mine), silent()], 40),
         (vec![Ok(Ownership::Mine), refused()], 208),
@@ -359,6 +371,22 @@ async fn the_search_answers_as_its_table_says_and_the_pin_goes_nowhere() {
             PhoneState::Nobody
         );
     }
+}
+
+#[tokio::test]
+async fn only_a_version_without_the_login_type_leaves_a_sole_claimer_alone() {
+    let lacks =
+        Refusal::new(EmCode::ErrorOnParsing, "it is old").with_detail(Detail::LacksLoginType);
+    let world = world(vec![
+        Script::new("berlin").finding(Ok(Ownership::Mine)),
+        Script::new("rome").finding_exactly(Err(lacks)),
+    ])
+    .await;
+    assert_eq!(
+        world.login("SEP1", "ana").await.unwrap().home,
+        cluster("berlin")
+    );
+    assert_eq!(world.peers[1].logins.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ pub fn to_status(refusal: &Refusal, cluster: &ClusterId, reference: Ref) -> Stat
         (REFERENCE.to_owned(), reference.compact()),
     ]);
     let (code, reason) = match refusal.detail {
-        Detail::None | Detail::RetryAfter(_) => {
+        Detail::None | Detail::LacksLoginType | Detail::RetryAfter(_) => {
             (to_tonic(refusal.code.grpc_code()), refusal.code.name())
         }
         Detail::IdReused => (Code::InvalidArgument, ID_REUSED),

@@ -8,24 +8,17 @@ use emccd::{
 };
 use tonic::{Code, Status};
 
-use crate::support::{lab, living, log_in, raw_home::RawHome, rows::rows};
+use crate::support::{lab, living, log_in, log_out, raw_home::RawHome, rows::rows};
 
 const HOME: usize = 0;
 const VISITING: usize = 1;
-
-async fn log_out(lab: &Lab) -> Shown {
-    let visiting = &lab.clusters[VISITING];
-    let device = &visiting.data.phone(0).unwrap().name;
-    let phone = visiting.member().unwrap().phone().unwrap();
-    phone.logout(device).await.unwrap()
-}
 
 /// A login from visiting, and the logout: everything is as it should be.
 async fn works(lab: &Lab) {
     let shown = log_in(lab, HOME, 0, VISITING, 0).await;
     assert_eq!(shown.em_code, None, "{}", shown.body);
     assert_eq!(living(lab, HOME).await.len(), 1);
-    let shown = log_out(lab).await;
+    let shown = log_out(&lab.clusters[VISITING], 0).await;
     assert_eq!(shown.em_code, None, "{}", shown.body);
 }
 

@@ -66,7 +66,7 @@ async fn start(settings: &[(&str, &str)]) -> Lab {
     // 256 handshakes of a debug build take their time; this is about counting, not about haste.
     let limit = format!("failures-before-lock = {LIMIT}");
     let own = [
-        ("login", "deadline = \"30s\""),
+        ("login", "deadline = \"25s\""),
         ("login", "find-deadline = \"20s\""),
         ("credentials", &limit),
     ];

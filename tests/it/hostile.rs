@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use emccd::lab::{Cluster, Lab};
 
-use crate::support::{lab_of_processes, log_in};
+use crate::support::{lab_of_processes, log_in, log_out};
 
 mod connections;
 mod messages;
@@ -30,16 +30,7 @@ async fn assert_unharmed(lab: &Lab) {
             "{}",
             shown.text
         );
-        let there = &lab.clusters[visiting];
-        let device = &there.data.phone(0).unwrap().name;
-        let shown = there
-            .member()
-            .unwrap()
-            .phone()
-            .unwrap()
-            .logout(device)
-            .await
-            .unwrap();
+        let shown = log_out(&lab.clusters[visiting], 0).await;
         assert_eq!(shown.headline(), "Logout successful", "{}", shown.text);
     }
     for cluster in &lab.clusters {

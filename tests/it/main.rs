@@ -18,6 +18,7 @@ mod guessing;
 mod hostile;
 mod lab;
 mod peers;
+mod plain;
 mod program;
 mod python_client;
 mod readme;

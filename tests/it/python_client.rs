@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use emccd::{
-    clock::{Clock, Timestamp},
+    clock::Clock,
     lab::{Cluster, Hosting, Lab, Spec, authority, member::Member},
     trust::{
         certificate::Certificate,
@@ -14,72 +14,7 @@ use emccd::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{binary, lab, python};
-
-/// One call after the other by the client program, as some cluster or as nobody.
-struct Client {
-    arguments: Vec<String>,
-}
-
-impl Client {
-    /// For the first node of `server`; it believes that cluster's authority and shows no certificate yet.
-    fn of(server: &Cluster) -> Self {
-        let client = Self {
-            arguments: Vec::new(),
-        };
-        client
-            .with("--target", &server.member().unwrap().addresses.federation)
-            .with_file("--root", &server.authority.file)
-    }
-
-    fn with(mut self, option: &str, value: &str) -> Self {
-        self.arguments.extend([option.to_owned(), value.to_owned()]);
-        self
-    }
-
-    fn with_file(self, option: &str, file: &Path) -> Self {
-        self.with(option, file.to_str().unwrap())
-    }
-
-    fn showing(self, certificate: &Path, key: &Path) -> Self {
-        self.with_file("--cert", certificate)
-            .with_file("--key", key)
-    }
-
-    fn showing_nothing(mut self) -> Self {
-        self.arguments.push("--no-cert".to_owned());
-        self
-    }
-
-    /// The identity of a cluster's node, and what that cluster says of itself in every call.
-    fn being(self, cluster: &Cluster) -> Self {
-        let node = cluster.member().unwrap();
-        self.showing(&node.federation_certificate, &node.federation_key)
-            .with("--cluster-id", cluster.id.as_str())
-    }
-
-    /// The one object that it prints; the exit code has to agree with it.
-    async fn call(&self, call: &[&str]) -> Value {
-        let run = tokio::process::Command::new(python())
-            .arg(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/tests/tools/federation_client.py"
-            ))
-            .args(["--timeout", "30"])
-            .args(&self.arguments)
-            .args(call)
-            .output();
-        let output = run.await.unwrap();
-        let answer: Value = serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|_| panic!("{call:?}: {}", String::from_utf8_lossy(&output.stderr)));
-        assert_eq!(
-            output.status.code(),
-            Some(if answer["ok"] == true { 0 } else { 1 }),
-            "{answer}"
-        );
-        answer
-    }
-}
+use crate::support::{binary, days_from_now, lab, pin, stranger::Client};
 
 fn claim(answer: &Value) -> &str {
     answer["response"]["ownership"]
@@ -262,29 +197,14 @@ fn shown_by(node: &Member) -> Shown {
 
 /// A certificate of tokyo that is valid from and to so many days from now, and pinned at berlin where asked for.
 async fn dated(lab: &Lab, name: &str, days: (i64, i64), pinned: bool) -> Shown {
-    let day = |n: i64| Timestamp::from_millis(Clock::system().now().as_millis() + n * 86_400_000);
     let tokyo = &lab.clusters[1];
     let request: CertRequest = tokyo
         .authority
         .request(name)
-        .valid(day(days.0), day(days.1));
+        .valid(days_from_now(days.0), days_from_now(days.1));
     let made = tokyo.authority.sign(&request).unwrap();
     if pinned {
-        let trust = pb::TrustMaterial {
-            kind: "pinned".to_owned(),
-            certificates: made.certificate_pem.clone().into_bytes(),
-        };
-        let request = pb::AddTrustRequest {
-            cluster_id: tokyo.id.to_string(),
-            trust: Some(trust),
-        };
-        lab.clusters[0]
-            .admin()
-            .await
-            .unwrap()
-            .add_trust(request)
-            .await
-            .unwrap();
+        pin(&lab.clusters[0], tokyo, &made).await;
     }
     write(&made, lab.folder(), name)
 }

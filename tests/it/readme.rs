@@ -1,4 +1,5 @@
-//! What the README tells a newcomer to type, typed: the commands of its `sh` fence and nothing else.
+//! What the README tells a newcomer to type, typed: the commands that federate two daemons, and those that look at
+//! them and tidy up.
 
 use std::{
     fs,
@@ -23,6 +24,18 @@ fn commands(readme: &str) -> Vec<String> {
     fence.lines().map(str::to_owned).collect()
 }
 
+/// The commands of the fence behind it that looks at the session and tidies up.
+fn afterwards(readme: &str) -> Vec<String> {
+    let (_, after) = readme
+        .split_once("\n```\nemccd session list ")
+        .expect("the README has a fence that begins with the sessions");
+    let (fence, _) = after.split_once("\n```\n").expect("the fence ends");
+    format!("emccd session list {fence}")
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
 /// Runs a script as a newcomer's shell would, in `folder`; what it started in the background ends with it.
 fn run(folder: &Path, script: &str) -> Output {
     let binaries = binary().parent().unwrap().to_owned();
@@ -40,7 +53,8 @@ fn run(folder: &Path, script: &str) -> Output {
 
 #[test]
 fn the_ten_commands_of_the_readme_federate_two_daemons() {
-    let typed = commands(&fs::read_to_string(repository("README.md")).unwrap());
+    let readme = fs::read_to_string(repository("README.md")).unwrap();
+    let typed = commands(&readme);
     assert!((1..=10).contains(&typed.len()), "{} commands", typed.len());
     assert!(
         !typed
@@ -59,10 +73,20 @@ fn the_ten_commands_of_the_readme_federate_two_daemons() {
     };
     let (last, before) = typed.split_last().unwrap();
     let before: Vec<_> = before.iter().map(moved).collect();
+    // The second fence, command for command; before the last one tidies up, a look at what is left.
+    let later: Vec<_> = afterwards(&readme).iter().map(moved).collect();
+    let [list, base, logout, tidy] = &later[..] else {
+        panic!("the second fence has other commands now: {later:?}")
+    };
     let script = format!(
-        "set -e\ntrap 'kill $(jobs -p); wait' EXIT\n{}\necho '=== the login'\n{}\necho '=== afterwards'\n\
+        "set -e\ntrap 'cp demo/*.log . || true; kill $(jobs -p) || true; wait' EXIT\n{}\n\
+         echo '=== the login'\n{}\necho '=== afterwards'\n\
          for cluster in munich tokyo; do\n  emccd --json --config demo/$cluster/emccd.toml cluster status\n  \
-         emccd --config demo/$cluster/emccd.toml session list\ndone\n",
+         emccd --config demo/$cluster/emccd.toml session list\ndone\n\
+         echo '=== the sessions'\n{list}\necho '=== the base devices'\n{base}\n\
+         echo '=== the logout'\n{logout}\necho '=== nobody'\n\
+         for cluster in munich tokyo; do\n  emccd --json --config demo/$cluster/emccd.toml session list\ndone\n\
+         cp demo/*.log .\necho '=== the end'\n{tidy}\ntest ! -e demo\necho tidy\n",
         before.join("\n"),
         moved(last),
     );
@@ -76,7 +100,7 @@ fn the_ten_commands_of_the_readme_federate_two_daemons() {
     );
     let logs: String = ["munich", "tokyo"]
         .map(|name| {
-            fs::read_to_string(folder.path().join(format!("demo/{name}.log"))).unwrap_or_default()
+            fs::read_to_string(folder.path().join(format!("{name}.log"))).unwrap_or_default()
         })
         .concat();
     let told = format!("{script}\n--- out\n{out}\n--- err\n{err}\n--- logs\n{logs}");
@@ -84,6 +108,7 @@ fn the_ten_commands_of_the_readme_federate_two_daemons() {
 
     let (_, shown) = out.split_once("=== the login\n").expect(&told);
     let (login, afterwards) = shown.split_once("=== afterwards\n").expect(&told);
+    let (afterwards, later) = afterwards.split_once("=== the sessions\n").expect(&told);
     let lines: Vec<_> = login.lines().collect();
     assert_eq!(
         lines[..4],
@@ -118,6 +143,25 @@ fn the_ten_commands_of_the_readme_federate_two_daemons() {
         afterwards.contains("\"refusals\": []"),
         "what was refused before both had been introduced is mended\n{told}"
     );
+    let (sessions, later) = later.split_once("=== the base devices\n").expect(&told);
+    let (base, later) = later.split_once("=== the logout\n").expect(&told);
+    let (logout, later) = later.split_once("=== nobody\n").expect(&told);
+    let (left, end) = later.split_once("=== the end\n").expect(&told);
+    assert!(
+        sessions.contains("anna") && sessions.contains(reference),
+        "{told}"
+    );
+    let taken = base.lines().skip(1).filter(|line| !line.ends_with("free"));
+    assert_eq!(taken.count(), 1, "{told}");
+    let logout: Vec<_> = logout.lines().take(2).collect();
+    assert_eq!(
+        logout,
+        ["Extension Mobility", "Logout successful"],
+        "{told}"
+    );
+    assert_eq!(left, "[]\n[]\n", "{told}");
+    assert_eq!(end, "tidy\n", "{told}");
+    assert!(!logs.is_empty(), "{told}");
     assert!(
         !logs.contains('\u{1b}'),
         "a log file has no colours\n{told}"
@@ -129,17 +173,24 @@ fn the_ten_commands_of_the_readme_federate_two_daemons() {
 }
 
 #[test]
-fn what_the_readme_names_is_there() {
-    for page in [
+fn what_the_pages_link_to_is_there() {
+    let pages: Vec<_> = ["", "docs", "docs/adr", "certs", "src", "tests"]
+        .into_iter()
+        .flat_map(|folder| fs::read_dir(repository(folder)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "md"))
+        .collect();
+    for known in [
         "README.md",
-        "CONTRIBUTING.md",
-        "docs/ARCHITECTURE.md",
-        "docs/operating.md",
-        "docs/testing.md",
-        "certs/README.md",
+        "docs/lab.md",
+        "docs/config.md",
+        "docs/em-codes.md",
     ] {
-        let text = fs::read_to_string(repository(page)).unwrap_or_else(|e| panic!("{page}: {e}"));
-        let folder = repository(page).parent().unwrap().to_owned();
+        assert!(pages.contains(&repository(known)), "{known}");
+    }
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        let (folder, page) = (page.parent().unwrap(), page.display());
         for link in text
             .split("](")
             .skip(1)

@@ -19,7 +19,7 @@ use emccd::{
     wire::{admin, pb},
 };
 use regex::bytes::{Regex, RegexBuilder};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls_pki_types::{ServerName, pem::PemObject};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -29,6 +29,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use crate::support::{
     binary,
     raw_peer::{self, call, channel, peer_client},
+    tls::client_config,
 };
 
 const HOME: usize = 0;
@@ -205,7 +206,8 @@ impl Heard {
     }
 }
 
-/// Runs the command line and keeps what it prints; its success is not of interest, that it ends is.
+/// Runs the command line and keeps what it prints. Whether it succeeds is not of interest; that it ends is, and
+/// that it was understood: what is refused as wrong usage shows nothing of what it would have said.
 async fn command(heard: &Heard, member: &Member, line: &str, args: &[&Path]) {
     let mut command = tokio::process::Command::new(binary());
     command
@@ -226,6 +228,12 @@ async fn command(heard: &Heard, member: &Member, line: &str, args: &[&Path]) {
         !(output.stdout.is_empty() && output.stderr.is_empty()),
         "{line} says nothing"
     );
+    assert!(
+        matches!(output.status.code(), Some(0 | 1)),
+        "{line}: {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
     heard.bytes(line, output.stdout);
     heard.bytes(line, output.stderr);
 }
@@ -237,15 +245,7 @@ async fn raw_http(heard: &Heard, member: &Member, tls: bool, request: &str) {
     if !tls {
         return exchange(heard, stream, request).await;
     }
-    let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(&member.ca_file).unwrap())
-        .unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap();
-    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let config = client_config(&member.ca_file, None, rustls::DEFAULT_VERSIONS);
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     exchange(
         heard,

@@ -16,30 +16,25 @@ use emccd::{
     trust::make::{self, Authority, CertRequest, KeyKind, Made, Usage},
     wire::{admin as pb, pb as wire, status::rejection_from_status},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use crate::support::{
-    self, lab, living,
+    self, DAY_MILLIS, days_from_now, lab, living, pin,
     raw_peer::{self, call, call_as, client_showing, peer_client},
     rows::rows,
+    tls::identity_made,
 };
 
 mod anchors;
 mod claims;
+mod openssl;
 mod refusals;
 mod swaps;
 
-const DAY: Duration = Duration::from_secs(86_400);
-
 fn now() -> Timestamp {
     Clock::system().now()
-}
-
-fn days_from_now(days: i64) -> Timestamp {
-    let day = i64::try_from(DAY.as_millis()).unwrap();
-    Timestamp::from_millis(now().as_millis() + days * day)
 }
 
 /// Clusters that run and don't know each other yet.
@@ -80,21 +75,6 @@ async fn add(us: &Cluster, cluster: pb::Cluster, kind: &str, pem: &str) -> Resul
     };
     let added = us.admin().await.unwrap().add_cluster(request).await;
     added.map(drop).map_err(|error| error.to_string())
-}
-
-/// One more certificate that `us` accepts from `them`.
-async fn pin(us: &Cluster, them: &Cluster, made: &Made) {
-    let certificates = made.certificate_pem.clone().into_bytes();
-    let trust = pb::TrustMaterial {
-        kind: "pinned".to_owned(),
-        certificates,
-    };
-    let request = pb::AddTrustRequest {
-        cluster_id: them.id.to_string(),
-        trust: Some(trust),
-    };
-    let added = us.admin().await.unwrap().add_trust(request).await.unwrap();
-    assert_eq!(added.added.len(), 1);
 }
 
 /// Another certificate for the first node, from its own authority.
@@ -182,10 +162,9 @@ async fn rejected(us: &Cluster, them: &Cluster, rejection: Rejection) -> pb::Out
     outbound
 }
 
-/// The phone page for a user of `home` on a phone of `visiting`.
+/// The phone page for a user of `home` on the first phone of `visiting`.
 async fn log_in(home: &Cluster, user: usize, visiting: &Cluster) -> Shown {
-    let user = home.data.user(user).unwrap();
-    enter(visiting, "", &user.user_id, &user.pin).await
+    support::log_in_at(home, user, visiting, 0).await
 }
 
 /// What a phone shows to a name and a PIN; `login_type` empty for none.
@@ -202,15 +181,7 @@ async fn enter(visiting: &Cluster, login_type: &str, name: &str, pin: &str) -> S
 }
 
 async fn log_out(visiting: &Cluster) {
-    let device = &visiting.data.phone(0).unwrap().name;
-    let shown = visiting
-        .member()
-        .unwrap()
-        .phone()
-        .unwrap()
-        .logout(device)
-        .await
-        .unwrap();
+    let shown = support::log_out(visiting, 0).await;
     assert_eq!(shown.headline(), "Logout successful", "{}", shown.body);
 }
 
@@ -271,4 +242,29 @@ fn is_recorded(door: &[pb::DoorRefusal], side: &str, rejection: Rejection, shown
         !found.expectation.is_empty() && found.hint.contains("emccd "),
         "{found:?}"
     );
+}
+
+/// A server that shows a certificate, and nothing more.
+async fn server_showing(made: &Made) -> (String, Tasks) {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let (chain, key) = identity_made(made);
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serving = Tasks::default();
+    let stop = serving.token();
+    serving.spawn("server", async move {
+        while let Some(Ok((tcp, _))) = stop.run_until_cancelled(listener.accept()).await {
+            // The caller ends the handshake, or not; either way there is nothing to serve.
+            let _ended = acceptor.accept(tcp).await;
+        }
+    });
+    (address, serving)
 }

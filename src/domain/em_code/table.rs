@@ -320,7 +320,7 @@ table! {
         login: "Login is unavailable(35)",
         logout: "Logout is unavailable(35)",
         advice: "Tell your help desk: your home does not know this site.",
-        hint: "Home trusts the visiting cluster but has no record of it, or has it disabled; there, add it with `emccd cluster add` or enable it with `emccd cluster set ID --enabled true`.",
+        hint: "Home trusts the visiting cluster but has no record of it; there, add it with `emccd cluster add`.",
         grpc: PermissionDenied,
         raised: Yes,
     }
@@ -350,7 +350,7 @@ table! {
         login: "Login is unavailable(38)",
         logout: "Logout is unavailable(38)",
         advice: "Tell your help desk: your home does not allow visits here.",
-        hint: "Home does not allow logins from the visiting cluster; see `emccd cluster list` there and allow it with `emccd cluster set ID --allow-emcc true`.",
+        hint: "Home has the visiting cluster disabled, or does not allow logins from it; see `emccd cluster list` there and allow it with `emccd cluster set ID --enabled true --allow-emcc true`.",
         grpc: PermissionDenied,
         raised: Yes,
     }

@@ -11,8 +11,11 @@ pub enum PeerAnswer {
     NotMine,
     /// The extension belongs to several of its users.
     SeveralUsers,
-    /// It could not be asked for its version lacks the login type, or no version is in common; why.
+    /// It was not asked, since its version lacks the login type: no user of its own can be meant; why.
     Incompatible(String),
+    /// It could not be asked, or did not understand the question: no version in common, or a message that one
+    /// side can't read. The name may be its own for all that we know; why.
+    Unaskable(String),
     /// It refused: connection, TLS or trust; why.
     Refused(String),
     /// It did not answer in time; what we know of it.
@@ -88,8 +91,10 @@ struct Sorted<'a> {
     claims: Vec<&'a Asked>,
     /// It is not theirs.
     denials: Vec<&'a Asked>,
-    /// They could not be asked.
+    /// They can't own what can't be asked of their version.
     incompatible: Vec<(&'a ClusterId, &'a str)>,
+    /// They could not be asked, and may own the name.
+    unaskable: Vec<(&'a ClusterId, &'a str)>,
     /// They turned us away or could not be reached.
     refused: Vec<(&'a ClusterId, &'a str)>,
     /// They said nothing.
@@ -102,6 +107,7 @@ impl<'a> Sorted<'a> {
             claims: Vec::new(),
             denials: Vec::new(),
             incompatible: Vec::new(),
+            unaskable: Vec::new(),
             refused: Vec::new(),
             silent: Vec::new(),
         };
@@ -110,6 +116,7 @@ impl<'a> Sorted<'a> {
                 PeerAnswer::Mine | PeerAnswer::SeveralUsers => sorted.claims.push(entry),
                 PeerAnswer::NotMine => sorted.denials.push(entry),
                 PeerAnswer::Incompatible(why) => sorted.incompatible.push((&entry.cluster, why)),
+                PeerAnswer::Unaskable(why) => sorted.unaskable.push((&entry.cluster, why)),
                 PeerAnswer::Refused(why) => sorted.refused.push((&entry.cluster, why)),
                 PeerAnswer::Silent(why) => sorted.silent.push((&entry.cluster, why)),
             }
@@ -119,11 +126,16 @@ impl<'a> Sorted<'a> {
 
     /// The peers that may own the name for all that we know. An error is not an answer.
     fn open(&self) -> impl Iterator<Item = &(&'a ClusterId, &'a str)> {
+        self.unaskable.iter().chain(self.unanswered())
+    }
+
+    /// Those of them that were asked.
+    fn unanswered(&self) -> impl Iterator<Item = &(&'a ClusterId, &'a str)> {
         self.refused.iter().chain(&self.silent)
     }
 
     fn open_code(&self) -> EmCode {
-        if self.refused.is_empty() {
+        if self.refused.is_empty() && self.unaskable.is_empty() {
             EmCode::NoResponseFromRemoteHost
         } else {
             EmCode::ServiceConnectionError
@@ -132,22 +144,22 @@ impl<'a> Sorted<'a> {
 
     fn unclaimed(&self, login_type: LoginType) -> Refusal {
         let what = noun(login_type);
-        let has_open = self.open().next().is_some();
-        if !self.incompatible.is_empty() {
+        let has_open = self.unanswered().next().is_some();
+        if !self.incompatible.is_empty() || !self.unaskable.is_empty() {
             let mut cause = format!(
                 "no peer that could be asked has this {what}; not asked for the protocol version: {}",
-                reasons(self.incompatible.iter()),
+                reasons(self.unaskable.iter().chain(&self.incompatible)),
             );
             if has_open {
                 cause.push_str("; without an answer: ");
-                cause.push_str(&reasons(self.open()));
+                cause.push_str(&reasons(self.unanswered()));
             }
             return Refusal::new(EmCode::ErrorOnParsing, cause);
         }
         if has_open {
             let cause = format!(
                 "no peer that answered has this {what}; without an answer: {}",
-                reasons(self.open()),
+                reasons(self.unanswered()),
             );
             return Refusal::new(self.open_code(), cause);
         }

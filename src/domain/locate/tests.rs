@@ -35,6 +35,10 @@ fn incompatible() -> PeerAnswer {
     PeerAnswer::Incompatible("it speaks 1.0, upgrade it".to_owned())
 }
 
+fn unaskable() -> PeerAnswer {
+    PeerAnswer::Unaskable("it speaks 2.0, upgrade this cluster".to_owned())
+}
+
 /// The code and the cause of a plain refusal.
 fn refusal(located: Located) -> (EmCode, String) {
     match located {
@@ -67,6 +71,7 @@ fn with_a_silent_peer_the_claimer_needs_a_pattern() {
     for (other, code) in [
         (silent(), EmCode::NoResponseFromRemoteHost),
         (refused(), EmCode::ServiceConnectionError),
+        (unaskable(), EmCode::ServiceConnectionError),
     ] {
         let without = [
             asked("tokyo", PeerAnswer::Mine),
@@ -175,6 +180,7 @@ fn nobody_has_the_user_only_when_everybody_said_so() {
         (silent(), EmCode::NoResponseFromRemoteHost),
         (refused(), EmCode::ServiceConnectionError),
         (incompatible(), EmCode::ErrorOnParsing),
+        (unaskable(), EmCode::ErrorOnParsing),
     ] {
         let answers = [asked("tokyo", PeerAnswer::NotMine), asked("paris", other)];
         let (found, cause) = refusal(decide(LoginType::Uid, &answers));
@@ -193,6 +199,23 @@ fn a_version_that_lacks_the_login_type_is_code_1_and_named() {
     assert_eq!(code, EmCode::ErrorOnParsing);
     assert!(cause.contains("old (it speaks 1.0, upgrade it)"), "{cause}");
     assert!(cause.contains("paris (no proof for 9 s)"), "{cause}");
+}
+
+#[test]
+fn whoever_could_not_be_asked_is_named_once_and_apart_from_the_silent() {
+    let answers = [
+        asked("old", incompatible()),
+        asked("rome", unaskable()),
+        asked("paris", silent()),
+    ];
+    let (code, cause) = refusal(decide(LoginType::Extension, &answers));
+    assert_eq!(code, EmCode::ErrorOnParsing);
+    let (version, silence) = cause.split_once("; without an answer: ").unwrap();
+    assert!(
+        version.contains("old (") && version.contains("rome (it speaks 2.0"),
+        "{cause}"
+    );
+    assert_eq!(silence, "paris (no proof for 9 s)");
 }
 
 #[test]
@@ -256,6 +279,7 @@ fn any_answer() -> impl Strategy<Value = PeerAnswer> {
         6 => Just(PeerAnswer::NotMine),
         1 => Just(PeerAnswer::SeveralUsers),
         1 => Just(incompatible()),
+        1 => Just(unaskable()),
         1 => Just(refused()),
         1 => Just(silent()),
     ]
@@ -282,8 +306,16 @@ fn any_login_type() -> impl Strategy<Value = LoginType> {
 proptest! {
     #[test]
     fn the_pin_goes_only_where_it_may(login_type in any_login_type(), answers in any_asked()) {
-        let is_open =
-            |a: &Asked| matches!(a.answer, PeerAnswer::Silent(_) | PeerAnswer::Refused(_));
+        // Whatever said neither yes nor no, but for a version that knows no such login type.
+        let is_open = |a: &Asked| {
+            !matches!(
+                a.answer,
+                PeerAnswer::Mine
+                    | PeerAnswer::NotMine
+                    | PeerAnswer::SeveralUsers
+                    | PeerAnswer::Incompatible(_)
+            )
+        };
         let claims = |a: &&Asked| matches!(a.answer, PeerAnswer::Mine | PeerAnswer::SeveralUsers);
         match decide(login_type, &answers) {
             Located::Home(home) => {

@@ -3,8 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use emccd::lab::{Cluster, Lab, member::Member, phone};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -12,7 +11,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::support::living;
+use crate::support::{living, tls::client_config};
 
 use super::{PATIENCE, assert_unharmed, log_of, victim};
 
@@ -25,16 +24,7 @@ async fn tcp(node: &Member) -> TcpStream {
 }
 
 async fn dial(node: &Member) -> TlsStream<TcpStream> {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(&node.ca_file).unwrap())
-        .unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = client_config(&node.ca_file, None, rustls::DEFAULT_VERSIONS);
     let name = ServerName::try_from("127.0.0.1").unwrap();
     TlsConnector::from(Arc::new(config))
         .connect(name, tcp(node).await)

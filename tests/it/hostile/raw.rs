@@ -12,14 +12,15 @@ use http::{Request, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version::TLS13};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use rustls::{ClientConfig, SupportedProtocolVersion, version::TLS13};
+use rustls_pki_types::ServerName;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::PATIENCE;
+use crate::support::tls;
 
 const SERVICE: &str = "/emcc.federation.v1.FederationService";
 
@@ -29,26 +30,7 @@ pub(super) fn tls_config(
     caller: Option<&Cluster>,
     version: &'static SupportedProtocolVersion,
 ) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(&server.authority.file).unwrap())
-        .unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])
-        .unwrap()
-        .with_root_certificates(roots);
-    let mut config = match caller {
-        None => config.with_no_client_auth(),
-        Some(cluster) => {
-            let node = cluster.member().unwrap();
-            let chain = vec![CertificateDer::from_pem_file(&node.federation_certificate).unwrap()];
-            let key = PrivateKeyDer::from_pem_file(&node.federation_key).unwrap();
-            config.with_client_auth_cert(chain, key).unwrap()
-        }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    config
+    tls::federation_client(server, caller.map(tls::identity_of), &[version])
 }
 
 pub(super) async fn tcp(server: &Cluster) -> TcpStream {

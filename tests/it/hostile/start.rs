@@ -10,13 +10,12 @@ use std::{
 };
 
 use emccd::{
-    clock::{Clock, Timestamp},
     lab::{Cluster, member::Versions},
     wire::admin as pb,
 };
 
 use super::PATIENCE;
-use crate::support::{binary, lab, log_in};
+use crate::support::{binary, days_from_now, lab, log_in, log_out};
 
 async fn emccd(arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(binary());
@@ -476,12 +475,10 @@ fn spoil(cluster: &Cluster, how: &str) {
         "missing" => fs::remove_file(&node.federation_key).unwrap(),
         "garbage" => drop(replace(&node.federation_certificate, b"garbage", 0o644)),
         "expired" => {
-            let day =
-                |n: i64| Timestamp::from_millis(Clock::system().now().as_millis() - n * 86_400_000);
             let request = cluster
                 .authority
                 .request(&node.name)
-                .valid(day(20), day(10));
+                .valid(days_from_now(-20), days_from_now(-10));
             node.install(&cluster.authority.sign(&request).unwrap())
                 .unwrap();
         }
@@ -556,11 +553,7 @@ async fn without_a_valid_identity_for_peers_all_else_is_served_until_it_is_mende
             local.text
         );
         let berlin = &lab.clusters[0];
-        let phone = berlin.member().unwrap().phone().unwrap();
-        phone
-            .logout(&berlin.data.phone(1).unwrap().name)
-            .await
-            .unwrap();
+        log_out(berlin, 1).await;
         let foreign = log_in(&lab, 1, 0, 0, 1).await;
         assert!(
             matches!(foreign.em_code, Some(40 | 208)),
@@ -597,11 +590,7 @@ async fn without_a_valid_identity_for_peers_all_else_is_served_until_it_is_mende
             foreign.text
         );
         let berlin = &lab.clusters[0];
-        let phone = berlin.member().unwrap().phone().unwrap();
-        phone
-            .logout(&berlin.data.phone(1).unwrap().name)
-            .await
-            .unwrap();
+        log_out(berlin, 1).await;
     }
     lab.shut_down().await;
 }

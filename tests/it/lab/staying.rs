@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::support::living;
+use crate::support::{living, stranger::Client};
 
 /// A lab that stays up.
 struct Staying {
@@ -150,6 +150,54 @@ async fn another_program_joins_in_with_what_ready_says() {
     let shown = phone.logout(&visiting.device).await.unwrap();
     assert_eq!(shown.headline(), "Logout successful", "{}", shown.body);
     assert!(sessions(&home.sockets[0]).await.is_empty());
+    lab.close_input();
+    lab.ended().await;
+}
+
+/// Both ways round: `ready` makes a program a peer of any cluster, with what it says and nothing else.
+#[tokio::test]
+async fn a_foreign_peer_joins_in_with_what_ready_says() {
+    let mut lab = Staying::start("--json").await;
+    lab.until(documented().last().unwrap()).await;
+    for (called, calling) in [(0, 1), (1, 0)] {
+        let (called, calling) = (
+            &lab.ready["clusters"][called],
+            &lab.ready["clusters"][calling],
+        );
+        let node = &called["nodes"][0];
+        let own = &calling["client_identity"];
+        let client = Client::at(text(node, "federation"), Path::new(text(called, "ca_file")))
+            .showing(
+                Path::new(text(own, "cert_file")),
+                Path::new(text(own, "key_file")),
+            )
+            .with("--version", "1.1");
+        let peer = client.with("--cluster-id", text(calling, "cluster_id"));
+        let hello = peer.call(&["hello"]).await;
+        assert_eq!(
+            hello["response"]["clusterId"], called["cluster_id"],
+            "{hello}"
+        );
+        assert_eq!(hello["response"]["node"], node["name"], "{hello}");
+        for (cluster, ownership) in [(called, "OWNERSHIP_MINE"), (calling, "OWNERSHIP_NOT_MINE")] {
+            let user = &cluster["users"][0];
+            for (name, login_type) in [("user_id", "UID"), ("self_service_id", "SP")] {
+                let found = peer
+                    .call(&["find-user", text(user, name), login_type])
+                    .await;
+                assert_eq!(found["response"]["ownership"], ownership, "{name}: {found}");
+            }
+        }
+        // The identity is what counts: without it the same call is refused.
+        let nobody = Client::at(text(node, "federation"), Path::new(text(called, "ca_file")))
+            .showing_nothing()
+            .with("--cluster-id", text(calling, "cluster_id"));
+        let refused = nobody.call(&["hello"]).await;
+        assert_eq!(
+            refused["error_info"]["reason"], "NO_CLIENT_CERTIFICATE",
+            "{refused}"
+        );
+    }
     lab.close_input();
     lab.ended().await;
 }

@@ -3,6 +3,8 @@
 pub(crate) mod raw_home;
 pub(crate) mod raw_peer;
 pub(crate) mod rows;
+pub(crate) mod stranger;
+pub(crate) mod tls;
 
 use std::{
     net::TcpListener,
@@ -11,9 +13,20 @@ use std::{
 };
 
 use emccd::{
-    lab::{Hosting, Lab, Spec, phone::Shown},
+    clock::{Clock, Timestamp},
+    domain::ids::ClusterId,
+    lab::{Cluster, Hosting, Lab, Spec, phone::Shown},
+    trust::make::Made,
     wire::admin as pb,
 };
+
+/// One day, in milliseconds.
+pub(crate) const DAY_MILLIS: i64 = 86_400_000;
+
+/// So many days from now by the machine's clock, or ago.
+pub(crate) fn days_from_now(days: i64) -> Timestamp {
+    Timestamp::from_millis(Clock::system().now().as_millis() + days * DAY_MILLIS)
+}
 
 /// The binary under test.
 pub(crate) fn binary() -> PathBuf {
@@ -61,14 +74,49 @@ pub(crate) async fn log_in(
     visiting: usize,
     phone: usize,
 ) -> Shown {
-    let user = lab.clusters[home].data.user(user).unwrap().clone();
-    let visiting = &lab.clusters[visiting];
+    log_in_at(&lab.clusters[home], user, &lab.clusters[visiting], phone).await
+}
+
+/// The same where the clusters are at hand.
+pub(crate) async fn log_in_at(
+    home: &Cluster,
+    user: usize,
+    visiting: &Cluster,
+    phone: usize,
+) -> Shown {
+    let user = home.data.user(user).unwrap();
     let device = &visiting.data.phone(phone).unwrap().name;
     let browser = visiting.member().unwrap().phone().unwrap();
     browser
         .login_at_once(device, None, &user.user_id, &user.pin)
         .await
         .unwrap()
+}
+
+/// Presses Logout on phone `phone`, whoever is on it; gives what it shows.
+pub(crate) async fn log_out(visiting: &Cluster, phone: usize) -> Shown {
+    let device = &visiting.data.phone(phone).unwrap().name;
+    let browser = visiting.member().unwrap().phone().unwrap();
+    browser.logout(device).await.unwrap()
+}
+
+/// One more certificate that `us` accepts from `them`.
+pub(crate) async fn pin(us: &Cluster, them: &Cluster, made: &Made) {
+    trust_more(us, &them.id, "pinned", &made.certificate_pem).await;
+}
+
+/// One more entry of that kind for `them` at `us`.
+pub(crate) async fn trust_more(us: &Cluster, them: &ClusterId, kind: &str, pem: &str) {
+    let trust = pb::TrustMaterial {
+        kind: kind.to_owned(),
+        certificates: pem.as_bytes().to_vec(),
+    };
+    let request = pb::AddTrustRequest {
+        cluster_id: them.to_string(),
+        trust: Some(trust),
+    };
+    let added = us.admin().await.unwrap().add_trust(request).await.unwrap();
+    assert_eq!(added.added.len(), 1);
 }
 
 /// The sessions that live at a cluster.

@@ -18,7 +18,7 @@ use emccd::{
     wire::{metadata, pb, pb::federation_service_client::FederationServiceClient, status},
 };
 use hyper_util::rt::TokioIo;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
@@ -26,6 +26,8 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 use uuid::Uuid;
+
+use super::tls;
 
 /// The client.
 pub(crate) type Client = FederationServiceClient<Channel>;
@@ -38,19 +40,8 @@ pub(crate) fn peer_client(me: &Cluster, them: &Cluster) -> Client {
 /// A client that shows any certificate to `them`, also one that no daemon would show. It knows `them` as other
 /// programs do: by the authority and the name.
 pub(crate) fn client_showing(made: &Made, them: &Cluster) -> Client {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = rustls::RootCertStore::empty();
-    let authority = CertificateDer::from_pem_file(&them.authority.file).unwrap();
-    roots.add(authority).unwrap();
-    let shown = CertificateDer::pem_slice_iter(made.certificate_pem.as_bytes());
-    let key = PrivateKeyDer::from_pem_slice(made.key_pem.expose()).unwrap();
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(shown.map(Result::unwrap).collect(), key)
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    let identity = Some(tls::identity_made(made));
+    let config = tls::federation_client(them, identity, &[&rustls::version::TLS13]);
     let (connector, address) = (
         TlsConnector::from(Arc::new(config)),
         them.member().unwrap().addresses.federation.clone(),

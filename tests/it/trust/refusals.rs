@@ -31,9 +31,8 @@ async fn a_refused_certificate_is_explained_on_both_sides_and_mended_without_a_r
         key_pem: emccd::secret::Secret::new(Vec::new()),
     };
     let clock = &berlin.member().unwrap().clock;
-    let day = i64::try_from(DAY.as_millis()).unwrap();
     for (days, rejection) in [(31, Rejection::Expired), (-1, Rejection::NotYetValid)] {
-        clock.set_offset_millis(days * day);
+        clock.set_offset_millis(days * DAY_MILLIS);
         let seen = rejected(berlin, tokyo, rejection).await;
         let reason = seen.reason.unwrap();
         assert!(
@@ -113,32 +112,6 @@ async fn a_refused_certificate_is_explained_on_both_sides_and_mended_without_a_r
     pin(berlin, tokyo, &other).await;
     linked(berlin, tokyo).await;
     lab.shut_down().await;
-}
-
-/// A server that shows a certificate, and nothing more.
-async fn server_showing(made: &Made) -> (String, Tasks) {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let chain = CertificateDer::pem_slice_iter(made.certificate_pem.as_bytes());
-    let key = PrivateKeyDer::from_pem_slice(made.key_pem.expose()).unwrap();
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain.map(Result::unwrap).collect(), key)
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let serving = Tasks::default();
-    let stop = serving.token();
-    serving.spawn("server", async move {
-        while let Some(Ok((tcp, _))) = stop.run_until_cancelled(listener.accept()).await {
-            // The caller ends the handshake, or not; either way there is nothing to serve.
-            let _ended = acceptor.accept(tcp).await;
-        }
-    });
-    (address, serving)
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Certificates swapped while everything runs.
 
 use super::*;
+use crate::support::tls::federation_client;
 
 #[tokio::test]
 async fn a_certificate_is_swapped_under_living_sessions_and_broken_files_change_nothing() {
@@ -107,17 +108,7 @@ async fn peer_client_of_good(us: &Cluster, them: &Cluster, expected: &Made) {
     let tcp = tokio::net::TcpStream::connect(&them.member().unwrap().addresses.federation)
         .await
         .unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(&them.authority.file).unwrap())
-        .unwrap();
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    let config = federation_client(them, None, &[&rustls::version::TLS13]);
     let name = "localhost".try_into().unwrap();
     let tls = tokio_rustls::TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
