@@ -181,6 +181,18 @@ impl Credentials {
         self.run(deadline, move || inner.hash(&pin)).await?
     }
 
+    /// A value that only this pepper gives, to tell later whether it is still the same. The pepper is as random as it
+    /// is long, so that its keyed hash of a fixed text tells nothing of it, nor of any PIN.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] when Argon2id refuses.
+    pub fn pepper_mark(&self) -> Result<String, Error> {
+        let params = Params::new(8, 1, 1, Some(OUTPUT_BYTES)).map_err(Error::Settings)?;
+        let fixed = b"emccd: which pepper is this?";
+        let output = self.inner.digest(&params, fixed, fixed, OUTPUT_BYTES)?;
+        Ok(output.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
     /// Hashes that run at once.
     #[must_use]
     pub fn workers(&self) -> usize {
@@ -359,6 +371,16 @@ impl Inner {
         salt: &[u8],
         length: usize,
     ) -> Result<Vec<u8>, Error> {
+        self.digest(params, pin.expose().as_bytes(), salt, length)
+    }
+
+    fn digest(
+        &self,
+        params: &Params,
+        text: &[u8],
+        salt: &[u8],
+        length: usize,
+    ) -> Result<Vec<u8>, Error> {
         let blocks = params.block_count();
         let mut memory = self
             .memory
@@ -381,12 +403,7 @@ impl Inner {
             .get_mut(..blocks)
             .ok_or(argon2::Error::MemoryTooLittle)
             .and_then(|blocks| {
-                argon.hash_password_into_with_memory(
-                    pin.expose().as_bytes(),
-                    salt,
-                    &mut output,
-                    blocks,
-                )
+                argon.hash_password_into_with_memory(text, salt, &mut output, blocks)
             });
         self.memory
             .lock()
@@ -499,6 +516,22 @@ mod tests {
                 .await
                 .unwrap()
         );
+    }
+
+    #[test]
+    fn a_pepper_is_known_again_whatever_the_settings_and_not_told() {
+        let mark = |pepper: u8, memory_kib| {
+            let config = Config {
+                memory_kib,
+                iterations: 1,
+                ..Config::default()
+            };
+            let credentials = Credentials::new(&config, Secret::new(vec![pepper; 32])).unwrap();
+            credentials.pepper_mark().unwrap()
+        };
+        assert_eq!(mark(7, 8), mark(7, 64));
+        assert_ne!(mark(7, 8), mark(8, 8));
+        assert!(!mark(7, 8).contains("0707"));
     }
 
     /// Occupies all workers until the senders are dropped.

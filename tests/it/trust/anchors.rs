@@ -171,7 +171,6 @@ async fn a_leaf_that_was_taken_back_is_revoked_though_an_authority_vouches_for_i
     }
     pin(berlin, lima, &lima_leaf).await;
     linked(berlin, lima).await;
-    works(lima, berlin).await;
     rejected(berlin, tokyo, Rejection::Revoked).await;
     lab.shut_down().await;
 }
