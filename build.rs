@@ -28,7 +28,6 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> Result<(), Failure> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rustc-check-cfg=cfg(has_admin_proto)");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
 
     let mut files = Vec::new();
@@ -46,12 +45,6 @@ fn main() -> Result<(), Failure> {
 
     let all = compiler(&files)?;
     let pool = all.descriptor_pool();
-    if pool
-        .files()
-        .any(|file| file.package_name() == "emcc.admin.v1")
-    {
-        println!("cargo:rustc-cfg=has_admin_proto");
-    }
     fs::write(out.join("redacted.rs"), redacted_debug(&pool)?)?;
 
     let mut builder = tonic_prost_build::configure()
@@ -67,9 +60,9 @@ fn main() -> Result<(), Failure> {
         .enum_attribute(".emcc.admin", "#[derive(serde::Serialize)]");
     for message in messages(&pool).filter(|m| m.package_name().starts_with("emcc.admin")) {
         for field in message.fields() {
-            if let Some(attribute) = json_attribute(&field) {
+            if is_secret(&field) {
                 let path = format!("{}.{}", path_of(&message), field.name());
-                builder = builder.field_attribute(path, attribute);
+                builder = builder.field_attribute(path, "#[serde(skip)]");
             }
         }
     }
@@ -116,23 +109,6 @@ fn is_secret(field: &FieldDescriptor) -> bool {
         && SECRET_WORDS
             .iter()
             .any(|word| field.name() == *word || field.name().ends_with(&format!("_{word}")))
-}
-
-/// How a field of the admin API goes into JSON, where the derived way would not do.
-fn json_attribute(field: &FieldDescriptor) -> Option<&'static str> {
-    if is_secret(field) {
-        return Some("#[serde(skip)]");
-    }
-    let kind = field.kind();
-    match kind.as_message()?.full_name() {
-        "google.protobuf.Timestamp" => {
-            Some("#[serde(serialize_with = \"crate::wire::json::timestamp\")]")
-        }
-        "google.protobuf.Duration" => {
-            Some("#[serde(serialize_with = \"crate::wire::json::duration\")]")
-        }
-        _ => None,
-    }
 }
 
 /// `Debug` for the messages that hold a secret: the name and nothing else.

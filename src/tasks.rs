@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, Span, debug, error, warn};
 
@@ -115,9 +115,14 @@ impl Tasks {
 
     /// Tells every task to end and waits for them, at most `grace`.
     pub async fn shut_down(&self, grace: Duration) {
+        self.shut_down_by(Instant::now() + grace).await;
+    }
+
+    /// Tells every task to end and waits for them, at most until that moment.
+    pub async fn shut_down_by(&self, deadline: Instant) {
         self.token.cancel();
         self.tracker.close();
-        if tokio::time::timeout(grace, self.tracker.wait())
+        if tokio::time::timeout_at(deadline, self.tracker.wait())
             .await
             .is_err()
         {

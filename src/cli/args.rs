@@ -38,20 +38,36 @@ pub struct CommandLine {
     pub command: Command,
 }
 
+/// The heading in help under which they stand, apart from each command's own.
+const EVERY_COMMAND: &str = "Options of every command";
+
 /// What holds for every command.
 #[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = EVERY_COMMAND)]
 pub struct Global {
     /// Admin socket of the daemon to talk to; default: the one that --config names, or /run/emccd/admin.sock
-    #[arg(long, global = true, env = "EMCCD_SOCKET", value_name = "PATH")]
+    #[arg(
+        long,
+        global = true,
+        display_order = 900,
+        env = "EMCCD_SOCKET",
+        value_name = "PATH"
+    )]
     pub socket: Option<PathBuf>,
     /// Configuration file of the node
-    #[arg(long, global = true, env = "EMCCD_CONFIG", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        display_order = 901,
+        env = "EMCCD_CONFIG",
+        value_name = "FILE"
+    )]
     pub config: Option<PathBuf>,
     /// Print one JSON document in place of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 902)]
     pub json: bool,
     /// How long to wait for a daemon that is just starting, for example 30s; cluster status also waits for its links
-    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, global = true, display_order = 903, value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
 }
 
@@ -93,6 +109,24 @@ pub enum Command {
     /// Act as a phone against any cluster's phone service
     #[command(subcommand)]
     Phone(Phone),
+}
+
+impl Command {
+    /// Whether it talks to a daemon over its admin socket.
+    #[must_use]
+    pub const fn asks_a_daemon(&self) -> bool {
+        match self {
+            Self::Init(_) | Self::Run(_) | Self::Lab(_) | Self::Config(_) | Self::Phone(_) => false,
+            Self::Cert(verb) => !matches!(verb, Cert::New(_) | Cert::Show { file: Some(_) }),
+            Self::Apply(_)
+            | Self::Cluster(_)
+            | Self::Trust(_)
+            | Self::User(_)
+            | Self::Device(_)
+            | Self::Base(_)
+            | Self::Session(_) => true,
+        }
+    }
 }
 
 /// `init`.
@@ -482,15 +516,12 @@ pub struct SessionList {
 /// `session logout`.
 #[derive(Debug, Args)]
 #[command(
+    group = ArgGroup::new("which").required(true).args(["id", "device"]),
     after_help = "Examples:\n  emccd session logout 7K3Q-9M2X\n  emccd session logout --device SEP00112233AABB --yes"
 )]
 pub struct SessionLogout {
     /// Its UUID, or the ref of the login
-    #[arg(
-        value_name = "ID",
-        required_unless_present = "device",
-        conflicts_with = "device"
-    )]
+    #[arg(value_name = "ID")]
     pub id: Option<String>,
     /// The session on this phone
     #[arg(long, value_name = "NAME")]

@@ -1,6 +1,6 @@
 //! `config`: the configuration file, without a daemon.
 
-use std::path::Path;
+use std::{fs::File, path::Path};
 
 use serde_json::json;
 
@@ -50,14 +50,15 @@ pub(super) fn load(file: &Path) -> Outcome<Config> {
 }
 
 fn wrong(file: &Path, problems: &Problems) -> Failure {
-    Failure::from_error(
-        "the configuration can't be used",
-        problems,
+    let next = if File::open(file).is_err() {
+        "name another file with --config, or make one with emccd init".to_owned()
+    } else {
         format!(
             "correct the file and check it with: emccd config check --config {}",
             shown(file)
-        ),
-    )
+        )
+    };
+    Failure::from_error("the configuration can't be used", problems, next)
 }
 
 #[cfg(test)]
@@ -86,6 +87,26 @@ mod tests {
         };
         let text = run(&missing, &args::Config::Show).unwrap_err().to_string();
         assert!(text.contains("none.toml"), "{text}");
+        assert!(!text.contains("correct the file"), "{text}");
+    }
+
+    #[test]
+    fn programs_get_values_and_not_their_toml() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("emccd.toml");
+        fs::write(&file, config::example::example()).unwrap();
+        let global = Global {
+            config: Some(file),
+            ..Global::default()
+        };
+        let settings = run(&global, &args::Config::Show).unwrap().json;
+        let value = |key: &str| {
+            let all = settings.as_array().unwrap();
+            all.iter().find(|s| s["key"] == key).unwrap()["value"].clone()
+        };
+        assert_eq!(value("version"), 1);
+        assert_eq!(value("federation.heartbeat"), "5s");
+        assert_eq!(value("admin.groups.viewer"), json!([]));
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! `run` and `lab`: what does not talk to a daemon but is one.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    pin::pin,
+};
 
+use futures_util::future::OptionFuture;
 use tokio::{
     io::AsyncReadExt as _,
     signal::unix::{Signal, SignalKind, signal},
@@ -14,17 +18,19 @@ use crate::{
         config,
         failure::{Failure, Outcome},
         output::{Format, Report},
+        process,
     },
     clock::Clock,
     config::LogFormat,
     domain::version::VersionRange,
     fault::FaultPoints,
     lab::{
+        NotLaidOut,
         member::Event,
         report::Style,
         run::{self as lab_run, Options as LabOptions},
     },
-    node::{Node, Options},
+    node::{self, Node, Options},
     telemetry::{self, Logging},
 };
 
@@ -52,6 +58,8 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
     logging
         .start()
         .map_err(|cause| Failure::from_error("cannot start the log", &cause, "see log.level"))?;
+    process::forbid_dumps();
+    process::raise_file_limit(node::most_files(&config));
     let options = Options {
         versions: versions(&args)?,
         faults: args
@@ -74,27 +82,42 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
     if args.supervised {
         tell(&Event::Ready);
     }
-    loop {
-        tokio::select! {
-            ended = signals.end() => {
-                info!(signal = ended, "asked to end");
-                break;
-            }
-            _ = hangup.recv() => match node.reload().await {
-                Ok(()) => info!("identities, peers and trust were read again"),
-                Err(cause) => error!(
-                    cause = telemetry::error_chain(&cause),
-                    "reading again failed; what was in force stays"
-                ),
-            },
-            () = input_ended(), if args.supervised => break,
-        }
-    }
+    until_ended(&node, &mut signals, &mut hangup, args.supervised).await;
     tokio::select! {
         () = node.shut_down() => Ok(Report::new("", &())),
         again = signals.end() => {
             warn!(signal = again, "asked again: ending at once");
             Ok(Report::new("", &()))
+        }
+    }
+}
+
+/// Completes when the daemon is to end. Reading again waits for the store as long as that takes, and nobody who ends
+/// us waits for it.
+async fn until_ended(node: &Node, signals: &mut Signals, hangup: &mut Signal, supervised: bool) {
+    let mut reload = pin!(OptionFuture::from(None));
+    let mut is_reading = false;
+    loop {
+        tokio::select! {
+            ended = signals.end() => {
+                info!(signal = ended, "asked to end");
+                return;
+            }
+            _ = hangup.recv(), if !is_reading => {
+                is_reading = true;
+                reload.set(Some(node.reload()).into());
+            }
+            Some(outcome) = reload.as_mut(), if is_reading => {
+                is_reading = false;
+                match outcome {
+                    Ok(()) => info!("identities, peers and trust were read again"),
+                    Err(cause) => error!(
+                        cause = telemetry::error_chain(&cause),
+                        "reading again failed; what was in force stays"
+                    ),
+                }
+            }
+            () = input_ended(), if supervised => return,
         }
     }
 }
@@ -234,7 +257,13 @@ pub async fn lab(global: &Global, args: args::Lab) -> Outcome {
         Err(cause) => Err(Failure::new(
             "cannot run the lab",
             format!("{cause:#}"),
-            "EMCCD_LOG=info shows what the nodes said",
+            if cause.downcast_ref::<NotLaidOut>().is_none() {
+                "EMCCD_LOG=info shows what the nodes said"
+            } else if options.data.is_some() {
+                "give --data a folder with one good file per cluster: berlin.toml, tokyo.toml and so on"
+            } else {
+                "check that files can be made in the temporary folder"
+            },
         )),
     }
 }

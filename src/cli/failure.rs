@@ -2,6 +2,7 @@
 
 use std::{error::Error, fmt};
 
+use serde_json::Value;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
@@ -11,6 +12,7 @@ pub struct Failure {
     what: String,
     why: String,
     next: String,
+    details: Vec<(&'static str, Value)>,
     exit_code: u8,
 }
 
@@ -24,6 +26,7 @@ impl Failure {
             what: what.into(),
             why: why.into(),
             next: next.into(),
+            details: Vec::new(),
             exit_code: 1,
         }
     }
@@ -36,10 +39,47 @@ impl Failure {
         }
     }
 
-    /// The same three parts for a program, as one object.
+    /// What the parser of the command line refuses; `why` is its message, without the help that it appends.
     #[must_use]
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({ "error": self.what, "why": self.why, "next": self.next })
+    pub fn from_usage(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        let shows_help = clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+        let why = if error.kind() == shows_help {
+            "it names no command"
+        } else {
+            let end = ["\n\nUsage:", "\n\nFor more information"]
+                .into_iter()
+                .filter_map(|mark| text.find(mark))
+                .min();
+            let message = end.and_then(|end| text.get(..end)).unwrap_or(&text).trim();
+            message.strip_prefix("error: ").unwrap_or(message)
+        };
+        Self::usage(
+            "the command line can't be used",
+            why,
+            "--help after the command shows what can be typed",
+        )
+    }
+
+    /// The same with a field of its own for programs, where people read it in the text.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.details.push((name, value.into()));
+        self
+    }
+
+    /// The same three parts for a program, and what else it may want to know, as one object.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let parts = [
+            ("error", &self.what),
+            ("why", &self.why),
+            ("next", &self.next),
+        ];
+        let parts = parts.map(|(name, text)| (name.to_owned(), Value::from(text.as_str())));
+        let details = self.details.iter();
+        let details = details.map(|(name, value)| ((*name).to_owned(), value.clone()));
+        parts.into_iter().chain(details).collect()
     }
 
     /// 1 refused or failed, 2 usage.
@@ -120,6 +160,33 @@ mod tests {
             failure.to_json().to_string(),
             r#"{"error":"cannot do it","next":"ask","why":"it is\nforbidden"}"#
         );
+    }
+
+    #[test]
+    fn a_usage_error_is_an_object_too() {
+        use crate::cli::args::CommandLine;
+        use clap::Parser as _;
+
+        for (line, part) in [
+            (
+                "emccd --json nonsense",
+                "unrecognized subcommand 'nonsense'",
+            ),
+            ("emccd --json cluster", "it names no command"),
+            ("emccd --json apply", "<FILE>..."),
+            ("emccd lab --clusters 0 --json", "invalid value '0'"),
+        ] {
+            let usage = CommandLine::try_parse_from(line.split(' ')).unwrap_err();
+            let failure = Failure::from_usage(&usage);
+            assert_eq!(failure.exit_code(), 2, "{line}");
+            let json = failure.to_json();
+            let why = json["why"].as_str().unwrap();
+            assert!(why.contains(part), "{line}: {why}");
+            assert!(
+                !why.contains("Usage:") && !why.contains("error:"),
+                "{line}: {why}"
+            );
+        }
     }
 
     #[test]

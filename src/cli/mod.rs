@@ -10,10 +10,10 @@ mod confirm;
 mod daemon;
 mod directory;
 pub mod failure;
-pub mod init;
-mod new_node;
+mod init;
 pub mod output;
 mod phone;
+mod process;
 mod session;
 mod trust;
 
@@ -35,8 +35,14 @@ use self::{
 /// Runs one command line, prints what it has to say, and gives the exit code: 0 done, 1 refused or failed,
 /// 2 usage.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let wants_json = arguments.iter().any(|argument| argument == "--json");
     let command_line = match CommandLine::try_parse_from(arguments) {
         Ok(command_line) => command_line,
+        // What is wrong elsewhere on the line can't have been parsed, so the word alone decides.
+        Err(usage) if wants_json && usage.use_stderr() => {
+            return complain(&Failure::from_usage(&usage), Format::Json);
+        }
         Err(usage) => {
             // Help and version come this way too, and go to standard output.
             let _ = usage.print();
@@ -74,8 +80,15 @@ fn run(command_line: CommandLine) -> Outcome {
 
 async fn dispatch(CommandLine { global, command }: CommandLine) -> Outcome {
     let global = &global;
+    if global.wait.is_some() && !command.asks_a_daemon() {
+        return Err(Failure::usage(
+            "cannot wait for a daemon",
+            "this command asks none",
+            "leave --wait out",
+        ));
+    }
     match command {
-        Command::Init(args) => new_node::run(args),
+        Command::Init(args) => init::run(args),
         Command::Run(args) => daemon::run(global, args).await,
         Command::Lab(args) => daemon::lab(global, args).await,
         Command::Config(verb) => config::run(global, &verb),

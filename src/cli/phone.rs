@@ -96,7 +96,13 @@ fn displayed(what: &str, shown: &Shown) -> Outcome {
             None => "look into the visiting cluster's log".to_owned(),
         };
         let why = format!("the phone shows EM code {code}:\n{screen}");
-        return Err(Failure::new(what, why, next));
+        let failure = Failure::new(what, why, next)
+            .with("em_code", code)
+            .with("phone_text", shown.headline());
+        return Err(match &shown.reference {
+            Some(reference) => failure.with("ref", reference.as_str()),
+            None => failure,
+        });
     }
     if shown.softkey("Yes").is_some() {
         return Err(Failure::new(
@@ -178,6 +184,26 @@ mod tests {
     fn what_the_phone_shows_is_what_is_printed() {
         let report = displayed("cannot", &page()).unwrap();
         assert_eq!(report.text, "Extension Mobility\nLogin successful");
+    }
+
+    #[test]
+    fn a_program_gets_the_code_and_the_ref_as_fields() {
+        let refused = Shown {
+            text: "Login is unavailable(23)".to_owned(),
+            em_code: Some(23),
+            reference: Some("7K3Q-9M2X".to_owned()),
+            ..page()
+        };
+        let told = displayed("cannot", &refused).unwrap_err().to_json();
+        assert_eq!(told["em_code"], 23);
+        assert_eq!(told["ref"], "7K3Q-9M2X");
+        assert_eq!(told["phone_text"], refused.headline());
+        let without = Shown {
+            reference: None,
+            ..refused
+        };
+        let told = displayed("cannot", &without).unwrap_err().to_json();
+        assert!(told.get("ref").is_none(), "{told}");
     }
 
     #[test]

@@ -661,6 +661,34 @@ async fn what_the_node_refuses_is_told_in_its_own_words() {
 }
 
 #[tokio::test]
+async fn only_what_asks_a_daemon_can_wait_for_it() {
+    let node = Node::start().await;
+    for line in [
+        "init --cluster-id berlin --dir @new",
+        "run",
+        "lab --once",
+        "config example",
+        "cert new --common-name a --name a --out @new",
+        "cert show @own.pem",
+        "phone logout https://h --device SEP1",
+    ] {
+        let failure = node
+            .try_type(&format!("{line} --wait 1s"))
+            .await
+            .unwrap_err();
+        assert_eq!(failure.exit_code(), 2, "{line}");
+        assert!(
+            failure.to_string().contains("leave --wait out"),
+            "{line}: {failure}"
+        );
+    }
+    assert!(!node.file("new").exists() && !node.file("new.pem").exists());
+    node.type_in("cert show --wait 1s").await;
+    node.type_in("cluster list --wait 1s").await;
+    node.end().await;
+}
+
+#[tokio::test]
 async fn files_are_applied_or_tried() {
     let node = Node::start().await;
     node.write("a.toml", "");
@@ -734,26 +762,36 @@ fn no_text_names_a_command_that_does_not_exist() {
     let pattern = regex::Regex::new(r"\bemccd ([a-z]+)(?: ([a-z-]+))?").unwrap();
     let command = <crate::cli::args::CommandLine as clap::CommandFactory>::command();
     let mut checked = 0;
-    let mut folders = vec![root.join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                checked += names_known_commands(&pattern, &command, &path);
-            }
-        }
+    for path in spoken(root) {
+        checked += names_known_commands(&pattern, &command, &path);
     }
-    checked += names_known_commands(&pattern, &command, &root.join("README.md"));
     assert!(
         checked > 50,
         "only {checked} commands were found: the pattern is wrong"
     );
 }
 
+/// Every file in which people are told what to type.
+fn spoken(root: &std::path::Path) -> Vec<PathBuf> {
+    let mut files = vec![root.join("README.md")];
+    let mut folders = ["src", "docs", "certs"]
+        .map(|name| root.join(name))
+        .to_vec();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs" || e == "md") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
 /// Words that follow the program's name where it is spoken of rather than typed.
-const PROSE: [&str; 14] = [
+const PROSE: [&str; 16] = [
     "init wrote",
     "is",
     "process",
@@ -768,6 +806,9 @@ const PROSE: [&str; 14] = [
     "knows",
     "frobnicate",
     "test",
+    "tests",
+    // The user and the group of that name.
+    "emccd",
 ];
 
 fn names_known_commands(

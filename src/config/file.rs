@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use serde::{Serialize as _, Serializer};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -49,6 +50,20 @@ impl Value {
             DeValue::Float(_) => Self::Other("fraction"),
             DeValue::Table(_) => Self::Other("table"),
         }
+    }
+}
+
+/// A TOML literal as the text, number or list that it stands for.
+pub(super) fn literal_as_value<S: Serializer>(
+    literal: &Option<String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match literal.as_deref().map(Value::from_literal) {
+        None => serializer.serialize_none(),
+        Some(Value::List(items)) => serializer.collect_seq(items),
+        Some(Value::Number(number)) => serializer.serialize_i64(number),
+        Some(Value::Text(text)) => serializer.serialize_str(&text),
+        Some(Value::Other(_)) => literal.serialize(serializer),
     }
 }
 

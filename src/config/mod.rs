@@ -119,9 +119,9 @@ pub struct Admin {
 pub struct Groups {
     /// May do everything.
     pub admin: Vec<String>,
-    /// May change certificates, trust and peers.
+    /// May change certificates and trust.
     pub certificates: Vec<String>,
-    /// May set PINs and end sessions.
+    /// May end sessions.
     pub help_desk: Vec<String>,
     /// May look.
     pub viewer: Vec<String>,
@@ -200,7 +200,8 @@ pub enum LogFormat {
 pub struct Setting {
     /// The full name of the key.
     pub key: &'static str,
-    /// The value in TOML, paths made absolute; none when the key has no value.
+    /// The value in TOML, paths made absolute; none when the key has no value. In JSON it is what it stands for.
+    #[serde(serialize_with = "file::literal_as_value")]
     pub value: Option<String>,
     /// Whether it is what would hold without being written.
     pub default: bool,

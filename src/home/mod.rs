@@ -99,18 +99,19 @@ impl HomeRole {
     /// [`Error`] when the caller may not ask, or the store can't answer.
     pub async fn find_user(&self, context: &Context, query: &FindUser) -> Result<Ownership, Error> {
         let (own, caller, query) = (self.cluster.clone(), context.caller.clone(), query.clone());
-        let answer = self
-            .store
-            .read(move |tx: &mut dyn Transaction| {
-                decide::admit_caller(tx, &own, &caller)?;
-                let found = users::find(tx, query.login_type, &query.name)?;
-                Ok(match found.len() {
-                    0 => Ownership::NotMine,
-                    1 => Ownership::Mine,
-                    _ => Ownership::SeveralUsers,
-                })
+        let answer = self.store.read(move |tx: &mut dyn Transaction| {
+            decide::admit_caller(tx, &own, &caller)?;
+            let found = users::find(tx, query.login_type, &query.name)?;
+            Ok(match found.len() {
+                0 => Ownership::NotMine,
+                1 => Ownership::Mine,
+                _ => Ownership::SeveralUsers,
             })
-            .await;
+        });
+        // Nobody waits for it any longer than that.
+        let answer = tokio::time::timeout_at(context.deadline.into(), answer)
+            .await
+            .unwrap_or(Err(Error::Store(store::Error::Busy)));
         if let Err(error) = &answer {
             warn!(
                 peer.cluster_id = %context.caller, r#ref = %context.reference,

@@ -20,7 +20,7 @@ pub struct Admin {
 /// milliseconds.
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
 /// How often a state is looked at while it is waited for.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 macro_rules! calls {
     ($($(#[$doc:meta])* $name:ident($request:ty) -> $response:ty = $call:ident;)+) => {
@@ -129,29 +129,6 @@ impl Admin {
                 }
                 _ => tokio::time::sleep(LOOK_AGAIN).await,
             }
-        }
-    }
-
-    /// Waits until the living sessions satisfy `wanted`, and gives them.
-    ///
-    /// # Errors
-    /// When they do not in time; the message has the last state.
-    pub async fn wait_sessions(
-        &mut self,
-        what: &str,
-        request: pb::ListSessionsRequest,
-        wanted: impl Fn(&[pb::Session]) -> bool,
-    ) -> Result<Vec<pb::Session>> {
-        let began = tokio::time::Instant::now();
-        loop {
-            let sessions = self.sessions(request.clone()).await?.sessions;
-            if wanted(&sessions) {
-                return Ok(sessions);
-            }
-            if began.elapsed() > WAIT_LIMIT {
-                bail!("sessions were not {what} within {WAIT_LIMIT:?}; last seen: {sessions:?}");
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The lab: whole federations on one machine, with real sockets, real TLS and real databases.
 //!
 //! The same module is the command `emccd lab` and the harness of the integration tests. Nodes run in this
-//! process or as child processes; by name they can be stopped, killed, paused, restarted, given another protocol
+//! process or as child processes; each can be stopped, killed, paused, restarted, given another protocol
 //! version or another certificate.
 
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 pub mod admin;
 pub mod authority;
 pub mod dataset;
+mod held;
 pub mod member;
 pub mod phone;
 pub mod ports;
@@ -109,6 +110,11 @@ pub fn cluster_name(index: usize) -> Result<ClusterId> {
     Ok(ClusterId::new(name)?)
 }
 
+/// In the chain of an error: no node has been started yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cluster {0} could not be laid out")]
+pub struct NotLaidOut(pub usize);
+
 impl Lab {
     /// Builds and starts everything, applies the data and, where asked for, pairs every cluster with every other.
     ///
@@ -123,9 +129,7 @@ impl Lab {
         let mut clusters = Vec::new();
         for index in 0..spec.clusters {
             let built = Cluster::build(folder.path(), index, spec, &mut ports);
-            clusters.push(
-                built.with_context(|| format!("cluster {} could not be laid out", index + 1))?,
-            );
+            clusters.push(built.with_context(|| NotLaidOut(index + 1))?);
         }
         ports.release();
         let mut lab = Self {
@@ -146,11 +150,6 @@ impl Lab {
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
-    }
-
-    /// Keeps the folder when the lab ends, for a look at it afterwards.
-    pub fn keep_folder(&mut self) {
-        self.folder.disable_cleanup(true);
     }
 
     /// The cluster at `index`.

@@ -156,14 +156,12 @@ pub struct Head {
 pub struct Phone {
     client: reqwest::Client,
     base: String,
-    emcc: bool,
 }
 
 impl fmt::Debug for Phone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Phone")
             .field("base", &self.base)
-            .field("emcc", &self.emcc)
             .finish_non_exhaustive()
     }
 }
@@ -202,15 +200,7 @@ impl Phone {
         Ok(Self {
             client,
             base: base_url.trim_end_matches('/').to_owned(),
-            emcc: true,
         })
-    }
-
-    /// The same phone of a model that can't log in across clusters.
-    #[must_use]
-    pub fn without_emcc(mut self) -> Self {
-        self.emcc = false;
-        self
     }
 
     /// Presses the services key: fetches the page of the phone's service URL.
@@ -329,8 +319,7 @@ impl Phone {
     }
 
     fn service_url(&self, device: &str, login_type: Option<LoginType>) -> String {
-        let emcc = if self.emcc { "true" } else { "false" };
-        let mut params = vec![("device", device), ("EMCC", emcc)];
+        let mut params = vec![("device", device), ("EMCC", "true")];
         if let Some(login_type) = login_type {
             params.push(("loginType", login_type.as_str()));
         }

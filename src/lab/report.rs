@@ -15,7 +15,7 @@ pub struct Step {
     pub em_code: Option<u16>,
     /// What the phone showed; null when the step has no phone.
     pub phone_text: Option<String>,
-    /// The ref on the phone; null when it showed none.
+    /// The ref on the phone; null when no phone showed anything.
     pub r#ref: Option<String>,
     /// How long it took, in milliseconds.
     pub ms: f64,

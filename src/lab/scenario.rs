@@ -9,9 +9,15 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Cluster, Lab, member::Versions, phone::Shown, report::Step};
+use super::{
+    Cluster, Lab,
+    held::{Expected, agree, holdings, reason, refused_as},
+    member::Versions,
+    phone::Shown,
+    report::Step,
+};
 use crate::{
-    domain::{ids::ClusterId, login::LoginType, version::Version},
+    domain::{ids::ClusterId, login::LoginType, rejection::Rejection, version::Version},
     wire::admin as pb,
 };
 
@@ -139,10 +145,10 @@ pub async fn carry_out(lab: &mut Lab, plan: Plan) -> Step {
 }
 
 /// Home is the first cluster, visiting the second; with one cluster both are the same.
-const HOME: usize = 0;
+pub(super) const HOME: usize = 0;
 const VISITING: usize = 1;
 
-fn visiting(lab: &Lab) -> Result<&Cluster> {
+pub(super) fn visiting(lab: &Lab) -> Result<&Cluster> {
     lab.cluster(VISITING.min(lab.clusters.len().saturating_sub(1)))
 }
 
@@ -198,75 +204,16 @@ async fn judge(lab: &Lab, plan: Plan, shown: &Shown, expected: Option<u16>) -> R
     Ok(step)
 }
 
-/// What each cluster holds: its living sessions and how much of its pool.
-async fn holdings(lab: &Lab) -> Result<Vec<String>> {
-    let mut lines = Vec::new();
-    for cluster in lab
-        .clusters
-        .iter()
-        .filter(|c| c.member().is_ok_and(super::member::Member::is_running))
-    {
-        let mut admin = cluster.admin().await?;
-        let sessions = admin.living().await?;
-        let held = admin.held().await?.len();
-        let mut parts: Vec<String> = sessions.iter().map(describe).collect();
-        if parts.is_empty() {
-            parts.push("no sessions".to_owned());
-        }
-        lines.push(format!(
-            "{}: {}; {held} of {} base devices held",
-            cluster.id,
-            parts.join(", "),
-            cluster.data.base_devices
-        ));
-    }
-    Ok(lines)
-}
-
-fn describe(session: &pb::Session) -> String {
-    let user = session.user_id.as_deref().unwrap_or(&session.login_name);
-    let base = session
-        .base_device
-        .as_ref()
-        .map(|b| format!(" holding {b}"))
-        .unwrap_or_default();
-    format!(
-        "{} {} of {user} on {}{base} with {}",
-        session.state, session.role, session.device, session.peer
-    )
-}
-
-/// Both sides hold exactly `count` living sessions of each other, in their roles.
-async fn agree(lab: &Lab, mut step: Step, count: usize) -> Result<Step> {
-    let (home, visiting) = (lab.cluster(HOME)?, visiting(lab)?);
-    for (cluster, role, other) in [(home, "home", visiting), (visiting, "visiting", home)] {
-        let request = pb::ListSessionsRequest {
-            role: Some(role.to_owned()),
-            peer: Some(other.id.to_string()),
-            ..pb::ListSessionsRequest::default()
-        };
-        let what = format!("{count} as {role} with {}", other.id);
-        let mut admin = cluster.admin().await?;
-        if let Err(error) = admin
-            .wait_sessions(&what, request, |s| s.len() == count)
-            .await
-        {
-            step = step.failed(format!("{}: {error:#}", cluster.id));
-        }
-    }
-    Ok(step)
-}
-
 async fn remote_login(lab: &Lab, plan: Plan, login_type: LoginType) -> Result<Step> {
     let shown = log_in(lab, 0, 0, login_type).await?;
     let step = judge(lab, plan, &shown, None).await?;
-    agree(lab, step, 1).await
+    agree(lab, step, Expected::Remote(1)).await
 }
 
 async fn logout(lab: &Lab, plan: Plan) -> Result<Step> {
     let shown = log_out(lab, 0).await?;
     let step = judge(lab, plan, &shown, None).await?;
-    agree(lab, step, 0).await
+    agree(lab, step, Expected::Nothing).await
 }
 
 async fn local_login(lab: &Lab, plan: Plan) -> Result<Step> {
@@ -277,7 +224,8 @@ async fn local_login(lab: &Lab, plan: Plan) -> Result<Step> {
         .phone()?
         .login(device, None, &user.user_id, &user.pin)
         .await?;
-    judge(lab, plan, &shown, None).await
+    let step = judge(lab, plan, &shown, None).await?;
+    agree(lab, step, Expected::Local).await
 }
 
 async fn unknown_user(lab: &Lab, plan: Plan) -> Result<Step> {
@@ -288,7 +236,8 @@ async fn unknown_user(lab: &Lab, plan: Plan) -> Result<Step> {
         .phone()?
         .login(device, None, "nobody.at.all", "135790")
         .await?;
-    judge(lab, plan, &shown, Some(23)).await
+    let step = judge(lab, plan, &shown, Some(23)).await?;
+    agree(lab, step, Expected::Nothing).await
 }
 
 async fn wrong_pin(lab: &Lab, plan: Plan) -> Result<Step> {
@@ -301,7 +250,8 @@ async fn wrong_pin(lab: &Lab, plan: Plan) -> Result<Step> {
         .phone()?
         .login(device, None, &user.user_id, &wrong)
         .await?;
-    judge(lab, plan, &shown, Some(2)).await
+    let step = judge(lab, plan, &shown, Some(2)).await?;
+    agree(lab, step, Expected::Nothing).await
 }
 
 async fn shared_extension(lab: &Lab, plan: Plan) -> Result<Step> {
@@ -316,7 +266,8 @@ async fn shared_extension(lab: &Lab, plan: Plan) -> Result<Step> {
     let shown = phone
         .login(device, Some(LoginType::Extension), name, &user.pin)
         .await?;
-    judge(lab, plan, &shown, Some(47)).await
+    let step = judge(lab, plan, &shown, Some(47)).await?;
+    agree(lab, step, Expected::Nothing).await
 }
 
 async fn phone_disabled(lab: &Lab, plan: Plan) -> Result<Step> {
@@ -333,7 +284,8 @@ async fn phone_disabled(lab: &Lab, plan: Plan) -> Result<Step> {
         .phone()?
         .login(&device.name, None, &user.user_id, &user.pin)
         .await?;
-    judge(lab, plan, &shown, Some(22)).await
+    let step = judge(lab, plan, &shown, Some(22)).await?;
+    agree(lab, step, Expected::Nothing).await
 }
 
 async fn phone_occupied(lab: &Lab, plan: Plan) -> Result<Step> {
@@ -351,8 +303,9 @@ async fn phone_occupied(lab: &Lab, plan: Plan) -> Result<Step> {
         .login_at_once(device, Some(LoginType::Uid), &user.user_id, &user.pin)
         .await?;
     let step = judge(lab, plan, &shown, Some(18)).await?;
+    let step = agree(lab, step, Expected::Remote(1)).await?;
     log_out(lab, 0).await?;
-    agree(lab, step, 0).await
+    agree(lab, step, Expected::Nothing).await
 }
 
 async fn pool_dry(lab: &Lab, plan: Plan) -> Result<Step> {
@@ -368,10 +321,11 @@ async fn pool_dry(lab: &Lab, plan: Plan) -> Result<Step> {
     }
     let shown = log_in(lab, size, size, LoginType::Uid).await?;
     let step = judge(lab, plan, &shown, Some(33)).await?;
+    let step = agree(lab, step, Expected::Remote(size)).await?;
     for taken in 0..size {
         log_out(lab, taken).await?;
     }
-    agree(lab, step, 0).await
+    agree(lab, step, Expected::Nothing).await
 }
 
 /// Restarts every node of home with other versions, and waits until visiting sees it so.
@@ -402,11 +356,12 @@ async fn old_home(lab: &mut Lab, plan: Plan, login_type: LoginType) -> Result<St
         .await?;
     let shown = log_in(lab, 0, 0, login_type).await?;
     let expected = (login_type != LoginType::Uid).then_some(1);
-    let step = judge(lab, plan, &shown, expected).await?;
+    let mut step = judge(lab, plan, &shown, expected).await?;
     if expected.is_none() {
+        step = agree(lab, step, Expected::Remote(1)).await?;
         log_out(lab, 0).await?;
     }
-    agree(lab, step, 0).await
+    agree(lab, step, Expected::Nothing).await
 }
 
 async fn no_common_version(lab: &mut Lab, plan: Plan) -> Result<Step> {
@@ -415,16 +370,24 @@ async fn no_common_version(lab: &mut Lab, plan: Plan) -> Result<Step> {
         member.stop().await;
         member.start(&Versions::from(Version::V1_1)).await?;
     }
-    let home = lab.cluster(HOME)?.id.clone();
-    let seen = visiting(lab)?.wait_status(&home, "incompatible", |peer| {
-        peer.outbound
+    let (home_id, visiting_id) = (lab.cluster(HOME)?.id.clone(), visiting(lab)?.id.clone());
+    let incompatible = |p: &pb::PeerStatus| {
+        p.outbound
             .as_ref()
             .is_some_and(|o| o.state == "incompatible")
-    });
-    let seen = seen.await?;
+    };
+    let seen = visiting(lab)?
+        .wait_status(&home_id, "incompatible", incompatible)
+        .await?;
+    let told = lab
+        .cluster(HOME)?
+        .wait_status(&visiting_id, "incompatible", incompatible)
+        .await?;
     let shown = log_in(lab, 0, 0, LoginType::Uid).await?;
     let mut step = judge(lab, plan, &shown, Some(1)).await?;
-    step.notes.extend(reason(visiting(lab)?, &seen));
+    step = reason(step, &visiting(lab)?.id, &seen);
+    step = reason(step, &lab.cluster(HOME)?.id, &told);
+    step = agree(lab, step, Expected::Nothing).await?;
     for member in &mut lab.cluster_mut(VISITING)?.members {
         member.stop().await;
         member.start(&Versions::default()).await?;
@@ -432,24 +395,6 @@ async fn no_common_version(lab: &mut Lab, plan: Plan) -> Result<Step> {
     restart_home(lab, &Versions::default()).await?;
     wait_linked(lab).await?;
     Ok(step)
-}
-
-/// What an operator of `cluster` reads about a link that is down.
-fn reason(cluster: &Cluster, peer: &pb::PeerStatus) -> Vec<String> {
-    let Some(outbound) = &peer.outbound else {
-        return Vec::new();
-    };
-    let mut lines = Vec::new();
-    if let Some(reason) = &outbound.reason {
-        lines.push(format!(
-            "{} says of {}: {reason}",
-            cluster.id, peer.cluster_id
-        ));
-    }
-    if let Some(hint) = &outbound.hint {
-        lines.push(format!("{} advises: {hint}", cluster.id));
-    }
-    lines
 }
 
 async fn peer_down(lab: &mut Lab, plan: Plan) -> Result<Step> {
@@ -468,8 +413,8 @@ async fn peer_down(lab: &mut Lab, plan: Plan) -> Result<Step> {
         p.outbound.as_ref().is_some_and(|o| o.state != "up")
     });
     let seen = seen.await?;
-    step.notes.extend(reason(visiting(lab)?, &seen));
-    Ok(step)
+    step = reason(step, &visiting(lab)?.id, &seen);
+    agree(lab, step, Expected::Nothing).await
 }
 
 async fn peer_back(lab: &mut Lab, plan: Plan) -> Result<Step> {
@@ -491,8 +436,9 @@ async fn peer_back(lab: &mut Lab, plan: Plan) -> Result<Step> {
     if healed > HEALED {
         step = step.failed(format!("the link took longer than {HEALED:?}"));
     }
+    step = agree(lab, step, Expected::Remote(1)).await?;
     log_out(lab, 0).await?;
-    agree(lab, step, 0).await
+    agree(lab, step, Expected::Nothing).await
 }
 
 /// A healed peer is usable within this.
@@ -520,14 +466,21 @@ async fn untrusted(lab: &mut Lab, plan: Plan) -> Result<Step> {
         .await?;
     let shown = log_in(lab, 0, 0, LoginType::Uid).await?;
     let mut step = judge(lab, plan, &shown, Some(208)).await?;
-    step.notes.extend(reason(visiting(lab)?, &seen));
+    step = reason(step, &visiting(lab)?.id, &seen);
+    step = refused_as(step, &visiting(lab)?.id, &seen, Rejection::UnknownIssuer);
     // The other direction: home's own calls are turned away at visiting's door, and home is told why.
     let told = lab
         .cluster(HOME)?
         .wait_status(&visiting_id, "told the reason", rejected)
         .await?;
-    step.notes.extend(reason(lab.cluster(HOME)?, &told));
-    Ok(step)
+    step = reason(step, &lab.cluster(HOME)?.id, &told);
+    step = refused_as(
+        step,
+        &lab.cluster(HOME)?.id,
+        &told,
+        Rejection::UnknownIssuer,
+    );
+    agree(lab, step, Expected::Nothing).await
 }
 
 async fn trusted_again(lab: &mut Lab, plan: Plan) -> Result<Step> {
@@ -547,7 +500,8 @@ async fn trusted_again(lab: &mut Lab, plan: Plan) -> Result<Step> {
     }
     wait_linked(lab).await?;
     let shown = log_in(lab, 0, 0, LoginType::Uid).await?;
-    let step = judge(lab, plan, &shown, None).await?;
+    let mut step = judge(lab, plan, &shown, None).await?;
+    step = agree(lab, step, Expected::Remote(1)).await?;
     log_out(lab, 0).await?;
-    agree(lab, step, 0).await
+    agree(lab, step, Expected::Nothing).await
 }

@@ -1,36 +1,29 @@
 //! One running daemon: how its parts are put together, reloaded and stopped.
 //!
-//! [`Node::start`] reads top to bottom: store, secrets, trust, roles, sockets, tasks. Sockets are bound before
-//! anything is spawned. Many nodes live in one process; none shares anything with another but the machine.
+//! `wiring` reads top to bottom: store, secrets, sockets, trust, roles, tasks. Sockets are bound before anything is
+//! spawned; `shutdown` ends it in steps. Many nodes live in one process; none shares anything with another but the machine.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::Notify};
-use tracing::{Instrument as _, error, info, info_span};
+use tracing::{Instrument as _, info, info_span};
 
 pub mod error;
 mod operations;
 mod reload;
 mod roles;
+mod shutdown;
+mod wiring;
 
 pub use error::Error;
+pub use wiring::most_files;
 
-use self::{operations::NodeOperations, reload::Reloader, roles::FederationRoles};
+use self::{reload::Reloader, shutdown::Stages};
 use crate::{
-    apply::Applier,
     clock::Clock,
     config::{Config, PEPPER_BYTES},
-    credentials::{self, Credentials, lockout},
-    domain::{federation::Federation, ids::ClusterId, login::HomeCluster, version::VersionRange},
-    edge::{admin, federation, listener, phone},
+    domain::version::VersionRange,
     fault::FaultPoints,
-    home::{self, HomeRole, LocalHome},
-    peer::{self, Peers, outbox::Outbox},
     secret::Secret,
-    store::{self, Store, Transaction, meta, retention},
-    tasks::Tasks,
-    trust::TrustStore,
-    visiting::{self, VisitingRole},
 };
 
 /// What a node is told besides its configuration.
@@ -71,10 +64,7 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Node {
     addresses: Addresses,
-    /// What accepts from outside; it ends first.
-    doors: Tasks,
-    /// Everything else: work in progress needs it to the end.
-    tasks: Tasks,
+    stages: Stages,
     reloader: Arc<Reloader>,
     grace: Duration,
 }
@@ -93,185 +83,14 @@ impl Node {
     /// runs without federation, and says so.
     pub async fn start(config: Config, options: Options) -> Result<Self, Error> {
         let span = info_span!("node", cluster = %config.cluster_id, node = config.node);
-        let (doors, tasks) = (Tasks::in_span(span.clone()), Tasks::in_span(span.clone()));
-        Self::start_in(config, options, doors, tasks)
+        let stages = Stages::in_span(&span);
+        let started = wiring::start(config, options, &stages)
             .instrument(span)
-            .await
-    }
-
-    async fn start_in(
-        config: Config,
-        options: Options,
-        doors: Tasks,
-        tasks: Tasks,
-    ) -> Result<Self, Error> {
-        let Options {
-            versions,
-            faults,
-            clock,
-        } = options;
-        let store = open_store(&config).await?;
-        claim_store(&store, &config.cluster_id).await?;
-        let credentials = Credentials::new(&credentials_config(&config), read_pepper(&config)?)?;
-        claim_pepper(&store, &credentials, &config.credentials.pepper_file).await?;
-
-        let trust = TrustStore::new(None, clock.clone());
-        let peers = Peers::new(
-            peer_config(&config, versions),
-            trust.clone(),
-            clock.clone(),
-            tasks.clone(),
-        );
-        let reloader = Arc::new(Reloader::new(
-            &config,
-            store.clone(),
-            trust.clone(),
-            peers.clone(),
-        )?);
-        if let Err(problem) = reloader.reload_federation_identity() {
-            error!(
-                cause = crate::telemetry::error_chain(&problem),
-                "the federation identity is not valid: peers can't be served until it is"
-            );
+            .await;
+        if started.is_err() {
+            stages.cancel();
         }
-        if let Err(problem) = reloader.reload_phone_identity() {
-            error!(
-                cause = crate::telemetry::error_chain(&problem),
-                "the phone identity is not valid: phones are refused until it is"
-            );
-        }
-        if let Err(problem) = reloader.refresh_peers().await {
-            error!(
-                cause = crate::telemetry::error_chain(&problem),
-                "the stored peers and their trust can't be used: no peer is served until they are mended"
-            );
-        }
-
-        let owed = Arc::new(Notify::new());
-        let home = HomeRole::new(home::Parts {
-            cluster: config.cluster_id.clone(),
-            store: store.clone(),
-            credentials: credentials.clone(),
-            clock: clock.clone(),
-            faults: faults.clone(),
-            owed: Arc::clone(&owed),
-        });
-        let local: Arc<dyn HomeCluster> = Arc::new(LocalHome(home.clone()));
-        let others: Arc<dyn Federation> = Arc::new(peers.clone());
-        let visiting = VisitingRole::new(visiting::Parts {
-            config: visiting_config(&config, versions),
-            store: store.clone(),
-            clock: clock.clone(),
-            local: Arc::clone(&local),
-            federation: Arc::clone(&others),
-            faults,
-            tasks: tasks.clone(),
-            owed: Arc::clone(&owed),
-        });
-
-        let sockets = Sockets::bind(&config).await?;
-        let addresses = sockets.addresses(&config)?;
-        let routes = federation::service(federation::Parts {
-            roles: Arc::new(FederationRoles {
-                home: home.clone(),
-                visiting: visiting.clone(),
-            }),
-            peers: peers.clone(),
-            clock: clock.clone(),
-            tasks: tasks.clone(),
-            drain: doors.token(),
-        })
-        .await?;
-        let peer_limits = listener::Config {
-            max_connections: config.federation.max_connections,
-            drain_grace: config.shutdown_grace,
-            ..listener::Config::default()
-        };
-        let phone_limits = listener::Config {
-            max_connections: config.phone.max_connections,
-            drain_grace: config.shutdown_grace,
-            ..listener::Config::default()
-        };
-        let door = listener::serve_federation(
-            sockets.federation,
-            trust.clone(),
-            routes,
-            doors.clone(),
-            peer_limits,
-        );
-        doors.spawn("federation listener", door);
-        let router = pages(&visiting, &tasks, "https", addresses.phone)?;
-        let tls = Some(reloader.phone_tls());
-        let door = listener::serve_http(
-            sockets.phone,
-            tls,
-            router,
-            doors.clone(),
-            phone_limits.clone(),
-        );
-        doors.spawn("phone listener", door);
-        if let (Some(plain), Some(address)) = (sockets.phone_plain, addresses.phone_plain) {
-            let router = pages(&visiting, &tasks, "http", address)?;
-            let door = listener::serve_http(plain, None, router, doors.clone(), phone_limits);
-            doors.spawn("plain phone listener", door);
-        }
-        let operations = NodeOperations {
-            cluster: config.cluster_id.clone(),
-            node: config.node.clone(),
-            versions,
-            clock: clock.clone(),
-            applier: Applier {
-                cluster: config.cluster_id.clone(),
-                store: store.clone(),
-                credentials,
-                clock: clock.clone(),
-            },
-            trust,
-            peers: peers.clone(),
-            reloader: Arc::clone(&reloader),
-            home,
-            visiting: visiting.clone(),
-        };
-        admin::serve(
-            sockets.admin,
-            admin::AdminEdge {
-                cluster_id: config.cluster_id.clone(),
-                store: store.clone(),
-                clock: clock.clone(),
-                groups: Arc::new(groups(&config)),
-                operations: Arc::new(operations),
-            },
-            &tasks,
-        );
-        let retained = store.clone();
-        let up = Arc::new(Notify::new());
-        let outbox = Outbox {
-            cluster: config.cluster_id.clone(),
-            store,
-            local,
-            federation: others,
-            wake: owed,
-            up: Arc::clone(&up),
-            tasks: tasks.clone(),
-            deadline: config.login.deadline,
-        };
-        tasks.spawn("outbox", outbox.run());
-        spawn_watchers(&tasks, visiting, &reloader, &peers, up);
-        let ended = tasks.clone();
-        tasks.spawn("retention", async move {
-            forget(&retained, &clock, &ended).await;
-        });
-        info!(
-            federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),
-            versions = %versions, "ready"
-        );
-        Ok(Self {
-            addresses,
-            doors,
-            tasks,
-            reloader,
-            grace: config.shutdown_grace,
-        })
+        started
     }
 
     /// Where it listens.
@@ -291,293 +110,10 @@ impl Node {
         outcome
     }
 
-    /// Stops in steps: the doors accept nothing new and peers are told; work in progress gets the configured
-    /// grace, with its links still up; then everything else ends.
+    /// Stops in steps, all of them together within the configured grace: the doors accept nothing new and peers are
+    /// told; work in progress ends, with its links still up; then the links end.
     pub async fn shut_down(self) {
         info!("shutting down");
-        self.doors.shut_down(self.grace).await;
-        self.tasks.shut_down(self.grace).await;
-    }
-}
-
-/// The tasks that wait for something to happen.
-fn spawn_watchers(
-    tasks: &Tasks,
-    visiting: VisitingRole,
-    reloader: &Arc<Reloader>,
-    peers: &Peers,
-    up: Arc<Notify>,
-) {
-    tasks.spawn(
-        "pending logins",
-        async move { visiting.sweep_pending().await },
-    );
-    let (watcher, watching) = (Arc::clone(reloader), tasks.clone());
-    tasks.spawn("store changes", async move {
-        watcher.watch_store(&watching).await;
-    });
-    let (mut ups, waking) = (peers.on_up(), tasks.clone());
-    tasks.spawn("links that come up", async move {
-        loop {
-            tokio::select! {
-                biased;
-                () = waking.cancelled() => return,
-                _ = ups.next() => up.notify_one(),
-            }
-        }
-    });
-}
-
-/// Forgets what is older than it need be, once an hour. Several nodes doing so do no harm.
-async fn forget(store: &Store, clock: &Clock, tasks: &Tasks) {
-    const INTERVAL: Duration = Duration::from_secs(3_600);
-    let mut ticks = tokio::time::interval(INTERVAL);
-    loop {
-        tokio::select! {
-            biased;
-            () = tasks.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        match retention::purge(store, clock.now()).await {
-            Ok(0) => {}
-            Ok(rows) => info!(
-                rows,
-                "forgot ended sessions and answers of more than 7 days ago"
-            ),
-            Err(error) => {
-                error!(
-                    cause = crate::telemetry::error_chain(&error),
-                    "old sessions could not be forgotten"
-                );
-            }
-        }
-    }
-}
-
-async fn open_store(config: &Config) -> Result<Store, Error> {
-    let settings = store::Config {
-        url: config.store.url.clone(),
-        node: config.node.clone(),
-    };
-    let opened = tokio::task::spawn_blocking(move || Store::open(&settings)).await;
-    opened
-        .map_err(|_| Error::Broken("opening the store"))?
-        .map_err(Error::from)
-}
-
-/// A store belongs to one cluster: sessions of another one must not be taken for ours.
-async fn claim_store(store: &Store, cluster: &ClusterId) -> Result<(), Error> {
-    match claim(store, "cluster-id", cluster.to_string()).await? {
-        Some(found) => Err(Error::OtherCluster {
-            found,
-            configured: cluster.clone(),
-        }),
-        None => Ok(()),
-    }
-}
-
-/// And to one pepper: with another one every PIN is wrong, and every user soon locked.
-async fn claim_pepper(
-    store: &Store,
-    credentials: &Credentials,
-    file: &std::path::Path,
-) -> Result<(), Error> {
-    match claim(store, "pepper-mark", credentials.pepper_mark()?).await? {
-        Some(_) => Err(Error::OtherPepper {
-            path: file.to_owned(),
-        }),
-        None => Ok(()),
-    }
-}
-
-/// Writes what a store belongs to into a new one; what stands there, if it is something else.
-async fn claim(
-    store: &Store,
-    key: &'static str,
-    ours: String,
-) -> Result<Option<String>, store::Error> {
-    store
-        .write(move |tx: &mut dyn Transaction| {
-            let found = meta::get(tx, key)?;
-            if found.is_none() {
-                meta::put(tx, key, &ours)?;
-            }
-            Ok::<_, store::Error>(found.filter(|found| *found != ours))
-        })
-        .await
-}
-
-fn read_pepper(config: &Config) -> Result<Secret, Error> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let path = &config.credentials.pepper_file;
-    let failed = |source| Error::Pepper {
-        path: path.clone(),
-        source,
-    };
-    let mode = std::fs::metadata(path)
-        .map_err(failed)?
-        .permissions()
-        .mode();
-    if mode & 0o077 != 0 {
-        return Err(Error::PepperReadable { path: path.clone() });
-    }
-    let bytes = Secret::new(std::fs::read(path).map_err(failed)?);
-    if bytes.expose().len() == PEPPER_BYTES {
-        Ok(bytes)
-    } else {
-        Err(Error::PepperLength {
-            path: path.clone(),
-            length: bytes.expose().len(),
-        })
-    }
-}
-
-fn credentials_config(config: &Config) -> credentials::Config {
-    let settings = &config.credentials;
-    credentials::Config {
-        memory_kib: settings.memory_kib,
-        iterations: settings.iterations,
-        parallelism: settings.parallelism,
-        queue: settings.queue,
-        lockout: lockout::Rules {
-            failures_before_lock: settings.failures_before_lock,
-            window: settings.failure_window,
-            lock: settings.lock_duration,
-        },
-        ..credentials::Config::default()
-    }
-}
-
-fn peer_config(config: &Config, versions: VersionRange) -> peer::Config {
-    let settings = &config.federation;
-    peer::Config {
-        security_mode: settings.security_mode,
-        versions,
-        heartbeat: settings.heartbeat,
-        dead_after: settings.dead_after,
-        connect_timeout: settings.connect_timeout,
-        backoff_cap: settings.reconnect_cap,
-        ..peer::Config::new(config.cluster_id.clone(), config.node.clone())
-    }
-}
-
-fn visiting_config(config: &Config, versions: VersionRange) -> visiting::Config {
-    visiting::Config {
-        cluster: config.cluster_id.clone(),
-        login_deadline: config.login.deadline,
-        find_deadline: config.login.find_deadline,
-        maximum_concurrent_requests: config.login.maximum_concurrent_requests,
-        newest_version: versions.max(),
-    }
-}
-
-fn groups(config: &Config) -> admin::roles::Groups {
-    let named = &config.admin.groups;
-    admin::roles::Groups {
-        admin: named.admin.clone(),
-        certificates: named.certificates.clone(),
-        help_desk: named.help_desk.clone(),
-        viewer: named.viewer.clone(),
-    }
-}
-
-fn pages(
-    visiting: &VisitingRole,
-    tasks: &Tasks,
-    scheme: &str,
-    address: SocketAddr,
-) -> Result<axum::Router, Error> {
-    let base_url = phone::BaseUrl::new(&format!("{scheme}://{address}"))
-        .map_err(|_| Error::Broken("making the phone listener's URL"))?;
-    Ok(phone::router(phone::Pages {
-        desk: Arc::new(visiting.clone()),
-        tasks: tasks.clone(),
-        base_url,
-    }))
-}
-
-/// All sockets of a node, bound.
-struct Sockets {
-    federation: TcpListener,
-    phone: TcpListener,
-    phone_plain: Option<TcpListener>,
-    admin: admin::socket::AdminSocket,
-}
-
-impl Sockets {
-    async fn bind(config: &Config) -> Result<Self, Error> {
-        let socket = admin::socket::Config {
-            path: config.admin.socket.clone(),
-            group: admin::socket::Config::DEFAULT_GROUP.to_owned(),
-        };
-        Ok(Self {
-            federation: bind("federation", config.federation.listen).await?,
-            phone: bind("phone", config.phone.listen).await?,
-            phone_plain: match config.phone.plain_listen {
-                Some(address) => Some(bind("plain phone", address).await?),
-                None => None,
-            },
-            admin: admin::socket::AdminSocket::bind(&socket).await?,
-        })
-    }
-
-    fn addresses(&self, config: &Config) -> Result<Addresses, Error> {
-        let local = |listener: &TcpListener| {
-            listener
-                .local_addr()
-                .map_err(|_| Error::Broken("reading a socket's address"))
-        };
-        Ok(Addresses {
-            federation: local(&self.federation)?,
-            phone: local(&self.phone)?,
-            phone_plain: self.phone_plain.as_ref().map(local).transpose()?,
-            admin: config.admin.socket.clone(),
-        })
-    }
-}
-
-async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Bind {
-            what,
-            address,
-            source,
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_store_takes_one_pepper_only() {
-        let store = Store::open(&store::Config {
-            url: "sqlite::memory:".to_owned(),
-            node: "n1".to_owned(),
-        })
-        .unwrap();
-        let credentials = |byte: u8| {
-            let pepper = Secret::new(vec![byte; PEPPER_BYTES]);
-            Credentials::new(&credentials::Config::default(), pepper).unwrap()
-        };
-        let file = Path::new("/etc/emccd/pepper.key");
-        for _ in 0..2 {
-            claim_pepper(&store, &credentials(1), file).await.unwrap();
-        }
-        let other = claim_pepper(&store, &credentials(2), file)
-            .await
-            .unwrap_err();
-        let text = format!("{other}; {}", other.advice());
-        for part in [
-            "/etc/emccd/pepper.key",
-            "every PIN",
-            "credentials.pepper-file",
-        ] {
-            assert!(text.contains(part), "{part} is not in {text}");
-        }
-        claim_pepper(&store, &credentials(1), file).await.unwrap();
+        self.stages.shut_down(self.grace).await;
     }
 }

@@ -103,6 +103,7 @@ impl Operations for NodeOperations {
                 Role::Visiting => match self.visiting.end(&key.counterpart, key.id, &actor).await {
                     Ok(ended) => Ok(ended.acknowledged),
                     Err(visiting::Error::Store(error)) => Err(error.into()),
+                    Err(visiting::Error::StoreSlow) => Err(crate::store::Error::Busy.into()),
                     Err(error) => Err(Error::refused(
                         error.to_string(),
                         "`emccd session list` shows what there is",

@@ -74,12 +74,14 @@ pub(super) struct Attempt<'a> {
 
 /// The most time between the begins of two addresses.
 const STAGGER: Duration = Duration::from_millis(250);
-/// How long an attempt lasts at most, unless one connection alone may take longer.
-const LIMIT: Duration = Duration::from_secs(3);
+/// The most time between the begins of the first address and the last one.
+const MAX_STAGGERED: Duration = Duration::from_millis(1_500);
 /// How long a try may take before a call of the peer begins another beside it.
 const FRESH_AFTER: Duration = Duration::from_millis(500);
+/// The TLS handshake, `Hello` and `Watch`.
+const HELLO_STEPS: u32 = 3;
 /// How many of a name's addresses are tried.
-const MAX_RESOLVED: usize = 4;
+const MAX_RESOLVED: u32 = 4;
 
 impl Attempt<'_> {
     /// Tries every address, beginning with the one at `first`.
@@ -91,10 +93,13 @@ impl Attempt<'_> {
             .take(addresses.len())
             .map(|(index, address)| (index, address.as_str()))
             .collect();
-        let limit = LIMIT.max(self.config.connect_timeout + self.config.hello_timeout);
+        let tries = u32::try_from(order.len().max(1)).unwrap_or(u32::MAX);
+        let one = self.config.connect_timeout + self.one_name();
+        // However many there are, the last one is begun soon, and has the time that it may take.
+        let stagger = STAGGER.min(MAX_STAGGERED / tries);
+        let limit = stagger * tries + one;
         let rules = Race {
-            // However many there are, the last one is begun early enough to come up.
-            stagger: STAGGER.min(limit / 2 / u32::try_from(order.len().max(1)).unwrap_or(u32::MAX)),
+            stagger,
             limit,
             afresh: Some((self.inbound, FRESH_AFTER)),
         };
@@ -119,10 +124,6 @@ impl Attempt<'_> {
 
     /// One address as configured; a name may stand for several sockets.
     async fn one(&self, address: &str, index: usize) -> Result<Session, Error> {
-        let unresolved = |source| Error::Unresolved {
-            address: address.to_owned(),
-            source,
-        };
         let waited = self.config.connect_timeout;
         let mut sockets = timeout(waited, self.lookups.resolve(address))
             .await
@@ -131,21 +132,23 @@ impl Attempt<'_> {
                 step: "the name service",
                 waited,
             })?
-            .map_err(|source| unresolved(Some(source)))?;
-        sockets.truncate(MAX_RESOLVED);
+            .map_err(|source| unresolved(address, Some(source)))?;
+        sockets.truncate(MAX_RESOLVED as usize);
+        let limit = self.one_name();
         let rules = Race {
             stagger: STAGGER,
-            limit: LIMIT.max(self.config.connect_timeout + self.config.hello_timeout),
+            limit,
             afresh: None,
         };
         let outcome = race(&sockets, rules, |socket| self.at(address, index, socket)).await;
-        outcome.map_err(|errors| {
-            // Where somebody answered, the operator learns more than where nobody did.
-            let unanswered = |error: &Error| matches!(error, Error::Unreachable { .. });
-            let told = errors.into_iter().flatten();
-            told.min_by_key(|error| (error.kind() == FailureKind::Silent, unanswered(error)))
-                .unwrap_or_else(|| unresolved(None))
-        })
+        outcome.map_err(|errors| told(address, errors, limit))
+    }
+
+    /// How long all addresses of one name may take together. Each step of [`Attempt::at`] has a limit of its own:
+    /// a peer that is slow at each of them and lives comes up.
+    fn one_name(&self) -> Duration {
+        let steps = self.config.connect_timeout + self.config.hello_timeout * HELLO_STEPS;
+        STAGGER * MAX_RESOLVED + steps
     }
 
     async fn at(&self, address: &str, index: usize, socket: SocketAddr) -> Result<Session, Error> {
@@ -301,6 +304,25 @@ impl Attempt<'_> {
     }
 }
 
+/// What to tell when none of a name's addresses came up; none of `errors` for one that hung.
+fn told(address: &str, errors: Vec<Option<Error>>, waited: Duration) -> Error {
+    if errors.is_empty() {
+        return unresolved(address, None);
+    }
+    // Where somebody answered, the operator learns more than where nobody did.
+    let unanswered = |error: &Error| matches!(error, Error::Unreachable { .. });
+    let told = errors.into_iter().flatten();
+    told.min_by_key(|error| (error.kind() == FailureKind::Silent, unanswered(error)))
+        .unwrap_or_else(|| silent(address, waited))
+}
+
+fn unresolved(address: &str, source: Option<std::io::Error>) -> Error {
+    Error::Unresolved {
+        address: address.to_owned(),
+        source,
+    }
+}
+
 fn silent(address: &str, waited: Duration) -> Error {
     Error::Silent {
         address: address.to_owned(),
@@ -343,3 +365,22 @@ pub(super) fn new_reference() -> Ref {
 /// The bounds of the wire for a heartbeat interval.
 pub(super) const HEARTBEAT_BOUNDS: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(60));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_hangs_is_silent_and_has_an_address() {
+        let told = |errors| told("berlin.example:8444", errors, Duration::from_secs(3));
+        assert!(matches!(told(Vec::new()), Error::Unresolved { .. }));
+        let hung = told(vec![None, None]);
+        assert!(matches!(hung, Error::Silent { .. }), "{hung}");
+        assert_eq!(hung.kind(), FailureKind::Silent);
+        // Who says something is told rather than who doesn't.
+        let ended = Error::Ended {
+            address: "192.0.2.1:8444".to_owned(),
+        };
+        assert!(matches!(told(vec![None, Some(ended)]), Error::Ended { .. }));
+    }
+}

@@ -4,7 +4,8 @@
 //! here only deliver. Each creditor has one of its own, so that one that hangs holds up nobody else. It is rung
 //! when a debt is made, when a link comes up, and every few seconds as long as it is owed anything.
 //!
-//! A debt that the creditor refuses, though it is well, is set aside for a while: the later ones go on.
+//! A debt that the creditor refuses, though it is well, is set aside for a while: the later ones go on. One that
+//! it fails to take (a full disk, for example) is tried again soon, and ever less often up to a limit.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -29,10 +30,12 @@ use crate::{
     },
     store::{
         self, Store, Transaction,
-        sessions::{self, Session},
+        sessions::{self, Debt},
     },
     tasks::Tasks,
 };
+
+use super::backoff::Backoff;
 
 /// What the tasks are made of.
 pub struct Outbox {
@@ -62,6 +65,9 @@ const BATCH: u32 = 256;
 const IN_FLIGHT: usize = 8;
 /// How long a refused debt is set aside, unless a link comes up before.
 const ASIDE: Duration = Duration::from_secs(300);
+/// The longest pause before a debt is tried again that the creditor failed to take. Both sides are to agree
+/// within 30 s of the creditor's recovery, and this is half of that.
+const RETRY_WITHIN: Duration = Duration::from_secs(15);
 
 /// What rings for one creditor. It has one listener, so a ring is never lost.
 #[derive(Default)]
@@ -77,6 +83,8 @@ enum Delivery {
     Taken,
     /// The creditor is well and does not take this one.
     Refused(String),
+    /// The creditor was reached, and failed: the next try may find it well.
+    Failed(String),
     /// The creditor can't be told of anything now.
     Unreachable(String),
 }
@@ -84,9 +92,48 @@ enum Delivery {
 /// What one creditor's task remembers.
 #[derive(Default)]
 struct Memory {
-    /// What was refused, and until when it is set aside.
-    aside: HashMap<(Role, SessionId), Instant>,
+    /// What was not taken, and until when it is set aside.
+    aside: HashMap<(Role, SessionId), Aside>,
     /// The last complaint; one is made per cause, not per attempt.
+    complaint: Option<String>,
+}
+
+/// A debt that waits for its next try.
+struct Aside {
+    until: Instant,
+    backoff: Backoff,
+}
+
+impl Memory {
+    /// What the creditor refuses is left alone for long.
+    fn set_aside(&mut self, key: (Role, SessionId)) {
+        let aside = self.entry(key);
+        aside.until = Instant::now() + ASIDE;
+    }
+
+    /// What the creditor failed to take is tried again soon, at first.
+    fn put_off(&mut self, key: (Role, SessionId)) {
+        let aside = self.entry(key);
+        aside.until = Instant::now() + aside.backoff.next_delay(rand::random());
+    }
+
+    fn entry(&mut self, key: (Role, SessionId)) -> &mut Aside {
+        self.aside.entry(key).or_insert_with(|| Aside {
+            until: Instant::now(),
+            backoff: Backoff::new(RETRY_WITHIN),
+        })
+    }
+}
+
+/// What became of one batch.
+struct Round {
+    /// How many were taken.
+    taken: usize,
+    /// Whether there may be more behind it.
+    more: bool,
+    /// Whether the creditor can't be told of anything now.
+    stopped: bool,
+    /// Why not all were taken.
     complaint: Option<String>,
 }
 
@@ -167,59 +214,78 @@ impl Outbox {
         memory: &mut Memory,
     ) -> Result<(), store::Error> {
         let mut delivered = 0;
-        let failure = loop {
-            let (taken, more, failure) = self.deliver(cluster, memory).await?;
-            delivered += taken;
-            if failure.is_some() || taken == 0 || !more {
-                break failure;
+        let mut complaint = None;
+        loop {
+            let round = self.deliver(cluster, memory).await?;
+            delivered += round.taken;
+            complaint = complaint.or(round.complaint);
+            if round.stopped || round.taken == 0 || !round.more {
+                break;
             }
-        };
+        }
         if delivered > 0 {
             memory.complaint = None;
             info!(peer.cluster_id = %cluster, delivered, "told cluster {cluster} which sessions have ended");
         }
-        if let Some(cause) = failure.filter(|cause| memory.complaint.as_ref() != Some(cause)) {
+        if let Some(cause) = complaint.filter(|cause| memory.complaint.as_ref() != Some(cause)) {
             warn!(peer.cluster_id = %cluster, cause, "cluster {cluster} is still owed ends of sessions");
             memory.complaint = Some(cause);
         }
         Ok(())
     }
 
-    /// Delivers one batch, the oldest first: how many were taken, whether there may be more, and why it stopped.
+    /// Delivers one batch, the oldest first.
     async fn deliver(
         &self,
         cluster: &ClusterId,
         memory: &mut Memory,
-    ) -> Result<(usize, bool, Option<String>), store::Error> {
+    ) -> Result<Round, store::Error> {
         let creditor = if *cluster == self.cluster {
             Some(Arc::clone(&self.local))
         } else {
             self.federation.get(cluster)
         };
         let Some(creditor) = creditor else {
-            let cause = "it is no longer configured".to_owned();
-            return Ok((0, false, Some(cause)));
+            return Ok(Round {
+                taken: 0,
+                more: false,
+                stopped: true,
+                complaint: Some("it is no longer configured".to_owned()),
+            });
         };
         let (owed, more) = self.owed(cluster, memory).await?;
         let mut waiting = owed.into_iter();
         let mut flying = FuturesUnordered::new();
-        let mut taken = 0;
+        let (mut taken, mut failed, mut stopped) = (0, 0, false);
         let mut refused: Option<(SessionId, String)> = None;
-        let mut failure = None;
+        let mut complaint = None;
         loop {
-            while failure.is_none() && flying.len() < IN_FLIGHT {
-                let Some(session) = waiting.next() else { break };
-                flying.push(self.settle(Arc::clone(&creditor), session));
+            while !stopped && flying.len() < IN_FLIGHT {
+                let Some(debt) = waiting.next() else { break };
+                flying.push(self.settle(Arc::clone(&creditor), debt));
             }
             let Some(outcome) = flying.next().await else {
                 break;
             };
             let (role, id, delivery) = outcome?;
             match delivery {
-                Delivery::Taken => taken += 1,
-                Delivery::Unreachable(cause) => failure = Some(cause),
+                Delivery::Taken => {
+                    taken += 1;
+                    memory.aside.remove(&(role, id));
+                }
+                Delivery::Unreachable(cause) => {
+                    stopped = true;
+                    complaint = Some(cause);
+                }
+                Delivery::Failed(cause) => {
+                    failed += 1;
+                    // Who fails at everything is spared the rest.
+                    stopped |= taken == 0 && failed >= IN_FLIGHT;
+                    memory.put_off((role, id));
+                    complaint.get_or_insert(cause);
+                }
                 Delivery::Refused(cause) => {
-                    memory.aside.insert((role, id), Instant::now() + ASIDE);
+                    memory.set_aside((role, id));
                     refused.get_or_insert((id, cause));
                 }
             }
@@ -231,7 +297,12 @@ impl Outbox {
                  up, or in some minutes"
             );
         }
-        Ok((taken, more, failure))
+        Ok(Round {
+            taken,
+            more,
+            stopped,
+            complaint,
+        })
     }
 
     /// The next batch without what is set aside, and whether there may be more behind it.
@@ -239,11 +310,11 @@ impl Outbox {
         &self,
         cluster: &ClusterId,
         memory: &mut Memory,
-    ) -> Result<(Vec<Session>, bool), store::Error> {
+    ) -> Result<(Vec<Debt>, bool), store::Error> {
         let now = Instant::now();
-        memory.aside.retain(|_, until| *until > now);
+        let waiting = memory.aside.values().filter(|a| a.until > now).count();
         // What is set aside takes nobody's place in the batch.
-        let limit = BATCH.saturating_add(u32::try_from(memory.aside.len()).unwrap_or(u32::MAX));
+        let limit = BATCH.saturating_add(u32::try_from(waiting).unwrap_or(u32::MAX));
         let cluster = cluster.clone();
         let mut owed = self
             .store
@@ -252,10 +323,15 @@ impl Outbox {
         let more = u32::try_from(owed.len()).is_ok_and(|found| found >= limit);
         if !more {
             // These are all: what is not among them was settled some other way.
-            let all: HashSet<_> = owed.iter().map(|s| (s.role, s.id)).collect();
+            let all: HashSet<_> = owed.iter().map(|debt| (debt.role, debt.id)).collect();
             memory.aside.retain(|key, _| all.contains(key));
         }
-        owed.retain(|s| !memory.aside.contains_key(&(s.role, s.id)));
+        owed.retain(|debt| {
+            memory
+                .aside
+                .get(&(debt.role, debt.id))
+                .is_none_or(|aside| aside.until <= now)
+        });
         Ok((owed, more))
     }
 
@@ -263,10 +339,10 @@ impl Outbox {
     async fn settle(
         &self,
         creditor: Arc<dyn HomeCluster>,
-        session: Session,
+        debt: Debt,
     ) -> Result<(Role, SessionId, Delivery), store::Error> {
-        let delivery = self.tell(creditor.as_ref(), &session).await;
-        let (role, id, cluster) = (session.role, session.id, session.counterpart);
+        let delivery = self.tell(creditor.as_ref(), &debt).await;
+        let (role, id, cluster) = (debt.role, debt.id, creditor.cluster_id().clone());
         if matches!(delivery, Delivery::Taken) {
             self.store
                 .write(move |tx: &mut dyn Transaction| {
@@ -277,21 +353,21 @@ impl Outbox {
         Ok((role, id, delivery))
     }
 
-    async fn tell(&self, creditor: &dyn HomeCluster, session: &Session) -> Delivery {
+    async fn tell(&self, creditor: &dyn HomeCluster, debt: &Debt) -> Delivery {
         let context = Context {
-            reference: session.reference,
+            reference: debt.reference,
             caller: self.cluster.clone(),
             deadline: Instant::now() + self.deadline,
         };
         let request = LogoutRequest {
-            session_id: session.id,
-            reason: session.end_reason.unwrap_or(EndReason::Abandoned),
-            initiator: match session.role {
+            session_id: debt.id,
+            reason: debt.reason.unwrap_or(EndReason::Abandoned),
+            initiator: match debt.role {
                 Role::Home => Initiator::Home,
                 Role::Visiting => Initiator::Visiting,
             },
         };
-        debug!(session.id = %session.id, peer.cluster_id = %creditor.cluster_id(), "delivering an owed end");
+        debug!(session.id = %debt.id, peer.cluster_id = %creditor.cluster_id(), "delivering an owed end");
         match tokio::time::timeout_at(context.deadline.into(), creditor.logout(&context, request))
             .await
         {
@@ -300,6 +376,13 @@ impl Outbox {
                 EmCode::NoResponseFromRemoteHost
                 | EmCode::ServiceConnectionError
                 | EmCode::Busy => Delivery::Unreachable(refusal.to_string()),
+                // Our own link says so of itself: no version in common.
+                EmCode::ErrorOnParsing if refusal.cluster.is_none() => {
+                    Delivery::Unreachable(refusal.to_string())
+                }
+                EmCode::DatabaseError | EmCode::ErrorOnParsing | EmCode::UnknownError => {
+                    Delivery::Failed(refusal.to_string())
+                }
                 _ => Delivery::Refused(refusal.to_string()),
             },
             Err(_) => Delivery::Unreachable("no answer in time".to_owned()),

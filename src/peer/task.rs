@@ -103,12 +103,18 @@ impl LinkTask {
         let mut backoff = Backoff::new(self.config.backoff_cap);
         let mut first = 0;
         loop {
-            let began = Instant::now();
+            let mut began = Instant::now();
             trust.mark_unchanged();
             match self.attempt(first).await {
                 Ok((session, ground)) => {
-                    backoff.reset();
+                    let up = Instant::now();
                     first = self.hold(session, ground, &mut trust).await;
+                    // A peer that answers and hangs up, or says nonsense, is no better than one that is down.
+                    if up.elapsed() >= self.config.heartbeat {
+                        backoff.reset();
+                    } else {
+                        began = Instant::now();
+                    }
                 }
                 Err(error) => self.failed(&error),
             }

@@ -315,6 +315,19 @@ pub fn purge(tx: &mut dyn Transaction, before: Timestamp, limit: u32) -> Result<
     )
 }
 
+/// The end of a session as another cluster is told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Debt {
+    /// The part we play in the session.
+    pub role: Role,
+    /// Its id.
+    pub id: SessionId,
+    /// The attempt that made it.
+    pub reference: Ref,
+    /// Why it ended.
+    pub reason: Option<EndReason>,
+}
+
 /// Ends that a cluster has not acknowledged, of both roles, in the order they happened.
 ///
 /// # Errors
@@ -323,11 +336,22 @@ pub fn owed(
     tx: &mut dyn Transaction,
     counterpart: &ClusterId,
     limit: u32,
-) -> Result<Vec<Session>, Error> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM sessions WHERE owed = 1 AND counterpart = $1 ORDER BY ended_at, id LIMIT $2"
-    );
-    records(tx, &sql, &[counterpart.into(), limit.into()])
+) -> Result<Vec<Debt>, Error> {
+    tx.query(
+        "SELECT role, id, reference, end_reason FROM sessions WHERE owed = 1 AND counterpart = $1
+         ORDER BY ended_at, id LIMIT $2",
+        &[counterpart.into(), limit.into()],
+    )?
+    .into_iter()
+    .map(|mut row| {
+        Ok(Debt {
+            role: row.parse()?,
+            id: row.parse()?,
+            reference: row.parse()?,
+            reason: row.opt_parse()?,
+        })
+    })
+    .collect()
 }
 
 /// The clusters that have not acknowledged all ends.

@@ -1,7 +1,7 @@
 //! The refusals of late, kept in memory so that an operator finds them without reading logs.
 //!
 //! Whoever can reach a port can cause refusals, and make as many certificates as it likes. So their number is
-//! bounded, in all and per address, repeats are folded, and log lines are counted.
+//! bounded, in all and per network, repeats are folded, and log lines are counted.
 
 use std::{
     collections::VecDeque,
@@ -84,6 +84,19 @@ pub struct Refused {
     logged: Option<Timestamp>,
 }
 
+/// What a caller with a trusted certificate said that the certificate does not bear out.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// Where it called from.
+    pub remote: SocketAddr,
+    /// Fingerprint of its leaf.
+    pub fingerprint: Option<&'a str>,
+    /// What it claimed, and what it is.
+    pub cause: &'a str,
+    /// What the operator can type.
+    pub mend: &'a str,
+}
+
 /// Whether a refusal is worth a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Novelty {
@@ -104,9 +117,9 @@ pub enum Novelty {
 impl RecentRefusals {
     /// How many are kept; enough for every peer of a large federation to be wrong once.
     pub const CAPACITY: usize = 64;
-    /// How many certificates that nobody vouches for are kept of one address: each caller can make new ones for
-    /// each call.
-    pub const STRANGERS_PER_ADDRESS: usize = 4;
+    /// How much of what any stranger can cause is kept of one network: each caller can make a new certificate for
+    /// each call, and call from a new address of an IPv6 network.
+    pub const STRANGERS_PER_NETWORK: usize = 4;
     /// How many refusals of callers are logged in a second.
     pub const LINES_PER_SECOND: u32 = 10;
     /// How long a refusal is not logged again: peers that are refused come back twice a second.
@@ -130,49 +143,70 @@ impl RecentRefusals {
         else {
             return Novelty::Repeat;
         };
-        let fingerprint = certificate
-            .as_ref()
-            .map(|c| fingerprint_text(&c.fingerprint()));
+        self.keep(
+            Refused {
+                at: now,
+                side,
+                remote,
+                rejection: *rejection,
+                fingerprint: certificate
+                    .as_ref()
+                    .map(|c| fingerprint_text(&c.fingerprint())),
+                subject: certificate.as_ref().map(|c| c.subject().to_owned()),
+                valid: certificate
+                    .as_ref()
+                    .map(|c| (c.not_before(), c.not_after())),
+                expectation: expectation.clone(),
+                mend: mend.clone(),
+                count: 1,
+                logged: None,
+            },
+            true,
+        )
+    }
+
+    /// Remembers that a caller with a trusted certificate said that it is somebody else. Whoever calls this has
+    /// a log line of its own for it.
+    pub fn record_claim(&self, claim: Claim<'_>, now: Timestamp) {
+        let refused = Refused {
+            at: now,
+            side: Side::Caller,
+            remote: claim.remote,
+            rejection: Rejection::WrongCluster,
+            fingerprint: claim.fingerprint.map(ToOwned::to_owned),
+            subject: None,
+            valid: None,
+            expectation: claim.cause.to_owned(),
+            mend: claim.mend.to_owned(),
+            count: 1,
+            logged: None,
+        };
+        self.keep(refused, false);
+    }
+
+    fn keep(&self, mut refused: Refused, is_logged: bool) -> Novelty {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = &mut *kept;
-        let alike = |refused: &Refused| {
-            refused.side == side
-                && refused.rejection == *rejection
-                && refused.fingerprint == fingerprint
-                && refused.remote.ip() == remote.ip()
-        };
         let earlier = kept
             .ring
             .iter()
-            .position(alike)
+            .position(|earlier| are_alike(earlier, &refused))
             .and_then(|at| kept.ring.remove(at));
         let last = earlier.as_ref().and_then(|e| e.logged);
-        let novelty = if last.is_some_and(|at| now.since(at) < Self::QUIET) {
+        let now = refused.at;
+        let novelty = if !is_logged || last.is_some_and(|at| now.since(at) < Self::QUIET) {
             Novelty::Repeat
-        } else if side == Side::Answerer {
+        } else if refused.side == Side::Answerer {
             // We choose whom we call and how often.
             Novelty::New { muted: 0 }
         } else {
             kept.lines.take(now)
         };
-        let refused = Refused {
-            at: now,
-            side,
-            remote,
-            rejection: *rejection,
-            fingerprint,
-            subject: certificate.as_ref().map(|c| c.subject().to_owned()),
-            valid: certificate
-                .as_ref()
-                .map(|c| (c.not_before(), c.not_after())),
-            expectation: expectation.clone(),
-            mend: mend.clone(),
-            count: earlier.map_or(1, |e| e.count.saturating_add(1)),
-            logged: match novelty {
-                Novelty::New { .. } => Some(now),
-                Novelty::Flood { .. } => None,
-                Novelty::Repeat => last,
-            },
+        refused.count = earlier.map_or(1, |e| e.count.saturating_add(1));
+        refused.logged = match novelty {
+            Novelty::New { .. } => Some(now),
+            Novelty::Flood { .. } => None,
+            Novelty::Repeat => last,
         };
         make_room(&mut kept.ring, &refused);
         kept.ring.push_back(refused);
@@ -183,8 +217,11 @@ impl RecentRefusals {
     /// accepts ours as well, or it would not have finished the handshake.
     pub fn caller_accepted(&self, fingerprint: &str, remote: IpAddr) {
         self.forget(|refused| match refused.side {
-            Side::Caller => refused.fingerprint.as_deref() == Some(fingerprint),
-            Side::Own => refused.remote.ip() == remote,
+            // What a caller claims is heard only later.
+            Side::Caller => {
+                !is_claim(refused) && refused.fingerprint.as_deref() == Some(fingerprint)
+            }
+            Side::Own => network(refused.remote.ip()) == network(remote),
             Side::Answerer => false,
         });
     }
@@ -193,6 +230,13 @@ impl RecentRefusals {
     pub fn answerer_accepted(&self, fingerprint: &str) {
         self.forget(|refused| {
             refused.side == Side::Answerer && refused.fingerprint.as_deref() == Some(fingerprint)
+        });
+    }
+
+    /// The same for what the caller claims to be.
+    pub fn claim_accepted(&self, fingerprint: &str) {
+        self.forget(|refused| {
+            is_claim(refused) && refused.fingerprint.as_deref() == Some(fingerprint)
         });
     }
 
@@ -235,15 +279,23 @@ impl Lines {
     }
 }
 
-/// Drops the oldest of the same address when `next` is a stranger and there are enough of those, and otherwise
-/// the oldest of all when there are too many.
+/// Whether the two are one reason, seen twice.
+fn are_alike(earlier: &Refused, refused: &Refused) -> bool {
+    earlier.side == refused.side
+        && earlier.rejection == refused.rejection
+        && earlier.fingerprint == refused.fingerprint
+        && network(earlier.remote.ip()) == network(refused.remote.ip())
+}
+
+/// Drops the oldest of the same network when `next` is what any stranger can cause and there are enough of those,
+/// and otherwise the oldest of all when there are too many.
 fn make_room(ring: &mut VecDeque<Refused>, next: &Refused) {
     let is_neighbour = |kept: &Refused| {
-        is_stranger(kept) && network(kept.remote.ip()) == network(next.remote.ip())
+        is_any_stranger_s(kept) && network(kept.remote.ip()) == network(next.remote.ip())
     };
-    if is_stranger(next)
+    if is_any_stranger_s(next)
         && ring.iter().filter(|kept| is_neighbour(kept)).count()
-            >= RecentRefusals::STRANGERS_PER_ADDRESS
+            >= RecentRefusals::STRANGERS_PER_NETWORK
         && let Some(oldest) = ring.iter().position(is_neighbour)
     {
         ring.remove(oldest);
@@ -253,15 +305,29 @@ fn make_room(ring: &mut VecDeque<Refused>, next: &Refused) {
     }
 }
 
-/// Everything else takes a certificate that somebody issued or listed, or none at all.
-fn is_stranger(refused: &Refused) -> bool {
-    refused.side == Side::Caller
-        && refused.rejection == Rejection::UnknownIssuer
-        && refused.fingerprint.is_some()
+/// Whether it takes no certificate that somebody issued or listed here. Our own is shown to whoever asks, and
+/// refusing it costs nothing.
+fn is_any_stranger_s(refused: &Refused) -> bool {
+    match refused.side {
+        Side::Answerer => false,
+        Side::Own => true,
+        Side::Caller => matches!(
+            refused.rejection,
+            Rejection::UnknownIssuer
+                | Rejection::NoClientCertificate
+                | Rejection::Plaintext
+                | Rejection::TlsVersion
+        ),
+    }
+}
+
+/// Whether the certificate was trusted and what the call said was not.
+fn is_claim(refused: &Refused) -> bool {
+    refused.side == Side::Caller && refused.rejection == Rejection::WrongCluster
 }
 
 /// What one host can choose freely of an IPv6 address does not make it another host.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),
         v4 @ IpAddr::V4(_) => v4,
@@ -381,26 +447,80 @@ mod tests {
         let refusals = RecentRefusals::default();
         let at = Timestamp::from_millis;
         refusals.record(Side::Caller, &stranger("berlin"), from(1), at(0));
-        refusals.record(Side::Own, &stranger("own"), from(2), at(0));
-        refusals.record(Side::Caller, &verdict(Rejection::Plaintext), from(2), at(0));
+        refusals.record(Side::Answerer, &stranger("paris"), from(2), at(0));
         for n in 1..=100 {
             refusals.record(Side::Caller, &stranger("mallory"), from(2), at(n));
         }
         let list = refusals.list();
-        assert_eq!(list.len(), 3 + RecentRefusals::STRANGERS_PER_ADDRESS);
+        assert_eq!(list.len(), 2 + RecentRefusals::STRANGERS_PER_NETWORK);
         assert_eq!(list[0].at, at(100), "the newest are kept");
         assert_eq!(list[3].at, at(97));
         assert!(list.iter().any(|kept| kept.remote == from(1)));
-        // The hosts of one IPv6 network are one.
-        let before = refusals.list().len();
-        for n in 1..=10u16 {
+        assert!(list.iter().any(|kept| kept.side == Side::Answerer));
+    }
+
+    #[test]
+    fn one_ipv6_network_can_not_flush_what_others_did_by_any_reason_that_is_free() {
+        let refusals = RecentRefusals::default();
+        let now = Timestamp::from_millis(1_000_000);
+        refusals.record(Side::Caller, &stranger("berlin"), from(1), now);
+        let own = stranger("own");
+        for n in 1..=200u16 {
             let host = SocketAddr::from(([0x2001, 0xdb8, 0, 0, n, n, n, n], 40_000));
-            refusals.record(Side::Caller, &stranger("eve"), host, at(200));
+            refusals.record(Side::Caller, &stranger("eve"), host, now);
+            for rejection in [
+                Rejection::NoClientCertificate,
+                Rejection::Plaintext,
+                Rejection::TlsVersion,
+            ] {
+                refusals.record(Side::Caller, &verdict(rejection), host, now);
+            }
+            refusals.record(Side::Own, &own, host, now);
         }
-        assert_eq!(
-            refusals.list().len(),
-            before + RecentRefusals::STRANGERS_PER_ADDRESS
-        );
+        let list = refusals.list();
+        assert_eq!(list.len(), 1 + RecentRefusals::STRANGERS_PER_NETWORK);
+        assert!(list.iter().any(|kept| kept.remote == from(1)));
+    }
+
+    #[test]
+    fn the_hosts_of_one_ipv6_network_are_one() {
+        let refusals = RecentRefusals::default();
+        let now = Timestamp::from_millis(1_000_000);
+        let host = |network: u16, n: u16| {
+            SocketAddr::from(([0x2001, 0xdb8, 0, network, 0, 0, 0, n], 40_000))
+        };
+        let plaintext = verdict(Rejection::Plaintext);
+        for (network, n) in [(1, 1), (1, 2), (2, 1), (1, 3)] {
+            refusals.record(Side::Caller, &plaintext, host(network, n), now);
+        }
+        let counts: Vec<_> = refusals
+            .list()
+            .iter()
+            .map(|r| (r.remote, r.count))
+            .collect();
+        assert_eq!(counts, [(host(1, 3), 3), (host(2, 1), 1)]);
+    }
+
+    #[test]
+    fn a_claim_is_forgotten_by_a_right_one_and_not_by_the_handshake() {
+        let refusals = RecentRefusals::default();
+        let now = Timestamp::from_millis(1_000_000);
+        let claim = Claim {
+            remote: from(1),
+            fingerprint: Some("AB:CD"),
+            cause: "it says that it is lima",
+            mend: "emccd config show",
+        };
+        refusals.record_claim(claim, now);
+        refusals.caller_accepted("AB:CD", from(1).ip());
+        refusals.record_claim(claim, now);
+        let list = refusals.list();
+        assert_eq!((list.len(), list[0].count), (1, 2));
+        assert_eq!(list[0].rejection, Rejection::WrongCluster);
+        refusals.claim_accepted("12:34");
+        assert_eq!(refusals.list().len(), 1);
+        refusals.claim_accepted("AB:CD");
+        assert!(refusals.list().is_empty());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Our row ends first, durably, and home is owed the news in the same transaction; then home is told.
 
+use std::time::Instant;
+
 use tracing::{info, warn};
 
 use super::{Error, Inner, LoggedOut};
@@ -27,8 +29,7 @@ pub(super) async fn logout(
     let name = DeviceName::new(device).map_err(|_| Error::DeviceUnknown)?;
     let now = inner.clock.now();
     let session = inner
-        .store
-        .write(move |tx: &mut dyn Transaction| {
+        .write(inner.deadline(), move |tx: &mut dyn Transaction| {
             devices::get(tx, &name)?.ok_or(Error::DeviceUnknown)?;
             let session = sessions::active_on_device(tx, Role::Visiting, &name)?
                 .ok_or_else(|| Error::NobodyLoggedIn(name.clone()))?;
@@ -58,8 +59,7 @@ pub(super) async fn end(
 ) -> Result<LoggedOut, Error> {
     let (counterpart, actor, now) = (counterpart.clone(), actor.to_owned(), inner.clock.now());
     let session = inner
-        .store
-        .write(move |tx: &mut dyn Transaction| {
+        .write(inner.deadline(), move |tx: &mut dyn Transaction| {
             let session = sessions::get(tx, Role::Visiting, &counterpart, id)?
                 .filter(|s| s.state != State::Ended)
                 .ok_or(Error::NoSession)?;
@@ -141,7 +141,7 @@ async fn tell_home(
     match told {
         // Both sides have ended it; that we could not write down that home knows only means it is told again.
         Ok(()) => {
-            if let Err(error) = acknowledge(inner, &home, session.id).await {
+            if let Err(error) = acknowledge(inner, &home, session.id, context.deadline).await {
                 acknowledged = false;
                 warn!(
                     cause = crate::telemetry::error_chain(&error), session.id = %session.id,
@@ -169,11 +169,15 @@ async fn tell_home(
     })
 }
 
-async fn acknowledge(inner: &Inner, home: &ClusterId, id: SessionId) -> Result<(), Error> {
+async fn acknowledge(
+    inner: &Inner,
+    home: &ClusterId,
+    id: SessionId,
+    deadline: Instant,
+) -> Result<(), Error> {
     let home = home.clone();
     inner
-        .store
-        .write(move |tx: &mut dyn Transaction| {
+        .write(deadline, move |tx: &mut dyn Transaction| {
             Ok::<_, Error>(sessions::acknowledge(tx, Role::Visiting, &home, id)?)
         })
         .await?;
@@ -187,8 +191,7 @@ pub(super) async fn end_from_home(
 ) -> Result<EndReason, Error> {
     let (home, reference, now) = (context.caller.clone(), context.reference, inner.clock.now());
     let reason = inner
-        .store
-        .write(move |tx: &mut dyn Transaction| {
+        .write(context.deadline, move |tx: &mut dyn Transaction| {
             let before = sessions::get(tx, Role::Visiting, &home, request.session_id)?;
             if let Some(before) = &before
                 && before.state == State::Ended

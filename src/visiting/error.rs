@@ -76,6 +76,9 @@ pub enum Error {
     /// The store failed.
     #[error("the store failed")]
     Store(#[source] store::Error),
+    /// The store took longer than the request may take. What was asked of it is carried out later, or undone.
+    #[error("the store gave no answer in time; perhaps another process holds its lock file")]
+    StoreSlow,
 }
 
 impl Error {
@@ -95,32 +98,8 @@ impl Error {
             Self::NotLocated(refusal) | Self::Home(refusal) => refusal.code,
             Self::TooLate(_) => EmCode::NoResponseFromRemoteHost,
             Self::NobodyLoggedIn(_) | Self::NoSession => EmCode::NoUserLoggedIn,
-            Self::Store(store::Error::Busy) => EmCode::Busy,
+            Self::Store(store::Error::Busy) | Self::StoreSlow => EmCode::Busy,
             Self::Store(_) => EmCode::DatabaseError,
-        }
-    }
-
-    /// Whether the audit has a row of it although no session row came of it. What a stranger can cause at any rate
-    /// is left out, and so is what is on record with its session.
-    pub(super) const fn is_worth_a_record(&self) -> bool {
-        match self {
-            Self::DeviceDisabled(_)
-            | Self::ImpossibleName
-            | Self::NoPeers
-            | Self::NotEmccCapable(_)
-            | Self::NotLocated(_)
-            | Self::Occupied { .. }
-            | Self::TooLate(_) => true,
-            Self::Blank
-            | Self::Broken
-            | Self::DeviceUnknown
-            | Self::Home(_)
-            | Self::LoginInProgress(_)
-            | Self::NoSession
-            | Self::NobodyLoggedIn(_)
-            | Self::Stopped
-            | Self::Store(_)
-            | Self::TooManyRequests(_) => false,
         }
     }
 
@@ -128,7 +107,9 @@ impl Error {
     #[must_use]
     pub fn to_refusal(&self) -> Refusal {
         let cause = match self {
-            Self::Store(store::Error::Busy) => "the visiting cluster is busy".to_owned(),
+            Self::Store(store::Error::Busy) | Self::StoreSlow => {
+                "the visiting cluster is busy".to_owned()
+            }
             Self::Store(_) => {
                 "the visiting cluster's database failed; its log has the cause".to_owned()
             }
@@ -150,7 +131,8 @@ impl Error {
             Self::TooManyRequests(_)
             | Self::LoginInProgress(_)
             | Self::Stopped
-            | Self::Store(store::Error::Busy) => Some(RETRY),
+            | Self::Store(store::Error::Busy)
+            | Self::StoreSlow => Some(RETRY),
             Self::NotLocated(refusal) | Self::Home(refusal) => match refusal.detail {
                 Detail::RetryAfter(after) => Some(after),
                 Detail::None

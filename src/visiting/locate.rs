@@ -60,7 +60,7 @@ pub(super) async fn locate(
         return Ok(home);
     }
     if hints == Hints::Use
-        && let Some(cluster) = hinted(inner, query).await?
+        && let Some(cluster) = hinted(inner, query, deadline).await?
     {
         return Ok(Home {
             cluster,
@@ -132,11 +132,16 @@ async fn by_suffix(
     )))
 }
 
-async fn hinted(inner: &Inner, query: &FindUser) -> Result<Option<Arc<dyn HomeCluster>>, Error> {
+async fn hinted(
+    inner: &Inner,
+    query: &FindUser,
+    deadline: Instant,
+) -> Result<Option<Arc<dyn HomeCluster>>, Error> {
     let (login_type, name) = (query.login_type, query.name.clone());
     let hint = inner
-        .store
-        .read(move |tx: &mut dyn Transaction| Ok::<_, Error>(hints::get(tx, login_type, &name)?))
+        .read(deadline, move |tx: &mut dyn Transaction| {
+            Ok::<_, Error>(hints::get(tx, login_type, &name)?)
+        })
         .await?;
     // What the operator has since said of the peer's names counts more than what once worked.
     let hint = hint.filter(|cluster| inner.federation.claim(cluster, query) != Claim::Excluded);

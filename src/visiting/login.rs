@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
-    Error, Inner, LoggedIn, PhoneLogin,
+    Error, Inner, LoggedIn, PhoneLogin, in_time,
     locate::{self, Hints, Home},
 };
 use crate::{
@@ -48,42 +48,16 @@ struct Attempt {
 
 pub(super) async fn login(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> {
     let (reference, device) = (request.reference, request.device.clone());
-    let (phone, name) = (request.device.clone(), request.name.clone());
     let outcome = attempt(inner, request).await;
-    match &outcome {
-        Ok(done) => info!(
+    // A refusal is logged where it ends, at the edge. It is on record when it ended a row; what any stranger can
+    // cause without a PIN being checked is not, lest they fill the disk.
+    if let Ok(done) = &outcome {
+        info!(
             user = %done.user_id, peer.cluster_id = %done.home, device, r#ref = %reference,
             "user {} of cluster {} logged in on {device}", done.user_id, done.home
-        ),
-        // A refusal is logged where it ends, at the edge. Home's are on record with the end of the pending row.
-        Err(error) if error.is_worth_a_record() => {
-            record(inner, reference, &phone, &name, &error.to_string()).await;
-        }
-        Err(_) => {}
-    }
-    outcome
-}
-
-/// Puts a refusal on record that left no row behind. That it can't is no reason to tell the phone another one.
-async fn record(inner: &Inner, reference: Ref, device: &str, name: &str, outcome: &str) {
-    let entry = audit::Entry {
-        at: inner.clock.now(),
-        actor: format!("phone {device}"),
-        action: "login",
-        subject: format!("{name} on {device}"),
-        outcome: outcome.to_owned(),
-        reference: Some(reference),
-    };
-    let recorded = inner
-        .store
-        .write(move |tx: &mut dyn Transaction| Ok::<_, Error>(audit::append(tx, &entry)?))
-        .await;
-    if let Err(error) = recorded {
-        warn!(
-            cause = crate::telemetry::error_chain(&error), r#ref = %reference,
-            "a refused login could not be put on record"
         );
     }
+    outcome
 }
 
 async fn attempt(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> {
@@ -91,7 +65,7 @@ async fn attempt(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> 
     let _admitted = Arc::clone(&inner.admission)
         .try_acquire_owned()
         .map_err(|_| Error::TooManyRequests(limit))?;
-    let deadline = Instant::now() + inner.config.login_deadline;
+    let deadline = inner.deadline();
     let attempt = check(inner, request, deadline).await?;
     let home = locate::locate(
         inner,
@@ -105,7 +79,7 @@ async fn attempt(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> 
     match at_home(inner, &attempt, home).await {
         // The cache was wrong. Only an explicit "no such user" says so; silence never starts a search.
         Err(Error::Home(refusal)) if hinted && refusal.code == EmCode::UserDoesNotExist => {
-            forget_hint(inner, &attempt.query).await?;
+            forget_hint(inner, &attempt).await?;
             let home = locate::locate(
                 inner,
                 &attempt.query,
@@ -133,7 +107,7 @@ async fn check(inner: &Inner, request: PhoneLogin, deadline: Instant) -> Result<
                 sessions::active_on_device(tx, Role::Visiting, &name)?,
             ))
         };
-        inner.store.read(read).await?
+        inner.read(deadline, read).await?
     };
     if !device.em_enabled {
         return Err(Error::DeviceDisabled(device.name));
@@ -142,7 +116,7 @@ async fn check(inner: &Inner, request: PhoneLogin, deadline: Instant) -> Result<
         Some(session)
             if session.state == State::Pending && session.deadline.is_some_and(|d| d <= now) =>
         {
-            super::pending::end_overdue(inner).await?;
+            in_time(deadline, super::pending::end_overdue(inner)).await?;
         }
         Some(session) => return Err(occupied(session)),
         None => {}
@@ -210,7 +184,9 @@ async fn open_pending(
     query: &FindUser,
     id: SessionId,
 ) -> Result<Vec<SessionId>, Error> {
-    let now = inner.clock.now();
+    let clock = inner.clock.clone();
+    let now = clock.now();
+    let until = now.plus(attempt.deadline.saturating_duration_since(Instant::now()));
     let row = Session {
         role: Role::Visiting,
         counterpart: home.clone(),
@@ -225,15 +201,18 @@ async fn open_pending(
         services: None,
         reference: attempt.reference,
         created_at: now,
-        deadline: Some(now.plus(attempt.deadline.saturating_duration_since(Instant::now()))),
+        deadline: Some(until),
         ended_at: None,
         end_reason: None,
         initiator: None,
         owed: false,
     };
     inner
-        .store
-        .write(move |tx: &mut dyn Transaction| {
+        .write(attempt.deadline, move |tx: &mut dyn Transaction| {
+            // The phone has been told that it failed: nothing may begin now.
+            if until <= clock.now() {
+                return Err(Error::StoreSlow);
+            }
             // Between the first look and now somebody else may have come.
             if let Some(session) = sessions::active_on_device(tx, Role::Visiting, &row.device)? {
                 return Err(occupied(session));
@@ -311,16 +290,23 @@ async fn activate(
         attempt.reference,
     );
     let active = inner
-        .store
-        .write(move |tx: &mut dyn Transaction| {
+        .write(attempt.deadline, move |tx: &mut dyn Transaction| {
             let profile = Some(&services_in.profile);
+            let entry = |at, outcome: &str| audit::Entry {
+                at,
+                actor: format!("phone {device}"),
+                action: "login",
+                subject: format!("{} of {home_in} on {device}", services_in.user_id),
+                outcome: outcome.to_owned(),
+                reference: Some(reference),
+            };
             // Read here: the transaction may have waited for its turn.
             let now = clock.now();
             if let Some(row) = sessions::get(tx, Role::Visiting, &home_in, id)?
                 && row.deadline.is_some_and(|deadline| deadline <= now)
             {
                 let end = Some((EndReason::Abandoned, Initiator::Visiting, now));
-                sessions::transition(
+                if sessions::transition(
                     tx,
                     Role::Visiting,
                     &home_in,
@@ -329,7 +315,9 @@ async fn activate(
                     State::Ended,
                     end,
                     true,
-                )?;
+                )? {
+                    audit::append(tx, &entry(now, "the answer came too late; given up"))?;
+                }
                 return Ok(false);
             }
             if !sessions::activate(
@@ -346,33 +334,17 @@ async fn activate(
             if !local {
                 hints::put(tx, query.login_type, &query.name, &home_in)?;
             }
-            audit::append(
-                tx,
-                &audit::Entry {
-                    at: now,
-                    actor: format!("phone {device}"),
-                    action: "login",
-                    subject: format!("{} of {home_in} on {device}", services_in.user_id),
-                    outcome: "success".to_owned(),
-                    reference: Some(reference),
-                },
-            )?;
+            audit::append(tx, &entry(now, "success"))?;
             Ok(true)
         })
         .await;
     let active = match active {
         Ok(active) => active,
         Err(error) => {
-            // The phone must not be left taken by a login that it is told has failed.
-            let reason = error.to_string();
-            give_up(
-                inner,
-                attempt,
-                home,
-                id,
-                &Refusal::new(EmCode::DatabaseError, reason),
-            )
-            .await?;
+            // The phone must not be left taken by a login that it is told has failed. Where the row may yet become
+            // active, this stands behind it in the store's queue.
+            let refusal = Refusal::new(error.em_code(), error.to_string());
+            give_up(inner, attempt, home, id, &refusal).await?;
             return Err(error);
         }
     };
@@ -390,7 +362,7 @@ async fn activate(
     })
 }
 
-/// Ends the pending row before the failure is shown. Home is owed the end where it may hold a session, or
+/// Ends the row before the failure is shown, also one that became active too late. Home is owed the end where it may hold a session, or
 /// will not keep its refusal.
 async fn give_up(
     inner: &Inner,
@@ -426,15 +398,14 @@ async fn give_up(
         reference: Some(attempt.reference),
     };
     inner
-        .store
-        .write(move |tx: &mut dyn Transaction| {
+        .write(attempt.deadline, move |tx: &mut dyn Transaction| {
             let end = Some((reason, Initiator::Visiting, now));
             sessions::transition(
                 tx,
                 Role::Visiting,
                 &home,
                 id,
-                &[State::Pending],
+                &[State::Pending, State::Active],
                 State::Ended,
                 end,
                 !kept,
@@ -448,11 +419,10 @@ async fn give_up(
     Ok(())
 }
 
-async fn forget_hint(inner: &Inner, query: &FindUser) -> Result<(), Error> {
-    let (login_type, name) = (query.login_type, query.name.clone());
+async fn forget_hint(inner: &Inner, attempt: &Attempt) -> Result<(), Error> {
+    let (login_type, name) = (attempt.query.login_type, attempt.query.name.clone());
     inner
-        .store
-        .write(move |tx: &mut dyn Transaction| {
+        .write(attempt.deadline, move |tx: &mut dyn Transaction| {
             Ok::<_, Error>(hints::forget(tx, login_type, &name)?)
         })
         .await?;

@@ -152,15 +152,14 @@ impl VisitingRole {
         self.inner.config.newest_version.knows_login_types()
     }
 
-    /// Who is on a phone. A login that was never answered is ended on the way, once its deadline is over.
+    /// Who is on a phone. A login that was never answered is nobody's, once its deadline is over. It only looks.
     ///
     /// # Errors
     /// [`Failure`]: the phone is unknown (11) or the store failed (6).
     pub async fn phone_state(&self, device: &str) -> Result<PhoneState, Failure> {
-        let reference = self.new_ref();
         self.state_of(device)
             .await
-            .map_err(|e| e.into_failure(reference))
+            .map_err(|e| e.into_failure(self.new_ref()))
     }
 
     async fn state_of(&self, device: &str) -> Result<PhoneState, Error> {
@@ -168,8 +167,7 @@ impl VisitingRole {
         let now = self.inner.clock.now();
         let found = self
             .inner
-            .store
-            .read(move |tx: &mut dyn Transaction| {
+            .read(self.inner.deadline(), move |tx: &mut dyn Transaction| {
                 devices::get(tx, &name)?.ok_or(Error::DeviceUnknown)?;
                 Ok::<_, Error>(sessions::active_on_device(tx, Role::Visiting, &name)?)
             })
@@ -183,7 +181,7 @@ impl VisitingRole {
                 home: session.counterpart,
             }),
             (State::Pending, _) if session.deadline.is_some_and(|d| d <= now) => {
-                pending::end_overdue(&self.inner).await?;
+                // Ended by the next login, or by the sweep.
                 Ok(PhoneState::Nobody)
             }
             (State::Pending, _) => Ok(PhoneState::Busy),
@@ -263,6 +261,30 @@ impl VisitingRole {
 }
 
 impl Inner {
+    /// When a request that comes now must be answered.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.config.login_deadline
+    }
+
+    /// Reads, and waits for that until `deadline`.
+    async fn read<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        operation: impl FnMut(&mut dyn Transaction) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        in_time(deadline, self.store.read(operation)).await
+    }
+
+    /// Writes, and waits for that until `deadline`. What is no longer waited for is carried out all the same,
+    /// after what was asked for before it; also what is asked for after the deadline is.
+    async fn write<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        operation: impl FnMut(&mut dyn Transaction) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        in_time(deadline, self.store.write(operation)).await
+    }
+
     fn new_session_id(&self) -> SessionId {
         SessionId::from_uuid(Uuid::now_v7())
     }
@@ -283,6 +305,16 @@ impl Inner {
             self.federation.get(cluster)
         }
     }
+}
+
+/// What the store says, or that it took too long. The work is begun even when the deadline is over.
+async fn in_time<T>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout_at(deadline.into(), work)
+        .await
+        .unwrap_or(Err(Error::StoreSlow))
 }
 
 impl fmt::Debug for VisitingRole {

@@ -10,7 +10,7 @@ use crate::{
     store::{Transaction, audit, sessions},
 };
 
-/// How often overdue rows are looked for. A phone that asks earlier is served earlier.
+/// How often overdue rows are looked for. A phone that logs in earlier is served earlier.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Ends overdue rows until the node shuts down.

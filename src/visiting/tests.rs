@@ -7,6 +7,10 @@ use std::{
 };
 
 use super::*;
+
+mod late;
+mod names;
+
 use crate::{
     domain::{
         em_code::EmCode,
@@ -17,7 +21,7 @@ use crate::{
         session::Initiator,
     },
     secret::Pin,
-    store::{self, devices::Device},
+    store::{self, audit, devices::Device},
 };
 
 /// A home cluster that answers as it was told, and counts what reached it.
@@ -27,7 +31,11 @@ struct Script {
     login: Mutex<Option<Result<(), Refusal>>>,
     /// Never answers a login.
     silent: bool,
-    claim: Claim,
+    /// Answers a login when told so.
+    gate: Option<Arc<Notify>>,
+    /// The only name that is its own, whatever else it was told.
+    owns: Option<&'static str>,
+    claim: Mutex<Claim>,
     logins: AtomicUsize,
     finds: AtomicUsize,
     logouts: Mutex<Vec<SessionId>>,
@@ -42,7 +50,9 @@ impl Script {
             find: Mutex::default(),
             login: Mutex::default(),
             silent: false,
-            claim: Claim::Unrestricted,
+            gate: None,
+            owns: None,
+            claim: Mutex::new(Claim::Unrestricted),
             logins: AtomicUsize::default(),
             finds: AtomicUsize::default(),
             logouts: Mutex::default(),
@@ -68,9 +78,13 @@ impl HomeCluster for Script {
         &self.name
     }
 
-    fn find_user<'a>(&'a self, _: &'a Context, _: &'a FindUser) -> Answer<'a, Ownership> {
+    fn find_user<'a>(&'a self, _: &'a Context, query: &'a FindUser) -> Answer<'a, Ownership> {
         self.finds.fetch_add(1, Ordering::SeqCst);
-        let answer = self.find.lock().unwrap().clone();
+        let answer = match self.owns {
+            Some(name) if query.name.as_str() == name => Some(Ok(Ownership::Mine)),
+            Some(_) => Some(Ok(Ownership::NotMine)),
+            None => self.find.lock().unwrap().clone(),
+        };
         Box::pin(async move { answer.unwrap_or(Ok(Ownership::NotMine)) })
     }
 
@@ -82,6 +96,9 @@ impl HomeCluster for Script {
         Box::pin(async move {
             if self.silent {
                 std::future::pending::<()>().await;
+            }
+            if let Some(gate) = &self.gate {
+                gate.notified().await;
             }
             answer.map(|()| services(&user))
         })
@@ -118,7 +135,7 @@ impl Federation for Peers {
         self.0
             .iter()
             .find(|p| p.cluster_id() == cluster)
-            .map_or(Claim::Excluded, |p| p.claim)
+            .map_or(Claim::Excluded, |p| *p.claim.lock().unwrap())
     }
 }
 
@@ -145,6 +162,7 @@ fn services(user: &str) -> HomeServices {
 struct World {
     role: VisitingRole,
     store: Store,
+    clock: Clock,
     local: Arc<Script>,
     peers: Vec<Arc<Script>>,
 }
@@ -154,11 +172,16 @@ async fn world(peers: Vec<Script>) -> World {
 }
 
 async fn world_with(peers: Vec<Script>, local: Script, login_deadline: Duration) -> World {
+    world_on("sqlite::memory:", peers, local, login_deadline).await
+}
+
+async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: Duration) -> World {
     let store = Store::open(&store::Config {
-        url: "sqlite::memory:".to_owned(),
+        url: url.to_owned(),
         node: "n1".to_owned(),
     })
     .unwrap();
+    let clock = Clock::system();
     store
         .write(|tx: &mut dyn Transaction| {
             for (name, em_enabled, emcc) in [
@@ -196,7 +219,7 @@ async fn world_with(peers: Vec<Script>, local: Script, login_deadline: Duration)
             newest_version: Version::CURRENT,
         },
         store: store.clone(),
-        clock: Clock::system(),
+        clock: clock.clone(),
         local: Arc::clone(&local) as Arc<dyn HomeCluster>,
         federation: Arc::new(Peers(peers.clone())),
         faults: FaultPoints::none(),
@@ -206,6 +229,7 @@ async fn world_with(peers: Vec<Script>, local: Script, login_deadline: Duration)
     World {
         role,
         store,
+        clock,
         local,
         peers,
     }
@@ -239,6 +263,20 @@ impl World {
             .await
             .unwrap()
             .len()
+    }
+
+    /// What the audit says of each login, the newest first.
+    async fn audit(&self) -> Vec<String> {
+        let all = self
+            .store
+            .read(|tx: &mut dyn Transaction| audit::list(tx, 100))
+            .await
+            .unwrap();
+        all.into_iter().map(|entry| entry.outcome).collect()
+    }
+
+    async fn free(&self, device: &str) -> bool {
+        self.role.phone_state(device).await.unwrap() == PhoneState::Nobody
     }
 
     fn pins_sent(&self) -> usize {
@@ -328,140 +366,6 @@ async fn local_users_win_and_no_peer_hears_of_them() {
     );
     assert_eq!(world.peers[0].finds.load(Ordering::SeqCst), 0);
     assert_eq!(world.local.logins.load(Ordering::SeqCst), 1);
-}
-
-#[tokio::test]
-async fn the_search_answers_as_its_table_says_and_the_pin_goes_nowhere() {
-    let silent = || Err(EmCode::NoResponseFromRemoteHost);
-    let refused = || Err(EmCode::ServiceConnectionError);
-    let unaskable = || Err(EmCode::ErrorOnParsing);
-    for (answers, expected) in [
-        (vec![], 36),
-        (vec![Ok(Ownership::NotMine), Ok(Ownership::NotMine)], 23),
-        (vec![Ok(Ownership::NotMine), silent()], 40),
-        (vec![Ok(Ownership::NotMine), refused()], 208),
-        (vec![silent(), refused()], 208),
-        (vec![Ok(Ownership::NotMine), unaskable()], 1),
-        (vec![Ok(Ownership::Mine), unaskable()], 208),
-        // It is up, and has no answer now: neither a no nor a refused connection.
-        (vec![Ok(Ownership::Mine), Err(EmCode::Busy)], 40),
-        (vec![Ok(Ownership::NotMine), Err(EmCode::DatabaseError)], 40),
-        (vec![Ok(Ownership::NotMine), Err(EmCode::UnknownError)], 40),
-        (
-            vec![Ok(Ownership::NotMine), Err(EmCode::EmccNotAllowed)],
-            208,
-        ),
-        (vec![Ok(Ownership::Mine), Ok(Ownership::Mine)], 4),
-        (vec![Ok(Ownership::Mine), silent()], 40),
-        (vec![Ok(Ownership::Mine), refused()], 208),
-        // Several users with one user ID are that cluster's fault; with one extension they are the field's life.
-        (vec![Ok(Ownership::SeveralUsers), Ok(Ownership::NotMine)], 4),
-    ] {
-        let peers = answers
-            .iter()
-            .enumerate()
-            .map(|(n, a)| Script::new(&format!("p{n}")).finding(*a))
-            .collect();
-        let world = world(peers).await;
-        let failure = world.login("SEP1", "ana").await.unwrap_err();
-        assert_eq!(failure.code.number(), expected, "{answers:?}: {failure}");
-        assert_eq!(world.pins_sent(), 0, "{answers:?}");
-        assert_eq!(
-            world.role.phone_state("SEP1").await.unwrap(),
-            PhoneState::Nobody
-        );
-    }
-}
-
-#[tokio::test]
-async fn only_a_version_without_the_login_type_leaves_a_sole_claimer_alone() {
-    let lacks =
-        Refusal::new(EmCode::ErrorOnParsing, "it is old").with_detail(Detail::LacksLoginType);
-    let world = world(vec![
-        Script::new("berlin").finding(Ok(Ownership::Mine)),
-        Script::new("rome").finding_exactly(Err(lacks)),
-    ])
-    .await;
-    assert_eq!(
-        world.login("SEP1", "ana").await.unwrap().home,
-        cluster("berlin")
-    );
-    assert_eq!(world.peers[1].logins.load(Ordering::SeqCst), 0);
-}
-
-#[tokio::test]
-async fn a_pattern_lets_a_sole_claimer_win_while_another_is_silent() {
-    let mut claimer = Script::new("berlin").finding(Ok(Ownership::Mine));
-    claimer.claim = Claim::Admitted;
-    let world = world(vec![
-        claimer,
-        Script::new("lima").finding(Err(EmCode::NoResponseFromRemoteHost)),
-    ])
-    .await;
-    assert_eq!(
-        world.login("SEP1", "ana").await.unwrap().home,
-        cluster("berlin")
-    );
-    assert_eq!(world.peers[1].logins.load(Ordering::SeqCst), 0);
-}
-
-#[tokio::test]
-async fn a_hint_saves_the_search_and_is_dropped_only_on_23() {
-    let world = world(vec![
-        Script::new("berlin").finding(Ok(Ownership::Mine)),
-        Script::new("lima").finding(Ok(Ownership::NotMine)),
-    ])
-    .await;
-    world.login("SEP1", "ana").await.unwrap();
-    let finds = world.peers[1].finds.load(Ordering::SeqCst);
-    world.login("SEP2", "ana").await.unwrap();
-    assert_eq!(
-        world.peers[1].finds.load(Ordering::SeqCst),
-        finds,
-        "the second login asked nobody"
-    );
-    for device in ["SEP1", "SEP2"] {
-        world
-            .role
-            .logout(device, caller(), world.role.new_ref())
-            .await
-            .unwrap();
-    }
-
-    let silence = Refusal::new(EmCode::NoResponseFromRemoteHost, "cut off");
-    *world.peers[0].login.lock().unwrap() = Some(Err(silence));
-    assert_eq!(world.code("SEP1", "ana").await, 40);
-    assert_eq!(
-        world.peers[1].finds.load(Ordering::SeqCst),
-        finds,
-        "silence starts no search"
-    );
-
-    *world.peers[0].login.lock().unwrap() =
-        Some(Err(Refusal::new(EmCode::UserDoesNotExist, "moved")));
-    *world.peers[0].find.lock().unwrap() = Some(Ok(Ownership::NotMine));
-    *world.peers[1].find.lock().unwrap() = Some(Ok(Ownership::Mine));
-    assert_eq!(
-        world.login("SEP1", "ana").await.unwrap().home,
-        cluster("lima")
-    );
-}
-
-#[tokio::test]
-async fn a_name_with_a_known_suffix_goes_there_only() {
-    let world = world(vec![
-        Script::new("berlin").finding(Ok(Ownership::Mine)),
-        Script::new("lima").finding(Ok(Ownership::Mine)),
-    ])
-    .await;
-    assert_eq!(
-        world.login("SEP1", "ana@lima").await.unwrap().home,
-        cluster("lima")
-    );
-    assert_eq!(world.peers[0].finds.load(Ordering::SeqCst), 0);
-    *world.peers[1].find.lock().unwrap() = Some(Ok(Ownership::NotMine));
-    assert_eq!(world.code("SEP2", "bob@lima").await, 23);
-    assert_eq!(world.peers[0].finds.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
@@ -637,39 +541,44 @@ async fn home_ends_only_its_own_session_and_a_late_answer_finds_the_tombstone() 
 }
 
 #[tokio::test]
-async fn an_extension_of_several_users_is_47() {
-    let world = world(vec![
-        Script::new("berlin").finding(Ok(Ownership::SeveralUsers)),
-        Script::new("lima"),
-    ])
-    .await;
-    let mut by_extension = world.submission("SEP1", "1007");
-    by_extension.login_type = LoginType::Extension;
-    assert_eq!(
-        world
-            .role
-            .login(by_extension)
-            .await
-            .unwrap_err()
-            .code
-            .number(),
-        47
-    );
-    assert_eq!(world.pins_sent(), 0);
+async fn what_a_stranger_can_cause_without_a_pin_being_checked_fills_no_audit() {
+    let nobody = world(vec![Script::new("berlin")]).await;
+    assert_eq!(nobody.code("SEP404", "ana").await, 11);
+    assert_eq!(nobody.code("SEPOFF", "ana").await, 22);
+    assert_eq!(nobody.code("SEP1", "ana").await, 23);
+    assert_eq!(nobody.code("SEP1", "a\u{7}").await, 23);
+    assert!(nobody.audit().await.is_empty());
+    let alone = world(Vec::new()).await;
+    assert_eq!(alone.code("SEP1", "ana").await, 36);
+    assert!(alone.audit().await.is_empty());
+    let taken = world(vec![Script::new("berlin").finding(Ok(Ownership::Mine))]).await;
+    taken.login("SEP1", "ana").await.unwrap();
+    assert_eq!(taken.code("SEP1", "bob").await, 18);
+    assert_eq!(taken.code("SEPOLD", "bob").await, 213);
+    assert_eq!(taken.audit().await, ["success"]);
 }
 
 #[tokio::test]
-async fn a_peer_whose_patterns_exclude_the_name_is_not_asked() {
-    let mut excluded = Script::new("lima").finding(Ok(Ownership::Mine));
-    excluded.claim = Claim::Excluded;
-    let world = world(vec![
-        Script::new("berlin").finding(Ok(Ownership::Mine)),
-        excluded,
-    ])
-    .await;
-    assert_eq!(
-        world.login("SEP1", "ana").await.unwrap().home,
-        cluster("berlin")
-    );
-    assert_eq!(world.peers[1].finds.load(Ordering::SeqCst), 0);
+async fn looking_at_a_phone_changes_nothing() {
+    let mut silent = Script::new("berlin").finding(Ok(Ownership::Mine));
+    silent.silent = true;
+    let world = world(vec![silent]).await;
+    let looking = async {
+        while world.pins_sent() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!world.free("SEP1").await);
+        world.clock.set_offset_millis(60_000);
+        let before = world.store.stats().writes;
+        assert!(world.free("SEP1").await, "overdue");
+        assert_eq!(world.store.stats().writes, before);
+        // The next login ends it first; home is owed it.
+        *world.peers[0].find.lock().unwrap() = None;
+        assert_eq!(world.code("SEP1", "bob").await, 23);
+        assert_eq!(world.owed("berlin").await, 1);
+    };
+    tokio::select! {
+        _ = world.login("SEP1", "ana") => panic!("home is silent"),
+        () = looking => {}
+    }
 }

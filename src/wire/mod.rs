@@ -3,7 +3,6 @@
 //! Nothing outside this module and the edges that speak gRPC handles a generated type.
 
 pub mod federation;
-pub mod json;
 mod malformed;
 pub mod metadata;
 pub mod status;
@@ -33,7 +32,7 @@ pub mod pb {
     pub use super::generated::emcc::federation::v1::*;
 }
 
-#[cfg(has_admin_proto)]
+/// The messages, client and server of `emcc.admin.v1`.
 pub use generated::emcc::admin::v1 as admin;
 
 /// What reflection tells about `emcc.federation.v1`: an encoded `FileDescriptorSet` with its imports.
@@ -52,7 +51,6 @@ impl Drop for pb::LoginRequest {
     }
 }
 
-#[cfg(has_admin_proto)]
 impl Drop for admin::ApplyFile {
     /// Wipes the text, which may hold PINs.
     fn drop(&mut self) {

@@ -21,6 +21,11 @@ struct Daemon {
 
 impl Daemon {
     fn start() -> Self {
+        Self::start_after(":")
+    }
+
+    /// After a command of the shell that sets what the process inherits.
+    fn start_after(command: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port_base = free_port_base();
         let base = port_base.to_string();
@@ -35,7 +40,9 @@ impl Daemon {
         ];
         ok(&emccd(folder.path(), &init, ""));
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let process = Command::new(binary())
+        let process = Command::new("sh")
+            .args(["-c", &format!("{command}; exec \"$0\" \"$@\"")])
+            .arg(binary())
             .args(["run", "--config", "node/emccd.toml"])
             .current_dir(folder.path())
             .stderr(log)
@@ -126,6 +133,11 @@ fn exit_codes_and_failures_are_as_promised() {
         &["session", "list", "--role", "guest"],
     ] {
         assert_eq!(at(usage).status.code(), Some(2), "{usage:?}");
+        let as_json = at(&[usage, &["--json"]].concat());
+        assert_eq!(as_json.status.code(), Some(2), "{usage:?}");
+        assert!(as_json.stdout.is_empty(), "{usage:?}");
+        let failure: Value = serde_json::from_slice(&as_json.stderr).unwrap();
+        assert!(failure["why"].is_string(), "{failure}");
     }
     assert!(refused(&at(&["run"]), 2).contains("next: name it: emccd run --config FILE"));
     let missing = refused(&at(&["run", "--config", "none.toml"]), 1);
@@ -241,4 +253,66 @@ fn a_certificate_is_replaced_while_running_and_the_audit_says_by_whom() {
         .find(|e| e.outcome.starts_with("in force: "))
         .unwrap();
     assert!(done.outcome.contains(fingerprint), "{done:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_daemon_leaves_no_core_dump_and_takes_the_open_files_it_may_have() {
+    let daemon = Daemon::start_after("ulimit -S -n 256; ulimit -S -c unlimited");
+    let limits = format!("/proc/{}/limits", daemon.process.id());
+    let limits = std::fs::read_to_string(limits).unwrap();
+    let of = |name: &str| -> Vec<String> {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name));
+        let words = line.unwrap().split_whitespace().take(2);
+        words.map(ToOwned::to_owned).collect()
+    };
+    assert_eq!(of("Max core file size"), ["0", "0"], "{limits}");
+    let files = of("Max open files");
+    assert_eq!(files[0], files[1], "{limits}");
+}
+
+#[test]
+fn a_daemon_ends_though_reading_again_waits_for_the_store() {
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::Pid,
+    };
+    let mut daemon = Daemon::start();
+    let config = std::fs::read_to_string(daemon.file("node/emccd.toml")).unwrap();
+    let url = config
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("url = \"sqlite:"))
+        .unwrap_or_else(|| panic!("{config}"));
+    let database = daemon.file("node").join(url.trim_end_matches('"'));
+    let lock = std::fs::File::open(database.with_extension("write")).unwrap();
+    lock.lock().unwrap();
+    let pid = Pid::from_raw(i32::try_from(daemon.process.id()).unwrap());
+    kill(pid, Signal::SIGHUP).unwrap();
+    // What is read again has to be written to the audit, and that hangs by now.
+    until(|| {
+        let log = std::fs::read_to_string(daemon.file("log")).unwrap();
+        log.contains("holds the store's write lock")
+    });
+    kill(pid, Signal::SIGTERM).unwrap();
+    let mut status = None;
+    until(|| {
+        status = daemon.process.try_wait().unwrap();
+        status.is_some()
+    });
+    let log = std::fs::read_to_string(daemon.file("log")).unwrap();
+    assert!(status.unwrap().success(), "{log}");
+    assert!(log.contains("asked to end"), "{log}");
+    drop(lock);
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process tells of nothing: its log and its end are looked at"
+)]
+fn until(mut holds: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(30));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }

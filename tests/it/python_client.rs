@@ -14,7 +14,7 @@ use emccd::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{binary, days_from_now, lab, pin, stranger::Client};
+use crate::support::{binary, days_from_now, lab, lab_of_processes, pin, stranger::Client};
 
 fn claim(answer: &Value) -> &str {
     answer["response"]["ownership"]
@@ -135,7 +135,7 @@ async fn both_versions_of_reflection_list_federation_and_health_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_claims_to_be_another_cluster_gets_42() {
-    let lab = lab(2).await;
+    let lab = lab_of_processes(2).await;
     let (berlin, tokyo) = (&lab.clusters[0], &lab.clusters[1]);
     let node = tokyo.member().unwrap();
     let liar = |claimed| {
@@ -163,6 +163,15 @@ async fn who_claims_to_be_another_cluster_gets_42() {
     let introduced = json!({"clusterId": "lima", "node": "n", "software": "s"}).to_string();
     let answer = silent.call(&["call", "Hello", &introduced]).await;
     assert_refused(&answer, "UNAUTHENTICATED", "INVALID_CLUSTER_ID", "42");
+    // Our log has the reason as well, with the ref that the caller was told.
+    let log = std::fs::read_to_string(berlin.member().unwrap().log_file()).unwrap();
+    let told = log
+        .lines()
+        .find(|line| line.contains("refused a call of tokyo"));
+    let told = told.unwrap_or_else(|| panic!("{log}"));
+    for word in ["INVALID_CLUSTER_ID", "comes from berlin", "7K3Q-9M2X"] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
     lab.shut_down().await;
 }
 

@@ -84,7 +84,9 @@ fn commands(text: &str) -> Vec<String> {
 fn filled(line: &str, fingerprint: &str) -> String {
     line.split(' ')
         .map(|word| match word {
-            "FILE" => "@tokyo.pem",
+            "FILE" | "FILE..." => "@tokyo.pem",
+            "DIR" => "folder",
+            "9F:86:…:0A" => fingerprint,
             "HOST:PORT" => "t.example:8444",
             "HEX" => fingerprint,
             "ID" | "CLUSTER" => "tokyo",
@@ -128,6 +130,56 @@ fn every_command_line_of_a_hint_can_be_typed() {
         }
     }
     assert!(typed > 20, "only {typed} lines were found");
+}
+
+/// The lines that begin with the program's name in the fences of a page, without it and without what a shell
+/// takes off: comments, quotes, redirections. What stands in brackets is typed, too.
+fn fenced(page: &str) -> Vec<String> {
+    let fences = page.split("\n```").skip(1).step_by(2);
+    let lines = fences.flat_map(str::lines);
+    let commands = lines.filter_map(|line| line.trim().strip_prefix("emccd "));
+    let typed = |line: &str| {
+        let words = line.split_whitespace();
+        let words =
+            words.take_while(|word| !matches!(*word, "#" | "&" | "|") && !word.contains('>'));
+        let bare = |word: &str| word.replace(['[', ']', '\''], "");
+        words.map(bare).collect::<Vec<_>>().join(" ")
+    };
+    commands.map(typed).collect()
+}
+
+#[test]
+fn every_command_line_of_a_page_can_be_typed() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let fingerprint = "ab".repeat(32);
+    let mut typed = 0;
+    for path in spoken(root) {
+        if path.extension().is_none_or(|e| e != "md") {
+            continue;
+        }
+        for line in fenced(&fs::read_to_string(&path).unwrap()) {
+            let words = filled(&line, &fingerprint);
+            let words = ["emccd"].into_iter().chain(words.split(' '));
+            if let Err(error) = CommandLine::try_parse_from(words) {
+                panic!("{}: emccd {line}\n{error}", path.display());
+            }
+            typed += 1;
+        }
+    }
+    assert!(typed > 25, "only {typed} lines were found");
+}
+
+#[test]
+fn a_shell_s_part_of_a_line_is_taken_off() {
+    let page = "x\n```\nemccd apply FILE... # all\n  emccd run --config f 2>log &\nls\n```\nemccd prose\n\
+                ```sh\nemccd cluster set tokyo --dn-pattern ''\nemccd session list [--all]\n```\n";
+    let expected = [
+        "apply FILE...",
+        "run --config f",
+        "cluster set tokyo --dn-pattern ",
+        "session list --all",
+    ];
+    assert_eq!(fenced(page), expected);
 }
 
 #[tokio::test]

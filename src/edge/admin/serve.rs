@@ -12,6 +12,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep},
 };
 use tokio_stream::Stream;
 use tokio_util::sync::PollSemaphore;
@@ -22,7 +23,10 @@ use tonic::transport::{
 use tracing::{info, warn};
 
 use crate::{
-    edge::admin::{service::AdminEdge, socket::AdminSocket},
+    edge::{
+        admin::{service::AdminEdge, socket::AdminSocket},
+        listener::{PAUSE_AFTER_ERROR, concerns_one_connection},
+    },
     tasks::Tasks,
     wire::admin::admin_service_server::AdminServiceServer,
 };
@@ -54,24 +58,39 @@ pub fn serve(socket: AdminSocket, edge: AdminEdge, tasks: &Tasks) {
     });
 }
 
-/// Accepts while fewer than [`MAX_CONNECTIONS`] are open; the others wait in the system's queue.
-struct Connections {
-    listener: UnixListener,
+/// Accepts while fewer than [`MAX_CONNECTIONS`] are open; the others wait in the system's queue. It tells of no
+/// error: whoever reads this would ask again at once, for as long as the error lasts.
+struct Connections<L> {
+    listener: L,
     free: PollSemaphore,
     permit: Option<OwnedSemaphorePermit>,
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
-impl Connections {
-    fn new(listener: UnixListener) -> Self {
+/// What connections come from.
+trait Accept {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixStream>>;
+}
+
+impl Accept for UnixListener {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
+        self.poll_accept(cx)
+            .map_ok(|(stream, _address): (UnixStream, _)| stream)
+    }
+}
+
+impl<L> Connections<L> {
+    fn new(listener: L) -> Self {
         Self {
             listener,
             free: PollSemaphore::new(Arc::new(Semaphore::new(MAX_CONNECTIONS))),
             permit: None,
+            pause: None,
         }
     }
 }
 
-impl Stream for Connections {
+impl<L: Accept + Unpin> Stream for Connections<L> {
     type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -82,18 +101,30 @@ impl Stream for Connections {
                 None => return Poll::Ready(None),
             },
         };
-        match self.listener.poll_accept(cx) {
-            Poll::Ready(Ok((stream, _))) => Poll::Ready(Some(Ok(Connection {
-                stream,
-                _permit: permit,
-            }))),
-            Poll::Ready(Err(cause)) => {
-                self.permit = Some(permit);
-                Poll::Ready(Some(Err(cause)))
+        loop {
+            if let Some(pause) = &mut self.pause {
+                if pause.as_mut().poll(cx).is_pending() {
+                    self.permit = Some(permit);
+                    return Poll::Pending;
+                }
+                self.pause = None;
             }
-            Poll::Pending => {
-                self.permit = Some(permit);
-                Poll::Pending
+            match self.listener.poll_accept(cx) {
+                Poll::Ready(Ok(stream)) => {
+                    return Poll::Ready(Some(Ok(Connection {
+                        stream,
+                        _permit: permit,
+                    })));
+                }
+                Poll::Ready(Err(error)) if concerns_one_connection(&error) => {}
+                Poll::Ready(Err(error)) => {
+                    warn!(%error, "can't accept commands for the moment");
+                    self.pause = Some(Box::pin(sleep(PAUSE_AFTER_ERROR)));
+                }
+                Poll::Pending => {
+                    self.permit = Some(permit);
+                    return Poll::Pending;
+                }
             }
         }
     }
@@ -176,3 +207,37 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// Our own client sends a few hundred.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+
+    /// Has no file descriptor left for the first two, and counts.
+    #[derive(Default)]
+    struct Exhausted(AtomicUsize);
+
+    impl Accept for Exhausted {
+        fn poll_accept(&self, _: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
+            const EMFILE: i32 = 24;
+            let result = match self.0.fetch_add(1, Ordering::SeqCst) {
+                0 | 1 => Err(io::Error::from_raw_os_error(EMFILE)),
+                _ => UnixStream::pair().map(|(near, _)| near),
+            };
+            Poll::Ready(result)
+        }
+    }
+
+    #[tokio::test]
+    async fn running_out_of_file_descriptors_is_a_pause_and_no_spin() {
+        let began = tokio::time::Instant::now();
+        let mut connections = Connections::new(Exhausted::default());
+        let first = tokio::time::timeout(Duration::from_secs(20), connections.next()).await;
+        assert!(matches!(first, Ok(Some(Ok(_)))));
+        assert!(began.elapsed() >= PAUSE_AFTER_ERROR * 2);
+        assert_eq!(connections.listener.0.load(Ordering::SeqCst), 3);
+    }
+}

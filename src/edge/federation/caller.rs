@@ -1,6 +1,9 @@
 //! Who calls: the peer that the connection's certificate identifies, and what the call says of itself.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use tonic::{Extensions, Request, Status, metadata::MetadataMap};
 
@@ -14,7 +17,10 @@ use crate::{
         rejection::Rejection,
         version::{Version, VersionRange},
     },
-    edge::listener::{ConnIdentity, MAX_CALL, grpc_timeout},
+    edge::{
+        federation::refused::{RefusalLog, Told},
+        listener::{ConnIdentity, MAX_CALL, grpc_timeout},
+    },
     peer,
     trust::judge::Verdict,
     wire::{metadata, status},
@@ -28,6 +34,10 @@ const DEADLINE_BOUNDS: (Duration, Duration) = (Duration::from_secs(10), MAX_CALL
 pub struct Caller {
     /// Proven by its certificate, and not contradicted by the call.
     pub cluster: ClusterId,
+    /// Where it called from.
+    pub remote: SocketAddr,
+    /// Fingerprint of the leaf that proves it.
+    pub fingerprint: Option<String>,
     /// What it speaks on this call.
     pub version: Version,
     /// The attempt; made here when the call names none.
@@ -43,6 +53,8 @@ pub struct Door<'a> {
     pub cluster_id: &'a ClusterId,
     /// What we speak.
     pub versions: VersionRange,
+    /// Where our own operator reads of refusals.
+    pub log: &'a RefusalLog,
     /// The present moment by the wall clock, told to callers that we refuse.
     pub wall: Timestamp,
     /// The same by the monotonic one.
@@ -61,37 +73,36 @@ impl Door<'_> {
             .ok()
             .flatten()
             .unwrap_or_else(|| Ref::from_bits(rand::random()));
-        let cluster = self.identified(request.extensions())?;
-        if cluster == *self.cluster_id {
-            // Whoever came by a certificate that is trusted for us must not speak as a peer of ours: sessions
-            // of both roles would be its own.
-            let cause = format!(
-                "the certificate of the caller is trusted here for {cluster}, which is this cluster itself and \
-                 no peer; mend with: emccd trust list {cluster}, emccd config show (cluster-id) on both sides"
-            );
-            return Err(self.refuse(reference, &Refusal::new(EmCode::InvalidClusterId, cause)));
-        }
-        match metadata::cluster_id(call) {
-            Ok(claimed) if claimed.as_ref().is_none_or(|claimed| *claimed == cluster) => {}
-            Ok(Some(claimed)) => {
-                let cause = format!(
-                    "the certificate identifies {cluster}, but the call says that it comes from {claimed}; \
-                     mend with: emccd config show (cluster-id) on the calling node, emccd trust list here"
-                );
-                return Err(self.refuse(reference, &Refusal::new(EmCode::InvalidClusterId, cause)));
-            }
-            Ok(None) | Err(_) => {
-                let cause = format!("the call of {cluster} has a malformed emcc-cluster-id");
-                return Err(self.refuse(reference, &Refusal::new(EmCode::InvalidClusterId, cause)));
-            }
-        }
-        Ok(Caller {
-            cluster,
+        let (connection, cluster) = self.identified(request.extensions())?;
+        let caller = Caller {
+            cluster: cluster.clone(),
+            remote: connection.remote,
+            fingerprint: connection.fingerprint.clone(),
             // One that can't be read is sorted out by `admit`; `Hello` doesn't need it.
             version: metadata::version(call).unwrap_or(Version::V1_0),
             reference,
             deadline: self.now + time_left(call),
-        })
+        };
+        if cluster == self.cluster_id {
+            // Whoever came by a certificate that is trusted for us must not speak as a peer of ours: sessions
+            // of both roles would be its own.
+            let cause = format!(
+                "the certificate of the caller is trusted here for {cluster}, which is this cluster itself and \
+                 no peer"
+            );
+            let mend =
+                format!("emccd trust list {cluster}, emccd config show (cluster-id) on both sides");
+            return Err(self.contradict(&caller, &cause, &mend));
+        }
+        let cause = match metadata::cluster_id(call) {
+            Ok(None) => return Ok(caller),
+            Ok(Some(claimed)) if claimed == *cluster => return Ok(caller),
+            Ok(Some(claimed)) => format!(
+                "the certificate identifies {cluster}, but the call says that it comes from {claimed}"
+            ),
+            Err(_) => format!("the call of {cluster} has a malformed emcc-cluster-id"),
+        };
+        Err(self.contradict(&caller, &cause, MEND_CLAIM))
     }
 
     /// The caller of `request`, speaking a version that we speak.
@@ -108,19 +119,38 @@ impl Door<'_> {
             }
             Err(unreadable) => unreadable.to_string(),
         };
-        Err(self.refuse(
-            caller.reference,
-            &Refusal::new(EmCode::ErrorOnParsing, cause),
-        ))
+        Err(self.refuse(&caller, &Refusal::new(EmCode::ErrorOnParsing, cause)))
     }
 
-    /// A refusal of ours as a status.
+    /// The status for a caller that contradicts its certificate: EM code 42, which our operator finds in
+    /// `cluster status` as well.
     #[must_use]
-    pub fn refuse(&self, reference: Ref, refusal: &Refusal) -> Status {
-        status::to_status(refusal, self.cluster_id, reference)
+    pub fn contradict(&self, caller: &Caller, cause: &str, mend: &str) -> Status {
+        self.log.claimed(&told(caller), self.wall, cause, mend);
+        let refusal = Refusal::new(
+            EmCode::InvalidClusterId,
+            format!("{cause}; mend with: {mend}"),
+        );
+        self.refuse(caller, &refusal)
     }
 
-    fn identified(&self, extensions: &Extensions) -> Result<ClusterId, Status> {
+    /// A refusal of ours as a status. Our operator reads of it.
+    #[must_use]
+    pub fn refuse(&self, caller: &Caller, refusal: &Refusal) -> Status {
+        self.log.refused(&told(caller), self.now, refusal);
+        self.relay(caller, refusal)
+    }
+
+    /// A refusal as a status, of which somebody else tells our operator.
+    #[must_use]
+    pub fn relay(&self, caller: &Caller, refusal: &Refusal) -> Status {
+        status::to_status(refusal, self.cluster_id, caller.reference)
+    }
+
+    fn identified<'e>(
+        &self,
+        extensions: &'e Extensions,
+    ) -> Result<(&'e ConnIdentity, &'e ClusterId), Status> {
         // The listener answers unidentified connections itself; this is for a listener that doesn't.
         let Some(connection) = extensions.get::<ConnIdentity>() else {
             return Err(status::rejection_status(
@@ -130,7 +160,7 @@ impl Door<'_> {
             ));
         };
         match &connection.verdict {
-            Verdict::Peer(cluster) => Ok(cluster.clone()),
+            Verdict::Peer(cluster) => Ok((connection, cluster)),
             Verdict::Rejected { rejection, .. } => Err(status::rejection_status(
                 *rejection,
                 connection.fingerprint.as_deref(),
@@ -149,6 +179,19 @@ impl Caller {
             caller: self.cluster.clone(),
             deadline: self.deadline,
         }
+    }
+}
+
+/// What an operator can type about a call that contradicts its certificate.
+pub(super) const MEND_CLAIM: &str =
+    "emccd config show (cluster-id) on the calling node, emccd trust list here";
+
+fn told(caller: &Caller) -> Told<'_> {
+    Told {
+        cluster: &caller.cluster,
+        remote: caller.remote,
+        fingerprint: caller.fingerprint.as_deref(),
+        reference: caller.reference,
     }
 }
 

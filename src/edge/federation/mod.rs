@@ -5,6 +5,7 @@
 
 pub mod caller;
 pub mod hello;
+pub mod refused;
 pub mod watch;
 
 #[cfg(test)]
@@ -19,13 +20,15 @@ use tonic_health::server::HealthReporter;
 use tracing::{Instrument, info_span};
 
 use self::{
-    caller::{Caller, Door},
+    caller::{Caller, Door, MEND_CLAIM},
+    refused::RefusalLog,
     watch::{Beats, Watch},
 };
 use crate::{
     clock::Clock,
     domain::{
         em_code::EmCode,
+        ids::ClusterId,
         login::{Answer, Context, FindUser, HomeServices, LoginRequest, LogoutRequest, Ownership},
         refusal::{Detail, Refusal},
         session::{EndReason, Initiator},
@@ -33,6 +36,7 @@ use crate::{
     edge::listener::{Share, Shares},
     peer::{self, Peers},
     tasks::Tasks,
+    trust::refusals::RecentRefusals,
     wire::{
         self,
         federation::{Hello, decode_find, decode_login},
@@ -97,6 +101,8 @@ pub struct Parts {
     pub roles: Arc<dyn Roles>,
     /// Our own links: they are told of callers, and callers of them.
     pub peers: Peers,
+    /// Where a caller that claims to be somebody else is kept for our operator.
+    pub refusals: RecentRefusals,
     /// Our wall clock.
     pub clock: Clock,
     /// Where logins and logouts run, whatever becomes of the caller.
@@ -157,12 +163,14 @@ async fn set_serving(health: &HealthReporter, status: tonic_health::ServingStatu
 
 struct Federation {
     parts: Parts,
-    calls: Shares,
+    calls: Shares<ClusterId>,
+    log: RefusalLog,
 }
 
 impl Federation {
     fn new(parts: Parts) -> Self {
         Self {
+            log: RefusalLog::new(parts.refusals.clone()),
             parts,
             calls: Shares::new(MAX_CALLS_PER_PEER),
         }
@@ -176,6 +184,7 @@ impl Federation {
         Door {
             cluster_id: &self.config().cluster_id,
             versions: self.config().versions,
+            log: &self.log,
             wall: self.parts.clock.now(),
             now: tokio::time::Instant::now().into_std(),
         }
@@ -189,7 +198,7 @@ impl Federation {
     }
 
     /// A place among the calls of this peer. It is kept until the work is done, not only until the answer.
-    fn place_for(&self, caller: &Caller) -> Result<Share, Status> {
+    fn place_for(&self, caller: &Caller) -> Result<Share<ClusterId>, Status> {
         let cluster = &caller.cluster;
         self.calls.take(cluster).ok_or_else(|| {
             let cause =
@@ -200,7 +209,12 @@ impl Federation {
     }
 
     fn refuse(&self, caller: &Caller, refusal: &Refusal) -> Status {
-        self.door().refuse(caller.reference, refusal)
+        self.door().refuse(caller, refusal)
+    }
+
+    /// For what a role refused and has told of itself, as the home role does of logins.
+    fn relay(&self, caller: &Caller, refusal: &Refusal) -> Status {
+        self.door().relay(caller, refusal)
     }
 
     fn unreadable(&self, caller: &Caller, rule: &dyn StdError) -> Status {
@@ -210,7 +224,13 @@ impl Federation {
 
     /// Runs a role's work to its end even if the caller hangs up, and answers by the deadline. The work keeps
     /// its place among the calls of its peer for as long.
-    async fn run<T, F>(&self, name: &'static str, caller: &Caller, work: F) -> Result<T, Status>
+    async fn run<T, F>(
+        &self,
+        name: &'static str,
+        caller: &Caller,
+        work: F,
+        refuse: impl Fn(&Self, &Caller, &Refusal) -> Status,
+    ) -> Result<T, Status>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Refusal>> + Send + 'static,
@@ -228,7 +248,7 @@ impl Federation {
         };
         let running = self.parts.tasks.spawn(name, work.instrument(span));
         match timeout_at(caller.deadline.into(), running).await {
-            Ok(Ok(outcome)) => outcome.map_err(|refusal| self.refuse(caller, &refusal)),
+            Ok(Ok(outcome)) => outcome.map_err(|refusal| refuse(self, caller, &refusal)),
             Ok(Err(_)) => {
                 let refusal = Refusal::new(EmCode::UnknownError, "the call broke off here");
                 Err(self.refuse(caller, &refusal))
@@ -280,7 +300,8 @@ impl FederationService for Federation {
             &theirs,
             self.parts.clock.now(),
         )
-        .map_err(|refusal| self.refuse(&caller, &refusal))?;
+        .map_err(|cause| self.door().contradict(&caller, &cause, MEND_CLAIM))?;
+        self.log.claim_accepted(caller.fingerprint.as_deref());
         Ok(Response::new(pb::HelloResponse::from(&answer)))
     }
 
@@ -339,7 +360,9 @@ impl FederationService for Federation {
             .map_err(|malformed| self.unreadable(&caller, &malformed))?;
         let (roles, context) = (Arc::clone(&self.parts.roles), caller.context());
         let work = async move { roles.login(&context, &login).await };
-        let services = self.run("federation login", &caller, work).await?;
+        let services = self
+            .run("federation login", &caller, work, Self::relay)
+            .await?;
         Ok(Response::new(pb::LoginResponse::from(&services)))
     }
 
@@ -357,7 +380,9 @@ impl FederationService for Federation {
                 Initiator::Visiting => roles.end_from_visiting(&context, logout).await,
             }
         };
-        let reason = self.run("federation logout", &caller, work).await?;
+        let reason = self
+            .run("federation logout", &caller, work, Self::refuse)
+            .await?;
         Ok(Response::new(reason.into()))
     }
 }

@@ -1,41 +1,39 @@
 //! Taking connections off a socket, and finding out whether they speak TLS at all.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tracing::{debug, warn};
 
+use super::limits::{Place, Places};
 use crate::tasks::Tasks;
 
 /// A connection off the socket, with its place among those that are not yet past their handshake.
 pub(super) struct Accepted {
     pub(super) tcp: TcpStream,
     pub(super) remote: SocketAddr,
-    pub(super) pending: OwnedSemaphorePermit,
+    pub(super) pending: Place,
 }
 
 /// Accepts until the node shuts down. It never waits for a connection that was accepted: `begin` must only
 /// start a task.
 pub(super) async fn accept_all(
     listener: &TcpListener,
-    pending: &Arc<Semaphore>,
+    pending: &Places,
     tasks: &Tasks,
     begin: impl Fn(Accepted),
 ) {
-    /// Running out of file descriptors passes only when connections end.
-    const PAUSE: Duration = Duration::from_millis(50);
     loop {
         let accepted = tokio::select! {
             () = tasks.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((tcp, remote)) => match Arc::clone(pending).try_acquire_owned() {
-                Ok(pending) => {
+            Ok((tcp, remote)) => match pending.take(remote.ip()) {
+                Some(pending) => {
                     // Small answers must not wait for the next acknowledgement.
                     if let Err(error) = tcp.set_nodelay(true) {
                         debug!(%remote, %error, "can't set TCP_NODELAY");
@@ -46,14 +44,14 @@ pub(super) async fn accept_all(
                         pending,
                     });
                 }
-                Err(_) => {
+                None => {
                     debug!(%remote, "too many connections are not past their handshake; closed the newest");
                 }
             },
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 warn!(%error, "can't accept connections for the moment");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
             }
         }
     }
@@ -129,7 +127,11 @@ fn could_be_http(head: &[u8]) -> bool {
     is_http(head) || METHODS.iter().any(|method| method.starts_with(head))
 }
 
-fn concerns_one_connection(error: &io::Error) -> bool {
+/// Running out of file descriptors passes only when connections end.
+pub(in crate::edge) const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
+
+/// Whether it was that one connection that failed, and the next may be accepted at once.
+pub(in crate::edge) fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

@@ -18,11 +18,11 @@ use super::{
     accept::{Accepted, Opening, accept_all, answer_plaintext, opening},
     call::answer,
     caller::{Caller, report_refusal},
-    limits::{Config, Slots},
+    limits::{self, Config, Slots},
     share::Share,
 };
 use crate::{
-    domain::rejection::Rejection,
+    domain::{ids::ClusterId, rejection::Rejection},
     tasks::Tasks,
     trust::{
         TrustStore,
@@ -50,7 +50,7 @@ pub async fn serve_federation(
         slots,
         config,
     });
-    let pending = Arc::clone(&door.slots.pending);
+    let pending = door.slots.pending.clone();
     accept_all(&listener, &pending, &tasks, |accepted| {
         tasks.spawn(
             "federation connection",
@@ -79,10 +79,11 @@ enum Leave {
     TrustChanged,
 }
 
-/// A connection's place among all of its kind, and among those of its peer.
+/// A connection's place: among those of peers in all and those of its own, or among those of strangers.
+#[derive(Default)]
 struct Place {
-    _total: OwnedSemaphorePermit,
-    _of_peer: Option<Share>,
+    _of_peer: Option<(OwnedSemaphorePermit, Share<ClusterId>)>,
+    _of_stranger: Option<limits::Place>,
 }
 
 impl Door {
@@ -113,7 +114,7 @@ impl Door {
         if let (Some(_), Some(shown)) = (identity.peer(), &identity.fingerprint) {
             self.trust.refusals().caller_accepted(shown, remote.ip());
         }
-        let Some(place) = self.place_for(&identity.verdict) else {
+        let Some(place) = self.place_for(&identity.verdict, remote) else {
             debug!(%remote, peer = ?identity.peer(), "too many connections of this kind; closed the newest");
             return;
         };
@@ -179,14 +180,21 @@ impl Door {
         report_refusal(&self.trust, Side::Own, remote, &verdict);
     }
 
-    fn place_for(&self, verdict: &Verdict) -> Option<Place> {
-        let (slots, share) = match verdict {
-            Verdict::Peer(peer) => (&self.slots.connections, Some(self.slots.peers.take(peer)?)),
-            Verdict::Rejected { .. } => (&self.slots.unidentified, None),
-        };
-        Some(Place {
-            _total: Arc::clone(slots).try_acquire_owned().ok()?,
-            _of_peer: share,
+    fn place_for(&self, verdict: &Verdict, remote: SocketAddr) -> Option<Place> {
+        let slots = &self.slots;
+        Some(match verdict {
+            Verdict::Peer(peer) => {
+                let share = slots.peers.take(peer)?;
+                let one = Arc::clone(&slots.connections).try_acquire_owned().ok()?;
+                Place {
+                    _of_peer: Some((one, share)),
+                    ..Place::default()
+                }
+            }
+            Verdict::Rejected { .. } => Place {
+                _of_stranger: Some(slots.unidentified.take(remote.ip())?),
+                ..Place::default()
+            },
         })
     }
 

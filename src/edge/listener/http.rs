@@ -19,30 +19,31 @@ use tracing::debug;
 
 use super::{
     accept::{Accepted, Opening, accept_all, answer_plaintext, opening},
-    limits::{Config, Slots},
+    limits::{Config, Places, pending},
 };
 use crate::tasks::Tasks;
 
 /// Serves `router` until the node shuts down: over TLS with the newest of `tls`, in the clear without.
 ///
+/// Its connections take their places from `places`; those not past their handshake are counted apart.
 /// Handlers find the caller's address as `ConnectInfo<SocketAddr>` in the extensions of their request.
 pub async fn serve_http(
     listener: TcpListener,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
     router: Router,
     tasks: Tasks,
+    places: Places,
     config: Config,
 ) {
-    let slots = Slots::new(&config);
+    let pending = pending(&config);
     let router = router.with_state(());
     let door = Arc::new(Door {
         tls,
         router,
         tasks: tasks.clone(),
-        slots,
+        places,
         config,
     });
-    let pending = Arc::clone(&door.slots.pending);
     accept_all(&listener, &pending, &tasks, |accepted| {
         tasks.spawn("http connection", Arc::clone(&door).connection(accepted));
     })
@@ -54,7 +55,7 @@ struct Door {
     router: Router,
     tasks: Tasks,
     config: Config,
-    slots: Slots,
+    places: Places,
 }
 
 impl Door {
@@ -64,7 +65,7 @@ impl Door {
             remote,
             pending,
         } = accepted;
-        let Ok(place) = Arc::clone(&self.slots.connections).try_acquire_owned() else {
+        let Some(place) = self.places.take(remote.ip()) else {
             debug!(%remote, "too many connections; closed the newest");
             return;
         };

@@ -1,10 +1,11 @@
 //! How much a door takes from strangers and from peers.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::share::Shares;
+use super::share::{Share, Shares};
+use crate::{domain::ids::ClusterId, trust::refusals::network};
 
 /// The longest that a call may take until it is answered.
 pub(in crate::edge) const MAX_CALL: Duration = Duration::from_secs(30);
@@ -17,12 +18,16 @@ pub struct Config {
     /// Connections that have not yet finished a handshake, silent ones included. Nothing queues among them: one
     /// that stalls holds its own place, and no turn that others wait for.
     pub max_pending: usize,
+    /// The same from one network: a host that opens silent ones without end leaves the other places to others.
+    pub max_pending_per_network: usize,
     /// Connections of identified peers, or of phones.
     pub max_connections: usize,
     /// Connections of one identified peer.
     pub max_connections_per_peer: usize,
     /// Connections of callers that were not identified. They are answered, and must not crowd out others.
     pub max_unidentified: usize,
+    /// The same from one network.
+    pub max_unidentified_per_network: usize,
     /// How long an unidentified caller may stay connected to hear the reason.
     pub unidentified_life: Duration,
     /// Longest time until a call is answered, whatever deadline it carries. Streams may go on afterwards.
@@ -46,10 +51,13 @@ impl Default for Config {
             // Refusals must reach both sides within 2 s, and answering takes no time of its own.
             handshake_timeout: Duration::from_millis(1_800),
             max_pending: 1_024,
+            // Phones of a whole site may stand behind one address.
+            max_pending_per_network: 256,
             max_connections: 4_096,
             // Each node of a peer holds one or two.
-            max_connections_per_peer: 64,
+            max_connections_per_peer: MOST_PER_PEER,
             max_unidentified: 64,
+            max_unidentified_per_network: 8,
             unidentified_life: Duration::from_secs(2),
             max_call: MAX_CALL,
             max_streams: 256,
@@ -61,22 +69,153 @@ impl Default for Config {
     }
 }
 
-/// The counters of one listener.
+/// Each node of a peer holds one or two.
+const MOST_PER_PEER: usize = 64;
+
+impl Config {
+    /// The limits of a listener for `max_connections`, of which no peer gets so many that none is left to the
+    /// others.
+    #[must_use]
+    pub fn for_connections(max_connections: usize) -> Self {
+        Self {
+            max_connections,
+            // A link that is replaced needs two for a moment.
+            max_connections_per_peer: (max_connections / 4).clamp(2, MOST_PER_PEER),
+            ..Self::default()
+        }
+    }
+}
+
+/// Places that all callers share, and that no network takes alone. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Places {
+    free: Arc<Semaphore>,
+    shares: Shares<IpAddr>,
+}
+
+/// One of [`Places`], until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _one: OwnedSemaphorePermit,
+    _share: Option<Share<IpAddr>>,
+}
+
+impl Places {
+    /// Places for the connections of phones. Several listeners may share them.
+    #[must_use]
+    pub fn for_phones(max_connections: usize) -> Self {
+        // Phones of a whole site may stand behind one address.
+        Self::new(max_connections, max_connections.div_ceil(2))
+    }
+
+    fn new(most: usize, most_per_network: usize) -> Self {
+        Self {
+            free: semaphore(most),
+            shares: Shares::new(most_per_network),
+        }
+    }
+
+    /// One for a caller from there, unless there is none left, or none for its network.
+    pub(super) fn take(&self, from: IpAddr) -> Option<Place> {
+        let share = match from.to_canonical() {
+            // A proxy on this machine stands for all who come through it.
+            from if is_this_host(from) => None,
+            from => Some(self.shares.take(&network(from))?),
+        };
+        Some(Place {
+            _one: Arc::clone(&self.free).try_acquire_owned().ok()?,
+            _share: share,
+        })
+    }
+}
+
+/// The address by which programs of this machine call each other; all the other loopback addresses are as good
+/// as anybody's.
+fn is_this_host(address: IpAddr) -> bool {
+    address == std::net::Ipv4Addr::LOCALHOST || address == std::net::Ipv6Addr::LOCALHOST
+}
+
+fn semaphore(count: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
+}
+
+/// The counters of the federation listener.
 pub(super) struct Slots {
-    pub(super) pending: Arc<Semaphore>,
+    pub(super) pending: Places,
     pub(super) connections: Arc<Semaphore>,
-    pub(super) peers: Shares,
-    pub(super) unidentified: Arc<Semaphore>,
+    pub(super) peers: Shares<ClusterId>,
+    pub(super) unidentified: Places,
 }
 
 impl Slots {
     pub(super) fn new(config: &Config) -> Self {
-        let slots = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         Self {
-            pending: slots(config.max_pending),
-            connections: slots(config.max_connections),
+            pending: pending(config),
+            connections: semaphore(config.max_connections),
             peers: Shares::new(config.max_connections_per_peer),
-            unidentified: slots(config.max_unidentified),
+            unidentified: Places::new(config.max_unidentified, config.max_unidentified_per_network),
+        }
+    }
+}
+
+/// Places for connections that are not past their handshake.
+pub(super) fn pending(config: &Config) -> Places {
+    Places::new(config.max_pending, config.max_pending_per_network)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn one_network_takes_its_share_and_another_still_gets_in() {
+        let places = Places::new(4, 2);
+        let held = [
+            places.take(ip("2001:db8::1")).unwrap(),
+            places.take(ip("2001:db8::2")).unwrap(),
+        ];
+        assert!(places.take(ip("2001:db8::3")).is_none());
+        let other = places.take(ip("2001:db8:0:1::1")).unwrap();
+        // An IPv4 address is one, however it is written.
+        let last = places.take(ip("192.0.2.1")).unwrap();
+        assert!(places.take(ip("198.51.100.1")).is_none(), "all are taken");
+        drop((held, other, last));
+        let _first = places.take(ip("::ffff:192.0.2.1")).unwrap();
+        let _second = places.take(ip("192.0.2.1")).unwrap();
+        assert!(places.take(ip("192.0.2.1")).is_none());
+    }
+
+    #[test]
+    fn what_gets_no_place_takes_no_share() {
+        let places = Places::new(1, 1);
+        let one = places.take(ip("192.0.2.1")).unwrap();
+        assert!(places.take(ip("192.0.2.2")).is_none());
+        drop(one);
+        assert!(places.take(ip("192.0.2.2")).is_some());
+    }
+
+    #[test]
+    fn a_proxy_on_this_machine_is_no_single_caller() {
+        let places = Places::new(3, 1);
+        let held = [
+            places.take(ip("127.0.0.1")).unwrap(),
+            places.take(ip("::ffff:127.0.0.1")).unwrap(),
+            places.take(ip("::1")).unwrap(),
+        ];
+        assert!(places.take(ip("::1")).is_none());
+        drop(held);
+    }
+
+    #[test]
+    fn no_peer_gets_all_connections_while_there_are_enough_for_two() {
+        for (all, per_peer) in [(3, 2), (8, 2), (64, 16), (256, 64), (65_536, 64)] {
+            let config = Config::for_connections(all);
+            assert_eq!(config.max_connections_per_peer, per_peer, "{all}");
+            assert!(config.max_connections_per_peer < all);
         }
     }
 }

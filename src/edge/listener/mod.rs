@@ -16,12 +16,16 @@ mod limits;
 mod share;
 
 pub(in crate::edge) use self::{
+    accept::{PAUSE_AFTER_ERROR, concerns_one_connection},
     call::grpc_timeout,
     limits::MAX_CALL,
     share::{Share, Shares},
 };
 pub use self::{
-    caller::ConnIdentity, federation::serve_federation, http::serve_http, limits::Config,
+    caller::ConnIdentity,
+    federation::serve_federation,
+    http::serve_http,
+    limits::{Config, Places},
 };
 
 #[cfg(test)]

@@ -5,24 +5,22 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::domain::ids::ClusterId;
-
-/// Counts what each peer holds. Cheap to clone.
+/// Counts what each one holds, a peer or a network. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(in crate::edge) struct Shares {
+pub(in crate::edge) struct Shares<K: Ord> {
     most: usize,
-    held: Arc<Mutex<BTreeMap<ClusterId, usize>>>,
+    held: Arc<Mutex<BTreeMap<K, usize>>>,
 }
 
-/// One piece of a peer's share, until it is dropped.
+/// One piece of somebody's share, until it is dropped.
 #[derive(Debug)]
-pub(in crate::edge) struct Share {
-    peer: ClusterId,
-    shares: Shares,
+pub(in crate::edge) struct Share<K: Ord> {
+    of: K,
+    shares: Shares<K>,
 }
 
-impl Shares {
-    /// At most this many for each peer.
+impl<K: Ord + Clone> Shares<K> {
+    /// At most this many for each.
     pub(in crate::edge) fn new(most: usize) -> Self {
         Self {
             most,
@@ -30,33 +28,33 @@ impl Shares {
         }
     }
 
-    /// One more for `peer`, unless it has its share already.
-    pub(in crate::edge) fn take(&self, peer: &ClusterId) -> Option<Share> {
+    /// One more for `of`, unless it has its share already.
+    pub(in crate::edge) fn take(&self, of: &K) -> Option<Share<K>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = held.get(peer).copied().unwrap_or_default();
+        let count = held.get(of).copied().unwrap_or_default();
         if count >= self.most {
             return None;
         }
-        held.insert(peer.clone(), count + 1);
+        held.insert(of.clone(), count + 1);
         drop(held);
         Some(Share {
-            peer: peer.clone(),
+            of: of.clone(),
             shares: self.clone(),
         })
     }
 }
 
-impl Drop for Share {
+impl<K: Ord> Drop for Share<K> {
     fn drop(&mut self) {
         let mut held = self
             .shares
             .held
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = held.get_mut(&self.peer) {
+        if let Some(count) = held.get_mut(&self.of) {
             *count -= 1;
             if *count == 0 {
-                held.remove(&self.peer);
+                held.remove(&self.of);
             }
         }
     }
@@ -65,6 +63,7 @@ impl Drop for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ids::ClusterId;
 
     #[test]
     fn each_peer_has_its_own_share_and_gives_it_back() {

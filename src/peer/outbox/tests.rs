@@ -12,13 +12,16 @@ use crate::{
         refusal::Refusal,
         session::State,
     },
+    store::sessions::Session,
 };
 
 /// A creditor that answers as it was told, and notes what reached it.
 struct Script {
     name: ClusterId,
-    /// Refused for good, with this code.
+    /// Refused until told otherwise, with this code.
     refuses: Mutex<HashMap<SessionId, EmCode>>,
+    /// Speaks itself, and not our link to it.
+    in_person: bool,
     /// Never answers.
     hangs: bool,
     told: Mutex<Vec<SessionId>>,
@@ -29,6 +32,7 @@ impl Script {
         Self {
             name: cluster(name),
             refuses: Mutex::default(),
+            in_person: true,
             hangs: false,
             told: Mutex::default(),
         }
@@ -74,7 +78,12 @@ impl HomeCluster for Script {
                 std::future::pending::<()>().await;
             }
             refused.map_or(Ok(request.reason), |code| {
-                Err(Refusal::new(code, "as scripted"))
+                let refusal = Refusal::new(code, "as scripted");
+                Err(if self.in_person {
+                    refusal.by(self.name.clone())
+                } else {
+                    refusal
+                })
             })
         })
     }
@@ -242,27 +251,78 @@ async fn a_refused_debt_holds_up_no_later_one_and_is_told_again_when_a_link_come
 }
 
 #[tokio::test]
-async fn a_creditor_that_cannot_be_reached_is_not_told_the_rest() {
-    let store = new_store();
-    let mut berlin = Script::new("berlin");
-    for n in 0..100 {
-        berlin = berlin.refusing(n, EmCode::ServiceConnectionError);
+async fn a_creditor_that_cannot_be_reached_or_fails_at_all_is_not_told_the_rest() {
+    for (code, in_person) in [
+        (EmCode::ServiceConnectionError, true),
+        (EmCode::ErrorOnParsing, false),
+        (EmCode::DatabaseError, true),
+    ] {
+        let store = new_store();
+        let mut berlin = Script::new("berlin");
+        berlin.in_person = in_person;
+        for n in 0..100 {
+            berlin = berlin.refusing(n, code);
+        }
+        let berlin = Arc::new(berlin);
+        let prague = Arc::new(Script::new("prague"));
+        owe(&store, "berlin", 0..100).await;
+        let world = start(&store, &[&berlin, &prague], LONG);
+        owe(&store, "prague", 200..201).await;
+        world.wake.notify_one();
+        wait_owed(&store, "prague", &[]).await;
+        berlin.refuses.lock().unwrap().clear();
+        world.up.notify_one();
+        wait_owed(&store, "berlin", &[]).await;
+        let before = berlin.told().len() - 100;
+        assert!(
+            (0..=IN_FLIGHT * 5).contains(&before),
+            "{code:?}: {before} attempts while it was away"
+        );
     }
-    let berlin = Arc::new(berlin);
-    let prague = Arc::new(Script::new("prague"));
-    owe(&store, "berlin", 0..100).await;
-    let world = start(&store, &[&berlin, &prague], LONG);
-    owe(&store, "prague", 200..201).await;
-    world.wake.notify_one();
-    wait_owed(&store, "prague", &[]).await;
-    berlin.refuses.lock().unwrap().clear();
-    world.up.notify_one();
-    wait_owed(&store, "berlin", &[]).await;
-    let before = berlin.told().len() - 100;
-    assert!(
-        (0..=IN_FLIGHT * 5).contains(&before),
-        "{before} attempts while it was away"
-    );
+}
+
+#[tokio::test]
+async fn a_creditor_that_fails_for_a_moment_is_told_again_soon() {
+    let store = new_store();
+    let failing = [
+        ("berlin", EmCode::DatabaseError, true),
+        ("prague", EmCode::UnknownError, true),
+        ("rome", EmCode::ErrorOnParsing, true),
+        ("oslo", EmCode::ErrorOnParsing, false),
+    ];
+    let mut creditors = Vec::new();
+    for (name, code, in_person) in failing {
+        let mut creditor = Script::new(name).refusing(0, code);
+        creditor.in_person = in_person;
+        creditors.push(Arc::new(creditor));
+        owe(&store, name, 0..2).await;
+    }
+    let _world = start(&store, &creditors.iter().collect::<Vec<_>>(), LONG);
+    // The other debt is delivered all the same, but for the link that is down.
+    for name in ["berlin", "prague", "rome"] {
+        wait_owed(&store, name, &[0]).await;
+    }
+    for creditor in &creditors {
+        creditor.refuses.lock().unwrap().clear();
+    }
+    // No link comes up, and nothing is owed anew.
+    for (name, ..) in failing {
+        wait_owed(&store, name, &[]).await;
+    }
+}
+
+#[test]
+fn what_fails_is_put_off_ever_longer_up_to_a_limit_and_what_is_refused_for_long() {
+    let (mut memory, key) = (Memory::default(), (Role::Visiting, id(1)));
+    let mut last = Duration::ZERO;
+    for _ in 0..20 {
+        memory.put_off(key);
+        last = memory.aside[&key].until - Instant::now();
+        assert!(last <= RETRY_WITHIN);
+    }
+    assert!(last > RETRY_WITHIN / 3, "{last:?}");
+    memory.set_aside(key);
+    assert!(memory.aside[&key].until - Instant::now() > ASIDE / 2);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ use crate::{
         peers::{self, Peer},
         pools::{self, DevicePool},
         profiles::{self, Profile},
-        sessions::{self, Filter, Session},
+        sessions::{self, Debt, Filter, Session},
         trust_entries::{self, EntryKind, TrustEntry},
         users::{self, User},
     },

@@ -199,7 +199,7 @@ pub(in crate::store) async fn ends_are_owed_in_order_until_acknowledged(store: &
     store
         .write::<_, Error>(|tx| {
             let berlin = cluster("berlin");
-            let ids = |rows: Vec<Session>| rows.into_iter().map(|s| s.id).collect::<Vec<_>>();
+            let ids = |debts: Vec<Debt>| debts.into_iter().map(|d| d.id).collect::<Vec<_>>();
             let all = [session_id(2), session_id(3), session_id(1)];
             assert_eq!(ids(sessions::owed(tx, &berlin, 10)?), all);
             assert_eq!(ids(sessions::owed(tx, &berlin, 2)?), all[..2]);

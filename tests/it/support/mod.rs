@@ -33,6 +33,11 @@ pub(crate) fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_emccd"))
 }
 
+/// Whether the long runs are wanted: `tests/run --long`.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("EMCCD_LONG").is_some()
+}
+
 /// The Python of the test tools; `tests/run` (or `tests/run --tools`) puts it there.
 pub(crate) fn python() -> PathBuf {
     let python = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../tools/venv/bin/python");

@@ -16,9 +16,12 @@ use emccd::{
     lab::Cluster,
     tasks::Tasks,
     trust::{TrustStore, bundle::Bundle, certificate::Certificate, identity::Identity},
-    wire::pb::{
-        self,
-        federation_service_server::{FederationService, FederationServiceServer},
+    wire::{
+        pb::{
+            self,
+            federation_service_server::{FederationService, FederationServiceServer},
+        },
+        time::timestamp,
     },
 };
 use futures_util::{Stream, StreamExt as _};
@@ -111,7 +114,7 @@ impl FederationService for Service {
             versions: request.into_inner().versions,
             cluster_id: self.cluster_id.clone(),
             node: "raw".to_owned(),
-            now: Some(std::time::SystemTime::now().into()),
+            now: Some(timestamp(Clock::system().now())),
             ..pb::HelloResponse::default()
         }))
     }
@@ -126,7 +129,7 @@ impl FederationService for Service {
         let beats = beats.enumerate().map(|(number, _)| {
             Ok(pb::WatchResponse {
                 sequence: number as u64 + 1,
-                now: Some(std::time::SystemTime::now().into()),
+                now: Some(timestamp(Clock::system().now())),
                 ..pb::WatchResponse::default()
             })
         });

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_peer_that_claims_another_cluster_s_id_gets_42_whatever_it_calls() {
-    let lab = lab(3).await;
+    let lab = support::lab_of_processes(3).await;
     let (berlin, tokyo, lima) = (&lab.clusters[0], &lab.clusters[1], &lab.clusters[2]);
     // A user of berlin is on a phone of lima.
     let shown = log_in(berlin, 0, lima).await;
@@ -56,8 +56,26 @@ async fn a_peer_that_claims_another_cluster_s_id_gets_42_whatever_it_calls() {
             .unwrap_err(),
     );
 
+    // Our own operator finds it, in the log and in the status, with what was claimed.
+    let log = std::fs::read_to_string(berlin.member().unwrap().log_file()).unwrap();
+    let told: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("refused a call of tokyo"))
+        .collect();
+    assert_eq!(told.len(), 1, "the others are counted:\n{log}");
+    assert!(
+        told[0].contains("42") && told[0].contains("comes from lima"),
+        "{log}"
+    );
+    let wrong = wrong_claims(berlin).await;
+    assert_eq!((wrong.len(), wrong[0].count), (1, 8), "{wrong:?}");
+    assert_eq!(wrong[0].side, "caller");
+    assert!(wrong[0].expectation.contains("tokyo"), "{wrong:?}");
+    assert!(wrong[0].hint.contains("cluster-id"), "{wrong:?}");
+
     // As itself it may ask, and without any claim the certificate says who it is.
     tokyo_s.hello(call(tokyo, hello("tokyo"))).await.unwrap();
+    assert_eq!(wrong_claims(berlin).await, []);
     tokyo_s.find_user(Request::new(query)).await.unwrap();
     // But what lima holds is not tokyo's to end.
     let ended = tokyo_s.logout(call(tokyo, raw_peer::logout(id))).await;
@@ -70,6 +88,22 @@ async fn a_peer_that_claims_another_cluster_s_id_gets_42_whatever_it_calls() {
     assert_eq!(logins, 1, "{audit:#?}");
     log_out(lima).await;
     lab.shut_down().await;
+}
+
+/// What the status of a node says of callers that claimed to be somebody else.
+async fn wrong_claims(cluster: &Cluster) -> Vec<pb::DoorRefusal> {
+    let request = pb::GetClusterStatusRequest {};
+    let status = cluster
+        .admin()
+        .await
+        .unwrap()
+        .status(request)
+        .await
+        .unwrap();
+    let refusals = status.refusals.into_iter();
+    refusals
+        .filter(|r| r.rejection == "wrong_cluster")
+        .collect()
 }
 
 const TWIN_PIN: &str = "90718253";

@@ -70,7 +70,7 @@ const ROWS: [(&str, Worth, Worth); 29] = [
 ];
 
 /// The folder of the certificates, made when they are not there yet or have aged.
-fn folder() -> PathBuf {
+fn made_by_the_script() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openssl");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/generate.sh");
     let run = std::process::Command::new(script)
@@ -207,7 +207,7 @@ async fn as_answerer(trust: &TrustStore, what: &str, made: &Made, worth: Worth) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_certificate_of_the_script_is_worth_what_its_row_says_in_each_direction() {
-    let folder = folder();
+    let folder = made_by_the_script();
     let lab = strangers(1, &[]).await;
     let berlin = &lab.clusters[0];
     configure(berlin, &folder).await;
@@ -233,7 +233,7 @@ async fn each_certificate_of_the_script_is_worth_what_its_row_says_in_each_direc
 
 #[test]
 fn the_manifest_tells_what_was_made() {
-    let folder = folder();
+    let folder = made_by_the_script();
     let manifest = read(&folder, "MANIFEST.tsv");
     let mut lines = manifest.lines();
     assert_eq!(
@@ -280,12 +280,12 @@ fn the_manifest_tells_what_was_made() {
         assert_eq!(file.permissions().mode() & 0o777, 0o600, "{name}.key");
     }
     // Made once: the second time they are left as they are.
-    assert_eq!(read(&self::folder(), "MANIFEST.tsv"), manifest);
+    assert_eq!(read(&made_by_the_script(), "MANIFEST.tsv"), manifest);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_crosses_a_link_between_certificates_as_tomcat_makes_them() {
-    let folder = folder();
+    let folder = made_by_the_script();
     let lab = strangers(2, &[]).await;
     let (berlin, tokyo) = (&lab.clusters[0], &lab.clusters[1]);
     for (cluster, name) in [(berlin, "tomcat-a"), (tokyo, "tomcat-b")] {

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -13,6 +13,7 @@ use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::watch,
+    task::JoinSet,
 };
 
 use super::rig::{
@@ -20,6 +21,7 @@ use super::rig::{
 };
 use crate::{
     domain::{em_code::EmCode, login::LoginType, rejection::Rejection, version::Version},
+    edge::federation::Parts,
     peer::{LinkState, LinkStatus},
     trust::fixtures::{Authority, Spec, anchored, pinned},
 };
@@ -589,4 +591,95 @@ async fn the_end_of_a_node_is_seen_at_once() {
     assert!(seen_after < Duration::from_secs(5), "{seen_after:?}");
     let reason = status.last_error.unwrap();
     assert!(!reason.contains("no sign of life"), "{reason}");
+}
+
+/// A relay that counts connections, and holds back what the far side says for so long.
+async fn relay(to: SocketAddr, holds: Duration) -> (SocketAddr, Arc<AtomicUsize>, JoinSet<()>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (count, mut relays) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
+    let counted = Arc::clone(&count);
+    relays.spawn(async move {
+        let mut running = JoinSet::new();
+        while let Ok((near, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let far = TcpStream::connect(to).await.unwrap();
+            let ((mut near_in, mut near_out), (mut far_in, mut far_out)) =
+                (near.into_split(), far.into_split());
+            running.spawn(async move {
+                let _closed = tokio::io::copy(&mut near_in, &mut far_out).await;
+            });
+            let (sender, mut receiver) = tokio::sync::mpsc::channel(256);
+            running.spawn(async move {
+                let mut buffer = vec![0; 16 * 1024];
+                while let Ok(length @ 1..) = far_in.read(&mut buffer).await {
+                    let chunk = (Instant::now() + holds, buffer[..length].to_vec());
+                    sender.send(chunk).await.unwrap();
+                }
+            });
+            running.spawn(async move {
+                while let Some((when, bytes)) = receiver.recv().await {
+                    tokio::time::sleep_until(when.into()).await;
+                    if near_out.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, count, relays)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_dies_as_soon_as_it_is_up_is_not_dialled_without_a_pause() {
+    let tokyo = Node::with("tokyo", |config| {
+        config.heartbeat = Duration::from_secs(5);
+        config.dead_after = Duration::from_secs(8);
+        config.backoff_cap = Duration::from_secs(60);
+    })
+    .await;
+    let berlin = Node::new("berlin").await;
+    tokyo.trusts(&[&berlin]);
+    berlin.trusts(&[&tokyo]);
+    // It is known and not dialled: its own calls would end the pauses.
+    berlin.peers.set(vec![crate::store::peers::Peer {
+        enabled: false,
+        ..record(&tokyo.id, tokyo.address)
+    }]);
+    // Each `Watch` is answered and ends at once.
+    let ended = crate::tasks::Tasks::default();
+    ended.cancel();
+    berlin
+        .serve_as(Parts {
+            tasks: ended,
+            ..berlin.parts()
+        })
+        .await;
+    let (address, dialled, _relays) = relay(berlin.address, Duration::ZERO).await;
+    tokyo.dials(&berlin, address);
+    tokyo.until_down().await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    // At 25 to 50 ms each there would be dozens.
+    let dialled = dialled.load(Ordering::SeqCst);
+    assert!((2..=9).contains(&dialled), "{dialled}");
+    let reason = tokyo.status().last_error.unwrap_or_default();
+    assert!(reason.contains("ended"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_is_slow_at_each_step_comes_up() {
+    let (tokyo, berlin) = (Node::new("tokyo").await, Node::new("berlin").await);
+    tokyo.trusts(&[&berlin]);
+    berlin.trusts(&[&tokyo]);
+    berlin.peers.set(vec![crate::store::peers::Peer {
+        enabled: false,
+        ..record(&tokyo.id, tokyo.address)
+    }]);
+    berlin.serve().await;
+    // The handshake, Hello and Watch stay below 1.5 s each and are above 3 s together.
+    let (address, dialled, _relays) = relay(berlin.address, Duration::from_millis(1_050)).await;
+    tokyo.dials(&berlin, address);
+    tokyo.until_up().await;
+    assert_eq!(dialled.load(Ordering::SeqCst), 1);
 }

@@ -175,6 +175,7 @@ impl Node {
         Parts {
             roles: Arc::clone(&self.roles) as Arc<dyn Roles>,
             peers: self.peers.clone(),
+            refusals: self.trust.refusals().clone(),
             clock: self.trust.clock().clone(),
             tasks: self.tasks.clone(),
             drain: self.drain.clone(),
@@ -183,7 +184,11 @@ impl Node {
 
     /// Begins to serve.
     pub async fn serve(&self) {
-        let routes = service(self.parts()).await.unwrap();
+        self.serve_as(self.parts()).await;
+    }
+
+    pub async fn serve_as(&self, parts: Parts) {
+        let routes = service(parts).await.unwrap();
         let socket = self.listener.lock().unwrap().take().unwrap();
         let serving = listener::serve_federation(
             socket,

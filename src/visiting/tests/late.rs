@@ -1,0 +1,210 @@
+//! Answers that come too late, and a store that does: the phone is told in time, and nothing is left behind.
+
+use std::{
+    fs::{File, OpenOptions},
+    sync::mpsc,
+};
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_millis(700);
+
+/// A home whose answer to a login waits for the gate.
+fn gated() -> (Script, Arc<Notify>) {
+    let gate = Arc::new(Notify::new());
+    let mut home = Script::new("berlin").finding(Ok(Ownership::Mine));
+    home.gate = Some(Arc::clone(&gate));
+    (home, gate)
+}
+
+async fn until_home_is_asked(world: &World) {
+    while world.pins_sent() == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Whatever was asked of the store before is done.
+async fn settled(world: &World) {
+    world
+        .store
+        .write(|_: &mut dyn Transaction| Ok::<_, store::Error>(()))
+        .await
+        .unwrap();
+}
+
+async fn rows_on(world: &World, device: &str) -> Vec<State> {
+    let filter = sessions::Filter {
+        device: Some(DeviceName::new(device).unwrap()),
+        ..sessions::Filter::default()
+    };
+    let rows = world
+        .store
+        .read(move |tx: &mut dyn Transaction| sessions::list(tx, &filter))
+        .await
+        .unwrap();
+    rows.into_iter().map(|row| row.state).collect()
+}
+
+#[tokio::test]
+async fn a_success_after_the_deadline_is_discarded_and_home_is_owed_the_end() {
+    let (home, gate) = gated();
+    let world = world(vec![home]).await;
+    let late = async {
+        until_home_is_asked(&world).await;
+        world.clock.set_offset_millis(60_000);
+        gate.notify_one();
+    };
+    let (failure, ()) = tokio::join!(world.login("SEP1", "ana"), late);
+    let failure = failure.unwrap_err();
+    assert_eq!(failure.code.number(), 40, "{failure}");
+    assert!(failure.cause.contains("too late"), "{failure}");
+    assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
+    assert_eq!(world.owed("berlin").await, 1);
+    assert_eq!(world.audit().await, ["the answer came too late; given up"]);
+}
+
+#[tokio::test]
+async fn a_success_for_a_row_that_has_ended_is_never_promoted() {
+    let (home, gate) = gated();
+    let world = world(vec![home]).await;
+    let ending = async {
+        until_home_is_asked(&world).await;
+        let id = world
+            .store
+            .read(|tx: &mut dyn Transaction| {
+                sessions::active_on_device(tx, Role::Visiting, &DeviceName::new("SEP1").unwrap())
+            })
+            .await
+            .unwrap()
+            .unwrap()
+            .id;
+        world
+            .role
+            .end(&cluster("berlin"), id, "user root")
+            .await
+            .unwrap();
+        gate.notify_one();
+    };
+    let (failure, ()) = tokio::join!(world.login("SEP1", "ana"), ending);
+    assert_eq!(failure.unwrap_err().code.number(), 40);
+    assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
+}
+
+/// A store in a file, and the lock that another process could hold.
+async fn shared_world(peers: Vec<Script>) -> (World, File, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("emccd.db");
+    let url = format!("sqlite:{}", path.display());
+    let world = world_on(&url, peers, Script::new("tokyo"), DEADLINE).await;
+    let lock = OpenOptions::new()
+        .write(true)
+        .open(path.with_extension("write"))
+        .unwrap();
+    (world, lock, folder)
+}
+
+#[tokio::test]
+async fn a_phone_is_told_in_time_that_the_store_is_stuck_and_nothing_is_left() {
+    let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
+    let (world, lock, _folder) = shared_world(vec![berlin]).await;
+    lock.lock().unwrap();
+    let began = Instant::now();
+    let failure = world.login("SEP1", "ana").await.unwrap_err();
+    assert!(began.elapsed() < DEADLINE * 3, "{:?}", began.elapsed());
+    assert_eq!(failure.code.number(), 26, "{failure}");
+    assert_eq!(failure.retry_after, Some(Duration::from_secs(1)));
+    // Not one place is taken by those that wait no more.
+    for _ in 0..3 {
+        let failure = world.login("SEP1", "ana").await.unwrap_err();
+        assert!(failure.cause.contains("lock"), "{failure}");
+    }
+    lock.unlock().unwrap();
+    settled(&world).await;
+    assert_eq!(rows_on(&world, "SEP1").await, []);
+    assert_eq!(world.pins_sent(), 0);
+    world.login("SEP1", "ana").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_is_stuck_when_home_answers_leaves_the_phone_free_and_home_owed() {
+    let (home, gate) = gated();
+    let (world, lock, _folder) = shared_world(vec![home]).await;
+    let stuck = async {
+        until_home_is_asked(&world).await;
+        lock.lock().unwrap();
+        gate.notify_one();
+    };
+    let (failure, ()) = tokio::join!(world.login("SEP1", "ana"), stuck);
+    assert_eq!(failure.unwrap_err().code.number(), 26);
+    lock.unlock().unwrap();
+    settled(&world).await;
+    assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
+    assert!(world.free("SEP1").await);
+    assert_eq!(world.owed("berlin").await, 1);
+}
+
+#[tokio::test]
+async fn a_logout_that_the_store_is_too_slow_for_is_answered_and_carried_out() {
+    let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
+    let (world, lock, _folder) = shared_world(vec![berlin]).await;
+    world.login("SEP1", "ana").await.unwrap();
+    lock.lock().unwrap();
+    let reference = world.role.new_ref();
+    let failure = world
+        .role
+        .logout("SEP1", caller(), reference)
+        .await
+        .unwrap_err();
+    assert_eq!(failure.code.number(), 26, "{failure}");
+    lock.unlock().unwrap();
+    settled(&world).await;
+    assert!(world.free("SEP1").await);
+    assert_eq!(world.owed("berlin").await, 1);
+}
+
+/// The row becomes active in time, and its commit comes after the phone was told that it failed.
+#[tokio::test]
+async fn a_commit_that_comes_too_late_is_taken_back() {
+    let (home, gate) = gated();
+    let (world, _lock, _folder) = shared_world(vec![home]).await;
+    let (open_first, first) = mpsc::channel::<()>();
+    let (open_second, second) = mpsc::channel::<()>();
+    let (started, in_store) = mpsc::channel::<()>();
+    let hold = |wait: mpsc::Receiver<()>| {
+        let started = started.clone();
+        world.store.write(move |_: &mut dyn Transaction| {
+            let _ = started.send(());
+            let _ = wait.recv();
+            Ok::<_, store::Error>(())
+        })
+    };
+    // The first keeps the writer busy until the activation and the second stand in its queue. These two then
+    // share a commit, which waits for the second; the first is in it too, or in one of its own.
+    let steps = async {
+        until_home_is_asked(&world).await;
+        let mut one = std::pin::pin!(hold(first));
+        assert!(futures_util::poll!(&mut one).is_pending());
+        while in_store.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        gate.notify_one();
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        let mut two = std::pin::pin!(hold(second));
+        assert!(futures_util::poll!(&mut two).is_pending());
+        open_first.send(()).unwrap();
+        while in_store.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let (failure, ()) = tokio::join!(world.login("SEP1", "ana"), steps);
+    assert_eq!(failure.unwrap_err().code.number(), 26);
+    open_second.send(()).unwrap();
+    settled(&world).await;
+    let audit = world.audit().await;
+    assert!(audit.contains(&"success".to_owned()), "{audit:?}");
+    assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
+    assert!(world.free("SEP1").await);
+    assert_eq!(world.owed("berlin").await, 1);
+}
