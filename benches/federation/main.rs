@@ -253,7 +253,9 @@ fn millis(length: Duration) -> f64 {
 /// Calls per second of `count` calls, [`CONCURRENCY`] at a time.
 async fn rate(calls: usize, call: impl AsyncFn(usize) -> Result<()>) -> Result<f64> {
     let began = Instant::now();
-    stream::iter((0..calls).map(&call))
+    let call = &call;
+    stream::iter(0..calls)
+        .map(|n| call(n))
         .buffer_unordered(CONCURRENCY)
         .try_for_each(|()| async { Ok(()) })
         .await?;

@@ -8,6 +8,7 @@ pub mod federation;
 pub mod ids;
 pub mod locate;
 pub mod login;
+pub mod refs;
 pub mod refusal;
 pub mod rejection;
 pub mod session;

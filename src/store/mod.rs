@@ -14,6 +14,7 @@ pub mod meta;
 pub mod peers;
 pub mod pools;
 pub mod profiles;
+pub mod refs;
 pub mod retention;
 pub mod sessions;
 pub mod trust_entries;
