@@ -121,9 +121,17 @@ mod tests {
 
     use super::*;
 
+    fn store() -> Store {
+        Store::open(&crate::store::Config {
+            url: "sqlite::memory:".to_owned(),
+            node: "one".to_owned(),
+        })
+        .unwrap()
+    }
+
     #[tokio::test]
     async fn nodes_of_one_cluster_never_give_out_the_same_ref() {
-        let store = Store::in_memory("one").unwrap();
+        let store = store();
         let nodes = [Refs::new(), Refs::new()];
         let mut given = BTreeSet::new();
         let mut count = 0;
@@ -147,7 +155,7 @@ mod tests {
         tokio::time::timeout(PAUSE, refs.short.notified())
             .await
             .expect("it says that it is short");
-        let store = Store::in_memory("one").unwrap();
+        let store = store();
         refs.fill(&store).await.unwrap();
         assert!(refs.take() < by_chance(0));
         // The block in use is not the reserve: the next one is asked for at once.
