@@ -501,15 +501,6 @@ pub const KEYS: &[Key] = &[
         change: Change::Restart,
     },
     Key {
-        name: "login.maximum-concurrent-requests",
-        kind: Kind::Count(1, 4096),
-        preset: Preset::Is("256"),
-        meaning: "How many logins this node works on at a time. Beyond that phones are told to try again. \
-                  Logouts are not counted, and never turned away.",
-        why: "a whole shift can log in at once, and memory stays bounded",
-        change: Change::Restart,
-    },
-    Key {
         name: "log.level",
         kind: Kind::Word(&["error", "warn", "info", "debug", "trace"]),
         preset: Preset::Is("\"info\""),
@@ -526,6 +517,12 @@ pub const KEYS: &[Key] = &[
         change: Change::Restart,
     },
 ];
+
+/// Keys that earlier versions took, and the parameters of the cluster that took their place.
+pub const MOVED: &[(&str, &str)] = &[(
+    "login.maximum-concurrent-requests",
+    "maximum-concurrent-requests",
+)];
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ pub mod federation;
 pub mod ids;
 pub mod locate;
 pub mod login;
+pub mod parameters;
 pub mod refusal;
 pub mod rejection;
 pub mod session;
