@@ -240,7 +240,7 @@ table! {
         login: "Login is unavailable(26)",
         logout: "Logout is unavailable(26)",
         advice: "Wait a few seconds and try again.",
-        hint: "The limit of concurrent requests (the parameter `maximum-concurrent-requests`) or of attempts was reached.",
+        hint: "The limit of concurrent requests or of attempts was reached; see `emccd param show maximum-concurrent-requests`.",
         grpc: ResourceExhausted,
         raised: Yes,
     }
