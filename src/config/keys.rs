@@ -566,6 +566,14 @@ mod tests {
     }
 
     #[test]
+    fn what_has_moved_is_no_key_and_is_there_where_it_went() {
+        for (key, parameter) in MOVED {
+            assert!(find(key).is_none(), "{key}");
+            crate::domain::parameters::find(parameter).unwrap();
+        }
+    }
+
+    #[test]
     fn samples_and_presets_are_toml() {
         for key in KEYS {
             let (Preset::Is(literal)

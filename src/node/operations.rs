@@ -6,9 +6,7 @@ use super::reload::{Reloader, Shown};
 use crate::{
     apply::{self, Action, Applier, Mode, Source},
     clock::Clock,
-    domain::{
-        ids::ClusterId, parameters::Parameters, session::Role, version::VersionRange,
-    },
+    domain::{ids::ClusterId, parameters::Parameters, session::Role, version::VersionRange},
     edge::admin::{
         error::Error,
         operations::{Answer, ApplyMode, File, Operations, SessionKey},

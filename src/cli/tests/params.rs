@@ -14,11 +14,7 @@ async fn a_parameter_is_set_shown_and_taken_back_and_the_audit_has_both_values()
     let set = node
         .type_in("param set maximum-concurrent-requests 512")
         .await;
-    assert!(
-        set.text.contains("is 512 now; it was 256"),
-        "{}",
-        set.text
-    );
+    assert!(set.text.contains("is 512 now; it was 256"), "{}", set.text);
     assert_eq!(node.changes.load(Ordering::SeqCst), 1);
     let again = node
         .type_in("param set maximum-concurrent-requests 512")
@@ -27,7 +23,9 @@ async fn a_parameter_is_set_shown_and_taken_back_and_the_audit_has_both_values()
 
     let listed = node.type_in("param list --set").await;
     assert!(
-        listed.text.contains("maximum-concurrent-requests  512    256")
+        listed
+            .text
+            .contains("maximum-concurrent-requests  512    256")
             && listed.text.contains("by ")
             && listed.text.lines().count() == 2,
         "{}",
@@ -50,13 +48,17 @@ async fn a_parameter_is_set_shown_and_taken_back_and_the_audit_has_both_values()
     let reset = node
         .type_in("param reset maximum-concurrent-requests")
         .await;
-    assert!(reset.text.contains("is 256 now; it was 512"), "{}", reset.text);
+    assert!(
+        reset.text.contains("is 256 now; it was 512"),
+        "{}",
+        reset.text
+    );
     let nothing = node
         .type_in("param reset maximum-concurrent-requests")
         .await;
     assert!(nothing.text.contains("was not set"), "{}", nothing.text);
     let rows = node.store.read(|tx| stored::all(tx)).await.unwrap();
-    assert_eq!(rows, []);
+    assert!(rows.is_empty(), "{rows:?}");
     assert_eq!(
         outcomes(&node).await,
         [
@@ -76,11 +78,17 @@ async fn what_is_no_parameter_or_no_value_changes_nothing_and_says_what_would() 
     for (line, words) in [
         (
             "param set max-concurrent-requests 5",
-            ["did you mean maximum-concurrent-requests?", "emccd param list"],
+            [
+                "did you mean maximum-concurrent-requests?",
+                "emccd param list",
+            ],
         ),
         (
             "param set maximum-concurrent-requests -1",
-            ["whole number (allowed: 1 to 4096)", "emccd param show maximum-concurrent-requests"],
+            [
+                "whole number (allowed: 1 to 4096)",
+                "emccd param show maximum-concurrent-requests",
+            ],
         ),
         (
             "param set remote-cluster-update-interval 15",
@@ -98,7 +106,7 @@ async fn what_is_no_parameter_or_no_value_changes_nothing_and_says_what_would() 
         let told = node.refused(line).await;
         assert!(words.iter().all(|word| told.contains(word)), "{told}");
     }
-    assert_eq!(outcomes(&node).await, []);
+    assert!(outcomes(&node).await.is_empty());
     assert_eq!(node.changes.load(Ordering::SeqCst), 0);
     node.end().await;
 }

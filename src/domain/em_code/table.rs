@@ -260,7 +260,7 @@ table! {
         login: "Login is unavailable(28)",
         logout: "Logout is unavailable(28)",
         advice: "Use a phone inside the company network.",
-        hint: "The caller's address is not trusted while addresses are being checked; see the trusted addresses in `emccd config show`.",
+        hint: "The caller's address is not trusted while addresses are being checked; see `emccd param show trusted-ips`.",
         grpc: PermissionDenied,
         raised: Later("with the check of callers' addresses"),
     }
@@ -280,7 +280,7 @@ table! {
         login: "Login is unavailable(30)",
         logout: "Logout is unavailable(30)",
         advice: "Use a phone that reaches the service without a proxy.",
-        hint: "The request came through a proxy and those are not allowed; see `emccd config show`.",
+        hint: "The request came through a proxy and those are not allowed; see `emccd param show allow-proxy`.",
         grpc: PermissionDenied,
         raised: Later("with the check of callers' addresses"),
     }

@@ -7,7 +7,7 @@ use crate::domain::parameters::{
 };
 
 /// What a parameter may hold, and where it stands among the [`Parameters`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Kind {
     /// IP addresses.
     Addresses(Place<BTreeSet<IpAddr>>),
@@ -30,7 +30,7 @@ pub enum Kind {
 }
 
 /// A field of the [`Parameters`], to look at and to change.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Place<T> {
     pub(super) get: fn(&Parameters) -> &T,
     pub(super) get_mut: fn(&mut Parameters) -> &mut T,

@@ -114,7 +114,7 @@ pub enum Error {
     #[error("{} is not taken over, because {}", .0.name, .0.why)]
     LeftOut(&'static LeftOut),
     /// No parameter has that name.
-    #[error("there is no parameter {name}{}", did_you_mean(*.suggestion))]
+    #[error("there is no parameter {name}{}", did_you_mean(.suggestion))]
     Unknown {
         /// The name, safe to print.
         name: String,
@@ -246,7 +246,7 @@ fn printable(name: &str) -> String {
     }
 }
 
-fn did_you_mean(suggestion: Option<&str>) -> String {
+fn did_you_mean(suggestion: &Option<&str>) -> String {
     suggestion.map_or_else(String::new, |name| format!("; did you mean {name}?"))
 }
 

@@ -52,7 +52,7 @@ fn each_parameter_has_a_place_of_its_own() {
     assert_eq!(names.len(), TABLE.len());
     assert_eq!(names, others.iter().map(|(name, _)| *name).collect());
     let (all, problems) = Parameters::from_stored(others);
-    assert_eq!(problems, []);
+    assert!(problems.is_empty(), "{problems:?}");
     for (name, text) in others {
         let parameter = find(name).unwrap();
         assert_eq!(parameter.value(&all), text, "{name}");
@@ -92,14 +92,18 @@ fn what_is_no_value_is_refused_with_what_would_be_one() {
         ("maximum-concurrent-requests", "", "whole number"),
         ("multiple-login-behavior", "Allowed", "none of its words"),
         ("multiple-login-unreachable", "", "none of its words"),
-        (
-            "enforce-intra-cluster-maximum-login-time",
-            "1",
-            "on or off",
-        ),
+        ("enforce-intra-cluster-maximum-login-time", "1", "on or off"),
         ("intra-cluster-maximum-login-time", "8", "hours and minutes"),
-        ("intra-cluster-maximum-login-time", "8:0", "hours and minutes"),
-        ("intra-cluster-maximum-login-time", "-8:00", "hours and minutes"),
+        (
+            "intra-cluster-maximum-login-time",
+            "8:0",
+            "hours and minutes",
+        ),
+        (
+            "intra-cluster-maximum-login-time",
+            "-8:00",
+            "hours and minutes",
+        ),
         ("intra-cluster-maximum-login-time", "8:60", "59 minutes"),
         ("intra-cluster-maximum-login-time", "168:01", "than a week"),
         ("inter-cluster-maximum-login-time", "169:00", "than a week"),
@@ -109,7 +113,11 @@ fn what_is_no_value_is_refused_with_what_would_be_one() {
             "than a week",
         ),
         ("emcc-geolocation-filter", "", "no name of a field"),
-        ("emcc-geolocation-filter", "country,,A3", "no name of a field"),
+        (
+            "emcc-geolocation-filter",
+            "country,,A3",
+            "no name of a field",
+        ),
         ("emcc-geolocation-filter", "a b", "no name of a field"),
         ("trusted-ips", "", "no address"),
         ("trusted-ips", ";", "no address"),
@@ -121,11 +129,7 @@ fn what_is_no_value_is_refused_with_what_would_be_one() {
             "tftp.example:69",
             "host name",
         ),
-        (
-            "default-tftp-server-for-emcc-login-device",
-            "",
-            "host name",
-        ),
+        ("default-tftp-server-for-emcc-login-device", "", "host name"),
         (
             "default-tftp-server-for-emcc-login-device",
             "10.0.0.256",
@@ -203,15 +207,9 @@ fn what_is_stored_and_unknown_here_is_told_and_harms_nothing() {
 fn a_limit_holds_only_where_it_is_one() {
     let mut all = Parameters::default();
     assert_eq!(all.intra_cluster_limit(), None);
-    assert_eq!(
-        all.inter_cluster_limit(),
-        Some(Duration::from_secs(36_000))
-    );
+    assert_eq!(all.inter_cluster_limit(), Some(Duration::from_secs(36_000)));
     all.enforce_intra_cluster_maximum_login_time = true;
-    assert_eq!(
-        all.intra_cluster_limit(),
-        Some(Duration::from_secs(28_800))
-    );
+    assert_eq!(all.intra_cluster_limit(), Some(Duration::from_secs(28_800)));
     all.intra_cluster_maximum_login_time = Duration::ZERO;
     all.inter_cluster_maximum_login_time = Duration::ZERO;
     assert_eq!(all.intra_cluster_limit(), None);

@@ -416,7 +416,8 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::ListParametersResponse>, Status> {
         self.admit(Action::View, request).await?;
         within(LOOK, async {
-            let parameters = parameters::list(&self.store, &self.operations.parameters_in_force()).await?;
+            let parameters =
+                parameters::list(&self.store, &self.operations.parameters_in_force()).await?;
             Ok(pb::ListParametersResponse { parameters })
         })
         .await
