@@ -532,10 +532,23 @@ async fn trust_is_taken_from_the_one_peer_and_only_once() {
         "{}",
         last.text
     );
+    // Not listed, but an authority may vouch for it; and taken back.
+    let unlisted = certificate("tokyo");
+    node.write("unlisted.pem", &unlisted.certificate_pem);
+    let revoked = node
+        .type_in(&format!(
+            "trust remove tokyo --fingerprint {} --yes",
+            unlisted.fingerprint_text()
+        ))
+        .await;
+    assert!(revoked.text.contains("was not among"), "{}", revoked.text);
+    assert_eq!(revoked.json["revoked"], true);
+    let added = node.type_in("trust add tokyo --pin @unlisted.pem").await;
+    assert!(added.text.contains("1 had been revoked"), "{}", added.text);
     let removals = node.audit().await;
     assert_eq!(
         removals.iter().filter(|e| e.0 == "trust.remove").count(),
-        2,
+        3,
         "{removals:?}"
     );
     node.end().await;

@@ -308,6 +308,8 @@ fn files_that_are_not_fit_for_use_are_named_with_what_is_wrong() {
         "{text}"
     );
 
+    assert!(text.contains("phone.certificate = "), "{text}");
+
     let identity = &config.identity;
     fs::set_permissions(&identity.key, fs::Permissions::from_mode(0o644)).unwrap();
     fs::copy(

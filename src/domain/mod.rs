@@ -1,6 +1,8 @@
 //! Rules and vocabulary. Pure and silent: no clock, socket, file or random source; it returns reasons, others
 //! log them.
 
+pub mod address;
+pub mod bounds;
 pub mod em_code;
 pub mod federation;
 pub mod ids;

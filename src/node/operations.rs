@@ -110,8 +110,8 @@ impl Operations for NodeOperations {
             match key.role {
                 Role::Visiting => match self.visiting.end(&key.counterpart, key.id, &actor).await {
                     Ok(ended) => Ok(ended.acknowledged),
-                    Err(visiting::Error::Store(error)) => Err(Error::Store(error)),
-                    Err(visiting::Error::StoreSlow) => Err(Error::Store(crate::store::Error::Busy)),
+                    Err(visiting::Error::Store(error)) => Err(error.into()),
+                    Err(visiting::Error::StoreSlow) => Err(crate::store::Error::Busy.into()),
                     Err(error) => Err(Error::refused(
                         error.to_string(),
                         "`emccd session list` shows what there is",
@@ -120,7 +120,7 @@ impl Operations for NodeOperations {
                 Role::Home => match self.home.end(&key.counterpart, key.id, &actor).await {
                     Ok(home::Ended::Now { owed }) => Ok(!owed),
                     Ok(home::Ended::Before(_)) => Ok(true),
-                    Err(home::Error::Store(error)) => Err(Error::Store(error)),
+                    Err(home::Error::Store(error)) => Err(error.into()),
                     Err(error) => Err(Error::refused(
                         error.to_string(),
                         "`emccd session list` shows what there is",
@@ -175,7 +175,7 @@ fn apply_error(error: apply::Error) -> Error {
                 "mend the lines and apply again; `emccd apply --dry-run` only checks",
             )
         }
-        apply::Error::Store(error) => Error::Store(error),
+        apply::Error::Store(error) => error.into(),
         apply::Error::Trust(error) => Error::refused(
             format!(
                 "{}; nothing was changed",

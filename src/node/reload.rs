@@ -126,18 +126,13 @@ impl Reloader {
         outcome
     }
 
-    /// The phone listener's identity: read, its dates checked, in force.
+    /// The phone listener's identity: read, its dates and its usage checked, in force.
     pub(super) fn reload_phone_identity(&self) -> Result<(), Error> {
         let now = self.trust.clock().now();
         let outcome = read_identity("phone", &self.phone_files).and_then(|identity| {
-            let leaf = identity.leaf();
-            if now < leaf.not_before() || leaf.not_after() < now {
-                return Err(Error::OutOfDate {
-                    what: "phone",
-                    from: leaf.not_before(),
-                    until: leaf.not_after(),
-                });
-            }
+            identity
+                .check_server(now)
+                .map_err(|source| unfit("phone", &self.phone_files, source))?;
             let tls = phone_server_config(&identity)
                 .map_err(|source| unfit("phone", &self.phone_files, source))?;
             self.phone_tls.store(Arc::new(tls));

@@ -385,14 +385,14 @@ pub enum Trust {
         #[arg(value_name = "ID")]
         cluster_id: Option<ClusterId>,
     },
-    /// Accept a certificate from a peer no more; connections that live on it end
+    /// Accept a certificate from a peer no more; connections that live on it end, and a leaf is revoked
     Remove(TrustRemove),
 }
 
 /// `trust remove`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  emccd trust remove tokyo --fingerprint 9F:86:…:0A    as emccd trust list tokyo shows it"
+    after_help = "Example:\n  emccd trust remove tokyo --fingerprint 9F:86:…:0A    as emccd trust list tokyo shows it\n\nA leaf is revoked by it, listed or not: also where an authority vouches for it. Adding it again takes that back."
 )]
 pub struct TrustRemove {
     /// The peer

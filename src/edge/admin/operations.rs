@@ -5,6 +5,8 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
+use zeroize::Zeroizing;
+
 use crate::{
     domain::{
         ids::{ClusterId, SessionId},
@@ -34,8 +36,8 @@ pub struct SessionKey {
 pub struct File {
     /// For messages.
     pub name: String,
-    /// TOML.
-    pub content: String,
+    /// TOML; wiped when dropped.
+    pub content: Zeroizing<String>,
 }
 
 /// What a running node can be asked for beyond its store.

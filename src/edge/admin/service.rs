@@ -234,9 +234,9 @@ impl AdminEdge {
         let files = request
             .files
             .into_iter()
-            .map(|file| File {
-                name: file.name,
-                content: file.content,
+            .map(|mut file| File {
+                name: std::mem::take(&mut file.name),
+                content: std::mem::take(&mut file.content).into(),
             })
             .collect();
         let mode = if request.dry_run {

@@ -267,6 +267,8 @@ pub(in crate::store) async fn a_leaf_is_pinned_for_one_peer_only(store: &Store) 
             )?);
             assert_eq!(trust_entries::list(tx)?.len(), 1);
             assert_eq!(trust_entries::revoked(tx)?[0].revoked_at, at(5));
+            assert!(trust_entries::is_revoked(tx, &berlin.cluster_id, &[1; 32])?);
+            assert!(!trust_entries::is_revoked(tx, &tokyo.cluster_id, &[1; 32])?);
             assert!(!trust_entries::remove(tx, &berlin.cluster_id, &[1; 32])?);
             // Trusting it again takes that back.
             assert!(trust_entries::add(tx, &berlin)?);
