@@ -2,6 +2,7 @@
 //! pretends.
 
 mod hints;
+mod params;
 
 use std::{
     fs,
@@ -23,6 +24,7 @@ use crate::{
     domain::{
         ids::{ClusterId, Ref, SessionId},
         login::{LoginType, SecurityMode},
+        parameters::Parameters,
         session::{EndReason, Initiator, Role, State},
     },
     edge::admin::{
@@ -88,6 +90,15 @@ impl Operations for Pretender {
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn parameters_in_force(&self) -> Arc<Parameters> {
+        Arc::default()
+    }
+
+    fn parameters_changed(&self) -> Answer<'_, ()> {
         self.changes.fetch_add(1, Ordering::SeqCst);
         Box::pin(std::future::ready(Ok(())))
     }

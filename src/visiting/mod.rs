@@ -5,11 +5,11 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU32},
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 mod ends;
@@ -33,7 +33,7 @@ use crate::{
         version::Version,
     },
     fault::FaultPoints,
-    store::{Store, Transaction, devices, sessions},
+    store::{Store, Transaction, devices, parameters, sessions},
     tasks::Tasks,
 };
 
@@ -46,8 +46,6 @@ pub struct Config {
     pub login_deadline: Duration,
     /// How long all peers together may take to say whether a name is theirs.
     pub find_deadline: Duration,
-    /// Logins in progress at once; more are refused with EM code 26. Logouts are never turned away.
-    pub maximum_concurrent_requests: usize,
     /// The newest protocol version that we may speak.
     pub newest_version: Version,
 }
@@ -66,7 +64,9 @@ struct Inner {
     federation: Arc<dyn Federation>,
     faults: FaultPoints,
     tasks: Tasks,
-    admission: Arc<Semaphore>,
+    parameters: parameters::Live,
+    /// Logins under way.
+    under_way: Arc<AtomicU32>,
     /// Told whenever a home cluster is owed the end of a session.
     owed: Arc<Notify>,
     refs: refs::Refs,
@@ -86,6 +86,8 @@ pub struct Parts {
     pub federation: Arc<dyn Federation>,
     /// Where a test may stop us.
     pub faults: FaultPoints,
+    /// The cluster's parameters, as they are at each request.
+    pub parameters: parameters::Live,
     /// Runs what must outlive a phone's connection.
     pub tasks: Tasks,
     /// Told whenever a home cluster is owed the end of a session.
@@ -111,10 +113,10 @@ impl VisitingRole {
             local,
             federation,
             faults,
+            parameters,
             tasks,
             owed,
         } = parts;
-        let admission = Arc::new(Semaphore::new(config.maximum_concurrent_requests));
         let inner = Inner {
             config,
             store,
@@ -123,7 +125,8 @@ impl VisitingRole {
             federation,
             faults,
             tasks,
-            admission,
+            parameters,
+            under_way: Arc::default(),
             owed,
             refs: refs::Refs::new(),
         };
