@@ -3,6 +3,7 @@
 
 mod hints;
 mod params;
+mod records;
 
 use std::{
     fs,
