@@ -66,6 +66,8 @@ pub enum Action {
     AddTrust,
     /// Bring the cluster's data to what files say.
     Apply,
+    /// Give out the cluster's data, hashes of PINs among them.
+    Export,
     /// End a session.
     LogoutSession,
     /// Read the identity files again.
@@ -80,10 +82,11 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
+        Self::Export,
         Self::LogoutSession,
         Self::ReloadIdentities,
         Self::RemoveTrust,
@@ -95,7 +98,7 @@ impl Action {
     #[must_use]
     pub const fn needs(self) -> Role {
         match self {
-            Self::AddCluster | Self::Apply | Self::SetCluster => Role::Admin,
+            Self::AddCluster | Self::Apply | Self::Export | Self::SetCluster => Role::Admin,
             Self::AddTrust | Self::ReloadIdentities | Self::RemoveTrust => Role::Certificates,
             Self::LogoutSession => Role::HelpDesk,
             Self::View => Role::Viewer,
@@ -109,6 +112,7 @@ impl Action {
             Self::AddCluster => "cluster add",
             Self::AddTrust => "trust add",
             Self::Apply => "apply",
+            Self::Export => "export",
             Self::LogoutSession => "session logout",
             Self::ReloadIdentities => "cert reload",
             Self::RemoveTrust => "trust remove",
