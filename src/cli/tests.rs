@@ -3,6 +3,7 @@
 
 mod data;
 mod hints;
+mod params;
 
 use std::{
     fs,
@@ -24,6 +25,7 @@ use crate::{
     domain::{
         ids::{ClusterId, Ref, SessionId},
         login::{LoginType, SecurityMode},
+        parameters::Parameters,
         session::{EndReason, Initiator, Role, State},
     },
     edge::admin::{
@@ -89,6 +91,15 @@ impl Operations for Pretender {
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn parameters_in_force(&self) -> Arc<Parameters> {
+        Arc::default()
+    }
+
+    fn parameters_changed(&self) -> Answer<'_, ()> {
         self.changes.fetch_add(1, Ordering::SeqCst);
         Box::pin(std::future::ready(Ok(())))
     }

@@ -173,8 +173,6 @@ pub struct Login {
     pub deadline: Duration,
     /// How much of it the search for the home may take.
     pub find_deadline: Duration,
-    /// Logins and logouts at a time.
-    pub maximum_concurrent_requests: usize,
 }
 
 /// `[log]`

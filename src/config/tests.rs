@@ -52,7 +52,6 @@ fn two_lines_are_enough() {
         config.identity.key,
         Path::new("/etc/emccd/certs/federation.key")
     );
-    assert_eq!(config.login.maximum_concurrent_requests, 256);
     assert_eq!(config.admin.groups, Groups::default());
 }
 

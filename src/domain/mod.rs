@@ -8,6 +8,8 @@ pub mod federation;
 pub mod ids;
 pub mod locate;
 pub mod login;
+pub mod parameters;
+pub mod refs;
 pub mod refusal;
 pub mod rejection;
 pub mod session;

@@ -115,6 +115,7 @@ async fn world(base_devices: usize) -> World {
         credentials,
         clock,
         faults: FaultPoints::none(),
+        parameters: parameters::Live::default(),
         owed: Arc::new(Notify::new()),
     });
     World { role, store }

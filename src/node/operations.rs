@@ -6,7 +6,7 @@ use super::reload::{Reloader, Shown};
 use crate::{
     apply::{self, Action, Applier, Mode, Source},
     clock::Clock,
-    domain::{ids::ClusterId, session::Role, version::VersionRange},
+    domain::{ids::ClusterId, parameters::Parameters, session::Role, version::VersionRange},
     edge::admin::{
         error::Error,
         operations::{Answer, ApplyMode, File, Operations, SessionKey},
@@ -94,6 +94,14 @@ impl Operations for NodeOperations {
                 )
             })
         })
+    }
+
+    fn parameters_in_force(&self) -> Arc<Parameters> {
+        self.reloader.parameters().load()
+    }
+
+    fn parameters_changed(&self) -> Answer<'_, ()> {
+        Box::pin(async move { Ok(self.reloader.refresh_parameters().await?) })
     }
 
     fn end_session<'a>(&'a self, key: &'a SessionKey, actor: &'a Actor) -> Answer<'a, bool> {

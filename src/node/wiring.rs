@@ -100,6 +100,7 @@ pub(super) async fn start(
         trust,
         peers,
     };
+    core.reloader.refresh_parameters().await?;
     core.read_all().await;
     let roles = core.roles(faults, &stages.work);
     core.open_doors(sockets, &addresses, &roles, stages).await?;
@@ -147,6 +148,7 @@ impl Core {
             credentials: self.credentials.clone(),
             clock: self.clock.clone(),
             faults: faults.clone(),
+            parameters: self.reloader.parameters(),
             owed: Arc::clone(&self.owed),
         });
         let local: Arc<dyn HomeCluster> = Arc::new(LocalHome(home.clone()));
@@ -158,6 +160,7 @@ impl Core {
             local: Arc::clone(&local),
             federation: Arc::clone(&others),
             faults,
+            parameters: self.reloader.parameters(),
             tasks: tasks.clone(),
             owed: Arc::clone(&self.owed),
         });
@@ -280,6 +283,8 @@ fn spawn_watchers(
     peers: &Peers,
     up: Arc<Notify>,
 ) {
+    let counting = visiting.clone();
+    tasks.spawn("refs", async move { counting.keep_refs().await });
     tasks.spawn(
         "pending logins",
         async move { visiting.sweep_pending().await },
@@ -438,7 +443,6 @@ fn visiting_config(config: &Config, versions: VersionRange) -> visiting::Config 
         cluster: config.cluster_id.clone(),
         login_deadline: config.login.deadline,
         find_deadline: config.login.find_deadline,
-        maximum_concurrent_requests: config.login.maximum_concurrent_requests,
         newest_version: versions.max(),
     }
 }

@@ -5,12 +5,11 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, atomic::AtomicU32},
     time::{Duration, Instant},
 };
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 mod ends;
@@ -18,6 +17,7 @@ pub mod error;
 mod locate;
 mod login;
 mod pending;
+mod refs;
 pub mod types;
 
 pub use error::Error;
@@ -33,7 +33,7 @@ use crate::{
         version::Version,
     },
     fault::FaultPoints,
-    store::{Store, Transaction, devices, sessions},
+    store::{Store, Transaction, devices, parameters, sessions},
     tasks::Tasks,
 };
 
@@ -46,8 +46,6 @@ pub struct Config {
     pub login_deadline: Duration,
     /// How long all peers together may take to say whether a name is theirs.
     pub find_deadline: Duration,
-    /// Logins in progress at once; more are refused with EM code 26. Logouts are never turned away.
-    pub maximum_concurrent_requests: usize,
     /// The newest protocol version that we may speak.
     pub newest_version: Version,
 }
@@ -66,11 +64,12 @@ struct Inner {
     federation: Arc<dyn Federation>,
     faults: FaultPoints,
     tasks: Tasks,
-    admission: Arc<Semaphore>,
+    parameters: parameters::Live,
+    /// Logins under way.
+    under_way: Arc<AtomicU32>,
     /// Told whenever a home cluster is owed the end of a session.
     owed: Arc<Notify>,
-    /// Makes refs. Only a step of arithmetic happens under the lock.
-    random: Mutex<StdRng>,
+    refs: refs::Refs,
 }
 
 /// What a [`VisitingRole`] is made of.
@@ -87,6 +86,8 @@ pub struct Parts {
     pub federation: Arc<dyn Federation>,
     /// Where a test may stop us.
     pub faults: FaultPoints,
+    /// The cluster's parameters, as they are at each request.
+    pub parameters: parameters::Live,
     /// Runs what must outlive a phone's connection.
     pub tasks: Tasks,
     /// Told whenever a home cluster is owed the end of a session.
@@ -112,11 +113,10 @@ impl VisitingRole {
             local,
             federation,
             faults,
+            parameters,
             tasks,
             owed,
         } = parts;
-        let admission = Arc::new(Semaphore::new(config.maximum_concurrent_requests));
-        let random = Mutex::new(StdRng::from_rng(&mut rand::rng()));
         let inner = Inner {
             config,
             store,
@@ -125,25 +125,25 @@ impl VisitingRole {
             federation,
             faults,
             tasks,
-            admission,
+            parameters,
+            under_way: Arc::default(),
             owed,
-            random,
+            refs: refs::Refs::new(),
         };
         Self {
             inner: Arc::new(inner),
         }
     }
 
-    /// A new ref, for one attempt.
+    /// A new ref, for one attempt: no other attempt of this cluster has had it.
     #[must_use]
     pub fn new_ref(&self) -> Ref {
-        Ref::from_bits(
-            self.inner
-                .random
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .random(),
-        )
+        self.inner.refs.take()
+    }
+
+    /// Keeps numbers for refs at hand until the node shuts down.
+    pub async fn keep_refs(&self) {
+        refs::keep_filled(&self.inner).await;
     }
 
     /// Whether `loginType` has a meaning here: a 1.0 cluster ignores it.

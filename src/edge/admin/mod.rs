@@ -9,6 +9,7 @@ mod directory;
 pub mod error;
 pub mod export;
 pub mod operations;
+mod parameters;
 mod peer_changes;
 pub mod peers;
 pub mod roles;

@@ -74,15 +74,19 @@ pub enum Action {
     ReloadIdentities,
     /// Remove a trust entry.
     RemoveTrust,
+    /// Take the setting of a parameter back.
+    ResetParameter,
     /// Change a peer record.
     SetCluster,
+    /// Set a parameter.
+    SetParameter,
     /// Look at anything.
     View,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
@@ -90,7 +94,9 @@ impl Action {
         Self::LogoutSession,
         Self::ReloadIdentities,
         Self::RemoveTrust,
+        Self::ResetParameter,
         Self::SetCluster,
+        Self::SetParameter,
         Self::View,
     ];
 
@@ -98,7 +104,12 @@ impl Action {
     #[must_use]
     pub const fn needs(self) -> Role {
         match self {
-            Self::AddCluster | Self::Apply | Self::Export | Self::SetCluster => Role::Admin,
+            Self::AddCluster
+            | Self::Apply
+            | Self::Export
+            | Self::ResetParameter
+            | Self::SetCluster
+            | Self::SetParameter => Role::Admin,
             Self::AddTrust | Self::ReloadIdentities | Self::RemoveTrust => Role::Certificates,
             Self::LogoutSession => Role::HelpDesk,
             Self::View => Role::Viewer,
@@ -116,7 +127,9 @@ impl Action {
             Self::LogoutSession => "session logout",
             Self::ReloadIdentities => "cert reload",
             Self::RemoveTrust => "trust remove",
+            Self::ResetParameter => "param reset",
             Self::SetCluster => "cluster set",
+            Self::SetParameter => "param set",
             Self::View => "view",
         }
     }

@@ -347,3 +347,36 @@ pub(in crate::store) async fn a_changed_missing_or_cut_off_audit_entry_is_found(
     }
     assert!(store.verify().await.unwrap().is_intact());
 }
+
+pub(in crate::store) async fn parameters_move_their_number_only_when_they_change(store: &Store) {
+    let setting = |value: &str, millis: i64| Setting {
+        name: "maximum-concurrent-requests".to_owned(),
+        value: value.to_owned(),
+        set_at: at(millis),
+        set_by: "root".to_owned(),
+    };
+    store
+        .write::<_, Error>(move |tx| {
+            let number = |tx: &mut dyn Transaction| meta::get(tx, parameters::REVISION);
+            assert_eq!((parameters::all(tx)?, number(tx)?), (vec![], None));
+            assert!(parameters::set(tx, &setting("7", 1))?);
+            let after_first = number(tx)?;
+            assert!(after_first.is_some());
+            // The same again is no change, and keeps who made it and when.
+            assert!(!parameters::set(tx, &setting("7", 2))?);
+            assert_eq!(number(tx)?, after_first);
+            assert_eq!(parameters::all(tx)?, [setting("7", 1)]);
+            assert!(parameters::set(tx, &setting("8", 3))?);
+            let after_second = number(tx)?;
+            assert_ne!(after_second, after_first);
+            assert_eq!(parameters::all(tx)?, [setting("8", 3)]);
+            assert!(parameters::reset(tx, "maximum-concurrent-requests")?);
+            let after_third = number(tx)?;
+            assert_ne!(after_third, after_second);
+            assert!(!parameters::reset(tx, "maximum-concurrent-requests")?);
+            assert_eq!((parameters::all(tx)?, number(tx)?), (vec![], after_third));
+            Ok(())
+        })
+        .await
+        .unwrap();
+}

@@ -6,6 +6,14 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT;
 
+-- Those that somebody has set; the others have their defaults.
+CREATE TABLE parameters (
+    name   TEXT NOT NULL PRIMARY KEY,
+    value  TEXT NOT NULL,
+    set_at INTEGER NOT NULL,
+    set_by TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE users (
     user_key          TEXT NOT NULL PRIMARY KEY,
     user_id           TEXT NOT NULL,
