@@ -244,7 +244,7 @@ pub fn toml(out: &mut String, shape: Shape, cell: &Cell) {
         }
         Cell::Text(text) => toml_text(out, text),
         Cell::Secret(text) => toml_text(out, &text.0),
-        Cell::List(list) => separated(out, ('[', ']'), list, toml_text_of),
+        Cell::List(list) => separated(out, ('[', ']'), list, |out, text| toml_text(out, text)),
         Cell::Map(map) => {
             let entries: Vec<_> = map.iter().collect();
             separated(out, ('{', '}'), &entries, |out, (name, value)| {
@@ -289,10 +289,6 @@ fn separated<T>(
         out.push(' ');
     }
     out.push(close);
-}
-
-fn toml_text_of(out: &mut String, text: &String) {
-    toml_text(out, text);
 }
 
 fn toml_text(out: &mut String, text: &str) {

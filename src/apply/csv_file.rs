@@ -33,7 +33,7 @@ pub(super) fn read(text: &str, kind: &'static Kind, problems: &mut Vec<Found>) -
         return Vec::new();
     }
     let mut rows = Vec::new();
-    while let Some((line, cells)) = records.next() {
+    for (line, cells) in records.by_ref() {
         rows.push(row(kind, &columns, line, cells, problems));
     }
     if let Some(line) = records.open_quote {

@@ -323,7 +323,10 @@ fn what_one_daemon_exports_makes_another_one_the_same() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/munich.toml");
     from.done(&format!("apply {}", example.display()));
     let data = from.done("export");
-    assert!(data.contains("pin-hash = ") && !data.contains("24680"), "{data}");
+    assert!(
+        data.contains("pin-hash = ") && !data.contains("24680"),
+        "{data}"
+    );
     from.done("export --format csv --out data");
     let csv = from.file("data");
     let mut files: Vec<_> = std::fs::read_dir(csv)

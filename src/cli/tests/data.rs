@@ -48,7 +48,10 @@ async fn an_export_is_printed_or_written_into_an_empty_folder_and_is_on_record()
         assert_eq!(found, mode, "{}", path.display());
     }
     let refused = node.refused("export --out @data").await;
-    assert!(refused.contains("that is empty or not there yet"), "{refused}");
+    assert!(
+        refused.contains("that is empty or not there yet"),
+        "{refused}"
+    );
     let entries = node.store.read(|tx| audit::list(tx, 10)).await.unwrap();
     let told: Vec<_> = entries.iter().map(|e| (&*e.action, &*e.outcome)).collect();
     assert_eq!(
