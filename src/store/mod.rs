@@ -21,6 +21,7 @@ pub mod sessions;
 pub mod trust_entries;
 pub mod users;
 
+mod batch;
 mod engine;
 mod error;
 mod queue;

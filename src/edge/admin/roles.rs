@@ -68,6 +68,8 @@ pub enum Action {
     Apply,
     /// Write a backup of the database.
     BackUp,
+    /// Give out the cluster's data, hashes of PINs among them.
+    Export,
     /// End a session.
     LogoutSession,
     /// Read the identity files again.
@@ -86,11 +88,12 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
         Self::BackUp,
+        Self::Export,
         Self::LogoutSession,
         Self::ReloadIdentities,
         Self::RemoveTrust,
@@ -107,6 +110,7 @@ impl Action {
             Self::AddCluster
             | Self::Apply
             | Self::BackUp
+            | Self::Export
             | Self::ResetParameter
             | Self::SetCluster
             | Self::SetParameter => Role::Admin,
@@ -124,6 +128,7 @@ impl Action {
             Self::AddTrust => "trust add",
             Self::Apply => "apply",
             Self::BackUp => "db backup",
+            Self::Export => "export",
             Self::LogoutSession => "session logout",
             Self::ReloadIdentities => "cert reload",
             Self::RemoveTrust => "trust remove",
