@@ -1,10 +1,13 @@
 //! What operators ask of a running node beyond its records.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::reload::{Reloader, Shown};
 use crate::{
-    apply::{self, Action, Applier, Mode, Source},
+    apply::{self, Action, Applier, Mode, Source, edit::Edit},
     clock::Clock,
     domain::{ids::ClusterId, parameters::Parameters, session::Role, version::VersionRange},
     edge::admin::{
@@ -14,7 +17,7 @@ use crate::{
         views,
     },
     home::{self, HomeRole},
-    peer::{LinkStatus, Peers},
+    peer::{LinkState, LinkStatus, Peers},
     trust::{TrustStore, mend::mend_link, refusals::Refused},
     visiting::{self, VisitingRole},
     wire::admin as pb,
@@ -130,6 +133,32 @@ impl Operations for NodeOperations {
         })
     }
 
+    fn edit<'a>(&'a self, edit: Edit, actor: &'a Actor) -> Answer<'a, Vec<pb::ApplyCount>> {
+        Box::pin(async move {
+            let changes = self.applier.edit(edit, &actor.to_string()).await;
+            Ok(counts(&changes.map_err(apply_error)?))
+        })
+    }
+
+    fn refresh_cluster<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, pb::PeerStatus> {
+        Box::pin(async move {
+            let missing = || Error::missing(format!("peer {cluster}"), "emccd cluster list");
+            self.peers_changed().await?;
+            if !self.peers.dial_now(cluster) {
+                return Err(missing());
+            }
+            let deadline = Instant::now() + REFRESH;
+            let is_it = |link: &&LinkStatus| link.cluster == *cluster;
+            let settled = |all: &[LinkStatus]| {
+                let link = all.iter().find(is_it);
+                link.is_none_or(|link| !link.enabled || link.outbound == LinkState::Up)
+            };
+            self.peers.wait_for(settled, deadline).await;
+            let all = self.peers.status();
+            all.iter().find(is_it).map(peer_status).ok_or_else(missing)
+        })
+    }
+
     fn apply<'a>(
         &'a self,
         files: Vec<File>,
@@ -162,6 +191,9 @@ impl Operations for NodeOperations {
     }
 }
 
+/// Long enough for a peer to answer that is there, and for the reason why one is not.
+const REFRESH: Duration = Duration::from_secs(8);
+
 fn apply_error(error: apply::Error) -> Error {
     match error {
         apply::Error::Problems(problems) => {
@@ -176,6 +208,18 @@ fn apply_error(error: apply::Error) -> Error {
             )
         }
         apply::Error::Store(error) => error.into(),
+        error @ apply::Error::Column { .. } => Error::refused(
+            error.to_string(),
+            "correct it; the help of the command says what it may be",
+        ),
+        apply::Error::There(what) => Error::Exists {
+            what,
+            next: "change it with set in place of add".to_owned(),
+        },
+        apply::Error::NotThere(what) => Error::Refused {
+            why: format!("there is no {what}"),
+            next: "add it with add in place of set".to_owned(),
+        },
         apply::Error::Trust(error) => Error::refused(
             format!(
                 "{}; nothing was changed",
