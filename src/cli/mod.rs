@@ -2,14 +2,17 @@
 
 mod apply;
 pub mod args;
+mod audit;
 mod cert;
 mod client;
 mod cluster;
 mod config;
 mod confirm;
 mod daemon;
+mod db;
 mod directory;
-pub mod failure;
+pub mod export;
+mod failure;
 mod init;
 pub mod output;
 mod param;
@@ -94,6 +97,7 @@ async fn dispatch(CommandLine { global, command }: CommandLine) -> Outcome {
         Command::Lab(args) => daemon::lab(global, args).await,
         Command::Config(verb) => config::run(global, &verb),
         Command::Apply(args) => apply::run(global, &args).await,
+        Command::Export(args) => export::run(global, &args).await,
         Command::Cluster(verb) => cluster::run(global, verb).await,
         Command::Cert(verb) => cert::run(global, verb).await,
         Command::Trust(verb) => trust::run(global, verb).await,
@@ -102,6 +106,8 @@ async fn dispatch(CommandLine { global, command }: CommandLine) -> Outcome {
         Command::Base(verb) => directory::base(global, verb).await,
         Command::Param(verb) => param::run(global, verb).await,
         Command::Session(verb) => session::run(global, verb).await,
+        Command::Audit(verb) => audit::run(global, verb).await,
+        Command::Db(verb) => db::run(global, verb).await,
         Command::Phone(verb) => phone::run(verb).await,
     }
 }

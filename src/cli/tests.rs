@@ -1,8 +1,10 @@
 //! Commands against the admin service over a real Unix socket, with a store in memory and a node that only
 //! pretends.
 
+mod data;
 mod hints;
 mod params;
+mod records;
 
 use std::{
     fs,

@@ -1,13 +1,20 @@
 //! What can be typed: one definition from which parsing and help come.
 
+mod audit;
+mod db;
 mod param;
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-pub use self::param::{Param, ParamList, ParamSet};
+pub use self::{
+    audit::{Audit, AuditList},
+    db::{Db, DbMigrate},
+    param::{Param, ParamList, ParamSet},
+};
 use crate::{
+    apply::{columns, export::Format},
     config::units::parse_duration,
     domain::{
         ids::{ClusterId, DeviceName, LoginName, UserId},
@@ -88,6 +95,8 @@ pub enum Command {
     Config(Config),
     /// Bring the cluster's data to what files say
     Apply(Apply),
+    /// The cluster's data as files that apply takes
+    Export(Export),
     /// Other clusters
     #[command(subcommand)]
     Cluster(Cluster),
@@ -112,6 +121,12 @@ pub enum Command {
     /// Who is on which phone
     #[command(subcommand)]
     Session(Session),
+    /// What was changed, by whom
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Backups of the database, and databases that no daemon has open
+    #[command(subcommand)]
+    Db(Db),
     /// Act as a phone against any cluster's phone service
     #[command(subcommand)]
     Phone(Phone),
@@ -123,14 +138,17 @@ impl Command {
     pub const fn asks_a_daemon(&self) -> bool {
         match self {
             Self::Init(_) | Self::Run(_) | Self::Lab(_) | Self::Config(_) | Self::Phone(_) => false,
+            Self::Db(verb) => matches!(verb, Db::Backup { .. }),
             Self::Cert(verb) => !matches!(verb, Cert::New(_) | Cert::Show { file: Some(_) }),
             Self::Apply(_)
+            | Self::Export(_)
             | Self::Cluster(_)
             | Self::Trust(_)
             | Self::User(_)
             | Self::Device(_)
             | Self::Base(_)
             | Self::Param(_)
+            | Self::Audit(_)
             | Self::Session(_) => true,
         }
     }
@@ -218,15 +236,36 @@ pub enum Config {
 /// `apply`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  emccd apply users.toml devices.toml --dry-run\n  emccd apply users.toml devices.toml"
+    after_help = APPLY_EXAMPLES,
+    after_long_help = format!("{APPLY_EXAMPLES}\n\n{}", columns::help())
 )]
 pub struct Apply {
-    /// TOML files, read as one; together at most 4 MiB
+    /// TOML files, and CSV files called after what they hold (users.csv); together at most 4 MiB
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Check and count, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+const APPLY_EXAMPLES: &str = "Examples:\n  emccd apply users.toml devices.csv --dry-run\n  emccd apply users.toml devices.csv";
+
+/// `export`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd export > data.toml\n  emccd export --format csv --out data"
+)]
+pub struct Export {
+    /// toml or csv
+    #[arg(long, value_name = "FORMAT", default_value = "toml", value_parser = parse_format)]
+    pub format: Format,
+    /// A folder to make, one file for each kind of record; - prints TOML
+    #[arg(long, value_name = "DIR", default_value = "-")]
+    pub out: PathBuf,
+}
+
+fn parse_format(word: &str) -> Result<Format, String> {
+    Format::named(word).ok_or_else(|| "it must be toml or csv".to_owned())
 }
 
 /// `cluster`.
@@ -639,6 +678,8 @@ mod tests {
             "emccd config show --json",
             "emccd config example",
             "emccd apply a.toml b.toml --dry-run",
+            "emccd export",
+            "emccd export --format csv --out d",
             "emccd cluster status --socket s",
             "emccd cluster list",
             "emccd cluster add tokyo --address a:1 --address b:2 --trust t.pem --user-pattern a* --dn-pattern 8*",
@@ -661,6 +702,12 @@ mod tests {
             "emccd param set allow-proxy on",
             "emccd param set maximum-concurrent-requests -1",
             "emccd param reset allow-proxy",
+            "emccd audit list --since 2h --actor anna --ref 7K3Q-9M2X --action param --limit 5",
+            "emccd audit verify",
+            "emccd db backup f",
+            "emccd db verify f",
+            "emccd db migrate f --dry-run",
+            "emccd db migrate --config f",
             "emccd session list --role home --peer tokyo --device d --user u --all",
             "emccd session logout 7K3Q-9M2X --yes",
             "emccd session logout --device SEP1",
@@ -684,6 +731,7 @@ mod tests {
             ("emccd run --protocol-max one", ValueValidation),
             ("emccd lab --clusters 0", ValueValidation),
             ("emccd apply", MissingRequiredArgument),
+            ("emccd export --format xml", ValueValidation),
             ("emccd cluster add tokyo", MissingRequiredArgument),
             (
                 "emccd cluster add t --address a:1 --anchor f",
@@ -705,6 +753,10 @@ mod tests {
             ("emccd trust add tokyo", MissingRequiredArgument),
             ("emccd trust add tokyo --pin f --anchor f", ArgumentConflict),
             ("emccd param set allow-proxy", MissingRequiredArgument),
+            ("emccd audit list --limit 0", ValueValidation),
+            ("emccd audit list --ref nothing", ValueValidation),
+            ("emccd db backup", MissingRequiredArgument),
+            ("emccd db verify", MissingRequiredArgument),
             ("emccd param reset", MissingRequiredArgument),
             ("emccd session logout", MissingRequiredArgument),
             ("emccd session logout X --device SEP1", ArgumentConflict),

@@ -7,10 +7,12 @@
 mod account;
 mod directory;
 pub mod error;
+pub mod export;
 pub mod operations;
 mod parameters;
 mod peer_changes;
 pub mod peers;
+mod records;
 pub mod roles;
 mod serve;
 mod service;

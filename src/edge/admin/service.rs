@@ -11,9 +11,11 @@ use crate::{
     edge::admin::{
         account, directory,
         error::Error,
+        export,
         operations::{ApplyMode, File, Operations},
         parameters, peer_changes,
         peers::{self, Material},
+        records,
         roles::{Action, Actor, Groups},
         serve::MAX_APPLY_BYTES,
         sessions::{self, Which},
@@ -468,12 +470,52 @@ impl AdminService for AdminEdge {
         within(CHANGE, self.end_session(&actor, request)).await
     }
 
+    async fn list_audit(
+        &self,
+        request: Request<pb::ListAuditRequest>,
+    ) -> Result<Response<pb::ListAuditResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, records::list(&self.store, query)).await
+    }
+
+    async fn verify_audit(
+        &self,
+        request: Request<pb::VerifyAuditRequest>,
+    ) -> Result<Response<pb::VerifyAuditResponse>, Status> {
+        self.admit(Action::View, request).await?;
+        within(WHOLE_STORE, records::verify(&self.store)).await
+    }
+
+    async fn back_up_store(
+        &self,
+        request: Request<pb::BackUpStoreRequest>,
+    ) -> Result<Response<pb::BackUpStoreResponse>, Status> {
+        let (actor, request) = self.admit(Action::BackUp, request).await?;
+        let now = self.clock.now();
+        within(
+            WHOLE_STORE,
+            records::back_up(&self.store, request, &actor, now),
+        )
+        .await
+    }
+
     async fn apply(
         &self,
         request: Request<pb::ApplyRequest>,
     ) -> Result<Response<pb::ApplyResponse>, Status> {
         let (actor, request) = self.admit(Action::Apply, request).await?;
         within(APPLY, self.apply_files(&actor, request)).await
+    }
+
+    type ExportStream = export::Pieces;
+
+    async fn export(
+        &self,
+        request: Request<pb::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        let (actor, request) = self.admit(Action::Export, request).await?;
+        let now = self.clock.now();
+        within(EXPORT, export::all(&self.store, &request, &actor, now)).await
     }
 }
 
@@ -506,8 +548,14 @@ const LOOK: Duration = Duration::from_secs(10);
 /// Room for the other cluster to answer within the login deadline.
 const CHANGE: Duration = Duration::from_secs(20);
 
+/// Every row is read.
+const WHOLE_STORE: Duration = Duration::from_secs(10 * 60);
+
 /// Tens of thousands of PINs are hashed on the way.
 const APPLY: Duration = Duration::from_secs(15 * 60);
+
+/// All records of the largest cluster are read and written down.
+const EXPORT: Duration = Duration::from_secs(60);
 
 /// Counted, not listed; beyond that the number says no more.
 const MAX_OWED_SHOWN: u32 = 1_000;
