@@ -12,6 +12,7 @@
 
 mod support;
 
+mod backup;
 mod crash;
 mod faults;
 mod guessing;
