@@ -10,6 +10,7 @@ pub mod base_devices;
 pub mod credentials;
 pub mod devices;
 pub mod hints;
+pub mod living;
 pub mod meta;
 pub mod parameters;
 pub mod peers;
