@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use zeroize::Zeroizing;
 
 use super::{
-    Applier, Change, Error, Mode, Source,
+    Applier, Change, Error, Mode, Rest, Source,
     cell::{self, Cell, SecretText, read_csv},
     columns::{Kind, Shape},
     export,
@@ -68,7 +68,7 @@ impl Applier {
             name: "command line".to_owned(),
             text,
         };
-        self.apply(&[source], Mode::Write, actor).await
+        self.apply(&[source], Mode::Write, Rest::Stays, actor).await
     }
 }
 

@@ -5,9 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::reload::{Reloader, Shown};
+use super::{
+    applied,
+    reload::{Reloader, Shown},
+};
 use crate::{
-    apply::{self, Action, Applier, Mode, Source, edit::Edit},
+    apply::{Applier, Mode, Rest, Source, edit::Edit},
     clock::Clock,
     domain::{ids::ClusterId, parameters::Parameters, session::Role, version::VersionRange},
     edge::admin::{
@@ -136,7 +139,8 @@ impl Operations for NodeOperations {
     fn edit<'a>(&'a self, edit: Edit, actor: &'a Actor) -> Answer<'a, Vec<pb::ApplyCount>> {
         Box::pin(async move {
             let changes = self.applier.edit(edit, &actor.to_string()).await;
-            Ok(counts(&changes.map_err(apply_error)?))
+            let changes = changes.map_err(applied::error)?;
+            Ok(applied::told(&changes, false).counts)
         })
     }
 
@@ -164,7 +168,7 @@ impl Operations for NodeOperations {
         files: Vec<File>,
         mode: ApplyMode,
         actor: &'a Actor,
-    ) -> Answer<'a, Vec<pb::ApplyCount>> {
+    ) -> Answer<'a, pb::ApplyResponse> {
         Box::pin(async move {
             let sources: Vec<Source> = files
                 .into_iter()
@@ -173,100 +177,28 @@ impl Operations for NodeOperations {
                     text: file.content,
                 })
                 .collect();
-            let mode = match mode {
-                ApplyMode::Commit => Mode::Write,
-                ApplyMode::DryRun => Mode::DryRun,
+            let how = if mode.dry_run {
+                Mode::DryRun
+            } else {
+                Mode::Write
             };
+            let rest = if mode.prune { Rest::Goes } else { Rest::Stays };
             let actor = actor.to_string();
             let changes = self
                 .applier
-                .apply(&sources, mode, &actor)
+                .apply(&sources, how, rest, &actor)
                 .await
-                .map_err(apply_error)?;
-            if mode == Mode::Write && changes.iter().any(|c| c.kind == "peer") {
+                .map_err(applied::error)?;
+            if how == Mode::Write && changes.iter().any(|c| c.kind == "peer") {
                 self.peers_changed().await?;
             }
-            Ok(counts(&changes))
+            Ok(applied::told(&changes, mode.dry_run))
         })
     }
 }
 
 /// Long enough for a peer to answer that is there, and for the reason why one is not.
 const REFRESH: Duration = Duration::from_secs(8);
-
-fn apply_error(error: apply::Error) -> Error {
-    match error {
-        apply::Error::Problems(problems) => {
-            let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            Error::refused(
-                format!(
-                    "{}; nothing was changed:\n{}",
-                    counted(lines.len()),
-                    lines.join("\n")
-                ),
-                "mend the lines and apply again; `emccd apply --dry-run` only checks",
-            )
-        }
-        apply::Error::Store(error) => error.into(),
-        error @ apply::Error::Column { .. } => Error::refused(
-            error.to_string(),
-            "correct it; the help of the command says what it may be",
-        ),
-        apply::Error::There(what) => Error::Exists {
-            what,
-            next: "change it with set in place of add".to_owned(),
-        },
-        apply::Error::NotThere(what) => Error::Refused {
-            why: format!("there is no {what}"),
-            next: "add it with add in place of set".to_owned(),
-        },
-        apply::Error::Trust(error) => Error::refused(
-            format!(
-                "{}; nothing was changed",
-                crate::telemetry::error_chain(&error)
-            ),
-            "`emccd trust list` shows which peer holds the certificate or the name",
-        ),
-        apply::Error::Credentials(error) => Error::refused(
-            crate::telemetry::error_chain(&error),
-            "nothing was changed; apply again",
-        ),
-        error @ apply::Error::Unread => Error::refused(error.to_string(), "apply again"),
-    }
-}
-
-fn counted(problems: usize) -> String {
-    if problems == 1 {
-        "the files have 1 problem".to_owned()
-    } else {
-        format!("the files have {problems} problems")
-    }
-}
-
-fn counts(changes: &[apply::Change]) -> Vec<pb::ApplyCount> {
-    let mut counts: Vec<pb::ApplyCount> = Vec::new();
-    for change in changes {
-        let index = counts
-            .iter()
-            .position(|c| c.kind == change.kind)
-            .unwrap_or_else(|| {
-                counts.push(pb::ApplyCount {
-                    kind: change.kind.to_owned(),
-                    ..pb::ApplyCount::default()
-                });
-                counts.len() - 1
-            });
-        let Some(count) = counts.get_mut(index) else {
-            continue;
-        };
-        match change.action {
-            Action::Added => count.added += 1,
-            Action::Changed => count.changed += 1,
-            Action::Unchanged => count.unchanged += 1,
-        }
-    }
-    counts
-}
 
 fn millis(length: std::time::Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
