@@ -6,9 +6,12 @@ use std::sync::{
 };
 
 use super::*;
-use crate::store::{
-    self,
-    audit::{self, Entry, Fault},
+use crate::{
+    store::{
+        self,
+        audit::{self, Entry, Fault},
+    },
+    tasks::Tasks,
 };
 
 fn entry(n: u32) -> Entry {
@@ -44,7 +47,7 @@ async fn a_backup_taken_while_others_write_is_one_moment_and_whole() {
     let stop = Arc::new(AtomicBool::new(false));
     let writing = {
         let (store, stop) = (store.clone(), Arc::clone(&stop));
-        tokio::spawn(async move {
+        Tasks::default().spawn("writing", async move {
             let mut n = 0;
             while !stop.load(Ordering::Relaxed) {
                 n += 1;
