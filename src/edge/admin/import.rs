@@ -18,7 +18,7 @@ use crate::{
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// The pause after which a caller is given up, so that one who is stopped doesn't keep others from importing.
-const PAUSE: Duration = Duration::from_secs(30);
+pub const PAUSE: Duration = Duration::from_secs(30);
 
 /// One file, in pieces until its length is known: text that grows leaves copies behind.
 struct Pieces {
@@ -40,18 +40,19 @@ impl Pieces {
     }
 }
 
-/// Puts the pieces together. How it is meant stands in the first one.
+/// Puts the pieces together, with at most `pause` between two. How it is meant stands in the first one.
 ///
 /// # Errors
 /// When they are too much together, or don't arrive.
 pub async fn collect(
     mut pieces: impl Stream<Item = Result<pb::ApplyStreamRequest, Status>> + Unpin,
+    pause: Duration,
 ) -> Result<(Vec<File>, ApplyMode), Error> {
     let mut files: Vec<Pieces> = Vec::new();
     let mut mode = None;
     let mut left = MAX_BYTES;
     loop {
-        let next = tokio::time::timeout(PAUSE, pieces.next()).await;
+        let next = tokio::time::timeout(pause, pieces.next()).await;
         let Some(piece) = next.map_err(|_| unfinished("nothing came for a while"))? else {
             break;
         };
@@ -106,7 +107,7 @@ mod tests {
     async fn collected(
         pieces: Vec<Result<pb::ApplyStreamRequest, Status>>,
     ) -> Result<(Vec<File>, ApplyMode), Error> {
-        collect(tokio_stream::iter(pieces)).await
+        collect(tokio_stream::iter(pieces), PAUSE).await
     }
 
     #[tokio::test]
@@ -143,10 +144,11 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_caller_who_is_stopped_is_given_up() {
         let silent =
             tokio_stream::iter(vec![Ok(piece("a", "1", false))]).chain(tokio_stream::pending());
-        assert!(collect(Box::pin(silent)).await.is_err());
+        let pause = Duration::from_millis(1);
+        assert!(collect(Box::pin(silent), pause).await.is_err());
     }
 }

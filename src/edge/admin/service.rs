@@ -515,7 +515,7 @@ impl AdminService for AdminEdge {
                 why: "another import is under way".to_owned(),
                 next: "try again when it is done".to_owned(),
             })?;
-            let (files, mode) = import::collect(pieces).await?;
+            let (files, mode) = import::collect(pieces, import::PAUSE).await?;
             let applied = self.operations.apply(files, mode, &actor).await?;
             Ok(pb::ApplyStreamResponse {
                 applied: Some(applied),
