@@ -20,6 +20,7 @@ mod hostile;
 mod lab;
 mod parameters;
 mod peers;
+mod people;
 mod plain;
 mod program;
 mod python_client;
