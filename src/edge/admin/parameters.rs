@@ -38,7 +38,9 @@ pub async fn set(
     now: Timestamp,
 ) -> Result<pb::SetParameterResponse, Error> {
     let parameter = find(&request.name)?;
-    let value = parameter.canonical(&request.value).map_err(|error| refused(&error))?;
+    let value = parameter
+        .canonical(&request.value)
+        .map_err(|error| refused(&error))?;
     let setting = Setting {
         name: parameter.name.to_owned(),
         value,
