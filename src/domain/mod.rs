@@ -1,6 +1,7 @@
 //! Rules and vocabulary. Pure and silent: no clock, socket, file or random source; it returns reasons, others
 //! log them.
 
+pub mod capability;
 pub mod em_code;
 pub mod federation;
 pub mod ids;
@@ -8,5 +9,6 @@ pub mod locate;
 pub mod login;
 pub mod refusal;
 pub mod rejection;
+pub mod security;
 pub mod session;
 pub mod version;

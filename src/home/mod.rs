@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 mod decide;
+mod desk;
 pub mod error;
 mod login;
 mod logout;
@@ -21,8 +22,8 @@ use crate::{
     domain::{
         ids::{ClusterId, SessionId},
         login::{
-            Answer, Context, FindUser, HomeCluster, HomeServices, LoginRequest, LogoutRequest,
-            Ownership,
+            Answer, Context, FindUser, HomeCluster, LoginAnswer, LoginRequest, LogoutRequest,
+            Ownership, SecurityMode,
         },
         session::EndReason,
     },
@@ -34,6 +35,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct HomeRole {
     cluster: ClusterId,
+    security_mode: SecurityMode,
     store: Store,
     credentials: Credentials,
     clock: Clock,
@@ -47,6 +49,8 @@ pub struct HomeRole {
 pub struct Parts {
     /// Our own cluster.
     pub cluster: ClusterId,
+    /// Whether it is one in mixed mode.
+    pub security_mode: SecurityMode,
     /// Where users and sessions are.
     pub store: Store,
     /// Checks PINs.
@@ -77,6 +81,7 @@ impl HomeRole {
     pub fn new(parts: Parts) -> Self {
         let Parts {
             cluster,
+            security_mode,
             store,
             credentials,
             clock,
@@ -85,6 +90,7 @@ impl HomeRole {
         } = parts;
         Self {
             cluster,
+            security_mode,
             store,
             credentials,
             clock,
@@ -123,7 +129,7 @@ impl HomeRole {
         answer
     }
 
-    /// Opens a session, or refuses, in the order that the design gives; idempotent on (caller, session id).
+    /// Opens a session, asks for a device profile, or refuses, in the order that the design gives; idempotent on (caller, session id).
     ///
     /// # Errors
     /// [`Error`], which maps to one EM code.
@@ -131,7 +137,7 @@ impl HomeRole {
         &self,
         context: &Context,
         request: &LoginRequest,
-    ) -> Result<HomeServices, Error> {
+    ) -> Result<LoginAnswer, Error> {
         login::login(self, context, request).await
     }
 
@@ -183,7 +189,7 @@ impl HomeCluster for LocalHome {
         &'a self,
         context: &'a Context,
         request: &'a LoginRequest,
-    ) -> Answer<'a, HomeServices> {
+    ) -> Answer<'a, LoginAnswer> {
         Box::pin(async move {
             self.0
                 .login(context, request)

@@ -142,6 +142,7 @@ impl Core {
     fn roles(&self, faults: FaultPoints, tasks: &Tasks) -> AllRoles {
         let home = HomeRole::new(home::Parts {
             cluster: self.config.cluster_id.clone(),
+            security_mode: self.config.federation.security_mode,
             store: self.store.clone(),
             credentials: self.credentials.clone(),
             clock: self.clock.clone(),

@@ -7,6 +7,7 @@
 pub mod answers;
 pub mod audit;
 pub mod base_devices;
+pub mod choices;
 pub mod credentials;
 pub mod devices;
 pub mod hints;
@@ -16,6 +17,7 @@ pub mod pools;
 pub mod profiles;
 pub mod retention;
 pub mod sessions;
+pub mod tickets;
 pub mod trust_entries;
 pub mod users;
 

@@ -12,6 +12,7 @@
 
 mod support;
 
+mod codes;
 mod crash;
 mod faults;
 mod guessing;
