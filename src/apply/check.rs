@@ -11,9 +11,13 @@ use toml::Spanned;
 use super::{Source, file};
 use crate::{
     credentials,
-    domain::ids::{
-        BaseDeviceName, ClusterId, DeviceName, DevicePoolName, InvalidName, LoginName, ProfileName,
-        UserId,
+    domain::{
+        bounds::{self, is_line},
+        ids::{
+            BaseDeviceName, ClusterId, DeviceName, DevicePoolName, InvalidName, LoginName,
+            ProfileName, UserId,
+        },
+        login::Line,
     },
     secret::Pin,
     store::{
@@ -82,7 +86,9 @@ impl Rows {
     #[must_use]
     pub fn clone_without_pins(&self) -> Self {
         Self {
+            users: self.users.clone(),
             profiles: self.profiles.clone(),
+            peers: self.peers.clone(),
             devices: self.devices.clone(),
             ..Self::default()
         }
@@ -96,14 +102,21 @@ pub struct Known {
     pub users: BTreeSet<UserId>,
     /// Device pools.
     pub pools: BTreeSet<DevicePoolName>,
+    /// Who has the self-service user IDs that the files give out.
+    pub self_service_ids: BTreeMap<LoginName, UserId>,
+    /// Peers that an authority vouches for.
+    pub anchored: BTreeSet<ClusterId>,
 }
 
 /// Why a PHC string is refused. What exactly is wrong with it might repeat a part of it.
 const NO_HASH: &str = "it must be a PHC string that begins with $argon2id$ and has parameters that a login can \
                        afford, a salt and a hash";
 
-/// The longest numbered run of base devices in one row: the documented capacity of a cluster.
+/// The longest numbered run of base devices in one row.
 const MAX_BASE_DEVICES: u32 = 30_000;
+
+/// Base devices of one cluster, in all rows of all files.
+const MAX_BASE_DEVICES_IN_ALL: usize = 60_000;
 
 /// Reads all files of the cluster `own`.
 ///
@@ -216,7 +229,34 @@ pub fn check_references(rows: &Rows, known: &Known) -> Vec<Problem> {
             ));
         }
     }
+    self_service_ids(rows, known, &mut problems);
+    for row in &rows.peers {
+        if row.value.node_names.is_empty() && known.anchored.contains(&row.value.cluster_id) {
+            let rule =
+                "there must be one at least: an authority vouches for this peer's node names";
+            problems.push(row.problem("peer.node-names", rule.to_owned()));
+        }
+    }
     problems
+}
+
+/// Self-service user IDs of users who are not in the files, and so keep theirs.
+fn self_service_ids(rows: &Rows, known: &Known, problems: &mut Vec<Problem>) {
+    let key = |id: &UserId| id.as_str().to_ascii_lowercase();
+    let in_files: BTreeSet<_> = rows.users.iter().map(|u| key(&u.value.user_id)).collect();
+    for row in &rows.users {
+        let Some(id) = &row.value.self_service_id else {
+            continue;
+        };
+        if let Some(holder) = known.self_service_ids.get(id)
+            && !in_files.contains(&key(holder))
+        {
+            problems.push(row.problem(
+                "user.self-service-id",
+                format!("the user {holder} has it already"),
+            ));
+        }
+    }
 }
 
 impl<T> Placed<T> {
@@ -237,10 +277,21 @@ fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
         key: impl Fn(&T) -> K,
         problems: &mut Vec<Problem>,
     ) {
+        of_those(rows, field, |row| Some(key(row)), problems);
+    }
+    fn of_those<T, K: Ord>(
+        rows: &[Placed<T>],
+        field: &str,
+        key: impl Fn(&T) -> Option<K>,
+        problems: &mut Vec<Problem>,
+    ) {
         let mut seen: BTreeMap<K, (String, usize)> = BTreeMap::new();
         for row in rows {
             let here = (row.file.clone(), row.line);
-            if let Some((file, line)) = seen.insert(key(&row.value), here) {
+            let Some(key) = key(&row.value) else {
+                continue;
+            };
+            if let Some((file, line)) = seen.insert(key, here) {
                 problems.push(row.problem(field, format!("it stands in {file}:{line} already")));
             }
         }
@@ -257,6 +308,12 @@ fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
         |r| r.user_id.as_str().to_ascii_lowercase(),
         problems,
     );
+    of_those(
+        &rows.users,
+        "user.self-service-id",
+        |r| r.self_service_id.clone(),
+        problems,
+    );
     of(&rows.profiles, "profile.name", |r| r.name.clone(), problems);
     of(
         &rows.devices,
@@ -271,14 +328,6 @@ fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
         problems,
     );
     of(&rows.peers, "peer.id", |r| r.cluster_id.clone(), problems);
-}
-
-/// A name, an IPv4 address, or an IPv6 address in brackets.
-fn is_host(host: &str) -> bool {
-    (1..=255).contains(&host.len())
-        && host.bytes().all(|b| {
-            b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']')
-        })
 }
 
 /// Where the lines of a text begin, so that the line of a place is found without counting from the front.
@@ -367,7 +416,7 @@ impl Checker<'_> {
     }
 
     fn user(&mut self, row: Spanned<file::User>) {
-        let (line, row) = self.line(row);
+        let (line, mut row) = self.line(row);
         let self_service_id =
             self.optional::<LoginName>(line, "user.self-service-id", row.self_service_id.as_ref());
         let primary_extension =
@@ -375,8 +424,12 @@ impl Checker<'_> {
         let Some(user_id) = self.name::<UserId>(line, "user.id", &row.id) else {
             return;
         };
-        match (row.pin, row.pin_hash) {
-            (Some(_), Some(_)) => self.problem(line, "user.pin", "give pin or pin-hash, not both"),
+        match (row.pin.take(), row.pin_hash.take()) {
+            (Some(pin), Some(_)) => {
+                // Wiped by its type.
+                drop(Pin::new(pin));
+                self.problem(line, "user.pin", "give pin or pin-hash, not both");
+            }
             (Some(pin), None) => match Pin::new(pin) {
                 Ok(pin) => {
                     self.rows.pins.insert(user_id.clone(), pin);
@@ -396,7 +449,7 @@ impl Checker<'_> {
             user_id,
             self_service_id,
             primary_extension,
-            display_name: row.name,
+            display_name: std::mem::take(&mut row.name),
             enabled: row.enabled,
             emcc_enabled: row.emcc,
         };
@@ -410,6 +463,10 @@ impl Checker<'_> {
         let user_id = self.name::<UserId>(line, "profile.user", &row.user);
         let device_pool =
             self.optional::<DevicePoolName>(line, "profile.device-pool", row.device_pool.as_ref());
+        self.lines(line, &row.lines);
+        if let Some(locale) = &row.locale {
+            self.text(line, "profile.locale", locale, bounds::TEXT_BYTES);
+        }
         let (Some(name), Some(user_id)) = (name, user_id) else {
             return;
         };
@@ -425,14 +482,61 @@ impl Checker<'_> {
         self.rows.profiles.push(placed);
     }
 
+    /// A text that the wire must be able to carry.
+    fn text(&mut self, line: usize, field: &str, text: &str, max: usize) {
+        if !is_line(text, max) {
+            let rule = format!("it must be at most {max} bytes long, without control characters");
+            self.problem(line, field, rule);
+        }
+    }
+
+    fn lines(&mut self, line: usize, lines: &[Line]) {
+        if lines.len() > bounds::LINES {
+            let rule = format!("there must be at most {}", bounds::LINES);
+            self.problem(line, "profile.lines", rule);
+        }
+        for one in lines.iter().take(bounds::LINES) {
+            if one.index == 0 {
+                self.problem(
+                    line,
+                    "profile.lines.index",
+                    "it must be 1 for the first button, and up",
+                );
+            }
+            self.text(
+                line,
+                "profile.lines.number",
+                &one.number,
+                bounds::TEXT_BYTES,
+            );
+            self.text(line, "profile.lines.label", &one.label, bounds::TEXT_BYTES);
+        }
+    }
+
+    fn servers<'a>(
+        &mut self,
+        line: usize,
+        field: &str,
+        hosts: impl ExactSizeIterator<Item = &'a String>,
+    ) {
+        if hosts.len() > bounds::SERVERS {
+            self.problem(
+                line,
+                field,
+                format!("there must be at most {}", bounds::SERVERS),
+            );
+        }
+        for host in hosts.take(bounds::SERVERS) {
+            self.text(line, field, host, bounds::TEXT_BYTES);
+        }
+    }
+
     fn device(&mut self, row: Spanned<file::Device>) {
         let (line, row) = self.line(row);
         if !matches!(row.protocol.as_str(), "SIP" | "SCCP") {
             self.problem(line, "device.protocol", "it must be SIP or SCCP");
         }
-        if row.model.len() > 64 {
-            self.problem(line, "device.model", "it must be at most 64 bytes long");
-        }
+        self.text(line, "device.model", &row.model, bounds::MODEL_BYTES);
         self.geolocation(line, "device.geolocation", &row.geolocation);
         let device_pool =
             self.optional::<DevicePoolName>(line, "device.device-pool", row.device_pool.as_ref());
@@ -454,24 +558,32 @@ impl Checker<'_> {
     }
 
     fn geolocation(&mut self, line: usize, field: &str, fields: &BTreeMap<String, String>) {
-        if fields.len() > 24
-            || fields
-                .iter()
-                .any(|(name, value)| name.len() > 64 || value.len() > 64)
-        {
-            self.problem(
-                line,
-                field,
-                "at most 24 fields, names and values at most 64 bytes long",
+        let (most, bytes) = (bounds::GEOLOCATION_FIELDS, bounds::GEOLOCATION_BYTES);
+        let fits = |(name, value): (&String, &String)| {
+            !name.is_empty() && is_line(name, bytes) && is_line(value, bytes)
+        };
+        if fields.len() > most || !fields.iter().all(fits) {
+            let rule = format!(
+                "at most {most} fields with a name, names and values at most {bytes} bytes long, without control \
+                 characters"
             );
+            self.problem(line, field, rule);
         }
     }
 
     fn pool(&mut self, row: Spanned<file::DevicePool>) {
         let (line, row) = self.line(row);
-        if row.call_managers.iter().any(|c| c.priority > 4) {
-            self.problem(line, "device-pool.call-managers", "a priority is 0 to 4");
+        if row
+            .call_managers
+            .iter()
+            .any(|c| c.priority > bounds::PRIORITY)
+        {
+            let rule = format!("a priority is 0 to {}", bounds::PRIORITY);
+            self.problem(line, "device-pool.call-managers", rule);
         }
+        let hosts = row.call_managers.iter().map(|c| &c.host);
+        self.servers(line, "device-pool.call-managers", hosts);
+        self.servers(line, "device-pool.tftp-servers", row.tftp_servers.iter());
         self.geolocation(line, "device-pool.geolocation", &row.geolocation);
         let Some(name) = self.name::<DevicePoolName>(line, "device-pool.name", &row.name) else {
             return;
@@ -489,6 +601,15 @@ impl Checker<'_> {
 
     fn base_device(&mut self, row: Spanned<file::BaseDevice>) {
         let (line, row) = self.line(row);
+        // Before the names are made: a file of some megabytes could count to billions.
+        let wanted = usize::try_from(row.count.unwrap_or(1)).unwrap_or(usize::MAX);
+        if self.rows.base_devices.len().saturating_add(wanted) > MAX_BASE_DEVICES_IN_ALL
+            && row.count.is_none_or(|count| count <= MAX_BASE_DEVICES)
+        {
+            let rule = format!("a cluster has at most {MAX_BASE_DEVICES_IN_ALL} base devices");
+            self.problem(line, "base-device", rule);
+            return;
+        }
         let names: Vec<String> = match row.count {
             None => vec![row.name],
             Some(count @ 1..=MAX_BASE_DEVICES) => {
@@ -514,22 +635,6 @@ impl Checker<'_> {
 
     fn peer(&mut self, row: Spanned<file::Peer>) {
         let (line, row) = self.line(row);
-        if row.addresses.is_empty() {
-            let reason = "there must be one at least; a record is replaced as a whole";
-            self.problem(line, "peer.addresses", reason);
-        }
-        for address in &row.addresses {
-            let port = address
-                .rsplit_once(':')
-                .map(|(host, port)| (is_host(host), port.parse::<u16>()));
-            if !matches!(port, Some((true, Ok(1..)))) {
-                self.problem(
-                    line,
-                    "peer.addresses",
-                    format!("`{address}` is not host:port"),
-                );
-            }
-        }
         let Some(cluster_id) = self.name::<ClusterId>(line, "peer.id", &row.id) else {
             return;
         };
@@ -544,6 +649,10 @@ impl Checker<'_> {
             ignore_eku: row.ignore_eku,
             description: row.description,
         };
+        for broken in peer.broken_fields() {
+            let field = format!("peer.{}", broken.field);
+            self.problem(line, &field, format!("it must be {}", broken.rule));
+        }
         let placed = self.place(line, peer);
         self.rows.peers.push(placed);
     }

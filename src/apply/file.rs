@@ -50,6 +50,15 @@ pub struct User {
     pub emcc: bool,
 }
 
+impl Drop for User {
+    /// Wipes the PIN and the hash.
+    fn drop(&mut self) {
+        use zeroize::Zeroize as _;
+        self.pin.zeroize();
+        self.pin_hash.zeroize();
+    }
+}
+
 impl std::fmt::Debug for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("User")

@@ -6,16 +6,20 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use zeroize::Zeroizing;
 
 use crate::{
     clock::{Clock, Timestamp},
     credentials::{self, Credentials},
-    domain::ids::{ClusterId, UserId},
+    domain::{
+        ids::{ClusterId, UserId},
+        login::LoginType,
+    },
     secret::Pin,
     store::{
         self, Store, Transaction, audit, base_devices, credentials as stored, devices, peers,
-        pools, profiles, users,
+        pools, profiles, trust_entries, users,
     },
     trust::{self, bundle, stored as stored_trust},
 };
@@ -30,8 +34,8 @@ pub use check::{Problem, Rows};
 pub struct Source {
     /// As the operator typed it.
     pub name: String,
-    /// TOML. It may hold PINs: never printed.
-    pub text: String,
+    /// TOML. It may hold PINs: never printed, and wiped.
+    pub text: Zeroizing<String>,
 }
 
 impl std::fmt::Debug for Source {
@@ -83,6 +87,8 @@ pub struct Change {
     pub name: String,
     /// What happens to it.
     pub action: Action,
+    /// What of it differs, for the audit, where that matters. Never a PIN.
+    pub detail: Option<String>,
 }
 
 /// Why nothing was applied.
@@ -227,18 +233,20 @@ async fn pins_as_changes(
     let changed = stream::iter(pins)
         .map(|(user, pin)| async move {
             let same = match existing.get(&user) {
-                Some(phc) => credentials
-                    .verify(&pin, Some(phc.clone()), far())
-                    .await
-                    .unwrap_or(false),
-                None => false,
+                None => Ok(false),
+                Some(phc) => match credentials.verify_in_turn(&pin, phc.clone()).await {
+                    // What can't be checked is replaced. Any other failure says nothing about the PIN: taken for
+                    // another PIN it would unlock the user.
+                    Err(credentials::Error::Stored(_)) => Ok(false),
+                    checked => checked,
+                },
             };
-            (!same).then_some((user, pin))
+            same.map(|same| (!same).then_some((user, pin)))
         })
         .buffered(credentials.workers())
-        .filter_map(std::future::ready)
-        .collect()
-        .await;
+        .try_filter_map(|changed| std::future::ready(Ok(changed)))
+        .try_collect()
+        .await?;
     Ok(changed)
 }
 
@@ -251,11 +259,6 @@ async fn hash(
     let (users, pins): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
     let hashes = credentials.hash_all(pins, |_| {}).await?;
     Ok(users.into_iter().zip(hashes).collect())
-}
-
-/// An import may take its time; a login's deadline is not its own.
-fn far() -> std::time::Instant {
-    std::time::Instant::now() + std::time::Duration::from_secs(3_600)
 }
 
 fn references(tx: &mut dyn Transaction, rows: &Rows) -> Result<check::Known, store::Error> {
@@ -279,6 +282,20 @@ fn references(tx: &mut dyn Transaction, rows: &Rows) -> Result<check::Known, sto
             known.pools.insert(pool.clone());
         }
     }
+    for user in &rows.users {
+        let Some(id) = &user.value.self_service_id else {
+            continue;
+        };
+        for holder in users::find(tx, LoginType::SelfService, id)? {
+            known.self_service_ids.insert(id.clone(), holder.user_id);
+        }
+    }
+    for peer in &rows.peers {
+        let id = &peer.value.cluster_id;
+        if trust_entries::has_anchor(tx, id)? {
+            known.anchored.insert(id.clone());
+        }
+    }
     Ok(known)
 }
 
@@ -293,7 +310,12 @@ fn compare<T: PartialEq>(
         Some(before) if before == after => Action::Unchanged,
         Some(_) => Action::Changed,
     };
-    Change { kind, name, action }
+    Change {
+        kind,
+        name,
+        action,
+        detail: None,
+    }
 }
 
 fn plan(
@@ -324,8 +346,11 @@ fn plan(
                 Some(phc) => stored::get(tx, &user.value.user_id)?.is_none_or(|c| c.phc != *phc),
                 None => false,
             };
-        if new_pin && change.action == Action::Unchanged {
-            change.action = Action::Changed;
+        if new_pin {
+            change.detail = Some("PIN set".to_owned());
+            if change.action == Action::Unchanged {
+                change.action = Action::Changed;
+            }
         }
         changes.push(change);
     }
@@ -359,16 +384,22 @@ fn plan(
             kind: "base-device",
             name: row.value.to_string(),
             action,
+            detail: None,
         });
     }
     for peer in &rows.peers {
         let before = peers::get(tx, &peer.value.cluster_id)?;
-        changes.push(compare(
+        let mut change = compare(
             "peer",
             peer.value.cluster_id.to_string(),
             before.as_ref(),
             &peer.value,
-        ));
+        );
+        change.detail = match &before {
+            None => Some(format!("at {}", peer.value.addresses.join(", "))),
+            Some(before) => Some(peers::told(&peer.value.changes_since(before))),
+        };
+        changes.push(change);
     }
     Ok(changes)
 }
@@ -383,6 +414,10 @@ fn write(
     let changes = plan(tx, rows, hashes)?;
     for row in &rows.pools {
         pools::upsert(tx, &row.value)?;
+    }
+    // All first: users may hand theirs to one another.
+    for row in &rows.users {
+        users::release_self_service_id(tx, &row.value)?;
     }
     for row in &rows.users {
         users::upsert(tx, &row.value)?;
@@ -416,7 +451,10 @@ fn write(
                 actor: actor.to_owned(),
                 action: "apply",
                 subject: format!("{} {}", change.kind, change.name),
-                outcome: change.action.as_str().to_owned(),
+                outcome: match &change.detail {
+                    Some(detail) => format!("{}: {detail}", change.action.as_str()),
+                    None => change.action.as_str().to_owned(),
+                },
                 reference: None,
             },
         )?;

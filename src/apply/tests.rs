@@ -67,7 +67,7 @@ impl World {
     async fn apply(&self, text: &str, mode: Mode) -> Result<Vec<Change>, Error> {
         let source = Source {
             name: "data.toml".to_owned(),
-            text: text.to_owned(),
+            text: text.to_owned().into(),
         };
         self.applier.apply(&[source], mode, "user root").await
     }
@@ -161,7 +161,7 @@ async fn every_problem_is_told_at_once_with_its_line_and_nothing_is_written() {
         "data.toml:6: user.id: it stands in data.toml:1 already",
         "data.toml:9: device.protocol",
         "data.toml:9: device.name",
-        "data.toml:13: peer.addresses: `tokyo` is not host:port",
+        "data.toml:13: peer.addresses: it must be HOST:PORT each",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
@@ -271,18 +271,63 @@ async fn a_hash_from_elsewhere_is_taken_if_a_login_can_check_it() {
     );
 }
 
+#[tokio::test]
+async fn a_pin_that_can_not_be_checked_at_once_is_waited_for_and_a_locked_user_stays_locked() {
+    let mut world = world();
+    world.apply(GOOD, Mode::Write).await.unwrap();
+    let (ana, locked) = (UserId::new("ana").unwrap(), Clock::system().now());
+    let row = {
+        let ana = ana.clone();
+        move |tx: &mut dyn Transaction| Ok::<_, store::Error>(stored::get(tx, &ana)?.unwrap())
+    };
+    let mut before = world.store.read(row.clone()).await.unwrap();
+    (before.failures, before.locked_until) = (5, Some(locked));
+    let counters = before.clone();
+    world
+        .store
+        .write(move |tx: &mut dyn Transaction| stored::set_counters(tx, &counters))
+        .await
+        .unwrap();
+    // The only worker is at work for a while, and nobody may queue.
+    let config = credentials::Config {
+        memory_kib: 8,
+        iterations: 1,
+        workers: 1,
+        queue: 0,
+        ..credentials::Config::default()
+    };
+    let busy = Credentials::new(&config, crate::secret::Secret::new(vec![1; 32])).unwrap();
+    world.applier.credentials = busy.clone();
+    let costly = before.phc.as_str().replace("m=8,t=1", "m=16384,t=16");
+    assert_ne!(costly, before.phc.as_str());
+    let pin = crate::secret::Pin::new("1".to_owned()).unwrap();
+    let (_, again) = tokio::join!(
+        biased;
+        busy.verify_in_turn(&pin, stored::Phc::new(costly)),
+        world.apply(GOOD, Mode::Write)
+    );
+    assert!(
+        actions(&again.unwrap())
+            .iter()
+            .all(|a| *a == Action::Unchanged)
+    );
+    assert_eq!(world.store.read(row).await.unwrap(), before);
+}
+
 #[test]
 fn a_pin_is_in_no_debug_print_and_in_no_problem() {
     let source = Source {
         name: "f".to_owned(),
-        text: "[[user]]\nid = \"a b\\u0000\"\npin = \"24680\"\n".to_owned(),
+        text: "[[user]]\nid = \"a b\\u0000\"\npin = \"24680\"\n"
+            .to_owned()
+            .into(),
     };
     assert!(!format!("{source:?}").contains("24680"));
     let problems = check::check(&[source], &own()).unwrap_err();
     assert!(!format!("{problems:?}").contains("24680"));
     let good = Source {
         name: "f".to_owned(),
-        text: GOOD.to_owned(),
+        text: GOOD.to_owned().into(),
     };
     let rows = check::check(&[good], &own()).unwrap();
     assert!(!format!("{rows:?}").contains("24680"));
@@ -300,14 +345,225 @@ async fn our_own_id_is_no_peer() {
     );
 }
 
+fn user_row(id: &str, self_service_id: &str) -> String {
+    format!("[[user]]\nid = \"{id}\"\nself-service-id = \"{self_service_id}\"\n")
+}
+
 #[tokio::test]
-async fn an_extension_mobility_id_of_another_user_is_a_fault_also_of_a_dry_run() {
+async fn a_self_service_id_of_another_user_is_a_problem_with_its_line() {
     let world = world();
-    let twice = "[[user]]\nid = \"a\"\nself-service-id = \"x\"\n[[user]]\nid = \"b\"\nself-service-id = \"x\"\n";
-    for mode in [Mode::DryRun, Mode::Write] {
-        assert!(world.apply(twice, mode).await.is_err());
-        assert_eq!(world.count_users().await, 0);
+    let twice = user_row("a", "x") + &user_row("b", "x");
+    assert_eq!(
+        world.problems(&twice).await,
+        ["data.toml:4: user.self-service-id: it stands in data.toml:1 already"]
+    );
+    assert_eq!(world.count_users().await, 0);
+    world.apply(&user_row("a", "x"), Mode::Write).await.unwrap();
+    let taken = world.apply(&user_row("b", "x"), Mode::DryRun).await;
+    let Err(Error::Problems(problems)) = taken else {
+        panic!("no problems but {taken:?}");
+    };
+    assert_eq!(
+        problems[0].to_string(),
+        "data.toml:1: user.self-service-id: the user a has it already"
+    );
+    assert_eq!(world.count_users().await, 1);
+}
+
+#[tokio::test]
+async fn two_users_may_swap_their_self_service_ids() {
+    let world = world();
+    let before = user_row("a", "x") + &user_row("b", "y");
+    world.apply(&before, Mode::Write).await.unwrap();
+    for after in [
+        user_row("a", "y") + &user_row("b", "x"),
+        user_row("c", "x") + "[[user]]\nid = \"b\"\n",
+    ] {
+        let changes = world.apply(&after, Mode::Write).await.unwrap();
+        assert!(
+            !actions(&changes).contains(&Action::Unchanged),
+            "{changes:?}"
+        );
+        let again = world.apply(&after, Mode::Write).await.unwrap();
+        assert!(
+            actions(&again).iter().all(|a| *a == Action::Unchanged),
+            "{again:?}"
+        );
     }
+}
+
+#[tokio::test]
+async fn what_the_wire_refuses_is_refused_here_already() {
+    let profile = |rest: &str| format!("[[profile]]\nname = \"p\"\nuser = \"ana\"\n{rest}\n");
+    let pool = |rest: &str| format!("[[device-pool]]\nname = \"p\"\n{rest}\n");
+    let device = |rest: &str| format!("[[device]]\nname = \"SEP1\"\n{rest}\n");
+    let long = "x".repeat(256);
+    let line = "{ index = 1, number = \"1\" }, ";
+    for (text, field) in [
+        (
+            profile("lines = [{ index = 0, number = \"1\" }]"),
+            "profile.lines.index",
+        ),
+        (
+            profile(&format!("lines = [{{ index = 1, number = \"{long}\" }}]")),
+            "profile.lines.number",
+        ),
+        (
+            profile("lines = [{ index = 1, number = \"1\", label = \"a\\nb\" }]"),
+            "profile.lines.label",
+        ),
+        (
+            profile(&format!("lines = [{}]", line.repeat(257))),
+            "profile.lines",
+        ),
+        (profile("locale = \"en\\u0000\""), "profile.locale"),
+        (
+            pool(&format!("tftp-servers = [{}]", "\"t\", ".repeat(65))),
+            "device-pool.tftp-servers",
+        ),
+        (
+            pool(&format!("tftp-servers = [\"{long}\"]")),
+            "device-pool.tftp-servers",
+        ),
+        (
+            pool(&format!(
+                "call-managers = [{{ host = \"{long}\", priority = 0 }}]"
+            )),
+            "device-pool.call-managers",
+        ),
+        (
+            pool("geolocation = { \"\" = \"x\" }"),
+            "device-pool.geolocation",
+        ),
+        (
+            device("geolocation = { A1 = \"a\\tb\" }"),
+            "device.geolocation",
+        ),
+        (device("model = \"CP\\n\""), "device.model"),
+    ] {
+        let problems = world().problems(&text).await;
+        assert!(
+            problems
+                .iter()
+                .all(|p| p.starts_with(&format!("data.toml:1: {field}: "))),
+            "{field}: {problems:?}"
+        );
+    }
+    // And the most that fits does fit.
+    let most = profile(&format!("lines = [{}]", line.repeat(256)));
+    let world = world();
+    world.apply(GOOD, Mode::Write).await.unwrap();
+    world.apply(&most, Mode::Write).await.unwrap();
+}
+
+#[test]
+fn base_devices_are_counted_before_they_are_made() {
+    let rows = |rows: u32, count: u32| -> String {
+        let row = |n| format!("[[base-device]]\nname = \"E{n}-\"\ncount = {count}\n");
+        (0..rows).map(row).collect()
+    };
+    let of = |text: String| {
+        let name = "data.toml".to_owned();
+        check::check(
+            &[Source {
+                name,
+                text: text.into(),
+            }],
+            &own(),
+        )
+    };
+    assert_eq!(of(rows(2, 30_000)).unwrap().base_devices.len(), 60_000);
+    let problems = of(rows(1_000, 30_000)).unwrap_err();
+    assert_eq!(problems.len(), 998);
+    assert!(
+        problems[0]
+            .to_string()
+            .starts_with("data.toml:7: base-device: a cluster has at most 60000"),
+        "{}",
+        problems[0]
+    );
+}
+
+#[tokio::test]
+async fn a_peer_keeps_the_rules_of_the_command_line() {
+    let peer = |rest: &str| format!("[[peer]]\nid = \"tokyo\"\naddresses = [\"t:1\"]\n{rest}\n");
+    let many = |n: usize| "\"t:1\", ".repeat(n);
+    for (text, field) in [
+        (peer("").replace("t:1", "tokyo::8444"), "peer.addresses"),
+        (peer("").replace("\"t:1\"", &many(17)), "peer.addresses"),
+        (peer("node-names = [\"\"]"), "peer.node-names"),
+        (
+            peer(&format!("user-patterns = [{}]", "\"a*\", ".repeat(65))),
+            "peer.user-patterns",
+        ),
+        (peer("dn-patterns = [\"1\\n\"]"), "peer.dn-patterns"),
+        (peer("description = \"a\\u0007b\""), "peer.description"),
+    ] {
+        let problems = world().problems(&text).await;
+        assert!(
+            problems.len() == 1 && problems[0].starts_with(&format!("data.toml:1: {field}: ")),
+            "{field}: {problems:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_an_authority_vouches_for_keeps_a_node_name() {
+    let world = world();
+    world.apply(GOOD, Mode::Write).await.unwrap();
+    world
+        .store
+        .write(|tx: &mut dyn Transaction| {
+            trust_entries::add(
+                tx,
+                &trust_entries::TrustEntry {
+                    cluster_id: ClusterId::new("tokyo").unwrap(),
+                    kind: trust_entries::EntryKind::Anchor,
+                    fingerprint: [1; 32],
+                    der: vec![0x30, 0x00],
+                    added_at: Clock::system().now(),
+                },
+            )
+        })
+        .await
+        .unwrap();
+    let nameless = "[[peer]]\nid = \"tokyo\"\naddresses = [\"t:1\"]\n";
+    let problems = world.problems(nameless).await;
+    assert!(
+        problems[0].contains("data.toml:1: peer.node-names"),
+        "{problems:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_audit_says_what_of_a_peer_changed_and_that_a_pin_was_set() {
+    let world = world();
+    world.apply(GOOD, Mode::Write).await.unwrap();
+    let changed = GOOD
+        .replace("tokyo.example:8444", "new.example:8444")
+        .replace("24680", "13579");
+    world.apply(&changed, Mode::Write).await.unwrap();
+    let audited = world
+        .store
+        .read(|tx: &mut dyn Transaction| crate::store::audit::list(tx, 1_000))
+        .await
+        .unwrap();
+    let outcomes = |subject: &str| -> Vec<String> {
+        let of = audited.iter().filter(|r| r.subject == subject);
+        of.map(|r| r.outcome.clone()).collect()
+    };
+    let mut peer = outcomes("peer tokyo");
+    peer.sort();
+    assert_eq!(
+        peer,
+        [
+            "added: at tokyo.example:8444",
+            "changed: addresses = [\"new.example:8444\"]"
+        ]
+    );
+    let mut user = outcomes("user ana");
+    user.sort();
+    assert_eq!(user, ["added: PIN set", "changed: PIN set"]);
 }
 
 #[tokio::test]

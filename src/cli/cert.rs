@@ -14,7 +14,7 @@ use crate::{
         trust::read_certificates,
     },
     clock::Clock,
-    config::units::is_host,
+    domain::address::is_host,
     edge::admin::views,
     trust::make::{self, CertRequest, KeyKind},
     wire::admin as pb,

@@ -12,6 +12,7 @@ mod directory;
 pub mod failure;
 mod init;
 pub mod output;
+mod param;
 mod phone;
 mod process;
 mod session;
@@ -99,6 +100,7 @@ async fn dispatch(CommandLine { global, command }: CommandLine) -> Outcome {
         Command::User(verb) => directory::user(global, verb).await,
         Command::Device(verb) => directory::device(global, verb).await,
         Command::Base(verb) => directory::base(global, verb).await,
+        Command::Param(verb) => param::run(global, verb).await,
         Command::Session(verb) => session::run(global, verb).await,
         Command::Phone(verb) => phone::run(verb).await,
     }

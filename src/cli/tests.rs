@@ -2,6 +2,7 @@
 //! pretends.
 
 mod hints;
+mod params;
 
 use std::{
     fs,
@@ -23,6 +24,7 @@ use crate::{
     domain::{
         ids::{ClusterId, Ref, SessionId},
         login::{LoginType, SecurityMode},
+        parameters::Parameters,
         session::{EndReason, Initiator, Role, State},
     },
     edge::admin::{
@@ -88,6 +90,15 @@ impl Operations for Pretender {
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn parameters_in_force(&self) -> Arc<Parameters> {
+        Arc::default()
+    }
+
+    fn parameters_changed(&self) -> Answer<'_, ()> {
         self.changes.fetch_add(1, Ordering::SeqCst);
         Box::pin(std::future::ready(Ok(())))
     }
@@ -521,10 +532,23 @@ async fn trust_is_taken_from_the_one_peer_and_only_once() {
         "{}",
         last.text
     );
+    // Not listed, but an authority may vouch for it; and taken back.
+    let unlisted = certificate("tokyo");
+    node.write("unlisted.pem", &unlisted.certificate_pem);
+    let revoked = node
+        .type_in(&format!(
+            "trust remove tokyo --fingerprint {} --yes",
+            unlisted.fingerprint_text()
+        ))
+        .await;
+    assert!(revoked.text.contains("was not among"), "{}", revoked.text);
+    assert_eq!(revoked.json["revoked"], true);
+    let added = node.type_in("trust add tokyo --pin @unlisted.pem").await;
+    assert!(added.text.contains("1 had been revoked"), "{}", added.text);
     let removals = node.audit().await;
     assert_eq!(
         removals.iter().filter(|e| e.0 == "trust.remove").count(),
-        2,
+        3,
         "{removals:?}"
     );
     node.end().await;

@@ -57,10 +57,11 @@ async fn remove(global: &Global, args: TrustRemove) -> Outcome {
     }
     let asked = client.remove_trust(pb::RemoveTrustRequest {
         cluster_id: cluster_id.clone(),
-        fingerprint,
+        fingerprint: fingerprint.clone(),
     });
     let removed = answer(what, asked.await)?;
-    Ok(Report::new(removed_text(&cluster_id, &removed), &removed))
+    let text = removed_text(&cluster_id, &fingerprint, &removed);
+    Ok(Report::new(text, &removed))
 }
 
 /// Names the certificate and what hangs on it, so that the wrong one isn't removed.
@@ -87,8 +88,11 @@ async fn question(
 
 fn question_text(cluster_id: &str, entry: Option<&pb::TrustEntry>, entries: usize) -> String {
     let Some(entry) = entry else {
-        // The daemon's own words tell best that there is none.
-        return "Remove it?".to_owned();
+        // Vouched for by an authority at most; or a slip, which the daemon's own words tell best.
+        return format!(
+            "It is not among the certificates that are trusted from {cluster_id}. Revoke it, so that no authority's \
+             word for it counts?"
+        );
     };
     let subject = entry.certificate.clone().unwrap_or_default().subject;
     let ends = match &*entry.kind {
@@ -105,16 +109,26 @@ fn question_text(cluster_id: &str, entry: Option<&pb::TrustEntry>, entries: usiz
     )
 }
 
-fn removed_text(cluster_id: &str, removed: &pb::RemoveTrustResponse) -> String {
+fn removed_text(cluster_id: &str, fingerprint: &str, removed: &pb::RemoveTrustResponse) -> String {
     let subjects: Vec<_> = removed
         .removed
         .iter()
         .map(|entry| entry.certificate.clone().unwrap_or_default().subject)
         .collect();
-    let text = format!(
-        "{} of {cluster_id} is trusted no more; live connections that rest on it end",
-        subjects.join(", ")
-    );
+    let mut text = if subjects.is_empty() {
+        format!(
+            "{fingerprint} was not among the certificates that are trusted from {cluster_id}; it is revoked: if it was \
+             not meant, take that back with `emccd trust add {cluster_id} --pin FILE`"
+        )
+    } else {
+        format!(
+            "{} of {cluster_id} is trusted no more; live connections that rest on it end",
+            subjects.join(", ")
+        )
+    };
+    if removed.revoked {
+        text += "\nrevoked: no authority's word for it counts; adding it again takes that back";
+    }
     match removed.left {
         0 => format!(
             "{text}\nnothing is trusted from {cluster_id} now\n\nnext: emccd trust add {cluster_id} --pin FILE"
@@ -204,6 +218,9 @@ fn added_text(added: &pb::AddTrustResponse) -> String {
     };
     if added.kept > 0 {
         text += &format!(", {} trusted already", added.kept);
+    }
+    if added.unrevoked > 0 {
+        text += &format!(", {} had been revoked and no longer is", added.unrevoked);
     }
     if !added.added.is_empty() {
         text += "\n";
@@ -303,8 +320,8 @@ mod tests {
              tokyo  pinned  CN=tokyo  2028-01-01 00:00:00Z  AB:CD"
         );
         let added = pb::AddTrustResponse {
-            added: Vec::new(),
             kept: 1,
+            ..pb::AddTrustResponse::default()
         };
         assert_eq!(added_text(&added), "nothing new, 1 trusted already");
     }
@@ -328,6 +345,10 @@ mod tests {
             last.contains("vouches for end") && last.contains("no link"),
             "{last}"
         );
-        assert_eq!(question_text("tokyo", None, 2), "Remove it?");
+        let unknown = question_text("tokyo", None, 2);
+        assert!(
+            unknown.contains("not among") && unknown.contains("Revoke it"),
+            "{unknown}"
+        );
     }
 }

@@ -208,7 +208,6 @@ impl Reader {
     fn login(&mut self) -> Option<Login> {
         let deadline = self.duration("login.deadline");
         let find_deadline = self.duration("login.find-deadline");
-        let requests = self.count("login.maximum-concurrent-requests");
         if let (Some(whole), Some(part)) = (deadline, find_deadline)
             && part > whole
         {
@@ -219,7 +218,6 @@ impl Reader {
         Some(Login {
             deadline: deadline?,
             find_deadline: find_deadline?,
-            maximum_concurrent_requests: to_usize(requests?),
         })
     }
 

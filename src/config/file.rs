@@ -11,7 +11,7 @@ use toml::{
 };
 
 use crate::config::{
-    keys::{self, KEYS, SECTIONS},
+    keys::{self, KEYS, MOVED, SECTIONS},
     problem::Problem,
 };
 
@@ -140,10 +140,22 @@ impl Parsed {
                     let value = Value::of(value.get_ref());
                     self.given.insert(key.name, Given { line, value });
                 }
-                (_, false, None) => self.problems.push(unknown(section, &full, line, value)),
+                (_, false, None) => self.problems.push(
+                    moved(&full, line).unwrap_or_else(|| unknown(section, &full, line, value)),
+                ),
             }
         }
     }
+}
+
+/// What is no setting of a node any more, with where it went.
+fn moved(full: &str, line: usize) -> Option<Problem> {
+    let (_, parameter) = MOVED.iter().find(|(key, _)| *key == full)?;
+    let next = format!(
+        "take the line out: it is a parameter of the whole cluster, which `emccd param set {parameter} VALUE` sets"
+    );
+    let problem = Problem::new(full, "is no setting of a node any more");
+    Some(problem.on_line(Some(line)).with_suggestion(Some(next)))
 }
 
 /// The value is not shown: what stands under an unknown key may be a secret.

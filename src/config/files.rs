@@ -28,7 +28,12 @@ pub fn check_files(config: &Config, now: Timestamp) -> Result<(), Problems> {
     {
         found.unfit("identity.certificate", &config.identity.certificate, &error);
     }
-    found.identity("phone.certificate", "phone.key", &config.phone.identity);
+    let phone = &config.phone.identity;
+    if let Some(identity) = found.identity("phone.certificate", "phone.key", phone)
+        && let Err(error) = identity.check_server(now)
+    {
+        found.unfit("phone.certificate", &phone.certificate, &error);
+    }
     found.pepper(&config.credentials.pepper_file);
     for (key, path) in [
         ("store.url", config.store.path()),

@@ -17,9 +17,8 @@ use crate::{
     config::{
         self, FILE_NAME, Problems,
         example::{self, Line},
-        units::is_host,
     },
-    domain::ids::ClusterId,
+    domain::{address::is_host, ids::ClusterId},
     secret::Secret,
     trust::make::{self, CertRequest, KeyKind, Made},
 };

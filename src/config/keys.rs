@@ -501,15 +501,6 @@ pub const KEYS: &[Key] = &[
         change: Change::Restart,
     },
     Key {
-        name: "login.maximum-concurrent-requests",
-        kind: Kind::Count(1, 4096),
-        preset: Preset::Is("256"),
-        meaning: "How many logins this node works on at a time. Beyond that phones are told to try again. \
-                  Logouts are not counted, and never turned away.",
-        why: "a whole shift can log in at once, and memory stays bounded",
-        change: Change::Restart,
-    },
-    Key {
         name: "log.level",
         kind: Kind::Word(&["error", "warn", "info", "debug", "trace"]),
         preset: Preset::Is("\"info\""),
@@ -526,6 +517,12 @@ pub const KEYS: &[Key] = &[
         change: Change::Restart,
     },
 ];
+
+/// Keys that earlier versions took, and the parameters of the cluster that took their place.
+pub const MOVED: &[(&str, &str)] = &[(
+    "login.maximum-concurrent-requests",
+    "maximum-concurrent-requests",
+)];
 
 #[cfg(test)]
 mod tests {
@@ -565,6 +562,14 @@ mod tests {
             let required = matches!(key.preset, Preset::Required { .. });
             assert_eq!(key.why.is_empty(), required, "{}", key.name);
             assert!(!key.why.ends_with('.'), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn what_has_moved_is_no_key_and_is_there_where_it_went() {
+        for (key, parameter) in MOVED {
+            assert!(find(key).is_none(), "{key}");
+            crate::domain::parameters::find(parameter).unwrap();
         }
     }
 

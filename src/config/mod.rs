@@ -173,8 +173,6 @@ pub struct Login {
     pub deadline: Duration,
     /// How much of it the search for the home may take.
     pub find_deadline: Duration,
-    /// Logins and logouts at a time.
-    pub maximum_concurrent_requests: usize,
 }
 
 /// `[log]`
@@ -245,7 +243,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Problems> {
 #[must_use]
 pub fn host_name() -> Option<String> {
     let name = nix::unistd::gethostname().ok()?.into_string().ok()?;
-    units::is_host(&name).then_some(name)
+    crate::domain::address::is_host(&name).then_some(name)
 }
 
 /// No real file comes near; a wrong path to something huge must not fill the memory.

@@ -52,7 +52,6 @@ fn two_lines_are_enough() {
         config.identity.key,
         Path::new("/etc/emccd/certs/federation.key")
     );
-    assert_eq!(config.login.maximum_concurrent_requests, 256);
     assert_eq!(config.admin.groups, Groups::default());
 }
 
@@ -308,6 +307,8 @@ fn files_that_are_not_fit_for_use_are_named_with_what_is_wrong() {
         text.contains("identity.certificate") && text.contains("expired"),
         "{text}"
     );
+
+    assert!(text.contains("phone.certificate = "), "{text}");
 
     let identity = &config.identity;
     fs::set_permissions(&identity.key, fs::Permissions::from_mode(0o644)).unwrap();

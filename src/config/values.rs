@@ -11,9 +11,9 @@ use crate::{
     config::{
         file::{Value, quoted},
         keys::{Key, Kind},
-        units::{HostPort, parse_duration},
+        units::parse_duration,
     },
-    domain::ids::ClusterId,
+    domain::{address::HostPort, ids::ClusterId},
 };
 
 /// Why a value is refused: the end of a sentence that begins with the key.

@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -72,8 +72,8 @@ struct Inner {
     queue: usize,
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
-    /// Length of recent hashes, smoothed, in microseconds; 0 before the first.
-    recent_micros: AtomicU64,
+    /// Length of recent hashes.
+    recent: Mutex<Recent>,
     /// Memory of past hashes, for the next ones: 19 MiB are not asked of the allocator per login.
     memory: Mutex<Vec<Vec<Block>>>,
     /// Verified in place of a credential that does not exist, so that its absence costs the same time.
@@ -110,7 +110,10 @@ impl Credentials {
                 queue: config.queue,
                 permits: Arc::new(Semaphore::new(config.workers.max(1))),
                 waiting: AtomicUsize::new(0),
-                recent_micros: AtomicU64::new(0),
+                recent: Mutex::new(Recent {
+                    length: Duration::ZERO,
+                    learned: Instant::now(),
+                }),
                 memory: Mutex::new(Vec::new()),
                 decoy,
             }),
@@ -134,6 +137,23 @@ impl Credentials {
         stored: Option<Phc>,
         deadline: Instant,
     ) -> Result<bool, Error> {
+        self.check(pin, stored, Some(deadline)).await
+    }
+
+    /// The same for imports: it waits for its turn, however long that takes.
+    ///
+    /// # Errors
+    /// [`Error::Stored`] when the stored text is no hash that we can check.
+    pub async fn verify_in_turn(&self, pin: &Pin, stored: Phc) -> Result<bool, Error> {
+        self.check(pin, Some(stored), None).await
+    }
+
+    async fn check(
+        &self,
+        pin: &Pin,
+        stored: Option<Phc>,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Error> {
         let known = stored.is_some();
         let parsed = match stored {
             Some(phc) => parse(&phc)?,
@@ -152,9 +172,25 @@ impl Credentials {
     /// # Errors
     /// [`Error::Busy`] when it could not finish by `deadline`.
     pub async fn hash(&self, pin: &Pin, deadline: Instant) -> Result<Phc, Error> {
+        self.hash_by(pin, Some(deadline)).await
+    }
+
+    async fn hash_by(&self, pin: &Pin, deadline: Option<Instant>) -> Result<Phc, Error> {
         let pin = pin.clone();
         let inner = Arc::clone(&self.inner);
         self.run(deadline, move || inner.hash(&pin)).await?
+    }
+
+    /// A value that only this pepper gives, to tell later whether it is still the same. The pepper is as random as it
+    /// is long, so that its keyed hash of a fixed text tells nothing of it, nor of any PIN.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] when Argon2id refuses.
+    pub fn pepper_mark(&self) -> Result<String, Error> {
+        let params = Params::new(8, 1, 1, Some(OUTPUT_BYTES)).map_err(Error::Settings)?;
+        let fixed = b"emccd: which pepper is this?";
+        let output = self.inner.digest(&params, fixed, fixed, OUTPUT_BYTES)?;
+        Ok(output.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Hashes that run at once.
@@ -163,7 +199,8 @@ impl Credentials {
         self.inner.workers
     }
 
-    /// Hashes many PINs on all workers, for imports; `done` is called after each with the number finished.
+    /// Hashes many PINs on all workers, for imports; `done` is called after each with the number finished. Each
+    /// waits for its turn, however long that takes.
     ///
     /// # Errors
     /// The first failure.
@@ -173,11 +210,10 @@ impl Credentials {
         mut done: impl FnMut(usize),
     ) -> Result<Vec<Phc>, Error> {
         use futures_util::{StreamExt, TryStreamExt, stream};
-        let far = Instant::now() + Duration::from_secs(86_400);
         let mut finished = 0;
         stream::iter(
             pins.into_iter()
-                .map(|pin| async move { self.hash(&pin, far).await }),
+                .map(|pin| async move { self.hash_by(&pin, None).await }),
         )
         .buffered(self.inner.workers)
         .inspect_ok(|_| {
@@ -188,28 +224,46 @@ impl Credentials {
         .await
     }
 
-    /// Runs one piece of hashing on a blocking thread, when its turn comes.
+    /// Runs one piece of hashing on a blocking thread, when its turn comes; without a deadline it waits for that as
+    /// long as it takes.
     ///
     /// Dropped while it waits, it gives its place back; dropped later, the hash goes on and keeps its place and
     /// its worker until it is through, so that callers who go away start no more hashes than there are workers.
     async fn run<T: Send + 'static>(
         &self,
-        deadline: Instant,
+        deadline: Option<Instant>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
         let inner = &self.inner;
         let place = Inner::take_place(inner, deadline)?;
         let turn = Arc::clone(&inner.permits).acquire_owned();
-        let permit = tokio::time::timeout_at(deadline.into(), turn)
-            .await
-            .map_err(|_| Error::Busy {
-                retry_after: inner.one_round(),
-            })?
-            .map_err(|_| Error::Stopped)?;
+        let permit = match deadline {
+            None => turn.await,
+            Some(deadline) => {
+                let busy = || Error::Busy {
+                    retry_after: inner.one_round(),
+                };
+                let turn = tokio::time::timeout_at(deadline.into(), turn).await;
+                let permit = turn.map_err(|_| busy())?;
+                // The wait may have taken longer than expected: a hash that ends too late is work for nobody, and
+                // the next in the queue may still be in time.
+                let now = Instant::now();
+                let needed = if place.waited {
+                    inner.recent(now)
+                } else {
+                    Duration::ZERO
+                };
+                if now + needed >= deadline {
+                    return Err(busy());
+                }
+                permit
+            }
+        }
+        .map_err(|_| Error::Stopped)?;
         tokio::task::spawn_blocking(move || {
             let started = Instant::now();
             let output = work();
-            place.0.learn(started.elapsed());
+            place.inner.learn(started.elapsed());
             drop((permit, place));
             output
         })
@@ -227,56 +281,74 @@ impl fmt::Debug for Credentials {
 }
 
 /// One place among those that wait or run; given back when dropped.
-struct Place(Arc<Inner>);
+struct Place {
+    inner: Arc<Inner>,
+    /// Whether there was no worker to spare when it was taken.
+    waited: bool,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.inner.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
+/// Length of recent hashes, smoothed; zero before the first.
+struct Recent {
+    length: Duration,
+    /// When the last of them ended.
+    learned: Instant,
+}
+
+/// After this long without a hash, half as much of the estimate is believed: one that is out of date must not refuse
+/// for ever, and refusing must not make it smaller, or a rush talks itself into the queue.
+const HALF_LIFE: Duration = Duration::from_secs(10);
+
 impl Inner {
-    fn take_place(inner: &Arc<Self>, deadline: Instant) -> Result<Place, Error> {
+    fn take_place(inner: &Arc<Self>, deadline: Option<Instant>) -> Result<Place, Error> {
         let ahead = inner.waiting.fetch_add(1, Ordering::AcqRel);
-        let place = Place(Arc::clone(inner));
+        let place = Place {
+            inner: Arc::clone(inner),
+            waited: ahead >= inner.workers,
+        };
         // With a worker to spare, trying costs nobody anything, whatever recent hashes took.
-        if ahead < inner.workers {
+        let Some(deadline) = deadline.filter(|_| place.waited) else {
             return Ok(place);
-        }
-        let recent = inner.recent_micros.load(Ordering::Relaxed);
-        let rounds = u32::try_from(ahead / inner.workers).unwrap_or(u32::MAX);
-        let expected = Duration::from_micros(recent).saturating_mul(rounds);
-        let left = deadline.saturating_duration_since(Instant::now());
-        if ahead >= inner.queue.saturating_add(inner.workers) {
+        };
+        let now = Instant::now();
+        // Those ahead, and its own.
+        let rounds = u32::try_from(ahead / inner.workers + 1).unwrap_or(u32::MAX);
+        let expected = inner.recent(now).saturating_mul(rounds);
+        let is_full = ahead >= inner.queue.saturating_add(inner.workers);
+        if is_full || expected > deadline.saturating_duration_since(now) {
             return Err(Error::Busy {
                 retry_after: expected.max(inner.one_round()),
             });
         }
-        if expected > left {
-            let retry_after = expected.max(inner.one_round());
-            // The estimate alone refuses, and it may be out of date: it is believed less each time.
-            inner.recent_micros.store(recent / 2, Ordering::Relaxed);
-            return Err(Error::Busy { retry_after });
-        }
         Ok(place)
+    }
+
+    /// What a hash is expected to take.
+    fn recent(&self, now: Instant) -> Duration {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = now.saturating_duration_since(recent.learned);
+        let halvings = u32::try_from(age.as_secs() / HALF_LIFE.as_secs()).unwrap_or(u32::MAX);
+        recent.length / 2_u32.saturating_pow(halvings)
     }
 
     /// Counts the length of one more hash into the estimate: a quarter of it is the newest.
     fn learn(&self, took: Duration) {
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let before = self.recent_micros.load(Ordering::Relaxed);
-        let now = if before == 0 {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.length = if recent.length.is_zero() {
             took
         } else {
-            (before / 4).saturating_mul(3).saturating_add(took / 4)
+            recent.length / 4 * 3 + took / 4
         };
-        // Two at once may lose one of them: it is an estimate.
-        self.recent_micros.store(now.max(1), Ordering::Relaxed);
+        recent.learned = Instant::now();
     }
 
     fn one_round(&self) -> Duration {
-        Duration::from_micros(self.recent_micros.load(Ordering::Relaxed))
-            .max(Duration::from_millis(100))
+        self.recent(Instant::now()).max(Duration::from_millis(100))
     }
 
     fn matches(&self, pin: &Pin, stored: &PasswordHash) -> Result<bool, Error> {
@@ -296,6 +368,16 @@ impl Inner {
         &self,
         params: &Params,
         pin: &Pin,
+        salt: &[u8],
+        length: usize,
+    ) -> Result<Vec<u8>, Error> {
+        self.digest(params, pin.expose().as_bytes(), salt, length)
+    }
+
+    fn digest(
+        &self,
+        params: &Params,
+        text: &[u8],
         salt: &[u8],
         length: usize,
     ) -> Result<Vec<u8>, Error> {
@@ -321,12 +403,7 @@ impl Inner {
             .get_mut(..blocks)
             .ok_or(argon2::Error::MemoryTooLittle)
             .and_then(|blocks| {
-                argon.hash_password_into_with_memory(
-                    pin.expose().as_bytes(),
-                    salt,
-                    &mut output,
-                    blocks,
-                )
+                argon.hash_password_into_with_memory(text, salt, &mut output, blocks)
             });
         self.memory
             .lock()
@@ -441,13 +518,29 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_pepper_is_known_again_whatever_the_settings_and_not_told() {
+        let mark = |pepper: u8, memory_kib| {
+            let config = Config {
+                memory_kib,
+                iterations: 1,
+                ..Config::default()
+            };
+            let credentials = Credentials::new(&config, Secret::new(vec![pepper; 32])).unwrap();
+            credentials.pepper_mark().unwrap()
+        };
+        assert_eq!(mark(7, 8), mark(7, 64));
+        assert_ne!(mark(7, 8), mark(8, 8));
+        assert!(!mark(7, 8).contains("0707"));
+    }
+
     /// Occupies all workers until the senders are dropped.
     async fn occupy(credentials: &Credentials) -> Vec<std::sync::mpsc::Sender<()>> {
         let mut gates = Vec::new();
         for _ in 0..credentials.workers() {
             let (gate, opened) = std::sync::mpsc::channel::<()>();
             let (begin, begun) = tokio::sync::oneshot::channel();
-            let work = credentials.run(soon(), move || {
+            let work = credentials.run(Some(soon()), move || {
                 let _ = begin.send(());
                 let _ = opened.recv();
             });
@@ -470,21 +563,94 @@ mod tests {
     async fn what_cannot_finish_in_time_is_refused_at_once() {
         let credentials = cheap();
         let gates = occupy(&credentials).await;
-        let recent = &credentials.inner.recent_micros;
-        recent.store(5_000_000, Ordering::Relaxed);
+        expect(&credentials, Duration::from_secs(5));
         let deadline = || Instant::now() + Duration::from_secs(1);
         let refused = credentials.verify(&pin("1"), None, deadline()).await;
         assert!(
-            matches!(refused, Err(Error::Busy { retry_after }) if retry_after == Duration::from_secs(5)),
+            matches!(refused, Err(Error::Busy { retry_after }) if retry_after == Duration::from_secs(10)),
             "{refused:?}"
         );
         assert_eq!(waiting(&credentials), 2, "its place is free again");
-        assert_eq!(
-            recent.load(Ordering::Relaxed),
-            2_500_000,
-            "and the estimate fades"
-        );
         drop(gates);
+    }
+
+    /// As if recent hashes had taken so long.
+    fn expect(credentials: &Credentials, length: Duration) {
+        let mut recent = credentials.inner.recent.lock().unwrap();
+        (recent.length, recent.learned) = (length, Instant::now());
+    }
+
+    #[tokio::test]
+    async fn a_rush_is_admitted_as_far_as_it_can_be_served_and_no_further() {
+        let config = Config {
+            memory_kib: 8,
+            iterations: 1,
+            workers: 2,
+            queue: 1_024,
+            ..Config::default()
+        };
+        let credentials = Credentials::new(&config, Secret::new(vec![7; 32])).unwrap();
+        expect(&credentials, Duration::from_secs(1));
+        // Two at a time make 100 rounds of a second.
+        let deadline = Some(Instant::now() + Duration::from_millis(100_900));
+        let places: Vec<_> = (0..512)
+            .map(|_| Inner::take_place(&credentials.inner, deadline).ok())
+            .collect();
+        let admitted: Vec<_> = places.iter().map(Option::is_some).collect();
+        assert!(admitted[..200].iter().all(|a| *a), "{admitted:?}");
+        assert!(!admitted[200..].iter().any(|a| *a), "{admitted:?}");
+        // An import is not in a hurry.
+        Inner::take_place(&credentials.inner, None).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_estimate_fades_with_time_and_not_by_refusing() {
+        let credentials = cheap();
+        let inner = &credentials.inner;
+        expect(&credentials, Duration::from_secs(8));
+        let at = |secs| Instant::now() + Duration::from_secs(secs);
+        assert_eq!(inner.recent(at(5)), Duration::from_secs(8));
+        assert_eq!(inner.recent(at(25)), Duration::from_secs(2));
+        assert!(inner.recent(at(10_000_000)) < Duration::from_micros(1));
+    }
+
+    #[tokio::test]
+    async fn who_waited_too_long_is_refused_instead_of_hashed_for_nothing() {
+        let credentials = cheap();
+        let gates = occupy(&credentials).await;
+        let ran = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let mark = Arc::clone(&ran);
+        let late = credentials.run(Some(soon()), move || mark.store(true, Ordering::SeqCst));
+        let in_turn = credentials.run(None, || ());
+        let (late, in_turn, ()) = tokio::join!(biased; late, in_turn, async {
+            // Both wait by now; the hashes ahead of them turn out to be slow ones.
+            expect(&credentials, Duration::from_secs(600));
+            drop(gates);
+        });
+        assert!(matches!(late, Err(Error::Busy { .. })), "{late:?}");
+        assert!(!ran.load(Ordering::SeqCst));
+        in_turn.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_late_from_the_start_is_refused() {
+        let outcome = cheap().verify(&pin("1"), None, Instant::now()).await;
+        assert!(matches!(outcome, Err(Error::Busy { .. })), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn an_import_waits_where_a_login_is_refused() {
+        let credentials = cheap();
+        let phc = credentials.hash(&pin("1"), soon()).await.unwrap();
+        let gates = occupy(&credentials).await;
+        let places: Vec<_> = (0..4)
+            .map(|_| Inner::take_place(&credentials.inner, Some(soon())).unwrap())
+            .collect();
+        let pin = pin("1");
+        let (same, ()) = tokio::join!(biased; credentials.verify_in_turn(&pin, phc), async {
+            drop((places, gates));
+        });
+        assert!(same.unwrap());
     }
 
     #[tokio::test]
@@ -492,7 +658,7 @@ mod tests {
         let credentials = cheap();
         let gates = occupy(&credentials).await;
         let places: Vec<_> = (0..4)
-            .map(|_| Inner::take_place(&credentials.inner, soon()).unwrap())
+            .map(|_| Inner::take_place(&credentials.inner, Some(soon())).unwrap())
             .collect();
         let refused = credentials.verify(&pin("1"), None, soon()).await;
         assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
@@ -503,12 +669,11 @@ mod tests {
     #[tokio::test]
     async fn one_slow_hash_is_recovered_from() {
         let credentials = cheap();
-        let recent = &credentials.inner.recent_micros;
-        recent.store(60_000_000, Ordering::Relaxed);
+        expect(&credentials, Duration::from_secs(60));
         for _ in 0..20 {
             assert!(!credentials.verify(&pin("1"), None, soon()).await.unwrap());
         }
-        assert!(recent.load(Ordering::Relaxed) < 10_000_000);
+        assert!(credentials.inner.recent(Instant::now()) < Duration::from_secs(10));
     }
 
     #[tokio::test]

@@ -1,12 +1,15 @@
 //! Rules and vocabulary. Pure and silent: no clock, socket, file or random source; it returns reasons, others
 //! log them.
 
+pub mod address;
+pub mod bounds;
 pub mod capability;
 pub mod em_code;
 pub mod federation;
 pub mod ids;
 pub mod locate;
 pub mod login;
+pub mod parameters;
 pub mod refusal;
 pub mod rejection;
 pub mod security;

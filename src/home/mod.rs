@@ -25,10 +25,11 @@ use crate::{
             Answer, Context, FindUser, HomeCluster, LoginAnswer, LoginRequest, LogoutRequest,
             Ownership, SecurityMode,
         },
+        parameters::Parameters,
         session::EndReason,
     },
     fault::FaultPoints,
-    store::{self, Store, Transaction, users},
+    store::{self, Store, Transaction, parameters, users},
 };
 
 /// The home role of one node. Cheap to clone.
@@ -40,6 +41,7 @@ pub struct HomeRole {
     credentials: Credentials,
     clock: Clock,
     faults: FaultPoints,
+    parameters: parameters::Live,
     /// Told whenever a peer is owed the end of a session.
     owed: Arc<Notify>,
 }
@@ -59,6 +61,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Where a test may stop us.
     pub faults: FaultPoints,
+    /// The cluster's parameters, as they are at each request.
+    pub parameters: parameters::Live,
     /// Told whenever a peer is owed the end of a session.
     pub owed: Arc<Notify>,
 }
@@ -86,6 +90,7 @@ impl HomeRole {
             credentials,
             clock,
             faults,
+            parameters,
             owed,
         } = parts;
         Self {
@@ -95,8 +100,15 @@ impl HomeRole {
             credentials,
             clock,
             faults,
+            parameters,
             owed,
         }
+    }
+
+    /// What the cluster goes by now.
+    #[must_use]
+    pub fn parameters(&self) -> Arc<Parameters> {
+        self.parameters.load()
     }
 
     /// Says whether a name is a user of ours, and nothing more.

@@ -117,6 +117,7 @@ async fn world(base_devices: usize) -> World {
         credentials,
         clock,
         faults: FaultPoints::none(),
+        parameters: parameters::Live::default(),
         owed: Arc::new(Notify::new()),
     });
     World { role, store }
@@ -218,6 +219,53 @@ async fn a_login_holds_a_base_device_until_its_logout() {
         .await
         .unwrap();
     assert_eq!((reason, world.held().await), (EndReason::User, 0));
+}
+
+#[tokio::test]
+async fn a_login_whose_turn_at_the_store_comes_too_late_opens_nothing() {
+    let world = world(1).await;
+    let late = request("ana", "13579", "SEP1");
+    let context = Context {
+        deadline: Instant::now() + Duration::from_millis(500),
+        ..from("tokyo")
+    };
+    // The writer is held until the deadline is over.
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (begin, released) = (
+        std::sync::Mutex::new(Some(begin)),
+        std::sync::Mutex::new(released),
+    );
+    let holding = world.store.write(move |_: &mut dyn Transaction| {
+        let begin = begin.lock().unwrap().take();
+        if let Some(begin) = begin {
+            begin.send(()).unwrap();
+            released.lock().unwrap().recv().unwrap();
+        }
+        Ok::<_, store::Error>(())
+    });
+    let (held, refused, ()) = tokio::join!(
+        holding,
+        async {
+            begun.await.unwrap();
+            world.role.login(&context, &late).await
+        },
+        async {
+            tokio::time::sleep_until(context.deadline.into()).await;
+            release.send(()).unwrap();
+        }
+    );
+    held.unwrap();
+    assert!(matches!(refused, Err(Error::Busy(_))), "{refused:?}");
+    assert_eq!(
+        (
+            world.state("tokyo", late.session_id).await,
+            world.held().await
+        ),
+        (None, 0)
+    );
+    // The refusal is not kept: the same id may come again.
+    world.role.login(&from("tokyo"), &late).await.unwrap();
 }
 
 #[tokio::test]

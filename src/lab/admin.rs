@@ -56,6 +56,10 @@ impl Admin {
         add_cluster(pb::AddClusterRequest) -> pb::AddClusterResponse = add_cluster;
         /// Applies files.
         apply(pb::ApplyRequest) -> pb::ApplyResponse = apply;
+        /// What the cluster goes by.
+        list_parameters(pb::ListParametersRequest) -> pb::ListParametersResponse = list_parameters;
+        /// Sets a parameter.
+        set_parameter(pb::SetParameterRequest) -> pb::SetParameterResponse = set_parameter;
         /// Both directions of every link.
         status(pb::GetClusterStatusRequest) -> pb::GetClusterStatusResponse = get_cluster_status;
         /// Puts the identity files in force.

@@ -136,7 +136,7 @@ impl Dataset {
         })?;
         let source = apply::Source {
             name: path.display().to_string(),
-            text: toml.clone(),
+            text: toml.clone().into(),
         };
         let rows = match apply::check::check(&[source], cluster) {
             Ok(rows) => rows,

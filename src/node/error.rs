@@ -3,8 +3,8 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
-    clock::Timestamp, config::IdentityFiles, credentials, domain::ids::ClusterId, edge,
-    edge::admin::socket, store, trust,
+    config::IdentityFiles, credentials, domain::ids::ClusterId, edge, edge::admin::socket, store,
+    trust,
 };
 
 /// Which part, and why.
@@ -55,15 +55,14 @@ pub enum Error {
         /// Why.
         source: trust::Error,
     },
-    /// A certificate is not valid now.
-    #[error("the {what} certificate is valid from {from} until {until}, which is not now")]
-    OutOfDate {
-        /// Whose.
-        what: &'static str,
-        /// From when.
-        from: Timestamp,
-        /// Until when.
-        until: Timestamp,
+    /// The pepper is not the one that the stored PINs were hashed with.
+    #[error(
+        "the pepper {} is not the one that the PINs in the store were hashed with: every PIN would be judged wrong",
+        path.display()
+    )]
+    OtherPepper {
+        /// Its file.
+        path: PathBuf,
     },
     /// The database belongs to another cluster.
     #[error("the store belongs to cluster {found}, the configuration says {configured}")]
@@ -132,11 +131,17 @@ impl Error {
                     _ => format!("change {key}"),
                 }
             }
-            Self::Identity { .. } | Self::OutOfDate { .. } | Self::Unpublished { .. } => {
+            Self::Identity { .. } | Self::Unpublished { .. } => {
                 format!("mend the files, or make new ones with `emccd cert new`; {CHECK}")
             }
             Self::OtherCluster { found, .. } => {
                 format!("name another store.url, or {found} as cluster-id if that is this cluster")
+            }
+            Self::OtherPepper { .. } => {
+                "put the right one into the file that credentials.pepper-file names, from another node or your copy, \
+                 or name the store that belongs to this one; if it is lost for good, begin with a new store: \
+                 `emccd apply` sets all PINs anew"
+                    .to_owned()
             }
             Self::Pepper { .. } | Self::PepperLength { .. } | Self::PepperReadable { .. } => {
                 format!("mend the file that credentials.pepper-file names, from another node or your copy; {CHECK}")

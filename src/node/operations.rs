@@ -6,7 +6,7 @@ use super::reload::{Reloader, Shown};
 use crate::{
     apply::{self, Action, Applier, Mode, Source},
     clock::Clock,
-    domain::{ids::ClusterId, session::Role, version::VersionRange},
+    domain::{ids::ClusterId, parameters::Parameters, session::Role, version::VersionRange},
     edge::admin::{
         error::Error,
         operations::{Answer, ApplyMode, File, Operations, SessionKey},
@@ -96,14 +96,22 @@ impl Operations for NodeOperations {
         })
     }
 
+    fn parameters_in_force(&self) -> Arc<Parameters> {
+        self.reloader.parameters().load()
+    }
+
+    fn parameters_changed(&self) -> Answer<'_, ()> {
+        Box::pin(async move { Ok(self.reloader.refresh_parameters().await?) })
+    }
+
     fn end_session<'a>(&'a self, key: &'a SessionKey, actor: &'a Actor) -> Answer<'a, bool> {
         Box::pin(async move {
             let actor = actor.to_string();
             match key.role {
                 Role::Visiting => match self.visiting.end(&key.counterpart, key.id, &actor).await {
                     Ok(ended) => Ok(ended.acknowledged),
-                    Err(visiting::Error::Store(error)) => Err(Error::Store(error)),
-                    Err(visiting::Error::StoreSlow) => Err(Error::Store(crate::store::Error::Busy)),
+                    Err(visiting::Error::Store(error)) => Err(error.into()),
+                    Err(visiting::Error::StoreSlow) => Err(crate::store::Error::Busy.into()),
                     Err(error) => Err(Error::refused(
                         error.to_string(),
                         "`emccd session list` shows what there is",
@@ -112,7 +120,7 @@ impl Operations for NodeOperations {
                 Role::Home => match self.home.end(&key.counterpart, key.id, &actor).await {
                     Ok(home::Ended::Now { owed }) => Ok(!owed),
                     Ok(home::Ended::Before(_)) => Ok(true),
-                    Err(home::Error::Store(error)) => Err(Error::Store(error)),
+                    Err(home::Error::Store(error)) => Err(error.into()),
                     Err(error) => Err(Error::refused(
                         error.to_string(),
                         "`emccd session list` shows what there is",
@@ -167,7 +175,7 @@ fn apply_error(error: apply::Error) -> Error {
                 "mend the lines and apply again; `emccd apply --dry-run` only checks",
             )
         }
-        apply::Error::Store(error) => Error::Store(error),
+        apply::Error::Store(error) => error.into(),
         apply::Error::Trust(error) => Error::refused(
             format!(
                 "{}; nothing was changed",

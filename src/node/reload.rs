@@ -1,4 +1,4 @@
-//! What can change while a node runs: its identities from their files, peers and trust from the store.
+//! What can change while a node runs: its identities from their files, peers, trust and parameters from the store.
 //!
 //! Everything is checked before it is put in force; on any error the last good one stays.
 
@@ -17,8 +17,9 @@ use tracing::{info, warn};
 use super::Error;
 use crate::{
     config::{Config, IdentityFiles},
+    domain::parameters::Parameters,
     peer::Peers,
-    store::{self, Store, Transaction, audit, meta, peers},
+    store::{self, Store, Transaction, audit, meta, parameters, peers},
     tasks::Tasks,
     trust::{
         TrustStore,
@@ -40,8 +41,11 @@ pub(super) struct Reloader {
     phone_identity: ArcSwapOption<Identity>,
     federation_problem: Mutex<Option<String>>,
     phone_problem: Mutex<Option<String>>,
+    parameters: parameters::Live,
     /// The revision of peers and trust that is in force.
     revision: AtomicU64,
+    /// That of the parameters.
+    parameters_revision: AtomicU64,
     /// Held from the look into the store until what was seen is in force, so that an older look never replaces a
     /// newer one.
     refreshing: tokio::sync::Mutex<()>,
@@ -87,9 +91,16 @@ impl Reloader {
             phone_identity: ArcSwapOption::empty(),
             federation_problem: Mutex::new(None),
             phone_problem: Mutex::new(None),
+            parameters: parameters::Live::default(),
             revision: AtomicU64::new(u64::MAX),
+            parameters_revision: AtomicU64::new(u64::MAX),
             refreshing: tokio::sync::Mutex::new(()),
         })
+    }
+
+    /// The cluster's parameters, as they are at each request.
+    pub(super) fn parameters(&self) -> parameters::Live {
+        self.parameters.clone()
     }
 
     /// The phone listener's settings, as they are at each handshake.
@@ -115,18 +126,13 @@ impl Reloader {
         outcome
     }
 
-    /// The phone listener's identity: read, its dates checked, in force.
+    /// The phone listener's identity: read, its dates and its usage checked, in force.
     pub(super) fn reload_phone_identity(&self) -> Result<(), Error> {
         let now = self.trust.clock().now();
         let outcome = read_identity("phone", &self.phone_files).and_then(|identity| {
-            let leaf = identity.leaf();
-            if now < leaf.not_before() || leaf.not_after() < now {
-                return Err(Error::OutOfDate {
-                    what: "phone",
-                    from: leaf.not_before(),
-                    until: leaf.not_after(),
-                });
-            }
+            identity
+                .check_server(now)
+                .map_err(|source| unfit("phone", &self.phone_files, source))?;
             let tls = phone_server_config(&identity)
                 .map_err(|source| unfit("phone", &self.phone_files, source))?;
             self.phone_tls.store(Arc::new(tls));
@@ -142,7 +148,8 @@ impl Reloader {
         let federation = self.reload_federation_identity();
         let phone = self.reload_phone_identity();
         let peers = self.refresh_peers().await;
-        federation.and(phone).and(peers)
+        let parameters = self.refresh_parameters().await.map_err(Error::Store);
+        federation.and(phone).and(peers).and(parameters)
     }
 
     /// Who had the identity files read again, and what is in force since. The change itself is outside of the
@@ -191,7 +198,7 @@ impl Reloader {
         let (revision, records, bundles) = self
             .store
             .read(|tx: &mut dyn Transaction| {
-                let revision = revision_of(tx)?;
+                let revision = revision_of(tx, peers::REVISION)?;
                 let records = peers::list(tx)?;
                 Ok::<_, stored_trust::Error>((revision, records, stored_trust::bundles(tx)?))
             })
@@ -201,6 +208,26 @@ impl Reloader {
             .map_err(|error| Error::StoredTrust(stored_trust::Error::Trust(error)))?;
         self.peers.set(records);
         self.revision.store(revision, Ordering::Release);
+        Ok(())
+    }
+
+    /// Parameters as the store has them now. One that this version can't use is told, and its default holds.
+    pub(super) async fn refresh_parameters(&self) -> Result<(), store::Error> {
+        let _refreshing = self.refreshing.lock().await;
+        let (revision, stored) = self
+            .store
+            .read(|tx: &mut dyn Transaction| {
+                let revision = revision_of(tx, parameters::REVISION)?;
+                Ok::<_, store::Error>((revision, parameters::all(tx)?))
+            })
+            .await?;
+        let pairs = stored.iter().map(|s| (&*s.name, &*s.value));
+        let (now, problems) = Parameters::from_stored(pairs);
+        for problem in problems {
+            warn!(cause = %problem, "a stored parameter can't be used; its default holds");
+        }
+        self.parameters.publish(now);
+        self.parameters_revision.store(revision, Ordering::Release);
         Ok(())
     }
 
@@ -219,22 +246,31 @@ impl Reloader {
                 () = tokio::time::sleep(SETTLE) => {}
             }
             changes.mark_unchanged();
-            let outcome = match self
-                .store
-                .read(|tx: &mut dyn Transaction| revision_of(tx))
-                .await
-            {
-                Ok(revision) if revision == self.revision.load(Ordering::Acquire) => continue,
-                Ok(_) => self.refresh_peers().await,
-                Err(error) => Err(Error::StoredTrust(error)),
-            };
-            if let Err(error) = outcome {
+            if let Err(error) = self.take_up().await {
                 warn!(
                     cause = crate::telemetry::error_chain(&error),
-                    "changed peers could not be taken up; the last good ones stay"
+                    "changed peers or parameters could not be taken up; the last good ones stay"
                 );
             }
         }
+    }
+
+    /// Looks whether peers or parameters have moved, and reads those that have.
+    async fn take_up(&self) -> Result<(), Error> {
+        let (of_peers, of_parameters) = self
+            .store
+            .read(|tx: &mut dyn Transaction| {
+                let of_peers = revision_of(tx, peers::REVISION)?;
+                Ok::<_, store::Error>((of_peers, revision_of(tx, parameters::REVISION)?))
+            })
+            .await?;
+        if of_parameters != self.parameters_revision.load(Ordering::Acquire) {
+            self.refresh_parameters().await?;
+        }
+        if of_peers != self.revision.load(Ordering::Acquire) {
+            self.refresh_peers().await?;
+        }
+        Ok(())
     }
 
     /// Our identities, the federation's first.
@@ -291,7 +327,7 @@ fn unfit(what: &'static str, files: &IdentityFiles, source: crate::trust::Error)
     }
 }
 
-fn revision_of(tx: &mut dyn Transaction) -> Result<u64, stored_trust::Error> {
-    let text = meta::get(tx, peers::REVISION)?;
+fn revision_of(tx: &mut dyn Transaction, key: &str) -> Result<u64, store::Error> {
+    let text = meta::get(tx, key)?;
     Ok(text.and_then(|t| t.parse().ok()).unwrap_or(0))
 }

@@ -77,6 +77,7 @@ pub(super) async fn start(
     let store = open_store(&config).await?;
     claim_store(&store, &config.cluster_id).await?;
     let credentials = Credentials::new(&credentials_config(&config), read_pepper(&config)?)?;
+    claim_pepper(&store, &credentials, &config.credentials.pepper_file).await?;
     let sockets = Sockets::bind(&config).await?;
     let addresses = sockets.addresses(&config)?;
 
@@ -99,6 +100,7 @@ pub(super) async fn start(
         trust,
         peers,
     };
+    core.reloader.refresh_parameters().await?;
     core.read_all().await;
     let roles = core.roles(faults, &stages.work);
     core.open_doors(sockets, &addresses, &roles, stages).await?;
@@ -147,6 +149,7 @@ impl Core {
             credentials: self.credentials.clone(),
             clock: self.clock.clone(),
             faults: faults.clone(),
+            parameters: self.reloader.parameters(),
             owed: Arc::clone(&self.owed),
         });
         let local: Arc<dyn HomeCluster> = Arc::new(LocalHome(home.clone()));
@@ -158,6 +161,7 @@ impl Core {
             local: Arc::clone(&local),
             federation: Arc::clone(&others),
             faults,
+            parameters: self.reloader.parameters(),
             tasks: tasks.clone(),
             owed: Arc::clone(&self.owed),
         });
@@ -339,24 +343,44 @@ async fn open_store(config: &Config) -> Result<Store, Error> {
 
 /// A store belongs to one cluster: sessions of another one must not be taken for ours.
 async fn claim_store(store: &Store, cluster: &ClusterId) -> Result<(), Error> {
-    const KEY: &str = "cluster-id";
-    let ours = cluster.clone();
-    let found = store
-        .write(move |tx: &mut dyn Transaction| {
-            let found = meta::get(tx, KEY)?;
-            if found.is_none() {
-                meta::put(tx, KEY, ours.as_str())?;
-            }
-            Ok::<_, store::Error>(found)
-        })
-        .await?;
-    match found {
-        Some(other) if other != cluster.as_str() => Err(Error::OtherCluster {
-            found: other,
+    match claim(store, "cluster-id", cluster.to_string()).await? {
+        Some(found) => Err(Error::OtherCluster {
+            found,
             configured: cluster.clone(),
         }),
-        _ => Ok(()),
+        None => Ok(()),
     }
+}
+
+/// And to one pepper: with another one every PIN is wrong, and every user soon locked.
+async fn claim_pepper(
+    store: &Store,
+    credentials: &Credentials,
+    file: &std::path::Path,
+) -> Result<(), Error> {
+    match claim(store, "pepper-mark", credentials.pepper_mark()?).await? {
+        Some(_) => Err(Error::OtherPepper {
+            path: file.to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Writes what a store belongs to into a new one; what stands there, if it is something else.
+async fn claim(
+    store: &Store,
+    key: &'static str,
+    ours: String,
+) -> Result<Option<String>, store::Error> {
+    store
+        .write(move |tx: &mut dyn Transaction| {
+            let found = meta::get(tx, key)?;
+            if found.is_none() {
+                meta::put(tx, key, &ours)?;
+            }
+            Ok::<_, store::Error>(found.filter(|found| *found != ours))
+        })
+        .await
 }
 
 fn read_pepper(config: &Config) -> Result<Secret, Error> {
@@ -418,7 +442,6 @@ fn visiting_config(config: &Config, versions: VersionRange) -> visiting::Config 
         cluster: config.cluster_id.clone(),
         login_deadline: config.login.deadline,
         find_deadline: config.login.find_deadline,
-        maximum_concurrent_requests: config.login.maximum_concurrent_requests,
         newest_version: versions.max(),
     }
 }
@@ -496,4 +519,40 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Er
             address,
             source,
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_takes_one_pepper_only() {
+        let store = Store::open(&store::Config {
+            url: "sqlite::memory:".to_owned(),
+            node: "n1".to_owned(),
+        })
+        .unwrap();
+        let credentials = |byte: u8| {
+            let pepper = Secret::new(vec![byte; PEPPER_BYTES]);
+            Credentials::new(&credentials::Config::default(), pepper).unwrap()
+        };
+        let file = Path::new("/etc/emccd/pepper.key");
+        for _ in 0..2 {
+            claim_pepper(&store, &credentials(1), file).await.unwrap();
+        }
+        let other = claim_pepper(&store, &credentials(2), file)
+            .await
+            .unwrap_err();
+        let text = format!("{other}; {}", other.advice());
+        for part in [
+            "/etc/emccd/pepper.key",
+            "every PIN",
+            "credentials.pepper-file",
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        claim_pepper(&store, &credentials(1), file).await.unwrap();
+    }
 }

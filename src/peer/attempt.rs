@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// The most that a peer's answer may be, in bytes: home services with many lines are the largest.
-pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
+pub(super) const MAX_ANSWER_BYTES: usize = crate::wire::federation::MAX_ANSWER_BYTES;
 
 /// A link that is up.
 pub(super) struct Session {

@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod devices;
 pub mod hints;
 pub mod meta;
+pub mod parameters;
 pub mod peers;
 pub mod pools;
 pub mod profiles;

@@ -1,7 +1,7 @@
 //! Peers: the clusters we federate with.
 
 use crate::{
-    domain::ids::ClusterId,
+    domain::{address::HostPort, bounds::is_line, ids::ClusterId},
     store::{
         Transaction,
         error::Error,
@@ -31,6 +31,110 @@ pub struct Peer {
     pub ignore_eku: bool,
     /// For people.
     pub description: String,
+}
+
+/// A field of a record that breaks its rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokenField {
+    /// The field.
+    pub field: &'static str,
+    /// What it must be.
+    pub rule: String,
+}
+
+/// The nodes of one cluster.
+const MAX_ADDRESSES: usize = 16;
+/// Names or patterns of one peer.
+const MAX_NAMES: usize = 64;
+/// The longest DNS name.
+const MAX_NAME_BYTES: usize = 253;
+/// One line for people.
+const MAX_DESCRIPTION_BYTES: usize = 255;
+
+impl Peer {
+    /// What of it breaks a rule. One check for all records that come from outside, so that what one way let in is
+    /// not refused by another when something else of it is changed.
+    #[must_use]
+    pub fn broken_fields(&self) -> Vec<BrokenField> {
+        let mut broken = Vec::new();
+        if !(1..=MAX_ADDRESSES).contains(&self.addresses.len()) {
+            broken.push(BrokenField {
+                field: "addresses",
+                rule: format!("1 to {MAX_ADDRESSES}"),
+            });
+        }
+        let is_odd = |a: &&String| a.parse::<HostPort>().is_err();
+        if let Some(odd) = self.addresses.iter().find(is_odd) {
+            let odd: String = odd.escape_debug().take(300).collect();
+            broken.push(BrokenField {
+                field: "addresses",
+                rule: format!(
+                    "HOST:PORT each, for example emcc.tokyo.example:8444 or [2001:db8::7]:8444; `{odd}` is not"
+                ),
+            });
+        }
+        for (field, texts) in [
+            ("node-names", &self.node_names),
+            ("user-patterns", &self.user_patterns),
+            ("dn-patterns", &self.dn_patterns),
+        ] {
+            let fits = |t: &String| !t.is_empty() && t.trim() == t && is_line(t, MAX_NAME_BYTES);
+            if texts.len() > MAX_NAMES || !texts.iter().all(fits) {
+                broken.push(BrokenField {
+                    field,
+                    rule: format!(
+                        "at most {MAX_NAMES}, each 1 to {MAX_NAME_BYTES} bytes without blanks around them or control \
+                         characters"
+                    ),
+                });
+            }
+        }
+        let description = &self.description;
+        if description.trim() != description || !is_line(description, MAX_DESCRIPTION_BYTES) {
+            broken.push(BrokenField {
+                field: "description",
+                rule: format!(
+                    "at most {MAX_DESCRIPTION_BYTES} bytes without blanks around it or control characters"
+                ),
+            });
+        }
+        broken
+    }
+
+    /// The fields that differ from an earlier record, each with its value now.
+    #[must_use]
+    pub fn changes_since(&self, earlier: &Self) -> Vec<(&'static str, String)> {
+        earlier
+            .fields()
+            .into_iter()
+            .zip(self.fields())
+            .filter(|(old, new)| old != new)
+            .map(|(_, new)| new)
+            .collect()
+    }
+
+    fn fields(&self) -> [(&'static str, String); 8] {
+        [
+            ("enabled", self.enabled.to_string()),
+            ("allow_emcc", self.allow_emcc.to_string()),
+            ("addresses", format!("{:?}", self.addresses)),
+            ("node_names", format!("{:?}", self.node_names)),
+            ("user_patterns", format!("{:?}", self.user_patterns)),
+            ("dn_patterns", format!("{:?}", self.dn_patterns)),
+            ("ignore_eku", self.ignore_eku.to_string()),
+            ("description", format!("{:?}", self.description)),
+        ]
+    }
+}
+
+/// Changes of fields in one line, for the audit.
+#[must_use]
+pub fn told(changes: &[(&'static str, String)]) -> String {
+    let told: Vec<_> = changes
+        .iter()
+        .map(|(field, value)| format!("{field} = {value}"))
+        .collect();
+    told.join("; ")
 }
 
 const COLUMNS: &str = "cluster_id, enabled, allow_emcc, addresses, node_names, user_patterns, dn_patterns, ignore_eku, description";

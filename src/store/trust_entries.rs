@@ -101,6 +101,18 @@ pub fn list(tx: &mut dyn Transaction) -> Result<Vec<TrustEntry>, Error> {
     .collect()
 }
 
+/// Whether an authority vouches for a peer's certificates.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn has_anchor(tx: &mut dyn Transaction, cluster_id: &ClusterId) -> Result<bool, Error> {
+    let found = tx.query_one(
+        "SELECT 1 FROM trust_entries WHERE cluster_id = $1 AND kind = 'anchor' LIMIT 1",
+        &[cluster_id.into()],
+    )?;
+    Ok(found.is_some())
+}
+
 /// Removes a certificate from what we accept for one peer, as whatever kind; whether it was there.
 ///
 /// # Errors
@@ -135,6 +147,22 @@ pub fn revoke(
         &[cluster_id.into(), fingerprint.into(), now.into()],
     )?;
     remove(tx, cluster_id, fingerprint)
+}
+
+/// Whether a certificate is remembered as revoked for one peer.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn is_revoked(
+    tx: &mut dyn Transaction,
+    cluster_id: &ClusterId,
+    fingerprint: &[u8; 32],
+) -> Result<bool, Error> {
+    let found = tx.query_one(
+        "SELECT 1 FROM revoked_entries WHERE cluster_id = $1 AND fingerprint = $2",
+        &[cluster_id.into(), fingerprint.into()],
+    )?;
+    Ok(found.is_some())
 }
 
 /// All remembered revocations, by peer and time.

@@ -60,6 +60,26 @@ pub fn upsert(tx: &mut dyn Transaction, user: &User) -> Result<(), Error> {
     Ok(())
 }
 
+/// Takes the self-service user ID from who is about to get another one, or none: within one import it may go to a
+/// user who is written earlier.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn release_self_service_id(tx: &mut dyn Transaction, user: &User) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE users SET self_service_id = NULL
+         WHERE user_key = $1 AND self_service_id IS NOT NULL AND self_service_id <> $2",
+        &[
+            fold(user.user_id.as_str()).into(),
+            user.self_service_id
+                .as_ref()
+                .map_or("", LoginName::as_str)
+                .into(),
+        ],
+    )?;
+    Ok(())
+}
+
 /// The user with this ID, whatever its case.
 ///
 /// # Errors

@@ -72,7 +72,7 @@ pub enum Error {
     #[error("it holds a private key as well; give a file with certificates alone")]
     PrivateKeyInTrust,
     /// Our own verifier would refuse the identity.
-    #[error("peers would refuse it as {rejection}; they expect {expectation}")]
+    #[error("whoever is shown it would refuse it as {rejection}; expected is {expectation}")]
     SelfCheck {
         /// The reason a peer would give.
         rejection: Rejection,

@@ -89,6 +89,18 @@ impl Identity {
     /// # Errors
     /// [`Error::SelfCheck`] with the reason that a peer would give.
     pub fn check(&self, now: Timestamp) -> Result<(), Error> {
+        self.check_as(&[Direction::Client, Direction::Server], now)
+    }
+
+    /// Checks it as far as a server that only phones call must be: dates, and the usage of a server.
+    ///
+    /// # Errors
+    /// [`Error::SelfCheck`] with the reason that a caller would give.
+    pub fn check_server(&self, now: Timestamp) -> Result<(), Error> {
+        self.check_as(&[Direction::Server], now)
+    }
+
+    fn check_as(&self, directions: &[Direction], now: Timestamp) -> Result<(), Error> {
         // The name is of no account: the bundle is made for this one judgement.
         let Ok(ourselves) = ClusterId::new("self") else {
             return Ok(());
@@ -97,7 +109,7 @@ impl Identity {
             pinned: vec![self.leaf.clone()],
             ..Bundle::new(ourselves)
         };
-        for direction in [Direction::Client, Direction::Server] {
+        for &direction in directions {
             if let Verdict::Rejected {
                 rejection,
                 expectation,

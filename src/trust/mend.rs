@@ -12,8 +12,9 @@ pub fn mend(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
     );
     match rejection {
         Rejection::Ambiguous => {
-            "emccd trust list, and take the certificate or its anchor from one \
-                                 of the two peers: emccd trust remove ID --fingerprint HEX"
+            "emccd trust list, and take the certificate or its anchor from the peer that it is not of: emccd trust \
+             remove ID --fingerprint HEX; a certificate that was taken from one is then to be pinned for the other: \
+             emccd trust add ID --pin FILE"
                 .to_owned()
         }
         Rejection::Expired => {

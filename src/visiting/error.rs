@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub enum Error {
     /// Too many requests are in progress here.
     #[error("{0} logins are in progress, which is the limit")]
-    TooManyRequests(usize),
+    TooManyRequests(u32),
     /// A login on this phone is not answered yet.
     #[error("a login on {0} is still in progress")]
     LoginInProgress(DeviceName),

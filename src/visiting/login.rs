@@ -1,7 +1,10 @@
 //! Login at visiting: admission, the phone, the search, the pending row, home, and the row that says who is on it.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -76,11 +79,29 @@ pub(super) async fn login(
     outcome
 }
 
+/// One of the places for logins under way, free again when it is dropped. The limit is asked for at each login, so
+/// that a change holds for the next one.
+struct Place(Arc<AtomicU32>);
+
+impl Place {
+    fn take(under_way: &Arc<AtomicU32>, limit: u32) -> Option<Self> {
+        let one_more = |taken: u32| (taken < limit).then(|| taken.saturating_add(1));
+        under_way
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more)
+            .ok()
+            .map(|_| Self(Arc::clone(under_way)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 async fn attempt(inner: &Inner, submission: Submission) -> Result<LoginOutcome, Error> {
-    let limit = inner.config.maximum_concurrent_requests;
-    let _admitted = Arc::clone(&inner.admission)
-        .try_acquire_owned()
-        .map_err(|_| Error::TooManyRequests(limit))?;
+    let limit = inner.parameters.load().maximum_concurrent_requests;
+    let _place = Place::take(&inner.under_way, limit).ok_or(Error::TooManyRequests(limit))?;
     let deadline = inner.deadline();
     let request = match submission {
         Submission::Typed(request) => request,

@@ -5,12 +5,12 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
     time::{Duration, Instant},
 };
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 mod ends;
@@ -36,7 +36,7 @@ use crate::{
         version::Version,
     },
     fault::FaultPoints,
-    store::{Store, Transaction, devices, sessions},
+    store::{Store, Transaction, devices, parameters, sessions},
     tasks::Tasks,
 };
 
@@ -49,8 +49,6 @@ pub struct Config {
     pub login_deadline: Duration,
     /// How long all peers together may take to say whether a name is theirs.
     pub find_deadline: Duration,
-    /// Logins in progress at once; more are refused with EM code 26. Logouts are never turned away.
-    pub maximum_concurrent_requests: usize,
     /// The newest protocol version that we may speak.
     pub newest_version: Version,
 }
@@ -69,7 +67,9 @@ struct Inner {
     federation: Arc<dyn Federation>,
     faults: FaultPoints,
     tasks: Tasks,
-    admission: Arc<Semaphore>,
+    parameters: parameters::Live,
+    /// Logins under way.
+    under_way: Arc<AtomicU32>,
     /// Told whenever a home cluster is owed the end of a session.
     owed: Arc<Notify>,
     /// Makes refs. Only a step of arithmetic happens under the lock.
@@ -90,6 +90,8 @@ pub struct Parts {
     pub federation: Arc<dyn Federation>,
     /// Where a test may stop us.
     pub faults: FaultPoints,
+    /// The cluster's parameters, as they are at each request.
+    pub parameters: parameters::Live,
     /// Runs what must outlive a phone's connection.
     pub tasks: Tasks,
     /// Told whenever a home cluster is owed the end of a session.
@@ -115,10 +117,10 @@ impl VisitingRole {
             local,
             federation,
             faults,
+            parameters,
             tasks,
             owed,
         } = parts;
-        let admission = Arc::new(Semaphore::new(config.maximum_concurrent_requests));
         let random = Mutex::new(StdRng::from_rng(&mut rand::rng()));
         let inner = Inner {
             config,
@@ -128,7 +130,8 @@ impl VisitingRole {
             federation,
             faults,
             tasks,
-            admission,
+            parameters,
+            under_way: Arc::default(),
             owed,
             random,
         };

@@ -20,6 +20,7 @@ use crate::{
             Answer, FindUser, HomeServices, LoginAnswer, LoginRequest, LoginType, Ownership,
             SecurityMode,
         },
+        parameters::Parameters,
         refusal::{Detail, Refusal},
         session::Initiator,
     },
@@ -166,8 +167,16 @@ struct World {
     role: VisitingRole,
     store: Store,
     clock: Clock,
+    parameters: parameters::Live,
     local: Arc<Script>,
     peers: Vec<Arc<Script>>,
+}
+
+fn limit(requests: u32) -> Parameters {
+    Parameters {
+        maximum_concurrent_requests: requests,
+        ..Parameters::default()
+    }
 }
 
 async fn world(peers: Vec<Script>) -> World {
@@ -212,13 +221,13 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
         .await
         .unwrap();
     let local = Arc::new(local);
+    let parameters = parameters::Live::new(limit(2));
     let peers: Vec<_> = peers.into_iter().map(Arc::new).collect();
     let role = VisitingRole::new(Parts {
         config: Config {
             cluster: cluster("tokyo"),
             login_deadline,
             find_deadline: Duration::from_millis(500),
-            maximum_concurrent_requests: 2,
             newest_version: Version::CURRENT,
         },
         store: store.clone(),
@@ -226,6 +235,7 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
         local: Arc::clone(&local) as Arc<dyn HomeCluster>,
         federation: Arc::new(Peers(peers.clone())),
         faults: FaultPoints::none(),
+        parameters: parameters.clone(),
         tasks: Tasks::default(),
         owed: Arc::new(Notify::new()),
     });
@@ -233,6 +243,7 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
         role,
         store,
         clock,
+        parameters,
         local,
         peers,
     }
@@ -470,6 +481,38 @@ async fn beyond_the_limit_of_requests_it_is_26() {
     let (first, second, third) =
         tokio::join!(world.code("SEP1", "ana"), world.code("SEP2", "bob"), third);
     assert_eq!((first, second, third), (40, 40, 26));
+}
+
+#[tokio::test]
+async fn another_limit_holds_for_the_next_request() {
+    let mut silent = Script::new("berlin").finding(Ok(Ownership::Mine));
+    silent.silent = true;
+    let world = world_with(
+        vec![silent],
+        Script::new("tokyo"),
+        Duration::from_millis(400),
+    )
+    .await;
+    let others = async {
+        while world.pins_sent() == 0 {
+            tokio::task::yield_now().await;
+        }
+        // The phone is not known, which is looked at only when there is a place.
+        let mut codes = vec![world.code("SEPNONE", "ana").await];
+        for requests in [1, 2] {
+            world.parameters.publish(limit(requests));
+            codes.push(world.code("SEPNONE", "ana").await);
+        }
+        codes
+    };
+    let (first, others) = tokio::join!(world.code("SEP1", "ana"), others);
+    assert_eq!((first, others), (40, vec![11, 26, 11]));
+    world.parameters.publish(limit(1));
+    assert_eq!(
+        world.code("SEPNONE", "ana").await,
+        11,
+        "a place is not free again"
+    );
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::{
+    bounds::is_line,
     em_code::EmCode,
     ids::{InvalidName, SessionId},
     refusal::Refusal,
@@ -60,7 +61,7 @@ where
 
 /// A text of at most `max` bytes without control characters; it may be empty.
 pub(super) fn text(field: &'static str, text: String, max: usize) -> Result<String, Malformed> {
-    if text.len() <= max && !text.chars().any(char::is_control) {
+    if is_line(&text, max) {
         return Ok(text);
     }
     Err(Malformed::new(
@@ -110,8 +111,7 @@ pub(super) fn map(
         ));
     }
     for (key, value) in &values {
-        let fits = |text: &str| text.len() <= max_bytes && !text.chars().any(char::is_control);
-        if key.is_empty() || !fits(key) || !fits(value) {
+        if key.is_empty() || !is_line(key, max_bytes) || !is_line(value, max_bytes) {
             let rule = format!(
                 "a map of names to texts of at most {max_bytes} bytes each without control characters"
             );

@@ -51,6 +51,14 @@ impl Drop for pb::LoginRequest {
     }
 }
 
+impl Drop for admin::ApplyFile {
+    /// Wipes the text, which may hold PINs.
+    fn drop(&mut self) {
+        use zeroize::Zeroize as _;
+        self.content.zeroize();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use prost::Message as _;

@@ -3,7 +3,7 @@
 
 use emccd::{
     domain::session::{Role, State},
-    lab::{Cluster, Lab, member::Versions, phone::Shown},
+    lab::{Lab, member::Versions, phone::Shown},
     wire::admin as pb,
 };
 use tonic::{Code, Status};

@@ -18,6 +18,7 @@ mod faults;
 mod guessing;
 mod hostile;
 mod lab;
+mod parameters;
 mod peers;
 mod plain;
 mod program;

@@ -205,7 +205,7 @@ fn no_debug_prints_a_pin_or_a_key() {
     };
     let source = emccd::apply::Source {
         name: "users.toml".to_owned(),
-        text: format!("pin = \"{pin}\""),
+        text: format!("pin = \"{pin}\"").into(),
     };
     let parts: [(&str, &dyn Debug); 7] = [
         ("Pin", &typed()),

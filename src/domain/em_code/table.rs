@@ -240,7 +240,7 @@ table! {
         login: "Login is unavailable(26)",
         logout: "Logout is unavailable(26)",
         advice: "Wait a few seconds and try again.",
-        hint: "The limit of concurrent requests or of attempts was reached; see `maximum-concurrent-requests` in `emccd config show`.",
+        hint: "The limit of concurrent requests or of attempts was reached; see `emccd param show maximum-concurrent-requests`.",
         grpc: ResourceExhausted,
         raised: Yes,
     }
@@ -260,7 +260,7 @@ table! {
         login: "Login is unavailable(28)",
         logout: "Logout is unavailable(28)",
         advice: "Use a phone inside the company network.",
-        hint: "The caller's address is not trusted while addresses are being checked; see the trusted addresses in `emccd config show`.",
+        hint: "The caller's address is not trusted while addresses are being checked; see `emccd param show trusted-ips`.",
         grpc: PermissionDenied,
         raised: Later("with the check of callers' addresses"),
     }
@@ -280,7 +280,7 @@ table! {
         login: "Login is unavailable(30)",
         logout: "Logout is unavailable(30)",
         advice: "Use a phone that reaches the service without a proxy.",
-        hint: "The request came through a proxy and those are not allowed; see `emccd config show`.",
+        hint: "The request came through a proxy and those are not allowed; see `emccd param show allow-proxy`.",
         grpc: PermissionDenied,
         raised: Later("with the check of callers' addresses"),
     }

@@ -3,11 +3,14 @@
 //! The service itself reads and writes records in the store. Everything that has an effect beyond the
 //! store goes through [`Operations`], which the node's wiring implements.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use zeroize::Zeroizing;
 
 use crate::{
     domain::{
         ids::{ClusterId, SessionId},
+        parameters::Parameters,
         session::Role,
     },
     edge::admin::{error::Error, roles::Actor},
@@ -33,8 +36,8 @@ pub struct SessionKey {
 pub struct File {
     /// For messages.
     pub name: String,
-    /// TOML.
-    pub content: String,
+    /// TOML; wiped when dropped.
+    pub content: Zeroizing<String>,
 }
 
 /// What a running node can be asked for beyond its store.
@@ -54,6 +57,12 @@ pub trait Operations: Send + Sync + 'static {
     /// Peer records or trust entries have changed in the store. Answers once this node has loaded them,
     /// so that a command's next line finds them in force.
     fn peers_changed(&self) -> Answer<'_, ()>;
+
+    /// The parameters that this node goes by.
+    fn parameters_in_force(&self) -> Arc<Parameters>;
+
+    /// Parameters have changed in the store. Answers once this node has loaded them.
+    fn parameters_changed(&self) -> Answer<'_, ()>;
 
     /// Ends a session for the reason `operator` and tells the other cluster. `true` when it has
     /// acknowledged; otherwise the end is owed and will be delivered.

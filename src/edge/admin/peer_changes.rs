@@ -13,8 +13,7 @@ use crate::{
         views,
     },
     store::{
-        Store, Transaction, audit,
-        peers::{self, Peer},
+        Store, Transaction, audit, peers,
         trust_entries::{self, EntryKind},
     },
     trust::{
@@ -43,17 +42,13 @@ pub(super) async fn set(
         .write(move |tx| {
             let before = find(tx, &id)?;
             let after = read_record(overlaid(views::cluster(before.clone()), request.clone()))?;
-            let changes = differences(&before, &after);
+            let changes = after.changes_since(&before);
             if !changes.is_empty() {
                 peers::upsert(tx, &after)?;
-                if has_anchor(tx, &id)? {
+                if trust_entries::has_anchor(tx, &id)? {
                     check_names(&after)?;
                 }
                 bundle::check(&bundles(tx)?)?;
-                let told: Vec<_> = changes
-                    .iter()
-                    .map(|(field, value)| format!("{field} = {value}"))
-                    .collect();
                 audit::append(
                     tx,
                     &audit::Entry {
@@ -61,7 +56,7 @@ pub(super) async fn set(
                         actor: actor.clone(),
                         action: "cluster.set",
                         subject: id.to_string(),
-                        outcome: format!("set {}", told.join("; ")),
+                        outcome: format!("set {}", peers::told(&changes)),
                         reference: None,
                     },
                 )?;
@@ -79,8 +74,12 @@ pub(super) async fn set(
 
 /// Takes a certificate out of what is accepted from a peer.
 ///
+/// A pin is revoked, and so is a certificate that is not listed: an authority may vouch for it, before or after.
+/// An authority is only removed: what it vouched for is then unknown, and revocations are of leaves.
+///
 /// # Errors
-/// [`Error::Missing`] when there is no such peer, or nothing of it has that fingerprint.
+/// [`Error::Missing`] when there is no such peer, when the certificate is revoked already, or when it is pinned for
+/// another peer.
 pub(super) async fn remove_trust(
     store: &Store,
     cluster: ClusterId,
@@ -98,11 +97,17 @@ pub(super) async fn remove_trust(
                     let certificate = entry.certificate.as_ref();
                     certificate.is_some_and(|c| c.fingerprint == text)
                 });
-            if !trust_entries::remove(tx, &cluster, &fingerprint)? {
-                return Err(Error::missing(
-                    format!("trust in {text} for the peer {cluster}"),
-                    "emccd trust list",
-                ));
+            let was_anchor = removed.iter().any(|e| e.kind == EntryKind::Anchor.as_str());
+            if was_anchor {
+                trust_entries::remove(tx, &cluster, &fingerprint)?;
+            } else {
+                if removed.is_empty() && is_settled(tx, &cluster, &fingerprint)? {
+                    return Err(Error::missing(
+                        format!("trust in {text} for the peer {cluster}"),
+                        "emccd trust list",
+                    ));
+                }
+                trust_entries::revoke(tx, &cluster, &fingerprint, now)?;
             }
             bundle::check(&bundles(tx)?)?;
             audit::append(
@@ -112,16 +117,34 @@ pub(super) async fn remove_trust(
                     actor: actor.clone(),
                     action: "trust.remove",
                     subject: cluster.to_string(),
-                    outcome: format!("removed {text}"),
+                    outcome: match (was_anchor, removed.is_empty()) {
+                        (true, _) => format!("removed {text}"),
+                        (false, false) => format!("removed and revoked {text}"),
+                        (false, true) => format!("revoked {text}"),
+                    },
                     reference: None,
                 },
             )?;
             Ok(pb::RemoveTrustResponse {
                 removed,
                 left: u32::try_from(left.len()).unwrap_or(u32::MAX),
+                revoked: !was_anchor,
             })
         })
         .await
+}
+
+/// Whether there is nothing to take from `cluster`: the certificate is revoked already, or is another peer's.
+fn is_settled(
+    tx: &mut dyn Transaction,
+    cluster: &ClusterId,
+    fingerprint: &Fingerprint,
+) -> Result<bool, Error> {
+    let is_pin = |e: &trust_entries::TrustEntry| {
+        e.kind == EntryKind::Pinned && e.fingerprint == *fingerprint
+    };
+    Ok(trust_entries::is_revoked(tx, cluster, fingerprint)?
+        || trust_entries::list(tx)?.iter().any(is_pin))
 }
 
 /// The record with what the request gives in place of what stood there.
@@ -138,33 +161,4 @@ fn overlaid(record: pb::Cluster, request: pb::SetClusterRequest) -> pb::Cluster 
         ignore_eku: request.ignore_eku.unwrap_or(record.ignore_eku),
         description: request.description.unwrap_or(record.description),
     }
-}
-
-/// The fields that differ, each with its new value.
-fn differences(before: &Peer, after: &Peer) -> Vec<(&'static str, String)> {
-    fields(before)
-        .into_iter()
-        .zip(fields(after))
-        .filter(|(old, new)| old != new)
-        .map(|(_, new)| new)
-        .collect()
-}
-
-fn fields(peer: &Peer) -> [(&'static str, String); 8] {
-    [
-        ("enabled", peer.enabled.to_string()),
-        ("allow_emcc", peer.allow_emcc.to_string()),
-        ("addresses", format!("{:?}", peer.addresses)),
-        ("node_names", format!("{:?}", peer.node_names)),
-        ("user_patterns", format!("{:?}", peer.user_patterns)),
-        ("dn_patterns", format!("{:?}", peer.dn_patterns)),
-        ("ignore_eku", peer.ignore_eku.to_string()),
-        ("description", format!("{:?}", peer.description)),
-    ]
-}
-
-fn has_anchor(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<bool, Error> {
-    let is_one =
-        |e: &trust_entries::TrustEntry| e.cluster_id == *cluster && e.kind == EntryKind::Anchor;
-    Ok(trust_entries::list(tx)?.iter().any(is_one))
 }

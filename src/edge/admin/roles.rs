@@ -72,22 +72,28 @@ pub enum Action {
     ReloadIdentities,
     /// Remove a trust entry.
     RemoveTrust,
+    /// Take the setting of a parameter back.
+    ResetParameter,
     /// Change a peer record.
     SetCluster,
+    /// Set a parameter.
+    SetParameter,
     /// Look at anything.
     View,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
         Self::LogoutSession,
         Self::ReloadIdentities,
         Self::RemoveTrust,
+        Self::ResetParameter,
         Self::SetCluster,
+        Self::SetParameter,
         Self::View,
     ];
 
@@ -95,7 +101,11 @@ impl Action {
     #[must_use]
     pub const fn needs(self) -> Role {
         match self {
-            Self::AddCluster | Self::Apply | Self::SetCluster => Role::Admin,
+            Self::AddCluster
+            | Self::Apply
+            | Self::ResetParameter
+            | Self::SetCluster
+            | Self::SetParameter => Role::Admin,
             Self::AddTrust | Self::ReloadIdentities | Self::RemoveTrust => Role::Certificates,
             Self::LogoutSession => Role::HelpDesk,
             Self::View => Role::Viewer,
@@ -112,7 +122,9 @@ impl Action {
             Self::LogoutSession => "session logout",
             Self::ReloadIdentities => "cert reload",
             Self::RemoveTrust => "trust remove",
+            Self::ResetParameter => "param reset",
             Self::SetCluster => "cluster set",
+            Self::SetParameter => "param set",
             Self::View => "view",
         }
     }

@@ -12,7 +12,7 @@ use crate::{
         account, directory,
         error::Error,
         operations::{ApplyMode, File, Operations},
-        peer_changes,
+        parameters, peer_changes,
         peers::{self, Material},
         roles::{Action, Actor, Groups},
         serve::MAX_APPLY_BYTES,
@@ -160,6 +160,30 @@ impl AdminEdge {
         Ok(set)
     }
 
+    async fn set_one(
+        &self,
+        actor: &Actor,
+        request: pb::SetParameterRequest,
+    ) -> Result<pb::SetParameterResponse, Error> {
+        let mut set = parameters::set(&self.store, request, actor, self.clock.now()).await?;
+        self.operations.parameters_changed().await?;
+        let in_force = self.operations.parameters_in_force();
+        set.parameter = parameters::seen_from_node(set.parameter, &in_force);
+        Ok(set)
+    }
+
+    async fn reset_one(
+        &self,
+        actor: &Actor,
+        request: pb::ResetParameterRequest,
+    ) -> Result<pb::ResetParameterResponse, Error> {
+        let mut reset = parameters::reset(&self.store, request, actor, self.clock.now()).await?;
+        self.operations.parameters_changed().await?;
+        let in_force = self.operations.parameters_in_force();
+        reset.parameter = parameters::seen_from_node(reset.parameter, &in_force);
+        Ok(reset)
+    }
+
     async fn distrust(
         &self,
         actor: &Actor,
@@ -210,9 +234,9 @@ impl AdminEdge {
         let files = request
             .files
             .into_iter()
-            .map(|file| File {
-                name: file.name,
-                content: file.content,
+            .map(|mut file| File {
+                name: std::mem::take(&mut file.name),
+                content: std::mem::take(&mut file.content).into(),
             })
             .collect();
         let mode = if request.dry_run {
@@ -384,6 +408,35 @@ impl AdminService for AdminEdge {
             directory::get_base_device(&self.store, name).await
         })
         .await
+    }
+
+    async fn list_parameters(
+        &self,
+        request: Request<pb::ListParametersRequest>,
+    ) -> Result<Response<pb::ListParametersResponse>, Status> {
+        self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let parameters =
+                parameters::list(&self.store, &self.operations.parameters_in_force()).await?;
+            Ok(pb::ListParametersResponse { parameters })
+        })
+        .await
+    }
+
+    async fn set_parameter(
+        &self,
+        request: Request<pb::SetParameterRequest>,
+    ) -> Result<Response<pb::SetParameterResponse>, Status> {
+        let (actor, request) = self.admit(Action::SetParameter, request).await?;
+        within(CHANGE, self.set_one(&actor, request)).await
+    }
+
+    async fn reset_parameter(
+        &self,
+        request: Request<pb::ResetParameterRequest>,
+    ) -> Result<Response<pb::ResetParameterResponse>, Status> {
+        let (actor, request) = self.admit(Action::ResetParameter, request).await?;
+        within(CHANGE, self.reset_one(&actor, request)).await
     }
 
     async fn list_sessions(

@@ -1,11 +1,18 @@
 //! Connections, statements and errors of SQLite.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use rusqlite::{
     Connection, OpenFlags, Statement, ToSql, ffi,
     types::{ToSqlOutput, ValueRef},
 };
+use tracing::warn;
 
 use crate::store::{
     engine::Transaction,
@@ -17,16 +24,12 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Opens the writing connection, makes the file if it is new.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
-    let is_new = !path.exists();
     let open = || -> Result<Connection, Failure> {
+        make_file(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
-        if is_new {
-            // Hashes are in there. SQLite's side files, made below, take over the permissions.
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        }
         configure(&connection)?;
         let mode: String =
             connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
@@ -36,9 +39,46 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
         // NORMAL would lose the last commits at a power failure.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        // Not before it has turned out to be a database: the path may be a slip.
+        make_private(path)?;
         Ok(connection)
     };
     open().map_err(|e| unopened(path, e))
+}
+
+/// Makes the file if there is none: hashes come into it, so nobody else may read it at any time. SQLite's side files
+/// take over the permissions.
+fn make_file(path: &Path) -> io::Result<()> {
+    // Only a file that did not exist is opened here: closing another one would take SQLite's locks from it.
+    let made = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the right to read from others: a copy may have been put back with what the one who did it had.
+fn make_private(path: &Path) -> io::Result<()> {
+    for end in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(end);
+        let Ok(metadata) = fs::metadata(&file) else {
+            continue;
+        };
+        let mode = metadata.permissions().mode();
+        if metadata.is_file() && mode & 0o077 != 0 {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode & 0o700))?;
+            warn!(
+                file = %Path::new(&file).display(),
+                "others could read the database (mode {:04o}); they no longer can", mode & 0o7777
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Opens a connection that can't change anything.

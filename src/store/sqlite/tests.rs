@@ -106,6 +106,31 @@ async fn only_the_owner_can_read_the_files() {
 }
 
 #[tokio::test]
+async fn a_database_that_was_put_back_readable_for_others_is_taken_from_them() {
+    let (store, dir) = fresh();
+    store.write(|tx| increment(tx, "n")).await.unwrap();
+    drop(store);
+    let path = dir.path().join("store.db");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let store = Store::open(&config(&path)).unwrap();
+    store.write(|tx| increment(tx, "n")).await.unwrap();
+    for file in fs::read_dir(dir.path()).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", file.path());
+    }
+    // What is no database is none of ours to change.
+    let other = dir.path().join("other");
+    fs::write(&other, "x".repeat(4_096)).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+    Store::open(&config(&other)).unwrap_err();
+    assert_eq!(
+        fs::metadata(&other).unwrap().permissions().mode() & 0o777,
+        0o644
+    );
+}
+
+#[tokio::test]
 async fn what_was_written_is_there_after_opening_again() {
     let (store, dir) = fresh();
     store.write(|tx| increment(tx, "n")).await.unwrap();

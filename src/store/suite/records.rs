@@ -267,6 +267,8 @@ pub(in crate::store) async fn a_leaf_is_pinned_for_one_peer_only(store: &Store) 
             )?);
             assert_eq!(trust_entries::list(tx)?.len(), 1);
             assert_eq!(trust_entries::revoked(tx)?[0].revoked_at, at(5));
+            assert!(trust_entries::is_revoked(tx, &berlin.cluster_id, &[1; 32])?);
+            assert!(!trust_entries::is_revoked(tx, &tokyo.cluster_id, &[1; 32])?);
             assert!(!trust_entries::remove(tx, &berlin.cluster_id, &[1; 32])?);
             // Trusting it again takes that back.
             assert!(trust_entries::add(tx, &berlin)?);
@@ -344,4 +346,37 @@ pub(in crate::store) async fn a_changed_missing_or_cut_off_audit_entry_is_found(
         assert_eq!(*found.lock().unwrap(), Some(fault), "{tampering}");
     }
     assert!(store.verify().await.unwrap().is_intact());
+}
+
+pub(in crate::store) async fn parameters_move_their_number_only_when_they_change(store: &Store) {
+    let setting = |value: &str, millis: i64| Setting {
+        name: "maximum-concurrent-requests".to_owned(),
+        value: value.to_owned(),
+        set_at: at(millis),
+        set_by: "root".to_owned(),
+    };
+    store
+        .write::<_, Error>(move |tx| {
+            let number = |tx: &mut dyn Transaction| meta::get(tx, parameters::REVISION);
+            assert_eq!((parameters::all(tx)?, number(tx)?), (vec![], None));
+            assert!(parameters::set(tx, &setting("7", 1))?);
+            let after_first = number(tx)?;
+            assert!(after_first.is_some());
+            // The same again is no change, and keeps who made it and when.
+            assert!(!parameters::set(tx, &setting("7", 2))?);
+            assert_eq!(number(tx)?, after_first);
+            assert_eq!(parameters::all(tx)?, [setting("7", 1)]);
+            assert!(parameters::set(tx, &setting("8", 3))?);
+            let after_second = number(tx)?;
+            assert_ne!(after_second, after_first);
+            assert_eq!(parameters::all(tx)?, [setting("8", 3)]);
+            assert!(parameters::reset(tx, "maximum-concurrent-requests")?);
+            let after_third = number(tx)?;
+            assert_ne!(after_third, after_second);
+            assert!(!parameters::reset(tx, "maximum-concurrent-requests")?);
+            assert_eq!((parameters::all(tx)?, number(tx)?), (vec![], after_third));
+            Ok(())
+        })
+        .await
+        .unwrap();
 }

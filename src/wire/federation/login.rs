@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     domain::{
+        bounds::{GEOLOCATION_BYTES, GEOLOCATION_FIELDS, MODEL_BYTES, PROTOCOL_BYTES, SUPERSEDES},
         login::{
             DeviceFacts, FindUser, HomeServices, LoginAnswer, LoginRequest, LoginType,
             LogoutRequest, MAX_CHOICES, Ownership, ProfileChoice, Proof,
@@ -20,12 +21,6 @@ use crate::{
         pb,
     },
 };
-
-const MODEL_BYTES: usize = 64;
-const PROTOCOL_BYTES: usize = 16;
-const GEOLOCATION_MAX: usize = 24;
-const GEOLOCATION_BYTES: usize = 64;
-const SUPERSEDES_MAX: usize = 64;
 
 /// A question for a peer that speaks `version`.
 #[must_use]
@@ -99,13 +94,13 @@ pub fn decode_login(
         geolocation: malformed::map(
             "geolocation",
             std::mem::take(&mut message.geolocation),
-            GEOLOCATION_MAX,
+            GEOLOCATION_FIELDS,
             GEOLOCATION_BYTES,
         )?,
         supersedes: malformed::list(
             "supersedes",
             std::mem::take(&mut message.supersedes),
-            SUPERSEDES_MAX,
+            SUPERSEDES,
             |id| malformed::session_id("supersedes", &id),
         )?,
     })

@@ -9,5 +9,8 @@ mod services;
 pub use link::{Beat, Hello};
 pub use login::{decode_find, decode_login, encode_find, encode_login};
 
+/// The largest answer of a peer, in bytes: the bounds of all fields of a login's answer fit into it.
+pub const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
 #[cfg(test)]
 mod tests;

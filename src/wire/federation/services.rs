@@ -1,19 +1,15 @@
 //! Home services: what a login brings back.
 
 use crate::{
-    domain::login::{CallManager, HomeServices, Line},
+    domain::{
+        bounds::{LINES, PRIORITY, REASON_BYTES, SERVERS, TEXT_BYTES},
+        login::{CallManager, HomeServices, Line},
+    },
     wire::{
         malformed::{self, Malformed},
         pb, time,
     },
 };
-
-const SERVERS_MAX: usize = 64;
-const LINES_MAX: usize = 1024;
-const TEXT_BYTES: usize = 255;
-const REASON_BYTES: usize = 512;
-/// 0 to 4, as in a call-control group.
-const PRIORITY_MAX: u8 = 4;
 
 impl From<&HomeServices> for pb::HomeServices {
     fn from(services: &HomeServices) -> Self {
@@ -62,17 +58,17 @@ impl TryFrom<pb::HomeServices> for HomeServices {
             call_managers: malformed::list(
                 "call_managers",
                 services.call_managers,
-                SERVERS_MAX,
+                SERVERS,
                 CallManager::try_from,
             )?,
             tftp_servers: malformed::list(
                 "tftp_servers",
                 services.tftp_servers,
-                SERVERS_MAX,
+                SERVERS,
                 |host| malformed::text("tftp_servers", host, TEXT_BYTES),
             )?,
             device_pool: malformed::optional_name("device_pool", services.device_pool)?,
-            lines: malformed::list("lines", services.lines, LINES_MAX, Line::try_from)?,
+            lines: malformed::list("lines", services.lines, LINES, Line::try_from)?,
             locale: malformed::optional_text("locale", services.locale, TEXT_BYTES)?,
             remaining: services.remaining.as_ref().map(time::duration_from),
             reset: services.reset,
@@ -91,7 +87,7 @@ impl TryFrom<pb::CallManager> for CallManager {
     fn try_from(server: pb::CallManager) -> Result<Self, Malformed> {
         let priority = u8::try_from(server.priority)
             .ok()
-            .filter(|priority| *priority <= PRIORITY_MAX)
+            .filter(|priority| *priority <= PRIORITY)
             .ok_or_else(|| Malformed::new("call_managers.priority", "0 to 4"))?;
         Ok(Self {
             host: malformed::text("call_managers.host", server.host, TEXT_BYTES)?,

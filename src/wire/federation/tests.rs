@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     clock::Timestamp,
     domain::{
+        bounds,
         em_code::EmCode,
         ids::{
             BaseDeviceName, ClusterId, DeviceName, DevicePoolName, LoginName, ProfileName,
@@ -338,7 +339,7 @@ fn services_that_break_a_rule_are_refused_by_field() {
         }),
         ("tftp_servers", |m| m.tftp_servers = vec!["t".repeat(256)]),
         ("lines.index", |m| m.lines[0].index = 0),
-        ("lines", |m| m.lines = vec![m.lines[0].clone(); 1025]),
+        ("lines", |m| m.lines = vec![m.lines[0].clone(); 257]),
         ("locale", |m| m.locale = "en\nUS".to_owned()),
         ("restart_reason", |m| m.restart_reason = "r".repeat(513)),
     ];
@@ -519,4 +520,40 @@ proptest! {
             prop_assert!((0..=3).contains(&login_type));
         }
     }
+}
+
+#[test]
+fn the_largest_answer_fits_into_a_message() {
+    let text = "x".repeat(bounds::TEXT_BYTES);
+    let name = "x".repeat(128);
+    let mut largest = pb::HomeServices {
+        user_id: name.clone(),
+        profile: name.clone(),
+        base_device: name.clone(),
+        device_pool: name,
+        tftp_servers: vec![text.clone(); bounds::SERVERS],
+        locale: text.clone(),
+        restart_reason: "x".repeat(bounds::REASON_BYTES),
+        ..pb::HomeServices::default()
+    };
+    largest.call_managers = vec![
+        pb::CallManager {
+            host: text.clone(),
+            priority: 4
+        };
+        bounds::SERVERS
+    ];
+    largest.lines = vec![
+        pb::Line {
+            index: u32::MAX,
+            number: text.clone(),
+            label: text
+        };
+        bounds::LINES
+    ];
+    let bytes = prost::Message::encoded_len(&pb::LoginResponse {
+        services: Some(largest),
+        choice: None,
+    });
+    assert!(bytes < super::MAX_ANSWER_BYTES, "{bytes}");
 }

@@ -145,6 +145,36 @@ async fn under_one_authority_the_name_decides_who_it_is() {
     lab.shut_down().await;
 }
 
+async fn distrust(us: &Cluster, them: &Cluster, leaf: &Made) -> pb::RemoveTrustResponse {
+    let request = pb::RemoveTrustRequest {
+        cluster_id: them.id.to_string(),
+        fingerprint: leaf.fingerprint_text(),
+    };
+    let mut admin = us.admin().await.unwrap();
+    admin.remove_trust(request).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_leaf_that_was_taken_back_is_revoked_though_an_authority_vouches_for_it() {
+    let (lab, _, tokyo_leaf, lima_leaf) = under_one_authority().await;
+    let [berlin, tokyo, lima] = lab.clusters.as_slice() else {
+        panic!("three clusters")
+    };
+    // One is pinned besides, the other is vouched for by the authority alone.
+    pin(berlin, tokyo, &tokyo_leaf).await;
+    for (them, leaf, listed) in [(tokyo, &tokyo_leaf, 1), (lima, &lima_leaf, 0)] {
+        let removed = distrust(berlin, them, leaf).await;
+        assert_eq!((removed.removed.len(), removed.left), (listed, 1));
+        assert!(removed.revoked);
+        rejected(berlin, them, Rejection::Revoked).await;
+        rejected(them, berlin, Rejection::Revoked).await;
+    }
+    pin(berlin, lima, &lima_leaf).await;
+    linked(berlin, lima).await;
+    rejected(berlin, tokyo, Rejection::Revoked).await;
+    lab.shut_down().await;
+}
+
 #[tokio::test]
 async fn what_would_belong_to_two_peers_is_refused_when_it_is_configured() {
     let (lab, authority, tokyo_leaf, _) = under_one_authority().await;

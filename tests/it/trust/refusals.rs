@@ -93,7 +93,7 @@ async fn a_refused_certificate_is_explained_on_both_sides_and_mended_without_a_r
         "{left:#?}"
     );
 
-    // Trust taken back: the living link is cut, and both say why.
+    // Trust taken back: the living link is cut, and both say why, also though an authority vouches for the leaf.
     let request = pb::RemoveTrustRequest {
         cluster_id: tokyo.id.to_string(),
         fingerprint: print,
@@ -105,8 +105,8 @@ async fn a_refused_certificate_is_explained_on_both_sides_and_mended_without_a_r
         .remove_trust(request)
         .await
         .unwrap();
-    rejected(berlin, tokyo, Rejection::UnknownIssuer).await;
-    rejected(tokyo, berlin, Rejection::UnknownIssuer).await;
+    rejected(berlin, tokyo, Rejection::Revoked).await;
+    rejected(tokyo, berlin, Rejection::Revoked).await;
     let shown = log_in(tokyo, 0, berlin).await;
     assert_eq!(shown.em_code, Some(208), "{}", shown.body);
     pin(berlin, tokyo, &other).await;

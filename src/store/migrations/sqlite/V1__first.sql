@@ -6,6 +6,14 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT;
 
+-- Those that somebody has set; the others have their defaults.
+CREATE TABLE parameters (
+    name   TEXT NOT NULL PRIMARY KEY,
+    value  TEXT NOT NULL,
+    set_at INTEGER NOT NULL,
+    set_by TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE users (
     user_key          TEXT NOT NULL PRIMARY KEY,
     user_id           TEXT NOT NULL,
@@ -75,7 +83,7 @@ CREATE TABLE peers (
     description   TEXT NOT NULL
 ) STRICT;
 
--- No reference to peers: a cluster can be trusted before it has a record, and its entries are judged all the same.
+-- No reference to peers: entries of a cluster without a record are kept, and count from when it has one.
 CREATE TABLE trust_entries (
     cluster_id  TEXT NOT NULL,
     kind        TEXT NOT NULL CHECK (kind IN ('anchor', 'pinned')),
@@ -86,6 +94,7 @@ CREATE TABLE trust_entries (
 ) STRICT;
 CREATE UNIQUE INDEX trust_entries_pinned_once ON trust_entries (fingerprint) WHERE kind = 'pinned';
 
+-- Leaves that were taken back; they count as trust_entries do.
 CREATE TABLE revoked_entries (
     cluster_id  TEXT NOT NULL,
     fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),

@@ -1,9 +1,12 @@
 //! What can be typed: one definition from which parsing and help come.
 
+mod param;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+pub use self::param::{Param, ParamList, ParamSet};
 use crate::{
     config::units::parse_duration,
     domain::{
@@ -103,6 +106,9 @@ pub enum Command {
     /// The pool of base devices for users on foreign phones
     #[command(subcommand)]
     Base(Base),
+    /// What the whole cluster goes by, with the defaults and their reasons
+    #[command(subcommand)]
+    Param(Param),
     /// Who is on which phone
     #[command(subcommand)]
     Session(Session),
@@ -124,6 +130,7 @@ impl Command {
             | Self::User(_)
             | Self::Device(_)
             | Self::Base(_)
+            | Self::Param(_)
             | Self::Session(_) => true,
         }
     }
@@ -378,14 +385,14 @@ pub enum Trust {
         #[arg(value_name = "ID")]
         cluster_id: Option<ClusterId>,
     },
-    /// Accept a certificate from a peer no more; connections that live on it end
+    /// Accept a certificate from a peer no more; connections that live on it end, and a leaf is revoked
     Remove(TrustRemove),
 }
 
 /// `trust remove`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  emccd trust remove tokyo --fingerprint 9F:86:…:0A    as emccd trust list tokyo shows it"
+    after_help = "Example:\n  emccd trust remove tokyo --fingerprint 9F:86:…:0A    as emccd trust list tokyo shows it\n\nA leaf is revoked by it, listed or not: also where an authority vouches for it. Adding it again takes that back."
 )]
 pub struct TrustRemove {
     /// The peer
@@ -652,6 +659,11 @@ mod tests {
             "emccd user show anna",
             "emccd device show SEP00112233AABB",
             "emccd base list",
+            "emccd param list --set",
+            "emccd param show allow-proxy",
+            "emccd param set allow-proxy on",
+            "emccd param set maximum-concurrent-requests -1",
+            "emccd param reset allow-proxy",
             "emccd session list --role home --peer tokyo --device d --user u --all",
             "emccd session logout 7K3Q-9M2X --yes",
             "emccd session logout --device SEP1",
@@ -695,6 +707,8 @@ mod tests {
             ),
             ("emccd trust add tokyo", MissingRequiredArgument),
             ("emccd trust add tokyo --pin f --anchor f", ArgumentConflict),
+            ("emccd param set allow-proxy", MissingRequiredArgument),
+            ("emccd param reset", MissingRequiredArgument),
             ("emccd session logout", MissingRequiredArgument),
             ("emccd session logout X --device SEP1", ArgumentConflict),
             ("emccd session list --role guest", InvalidValue),
