@@ -537,6 +537,9 @@ impl Checker<'_> {
             self.problem(line, "device.protocol", "it must be SIP or SCCP");
         }
         self.text(line, "device.model", &row.model, bounds::MODEL_BYTES);
+        if let Some(locale) = &row.locale {
+            self.text(line, "device.locale", locale, bounds::TEXT_BYTES);
+        }
         self.geolocation(line, "device.geolocation", &row.geolocation);
         let device_pool =
             self.optional::<DevicePoolName>(line, "device.device-pool", row.device_pool.as_ref());
@@ -551,6 +554,7 @@ impl Checker<'_> {
             emcc: row.emcc,
             em_enabled: row.extension_mobility,
             device_pool,
+            locale: row.locale,
             geolocation: row.geolocation,
         };
         let placed = self.place(line, device);

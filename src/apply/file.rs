@@ -110,6 +110,8 @@ pub struct Device {
     pub extension_mobility: bool,
     /// Device pool.
     pub device_pool: Option<String>,
+    /// Locale.
+    pub locale: Option<String>,
     /// Civic address, by field name.
     #[serde(default)]
     pub geolocation: BTreeMap<String, String>,

@@ -137,6 +137,8 @@ pub struct DeviceFacts {
     pub protocol: String,
     /// Whether its signalling is secure.
     pub security_mode: SecurityMode,
+    /// Its locale; none when that is not known.
+    pub locale: Option<String>,
     /// Where it called from, as visiting saw it.
     pub address: Option<IpAddr>,
 }
@@ -340,6 +342,7 @@ mod tests {
                 model: String::new(),
                 protocol: "SIP".to_owned(),
                 security_mode: SecurityMode::NonSecure,
+                locale: None,
                 address: None,
             },
             geolocation: BTreeMap::new(),

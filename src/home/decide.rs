@@ -170,6 +170,7 @@ pub(super) fn digest(request: &LoginRequest) -> [u8; 32] {
             .unwrap_or_default()
             .as_bytes(),
     );
+    field(device.locale.as_deref().unwrap_or_default().as_bytes());
     for (name, value) in &request.geolocation {
         field(name.as_bytes());
         field(value.as_bytes());

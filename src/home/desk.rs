@@ -1,5 +1,7 @@
 //! One login at home inside its transaction: the checks in home's order, and what comes of them.
 
+use std::sync::Arc;
+
 use super::{
     Error,
     decide::{self, Chosen, Repeat},
@@ -8,11 +10,16 @@ use crate::{
     clock::Timestamp,
     credentials::lockout,
     domain::{
-        ids::{BaseDeviceName, ClusterId, ProfileName},
+        federation::Links,
+        geolocation,
+        ids::{BaseDeviceName, ClusterId, DevicePoolName, ProfileName},
         login::{
-            Context, HomeServices, LoginAnswer, LoginRequest, ProfileChoice, SecurityMode,
-            TICKET_LIFE,
+            CallManager, Context, HomeServices, LoginAnswer, LoginRequest, ProfileChoice,
+            SecurityMode, TICKET_LIFE,
         },
+        multiple_login::{self, Verdict},
+        parameters::Parameters,
+        restart,
         security::{self, Side},
         session::{EndReason, Initiator, Role, State},
     },
@@ -37,6 +44,14 @@ pub(super) struct Checked {
     pub(super) matches: bool,
 }
 
+/// What a phone gets of a device pool.
+#[derive(Default)]
+struct Pool {
+    name: Option<DevicePoolName>,
+    call_managers: Vec<CallManager>,
+    tftp_servers: Vec<String>,
+}
+
 /// What is known of the user's proof before the transaction.
 #[derive(Clone)]
 pub(super) enum Proven {
@@ -56,6 +71,8 @@ pub(super) struct Desk {
     pub(super) request: LoginRequest,
     pub(super) now: Timestamp,
     pub(super) rules: lockout::Rules,
+    pub(super) parameters: Arc<Parameters>,
+    pub(super) links: Arc<dyn Links>,
     /// For the answer that carries one.
     pub(super) ticket: Ticket,
 }
@@ -147,8 +164,10 @@ impl Desk {
             Chosen::Several(names) => return self.ask_which(tx, &user, names).map(Some),
         };
         self.clear_device(tx, owes)?;
+        let others = self.other_sessions(tx, &user)?;
+        self.check_name(tx)?;
         self.judge_security()?;
-        let base_device = self.base_device(tx)?;
+        let base_device = self.make_room(tx, &others, owes)?;
         let services = self.open(tx, &user, profile, base_device)?;
         Ok(Some(services.into()))
     }
@@ -271,34 +290,87 @@ impl Desk {
         }
     }
 
-    /// The caller's earlier session on the phone ends here, also when the login is refused for what follows. A
-    /// phone of that name elsewhere refuses the login of a visitor; our own phone has more right to its name than
-    /// a visitor's, whose session then ends.
+    /// The caller's earlier session on the phone ends here, also when the login is refused for what follows. Our own
+    /// phone has more right to its name than a visitor's, whose session then ends.
     fn clear_device(&self, tx: &mut dyn Transaction, owes: &mut bool) -> Result<(), Error> {
         let name = &self.request.device.name;
-        if let Some(earlier) = sessions::active_on_device(tx, Role::Home, name)? {
-            if !self.is_local() && earlier.counterpart != self.context.caller {
-                return Err(Error::DuplicateDevice(name.clone()));
+        match sessions::active_on_device(tx, Role::Home, name)? {
+            Some(earlier) if self.is_local() || earlier.counterpart == self.context.caller => {
+                self.end(tx, &earlier, owes)
             }
-            let owed = earlier.counterpart != self.own;
-            sessions::transition(
-                tx,
-                Role::Home,
-                &earlier.counterpart,
-                earlier.id,
-                &[State::Active],
-                State::Ended,
-                Some((EndReason::Superseded, Initiator::Home, self.now)),
-                owed,
-            )?;
-            let subject = format!("{} on {}", earlier.login_name, earlier.device);
-            self.record_as(tx, "logout", subject, EndReason::Superseded.as_str())?;
-            *owes |= owed;
+            _ => Ok(()),
         }
-        if !self.is_local() && devices::get(tx, name)?.is_some() {
+    }
+
+    /// A phone of that name elsewhere refuses the login of a visitor.
+    fn check_name(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
+        let name = &self.request.device.name;
+        if !self.is_local()
+            && (sessions::active_on_device(tx, Role::Home, name)?.is_some()
+                || devices::get(tx, name)?.is_some())
+        {
             return Err(Error::DuplicateDevice(name.clone()));
         }
         Ok(())
+    }
+
+    /// The user's sessions on other phones that end when this one begins.
+    fn other_sessions(&self, tx: &mut dyn Transaction, user: &User) -> Result<Vec<Session>, Error> {
+        let earlier = sessions::active_of_user(tx, &user.user_id)?;
+        // The caller is there: it has just called.
+        let is_linked = |session: &Session| {
+            let there = &session.counterpart;
+            *there == self.own || *there == self.context.caller || self.links.is_up(there)
+        };
+        let verdict = multiple_login::judge(
+            self.parameters.multiple_login_behavior,
+            self.parameters.multiple_login_unreachable,
+            earlier.iter().map(is_linked),
+        );
+        match (verdict, earlier.first()) {
+            (Verdict::End, _) => Ok(earlier),
+            (Verdict::Refuse, Some(session)) => Err(Error::LoggedInElsewhere {
+                user: user.user_id.clone(),
+                device: session.device.clone(),
+                cluster: session.counterpart.clone(),
+            }),
+            (Verdict::Leave | Verdict::Refuse, _) => Ok(Vec::new()),
+        }
+    }
+
+    /// Ends the other sessions and takes a base device, in the order in which nobody loses a session for a login
+    /// that then finds no room.
+    fn make_room(
+        &self,
+        tx: &mut dyn Transaction,
+        others: &[Session],
+        owes: &mut bool,
+    ) -> Result<Option<BaseDeviceName>, Error> {
+        let frees_one = others.iter().any(|session| session.base_device.is_some());
+        let before = if frees_one {
+            None
+        } else {
+            Some(self.base_device(tx)?)
+        };
+        for session in others {
+            self.end(tx, session, owes)?;
+        }
+        match before {
+            Some(base_device) => Ok(base_device),
+            None => self.base_device(tx),
+        }
+    }
+
+    /// Ends an earlier session for this one.
+    fn end(
+        &self,
+        tx: &mut dyn Transaction,
+        earlier: &Session,
+        owes: &mut bool,
+    ) -> Result<(), Error> {
+        *owes |= sessions::end_at_home(tx, &self.own, earlier, EndReason::Superseded, self.now)?;
+        let subject = format!("{} on {}", earlier.login_name, earlier.device);
+        self.record_as(tx, "logout", subject, EndReason::Superseded.as_str())
     }
 
     fn base_device(&self, tx: &mut dyn Transaction) -> Result<Option<BaseDeviceName>, Error> {
@@ -317,26 +389,29 @@ impl Desk {
         profile: Profile,
         base_device: Option<BaseDeviceName>,
     ) -> Result<HomeServices, Error> {
-        let pool = match &profile.device_pool {
-            Some(name) => pools::get(tx, name)?,
-            None => None,
+        let pool = self.pool(tx, &profile)?;
+        let limit = if self.is_local() {
+            self.parameters.intra_cluster_limit()
+        } else {
+            self.parameters.inter_cluster_limit()
         };
-        let (mut call_managers, tftp_servers) = pool
-            .map(|p| (p.call_managers, p.tftp_servers))
-            .unwrap_or_default();
-        call_managers.sort_by_key(|c| c.priority);
+        let restart = restart::after_login(
+            self.is_local(),
+            self.request.device.locale.as_deref(),
+            profile.locale.as_deref(),
+        );
         let services = HomeServices {
             user_id: user.user_id.clone(),
             profile: profile.name.clone(),
             base_device: base_device.clone(),
-            call_managers,
-            tftp_servers,
-            device_pool: profile.device_pool,
+            call_managers: pool.call_managers,
+            tftp_servers: pool.tftp_servers,
+            device_pool: pool.name,
             lines: profile.lines,
             locale: profile.locale,
-            remaining: None,
-            reset: false,
-            restart_reason: None,
+            remaining: limit,
+            reset: restart.reset,
+            restart_reason: Some(restart.reason),
         };
         sessions::insert(
             tx,
@@ -354,7 +429,7 @@ impl Desk {
                 services: Some(services.clone()),
                 reference: self.context.reference,
                 created_at: self.now,
-                deadline: None,
+                deadline: limit.map(|limit| self.now.plus(limit)),
                 ended_at: None,
                 end_reason: None,
                 initiator: None,
@@ -365,6 +440,43 @@ impl Desk {
         self.keep(tx, None, String::new(), body)?;
         self.record(tx, "success")?;
         Ok(services)
+    }
+
+    /// Where the phone finds its call control: for a visitor's phone the roaming pool for where it stands, else the
+    /// profile's own. A phone that is carried elsewhere gets its configuration where the parameters say, if they do.
+    fn pool(&self, tx: &mut dyn Transaction, profile: &Profile) -> Result<Pool, Error> {
+        let (place, parameters) = (&self.request.geolocation, &self.parameters);
+        let mut chosen = None;
+        if !self.is_local() && !place.is_empty() {
+            let filter = parameters.emcc_geolocation_filter.as_ref();
+            let all = pools::roaming(tx)?;
+            let best =
+                geolocation::best(filter, place, &all, |p| (p.name.as_str(), &p.geolocation));
+            chosen = best.cloned();
+        }
+        if let (None, Some(name)) = (&chosen, &profile.device_pool) {
+            chosen = pools::get(tx, name)?;
+        }
+        let mut pool = match chosen {
+            Some(chosen) => Pool {
+                name: Some(chosen.name),
+                call_managers: chosen.call_managers,
+                tftp_servers: chosen.tftp_servers,
+            },
+            None => Pool {
+                name: profile.device_pool.clone(),
+                ..Pool::default()
+            },
+        };
+        pool.call_managers.sort_by_key(|c| c.priority);
+        let set = [
+            &parameters.default_tftp_server,
+            &parameters.backup_tftp_server,
+        ];
+        if !self.is_local() && set.iter().any(|server| server.is_some()) {
+            pool.tftp_servers = set.into_iter().flatten().cloned().collect();
+        }
+        Ok(pool)
     }
 
     pub(super) fn keep_refusal(

@@ -73,6 +73,17 @@ pub enum Error {
     /// The user has no device profile, or not the one that was chosen.
     #[error("user {0} has no such device profile")]
     NoProfile(UserId),
+    /// The user is on another phone, and the policy lets them have one; or that phone's cluster can't be told to let
+    /// them go.
+    #[error("user {user} is on {device} of cluster {cluster}")]
+    LoggedInElsewhere {
+        /// Who.
+        user: UserId,
+        /// Where.
+        device: DeviceName,
+        /// Whose phone that is.
+        cluster: ClusterId,
+    },
     /// The phone's name is in use here already.
     #[error("device name {0} exists in this cluster, or is in use here for another one")]
     DuplicateDevice(DeviceName),
@@ -139,6 +150,7 @@ impl Error {
             Self::EmccOff(_) => EmCode::EmccNotActivatedForUser,
             Self::NoProfile(_) if local => EmCode::UserProfileAbsent,
             Self::NoProfile(_) => EmCode::DeviceProfileNotFound,
+            Self::LoggedInElsewhere { .. } => EmCode::UserLoggedInElsewhere,
             Self::DuplicateDevice(_) => EmCode::DuplicateDeviceName,
             Self::NoBaseDevice => EmCode::NoFreeBaseDevice,
             Self::IdReused => EmCode::PolicyValidationError,
@@ -169,6 +181,7 @@ impl Error {
             Self::MustChangePin { .. } => {
                 "the PIN must be changed before the next login".to_owned()
             }
+            Self::LoggedInElsewhere { .. } => "the user is on another phone".to_owned(),
             Self::EmccOff(_) => "the user is not enabled for EMCC at home".to_owned(),
             Self::NoProfile(_) => "the user has no such device profile at home".to_owned(),
             Self::Contended | Self::Store(store::Error::Busy) => {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use std::sync::Arc;
+
 use tracing::{debug, info, warn};
 
 use super::{
@@ -221,6 +223,8 @@ fn desk(role: &HomeRole, context: &Context, request: &LoginRequest) -> Desk {
         request: request.without_proof(),
         now: role.clock.now(),
         rules: role.credentials.lockout(),
+        parameters: role.parameters(),
+        links: Arc::clone(&role.links),
         // Made here, since the transaction may run again.
         ticket: Ticket::from_bytes(rand::random()),
     }

@@ -20,6 +20,7 @@ use crate::{
     clock::Clock,
     credentials::Credentials,
     domain::{
+        federation::Links,
         ids::{ClusterId, SessionId},
         login::{
             Answer, Context, FindUser, HomeCluster, LoginAnswer, LoginRequest, LogoutRequest,
@@ -42,6 +43,7 @@ pub struct HomeRole {
     clock: Clock,
     faults: FaultPoints,
     parameters: parameters::Live,
+    links: Arc<dyn Links>,
     /// Told whenever a peer is owed the end of a session.
     owed: Arc<Notify>,
 }
@@ -63,6 +65,8 @@ pub struct Parts {
     pub faults: FaultPoints,
     /// The cluster's parameters, as they are at each request.
     pub parameters: parameters::Live,
+    /// Which clusters can be told of an end now.
+    pub links: Arc<dyn Links>,
     /// Told whenever a peer is owed the end of a session.
     pub owed: Arc<Notify>,
 }
@@ -91,6 +95,7 @@ impl HomeRole {
             clock,
             faults,
             parameters,
+            links,
             owed,
         } = parts;
         Self {
@@ -101,6 +106,7 @@ impl HomeRole {
             clock,
             faults,
             parameters,
+            links,
             owed,
         }
     }

@@ -16,6 +16,7 @@ use crate::{
         em_code::EmCode,
         ids::{BaseDeviceName, DeviceName, LoginName, ProfileName, Ref, UserId},
         login::{DeviceFacts, HomeServices, LoginType, Proof},
+        parameters::MultipleLoginBehavior,
         refusal::Detail,
         session::{Initiator, Role, State},
     },
@@ -61,6 +62,16 @@ fn peer(name: &str, enabled: bool) -> Peer {
         dn_patterns: Vec::new(),
         ignore_eku: false,
         description: String::new(),
+    }
+}
+
+/// Every other cluster can be told of anything.
+#[derive(Debug)]
+struct AllUp;
+
+impl Links for AllUp {
+    fn is_up(&self, _: &ClusterId) -> bool {
+        true
     }
 }
 
@@ -117,7 +128,11 @@ async fn world(base_devices: usize) -> World {
         credentials,
         clock,
         faults: FaultPoints::none(),
-        parameters: parameters::Live::default(),
+        parameters: parameters::Live::new(Parameters {
+            multiple_login_behavior: MultipleLoginBehavior::Allowed,
+            ..Parameters::default()
+        }),
+        links: Arc::new(AllUp),
         owed: Arc::new(Notify::new()),
     });
     World { role, store }
@@ -154,6 +169,7 @@ fn request(name: &str, digits: &str, device: &str) -> LoginRequest {
             model: "CP-8841".to_owned(),
             protocol: "SIP".to_owned(),
             security_mode: SecurityMode::NonSecure,
+            locale: None,
             address: None,
         },
         geolocation: BTreeMap::new(),
@@ -528,6 +544,7 @@ impl World {
             emcc: true,
             em_enabled: true,
             device_pool: None,
+            locale: None,
             geolocation: BTreeMap::new(),
         };
         self.store
@@ -637,4 +654,5 @@ fn what_is_busy_says_when_to_come_back_and_what_failed_says_nothing_of_us() {
     assert!(!failed.cause.contains("SELECT"), "{failed}");
 }
 
+mod elsewhere;
 mod profiles_and_tickets;

@@ -150,6 +150,7 @@ impl Core {
             clock: self.clock.clone(),
             faults: faults.clone(),
             parameters: self.reloader.parameters(),
+            links: Arc::new(self.peers.clone()),
             owed: Arc::clone(&self.owed),
         });
         let local: Arc<dyn HomeCluster> = Arc::new(LocalHome(home.clone()));

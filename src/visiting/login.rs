@@ -349,6 +349,7 @@ async fn ask(
             model: device.model.clone(),
             protocol: device.protocol.clone(),
             security_mode: device.security_mode,
+            locale: device.locale.clone(),
             address: Some(attempt.address),
         },
         geolocation: device.geolocation.clone(),
@@ -485,6 +486,7 @@ async fn activate(
                 &services_in.user_id,
                 profile,
                 &services_in,
+                now,
             )? {
                 return Ok::<_, Error>(false);
             }

@@ -212,6 +212,7 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
                         emcc,
                         em_enabled,
                         device_pool: None,
+                        locale: None,
                         geolocation: BTreeMap::new(),
                     },
                 )?;

@@ -191,6 +191,7 @@ async fn on_both(lab: &Lab, seen: &Seen) {
     apply(berlin, &user("zoe", "")).await;
     on(tokyo, 0, "zoe").await;
     seen.login(18, &typed(tokyo, 0, "zoe", PIN).await);
+    seen.login(25, &typed(tokyo, 1, "zoe", PIN).await);
     off(tokyo, 0).await;
 }
 

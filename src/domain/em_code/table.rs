@@ -232,7 +232,7 @@ table! {
         advice: "Log out on the other phone first.",
         hint: "The user is on another phone and the policy allows one; see `emccd session list` at home.",
         grpc: AlreadyExists,
-        raised: Later("with the policy for multiple logins"),
+        raised: Yes,
     }
     Busy = 26 {
         short: "Busy, please try again",

@@ -110,7 +110,8 @@ pub(in crate::store) async fn states_move_forward_only_from_where_they_are_expec
                 id,
                 &user_id("anna"),
                 None,
-                &services()
+                &services(),
+                crate::clock::Timestamp::from_millis(0),
             )?);
             Ok(())
         })
@@ -137,6 +138,7 @@ pub(in crate::store) async fn states_move_forward_only_from_where_they_are_expec
                 &user_id("Anna"),
                 Some(&profile),
                 &services(),
+                crate::clock::Timestamp::from_millis(0),
             )
         })
         .await;

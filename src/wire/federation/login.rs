@@ -22,6 +22,8 @@ use crate::{
     },
 };
 
+const LOCALE_BYTES: usize = 255;
+
 /// A question for a peer that speaks `version`.
 #[must_use]
 pub fn encode_find(query: &FindUser, version: Version) -> pb::FindUserRequest {
@@ -214,6 +216,7 @@ impl From<&DeviceFacts> for pb::Device {
             model: device.model.clone(),
             protocol: device.protocol.clone(),
             security_mode: from_security_mode(device.security_mode).into(),
+            locale: device.locale.clone().unwrap_or_default(),
             address: device
                 .address
                 .map(|address| address.to_string())
@@ -237,6 +240,7 @@ impl TryFrom<pb::Device> for DeviceFacts {
             model: malformed::text("device.model", device.model, MODEL_BYTES)?,
             protocol: malformed::text("device.protocol", device.protocol, PROTOCOL_BYTES)?,
             security_mode: to_security_mode(device.security_mode),
+            locale: malformed::optional_text("device.locale", device.locale, LOCALE_BYTES)?,
             address,
         })
     }

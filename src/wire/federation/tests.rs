@@ -55,6 +55,7 @@ fn login() -> LoginRequest {
             model: "8845".to_owned(),
             protocol: "SIP".to_owned(),
             security_mode: SecurityMode::Secure,
+            locale: Some("de_DE".to_owned()),
             address: Some("2001:db8::7".parse().unwrap()),
         },
         geolocation: BTreeMap::from([("country".to_owned(), "DE".to_owned())]),

@@ -302,6 +302,7 @@ pub fn login(login_type: LoginType) -> LoginRequest {
             model: "8845".to_owned(),
             protocol: "SIP".to_owned(),
             security_mode: SecurityMode::NonSecure,
+            locale: None,
             address: None,
         },
         geolocation: [].into(),

@@ -55,6 +55,7 @@ CREATE TABLE devices (
     emcc          INTEGER NOT NULL CHECK (emcc IN (0, 1)),
     em_enabled    INTEGER NOT NULL CHECK (em_enabled IN (0, 1)),
     device_pool   TEXT,
+    locale        TEXT,
     geolocation   TEXT NOT NULL
 ) STRICT;
 
