@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use argon2::{Algorithm, Argon2, Params, Version};
 use axum::{Router, extract::State, routing::get};
 use emccd::{
+    credentials,
     domain::ids::ClusterId,
     lab::{authority::ClusterAuthority, phone::Phone},
     store::{self, Store, Transaction, meta},
@@ -50,10 +51,16 @@ pub(crate) fn durable_commit(folder: &Path, count: usize) -> Result<Duration> {
     lengths.get(count / 2).copied().context("no commits")
 }
 
-/// Argon2id hashes per second on all cores, memory reused.
-pub(crate) fn argon2id(count: usize, memory_kib: u32, iterations: u32) -> Result<f64> {
-    let params =
-        Params::new(memory_kib, iterations, 1, Some(32)).map_err(|e| anyhow::anyhow!("{e}"))?;
+/// Argon2id hashes per second on all cores with the shipped settings, memory reused; `each` on every core.
+pub(crate) fn argon2id(each: usize) -> Result<f64> {
+    let shipped = credentials::Config::default();
+    let params = Params::new(
+        shipped.memory_kib,
+        shipped.iterations,
+        shipped.parallelism,
+        Some(32),
+    )
+    .map_err(|e| anyhow::anyhow!("{e}"))?;
     let cores = std::thread::available_parallelism()?.get();
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -64,7 +71,7 @@ pub(crate) fn argon2id(count: usize, memory_kib: u32, iterations: u32) -> Result
                     let mut memory = vec![argon2::Block::default(); params.block_count()];
                     let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
                     let mut output = [0; 32];
-                    for _ in 0..count / cores {
+                    for _ in 0..each {
                         argon.hash_password_into_with_memory(
                             b"135790",
                             b"sixteen bytes ..",
@@ -85,7 +92,7 @@ pub(crate) fn argon2id(count: usize, memory_kib: u32, iterations: u32) -> Result
         Ok::<_, anyhow::Error>(())
     })?;
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    Ok((count / cores * cores) as f64 / began.elapsed().as_secs_f64())
+    Ok((each * cores) as f64 / began.elapsed().as_secs_f64())
 }
 
 /// A tonic server over mutual TLS that answers one constant, and a client of it.
@@ -148,11 +155,6 @@ impl Chain {
             .map(|_| Phone::https(&base, &pem))
             .collect::<Result<_, _>>()?;
         Ok(Arc::new(Self { phones }))
-    }
-
-    /// Requests of one figure in one round.
-    pub(crate) const fn size(&self) -> usize {
-        512
     }
 
     /// One request.

@@ -2,6 +2,9 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+/// So many rounds make a figure that can be compared.
+const COUNTING: usize = 5;
+
 /// Figures in the order in which they were taken first.
 #[derive(Debug, Default)]
 pub(crate) struct Figures(Vec<Figure>);
@@ -48,6 +51,12 @@ impl Figures {
         let rounds = self.0.first().map_or(0, |f| f.values.len());
         let mut text =
             format!("median of {rounds} rounds, taken in turn in one run (lowest to highest)\n");
+        if rounds < COUNTING {
+            let _infallible = writeln!(
+                text,
+                "fewer than {COUNTING} rounds are for trying things out: don't quote these figures"
+            );
+        }
         for figure in &self.0 {
             let (low, middle, high) = spread(&figure.values);
             let _infallible = writeln!(

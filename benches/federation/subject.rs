@@ -12,8 +12,9 @@ use tonic::{Request, transport::Channel};
 
 use super::baseline;
 
-/// Phones, users and base devices: logins of one figure in one round.
-const SIZE: usize = 192;
+/// Phones, users and base devices: logins of one pass. A figure takes several passes, with everybody logged out
+/// between them.
+const SIZE: usize = 256;
 const PIN: &str = "135790";
 
 /// Two clusters under measurement.
@@ -63,7 +64,7 @@ impl Subject {
         }))
     }
 
-    /// How many phones there are.
+    /// How many phones there are, which is how many can log in before somebody must log out.
     pub(crate) const fn size(&self) -> usize {
         SIZE
     }

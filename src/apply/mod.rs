@@ -4,7 +4,7 @@
 //! line and field. Then PINs are hashed on all workers, and everything is written in one transaction. Applying
 //! the same files again changes nothing.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use zeroize::Zeroizing;
@@ -12,30 +12,42 @@ use zeroize::Zeroizing;
 use crate::{
     clock::{Clock, Timestamp},
     credentials::{self, Credentials},
-    domain::{
-        ids::{ClusterId, UserId},
-        login::LoginType,
-    },
+    domain::ids::{ClusterId, UserId},
     secret::Pin,
-    store::{
-        self, Store, Transaction, audit, base_devices, credentials as stored, devices, peers,
-        pools, profiles, trust_entries, users,
-    },
+    store::{self, Store, Transaction, audit, credentials as stored, fold, users},
     trust::{self, bundle, stored as stored_trust},
 };
 
 pub mod check;
-pub mod file;
+pub mod columns;
+pub mod export;
+
+mod cell;
+mod csv_file;
+mod item;
+mod plan;
+mod suggest;
+mod toml_file;
 
 pub use check::{Problem, Rows};
+
+use item::Item;
+use plan::Plan;
 
 /// A file to apply: its name, for messages, and its text.
 #[derive(Clone)]
 pub struct Source {
-    /// As the operator typed it.
+    /// As the operator typed it. It is CSV when this ends in `.csv`, and otherwise TOML.
     pub name: String,
-    /// TOML. It may hold PINs: never printed, and wiped.
+    /// It may hold PINs: never printed, and wiped.
     pub text: Zeroizing<String>,
+}
+
+impl Source {
+    fn is_csv(&self) -> bool {
+        let ending = self.name.rsplit_once('.').map(|(_, ending)| ending);
+        ending.is_some_and(|ending| ending.eq_ignore_ascii_case("csv"))
+    }
 }
 
 impl std::fmt::Debug for Source {
@@ -87,8 +99,21 @@ pub struct Change {
     pub name: String,
     /// What happens to it.
     pub action: Action,
-    /// What of it differs, for the audit, where that matters. Never a PIN.
+    /// What of it differs, where it is changed, and whether the PIN is set. Never a PIN.
+    pub fields: Vec<Field>,
+    /// The same for the audit.
     pub detail: Option<String>,
+}
+
+/// A column that differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// What the store has, as CSV has it.
+    pub old: String,
+    /// What the files say.
+    pub new: String,
 }
 
 /// Why nothing was applied.
@@ -141,18 +166,21 @@ impl Applier {
             credentials,
             clock,
         } = self;
-        let mut rows = read(sources, cluster).await?;
+        let (mut rows, mut problems) = read(sources, cluster).await?;
+        let pins = std::mem::take(&mut rows.pins);
+        let rows = Arc::new(rows);
         let known = {
-            let rows = rows.clone_without_pins();
+            let rows = Arc::clone(&rows);
             store
-                .read(move |tx: &mut dyn Transaction| references(tx, &rows))
+                .read(move |tx: &mut dyn Transaction| plan::known(tx, &rows))
                 .await?
         };
-        let missing = check::check_references(&rows, &known);
-        if !missing.is_empty() {
-            return Err(Error::Problems(missing));
+        problems.extend(check::check_references(&rows, &known));
+        if !problems.is_empty() {
+            let file = |problem: &Problem| sources.iter().position(|s| s.name == problem.file);
+            problems.sort_by_key(|problem| (file(problem), problem.line));
+            return Err(Error::Problems(problems));
         }
-        let pins = std::mem::take(&mut rows.pins);
         let hashes = hash(store, credentials, pins).await?;
         let (now, actor) = (clock.now(), actor.to_owned());
         let outcome = store
@@ -174,17 +202,16 @@ impl Applier {
 }
 
 /// Reads the files: large ones on a thread of their own, so that nobody else waits for that.
-async fn read(sources: &[Source], cluster: &ClusterId) -> Result<Rows, Error> {
+async fn read(sources: &[Source], cluster: &ClusterId) -> Result<(Rows, Vec<Problem>), Error> {
     const LARGE: usize = 16 * 1_024;
     let size: usize = sources.iter().map(|source| source.text.len()).sum();
     if size < LARGE {
-        return check::check(sources, cluster).map_err(Error::Problems);
+        return Ok(check::read(sources, cluster));
     }
     let (sources, cluster) = (sources.to_vec(), cluster.clone());
-    tokio::task::spawn_blocking(move || check::check(&sources, &cluster))
+    tokio::task::spawn_blocking(move || check::read(&sources, &cluster))
         .await
-        .map_err(|_| Error::Unread)?
-        .map_err(Error::Problems)
+        .map_err(|_| Error::Unread)
 }
 
 /// Why the transaction was taken back.
@@ -217,22 +244,14 @@ async fn pins_as_changes(
     credentials: &Credentials,
     pins: BTreeMap<UserId, Pin>,
 ) -> Result<BTreeMap<UserId, Pin>, Error> {
-    let names: Vec<UserId> = pins.keys().cloned().collect();
+    let keys: Vec<_> = pins.keys().map(|user| fold(user.as_str())).collect();
     let existing = store
-        .read(move |tx: &mut dyn Transaction| {
-            let mut found = BTreeMap::new();
-            for name in &names {
-                if let Some(row) = stored::get(tx, name)? {
-                    found.insert(name.clone(), row.phc);
-                }
-            }
-            Ok::<_, store::Error>(found)
-        })
+        .read(move |tx: &mut dyn Transaction| users::User::hashes(tx, &keys))
         .await?;
     let existing = &existing;
     let changed = stream::iter(pins)
         .map(|(user, pin)| async move {
-            let same = match existing.get(&user) {
+            let same = match existing.get(&fold(user.as_str())) {
                 None => Ok(false),
                 Some(phc) => match credentials.verify_in_turn(&pin, phc.clone()).await {
                     // What can't be checked is replaced. Any other failure says nothing about the PIN: taken for
@@ -261,147 +280,16 @@ async fn hash(
     Ok(users.into_iter().zip(hashes).collect())
 }
 
-fn references(tx: &mut dyn Transaction, rows: &Rows) -> Result<check::Known, store::Error> {
-    let mut known = check::Known::default();
-    for profile in &rows.profiles {
-        if users::get(tx, &profile.value.user_id)?.is_some() {
-            known.users.insert(profile.value.user_id.clone());
-        }
-    }
-    let pools = rows
-        .profiles
-        .iter()
-        .filter_map(|p| p.value.device_pool.as_ref())
-        .chain(
-            rows.devices
-                .iter()
-                .filter_map(|d| d.value.device_pool.as_ref()),
-        );
-    for pool in pools {
-        if pools::get(tx, pool)?.is_some() {
-            known.pools.insert(pool.clone());
-        }
-    }
-    for user in &rows.users {
-        let Some(id) = &user.value.self_service_id else {
-            continue;
-        };
-        for holder in users::find(tx, LoginType::SelfService, id)? {
-            known.self_service_ids.insert(id.clone(), holder.user_id);
-        }
-    }
-    for peer in &rows.peers {
-        let id = &peer.value.cluster_id;
-        if trust_entries::has_anchor(tx, id)? {
-            known.anchored.insert(id.clone());
-        }
-    }
-    Ok(known)
-}
-
-fn compare<T: PartialEq>(
-    kind: &'static str,
-    name: String,
-    before: Option<&T>,
-    after: &T,
-) -> Change {
-    let action = match before {
-        None => Action::Added,
-        Some(before) if before == after => Action::Unchanged,
-        Some(_) => Action::Changed,
-    };
-    Change {
-        kind,
-        name,
-        action,
-        detail: None,
-    }
-}
-
-fn plan(
+/// Writes the rows that stand in `places`.
+fn put<T: Item>(
     tx: &mut dyn Transaction,
-    rows: &Rows,
-    hashes: &Hashes,
-) -> Result<Vec<Change>, store::Error> {
-    let mut changes = Vec::new();
-    for pool in &rows.pools {
-        let before = pools::get(tx, &pool.value.name)?;
-        changes.push(compare(
-            "device-pool",
-            pool.value.name.to_string(),
-            before.as_ref(),
-            &pool.value,
-        ));
+    rows: &[check::Placed<T>],
+    places: &[usize],
+) -> Result<(), store::Error> {
+    for row in places.iter().filter_map(|place| rows.get(*place)) {
+        row.value.put(tx)?;
     }
-    for user in &rows.users {
-        let before = users::get(tx, &user.value.user_id)?;
-        let mut change = compare(
-            "user",
-            user.value.user_id.to_string(),
-            before.as_ref(),
-            &user.value,
-        );
-        let new_pin = hashes.contains_key(&user.value.user_id)
-            || match rows.hashes.get(&user.value.user_id) {
-                Some(phc) => stored::get(tx, &user.value.user_id)?.is_none_or(|c| c.phc != *phc),
-                None => false,
-            };
-        if new_pin {
-            change.detail = Some("PIN set".to_owned());
-            if change.action == Action::Unchanged {
-                change.action = Action::Changed;
-            }
-        }
-        changes.push(change);
-    }
-    for profile in &rows.profiles {
-        let all = profiles::for_user(tx, &profile.value.user_id)?;
-        let before = all.iter().find(|p| p.name == profile.value.name);
-        changes.push(compare(
-            "profile",
-            profile.value.name.to_string(),
-            before,
-            &profile.value,
-        ));
-    }
-    for device in &rows.devices {
-        let before = devices::get(tx, &device.value.name)?;
-        changes.push(compare(
-            "device",
-            device.value.name.to_string(),
-            before.as_ref(),
-            &device.value,
-        ));
-    }
-    for row in &rows.base_devices {
-        // A name is all there is to one, however it is written: it can't differ from what is there.
-        let action = if base_devices::exists(tx, &row.value)? {
-            Action::Unchanged
-        } else {
-            Action::Added
-        };
-        changes.push(Change {
-            kind: "base-device",
-            name: row.value.to_string(),
-            action,
-            detail: None,
-        });
-    }
-    for peer in &rows.peers {
-        let before = peers::get(tx, &peer.value.cluster_id)?;
-        let mut change = compare(
-            "peer",
-            peer.value.cluster_id.to_string(),
-            before.as_ref(),
-            &peer.value,
-        );
-        change.detail = match &before {
-            None => Some(format!("at {}", peer.value.addresses.join(", "))),
-            Some(before) => Some(peers::told(&peer.value.changes_since(before))),
-        };
-        changes.push(change);
-    }
-    Ok(changes)
+    Ok(())
 }
 
 fn write(
@@ -411,34 +299,21 @@ fn write(
     now: Timestamp,
     actor: &str,
 ) -> Result<Vec<Change>, Undone> {
-    let changes = plan(tx, rows, hashes)?;
-    for row in &rows.pools {
-        pools::upsert(tx, &row.value)?;
-    }
+    let plan = Plan::make(tx, rows, hashes)?;
+    put(tx, &rows.pools, &plan.pools)?;
     // All first: users may hand theirs to one another.
-    for row in &rows.users {
+    for row in plan.users.iter().filter_map(|place| rows.users.get(*place)) {
         users::release_self_service_id(tx, &row.value)?;
     }
-    for row in &rows.users {
-        users::upsert(tx, &row.value)?;
+    put(tx, &rows.users, &plan.users)?;
+    for (user, phc) in &plan.hashes {
+        stored::put_hash(tx, user, phc, now)?;
     }
-    for (user, phc) in hashes.iter().chain(&rows.hashes) {
-        if stored::get(tx, user)?.is_none_or(|c| c.phc != *phc) {
-            stored::put_hash(tx, user, phc, now)?;
-        }
-    }
-    for row in &rows.profiles {
-        profiles::upsert(tx, &row.value)?;
-    }
-    for row in &rows.devices {
-        devices::upsert(tx, &row.value)?;
-    }
-    for row in &rows.base_devices {
-        base_devices::upsert(tx, &row.value)?;
-    }
-    for row in &rows.peers {
-        peers::upsert(tx, &row.value)?;
-    }
+    put(tx, &rows.profiles, &plan.profiles)?;
+    put(tx, &rows.devices, &plan.devices)?;
+    put(tx, &rows.base_devices, &plan.base_devices)?;
+    put(tx, &rows.peers, &plan.peers)?;
+    let changes = plan.changes;
     if !rows.peers.is_empty() {
         // Other node names may make one certificate two peers'.
         bundle::check(&stored_trust::bundles(tx)?).map_err(Undone::Trust)?;

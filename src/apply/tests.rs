@@ -1,7 +1,9 @@
 //! All or nothing, every problem at once, and nothing changed by the second time.
 
+mod generated;
+
 use super::*;
-use crate::domain::ids::UserId;
+use crate::{domain::ids::UserId, store::trust_entries};
 
 const GOOD: &str = r#"
 [[device-pool]]
@@ -208,11 +210,11 @@ async fn a_value_of_the_wrong_type_is_not_repeated_since_it_may_be_a_pin() {
         ),
         (
             "pin = 24680.5",
-            "it is floating point, expected a string; put it in quotes",
+            "it is float, expected a string; put it in quotes",
         ),
         (
             "pin = [24680]",
-            "it is sequence, expected a string; put it in quotes",
+            "it is array, expected a string; put it in quotes",
         ),
         (
             "pin-hash = 24680",
@@ -242,7 +244,7 @@ async fn a_value_of_the_wrong_type_is_not_repeated_since_it_may_be_a_pin() {
     let variant = "[[device]]\nname = \"SEP1\"\nsecurity-mode = \"24680\"\n";
     let problems = world().problems(variant).await;
     assert!(
-        problems[0].contains("expected") && !problems[0].contains("24680"),
+        problems[0].contains("it must be non-secure or secure") && !problems[0].contains("24680"),
         "{problems:?}"
     );
 }
@@ -441,6 +443,7 @@ async fn what_the_wire_refuses_is_refused_here_already() {
         ),
         (device("model = \"CP\\n\""), "device.model"),
     ] {
+        let text = text + "[[user]]\nid = \"ana\"\n";
         let problems = world().problems(&text).await;
         assert!(
             problems

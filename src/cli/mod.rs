@@ -9,7 +9,8 @@ mod config;
 mod confirm;
 mod daemon;
 mod directory;
-pub mod failure;
+pub mod export;
+mod failure;
 mod init;
 pub mod output;
 mod param;
@@ -94,6 +95,7 @@ async fn dispatch(CommandLine { global, command }: CommandLine) -> Outcome {
         Command::Lab(args) => daemon::lab(global, args).await,
         Command::Config(verb) => config::run(global, &verb),
         Command::Apply(args) => apply::run(global, &args).await,
+        Command::Export(args) => export::run(global, &args).await,
         Command::Cluster(verb) => cluster::run(global, verb).await,
         Command::Cert(verb) => cert::run(global, verb).await,
         Command::Trust(verb) => trust::run(global, verb).await,

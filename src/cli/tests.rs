@@ -1,6 +1,7 @@
 //! Commands against the admin service over a real Unix socket, with a store in memory and a node that only
 //! pretends.
 
+mod data;
 mod hints;
 mod params;
 

@@ -12,6 +12,7 @@ pub mod locate;
 pub mod login;
 pub mod multiple_login;
 pub mod parameters;
+pub mod refs;
 pub mod refusal;
 pub mod rejection;
 pub mod restart;

@@ -285,6 +285,8 @@ fn spawn_watchers(
     peers: &Peers,
     up: Arc<Notify>,
 ) {
+    let counting = visiting.clone();
+    tasks.spawn("refs", async move { counting.keep_refs().await });
     tasks.spawn(
         "pending logins",
         async move { visiting.sweep_pending().await },

@@ -359,7 +359,7 @@ pub(super) fn offset_of(beat: &Beat, clock: &Clock) -> i64 {
 
 /// A reference for a call that belongs to no attempt of a user.
 pub(super) fn new_reference() -> Ref {
-    Ref::from_bits(rand::random())
+    crate::domain::refs::by_chance(rand::random())
 }
 
 /// The bounds of the wire for a heartbeat interval.

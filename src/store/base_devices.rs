@@ -3,7 +3,7 @@
 
 use crate::{
     domain::ids::{BaseDeviceName, SessionId},
-    store::{Transaction, error::Error, meta, value::fold},
+    store::{Transaction, batch, error::Error, meta, value::fold},
 };
 
 // The `|| ''` takes the column's affinity away: compared with a bare column of another affinity, the expression
@@ -44,16 +44,31 @@ pub fn list(tx: &mut dyn Transaction) -> Result<Vec<(BaseDeviceName, Option<Sess
     .collect()
 }
 
-/// Whether there is a base device of this name, however it is written.
+/// The base devices whose names, in lower case, are among `keys`; in no order.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
-pub fn exists(tx: &mut dyn Transaction, name: &BaseDeviceName) -> Result<bool, Error> {
-    let found = tx.query_one(
-        "SELECT 1 FROM base_devices WHERE base_device_key = $1",
-        &[fold(name.as_str()).into()],
-    )?;
-    Ok(found.is_some())
+pub fn among(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<BaseDeviceName>, Error> {
+    let select = "SELECT name FROM base_devices";
+    batch::among(tx, select, "base_device_key", keys, |mut row| row.parse())
+}
+
+/// At most `limit` base devices in order of their names, from the first one behind `after`.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn page(
+    tx: &mut dyn Transaction,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<BaseDeviceName>, Error> {
+    tx.query(
+        "SELECT name FROM base_devices WHERE base_device_key > $1 ORDER BY base_device_key LIMIT $2",
+        &[fold(after).into(), limit.into()],
+    )?
+    .into_iter()
+    .map(|mut row| row.parse())
+    .collect()
 }
 
 /// A base device that no active session holds: the next one by name after the one given out last, and from the

@@ -5,7 +5,11 @@ use std::fmt;
 use crate::{
     clock::Timestamp,
     domain::ids::UserId,
-    store::{Transaction, error::Error, value::fold},
+    store::{
+        Transaction, batch,
+        error::Error,
+        value::{Row, fold},
+    },
 };
 
 /// A password hash as a PHC string. Its `Debug` does not show it.
@@ -49,27 +53,40 @@ pub struct Credential {
     pub must_change: bool,
 }
 
+const SELECT: &str =
+    "SELECT u.user_id, c.phc, c.failures, c.window_started, c.locked_until, c.must_change
+     FROM credentials c JOIN users u ON u.user_key = c.user_key";
+
 /// A user's credential.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn get(tx: &mut dyn Transaction, user_id: &UserId) -> Result<Option<Credential>, Error> {
-    let row = tx.query_one(
-        "SELECT u.user_id, c.phc, c.failures, c.window_started, c.locked_until, c.must_change
-         FROM credentials c JOIN users u ON u.user_key = c.user_key WHERE c.user_key = $1",
+    tx.query_one(
+        &format!("{SELECT} WHERE c.user_key = $1"),
         &[fold(user_id.as_str()).into()],
-    )?;
-    row.map(|mut row| {
-        Ok(Credential {
-            user_id: row.parse()?,
-            phc: Phc(row.text()?),
-            failures: row.count()?,
-            window_started: row.opt_time()?,
-            locked_until: row.opt_time()?,
-            must_change: row.flag()?,
-        })
-    })
+    )?
+    .map(record)
     .transpose()
+}
+
+/// The credentials of the users whose IDs, in lower case, are among `keys`; in no order.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn among(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<Credential>, Error> {
+    batch::among(tx, SELECT, "c.user_key", keys, record)
+}
+
+fn record(mut row: Row) -> Result<Credential, Error> {
+    Ok(Credential {
+        user_id: row.parse()?,
+        phc: Phc(row.text()?),
+        failures: row.count()?,
+        window_started: row.opt_time()?,
+        locked_until: row.opt_time()?,
+        must_change: row.flag()?,
+    })
 }
 
 /// Sets the hash of a user's PIN, and forgets failures, lock and the duty to change it.

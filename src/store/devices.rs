@@ -8,7 +8,7 @@ use crate::{
         login::SecurityMode,
     },
     store::{
-        Transaction,
+        Transaction, batch,
         error::Error,
         value::{Row, Value, fold},
     },
@@ -99,6 +99,15 @@ pub fn list(
     .into_iter()
     .map(record)
     .collect()
+}
+
+/// The devices whose names, in lower case, are among `keys`; in no order.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn among(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<Device>, Error> {
+    let select = format!("SELECT {COLUMNS} FROM devices");
+    batch::among(tx, &select, "device_key", keys, record)
 }
 
 /// Removes a device; whether there was one.

@@ -16,12 +16,14 @@ pub mod parameters;
 pub mod peers;
 pub mod pools;
 pub mod profiles;
+pub mod refs;
 pub mod retention;
 pub mod sessions;
 pub mod tickets;
 pub mod trust_entries;
 pub mod users;
 
+mod batch;
 mod engine;
 mod error;
 mod queue;

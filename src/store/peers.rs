@@ -3,7 +3,7 @@
 use crate::{
     domain::{address::HostPort, bounds::is_line, ids::ClusterId},
     store::{
-        Transaction,
+        Transaction, batch,
         error::Error,
         meta,
         value::{Row, Value},
@@ -182,6 +182,29 @@ pub fn get(tx: &mut dyn Transaction, cluster_id: &ClusterId) -> Result<Option<Pe
     )?
     .map(record)
     .transpose()
+}
+
+/// The peers whose cluster IDs are among `ids`; in no order.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn among(tx: &mut dyn Transaction, ids: &[String]) -> Result<Vec<Peer>, Error> {
+    let select = format!("SELECT {COLUMNS} FROM peers");
+    batch::among(tx, &select, "cluster_id", ids, record)
+}
+
+/// At most `limit` peers by cluster ID, from the first one behind `after`.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<Peer>, Error> {
+    tx.query(
+        &format!("SELECT {COLUMNS} FROM peers WHERE cluster_id > $1 ORDER BY cluster_id LIMIT $2"),
+        &[after.into(), limit.into()],
+    )?
+    .into_iter()
+    .map(record)
+    .collect()
 }
 
 /// All peers by cluster ID.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     domain::{ids::DevicePoolName, login::CallManager},
     store::{
-        Transaction,
+        Transaction, batch,
         error::Error,
         value::{Row, Value},
     },
@@ -61,6 +61,29 @@ pub fn get(tx: &mut dyn Transaction, name: &DevicePoolName) -> Result<Option<Dev
     )?
     .map(record)
     .transpose()
+}
+
+/// The pools whose names are among `names`; in no order.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn among(tx: &mut dyn Transaction, names: &[String]) -> Result<Vec<DevicePool>, Error> {
+    let select = format!("SELECT {COLUMNS} FROM device_pools");
+    batch::among(tx, &select, "name", names, record)
+}
+
+/// At most `limit` pools by name, from the first one behind `after`.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<DevicePool>, Error> {
+    tx.query(
+        &format!("SELECT {COLUMNS} FROM device_pools WHERE name > $1 ORDER BY name LIMIT $2"),
+        &[after.into(), limit.into()],
+    )?
+    .into_iter()
+    .map(record)
+    .collect()
 }
 
 /// All pools by name.

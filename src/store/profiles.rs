@@ -6,7 +6,7 @@ use crate::{
         login::Line,
     },
     store::{
-        Transaction,
+        Transaction, batch,
         error::Error,
         value::{Row, Value, fold},
     },
@@ -63,6 +63,28 @@ pub fn for_user(tx: &mut dyn Transaction, user_id: &UserId) -> Result<Vec<Profil
     tx.query(
         &format!("{SELECT} WHERE p.user_key = $1 ORDER BY p.is_default DESC, p.name"),
         &[fold(user_id.as_str()).into()],
+    )?
+    .into_iter()
+    .map(record)
+    .collect()
+}
+
+/// The profiles whose names are among `names`; in no order.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn among(tx: &mut dyn Transaction, names: &[String]) -> Result<Vec<Profile>, Error> {
+    batch::among(tx, SELECT, "p.name", names, record)
+}
+
+/// At most `limit` profiles by name, from the first one behind `after`.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<Profile>, Error> {
+    tx.query(
+        &format!("{SELECT} WHERE p.name > $1 ORDER BY p.name LIMIT $2"),
+        &[after.into(), limit.into()],
     )?
     .into_iter()
     .map(record)

@@ -113,6 +113,20 @@ pub fn has_anchor(tx: &mut dyn Transaction, cluster_id: &ClusterId) -> Result<bo
     Ok(found.is_some())
 }
 
+/// The peers of whom an authority vouches for the certificates.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn anchored(tx: &mut dyn Transaction) -> Result<Vec<ClusterId>, Error> {
+    tx.query(
+        "SELECT DISTINCT cluster_id FROM trust_entries WHERE kind = 'anchor' ORDER BY cluster_id",
+        &[],
+    )?
+    .into_iter()
+    .map(|mut row| row.parse())
+    .collect()
+}
+
 /// Removes a certificate from what we accept for one peer, as whatever kind; whether it was there.
 ///
 /// # Errors

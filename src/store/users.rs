@@ -6,7 +6,7 @@ use crate::{
         login::LoginType,
     },
     store::{
-        Transaction,
+        Transaction, batch,
         error::Error,
         value::{Row, fold},
     },
@@ -105,6 +105,27 @@ pub fn list(tx: &mut dyn Transaction, after: Option<&str>, limit: u32) -> Result
     .into_iter()
     .map(record)
     .collect()
+}
+
+/// The users whose IDs, in lower case, are among `keys`; in no order.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn among(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<User>, Error> {
+    let select = format!("SELECT {COLUMNS} FROM users");
+    batch::among(tx, &select, "user_key", keys, record)
+}
+
+/// The users whose self-service user IDs are among `ids`; in no order.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn among_self_service_ids(
+    tx: &mut dyn Transaction,
+    ids: &[String],
+) -> Result<Vec<User>, Error> {
+    let select = format!("SELECT {COLUMNS} FROM users");
+    batch::among(tx, &select, "self_service_id", ids, record)
 }
 
 /// The users whom a name means: at most one, except for an extension.

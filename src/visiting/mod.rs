@@ -5,11 +5,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
+    sync::{Arc, atomic::AtomicU32},
     time::{Duration, Instant},
 };
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -18,6 +17,7 @@ pub mod error;
 mod locate;
 mod login;
 mod pending;
+mod refs;
 pub mod types;
 
 pub use error::Error;
@@ -72,8 +72,7 @@ struct Inner {
     under_way: Arc<AtomicU32>,
     /// Told whenever a home cluster is owed the end of a session.
     owed: Arc<Notify>,
-    /// Makes refs. Only a step of arithmetic happens under the lock.
-    random: Mutex<StdRng>,
+    refs: refs::Refs,
 }
 
 /// What a [`VisitingRole`] is made of.
@@ -121,7 +120,6 @@ impl VisitingRole {
             tasks,
             owed,
         } = parts;
-        let random = Mutex::new(StdRng::from_rng(&mut rand::rng()));
         let inner = Inner {
             config,
             store,
@@ -133,23 +131,22 @@ impl VisitingRole {
             parameters,
             under_way: Arc::default(),
             owed,
-            random,
+            refs: refs::Refs::new(),
         };
         Self {
             inner: Arc::new(inner),
         }
     }
 
-    /// A new ref, for one attempt.
+    /// A new ref, for one attempt: no other attempt of this cluster has had it.
     #[must_use]
     pub fn new_ref(&self) -> Ref {
-        Ref::from_bits(
-            self.inner
-                .random
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .random(),
-        )
+        self.inner.refs.take()
+    }
+
+    /// Keeps numbers for refs at hand until the node shuts down.
+    pub async fn keep_refs(&self) {
+        refs::keep_filled(&self.inner).await;
     }
 
     /// Whether `loginType` has a meaning here: a 1.0 cluster ignores it.

@@ -316,3 +316,30 @@ fn until(mut holds: impl FnMut() -> bool) {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
+
+#[test]
+fn what_one_daemon_exports_makes_another_one_the_same() {
+    let (from, to) = (Daemon::start(), Daemon::start());
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/munich.toml");
+    from.done(&format!("apply {}", example.display()));
+    let data = from.done("export");
+    assert!(
+        data.contains("pin-hash = ") && !data.contains("24680"),
+        "{data}"
+    );
+    from.done("export --format csv --out data");
+    let csv = from.file("data");
+    let mut files: Vec<_> = std::fs::read_dir(csv)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().display().to_string())
+        .collect();
+    files.sort();
+    to.done(&format!("apply {}", files.join(" ")));
+    assert_eq!(to.done("export"), data);
+    std::fs::write(from.file("data.toml"), &data).unwrap();
+    let again = from.done("--json apply data.toml");
+    let again: Value = serde_json::from_str(&again).unwrap();
+    for count in again["counts"].as_array().unwrap() {
+        assert_eq!((&count["added"], &count["changed"]), (&0.into(), &0.into()));
+    }
+}

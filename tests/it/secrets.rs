@@ -194,27 +194,27 @@ fn no_debug_prints_a_pin_or_a_key() {
         name: "users.toml".to_owned(),
         content: format!("pin = \"{pin}\""),
     };
-    let rows = emccd::apply::file::User {
-        id: "ana".to_owned(),
-        self_service_id: None,
-        extension: None,
-        name: String::new(),
-        pin: Some(pin.clone()),
-        pin_hash: Some(pin.clone()),
-        enabled: true,
-        emcc: true,
+    let exported = emccd::apply::export::Exported {
+        file: "users.toml".to_owned(),
+        rows: 1,
+        text: pin.clone().into(),
+    };
+    let piece = admin::ExportResponse {
+        content: pin.clone(),
+        ..admin::ExportResponse::default()
     };
     let source = emccd::apply::Source {
         name: "users.toml".to_owned(),
         text: format!("pin = \"{pin}\"").into(),
     };
-    let parts: [(&str, &dyn Debug); 7] = [
+    let parts: [(&str, &dyn Debug); 8] = [
         ("Pin", &typed()),
         ("Secret", &Secret::new(pin.clone().into_bytes())),
         ("LoginRequest", &request),
         ("pb::LoginRequest", &message),
         ("ApplyFile", &file),
-        ("file::User", &rows),
+        ("Exported", &exported),
+        ("ExportResponse", &piece),
         ("Source", &source),
     ];
     for (name, part) in parts {

@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub use self::param::{Param, ParamList, ParamSet};
 use crate::{
+    apply::{columns, export::Format},
     config::units::parse_duration,
     domain::{
         ids::{ClusterId, DeviceName, LoginName, ProfileName, UserId},
@@ -88,6 +89,8 @@ pub enum Command {
     Config(Config),
     /// Bring the cluster's data to what files say
     Apply(Apply),
+    /// The cluster's data as files that apply takes
+    Export(Export),
     /// Other clusters
     #[command(subcommand)]
     Cluster(Cluster),
@@ -125,6 +128,7 @@ impl Command {
             Self::Init(_) | Self::Run(_) | Self::Lab(_) | Self::Config(_) | Self::Phone(_) => false,
             Self::Cert(verb) => !matches!(verb, Cert::New(_) | Cert::Show { file: Some(_) }),
             Self::Apply(_)
+            | Self::Export(_)
             | Self::Cluster(_)
             | Self::Trust(_)
             | Self::User(_)
@@ -218,15 +222,36 @@ pub enum Config {
 /// `apply`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  emccd apply users.toml devices.toml --dry-run\n  emccd apply users.toml devices.toml"
+    after_help = APPLY_EXAMPLES,
+    after_long_help = format!("{APPLY_EXAMPLES}\n\n{}", columns::help())
 )]
 pub struct Apply {
-    /// TOML files, read as one; together at most 4 MiB
+    /// TOML files, and CSV files called after what they hold (users.csv); together at most 4 MiB
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Check and count, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+const APPLY_EXAMPLES: &str = "Examples:\n  emccd apply users.toml devices.csv --dry-run\n  emccd apply users.toml devices.csv";
+
+/// `export`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd export > data.toml\n  emccd export --format csv --out data"
+)]
+pub struct Export {
+    /// toml or csv
+    #[arg(long, value_name = "FORMAT", default_value = "toml", value_parser = parse_format)]
+    pub format: Format,
+    /// A folder to make, one file for each kind of record; - prints TOML
+    #[arg(long, value_name = "DIR", default_value = "-")]
+    pub out: PathBuf,
+}
+
+fn parse_format(word: &str) -> Result<Format, String> {
+    Format::named(word).ok_or_else(|| "it must be toml or csv".to_owned())
 }
 
 /// `cluster`.
@@ -642,6 +667,8 @@ mod tests {
             "emccd config show --json",
             "emccd config example",
             "emccd apply a.toml b.toml --dry-run",
+            "emccd export",
+            "emccd export --format csv --out d",
             "emccd cluster status --socket s",
             "emccd cluster list",
             "emccd cluster add tokyo --address a:1 --address b:2 --trust t.pem --user-pattern a* --dn-pattern 8*",
@@ -687,6 +714,7 @@ mod tests {
             ("emccd run --protocol-max one", ValueValidation),
             ("emccd lab --clusters 0", ValueValidation),
             ("emccd apply", MissingRequiredArgument),
+            ("emccd export --format xml", ValueValidation),
             ("emccd cluster add tokyo", MissingRequiredArgument),
             (
                 "emccd cluster add t --address a:1 --anchor f",

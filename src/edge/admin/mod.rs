@@ -7,6 +7,7 @@
 mod account;
 mod directory;
 pub mod error;
+pub mod export;
 pub mod operations;
 mod parameters;
 mod peer_changes;

@@ -66,6 +66,8 @@ pub enum Action {
     AddTrust,
     /// Bring the cluster's data to what files say.
     Apply,
+    /// Give out the cluster's data, hashes of PINs among them.
+    Export,
     /// End a session.
     LogoutSession,
     /// Read the identity files again.
@@ -84,10 +86,11 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
+        Self::Export,
         Self::LogoutSession,
         Self::ReloadIdentities,
         Self::RemoveTrust,
@@ -103,6 +106,7 @@ impl Action {
         match self {
             Self::AddCluster
             | Self::Apply
+            | Self::Export
             | Self::ResetParameter
             | Self::SetCluster
             | Self::SetParameter => Role::Admin,
@@ -119,6 +123,7 @@ impl Action {
             Self::AddCluster => "cluster add",
             Self::AddTrust => "trust add",
             Self::Apply => "apply",
+            Self::Export => "export",
             Self::LogoutSession => "session logout",
             Self::ReloadIdentities => "cert reload",
             Self::RemoveTrust => "trust remove",

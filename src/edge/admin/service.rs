@@ -11,6 +11,7 @@ use crate::{
     edge::admin::{
         account, directory,
         error::Error,
+        export,
         operations::{ApplyMode, File, Operations},
         parameters, peer_changes,
         peers::{self, Material},
@@ -475,6 +476,17 @@ impl AdminService for AdminEdge {
         let (actor, request) = self.admit(Action::Apply, request).await?;
         within(APPLY, self.apply_files(&actor, request)).await
     }
+
+    type ExportStream = export::Pieces;
+
+    async fn export(
+        &self,
+        request: Request<pb::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        let (actor, request) = self.admit(Action::Export, request).await?;
+        let now = self.clock.now();
+        within(EXPORT, export::all(&self.store, &request, &actor, now)).await
+    }
 }
 
 /// Gives an answer, or gives up waiting for it.
@@ -508,6 +520,9 @@ const CHANGE: Duration = Duration::from_secs(20);
 
 /// Tens of thousands of PINs are hashed on the way.
 const APPLY: Duration = Duration::from_secs(15 * 60);
+
+/// All records of the largest cluster are read and written down.
+const EXPORT: Duration = Duration::from_secs(60);
 
 /// Counted, not listed; beyond that the number says no more.
 const MAX_OWED_SHOWN: u32 = 1_000;

@@ -73,7 +73,7 @@ impl Door<'_> {
         let reference = metadata::reference(call)
             .ok()
             .flatten()
-            .unwrap_or_else(|| Ref::from_bits(rand::random()));
+            .unwrap_or_else(|| crate::domain::refs::by_chance(rand::random()));
         let (connection, cluster) = self.identified(request.extensions())?;
         let caller = Caller {
             cluster: cluster.clone(),

@@ -101,12 +101,17 @@ impl<'s> Writer<'s> {
         }
     }
 
-    /// Runs the first operation and all that wait, each in its own savepoint.
+    /// Runs the first operation and all that wait. Until one is kept there is nothing that an undone one could
+    /// take with it, so only those behind it need a savepoint; a lone operation never pays for one.
     fn run_waiting(&self, first: Pending, batch: &mut Batch) {
         let began = Instant::now();
         let mut next = Some(first);
         while let Some(mut pending) = next {
-            let outcome = self.run_in_savepoint(&mut pending, batch);
+            let outcome = if batch.kept == 0 {
+                self.run_alone(&mut pending, batch)
+            } else {
+                self.run_in_savepoint(&mut pending, batch)
+            };
             batch.jobs.push(pending.job);
             if outcome.is_err() || self.connection.is_autocommit() {
                 batch.is_lost = true;
@@ -119,9 +124,32 @@ impl<'s> Writer<'s> {
         }
     }
 
+    /// In the transaction itself, which is begun anew when the operation is undone.
+    fn run_alone(&self, pending: &mut Pending, batch: &mut Batch) -> Result<(), Error> {
+        let outcome = self.run_operation(pending, batch)?;
+        if self.connection.is_autocommit() || outcome == Outcome::Keep {
+            return Ok(());
+        }
+        connection::execute(&self.connection, "ROLLBACK")?;
+        connection::execute(&self.connection, "BEGIN IMMEDIATE")
+    }
+
     fn run_in_savepoint(&self, pending: &mut Pending, batch: &mut Batch) -> Result<(), Error> {
         let connection = &self.connection;
         connection::execute(connection, "SAVEPOINT operation")?;
+        let outcome = self.run_operation(pending, batch)?;
+        if connection.is_autocommit() {
+            return Ok(());
+        }
+        if outcome == Outcome::Undo {
+            connection::execute(connection, "ROLLBACK TO operation")?;
+        }
+        connection::execute(connection, "RELEASE operation")
+    }
+
+    /// Runs one operation, and counts it if it is to stand.
+    fn run_operation(&self, pending: &mut Pending, batch: &mut Batch) -> Result<Outcome, Error> {
+        let connection = &self.connection;
         let mut transaction = SqliteTransaction::new(connection, &self.shared.node);
         let outcome = match pending.access {
             Access::Read => {
@@ -133,17 +161,11 @@ impl<'s> Writer<'s> {
             }
             Access::Write => pending.job.run(&mut transaction),
         };
-        if connection.is_autocommit() {
-            return Ok(());
+        if outcome == Outcome::Keep && !connection.is_autocommit() {
+            batch.kept += 1;
+            batch.has_changed |= transaction.has_changed();
         }
-        match outcome {
-            Outcome::Keep => {
-                batch.kept += 1;
-                batch.has_changed |= transaction.has_changed();
-            }
-            Outcome::Undo => connection::execute(connection, "ROLLBACK TO operation")?,
-        }
-        connection::execute(connection, "RELEASE operation")
+        Ok(outcome)
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), Error> {

@@ -57,8 +57,8 @@ pub(in crate::store) async fn a_base_device_is_held_by_one_active_session(store:
     store
         .write::<_, Error>(move |tx| {
             assert_eq!(base_devices::next_free(tx)?, Some(base("EMCC2")));
-            assert!(base_devices::exists(tx, &base("emcc2"))?);
-            assert!(!base_devices::exists(tx, &base("EMCC3"))?);
+            let among = base_devices::among(tx, &["emcc2".to_owned(), "emcc3".to_owned()])?;
+            assert_eq!(among, [base("EMCC2")]);
             assert_eq!(
                 base_devices::list(tx)?,
                 [(base("EMCC1"), Some(session_id(1))), (base("EMCC2"), None)]

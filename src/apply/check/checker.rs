@@ -1,0 +1,437 @@
+//! One row as it was read → a record, or what is wrong with it. Pure.
+
+use std::{collections::BTreeMap, fmt};
+
+use super::{MAX_BASE_DEVICES, MAX_BASE_DEVICES_IN_ALL, NO_HASH, Placed, Problem, Rows};
+use crate::{
+    apply::{
+        Source,
+        cell::{Cell, Raw, SecretText},
+        columns,
+    },
+    credentials,
+    domain::{
+        bounds::{self, is_line},
+        ids::{
+            BaseDeviceName, ClusterId, DeviceName, DevicePoolName, InvalidName, ProfileName, UserId,
+        },
+        login::{CallManager, Line, SecurityMode},
+    },
+    secret::Pin,
+    store::{
+        credentials::Phc, devices::Device, fold, peers::Peer, pools::DevicePool, profiles::Profile,
+        users::User,
+    },
+};
+
+/// Checks the rows of one file.
+pub(super) struct Checker<'a> {
+    pub(super) source: &'a Source,
+    pub(super) rows: &'a mut Rows,
+    pub(super) problems: &'a mut Vec<Problem>,
+}
+
+// What a column's shape gives; a column of another shape, which the tests of the table exclude, gives nothing.
+fn text(raw: &mut Raw, column: &str) -> String {
+    match raw.take(column) {
+        Some(Cell::Text(text)) => text,
+        _ => String::new(),
+    }
+}
+
+/// Text, where an empty one is none.
+fn text_or_none(raw: &mut Raw, column: &str) -> Option<String> {
+    Some(text(raw, column)).filter(|text| !text.is_empty())
+}
+
+fn secret(raw: &mut Raw, column: &str) -> Option<SecretText> {
+    match raw.take(column) {
+        Some(Cell::Secret(text)) if !text.0.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+fn flag(raw: &mut Raw, column: &str) -> bool {
+    matches!(raw.take(column), Some(Cell::Flag(true)))
+}
+
+fn list(raw: &mut Raw, column: &str) -> Vec<String> {
+    match raw.take(column) {
+        Some(Cell::List(list)) => list,
+        _ => Vec::new(),
+    }
+}
+
+fn map(raw: &mut Raw, column: &str) -> BTreeMap<String, String> {
+    match raw.take(column) {
+        Some(Cell::Map(map)) => map,
+        _ => BTreeMap::new(),
+    }
+}
+
+fn parts(raw: &mut Raw, column: &str) -> Vec<Vec<String>> {
+    match raw.take(column) {
+        Some(Cell::Parts(parts)) => parts,
+        _ => Vec::new(),
+    }
+}
+
+impl Checker<'_> {
+    pub(super) fn row(&mut self, raw: Raw) {
+        self.rows.kinds.insert(raw.kind.name);
+        if let Some(Some(Cell::Text(name))) = raw.cells.first() {
+            let named = self.rows.named.entry(raw.kind.name).or_default();
+            named.insert(if raw.kind.ignores_case {
+                fold(name)
+            } else {
+                name.clone()
+            });
+        }
+        if raw.is_broken {
+            return;
+        }
+        match raw.kind {
+            kind if *kind == columns::DEVICE_POOL => self.pool(raw),
+            kind if *kind == columns::USER => self.user(raw),
+            kind if *kind == columns::PROFILE => self.profile(raw),
+            kind if *kind == columns::DEVICE => self.device(raw),
+            kind if *kind == columns::BASE_DEVICE => self.base_device(raw),
+            _ => self.peer(raw),
+        }
+    }
+
+    fn problem(&mut self, line: usize, field: &str, message: impl fmt::Display) {
+        self.problems.push(Problem {
+            file: self.source.name.clone(),
+            line,
+            field: field.to_owned(),
+            message: message.to_string(),
+        });
+    }
+
+    fn name<T: std::str::FromStr<Err = InvalidName>>(
+        &mut self,
+        line: usize,
+        field: &str,
+        text: &str,
+    ) -> Option<T> {
+        text.parse()
+            .map_err(|error| self.problem(line, field, error))
+            .ok()
+    }
+
+    /// A name that may be left out.
+    fn optional<T: std::str::FromStr<Err = InvalidName>>(
+        &mut self,
+        line: usize,
+        field: &str,
+        text: Option<String>,
+    ) -> Option<T> {
+        text.and_then(|text| self.name(line, field, &text))
+    }
+
+    fn place<T>(&self, line: usize, value: T) -> Placed<T> {
+        Placed {
+            value,
+            file: self.source.name.clone(),
+            line,
+        }
+    }
+
+    fn user(&mut self, mut raw: Raw) {
+        let line = raw.line;
+        let self_service_id = text_or_none(&mut raw, "self-service-id");
+        let self_service_id = self.optional(line, "user.self-service-id", self_service_id);
+        let primary_extension = text_or_none(&mut raw, "extension");
+        let primary_extension = self.optional(line, "user.extension", primary_extension);
+        let display_name = text(&mut raw, "name");
+        self.text(line, "user.name", &display_name, bounds::TEXT_BYTES);
+        let user_id = self.name::<UserId>(line, "user.id", &text(&mut raw, "id"));
+        let (pin, hash) = (secret(&mut raw, "pin"), secret(&mut raw, "pin-hash"));
+        if pin.is_some() && hash.is_some() {
+            self.problem(line, "user.pin", "give pin or pin-hash, not both");
+        }
+        let pin = pin.map(|mut pin| Pin::new(std::mem::take(&mut *pin.0)));
+        let pin = match pin.transpose() {
+            Ok(pin) => pin,
+            Err(error) => {
+                self.problem(line, "user.pin", error);
+                None
+            }
+        };
+        let hash = hash.map(|mut hash| Phc::new(std::mem::take(&mut *hash.0)));
+        if hash
+            .as_ref()
+            .is_some_and(|h| credentials::check_hash(h).is_err())
+        {
+            self.problem(line, "user.pin-hash", NO_HASH);
+        }
+        let Some(user_id) = user_id else { return };
+        if let Some(pin) = pin {
+            self.rows.pins.insert(user_id.clone(), pin);
+        }
+        if let Some(hash) = hash {
+            self.rows.hashes.insert(user_id.clone(), hash);
+        }
+        let user = User {
+            user_id,
+            self_service_id,
+            primary_extension,
+            display_name,
+            enabled: flag(&mut raw, "enabled"),
+            emcc_enabled: flag(&mut raw, "emcc"),
+        };
+        let placed = self.place(line, user);
+        self.rows.users.push(placed);
+    }
+
+    fn profile(&mut self, mut raw: Raw) {
+        let line = raw.line;
+        let name = self.name::<ProfileName>(line, "profile.name", &text(&mut raw, "name"));
+        let user_id = self.name::<UserId>(line, "profile.user", &text(&mut raw, "user"));
+        let device_pool = text_or_none(&mut raw, "device-pool");
+        let device_pool = self.optional(line, "profile.device-pool", device_pool);
+        let lines = parts(&mut raw, "lines").into_iter().map(|parts| {
+            let mut parts = parts.into_iter();
+            let mut next = || parts.next().unwrap_or_default();
+            Line {
+                // Digits, by the column's shape.
+                index: next().parse().unwrap_or_default(),
+                number: next(),
+                label: next(),
+            }
+        });
+        let lines: Vec<_> = lines.collect();
+        self.lines(line, &lines);
+        let locale = text_or_none(&mut raw, "locale");
+        if let Some(locale) = &locale {
+            self.text(line, "profile.locale", locale, bounds::TEXT_BYTES);
+        }
+        let (Some(name), Some(user_id)) = (name, user_id) else {
+            return;
+        };
+        let profile = Profile {
+            name,
+            user_id,
+            is_default: flag(&mut raw, "default"),
+            lines,
+            locale,
+            device_pool,
+        };
+        let placed = self.place(line, profile);
+        self.rows.profiles.push(placed);
+    }
+
+    /// A text that the wire must be able to carry.
+    fn text(&mut self, line: usize, field: &str, text: &str, max: usize) {
+        if !is_line(text, max) {
+            let rule = format!("it must be at most {max} bytes long, without control characters");
+            self.problem(line, field, rule);
+        }
+    }
+
+    fn lines(&mut self, line: usize, lines: &[Line]) {
+        if lines.len() > bounds::LINES {
+            let rule = format!("there must be at most {}", bounds::LINES);
+            self.problem(line, "profile.lines", rule);
+        }
+        for one in lines.iter().take(bounds::LINES) {
+            if one.index == 0 {
+                self.problem(
+                    line,
+                    "profile.lines.index",
+                    "it must be 1 for the first button, and up",
+                );
+            }
+            self.text(
+                line,
+                "profile.lines.number",
+                &one.number,
+                bounds::TEXT_BYTES,
+            );
+            self.text(line, "profile.lines.label", &one.label, bounds::TEXT_BYTES);
+        }
+    }
+
+    fn servers<'a>(
+        &mut self,
+        line: usize,
+        field: &str,
+        hosts: impl ExactSizeIterator<Item = &'a String>,
+    ) {
+        if hosts.len() > bounds::SERVERS {
+            self.problem(
+                line,
+                field,
+                format!("there must be at most {}", bounds::SERVERS),
+            );
+        }
+        for host in hosts.take(bounds::SERVERS) {
+            self.text(line, field, host, bounds::TEXT_BYTES);
+            if host.is_empty() {
+                self.problem(line, field, "a host must not be empty");
+            }
+        }
+    }
+
+    fn device(&mut self, mut raw: Raw) {
+        let line = raw.line;
+        let protocol = text(&mut raw, "protocol");
+        if !matches!(protocol.as_str(), "SIP" | "SCCP") {
+            self.problem(line, "device.protocol", "it must be SIP or SCCP");
+        }
+        let security_mode = match text(&mut raw, "security-mode").as_str() {
+            "secure" => SecurityMode::Secure,
+            "non-secure" => SecurityMode::NonSecure,
+            _ => {
+                let rule = "it must be non-secure or secure";
+                self.problem(line, "device.security-mode", rule);
+                SecurityMode::NonSecure
+            }
+        };
+        let model = text(&mut raw, "model");
+        self.text(line, "device.model", &model, bounds::MODEL_BYTES);
+        let geolocation = map(&mut raw, "geolocation");
+        self.geolocation(line, "device.geolocation", &geolocation);
+        let device_pool = text_or_none(&mut raw, "device-pool");
+        let device_pool = self.optional(line, "device.device-pool", device_pool);
+        let locale = text_or_none(&mut raw, "locale");
+        if let Some(locale) = &locale {
+            self.text(line, "device.locale", locale, bounds::TEXT_BYTES);
+        }
+        let name = self.name::<DeviceName>(line, "device.name", &text(&mut raw, "name"));
+        let Some(name) = name else { return };
+        let device = Device {
+            name,
+            model,
+            protocol,
+            security_mode,
+            emcc: flag(&mut raw, "emcc"),
+            em_enabled: flag(&mut raw, "extension-mobility"),
+            device_pool,
+            locale,
+            geolocation,
+        };
+        let placed = self.place(line, device);
+        self.rows.devices.push(placed);
+    }
+
+    fn geolocation(&mut self, line: usize, field: &str, fields: &BTreeMap<String, String>) {
+        let (most, bytes) = (bounds::GEOLOCATION_FIELDS, bounds::GEOLOCATION_BYTES);
+        let fits = |(name, value): (&String, &String)| {
+            !name.is_empty() && is_line(name, bytes) && is_line(value, bytes)
+        };
+        if fields.len() > most || !fields.iter().all(fits) {
+            let rule = format!(
+                "at most {most} fields with a name, names and values at most {bytes} bytes long, without control \
+                 characters"
+            );
+            self.problem(line, field, rule);
+        }
+    }
+
+    fn pool(&mut self, mut raw: Raw) {
+        let line = raw.line;
+        let call_managers = self.call_managers(line, parts(&mut raw, "call-managers"));
+        let tftp_servers = list(&mut raw, "tftp-servers");
+        self.servers(line, "device-pool.tftp-servers", tftp_servers.iter());
+        let geolocation = map(&mut raw, "geolocation");
+        self.geolocation(line, "device-pool.geolocation", &geolocation);
+        let name = self.name::<DevicePoolName>(line, "device-pool.name", &text(&mut raw, "name"));
+        let Some(name) = name else { return };
+        let pool = DevicePool {
+            name,
+            geolocation,
+            call_managers,
+            tftp_servers,
+            roaming: flag(&mut raw, "roaming"),
+        };
+        let placed = self.place(line, pool);
+        self.rows.pools.push(placed);
+    }
+
+    fn call_managers(&mut self, line: usize, entries: Vec<Vec<String>>) -> Vec<CallManager> {
+        let mut found = Vec::with_capacity(entries.len());
+        let mut is_high = false;
+        for entry in entries {
+            let mut entry = entry.into_iter();
+            let host = entry.next().unwrap_or_default();
+            let priority: Option<u8> = entry.next().and_then(|text| text.parse().ok());
+            let priority = priority.filter(|priority| *priority <= bounds::PRIORITY);
+            is_high |= priority.is_none();
+            found.push(CallManager {
+                host,
+                priority: priority.unwrap_or_default(),
+            });
+        }
+        if is_high {
+            let rule = format!("a priority is 0 to {}", bounds::PRIORITY);
+            self.problem(line, "device-pool.call-managers", rule);
+        }
+        let hosts = found.iter().map(|manager| &manager.host);
+        self.servers(line, "device-pool.call-managers", hosts);
+        found
+    }
+
+    fn base_device(&mut self, mut raw: Raw) {
+        let line = raw.line;
+        let count = match raw.take("count") {
+            Some(Cell::Number(count)) => count,
+            _ => None,
+        };
+        // Before the names are made: a file of some megabytes could count to billions.
+        let wanted = usize::try_from(count.unwrap_or(1)).unwrap_or(usize::MAX);
+        if self.rows.base_devices.len().saturating_add(wanted) > MAX_BASE_DEVICES_IN_ALL
+            && count.is_none_or(|count| count <= MAX_BASE_DEVICES)
+        {
+            let rule = format!("a cluster has at most {MAX_BASE_DEVICES_IN_ALL} base devices");
+            self.problem(line, "base-device", rule);
+            return;
+        }
+        let name = text(&mut raw, "name");
+        let names: Vec<String> = match count {
+            None => vec![name],
+            Some(count @ 1..=MAX_BASE_DEVICES) => {
+                (1..=count).map(|n| format!("{name}{n}")).collect()
+            }
+            Some(_) => {
+                self.problem(
+                    line,
+                    "base-device.count",
+                    format!("it must be 1 to {MAX_BASE_DEVICES}"),
+                );
+                return;
+            }
+        };
+        for name in names {
+            let Some(name) = self.name::<BaseDeviceName>(line, "base-device.name", &name) else {
+                return;
+            };
+            let placed = self.place(line, name);
+            self.rows.base_devices.push(placed);
+        }
+    }
+
+    fn peer(&mut self, mut raw: Raw) {
+        let line = raw.line;
+        let id = self.name::<ClusterId>(line, "peer.id", &text(&mut raw, "id"));
+        let Some(cluster_id) = id else { return };
+        let peer = Peer {
+            cluster_id,
+            enabled: flag(&mut raw, "enabled"),
+            allow_emcc: flag(&mut raw, "allow-emcc"),
+            addresses: list(&mut raw, "addresses"),
+            node_names: list(&mut raw, "node-names"),
+            user_patterns: list(&mut raw, "user-patterns"),
+            dn_patterns: list(&mut raw, "dn-patterns"),
+            ignore_eku: flag(&mut raw, "ignore-eku"),
+            description: text(&mut raw, "description"),
+        };
+        for broken in peer.broken_fields() {
+            let field = format!("peer.{}", broken.field);
+            self.problem(line, &field, format!("it must be {}", broken.rule));
+        }
+        let placed = self.place(line, peer);
+        self.rows.peers.push(placed);
+    }
+}

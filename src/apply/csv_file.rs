@@ -1,0 +1,391 @@
+//! CSV text → rows. Pure.
+//!
+//! Cells are slices of the text or are wiped: one of them may be a PIN.
+
+use std::{borrow::Cow, collections::BTreeSet};
+
+use zeroize::Zeroize as _;
+
+use super::{
+    cell::{self, Raw},
+    columns::Kind,
+    suggest::unknown,
+};
+
+/// What is wrong, before the file's name is known: the line, the column, the message.
+pub(super) type Found = (usize, String, String);
+
+/// Reads the text of a CSV file of this kind.
+pub(super) fn read(text: &str, kind: &'static Kind, problems: &mut Vec<Found>) -> Vec<Raw> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut records = Records::new(text);
+    let Some((line, names)) = records.next() else {
+        problems.push((
+            1,
+            String::new(),
+            "the first line must name the columns".to_owned(),
+        ));
+        return Vec::new();
+    };
+    let before = problems.len();
+    let columns = header(kind, line, &names, problems);
+    if problems.len() > before {
+        return Vec::new();
+    }
+    let mut rows = Vec::new();
+    for (line, cells) in records.by_ref() {
+        rows.push(row(kind, &columns, line, cells, problems));
+    }
+    if let Some(line) = records.open_quote {
+        let message = "the `\"` that opens here is never closed";
+        problems.push((line, String::new(), message.to_owned()));
+    }
+    rows
+}
+
+/// Which column each place of a line is.
+fn header(
+    kind: &'static Kind,
+    line: usize,
+    names: &[Cow<'_, str>],
+    problems: &mut Vec<Found>,
+) -> Vec<usize> {
+    let mut seen = BTreeSet::new();
+    let mut columns = Vec::new();
+    for name in names {
+        let name = name.trim().to_ascii_lowercase();
+        let field = format!("{}.{name}", kind.name);
+        match kind.position(&name) {
+            None => {
+                let known = kind.columns.iter().map(|c| c.name);
+                problems.push((line, field, unknown("column", &name, known)));
+            }
+            Some(place) if !seen.insert(place) => {
+                problems.push((line, field, "the column is named twice".to_owned()));
+            }
+            Some(place) => columns.push(place),
+        }
+    }
+    for (place, column) in kind.columns.iter().enumerate() {
+        if column.default.is_none() && !seen.contains(&place) {
+            let field = format!("{}.{}", kind.name, column.name);
+            problems.push((line, field, "the column must be there".to_owned()));
+        }
+    }
+    columns
+}
+
+fn row(
+    kind: &'static Kind,
+    columns: &[usize],
+    line: usize,
+    cells: Vec<Cow<'_, str>>,
+    problems: &mut Vec<Found>,
+) -> Raw {
+    let mut raw = Raw::new(kind, line);
+    let before = problems.len();
+    if cells.len() != columns.len() {
+        let message = format!(
+            "there are {} cells, and the first line names {} columns",
+            cells.len(),
+            columns.len()
+        );
+        problems.push((line, kind.name.to_owned(), message));
+    }
+    for (place, cell) in columns.iter().zip(cells) {
+        let (Some(column), Some(slot)) = (kind.columns.get(*place), raw.cells.get_mut(*place))
+        else {
+            continue;
+        };
+        if !cell.is_empty() {
+            match cell::read_csv(column.shape, &cell) {
+                Ok(read) => *slot = Some(read),
+                Err(rule) => {
+                    problems.push((line, format!("{}.{}", kind.name, column.name), rule));
+                }
+            }
+        } else if column.default.is_none() {
+            let field = format!("{}.{}", kind.name, column.name);
+            problems.push((line, field, "it must be given".to_owned()));
+        }
+        if let Cow::Owned(mut text) = cell {
+            text.zeroize();
+        }
+    }
+    raw.is_broken = problems.len() > before;
+    raw
+}
+
+/// The lines of cells, each with the number of the line that it begins in.
+struct Records<'a> {
+    text: &'a str,
+    at: usize,
+    line: usize,
+    separator: u8,
+    /// Where a quote was opened that the text does not close.
+    open_quote: Option<usize>,
+}
+
+impl<'a> Records<'a> {
+    fn new(text: &'a str) -> Self {
+        let first = text.lines().next().unwrap_or_default();
+        let separator = first.bytes().find(|b| matches!(b, b',' | b';' | b'\t'));
+        Self {
+            text,
+            at: 0,
+            line: 1,
+            separator: separator.unwrap_or(b','),
+            open_quote: None,
+        }
+    }
+
+    fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    /// Goes on behind an end of line, if one is here.
+    fn end_of_line(&mut self) -> bool {
+        let rest = self.rest();
+        let length = if rest.starts_with("\r\n") {
+            2
+        } else {
+            usize::from(rest.starts_with(['\n', '\r']))
+        };
+        self.at += length;
+        self.line += usize::from(length > 0);
+        length > 0
+    }
+
+    fn cell(&mut self) -> Cow<'a, str> {
+        if self.rest().starts_with('"') {
+            return self.quoted();
+        }
+        let rest = self.rest();
+        let ends = |b: u8| b == self.separator || matches!(b, b'\n' | b'\r');
+        let length = rest.bytes().position(ends).unwrap_or(rest.len());
+        self.at += length;
+        Cow::Borrowed(rest.get(..length).unwrap_or_default())
+    }
+
+    /// A cell that stands in quotes, and what follows them up to the separator.
+    fn quoted(&mut self) -> Cow<'a, str> {
+        let opened = self.line;
+        self.at += 1;
+        // As large as it can get: text that moves to a larger place leaves a copy behind.
+        let room = self.rest().find('"').unwrap_or_default();
+        let mut cell = String::with_capacity(room);
+        let mut is_plain = true;
+        loop {
+            let rest = self.rest();
+            let Some(length) = rest.find('"') else {
+                self.open_quote = Some(opened);
+                self.at = self.text.len();
+                return Cow::Borrowed("");
+            };
+            let piece = rest.get(..length).unwrap_or_default();
+            self.line += piece.matches('\n').count();
+            self.at += length + 1;
+            let is_twice = self.rest().starts_with('"');
+            if is_plain && !is_twice {
+                let tail = self.unquoted_tail();
+                if tail.is_empty() {
+                    return Cow::Borrowed(piece);
+                }
+                return Cow::Owned([piece, tail].concat());
+            }
+            let mut longer = String::with_capacity(cell.len() + piece.len() + 1);
+            longer.push_str(&cell);
+            longer.push_str(piece);
+            cell.zeroize();
+            cell = longer;
+            if is_twice {
+                cell.push('"');
+                self.at += 1;
+                is_plain = false;
+            } else {
+                cell.push_str(self.unquoted_tail());
+                return Cow::Owned(cell);
+            }
+        }
+    }
+
+    fn unquoted_tail(&mut self) -> &'a str {
+        let rest = self.rest();
+        let ends = |b: u8| b == self.separator || matches!(b, b'\n' | b'\r');
+        let length = rest.bytes().position(ends).unwrap_or(rest.len());
+        self.at += length;
+        rest.get(..length).unwrap_or_default()
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = (usize, Vec<Cow<'a, str>>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Blank lines are no rows.
+        while self.end_of_line() {}
+        if self.rest().is_empty() {
+            return None;
+        }
+        let line = self.line;
+        let mut cells = Vec::new();
+        loop {
+            cells.push(self.cell());
+            if self.open_quote.is_some() {
+                return None;
+            }
+            if self.rest().as_bytes().first() == Some(&self.separator) {
+                self.at += 1;
+            } else {
+                self.end_of_line();
+                return Some((line, cells));
+            }
+        }
+    }
+}
+
+/// Writes one line of cells.
+pub(super) fn write_line<'a>(out: &mut String, cells: impl Iterator<Item = &'a str>) {
+    for (place, cell) in cells.enumerate() {
+        if place > 0 {
+            out.push(',');
+        }
+        let must_quote = cell.contains([',', ';', '\t', '"', '\n', '\r'])
+            || cell.trim() != cell
+            || cell.starts_with('\u{feff}');
+        if must_quote {
+            out.push('"');
+            for (place, piece) in cell.split('"').enumerate() {
+                if place > 0 {
+                    out.push_str("\"\"");
+                }
+                out.push_str(piece);
+            }
+            out.push('"');
+        } else {
+            out.push_str(cell);
+        }
+    }
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::{
+        super::{cell::Cell, columns},
+        *,
+    };
+
+    fn records(text: &str) -> Vec<(usize, Vec<String>)> {
+        Records::new(text)
+            .map(|(line, cells)| (line, cells.into_iter().map(Cow::into_owned).collect()))
+            .collect()
+    }
+
+    fn found(text: &str) -> Vec<Found> {
+        let mut problems = Vec::new();
+        read(text, &columns::USER, &mut problems);
+        problems
+    }
+
+    #[test]
+    fn lines_are_counted_over_quotes_blank_lines_and_either_end_of_line() {
+        let text = "a,b\r\n\r\n1,\"x\ny\"\n2,\"say \"\"hi\"\"\"\n\n3,";
+        let cells = |list: [&str; 2]| list.map(str::to_owned).to_vec();
+        assert_eq!(
+            records(text),
+            [
+                (1, cells(["a", "b"])),
+                (3, cells(["1", "x\ny"])),
+                (5, cells(["2", "say \"hi\""])),
+                (7, cells(["3", ""])),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_first_line_says_what_separates() {
+        for text in ["id;name\nana;A,B\n", "id\tname\nana\tA,B\n"] {
+            let mut problems = Vec::new();
+            let rows = read(text, &columns::USER, &mut problems);
+            assert_eq!(problems, []);
+            assert_eq!(rows[0].cells[1], Some(Cell::Text("A,B".to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_spreadsheet_may_write_a_mark_first_and_flags_in_capitals() {
+        let mut problems = Vec::new();
+        let rows = read(
+            "\u{feff}ID,emcc\r\nana,FALSE\r\n",
+            &columns::USER,
+            &mut problems,
+        );
+        assert_eq!(problems, []);
+        assert_eq!(rows[0].cells[7], Some(Cell::Flag(false)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_line_and_column_and_all_at_once() {
+        for (text, expected) in [
+            ("", vec![(1, "", "the first line must name the columns")]),
+            (
+                "name,pinn,name\n",
+                vec![
+                    (
+                        1,
+                        "user.pinn",
+                        "there is no such column; did you mean `pin`?",
+                    ),
+                    (1, "user.name", "the column is named twice"),
+                    (1, "user.id", "the column must be there"),
+                ],
+            ),
+            (
+                "id,emcc\nana\nbob,maybe\n,true\ncy,false,1\n",
+                vec![
+                    (
+                        2,
+                        "user",
+                        "there are 1 cells, and the first line names 2 columns",
+                    ),
+                    (3, "user.emcc", "it must be true or false"),
+                    (4, "user.id", "it must be given"),
+                    (
+                        5,
+                        "user",
+                        "there are 3 cells, and the first line names 2 columns",
+                    ),
+                ],
+            ),
+            (
+                "id,name\nana,x\nbob,\"y\ncy,z\n",
+                vec![(3, "", "the `\"` that opens here is never closed")],
+            ),
+        ] {
+            let told: Vec<_> = found(text);
+            let told: Vec<_> = told.iter().map(|(l, f, m)| (*l, &**f, &**m)).collect();
+            assert_eq!(told, expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(lines in vec(vec("[a,;\"\n\r\t \u{e9}|=\\\\]{0,6}", 2), 1..6)) {
+            // A first line of our own: it tells the separator.
+            let mut text = "x,y\n".to_owned();
+            for line in &lines {
+                write_line(&mut text, line.iter().map(String::as_str));
+            }
+            let read: Vec<_> = records(&text).into_iter().skip(1).map(|(_, cells)| cells).collect();
+            prop_assert_eq!(read, lines);
+        }
+
+        #[test]
+        fn no_text_is_too_odd(text in "(?s).{0,60}") {
+            found(&text);
+        }
+    }
+}

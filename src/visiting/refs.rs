@@ -1,0 +1,166 @@
+//! Refs without a write for each: a block of the cluster's numbers is always at hand, and the next one is fetched
+//! before it is used up.
+
+use std::{
+    ops::Range,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use tokio::sync::Notify;
+use tracing::warn;
+
+use super::Inner;
+use crate::{
+    domain::{
+        ids::Ref,
+        refs::{Scramble, by_chance},
+    },
+    store::{Error, Store, Transaction, refs},
+};
+
+/// How many numbers a node takes at once: minutes of logins at full speed.
+const BLOCK: u64 = 16_384;
+
+/// How long to wait after the store could not give numbers.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Makes refs. Only arithmetic happens under the lock.
+pub(super) struct Refs {
+    state: Mutex<State>,
+    short: Notify,
+}
+
+struct State {
+    scramble: Scramble,
+    current: Range<u64>,
+    next: Option<Range<u64>>,
+    random: StdRng,
+}
+
+impl Refs {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                scramble: Scramble::new(0),
+                current: 0..0,
+                next: None,
+                random: StdRng::from_rng(&mut rand::rng()),
+            }),
+            short: Notify::new(),
+        }
+    }
+
+    /// A ref that the cluster has not given out before; one by chance while there are no numbers.
+    pub(super) fn take(&self) -> Ref {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.current.is_empty()
+            && let Some(next) = state.next.take()
+        {
+            state.current = next;
+        }
+        if state.next.is_none() {
+            self.short.notify_one();
+        }
+        match state.current.next() {
+            Some(number) => state.scramble.counted(number),
+            None => by_chance(state.random.random()),
+        }
+    }
+
+    /// Takes a block of numbers from the store if none is in reserve.
+    pub(super) async fn fill(&self, store: &Store) -> Result<(), Error> {
+        let key = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.next.is_some() {
+                return Ok(());
+            }
+            state.random.random()
+        };
+        let block = store
+            .write(move |tx: &mut dyn Transaction| refs::take(tx, BLOCK, key))
+            .await?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.scramble = Scramble::new(block.key);
+        state.next = Some(block.numbers);
+        Ok(())
+    }
+}
+
+/// Keeps a block in reserve until the node shuts down.
+pub(super) async fn keep_filled(inner: &Inner) {
+    loop {
+        let pause = match inner.refs.fill(&inner.store).await {
+            Ok(()) => None,
+            Err(error) => {
+                warn!(
+                    cause = crate::telemetry::error_chain(&error),
+                    "no numbers for refs could be had; refs are made by chance until then"
+                );
+                Some(PAUSE)
+            }
+        };
+        let short = async {
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => inner.refs.short.notified().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = inner.tasks.cancelled() => return,
+            () = short => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn store() -> Store {
+        Store::open(&crate::store::Config {
+            url: "sqlite::memory:".to_owned(),
+            node: "one".to_owned(),
+        })
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn nodes_of_one_cluster_never_give_out_the_same_ref() {
+        let store = store();
+        let nodes = [Refs::new(), Refs::new()];
+        let mut given = BTreeSet::new();
+        let mut count = 0;
+        for _ in 0..3 {
+            for node in &nodes {
+                node.fill(&store).await.unwrap();
+                for _ in 0..BLOCK {
+                    count += 1;
+                    given.insert(node.take());
+                }
+            }
+        }
+        assert_eq!(given.len(), count);
+        assert!(given.iter().all(|r| *r < by_chance(0)), "all are counted");
+    }
+
+    #[tokio::test]
+    async fn without_numbers_refs_are_by_chance_and_a_block_is_asked_for() {
+        let refs = Refs::new();
+        assert!(refs.take() >= by_chance(0));
+        tokio::time::timeout(PAUSE, refs.short.notified())
+            .await
+            .expect("it says that it is short");
+        let store = store();
+        refs.fill(&store).await.unwrap();
+        assert!(refs.take() < by_chance(0));
+        // The block in use is not the reserve: the next one is asked for at once.
+        tokio::time::timeout(PAUSE, refs.short.notified())
+            .await
+            .expect("it says that it has no reserve");
+    }
+}
