@@ -2,12 +2,14 @@
 
 mod apply;
 pub mod args;
+mod audit;
 mod cert;
 mod client;
 mod cluster;
 mod config;
 mod confirm;
 mod daemon;
+mod db;
 mod directory;
 pub mod export;
 mod failure;
@@ -104,6 +106,8 @@ async fn dispatch(CommandLine { global, command }: CommandLine) -> Outcome {
         Command::Base(verb) => directory::base(global, verb).await,
         Command::Param(verb) => param::run(global, verb).await,
         Command::Session(verb) => session::run(global, verb).await,
+        Command::Audit(verb) => audit::run(global, verb).await,
+        Command::Db(verb) => db::run(global, verb).await,
         Command::Phone(verb) => phone::run(verb).await,
     }
 }

@@ -4,6 +4,7 @@
 mod data;
 mod hints;
 mod params;
+mod records;
 
 use std::{
     fs,

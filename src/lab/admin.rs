@@ -56,6 +56,8 @@ impl Admin {
         add_cluster(pb::AddClusterRequest) -> pb::AddClusterResponse = add_cluster;
         /// Applies files.
         apply(pb::ApplyRequest) -> pb::ApplyResponse = apply;
+        /// Writes a backup.
+        back_up_store(pb::BackUpStoreRequest) -> pb::BackUpStoreResponse = back_up_store;
         /// What the cluster goes by.
         list_parameters(pb::ListParametersRequest) -> pb::ListParametersResponse = list_parameters;
         /// Sets a parameter.

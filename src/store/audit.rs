@@ -9,7 +9,11 @@ use sha2::{Digest, Sha256};
 use crate::{
     clock::Timestamp,
     domain::ids::Ref,
-    store::{Transaction, error::Error, value::Row},
+    store::{
+        Transaction,
+        error::Error,
+        value::{Row, Value, fold},
+    },
 };
 
 /// Something that a person or a peer caused.
@@ -76,6 +80,16 @@ pub struct Chain {
     pub entries: i64,
     /// The first fault.
     pub fault: Option<Fault>,
+}
+
+impl Fault {
+    /// The entry it is about.
+    #[must_use]
+    pub const fn entry(self) -> i64 {
+        match self {
+            Self::Changed(entry) | Self::Head(entry) | Self::Missing(entry) => entry,
+        }
+    }
 }
 
 /// What is wrong with a chain, and at which entry.
@@ -155,6 +169,64 @@ pub fn list(tx: &mut dyn Transaction, limit: u32) -> Result<Vec<Recorded>, Error
     .into_iter()
     .map(record)
     .collect()
+}
+
+/// Which entries are asked for; what is not given doesn't narrow it down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// From then on.
+    pub since: Option<Timestamp>,
+    /// With this in the actor's name, in any case of ASCII letters.
+    pub actor: Option<String>,
+    /// With an action that begins so.
+    pub action: Option<String>,
+    /// Of this attempt.
+    pub reference: Option<Ref>,
+    /// How many at most.
+    pub limit: u32,
+}
+
+/// The newest entries of all nodes that are asked for, newest first.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn search(tx: &mut dyn Transaction, query: &Query) -> Result<Vec<Recorded>, Error> {
+    let mut conditions = vec!["1 = 1".to_owned()];
+    let mut args: Vec<Value> = Vec::new();
+    let mut narrow = |condition: &str, arg: Value| {
+        args.push(arg);
+        conditions.push(condition.replace('?', &format!("${}", args.len())));
+    };
+    if let Some(since) = query.since {
+        narrow("at >= ?", since.into());
+    }
+    if let Some(reference) = query.reference {
+        narrow("reference = ?", reference.into());
+    }
+    if let Some(actor) = &query.actor {
+        let pattern = format!("%{}%", escaped(&fold(actor)));
+        narrow("lower(actor) LIKE ? ESCAPE '!'", pattern.into());
+    }
+    if let Some(action) = &query.action {
+        narrow(
+            "action LIKE ? ESCAPE '!'",
+            format!("{}%", escaped(action)).into(),
+        );
+    }
+    args.push(query.limit.into());
+    let sql = format!(
+        "SELECT {COLUMNS} FROM audit WHERE {} ORDER BY at DESC, seq DESC, node LIMIT ${}",
+        conditions.join(" AND "),
+        args.len()
+    );
+    tx.query(&sql, &args)?.into_iter().map(record).collect()
+}
+
+/// A text in which LIKE finds itself only.
+fn escaped(text: &str) -> String {
+    text.replace('!', "!!")
+        .replace('%', "!%")
+        .replace('_', "!_")
 }
 
 /// The entries of one attempt, oldest first.

@@ -3,11 +3,13 @@
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
 };
 
 use tokio::sync::{oneshot, watch};
 
 use crate::store::{
+    Saved,
     error::Error,
     value::{Row, Value},
 };
@@ -85,6 +87,9 @@ pub(super) trait Engine: fmt::Debug + Send + Sync {
 
     /// Counts commits: our own, and those of others that share the database.
     fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Writes a backup to a new file. Blocks, and holds up nobody else.
+    fn back_up(&self, to: &Path) -> Result<Saved, Error>;
 
     /// What was done so far.
     fn stats(&self) -> Stats;

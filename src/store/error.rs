@@ -12,6 +12,15 @@ pub type Source = Arc<dyn std::error::Error + Send + Sync>;
 /// No variant carries a stored or bound value: any of them may be logged.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
+    /// A backup could not be written; the operator must name a file that can be made.
+    #[error("could not write the backup {}", path.display())]
+    Backup {
+        /// The file.
+        path: PathBuf,
+        /// What the system or the engine said.
+        #[source]
+        source: Source,
+    },
     /// Too many operations wait; try again later.
     #[error("too many operations are waiting for the store")]
     Busy,

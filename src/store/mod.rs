@@ -33,7 +33,10 @@ mod value;
 #[cfg(test)]
 mod suite;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::sync::watch;
 
@@ -53,6 +56,98 @@ pub struct Config {
     pub url: String,
     /// The node's name, under which it keeps its audit.
     pub node: String,
+}
+
+/// A backup that was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How large it is.
+    pub bytes: u64,
+    /// Its schema's version.
+    pub schema: i64,
+}
+
+/// Which schema a database has, and which this version would give it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schema {
+    /// The one it has; 0 for none.
+    pub found: i64,
+    /// The newest that this version knows.
+    pub known: i64,
+    /// The steps that would be done, in their order.
+    pub missing: Vec<String>,
+}
+
+impl Schema {
+    /// Why this version can't look at the rows of such a database, if it can't.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let Self { found, known, .. } = self;
+        if found > known {
+            Some(format!(
+                "its schema is version {found}, this emccd knows versions up to {known}"
+            ))
+        } else if *found == 0 {
+            Some("it is no database of emccd".to_owned())
+        } else if found < known {
+            Some(format!(
+                "its schema is version {found}: bring it to {known} first, with `emccd db migrate`"
+            ))
+        } else {
+            None
+        }
+    }
+}
+
+/// What was found in a file that no daemon has open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// The file.
+    pub path: PathBuf,
+    /// Whose it is.
+    pub cluster: Option<String>,
+    /// Its schema.
+    pub schema: Schema,
+    /// How many rows some tables have.
+    pub counts: Vec<(&'static str, i64)>,
+    /// The state of its audit; none when the schema is another version's.
+    pub audit: Option<AuditReport>,
+    /// What is wrong with the file, its audit aside.
+    pub problems: Vec<String>,
+}
+
+impl Inspection {
+    /// Whether nothing at all is wrong.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.problems.is_empty() && self.audit.as_ref().is_some_and(AuditReport::is_intact)
+    }
+}
+
+/// Looks through a file that no daemon has open, and changes nothing. Blocks.
+///
+/// # Errors
+/// [`Error::Open`] when it is no database or can't be read.
+pub fn inspect(path: &Path) -> Result<Inspection, Error> {
+    sqlite::inspect(path)
+}
+
+/// The schema of a file. Blocks.
+///
+/// # Errors
+/// [`Error::Open`] when it is no database or can't be read.
+pub fn schema(path: &Path) -> Result<Schema, Error> {
+    sqlite::schema(path)
+}
+
+/// Brings a file to the schema of this version, as opening it for a node would. Blocks.
+///
+/// # Errors
+/// [`Error::Open`], [`Error::NewerSchema`], [`Error::Migration`], [`Error::Lock`].
+pub fn migrate(path: &Path) -> Result<(), Error> {
+    sqlite::Sqlite::open(path, "migration").map(drop)
 }
 
 /// A handle on the database. Cheap to clone; the last one closes it.
@@ -138,6 +233,18 @@ impl Store {
     /// [`Error`] when the store fails; a fault in a chain stands in the report.
     pub async fn verify(&self) -> Result<AuditReport, Error> {
         self.read(audit::verify).await
+    }
+
+    /// Writes a backup to a new file, as the database is at one moment, while it is in use.
+    ///
+    /// # Errors
+    /// [`Error::Backup`] when the file is there already or can't be written, [`Error::Unsupported`] for a
+    /// database without a file.
+    pub async fn back_up(&self, to: PathBuf) -> Result<Saved, Error> {
+        let engine = Arc::clone(&self.engine);
+        tokio::task::spawn_blocking(move || engine.back_up(&to))
+            .await
+            .unwrap_or(Err(Error::Panicked))
     }
 
     /// Finishes what was begun and closes the database, for all handles. Blocks until that is done.

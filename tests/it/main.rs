@@ -12,6 +12,7 @@
 
 mod support;
 
+mod backup;
 mod codes;
 mod crash;
 mod faults;

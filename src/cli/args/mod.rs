@@ -1,12 +1,18 @@
 //! What can be typed: one definition from which parsing and help come.
 
+mod audit;
+mod db;
 mod param;
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-pub use self::param::{Param, ParamList, ParamSet};
+pub use self::{
+    audit::{Audit, AuditList},
+    db::{Db, DbMigrate},
+    param::{Param, ParamList, ParamSet},
+};
 use crate::{
     apply::{columns, export::Format},
     config::units::parse_duration,
@@ -115,6 +121,12 @@ pub enum Command {
     /// Who is on which phone
     #[command(subcommand)]
     Session(Session),
+    /// What was changed, by whom
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Backups of the database, and databases that no daemon has open
+    #[command(subcommand)]
+    Db(Db),
     /// Act as a phone against any cluster's phone service
     #[command(subcommand)]
     Phone(Phone),
@@ -126,6 +138,7 @@ impl Command {
     pub const fn asks_a_daemon(&self) -> bool {
         match self {
             Self::Init(_) | Self::Run(_) | Self::Lab(_) | Self::Config(_) | Self::Phone(_) => false,
+            Self::Db(verb) => matches!(verb, Db::Backup { .. }),
             Self::Cert(verb) => !matches!(verb, Cert::New(_) | Cert::Show { file: Some(_) }),
             Self::Apply(_)
             | Self::Export(_)
@@ -135,6 +148,7 @@ impl Command {
             | Self::Device(_)
             | Self::Base(_)
             | Self::Param(_)
+            | Self::Audit(_)
             | Self::Session(_) => true,
         }
     }
@@ -691,6 +705,12 @@ mod tests {
             "emccd param set allow-proxy on",
             "emccd param set maximum-concurrent-requests -1",
             "emccd param reset allow-proxy",
+            "emccd audit list --since 2h --actor anna --ref 7K3Q-9M2X --action param --limit 5",
+            "emccd audit verify",
+            "emccd db backup f",
+            "emccd db verify f",
+            "emccd db migrate f --dry-run",
+            "emccd db migrate --config f",
             "emccd session list --role home --peer tokyo --device d --user u --all",
             "emccd session logout 7K3Q-9M2X --yes",
             "emccd session logout --device SEP1",
@@ -736,6 +756,10 @@ mod tests {
             ("emccd trust add tokyo", MissingRequiredArgument),
             ("emccd trust add tokyo --pin f --anchor f", ArgumentConflict),
             ("emccd param set allow-proxy", MissingRequiredArgument),
+            ("emccd audit list --limit 0", ValueValidation),
+            ("emccd audit list --ref nothing", ValueValidation),
+            ("emccd db backup", MissingRequiredArgument),
+            ("emccd db verify", MissingRequiredArgument),
             ("emccd param reset", MissingRequiredArgument),
             ("emccd session logout", MissingRequiredArgument),
             ("emccd session logout X --device SEP1", ArgumentConflict),

@@ -185,6 +185,15 @@ impl From<store::Error> for Error {
                 why: format!("the certificate is pinned for the peer {owner} already"),
                 next: format!("see what is trusted from it: emccd trust list {owner}"),
             },
+            store::Error::Backup { path, source } => Self::Refused {
+                why: format!("{} can't be written: {source}", path.display()),
+                next: "name a file that is not there yet, in a folder of this machine where the daemon may write"
+                    .to_owned(),
+            },
+            store::Error::Unsupported(why) => Self::Refused {
+                why: why.to_owned(),
+                next: "give the node a store.url with a file".to_owned(),
+            },
             store::Error::Busy => Self::Unavailable {
                 why: "too many operations are waiting for the database".to_owned(),
                 next: "try again in a moment".to_owned(),

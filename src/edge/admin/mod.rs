@@ -12,6 +12,7 @@ pub mod operations;
 mod parameters;
 mod peer_changes;
 pub mod peers;
+mod records;
 pub mod roles;
 mod serve;
 mod service;

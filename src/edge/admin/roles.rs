@@ -66,6 +66,8 @@ pub enum Action {
     AddTrust,
     /// Bring the cluster's data to what files say.
     Apply,
+    /// Write a backup of the database.
+    BackUp,
     /// Give out the cluster's data, hashes of PINs among them.
     Export,
     /// End a session.
@@ -86,10 +88,11 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
+        Self::BackUp,
         Self::Export,
         Self::LogoutSession,
         Self::ReloadIdentities,
@@ -106,6 +109,7 @@ impl Action {
         match self {
             Self::AddCluster
             | Self::Apply
+            | Self::BackUp
             | Self::Export
             | Self::ResetParameter
             | Self::SetCluster
@@ -123,6 +127,7 @@ impl Action {
             Self::AddCluster => "cluster add",
             Self::AddTrust => "trust add",
             Self::Apply => "apply",
+            Self::BackUp => "db backup",
             Self::Export => "export",
             Self::LogoutSession => "session logout",
             Self::ReloadIdentities => "cert reload",

@@ -15,6 +15,7 @@ use crate::{
         operations::{ApplyMode, File, Operations},
         parameters, peer_changes,
         peers::{self, Material},
+        records,
         roles::{Action, Actor, Groups},
         serve::MAX_APPLY_BYTES,
         sessions::{self, Which},
@@ -469,6 +470,35 @@ impl AdminService for AdminEdge {
         within(CHANGE, self.end_session(&actor, request)).await
     }
 
+    async fn list_audit(
+        &self,
+        request: Request<pb::ListAuditRequest>,
+    ) -> Result<Response<pb::ListAuditResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, records::list(&self.store, query)).await
+    }
+
+    async fn verify_audit(
+        &self,
+        request: Request<pb::VerifyAuditRequest>,
+    ) -> Result<Response<pb::VerifyAuditResponse>, Status> {
+        self.admit(Action::View, request).await?;
+        within(WHOLE_STORE, records::verify(&self.store)).await
+    }
+
+    async fn back_up_store(
+        &self,
+        request: Request<pb::BackUpStoreRequest>,
+    ) -> Result<Response<pb::BackUpStoreResponse>, Status> {
+        let (actor, request) = self.admit(Action::BackUp, request).await?;
+        let now = self.clock.now();
+        within(
+            WHOLE_STORE,
+            records::back_up(&self.store, request, &actor, now),
+        )
+        .await
+    }
+
     async fn apply(
         &self,
         request: Request<pb::ApplyRequest>,
@@ -517,6 +547,9 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Room for the other cluster to answer within the login deadline.
 const CHANGE: Duration = Duration::from_secs(20);
+
+/// Every row is read.
+const WHOLE_STORE: Duration = Duration::from_secs(10 * 60);
 
 /// Tens of thousands of PINs are hashed on the way.
 const APPLY: Duration = Duration::from_secs(15 * 60);

@@ -5,7 +5,7 @@ use crate::{
     domain::login::SecurityMode,
     edge::admin::error::Error,
     store::{
-        credentials::Credential, devices::Device, peers::Peer, profiles::Profile,
+        audit, credentials::Credential, devices::Device, peers::Peer, profiles::Profile,
         sessions::Session, trust_entries::TrustEntry, users::User,
     },
     trust::certificate::Certificate,
@@ -43,6 +43,32 @@ pub fn certificate(certificate: &Certificate) -> pb::Certificate {
         not_after: certificate.not_after().to_string(),
         fingerprint: certificate.fingerprint_text(),
         is_ca: certificate.is_ca(),
+    }
+}
+
+/// An entry of the audit.
+#[must_use]
+pub fn audit_entry(entry: audit::Recorded) -> pb::AuditEntry {
+    pb::AuditEntry {
+        node: entry.node,
+        number: u64::try_from(entry.seq).unwrap_or(0),
+        at: entry.at.to_string(),
+        actor: entry.actor,
+        action: entry.action,
+        subject: entry.subject,
+        outcome: entry.outcome,
+        r#ref: entry.reference.map(|r| r.to_string()),
+    }
+}
+
+/// The state of one node's audit.
+#[must_use]
+pub fn audit_chain(chain: &audit::Chain) -> pb::AuditChain {
+    pb::AuditChain {
+        node: chain.node.clone(),
+        entries: u64::try_from(chain.entries).unwrap_or(0),
+        fault: chain.fault.map(|fault| fault.to_string()),
+        entry: chain.fault.and_then(|f| u64::try_from(f.entry()).ok()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use refinery::{Migration, Runner};
 use rusqlite::Connection;
 
-use crate::store::error::Error;
+use crate::store::{Schema, error::Error};
 
 /// Numbered, forward only, and never changed once released: their checksums are kept in the database.
 const MIGRATIONS: &[(&str, &str)] = &[(
@@ -15,24 +15,42 @@ const MIGRATIONS: &[(&str, &str)] = &[(
 
 /// Applies what is missing, all of it or nothing. The caller holds the turn to write.
 pub(super) fn run(connection: &mut Connection) -> Result<(), Error> {
-    let migrations = MIGRATIONS
-        .iter()
-        .map(|(name, sql)| Migration::unapplied(name, sql))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(failed)?;
-    let known = migrations
-        .iter()
-        .map(|migration| i64::from(migration.version()))
-        .max()
-        .unwrap_or(0);
-    let found = version(connection)?;
-    if found > known {
-        return Err(Error::NewerSchema { found, known });
+    let migrations = migrations()?;
+    let schema = schema(connection)?;
+    if schema.found > schema.known {
+        return Err(Error::NewerSchema {
+            found: schema.found,
+            known: schema.known,
+        });
     }
     Runner::new(&migrations)
         .set_grouped(true)
         .run(connection)
         .map(drop)
+        .map_err(failed)
+}
+
+/// Which schema there is, and what is missing to ours.
+pub(super) fn schema(connection: &Connection) -> Result<Schema, Error> {
+    let migrations = migrations()?;
+    let number = |migration: &Migration| i64::from(migration.version());
+    let found = version(connection)?;
+    Ok(Schema {
+        found,
+        known: migrations.iter().map(number).max().unwrap_or(0),
+        missing: migrations
+            .iter()
+            .filter(|migration| number(migration) > found)
+            .map(ToString::to_string)
+            .collect(),
+    })
+}
+
+fn migrations() -> Result<Vec<Migration>, Error> {
+    MIGRATIONS
+        .iter()
+        .map(|(name, sql)| Migration::unapplied(name, sql))
+        .collect::<Result<_, _>>()
         .map_err(failed)
 }
 

@@ -11,6 +11,7 @@
 mod connection;
 mod locks;
 mod migrate;
+mod offline;
 mod writer;
 
 #[cfg(test)]
@@ -18,7 +19,7 @@ mod tests;
 
 use std::{
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -37,6 +38,7 @@ use self::{
     writer::Writer,
 };
 use crate::store::{
+    Inspection, Saved, Schema,
     engine::{Access, Engine, Job, Stats},
     error::Error,
     queue::{Popped, Queue, Refused},
@@ -47,6 +49,18 @@ pub(super) struct Sqlite {
     shared: Arc<Shared>,
     /// Without readers, reads go to the writer.
     has_readers: bool,
+    /// None for a database that ends with this engine.
+    path: Option<PathBuf>,
+}
+
+/// What can be told of a file; see [`crate::store::inspect`].
+pub(super) fn inspect(path: &Path) -> Result<Inspection, Error> {
+    offline::inspect(path)
+}
+
+/// The schema of a file.
+pub(super) fn schema(path: &Path) -> Result<Schema, Error> {
+    offline::schema(path)
 }
 
 /// What the threads of one database have in common.
@@ -90,6 +104,7 @@ impl Sqlite {
         let sqlite = Self {
             shared: Arc::clone(&shared),
             has_readers: true,
+            path: Some(path.to_owned()),
         };
         // From here on, dropping `sqlite` ends what was started.
         sqlite.start_writer(connection, Some(Arc::new(locks)))?;
@@ -106,6 +121,7 @@ impl Sqlite {
         let sqlite = Self {
             shared: Arc::new(Shared::new(node, LockWait::default())),
             has_readers: false,
+            path: None,
         };
         sqlite.start_writer(connection, None)?;
         Ok(sqlite)
@@ -164,6 +180,15 @@ impl Engine for Sqlite {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
+    }
+
+    fn back_up(&self, to: &Path) -> Result<Saved, Error> {
+        match &self.path {
+            Some(path) => offline::back_up(path, to),
+            None => Err(Error::Unsupported(
+                "a store in memory has no file to back up",
+            )),
+        }
     }
 
     fn stats(&self) -> Stats {

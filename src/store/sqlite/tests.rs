@@ -29,7 +29,9 @@ use crate::{
     },
 };
 
+mod fixture;
 mod model;
+mod offline;
 
 each_engine_must!(in_a_file, super::fresh());
 each_engine_must!(in_memory, (super::open_in_memory(), ()));

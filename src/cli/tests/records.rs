@@ -1,0 +1,151 @@
+//! `audit` and `db`, from the typed line.
+
+use super::*;
+use crate::store::audit::Entry;
+
+fn entry(n: i64, actor: &str, action: &'static str) -> Entry {
+    Entry {
+        at: Timestamp::from_millis(NOW.as_millis() + n * 1_000),
+        actor: actor.to_owned(),
+        action,
+        subject: format!("thing {n}"),
+        outcome: "done".to_owned(),
+        reference: (n == 2).then(|| Ref::from_bits(7)),
+    }
+}
+
+async fn with_entries(store: &Store) {
+    store
+        .write(|tx| {
+            audit::append(tx, &entry(1, "anna (uid 1000)", "param.set"))?;
+            audit::append(tx, &entry(2, "cluster tokyo", "session.login"))?;
+            audit::append(tx, &entry(3, "bob_1 (uid 1001)", "session.logout"))
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_audit_is_narrowed_down() {
+    let node = Node::start().await;
+    assert_eq!(node.type_in("audit list").await.text, "no entries");
+    with_entries(&node.store).await;
+    let reference = Ref::from_bits(7);
+    let after_first = entry(2, "", "").at;
+    for (options, expected) in [
+        (String::new(), &[3, 2, 1][..]),
+        ("--limit 2".to_owned(), &[3, 2]),
+        ("--actor ANNA".to_owned(), &[1]),
+        // A percent sign or an underscore is itself.
+        ("--actor %".to_owned(), &[]),
+        ("--actor b_1".to_owned(), &[3]),
+        ("--actor n_a".to_owned(), &[]),
+        ("--action session".to_owned(), &[3, 2]),
+        ("--action session.logi".to_owned(), &[2]),
+        ("--action login".to_owned(), &[]),
+        (format!("--ref {reference}"), &[2]),
+        (format!("--since {after_first}"), &[3, 2]),
+        (format!("--since {after_first} --action param"), &[]),
+    ] {
+        let found = node.type_in(&format!("audit list {options}")).await;
+        let numbers: Vec<_> = found
+            .json
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| e["number"].as_i64().unwrap())
+            .collect();
+        assert_eq!(numbers, expected, "{options}");
+    }
+    let some = node.type_in("audit list --limit 2").await;
+    assert!(some.text.contains("only the newest 2"), "{}", some.text);
+    let refused = node.refused("audit list --since yesterday").await;
+    assert!(refused.contains("--since 2h"), "{refused}");
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_changed_entry_is_named_and_the_exit_code_says_so() {
+    let node = Node::start().await;
+    with_entries(&node.store).await;
+    let whole = node.type_in("audit verify").await;
+    assert!(
+        whole.text.contains("whole: 3 entries of 1 node"),
+        "{}",
+        whole.text
+    );
+    node.store
+        .write(|tx| tx.execute("UPDATE audit SET subject = 'other' WHERE seq = 2", &[]))
+        .await
+        .unwrap();
+    let failure = node.try_type("audit verify").await.unwrap_err();
+    assert_eq!(failure.exit_code(), 1);
+    let told = failure.to_string();
+    assert!(
+        told.contains("of node b1: entry 2 does not match its hash") && told.contains("db verify"),
+        "{told}"
+    );
+    assert_eq!(failure.to_json()["chains"][0]["entry"], 2);
+    node.end().await;
+}
+
+/// Types a command that asks no daemon.
+async fn alone(line: &str) -> Outcome {
+    let line = format!("emccd {line}");
+    dispatch(CommandLine::try_parse_from(line.split_whitespace()).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_file_is_checked_and_migrated_without_a_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = dir.path().join("live.db");
+    let store = Store::open(&store::Config {
+        url: format!("sqlite:{}", live.display()),
+        node: "b1".to_owned(),
+    })
+    .unwrap();
+    with_entries(&store).await;
+    let copy = dir.path().join("copy.db");
+    store.back_up(copy.clone()).await.unwrap();
+    let copy = copy.display();
+    let whole = alone(&format!("db verify {copy}")).await.unwrap();
+    assert!(
+        whole.text.ends_with("whole, and so is its audit"),
+        "{}",
+        whole.text
+    );
+    assert_eq!(whole.json["rows"]["audit"], 3);
+    let same = alone(&format!("db migrate {copy}")).await.unwrap();
+    assert!(same.text.contains("that of this version"), "{}", same.text);
+    assert_eq!(same.json["done"], false);
+
+    // The audit of the file that the store has open, past its daemon.
+    store
+        .write(|tx| tx.execute("UPDATE audit SET outcome = 'x' WHERE seq = 3", &[]))
+        .await
+        .unwrap();
+    store.back_up(dir.path().join("bad.db")).await.unwrap();
+    let bad = alone(&format!(
+        "db verify {}",
+        dir.path().join("bad.db").display()
+    ))
+    .await;
+    let told = bad.unwrap_err().to_string();
+    assert!(told.contains("entry 3 does not match its hash"), "{told}");
+
+    let none = alone(&format!("db verify {}", dir.path().join("none").display())).await;
+    assert!(none.unwrap_err().to_string().contains("could not open"));
+    let unnamed = alone("db migrate").await.unwrap_err();
+    assert_eq!(unnamed.exit_code(), 2);
+    store.close();
+}
+
+#[tokio::test]
+async fn a_store_without_a_file_has_no_backup() {
+    let node = Node::start().await;
+    let to = node.file("copy.db");
+    let refused = node.refused("db backup @copy.db").await;
+    assert!(refused.contains("in memory"), "{refused}");
+    assert!(!to.exists());
+    node.end().await;
+}

@@ -1,0 +1,398 @@
+//! Stored data of each version, which every later one must open. `tests/fixtures/store/v1.sql` is a whole database
+//! as text, with some of everything in it.
+//!
+//! `tests/tools/store-fixture` writes it anew, which is right only while its version has not been released. After
+//! that the file stays as it is: what reads differently is mended in the code, and a new schema gets a new file.
+
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
+
+use super::*;
+use crate::{
+    domain::{
+        ids::{BaseDeviceName, ClusterId, DevicePoolName, ProfileName, Ref},
+        login::{CallManager, HomeServices, Line, SecurityMode},
+        session::{EndReason, Initiator, State},
+    },
+    store::{
+        self,
+        answers::Answer,
+        audit::{self, Entry},
+        choices::{self, Choice},
+        credentials::Phc,
+        devices::Device,
+        parameters::{self, Setting},
+        peers::{self, Peer},
+        pools::{self, DevicePool},
+        profiles::Profile,
+        sessions::Session,
+        tickets,
+        trust_entries::{self, EntryKind, TrustEntry},
+        users::User,
+    },
+};
+
+/// Some of everything, as records.
+struct Everything {
+    user: User,
+    profile: Profile,
+    device: Device,
+    pool: DevicePool,
+    peer: Peer,
+    setting: Setting,
+    sessions: Vec<Session>,
+    entries: Vec<TrustEntry>,
+    answer: Answer,
+    choice: Choice,
+}
+
+fn everything() -> Everything {
+    let pool = DevicePoolName::new("Berlin").unwrap();
+    let place = BTreeMap::from([("country".to_owned(), "DE".to_owned())]);
+    let services = HomeServices {
+        user_id: UserId::new("anna").unwrap(),
+        profile: ProfileName::new("anna-desk").unwrap(),
+        base_device: Some(BaseDeviceName::new("EMCC1").unwrap()),
+        call_managers: vec![CallManager {
+            host: "cm1.berlin.example".into(),
+            priority: 0,
+        }],
+        tftp_servers: vec!["tftp.berlin.example".into()],
+        device_pool: Some(pool.clone()),
+        lines: Vec::new(),
+        locale: Some("de_DE".into()),
+        remaining: Some(Duration::from_secs(36_000)),
+        reset: false,
+        restart_reason: None,
+    };
+    let session = |role, n: u8, device: &str, state| Session {
+        role,
+        counterpart: cluster("tokyo"),
+        id: session_id(n),
+        state,
+        device: device_name(device),
+        user_id: Some(UserId::new("anna").unwrap()),
+        login_type: LoginType::Uid,
+        login_name: LoginName::new("anna").unwrap(),
+        profile: None,
+        base_device: None,
+        services: None,
+        reference: Ref::from_bits(u64::from(n)),
+        created_at: at(1_000 + i64::from(n)),
+        deadline: None,
+        ended_at: None,
+        end_reason: None,
+        initiator: None,
+        owed: false,
+    };
+    let entry = |kind, n: u8| TrustEntry {
+        cluster_id: cluster("tokyo"),
+        kind,
+        fingerprint: [n; 32],
+        der: vec![0x30, n],
+        added_at: at(7),
+    };
+    Everything {
+        user: User {
+            user_id: UserId::new("anna").unwrap(),
+            self_service_id: Some(LoginName::new("2001").unwrap()),
+            primary_extension: Some(LoginName::new("4711").unwrap()),
+            display_name: "Anna Ölçer".into(),
+            enabled: true,
+            emcc_enabled: true,
+        },
+        profile: Profile {
+            name: services.profile.clone(),
+            user_id: UserId::new("anna").unwrap(),
+            is_default: true,
+            lines: vec![Line {
+                index: 1,
+                number: "4711".into(),
+                label: "Anna".into(),
+            }],
+            locale: Some("de_DE".into()),
+            device_pool: Some(pool.clone()),
+        },
+        device: Device {
+            name: device_name("SEP001122334455"),
+            model: "8845".into(),
+            protocol: "SIP".into(),
+            security_mode: SecurityMode::Secure,
+            emcc: true,
+            em_enabled: true,
+            device_pool: Some(pool.clone()),
+            locale: Some("de_DE".into()),
+            geolocation: place.clone(),
+        },
+        pool: DevicePool {
+            name: pool,
+            geolocation: place,
+            call_managers: services.call_managers.clone(),
+            tftp_servers: services.tftp_servers.clone(),
+            roaming: true,
+        },
+        peer: Peer {
+            cluster_id: cluster("tokyo"),
+            enabled: true,
+            allow_emcc: true,
+            addresses: vec!["emcc.tokyo.example:8444".into()],
+            node_names: vec!["emcc.tokyo.example".into()],
+            user_patterns: vec!["t*".into()],
+            dn_patterns: vec!["81*".into()],
+            ignore_eku: false,
+            description: "the other one".into(),
+        },
+        setting: Setting {
+            name: "maximum-concurrent-requests".into(),
+            value: "128".into(),
+            set_at: at(5),
+            set_by: "root (uid 0)".into(),
+        },
+        sessions: vec![
+            Session {
+                base_device: services.base_device.clone(),
+                profile: Some(services.profile.clone()),
+                services: Some(services),
+                ..session(Role::Home, 1, "SEPTOKYO", State::Active)
+            },
+            Session {
+                deadline: Some(at(9_000)),
+                user_id: None,
+                ..session(Role::Visiting, 2, "SEP001122334455", State::Pending)
+            },
+            Session {
+                ended_at: Some(at(8_000)),
+                end_reason: Some(EndReason::Operator),
+                initiator: Some(Initiator::Home),
+                owed: true,
+                ..session(Role::Home, 3, "SEPOTHER", State::Ended)
+            },
+        ],
+        entries: vec![entry(EntryKind::Pinned, 1), entry(EntryKind::Anchor, 2)],
+        answer: Answer {
+            counterpart: cluster("tokyo"),
+            id: session_id(3),
+            digest: [3; 32],
+            code: Some(33),
+            cause: "no base device is free".into(),
+            body: Vec::new(),
+            kept_at: at(8_000),
+        },
+        choice: Choice {
+            device: device_name("SEP001122334455"),
+            hash: [5; 32],
+            home: cluster("tokyo"),
+            login_type: LoginType::Uid,
+            login_name: LoginName::new("taro").unwrap(),
+            profiles: vec![ProfileName::new("taro-desk").unwrap()],
+            expires_at: at(9_000),
+        },
+    }
+}
+
+fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
+    let all = everything();
+    meta::put(tx, "cluster-id", "berlin")?;
+    parameters::set(tx, &all.setting)?;
+    pools::upsert(tx, &all.pool)?;
+    users::upsert(tx, &all.user)?;
+    credentials::put_hash(tx, &all.user.user_id, &Phc::new(PHC.into()), at(6))?;
+    profiles::upsert(tx, &all.profile)?;
+    devices::upsert(tx, &all.device)?;
+    for name in ["EMCC1", "EMCC2"] {
+        base_devices::upsert(tx, &BaseDeviceName::new(name).unwrap())?;
+    }
+    peers::upsert(tx, &all.peer)?;
+    for entry in &all.entries {
+        trust_entries::add(tx, entry)?;
+    }
+    trust_entries::revoke(tx, &revoked(), &[9; 32], at(4))?;
+    for session in &all.sessions {
+        sessions::insert(tx, session)?;
+    }
+    answers::put(tx, &all.answer)?;
+    hints::put(
+        tx,
+        LoginType::Uid,
+        &LoginName::new("taro").unwrap(),
+        &cluster("tokyo"),
+    )?;
+    tickets::issue(tx, holder(&all), &[4; 32], at(8_000), at(9_000))?;
+    choices::put(tx, &all.choice)?;
+    for n in 1..=3 {
+        audit::append(tx, &change(n))?;
+    }
+    Ok(())
+}
+
+fn holder(all: &Everything) -> tickets::Holder<'_> {
+    tickets::Holder {
+        caller: &all.peer.cluster_id,
+        device: &all.device.name,
+        user: &all.user.user_id,
+        purpose: tickets::Purpose::ChooseProfile,
+    }
+}
+
+fn change(n: i64) -> Entry {
+    Entry {
+        at: at(n),
+        actor: "root (uid 0)".into(),
+        action: "param.set",
+        subject: "maximum-concurrent-requests".into(),
+        outcome: "128, before: 256".into(),
+        reference: Some(Ref::from_bits(7)),
+    }
+}
+
+fn revoked() -> ClusterId {
+    cluster("tokyo")
+}
+
+/// What stands for a hash: nothing checks a PIN against it.
+const PHC: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$aGFzaA";
+
+fn file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store/v1.sql")
+}
+
+/// A whole database as text.
+fn dump(connection: &Connection) -> String {
+    let texts = |sql: &str| -> Vec<(String, String)> {
+        let mut statement = connection.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.unwrap().map(Result::unwrap).collect()
+    };
+    let mut out = "-- Made by tests/tools/store-fixture. Once its version is released it is never changed again.\n\
+                   PRAGMA foreign_keys = OFF;\nBEGIN;\n"
+        .to_owned();
+    let tables = texts("SELECT name, sql FROM sqlite_schema WHERE type = 'table' ORDER BY rowid");
+    for (name, sql) in &tables {
+        let _ = writeln!(out, "{sql};");
+        let columns = texts(&format!("SELECT name, '' FROM pragma_table_info('{name}')"));
+        let quoted: Vec<_> = columns.iter().map(|(c, _)| format!("quote({c})")).collect();
+        let rows = texts(&format!(
+            "SELECT {}, '' FROM {name} ORDER BY rowid",
+            quoted.join(" || ', ' || ")
+        ));
+        for (values, _) in rows {
+            let _ = writeln!(out, "INSERT INTO {name} VALUES ({values});");
+        }
+    }
+    for (_, sql) in texts(
+        "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL ORDER BY rowid",
+    ) {
+        let _ = writeln!(out, "{sql};");
+    }
+    out + "COMMIT;\n"
+}
+
+async fn write_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let store = Store::open(&config(&path)).unwrap();
+    store.write(fill).await.unwrap();
+    store.close();
+    // A second node, so that there are two chains.
+    let second = Store::open(&Config {
+        node: "n2".into(),
+        ..config(&path)
+    })
+    .unwrap();
+    second
+        .write(|tx| audit::append(tx, &change(4)))
+        .await
+        .unwrap();
+    second.close();
+    fs::write(file(), dump(&Connection::open(&path).unwrap())).unwrap();
+}
+
+#[tokio::test]
+async fn the_database_of_version_1_opens_and_holds_what_was_written() {
+    if std::env::var_os("UPDATE_STORE_FIXTURE").is_some() {
+        write_anew().await;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("old.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(&fs::read_to_string(file()).unwrap())
+        .unwrap();
+    every_table_has_a_row(&old);
+    drop(old);
+
+    let store = Store::open(&config(&path)).expect(
+        "the fixture does not open: while its version is not released, run tests/tools/store-fixture",
+    );
+    store.read::<_, Error>(check).await.unwrap();
+    let report = store.verify().await.unwrap();
+    assert!(report.is_intact(), "{report:?}");
+    let entries: Vec<_> = report
+        .chains
+        .iter()
+        .map(|chain| (&*chain.node, chain.entries))
+        .collect();
+    assert_eq!(entries, [("n1", 3), ("n2", 1)]);
+    // It goes on from there.
+    store
+        .write(|tx| audit::append(tx, &change(5)))
+        .await
+        .unwrap();
+    store.close();
+    let found = store::inspect(&path).unwrap();
+    assert!(found.is_whole(), "{found:?}");
+    assert_eq!(found.cluster.as_deref(), Some("berlin"));
+}
+
+fn every_table_has_a_row(connection: &Connection) {
+    let mut statement = connection
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        .unwrap();
+    let names = statement.query_map([], |row| row.get::<_, String>(0));
+    for name in names.unwrap().map(Result::unwrap) {
+        let sql = format!("SELECT count(*) FROM {name}");
+        let rows: i64 = connection.query_row(&sql, [], |row| row.get(0)).unwrap();
+        assert!(rows > 0, "the fixture lacks a row of {name}");
+    }
+}
+
+fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
+    let all = everything();
+    assert_eq!(parameters::all(tx)?, [all.setting]);
+    assert_eq!(pools::list(tx)?, [all.pool]);
+    assert_eq!(users::list(tx, None, 10)?, [all.user.clone()]);
+    let credential = credentials::get(tx, &all.user.user_id)?.unwrap();
+    assert_eq!(credential.phc.as_str(), PHC);
+    assert_eq!(profiles::list(tx)?, [all.profile]);
+    assert_eq!(devices::list(tx, None, 10)?, [all.device]);
+    let held: Vec<_> = base_devices::list(tx)?
+        .into_iter()
+        .map(|(name, by)| (name.to_string(), by))
+        .collect();
+    assert_eq!(
+        held,
+        [
+            ("EMCC1".to_owned(), Some(session_id(1))),
+            ("EMCC2".to_owned(), None)
+        ]
+    );
+    assert_eq!(peers::list(tx)?, [all.peer]);
+    assert_eq!(trust_entries::list(tx)?.len(), all.entries.len());
+    assert_eq!(trust_entries::revoked(tx)?.len(), 1);
+    for session in all.sessions {
+        let found = sessions::get(tx, session.role, &session.counterpart, session.id)?;
+        assert_eq!(found, Some(session));
+    }
+    assert_eq!(
+        answers::get(tx, &cluster("tokyo"), session_id(3))?,
+        Some(all.answer)
+    );
+    assert_eq!(
+        choices::get(tx, &all.choice.device, &all.choice.hash, at(8_500))?,
+        Some(all.choice)
+    );
+    let taro = LoginName::new("taro").unwrap();
+    assert_eq!(
+        hints::get(tx, LoginType::Uid, &taro)?,
+        Some(cluster("tokyo"))
+    );
+    Ok(())
+}
