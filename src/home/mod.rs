@@ -3,7 +3,7 @@
 //! Each operation is one transaction, and its answer is what that transaction decided. A local login comes the
 //! same way as a peer's; the caller is then our own cluster.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 use tracing::warn;
@@ -13,8 +13,10 @@ mod desk;
 pub mod error;
 mod login;
 mod logout;
+mod revocation;
 
 pub use error::Error;
+pub use revocation::Retired;
 
 use crate::{
     clock::Clock,
@@ -31,6 +33,7 @@ use crate::{
     },
     fault::FaultPoints,
     store::{self, Store, Transaction, parameters, users},
+    tasks::Tasks,
 };
 
 /// The home role of one node. Cheap to clone.
@@ -182,6 +185,31 @@ impl HomeRole {
         actor: &str,
     ) -> Result<Ended, Error> {
         logout::end(self, counterpart, id, actor).await
+    }
+}
+
+/// Ends what may no longer be.
+impl HomeRole {
+    /// Ends the sessions of users that were disabled, removed, or barred from other clusters' phones, as that
+    /// happens and by whatever way, until the node shuts down. The parameter `end-sessions-on-revocation` turns it
+    /// off. Several nodes doing so do no harm.
+    pub async fn watch_revocations(&self, tasks: &Tasks) {
+        revocation::watch(self, tasks).await;
+    }
+
+    /// Ends all that we share with a peer that is to be removed, and waits until it knows, at most `within`. No login
+    /// of its phones is taken from then on. The record itself is the caller's to remove: nothing more can be
+    /// delivered after that.
+    ///
+    /// # Errors
+    /// [`Error::CallerUnknown`] when there is no record of it; [`Error::Store`] when the store fails.
+    pub async fn retire_peer(
+        &self,
+        cluster: &ClusterId,
+        actor: &str,
+        within: Duration,
+    ) -> Result<Retired, Error> {
+        revocation::retire_peer(self, cluster, actor, within).await
     }
 }
 

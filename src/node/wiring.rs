@@ -269,6 +269,10 @@ impl Core {
             deadline: self.config.login.deadline,
         };
         tasks.spawn("outbox", outbox.run());
+        let (home, watching) = (roles.home, tasks.clone());
+        tasks.spawn("revocations", async move {
+            home.watch_revocations(&watching).await;
+        });
         spawn_watchers(tasks, roles.visiting, &self.reloader, &self.peers, up);
         let (store, clock, ended) = (self.store.clone(), self.clock.clone(), tasks.clone());
         tasks.spawn("retention", async move {

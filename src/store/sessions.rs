@@ -262,6 +262,41 @@ pub fn activate(
     Ok(moved > 0)
 }
 
+/// Home's active sessions whose users may not be logged in so any more, the oldest first: users that are gone or
+/// disabled, and on other clusters' phones those that may not use them.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn revoked(
+    tx: &mut dyn Transaction,
+    own: &ClusterId,
+    limit: u32,
+) -> Result<Vec<Session>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sessions WHERE role = 'home' AND state = 'active' AND NOT EXISTS (
+           SELECT 1 FROM users u WHERE u.user_key = sessions.user_key AND u.enabled = 1
+             AND (u.emcc_enabled = 1 OR sessions.counterpart = $1))
+         ORDER BY created_at, id LIMIT $2"
+    );
+    records(tx, &sql, &[own.into(), limit.into()])
+}
+
+/// The sessions that we share with a cluster and that live, of both roles, the oldest first.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn living_with(
+    tx: &mut dyn Transaction,
+    counterpart: &ClusterId,
+    limit: u32,
+) -> Result<Vec<Session>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sessions WHERE counterpart = $1 AND state <> 'ended'
+         ORDER BY created_at, id LIMIT $2"
+    );
+    records(tx, &sql, &[counterpart.into(), limit.into()])
+}
+
 /// Ends one of home's active sessions here; whether its visiting cluster is owed the news. Of a local login both
 /// rows are ours, and end together.
 ///

@@ -12,6 +12,7 @@
 
 mod support;
 
+mod answers;
 mod backup;
 mod codes;
 mod crash;
