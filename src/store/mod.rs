@@ -11,6 +11,7 @@ pub mod choices;
 pub mod credentials;
 pub mod devices;
 pub mod hints;
+pub mod living;
 pub mod meta;
 pub mod parameters;
 pub mod peers;
