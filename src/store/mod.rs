@@ -216,6 +216,22 @@ impl Store {
         self.submit(Access::Read, operation).await
     }
 
+    /// As [`Store::read`], for a few rows found by their keys: the engine may run it at once, on the thread of the
+    /// caller. What reads more than that would hold up everybody else on that thread.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn look_up<T, E>(
+        &self,
+        operation: impl FnMut(&mut dyn Transaction) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.submit(Access::LookUp, operation).await
+    }
+
     /// Moves on after every commit, also those of other processes on the same database.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {

@@ -189,7 +189,7 @@ async fn free_phone(inner: &Inner, device: String, deadline: Instant) -> Result<
                 sessions::active_on_device(tx, Role::Visiting, &name)?,
             ))
         };
-        inner.read(deadline, read).await?
+        inner.look_up(deadline, read).await?
     };
     if !device.em_enabled {
         return Err(Error::DeviceDisabled(device.name));
