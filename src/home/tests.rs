@@ -656,3 +656,4 @@ fn what_is_busy_says_when_to_come_back_and_what_failed_says_nothing_of_us() {
 
 mod elsewhere;
 mod profiles_and_tickets;
+mod revocation;

@@ -149,7 +149,7 @@ async fn chosen(
         inner.clock.now(),
     );
     let choice = inner
-        .read(deadline, move |tx: &mut dyn Transaction| {
+        .look_up(deadline, move |tx: &mut dyn Transaction| {
             choices::get(tx, &name, &hash, now)?.ok_or(Error::WrongTicket)
         })
         .await?;
