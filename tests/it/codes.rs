@@ -70,6 +70,7 @@ async fn apply(cluster: &Cluster, toml: &str) {
     let request = pb::ApplyRequest {
         files: vec![file],
         dry_run: false,
+        prune: false,
     };
     cluster.admin().await.unwrap().apply(request).await.unwrap();
 }
