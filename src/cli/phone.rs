@@ -152,7 +152,7 @@ fn displayed(what: &str, shown: &Shown) -> Outcome {
 
 /// From a file, from a prompt, or from standard input; never from an argument, where every user of the
 /// machine could see it.
-fn read_pin(what: &str, file: Option<&Path>) -> Outcome<Pin> {
+pub(super) fn read_pin(what: &str, file: Option<&Path>) -> Outcome<Pin> {
     let failed = |cause: io::Error| {
         Failure::new(
             what,

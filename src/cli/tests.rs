@@ -21,6 +21,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
+    apply::edit::Edit,
     cli::output::Report,
     clock::{Clock, Timestamp},
     domain::{
@@ -118,6 +119,28 @@ impl Operations for Pretender {
                 .await?;
             Ok(false)
         })
+    }
+
+    fn edit<'a>(&'a self, edit: Edit, _: &'a Actor) -> Answer<'a, Vec<pb::ApplyCount>> {
+        let count = pb::ApplyCount {
+            kind: edit.kind.name.to_owned(),
+            added: 1,
+            ..pb::ApplyCount::default()
+        };
+        Box::pin(std::future::ready(Ok(vec![count])))
+    }
+
+    fn refresh_cluster<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, pb::PeerStatus> {
+        let outbound = pb::OutboundStatus {
+            state: "down".to_owned(),
+            reason: Some("nobody answers".to_owned()),
+            ..pb::OutboundStatus::default()
+        };
+        Box::pin(std::future::ready(Ok(pb::PeerStatus {
+            cluster_id: cluster.to_string(),
+            outbound: Some(outbound),
+            ..pb::PeerStatus::default()
+        })))
     }
 
     fn apply<'a>(

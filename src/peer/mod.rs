@@ -265,6 +265,18 @@ impl Peers {
         shared.and_then(|s| s.traits()).unwrap_or_default()
     }
 
+    /// Has our link to that peer tried at once, where it is down; false when there is no record of the peer.
+    #[must_use]
+    pub fn dial_now(&self, cluster: &ClusterId) -> bool {
+        let Some(shared) = self.shared(cluster) else {
+            return false;
+        };
+        if shared.link(|link| link.state() != LinkState::Up) {
+            shared.wake.call.notify_one();
+        }
+        true
+    }
+
     /// What our link to that peer has to say to it; none when there is no record of the peer.
     #[must_use]
     pub fn outbound_view(&self, cluster: &ClusterId) -> Option<OutboundView> {

@@ -447,6 +447,18 @@ pub fn counterparts_owed(tx: &mut dyn Transaction) -> Result<Vec<ClusterId>, Err
     .collect()
 }
 
+/// Forgets that a cluster has still to be told of ends; of how many.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn forget_owed(tx: &mut dyn Transaction, counterpart: &ClusterId) -> Result<u32, Error> {
+    let forgotten = tx.execute(
+        "UPDATE sessions SET owed = 0 WHERE owed = 1 AND counterpart = $1",
+        &[counterpart.into()],
+    )?;
+    Ok(u32::try_from(forgotten).unwrap_or(u32::MAX))
+}
+
 /// Records that the counterpart knows of the end; whether that was owed.
 ///
 /// # Errors

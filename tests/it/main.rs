@@ -22,6 +22,7 @@ mod hostile;
 mod lab;
 mod parameters;
 mod peers;
+mod people;
 mod plain;
 mod program;
 mod python_client;

@@ -13,6 +13,7 @@ mod parameters;
 mod peer_changes;
 pub mod peers;
 mod records;
+mod removals;
 pub mod roles;
 mod serve;
 mod service;
