@@ -196,6 +196,7 @@ impl Node {
             changes: changes.clone(),
         });
         let edge = AdminEdge {
+            imports: Arc::new(tokio::sync::Semaphore::new(1)),
             cluster_id: "berlin".parse().unwrap(),
             store: store.clone(),
             clock: Clock::system(),

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, Semaphore},
+};
 use tracing::{error, info};
 
 use super::{
@@ -248,6 +251,7 @@ impl Core {
             visiting: roles.visiting.clone(),
         };
         admin::AdminEdge {
+            imports: Arc::new(Semaphore::new(1)),
             cluster_id: config.cluster_id.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),

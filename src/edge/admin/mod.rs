@@ -8,6 +8,7 @@ mod account;
 mod directory;
 pub mod error;
 pub mod export;
+mod import;
 pub mod operations;
 mod parameters;
 mod peer_changes;

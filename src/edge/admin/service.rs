@@ -2,7 +2,8 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tonic::{Request, Response, Status, transport::server::UdsConnectInfo};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status, Streaming, transport::server::UdsConnectInfo};
 use tracing::info;
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     edge::admin::{
         account, directory,
         error::Error,
-        export,
+        export, import,
         operations::{ApplyMode, File, Operations},
         parameters, peer_changes,
         peers::{self, Material},
@@ -43,6 +44,8 @@ pub struct AdminEdge {
     pub groups: Arc<Groups>,
     /// What goes beyond the database.
     pub operations: Arc<dyn Operations>,
+    /// One place: large imports wait in nobody's memory.
+    pub imports: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for AdminEdge {
@@ -594,6 +597,25 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::ApplyResponse>, Status> {
         let (actor, request) = self.admit(Action::Apply, request).await?;
         within(APPLY, self.apply_files(&actor, request)).await
+    }
+
+    async fn apply_stream(
+        &self,
+        request: Request<Streaming<pb::ApplyStreamRequest>>,
+    ) -> Result<Response<pb::ApplyStreamResponse>, Status> {
+        let (actor, pieces) = self.admit(Action::Apply, request).await?;
+        within(APPLY, async {
+            let _place = self.imports.try_acquire().map_err(|_| Error::Unavailable {
+                why: "another import is under way".to_owned(),
+                next: "try again when it is done".to_owned(),
+            })?;
+            let (files, mode) = import::collect(pieces, import::PAUSE).await?;
+            let applied = self.operations.apply(files, mode, &actor).await?;
+            Ok(pb::ApplyStreamResponse {
+                applied: Some(applied),
+            })
+        })
+        .await
     }
 
     type ExportStream = export::Pieces;
