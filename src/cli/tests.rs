@@ -324,6 +324,7 @@ async fn with_people(node: &Node) {
                     emcc: true,
                     em_enabled: true,
                     device_pool: None,
+                    locale: None,
                     geolocation: [("country".to_owned(), "DE".to_owned())].into(),
                 },
             )?;

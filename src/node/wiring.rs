@@ -147,11 +147,13 @@ impl Core {
     fn roles(&self, faults: FaultPoints, tasks: &Tasks) -> AllRoles {
         let home = HomeRole::new(home::Parts {
             cluster: self.config.cluster_id.clone(),
+            security_mode: self.config.federation.security_mode,
             store: self.store.clone(),
             credentials: self.credentials.clone(),
             clock: self.clock.clone(),
             faults: faults.clone(),
             parameters: self.reloader.parameters(),
+            links: Arc::new(self.peers.clone()),
             owed: Arc::clone(&self.owed),
         });
         let local: Arc<dyn HomeCluster> = Arc::new(LocalHome(home.clone()));
@@ -271,6 +273,10 @@ impl Core {
             deadline: self.config.login.deadline,
         };
         tasks.spawn("outbox", outbox.run());
+        let (home, watching) = (roles.home, tasks.clone());
+        tasks.spawn("revocations", async move {
+            home.watch_revocations(&watching).await;
+        });
         spawn_watchers(tasks, roles.visiting, &self.reloader, &self.peers, up);
         let (store, clock, ended) = (self.store.clone(), self.clock.clone(), tasks.clone());
         tasks.spawn("retention", async move {

@@ -22,7 +22,7 @@ use crate::{
     apply::{columns, export::Format},
     config::units::parse_duration,
     domain::{
-        ids::{ClusterId, DeviceName, LoginName, UserId},
+        ids::{ClusterId, DeviceName, LoginName, ProfileName, UserId},
         login::LoginType,
         version::Version,
     },
@@ -707,6 +707,9 @@ pub struct PhoneLogin {
     /// UID (user ID), SP (self-service user ID) or DN (extension); default: what the service takes it for
     #[arg(long, value_name = "TYPE")]
     pub login_type: Option<LoginType>,
+    /// The device profile to choose where the phone asks for one
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<ProfileName>,
     /// File with the PIN on its first line
     #[arg(long, value_name = "FILE")]
     pub pin_file: Option<PathBuf>,
