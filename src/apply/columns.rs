@@ -433,7 +433,7 @@ pub fn reference() -> String {
         How the two are used is in [operating.md](operating.md).\n\n\
         A file is TOML, or CSV when its name ends in `.csv`; one command may take both. A row is replaced as a \
         whole: a column that is not given has its default, except that a user without `pin` and `pin-hash` keeps \
-        the PIN. What no file names stays. All problems of all files are told at once, each with file, line and \
+        the PIN. What no file names stays, unless `--prune` is given: then it goes, of those kinds that a file holds. All problems of all files are told at once, each with file, line and \
         column.\n\n\
         **TOML.** A row is a table `[[kind]]`, for example `[[user]]`; one file may hold several kinds. Unknown \
         tables and columns are errors.\n\n\

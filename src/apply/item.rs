@@ -43,6 +43,9 @@ pub(super) trait Item: Sized {
     /// Adds it, or replaces the one of its name.
     fn put(&self, tx: &mut dyn Transaction) -> Result<(), Error>;
 
+    /// Deletes it.
+    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error>;
+
     /// Whether writing it would change nothing.
     fn is_as(&self, there: &Self) -> bool;
 
@@ -120,6 +123,10 @@ impl Item for DevicePool {
         pools::upsert(tx, self)
     }
 
+    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
+        pools::remove(tx, &self.name)
+    }
+
     fn is_as(&self, there: &Self) -> bool {
         self == there
     }
@@ -159,6 +166,10 @@ impl Item for User {
 
     fn put(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
         users::upsert(tx, self)
+    }
+
+    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
+        users::remove(tx, &self.user_id)
     }
 
     fn is_as(&self, there: &Self) -> bool {
@@ -210,6 +221,10 @@ impl Item for Profile {
 
     fn put(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
         profiles::upsert(tx, self)
+    }
+
+    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
+        profiles::remove(tx, &self.name)
     }
 
     fn is_as(&self, there: &Self) -> bool {
@@ -264,6 +279,10 @@ impl Item for Device {
         devices::upsert(tx, self)
     }
 
+    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
+        devices::remove(tx, &self.name)
+    }
+
     fn is_as(&self, there: &Self) -> bool {
         self == there
     }
@@ -294,6 +313,10 @@ impl Item for BaseDeviceName {
 
     fn put(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
         base_devices::upsert(tx, self)
+    }
+
+    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
+        base_devices::remove(tx, self)
     }
 
     fn is_as(&self, _: &Self) -> bool {
@@ -337,6 +360,10 @@ impl Item for Peer {
 
     fn put(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
         peers::upsert(tx, self)
+    }
+
+    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
+        peers::remove(tx, &self.cluster_id)
     }
 
     fn is_as(&self, there: &Self) -> bool {

@@ -26,6 +26,7 @@ mod cell;
 mod csv_file;
 mod item;
 mod plan;
+mod prune;
 mod suggest;
 mod toml_file;
 
@@ -67,6 +68,15 @@ pub enum Mode {
     Write,
 }
 
+/// What happens to the records that no file names, of the kinds that the files hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// They are deleted.
+    Goes,
+    /// They are left as they are.
+    Stays,
+}
+
 /// What happens to one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -74,6 +84,8 @@ pub enum Action {
     Added,
     /// It differs from what is there.
     Changed,
+    /// No file names it, and so it goes.
+    Removed,
     /// It is there already.
     Unchanged,
 }
@@ -85,6 +97,7 @@ impl Action {
         match self {
             Self::Added => "added",
             Self::Changed => "changed",
+            Self::Removed => "removed",
             Self::Unchanged => "unchanged",
         }
     }
@@ -128,6 +141,9 @@ pub enum Error {
     /// A PIN could not be hashed.
     #[error("a PIN could not be hashed; nothing was changed")]
     Credentials(#[from] credentials::Error),
+    /// Some of what no file names is in use; all of it.
+    #[error("{} records are in use and can't be deleted; nothing was changed", .0.len())]
+    Kept(Vec<String>),
     /// The store failed.
     #[error("the store failed; nothing was changed")]
     Store(#[from] store::Error),
@@ -158,6 +174,7 @@ impl Applier {
         &self,
         sources: &[Source],
         mode: Mode,
+        rest: Rest,
         actor: &str,
     ) -> Result<Vec<Change>, Error> {
         let Self {
@@ -172,7 +189,7 @@ impl Applier {
         let known = {
             let rows = Arc::clone(&rows);
             store
-                .read(move |tx: &mut dyn Transaction| plan::known(tx, &rows))
+                .read(move |tx: &mut dyn Transaction| plan::known(tx, &rows, rest))
                 .await?
         };
         problems.extend(check::check_references(&rows, &known));
@@ -185,7 +202,7 @@ impl Applier {
         let (now, actor) = (clock.now(), actor.to_owned());
         let outcome = store
             .write(move |tx: &mut dyn Transaction| {
-                let changes = write(tx, &rows, &hashes, now, &actor)?;
+                let changes = write(tx, &rows, &hashes, rest, now, &actor)?;
                 // A dry run does everything, so that it finds every fault, and then takes it back.
                 match mode {
                     Mode::Write => Ok(changes),
@@ -197,6 +214,7 @@ impl Applier {
             Ok(changes) | Err(Undone::DryRun(changes)) => Ok(changes),
             Err(Undone::Store(error)) => Err(Error::Store(error)),
             Err(Undone::Trust(error)) => Err(Error::Trust(error)),
+            Err(Undone::Kept(reasons)) => Err(Error::Kept(reasons)),
         }
     }
 }
@@ -217,6 +235,7 @@ async fn read(sources: &[Source], cluster: &ClusterId) -> Result<(Rows, Vec<Prob
 /// Why the transaction was taken back.
 enum Undone {
     DryRun(Vec<Change>),
+    Kept(Vec<String>),
     Store(store::Error),
     Trust(trust::Error),
 }
@@ -296,10 +315,17 @@ fn write(
     tx: &mut dyn Transaction,
     rows: &Rows,
     hashes: &Hashes,
+    rest: Rest,
     now: Timestamp,
     actor: &str,
 ) -> Result<Vec<Change>, Undone> {
-    let plan = Plan::make(tx, rows, hashes)?;
+    let plan = Plan::make(tx, rows, hashes, rest)?;
+    let kept = plan.gone.kept(tx)?;
+    if !kept.is_empty() {
+        return Err(Undone::Kept(kept));
+    }
+    // First: what goes may hold a name that is given to somebody else.
+    plan.gone.remove(tx)?;
     put(tx, &rows.pools, &plan.pools)?;
     // All first: users may hand theirs to one another.
     for row in plan.users.iter().filter_map(|place| rows.users.get(*place)) {
@@ -313,6 +339,10 @@ fn write(
     put(tx, &rows.devices, &plan.devices)?;
     put(tx, &rows.base_devices, &plan.base_devices)?;
     put(tx, &rows.peers, &plan.peers)?;
+    let kept = plan.gone.left_behind(tx)?;
+    if !kept.is_empty() {
+        return Err(Undone::Kept(kept));
+    }
     let changes = plan.changes;
     if !rows.peers.is_empty() {
         // Other node names may make one certificate two peers'.

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Action, Change, Field, Hashes,
+    Action, Change, Field, Hashes, Rest,
     cell::{self, Cell},
     check::{Known, Placed, Rows},
+    columns,
     item::Item,
+    prune::Gone,
 };
 use crate::{
     domain::ids::{BaseDeviceName, UserId},
@@ -17,7 +19,11 @@ use crate::{
 };
 
 /// What of the rows' references is in the store.
-pub(super) fn known(tx: &mut dyn Transaction, rows: &Rows) -> Result<Known, store::Error> {
+pub(super) fn known(
+    tx: &mut dyn Transaction,
+    rows: &Rows,
+    rest: Rest,
+) -> Result<Known, store::Error> {
     let profiles = rows.profiles.iter().map(|row| &row.value);
     let mut names: Vec<_> = profiles
         .clone()
@@ -58,6 +64,16 @@ pub(super) fn known(tx: &mut dyn Transaction, rows: &Rows) -> Result<Known, stor
             known.self_service_ids.insert(id, holder.user_id);
         }
     }
+    if rest == Rest::Goes {
+        // What stands in no file is as good as gone.
+        if rows.kinds.contains(columns::USER.name) {
+            known.users.clear();
+            known.self_service_ids.clear();
+        }
+        if rows.kinds.contains(columns::DEVICE_POOL.name) {
+            known.pools.clear();
+        }
+    }
     if !rows.peers.is_empty() {
         known.anchored = trust_entries::anchored(tx)?.into_iter().collect();
     }
@@ -74,6 +90,8 @@ pub(super) struct Plan {
     pub(super) devices: Vec<usize>,
     pub(super) base_devices: Vec<usize>,
     pub(super) peers: Vec<usize>,
+    /// What goes.
+    pub(super) gone: Gone,
     /// Hashes that are not the users' already.
     pub(super) hashes: Vec<(UserId, stored::Phc)>,
 }
@@ -84,6 +102,7 @@ impl Plan {
         tx: &mut dyn Transaction,
         rows: &Rows,
         hashes: &Hashes,
+        rest: Rest,
     ) -> Result<Self, store::Error> {
         let mut plan = Self::default();
         let changes = &mut plan.changes;
@@ -118,6 +137,9 @@ impl Plan {
                 Some(before) => peers::told(&peer.changes_since(before)),
             });
         })?;
+        if rest == Rest::Goes {
+            plan.gone = Gone::find(tx, rows, changes)?;
+        }
         Ok(plan)
     }
 }

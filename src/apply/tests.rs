@@ -1,6 +1,7 @@
 //! All or nothing, every problem at once, and nothing changed by the second time.
 
 mod generated;
+mod prune;
 
 use super::*;
 use crate::{domain::ids::UserId, store::trust_entries};
@@ -71,7 +72,9 @@ impl World {
             name: "data.toml".to_owned(),
             text: text.to_owned().into(),
         };
-        self.applier.apply(&[source], mode, "user root").await
+        self.applier
+            .apply(&[source], mode, Rest::Stays, "user root")
+            .await
     }
 
     async fn problems(&self, text: &str) -> Vec<String> {

@@ -1,34 +1,58 @@
 //! `apply`: brings the cluster's data to what files say.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{fmt::Write as _, fs::File, io::Read, path::Path};
 
 use crate::{
     cli::{
         args::{self, Global},
         client::{answer, connect},
         cluster::shown,
+        confirm::confirm,
         failure::{Failure, Outcome},
-        output::{Report, table},
+        output::{Report, clean, table},
     },
     wire::admin as pb,
 };
 
-/// Reads the files and hands them to the daemon.
+/// Reads the files and hands them to the daemon. Where something would be deleted, it is asked first.
 ///
 /// # Errors
 /// Files that can't be read, and what the daemon refuses.
 pub async fn run(global: &Global, args: &args::Apply) -> Outcome {
-    let files = read_files(&args.files)?;
+    let what = "cannot apply the files; nothing was changed";
     let request = pb::ApplyRequest {
-        files,
+        files: read_files(&args.files)?,
         dry_run: args.dry_run,
+        prune: args.prune,
     };
     let mut client = connect(global).await?;
-    let applied = answer(
-        "cannot apply the files; nothing was changed",
-        client.apply(request).await,
-    )?;
+    if args.prune && !args.dry_run && !args.yes {
+        let mut trial = request.clone();
+        trial.dry_run = true;
+        let tried = answer(what, client.apply(trial).await)?;
+        if let Some(question) = question(&tried) {
+            confirm(what, &question)?;
+        }
+    }
+    let applied = answer(what, client.apply(request).await)?;
     Ok(Report::new(applied_text(&applied), &applied))
+}
+
+/// What to ask before records are deleted.
+fn question(tried: &pb::ApplyResponse) -> Option<String> {
+    let gone: Vec<_> = tried
+        .counts
+        .iter()
+        .filter(|count| count.removed > 0)
+        .map(|count| format!("{} {}", count.removed, count.kind))
+        .collect();
+    let total: u32 = tried.counts.iter().map(|count| count.removed).sum();
+    (total > 0).then(|| {
+        format!(
+            "Delete {total} records that no file names ({})?",
+            gone.join(", ")
+        )
+    })
 }
 
 fn read_files(paths: &[impl AsRef<Path>]) -> Outcome<Vec<pb::ApplyFile>> {
@@ -72,17 +96,66 @@ fn read_files(paths: &[impl AsRef<Path>]) -> Outcome<Vec<pb::ApplyFile>> {
 }
 
 fn applied_text(applied: &pb::ApplyResponse) -> String {
+    let mut text = String::new();
+    for change in &applied.changes {
+        let _ = writeln!(text, "{}", change_text(change));
+    }
+    if applied.changes_left_out > 0 {
+        let _ = writeln!(text, "and {} more", applied.changes_left_out);
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
     let rows = applied.counts.iter().map(|count| {
         [
             count.kind.clone(),
             count.added.to_string(),
             count.changed.to_string(),
+            count.removed.to_string(),
             count.unchanged.to_string(),
         ]
     });
-    let mut text = table(["KIND", "ADDED", "CHANGED", "UNCHANGED"], rows.collect());
+    text += &table(
+        ["KIND", "ADDED", "CHANGED", "REMOVED", "UNCHANGED"],
+        rows.collect(),
+    );
     if applied.dry_run {
         text += "\n\nnothing was changed: this was a trial\nnext: the same without --dry-run";
+    }
+    text
+}
+
+/// `+ user anna`, `- user bob`, `~ user cy: extension: 1001 → 1002, PIN set`.
+fn change_text(change: &pb::ApplyChange) -> String {
+    let mark = match change.action.as_str() {
+        "added" => '+',
+        "removed" => '-',
+        _ => '~',
+    };
+    let value = |text: &str| {
+        if text.is_empty() {
+            "nothing".to_owned()
+        } else {
+            clean(text)
+        }
+    };
+    let fields: Vec<_> = change
+        .fields
+        .iter()
+        .map(|field| match field.name.as_str() {
+            "pin" => "PIN set".to_owned(),
+            name => format!(
+                "{}: {} \u{2192} {}",
+                clean(name),
+                value(&field.before),
+                value(&field.after)
+            ),
+        })
+        .collect();
+    let mut text = format!("{mark} {} {}", clean(&change.kind), clean(&change.name));
+    if !fields.is_empty() {
+        text += ": ";
+        text += &fields.join(", ");
     }
     text
 }
@@ -115,23 +188,59 @@ mod tests {
         assert_eq!(read_files(&[&big]).unwrap().len(), 1);
     }
 
+    fn change(action: &str, name: &str, fields: &[[&str; 3]]) -> pb::ApplyChange {
+        let field = |[name, before, after]: &[&str; 3]| pb::ApplyField {
+            name: (*name).to_owned(),
+            before: (*before).to_owned(),
+            after: (*after).to_owned(),
+        };
+        pb::ApplyChange {
+            kind: "user".to_owned(),
+            name: name.to_owned(),
+            action: action.to_owned(),
+            fields: fields.iter().map(field).collect(),
+        }
+    }
+
     #[test]
-    fn counts_are_a_table() {
+    fn a_trial_tells_each_change_and_the_counts() {
+        let count = pb::ApplyCount {
+            kind: "user".to_owned(),
+            added: 2,
+            changed: 1,
+            unchanged: 40,
+            removed: 1,
+        };
         let applied = pb::ApplyResponse {
-            counts: vec![pb::ApplyCount {
-                kind: "user".to_owned(),
-                added: 2,
-                changed: 1,
-                unchanged: 40,
-            }],
+            counts: vec![count],
             dry_run: true,
+            changes: vec![
+                change("added", "anna", &[["pin", "", "set"]]),
+                change("removed", "bob", &[]),
+                change(
+                    "changed",
+                    "cy",
+                    &[["extension", "", "1002"], ["name", "Cy\u{1b}", ""]],
+                ),
+            ],
+            changes_left_out: 1,
         };
         let expected = "\
-KIND  ADDED  CHANGED  UNCHANGED
-user  2      1        40
++ user anna: PIN set
+- user bob
+~ user cy: extension: nothing \u{2192} 1002, name: Cy\\u{1b} \u{2192} nothing
+and 1 more
+
+KIND  ADDED  CHANGED  REMOVED  UNCHANGED
+user  2      1        1        40
 
 nothing was changed: this was a trial
 next: the same without --dry-run";
         assert_eq!(applied_text(&applied), expected);
+        assert_eq!(
+            question(&applied).unwrap(),
+            "Delete 1 records that no file names (1 user)?"
+        );
+        assert_eq!(question(&pb::ApplyResponse::default()), None);
     }
 }

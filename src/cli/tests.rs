@@ -125,17 +125,20 @@ impl Operations for Pretender {
         files: Vec<File>,
         mode: ApplyMode,
         _: &'a Actor,
-    ) -> Answer<'a, Vec<pb::ApplyCount>> {
-        let added = if mode == ApplyMode::Commit {
-            files.len()
-        } else {
-            0
-        };
-        Box::pin(std::future::ready(Ok(vec![pb::ApplyCount {
+    ) -> Answer<'a, pb::ApplyResponse> {
+        let added = if mode.dry_run { 0 } else { files.len() };
+        let count = pb::ApplyCount {
             kind: "user".to_owned(),
             added: u32::try_from(added).unwrap(),
+            // As if the store had two that no file names.
+            removed: if mode.prune { 2 } else { 0 },
             ..pb::ApplyCount::default()
-        }])))
+        };
+        Box::pin(std::future::ready(Ok(pb::ApplyResponse {
+            counts: vec![count],
+            dry_run: mode.dry_run,
+            ..pb::ApplyResponse::default()
+        })))
     }
 }
 
@@ -739,6 +742,10 @@ async fn files_are_applied_or_tried() {
     );
     let applied = node.type_in("apply @a.toml @a.toml").await;
     assert_eq!(applied.json["counts"][0]["added"], 2);
+    let unasked = node.refused("apply @a.toml --prune").await;
+    assert!(unasked.contains("add --yes"), "{unasked}");
+    let pruned = node.type_in("apply @a.toml --prune --yes").await;
+    assert_eq!(pruned.json["counts"][0]["removed"], 2);
     node.end().await;
 }
 
@@ -749,7 +756,7 @@ fn a_file_to_apply_may_hold_pins_and_is_not_printed() {
             name: "a.toml".to_owned(),
             content: "pin = \"48151623\"".to_owned(),
         }],
-        dry_run: false,
+        ..pb::ApplyRequest::default()
     };
     assert!(!format!("{request:?}").contains("4815"));
 }
@@ -782,6 +789,7 @@ async fn a_request_beyond_the_bound_is_refused_and_the_service_goes_on() {
         let request = pb::ApplyRequest {
             files: vec![file(bytes)],
             dry_run: true,
+            prune: false,
         };
         let status = client.apply(request).await.unwrap_err();
         let refused = [

@@ -135,7 +135,7 @@ async fn look_up(
         request.without_proof(),
     );
     role.store
-        .read(move |tx: &mut dyn Transaction| {
+        .look_up(move |tx: &mut dyn Transaction| {
             if let Some(services) = decide::replay(tx, &caller, &request)? {
                 return Ok(LookedUp::Repeat(Box::new(services)));
             }

@@ -232,7 +232,7 @@ impl Cluster {
         };
         let request = pb::ApplyRequest {
             files: vec![file],
-            dry_run: false,
+            ..pb::ApplyRequest::default()
         };
         self.admin()
             .await?

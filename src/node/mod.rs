@@ -7,6 +7,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tracing::{Instrument as _, info, info_span};
 
+mod applied;
 pub mod error;
 mod operations;
 mod reload;

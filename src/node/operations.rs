@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use super::reload::{Reloader, Shown};
+use super::{
+    applied,
+    reload::{Reloader, Shown},
+};
 use crate::{
-    apply::{self, Action, Applier, Mode, Source},
+    apply::{Applier, Mode, Rest, Source},
     clock::Clock,
     domain::{ids::ClusterId, parameters::Parameters, session::Role, version::VersionRange},
     edge::admin::{
@@ -135,7 +138,7 @@ impl Operations for NodeOperations {
         files: Vec<File>,
         mode: ApplyMode,
         actor: &'a Actor,
-    ) -> Answer<'a, Vec<pb::ApplyCount>> {
+    ) -> Answer<'a, pb::ApplyResponse> {
         Box::pin(async move {
             let sources: Vec<Source> = files
                 .into_iter()
@@ -144,84 +147,24 @@ impl Operations for NodeOperations {
                     text: file.content,
                 })
                 .collect();
-            let mode = match mode {
-                ApplyMode::Commit => Mode::Write,
-                ApplyMode::DryRun => Mode::DryRun,
+            let how = if mode.dry_run {
+                Mode::DryRun
+            } else {
+                Mode::Write
             };
+            let rest = if mode.prune { Rest::Goes } else { Rest::Stays };
             let actor = actor.to_string();
             let changes = self
                 .applier
-                .apply(&sources, mode, &actor)
+                .apply(&sources, how, rest, &actor)
                 .await
-                .map_err(apply_error)?;
-            if mode == Mode::Write && changes.iter().any(|c| c.kind == "peer") {
+                .map_err(applied::error)?;
+            if how == Mode::Write && changes.iter().any(|c| c.kind == "peer") {
                 self.peers_changed().await?;
             }
-            Ok(counts(&changes))
+            Ok(applied::told(&changes, mode.dry_run))
         })
     }
-}
-
-fn apply_error(error: apply::Error) -> Error {
-    match error {
-        apply::Error::Problems(problems) => {
-            let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            Error::refused(
-                format!(
-                    "{}; nothing was changed:\n{}",
-                    counted(lines.len()),
-                    lines.join("\n")
-                ),
-                "mend the lines and apply again; `emccd apply --dry-run` only checks",
-            )
-        }
-        apply::Error::Store(error) => error.into(),
-        apply::Error::Trust(error) => Error::refused(
-            format!(
-                "{}; nothing was changed",
-                crate::telemetry::error_chain(&error)
-            ),
-            "`emccd trust list` shows which peer holds the certificate or the name",
-        ),
-        apply::Error::Credentials(error) => Error::refused(
-            crate::telemetry::error_chain(&error),
-            "nothing was changed; apply again",
-        ),
-        error @ apply::Error::Unread => Error::refused(error.to_string(), "apply again"),
-    }
-}
-
-fn counted(problems: usize) -> String {
-    if problems == 1 {
-        "the files have 1 problem".to_owned()
-    } else {
-        format!("the files have {problems} problems")
-    }
-}
-
-fn counts(changes: &[apply::Change]) -> Vec<pb::ApplyCount> {
-    let mut counts: Vec<pb::ApplyCount> = Vec::new();
-    for change in changes {
-        let index = counts
-            .iter()
-            .position(|c| c.kind == change.kind)
-            .unwrap_or_else(|| {
-                counts.push(pb::ApplyCount {
-                    kind: change.kind.to_owned(),
-                    ..pb::ApplyCount::default()
-                });
-                counts.len() - 1
-            });
-        let Some(count) = counts.get_mut(index) else {
-            continue;
-        };
-        match change.action {
-            Action::Added => count.added += 1,
-            Action::Changed => count.changed += 1,
-            Action::Unchanged => count.unchanged += 1,
-        }
-    }
-    counts
 }
 
 fn millis(length: std::time::Duration) -> u64 {

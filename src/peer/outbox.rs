@@ -312,9 +312,9 @@ impl Outbox {
         memory: &mut Memory,
     ) -> Result<(Vec<Debt>, bool), store::Error> {
         let now = Instant::now();
-        let waiting = memory.aside.values().filter(|a| a.until > now).count();
-        // What is set aside takes nobody's place in the batch.
-        let limit = BATCH.saturating_add(u32::try_from(waiting).unwrap_or(u32::MAX));
+        // What failed before takes nobody's place in the batch.
+        let before = u32::try_from(memory.aside.len()).unwrap_or(u32::MAX);
+        let limit = BATCH.saturating_add(before);
         let cluster = cluster.clone();
         let mut owed = self
             .store
@@ -332,6 +332,8 @@ impl Outbox {
                 .get(&(debt.role, debt.id))
                 .is_none_or(|aside| aside.until <= now)
         });
+        // What was never tried comes first: else some that always fail would keep the others from ever being told.
+        owed.sort_by_key(|debt| memory.aside.contains_key(&(debt.role, debt.id)));
         Ok((owed, more))
     }
 

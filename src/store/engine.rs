@@ -57,6 +57,8 @@ pub struct Stats {
 /// Whether a job may change rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
+    /// A read of a few rows by key: worth less than the way to another thread and back.
+    LookUp,
     Read,
     Write,
 }

@@ -10,6 +10,7 @@ pub mod base_devices;
 pub mod credentials;
 pub mod devices;
 pub mod hints;
+pub mod living;
 pub mod meta;
 pub mod parameters;
 pub mod peers;
@@ -211,6 +212,22 @@ impl Store {
         E: From<Error> + Send + 'static,
     {
         self.submit(Access::Read, operation).await
+    }
+
+    /// As [`Store::read`], for a few rows found by their keys: the engine may run it at once, on the thread of the
+    /// caller. What reads more than that would hold up everybody else on that thread.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn look_up<T, E>(
+        &self,
+        operation: impl FnMut(&mut dyn Transaction) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.submit(Access::LookUp, operation).await
     }
 
     /// Moves on after every commit, also those of other processes on the same database.

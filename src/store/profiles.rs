@@ -77,6 +77,14 @@ pub fn among(tx: &mut dyn Transaction, names: &[String]) -> Result<Vec<Profile>,
     batch::among(tx, SELECT, "p.name", names, record)
 }
 
+/// The profiles of the users whose IDs, in lower case, are among `keys`; in no order.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn among_users(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<Profile>, Error> {
+    batch::among(tx, SELECT, "p.user_key", keys, record)
+}
+
 /// At most `limit` profiles by name, from the first one behind `after`.
 ///
 /// # Errors

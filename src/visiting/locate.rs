@@ -139,7 +139,7 @@ async fn hinted(
 ) -> Result<Option<Arc<dyn HomeCluster>>, Error> {
     let (login_type, name) = (query.login_type, query.name.clone());
     let hint = inner
-        .read(deadline, move |tx: &mut dyn Transaction| {
+        .look_up(deadline, move |tx: &mut dyn Transaction| {
             Ok::<_, Error>(hints::get(tx, login_type, &name)?)
         })
         .await?;

@@ -128,7 +128,7 @@ async fn check(inner: &Inner, request: PhoneLogin, deadline: Instant) -> Result<
                 sessions::active_on_device(tx, Role::Visiting, &name)?,
             ))
         };
-        inner.read(deadline, read).await?
+        inner.look_up(deadline, read).await?
     };
     if !device.em_enabled {
         return Err(Error::DeviceDisabled(device.name));

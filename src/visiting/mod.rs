@@ -168,7 +168,7 @@ impl VisitingRole {
         let now = self.inner.clock.now();
         let found = self
             .inner
-            .read(self.inner.deadline(), move |tx: &mut dyn Transaction| {
+            .look_up(self.inner.deadline(), move |tx: &mut dyn Transaction| {
                 devices::get(tx, &name)?.ok_or(Error::DeviceUnknown)?;
                 Ok::<_, Error>(sessions::active_on_device(tx, Role::Visiting, &name)?)
             })
@@ -268,12 +268,12 @@ impl Inner {
     }
 
     /// Reads, and waits for that until `deadline`.
-    async fn read<T: Send + 'static>(
+    async fn look_up<T: Send + 'static>(
         &self,
         deadline: Instant,
         operation: impl FnMut(&mut dyn Transaction) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        in_time(deadline, self.store.read(operation)).await
+        in_time(deadline, self.store.look_up(operation)).await
     }
 
     /// Writes, and waits for that until `deadline`. What is no longer waited for is carried out all the same,

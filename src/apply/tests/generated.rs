@@ -202,7 +202,9 @@ impl World {
             text: text.clone().into(),
         };
         let sources: Vec<_> = files.iter().map(source).collect();
-        self.applier.apply(&sources, Mode::Write, "user root").await
+        self.applier
+            .apply(&sources, Mode::Write, Rest::Stays, "user root")
+            .await
     }
 }
 

@@ -243,12 +243,18 @@ pub struct Apply {
     /// TOML files, and CSV files called after what they hold (users.csv); together at most 4 MiB
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// Check and count, and change nothing
+    /// Check, tell what would change, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Delete what no file names, of the kinds that the files hold
+    #[arg(long)]
+    pub prune: bool,
+    /// Delete without asking
+    #[arg(long, requires = "prune")]
+    pub yes: bool,
 }
 
-const APPLY_EXAMPLES: &str = "Examples:\n  emccd apply users.toml devices.csv --dry-run\n  emccd apply users.toml devices.csv";
+const APPLY_EXAMPLES: &str = "Examples:\n  emccd apply users.toml devices.csv --dry-run\n  emccd apply users.toml devices.csv\n  emccd apply users.csv --prune";
 
 /// `export`.
 #[derive(Debug, Args)]
@@ -678,6 +684,7 @@ mod tests {
             "emccd config show --json",
             "emccd config example",
             "emccd apply a.toml b.toml --dry-run",
+            "emccd apply a.csv --prune --yes",
             "emccd export",
             "emccd export --format csv --out d",
             "emccd cluster status --socket s",
@@ -731,6 +738,7 @@ mod tests {
             ("emccd run --protocol-max one", ValueValidation),
             ("emccd lab --clusters 0", ValueValidation),
             ("emccd apply", MissingRequiredArgument),
+            ("emccd apply a.csv --yes", MissingRequiredArgument),
             ("emccd export --format xml", ValueValidation),
             ("emccd cluster add tokyo", MissingRequiredArgument),
             (

@@ -74,14 +74,14 @@ pub trait Operations: Send + Sync + 'static {
         files: Vec<File>,
         mode: ApplyMode,
         actor: &'a Actor,
-    ) -> Answer<'a, Vec<pb::ApplyCount>>;
+    ) -> Answer<'a, pb::ApplyResponse>;
 }
 
-/// Whether `apply` is meant.
+/// How `apply` is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ApplyMode {
-    /// Do it.
-    Commit,
-    /// Check and count.
-    DryRun,
+pub struct ApplyMode {
+    /// Check and tell, and change nothing.
+    pub dry_run: bool,
+    /// Delete what no file names, of the kinds that the files hold.
+    pub prune: bool,
 }

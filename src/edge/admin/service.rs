@@ -245,16 +245,11 @@ impl AdminEdge {
                 content: std::mem::take(&mut file.content).into(),
             })
             .collect();
-        let mode = if request.dry_run {
-            ApplyMode::DryRun
-        } else {
-            ApplyMode::Commit
-        };
-        let counts = self.operations.apply(files, mode, actor).await?;
-        Ok(pb::ApplyResponse {
-            counts,
+        let mode = ApplyMode {
             dry_run: request.dry_run,
-        })
+            prune: request.prune,
+        };
+        self.operations.apply(files, mode, actor).await
     }
 }
 

@@ -142,6 +142,12 @@ fn new_store() -> Store {
 }
 
 fn start(store: &Store, creditors: &[&Arc<Script>], deadline: Duration) -> World {
+    let (outbox, world) = outbox(store, creditors, deadline);
+    world.tasks.spawn("outbox", outbox.run());
+    world
+}
+
+fn outbox(store: &Store, creditors: &[&Arc<Script>], deadline: Duration) -> (Outbox, World) {
     let world = World {
         store: store.clone(),
         wake: Arc::default(),
@@ -158,8 +164,7 @@ fn start(store: &Store, creditors: &[&Arc<Script>], deadline: Duration) -> World
         tasks: world.tasks.clone(),
         deadline,
     };
-    world.tasks.spawn("outbox", outbox.run());
-    world
+    (outbox, world)
 }
 
 /// Puts ends on record that `to` is owed, in the order of their numbers.
@@ -309,6 +314,23 @@ async fn a_creditor_that_fails_for_a_moment_is_told_again_soon() {
     for (name, ..) in failing {
         wait_owed(&store, name, &[]).await;
     }
+}
+
+#[tokio::test]
+async fn what_was_never_tried_comes_before_what_always_fails_however_much_that_is() {
+    let store = new_store();
+    let failing = u16::try_from(BATCH).unwrap() + 50;
+    owe(&store, "berlin", 0..failing + 2).await;
+    let (outbox, _world) = outbox(&store, &[], LONG);
+    let mut memory = Memory::default();
+    for number in 0..failing {
+        // Due again at once.
+        memory.entry((Role::Visiting, id(number)));
+    }
+    let (owed, more) = outbox.owed(&cluster("berlin"), &mut memory).await.unwrap();
+    let first: Vec<_> = owed.iter().take(3).map(|debt| debt.id).collect();
+    assert_eq!(first, [id(failing), id(failing + 1), id(0)]);
+    assert!(!more, "all of them were looked at");
 }
 
 #[test]

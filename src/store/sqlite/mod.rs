@@ -21,7 +21,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, ThreadId},
@@ -73,9 +73,13 @@ struct Shared {
     writes_kept: AtomicU64,
     reads_run: AtomicU64,
     lock_wait: LockWait,
+    desks: Vec<Desk>,
     running: Mutex<Threads>,
     ended: Condvar,
 }
+
+/// A reading connection that callers use on their own threads, one at a time; none once the database is closed.
+type Desk = Mutex<Option<Connection>>;
 
 /// The threads that have not ended.
 #[derive(Default)]
@@ -100,7 +104,12 @@ impl Sqlite {
         let mut connection = connection::open_writer(path)?;
         migrate::run(&mut connection)?;
         drop(turn);
-        let shared = Arc::new(Shared::new(node, lock_wait));
+        let desks = (0..thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(MOST_DESKS))
+            .map(|_| connection::open_reader(path).map(|desk| Mutex::new(Some(desk))))
+            .collect::<Result<_, _>>()?;
+        let shared = Arc::new(Shared::new(node, lock_wait, desks));
         let sqlite = Self {
             shared: Arc::clone(&shared),
             has_readers: true,
@@ -119,7 +128,7 @@ impl Sqlite {
         let mut connection = connection::open_in_memory()?;
         migrate::run(&mut connection)?;
         let sqlite = Self {
-            shared: Arc::new(Shared::new(node, LockWait::default())),
+            shared: Arc::new(Shared::new(node, LockWait::default(), Vec::new())),
             has_readers: false,
             path: None,
         };
@@ -167,9 +176,16 @@ impl Sqlite {
 
 impl Engine for Sqlite {
     fn submit(&self, access: Access, job: Box<dyn Job>) {
+        let job = match access {
+            Access::LookUp => match self.shared.look_up(job) {
+                Some(job) => job,
+                None => return,
+            },
+            Access::Read | Access::Write => job,
+        };
         let queue = match access {
-            Access::Read if self.has_readers => &self.shared.reads,
-            Access::Read | Access::Write => &self.shared.writes,
+            Access::LookUp | Access::Read if self.has_readers => &self.shared.reads,
+            Access::LookUp | Access::Read | Access::Write => &self.shared.writes,
         };
         match queue.push(Pending { access, job }) {
             Ok(()) => {}
@@ -231,7 +247,7 @@ impl fmt::Debug for Sqlite {
 }
 
 impl Shared {
-    fn new(node: &str, lock_wait: LockWait) -> Self {
+    fn new(node: &str, lock_wait: LockWait, desks: Vec<Desk>) -> Self {
         Self {
             node: node.to_owned(),
             writes: Queue::new(QUEUE),
@@ -241,6 +257,7 @@ impl Shared {
             writes_kept: AtomicU64::new(0),
             reads_run: AtomicU64::new(0),
             lock_wait,
+            desks,
             running: Mutex::default(),
             ended: Condvar::new(),
         }
@@ -253,6 +270,26 @@ impl Shared {
     fn close(&self) {
         self.reads.close();
         self.writes.close();
+        for desk in &self.desks {
+            desk.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+
+    /// Runs a look-up here and now if a connection is free; else gives it back, to take its turn with the readers.
+    fn look_up(&self, job: Box<dyn Job>) -> Option<Box<dyn Job>> {
+        let free = self.desks.iter().find_map(|desk| match desk.try_lock() {
+            Ok(desk) => Some(desk),
+            Err(TryLockError::Poisoned(desk)) => Some(desk.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        });
+        match free.as_deref() {
+            Some(Some(connection)) => {
+                let access = Access::LookUp;
+                self.read(connection, Pending { access, job });
+                None
+            }
+            Some(None) | None => Some(job),
+        }
     }
 
     fn read_until_closed(&self, connection: &Connection, patience: Duration) {
@@ -321,6 +358,9 @@ impl Drop for Running {
 
 // Threads that read. Reads are short and the hot ones come from memory, so few will do.
 const READERS: usize = 2;
+
+// Connections for look-ups on the callers' threads: one per core, since more can't run at once.
+const MOST_DESKS: usize = 8;
 
 // Operations that may wait for each kind of thread. Far more than the edges let in at once.
 const QUEUE: usize = 8_192;

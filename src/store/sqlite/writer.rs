@@ -101,37 +101,42 @@ impl<'s> Writer<'s> {
         }
     }
 
-    /// Runs the first operation and all that wait. Until one is kept there is nothing that an undone one could
-    /// take with it, so only those behind it need a savepoint; a lone operation never pays for one.
-    fn run_waiting(&self, first: Pending, batch: &mut Batch) {
+    /// Runs the first operation and all that wait. There is nothing yet that undoing the first one could take
+    /// with it, so only those behind it need a savepoint, and a lone operation never pays for one. Undone, it ends
+    /// the batch, whose transaction is then over.
+    fn run_waiting(&self, mut first: Pending, batch: &mut Batch) {
         let began = Instant::now();
-        let mut next = Some(first);
-        while let Some(mut pending) = next {
-            let outcome = if batch.kept == 0 {
-                self.run_alone(&mut pending, batch)
-            } else {
-                self.run_in_savepoint(&mut pending, batch)
+        let undone = self.run_first(&mut first, batch);
+        batch.jobs.push(first.job);
+        match undone {
+            Ok(true) => return,
+            Ok(false) if !self.connection.is_autocommit() => {}
+            Ok(false) | Err(_) => {
+                batch.is_lost = true;
+                return;
+            }
+        }
+        while batch.jobs.len() < MOST_JOBS && began.elapsed() < LONGEST {
+            let Some(mut pending) = self.shared.writes.try_pop() else {
+                return;
             };
+            let outcome = self.run_in_savepoint(&mut pending, batch);
             batch.jobs.push(pending.job);
             if outcome.is_err() || self.connection.is_autocommit() {
                 batch.is_lost = true;
                 return;
             }
-            if batch.jobs.len() >= MOST_JOBS || began.elapsed() >= LONGEST {
-                return;
-            }
-            next = self.shared.writes.try_pop();
         }
     }
 
-    /// In the transaction itself, which is begun anew when the operation is undone.
-    fn run_alone(&self, pending: &mut Pending, batch: &mut Batch) -> Result<(), Error> {
+    /// In the transaction itself, which is over when the operation is undone: whether it is.
+    fn run_first(&self, pending: &mut Pending, batch: &mut Batch) -> Result<bool, Error> {
         let outcome = self.run_operation(pending, batch)?;
         if self.connection.is_autocommit() || outcome == Outcome::Keep {
-            return Ok(());
+            return Ok(false);
         }
         connection::execute(&self.connection, "ROLLBACK")?;
-        connection::execute(&self.connection, "BEGIN IMMEDIATE")
+        Ok(true)
     }
 
     fn run_in_savepoint(&self, pending: &mut Pending, batch: &mut Batch) -> Result<(), Error> {
@@ -152,7 +157,7 @@ impl<'s> Writer<'s> {
         let connection = &self.connection;
         let mut transaction = SqliteTransaction::new(connection, &self.shared.node);
         let outcome = match pending.access {
-            Access::Read => {
+            Access::LookUp | Access::Read => {
                 self.shared.reads_run.fetch_add(1, Ordering::Relaxed);
                 connection::execute(connection, "PRAGMA query_only = 1")?;
                 pending.job.run(&mut transaction);
@@ -171,6 +176,9 @@ impl<'s> Writer<'s> {
     fn commit(&self, batch: &Batch) -> Result<(), Error> {
         let committed = if batch.is_lost {
             Err(uncommitted_silently())
+        } else if self.connection.is_autocommit() {
+            // Its only operation was undone: there is nothing to commit.
+            Ok(())
         } else {
             connection::execute(&self.connection, "COMMIT").map_err(uncommitted)
         };

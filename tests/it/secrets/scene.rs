@@ -285,6 +285,7 @@ impl Scene {
             let request = admin::ApplyRequest {
                 files: vec![file],
                 dry_run: number % 2 == 0,
+                ..admin::ApplyRequest::default()
             };
             self.heard.debug("a request", &request);
             self.heard.error(&text, admin.apply(request).await);

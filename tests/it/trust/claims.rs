@@ -122,7 +122,7 @@ async fn twins(clusters: &[&Cluster]) {
         };
         let request = pb::ApplyRequest {
             files: vec![file],
-            dry_run: false,
+            ..pb::ApplyRequest::default()
         };
         cluster.admin().await.unwrap().apply(request).await.unwrap();
     }

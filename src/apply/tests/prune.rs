@@ -1,0 +1,178 @@
+//! What no file names goes where that is asked for, and stays where something needs it.
+
+use super::*;
+use crate::{
+    domain::{
+        ids::{Ref, SessionId},
+        login::LoginType,
+        session::{Role, State},
+    },
+    store::sessions::{self, Session},
+};
+
+impl World {
+    async fn prune(&self, text: &str, mode: Mode) -> Result<Vec<Change>, Error> {
+        let source = Source {
+            name: "data.toml".to_owned(),
+            text: text.to_owned().into(),
+        };
+        let sources = [source];
+        self.applier
+            .apply(&sources, mode, Rest::Goes, "user root")
+            .await
+    }
+
+    async fn kept(&self, text: &str) -> Vec<String> {
+        match self.prune(text, Mode::Write).await {
+            Err(Error::Kept(reasons)) => reasons,
+            other => panic!("nothing was kept but {other:?}"),
+        }
+    }
+
+    async fn exported(&self) -> String {
+        let format = export::Format::Toml;
+        let files = export::export(&self.store, format).await.unwrap();
+        files.iter().map(|file| file.text.to_string()).collect()
+    }
+}
+
+fn removed(changes: &[Change]) -> Vec<(&str, &str)> {
+    let gone = changes.iter().filter(|c| c.action == Action::Removed);
+    gone.map(|c| (c.kind, &*c.name)).collect()
+}
+
+fn session(role: Role, device: &str) -> Session {
+    Session {
+        role,
+        counterpart: ClusterId::new("tokyo").unwrap(),
+        id: SessionId::from_bytes(&[7; 16]).unwrap(),
+        state: State::Active,
+        device: device.parse().unwrap(),
+        user_id: Some(UserId::new("ana").unwrap()),
+        login_type: LoginType::Uid,
+        login_name: "ana".parse().unwrap(),
+        profile: None,
+        base_device: None,
+        services: None,
+        reference: Ref::from_bits(7),
+        created_at: Timestamp::from_millis(1),
+        deadline: None,
+        ended_at: None,
+        end_reason: None,
+        initiator: None,
+        owed: false,
+    }
+}
+
+#[tokio::test]
+async fn only_kinds_that_the_files_hold_are_pruned_and_a_users_profiles_go_along() {
+    let world = world();
+    world.apply(GOOD, Mode::Write).await.unwrap();
+    let bob = "[[user]]\nid = \"bob\"\nself-service-id = \"x\"\n";
+    let told = world.prune(bob, Mode::DryRun).await.unwrap();
+    assert_eq!(removed(&told), [("user", "ana"), ("profile", "ana-1")]);
+    assert_eq!(world.count_users().await, 1);
+    assert_eq!(world.prune(bob, Mode::Write).await.unwrap(), told);
+    let left = world.exported().await;
+    for stays in ["\"bob\"", "SEP1", "tokyo"] {
+        assert!(left.contains(stays), "{left}");
+    }
+    assert!(!left.contains("\"ana"), "{left}");
+    assert_eq!(removed(&world.prune(bob, Mode::Write).await.unwrap()), []);
+    // Without being asked for, nothing goes.
+    let cy = "[[user]]\nid = \"cy\"\n";
+    world.apply(cy, Mode::Write).await.unwrap();
+    assert_eq!(world.count_users().await, 2);
+}
+
+#[tokio::test]
+async fn a_file_of_the_whole_prunes_to_the_whole() {
+    let world = world();
+    world.apply(GOOD, Mode::Write).await.unwrap();
+    let whole = world.exported().await;
+    let more = "[[user]]\nid = \"bob\"\n[[device]]\nname = \"SEP2\"\ndevice-pool = \"Bonn\"\n\
+                [[device-pool]]\nname = \"Bonn\"\n[[base-device]]\nname = \"X\"\n\
+                [[peer]]\nid = \"oslo\"\naddresses = [\"o:1\"]\n[[profile]]\nname = \"b\"\nuser = \"ana\"\n";
+    world.apply(more, Mode::Write).await.unwrap();
+    let changes = world.prune(&whole, Mode::Write).await.unwrap();
+    assert_eq!(removed(&changes).len(), 6, "{changes:?}");
+    assert_eq!(world.exported().await, whole);
+    // And a CSV file that names its columns only holds none of them.
+    let none = Source {
+        name: "profiles.csv".to_owned(),
+        text: "name,user\n".to_owned().into(),
+    };
+    let changes = world
+        .applier
+        .apply(&[none], Mode::Write, Rest::Goes, "user root")
+        .await
+        .unwrap();
+    assert_eq!(removed(&changes), [("profile", "ana-1")]);
+}
+
+#[tokio::test]
+async fn what_is_in_use_is_kept_and_all_of_it_is_told() {
+    let world = world();
+    world.apply(GOOD, Mode::Write).await.unwrap();
+    world
+        .store
+        .write(|tx: &mut dyn Transaction| {
+            sessions::insert(tx, &session(Role::Home, "SEPFAR"))?;
+            sessions::insert(tx, &session(Role::Visiting, "sep1"))
+        })
+        .await
+        .unwrap();
+    let before = world.exported().await;
+    let others = "[[user]]\nid = \"bob\"\n[[device]]\nname = \"SEP2\"\n\
+                  [[peer]]\nid = \"oslo\"\naddresses = [\"o:1\"]\n";
+    assert_eq!(
+        world.kept(others).await,
+        [
+            "user ana is logged in",
+            "device SEP1 has somebody logged in on it",
+            "peer tokyo has sessions with us, or is still to be told of ends",
+        ]
+    );
+    let pools = "[[device-pool]]\nname = \"Bonn\"\n";
+    assert_eq!(
+        world.kept(pools).await,
+        ["device-pool Hamburg: profile ana-1 is in it"]
+    );
+    assert_eq!(world.exported().await, before);
+}
+
+#[tokio::test]
+async fn a_row_must_not_name_what_goes() {
+    let world = world();
+    world.apply(GOOD, Mode::Write).await.unwrap();
+    let text = "[[user]]\nid = \"bob\"\n[[profile]]\nname = \"p\"\nuser = \"ana\"\n";
+    let Err(Error::Problems(problems)) = world.prune(text, Mode::Write).await else {
+        panic!("a profile of a user who goes was taken");
+    };
+    assert_eq!(
+        problems[0].to_string(),
+        "data.toml:3: profile.user: there is no user ana"
+    );
+}
+
+#[tokio::test]
+async fn a_change_tells_its_columns_and_no_pin() {
+    let world = world();
+    world.apply(GOOD, Mode::Write).await.unwrap();
+    let changed = GOOD
+        .replace("extension = \"1001\"", "extension = \"1002\"")
+        .replace("24680", "13579")
+        .replace("CP-8841", "CP-8851");
+    let told = world.apply(&changed, Mode::DryRun).await.unwrap();
+    let fields = |kind: &str| -> Vec<_> {
+        let of = told
+            .iter()
+            .filter(|c| c.kind == kind)
+            .flat_map(|c| &c.fields);
+        of.map(|f| (f.name, &*f.old, &*f.new)).collect()
+    };
+    let user = [("extension", "1001", "1002"), ("pin", "", "set")];
+    assert_eq!(fields("user"), user);
+    assert_eq!(fields("device"), [("model", "CP-8841", "CP-8851")]);
+    assert!(fields("peer").is_empty());
+}
