@@ -147,7 +147,7 @@ fn csv_row(out: &mut String, kind: &Kind, cells: &[Cell]) {
 }
 
 /// Only what differs from the defaults.
-fn toml_row(out: &mut String, kind: &Kind, cells: &[Cell]) {
+pub(super) fn toml_row(out: &mut String, kind: &Kind, cells: &[Cell]) {
     if !out.is_empty() {
         out.push('\n');
     }

@@ -20,6 +20,7 @@ use crate::{
 
 pub mod check;
 pub mod columns;
+pub mod edit;
 pub mod export;
 
 mod cell;
@@ -135,6 +136,20 @@ pub enum Error {
     /// The files have problems; all of them.
     #[error("{} problems in the files; nothing was changed", .0.len())]
     Problems(Vec<Problem>),
+    /// A column of a record that is changed by itself can't be so.
+    #[error("{column}: {reason}; nothing was changed")]
+    Column {
+        /// Its name.
+        column: String,
+        /// Why not, and what would be right.
+        reason: String,
+    },
+    /// A record that should be new is there.
+    #[error("{0} exists already")]
+    There(String),
+    /// A record that should be changed is not there.
+    #[error("there is no {0}")]
+    NotThere(String),
     /// Reading the files broke off: a fault of ours, or the node is shutting down.
     #[error("the files could not be read to the end; nothing was changed")]
     Unread,

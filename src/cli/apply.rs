@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs::File, io::Read, path::Path};
 use crate::{
     cli::{
         args::{self, Global},
-        client::{answer, connect},
+        client::{Client, answer, connect},
         cluster::shown,
         confirm::confirm,
         failure::{Failure, Outcome},
@@ -20,23 +20,58 @@ use crate::{
 /// Files that can't be read, and what the daemon refuses.
 pub async fn run(global: &Global, args: &args::Apply) -> Outcome {
     let what = "cannot apply the files; nothing was changed";
-    let request = pb::ApplyRequest {
-        files: read_files(&args.files)?,
-        dry_run: args.dry_run,
-        prune: args.prune,
-    };
+    let files = read_files(&args.files)?;
     let mut client = connect(global).await?;
     if args.prune && !args.dry_run && !args.yes {
-        let mut trial = request.clone();
-        trial.dry_run = true;
-        let tried = answer(what, client.apply(trial).await)?;
+        let tried = send(&mut client, what, &files, true, true).await?;
         if let Some(question) = question(&tried) {
             confirm(what, &question)?;
         }
     }
-    let applied = answer(what, client.apply(request).await)?;
+    let applied = send(&mut client, what, &files, args.dry_run, args.prune).await?;
     Ok(Report::new(applied_text(&applied), &applied))
 }
+
+async fn send(
+    client: &mut Client,
+    what: &str,
+    files: &[pb::ApplyFile],
+    dry_run: bool,
+    prune: bool,
+) -> Outcome<pb::ApplyResponse> {
+    let pieces: Vec<_> = files
+        .iter()
+        .flat_map(pieces)
+        .map(|(piece, continues)| pb::ApplyStreamRequest {
+            piece: Some(piece),
+            continues,
+            dry_run,
+            prune,
+        })
+        .collect();
+    let answered = client.apply_stream(tokio_stream::iter(pieces)).await;
+    Ok(answer(what, answered)?.applied.unwrap_or_default())
+}
+
+/// A file in pieces that fit into messages, and whether each goes on with the one before.
+fn pieces(file: &pb::ApplyFile) -> Vec<(pb::ApplyFile, bool)> {
+    let (mut pieces, mut rest) = (Vec::new(), file.content.as_str());
+    loop {
+        let (piece, next) = rest.split_at(rest.floor_char_boundary(PIECE_BYTES));
+        let piece = pb::ApplyFile {
+            name: file.name.clone(),
+            content: piece.to_owned(),
+        };
+        pieces.push((piece, !pieces.is_empty()));
+        rest = next;
+        if rest.is_empty() {
+            return pieces;
+        }
+    }
+}
+
+/// Far below the bound for a message.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// What to ask before records are deleted.
 fn question(tried: &pb::ApplyResponse) -> Option<String> {
@@ -75,7 +110,7 @@ fn read_files(paths: &[impl AsRef<Path>]) -> Outcome<Vec<pb::ApplyFile>> {
         left = left.checked_sub(length).ok_or_else(|| {
             Failure::new(
                 &what,
-                "the files hold more than 4 MiB together",
+                "the files hold more than 64 MiB together",
                 "apply them in several steps: what is not named stays",
             )
         })?;
@@ -160,8 +195,8 @@ fn change_text(change: &pb::ApplyChange) -> String {
     text
 }
 
-/// The daemon's bound for one request.
-const MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// The daemon's bound for one import.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -173,19 +208,24 @@ mod tests {
     fn files_that_cannot_be_are_refused_before_they_travel() {
         let dir = tempfile::tempdir().unwrap();
         let big = dir.path().join("big.toml");
-        fs::write(&big, vec![b'#'; 3 * 1024 * 1024]).unwrap();
+        let file = fs::File::create(&big).unwrap();
+        file.set_len(40 * 1024 * 1024).unwrap();
         let odd = dir.path().join("odd.toml");
         fs::write(&odd, b"a = \xff").unwrap();
         let missing = dir.path().join("none.toml");
         for (paths, word) in [
-            (vec![&big, &big], "more than 4 MiB"),
+            (vec![&big, &big], "more than 64 MiB"),
             (vec![&odd], "not UTF-8 at byte 4"),
             (vec![&missing], "No such file"),
         ] {
             let text = read_files(&paths).unwrap_err().to_string();
             assert!(text.contains(word), "{text}");
         }
-        assert_eq!(read_files(&[&big]).unwrap().len(), 1);
+        let read = read_files(&[&big]).unwrap();
+        assert_eq!(read.len(), 1);
+        let pieces = pieces(&read[0]);
+        assert_eq!(pieces.len(), 160);
+        assert!(pieces.iter().skip(1).all(|(_, continues)| *continues) && !pieces[0].1);
     }
 
     fn change(action: &str, name: &str, fields: &[[&str; 3]]) -> pb::ApplyChange {

@@ -6,8 +6,9 @@ use tokio::time::Instant;
 
 use crate::{
     cli::{
-        args::{Cluster, ClusterAdd, ClusterSet, Global},
+        args::{Cluster, ClusterAdd, ClusterRemove, ClusterSet, Global},
         client::{answer, connect},
+        confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, age, count, record, table, time, yes},
         trust,
@@ -45,6 +46,8 @@ pub async fn run(global: &Global, verb: Cluster) -> Outcome {
         }
         Cluster::Add(args) => add(global, args).await,
         Cluster::Set(args) => set(global, args).await,
+        Cluster::Remove(args) => remove(global, args).await,
+        Cluster::Refresh { cluster_id } => refresh(global, cluster_id.to_string()).await,
     }
 }
 
@@ -111,6 +114,68 @@ async fn set(global: &Global, args: ClusterSet) -> Outcome {
     let mut client = connect(global).await?;
     let set = answer(what, client.set_cluster(request).await)?;
     Ok(Report::new(set_text(&set), &set))
+}
+
+async fn remove(global: &Global, args: ClusterRemove) -> Outcome {
+    let id = args.cluster_id.to_string();
+    let what = format!("cannot remove the peer {id}");
+    let mut client = connect(global).await?;
+    if !args.yes {
+        let debts = if args.forget_owed {
+            " What it has still to be told of ended sessions is forgotten."
+        } else {
+            ""
+        };
+        confirm(
+            &what,
+            &format!("Its trust goes too, and the link ends.{debts} Remove the peer {id}?"),
+        )?;
+    }
+    let request = pb::RemoveClusterRequest {
+        cluster_id: id.clone(),
+        forget_owed: args.forget_owed,
+    };
+    let done = answer(what, client.remove_cluster(request).await)?;
+    let text = format!(
+        "removed the peer {id} and {} that were trusted from it\n\nnext: have it remove this cluster as well",
+        count(
+            usize::try_from(done.trust_removed).unwrap_or(0),
+            "certificate"
+        )
+    );
+    Ok(Report::new(text, &done))
+}
+
+async fn refresh(global: &Global, id: String) -> Outcome {
+    let what = format!("cannot try the link to {id}");
+    let mut client = connect(global).await?;
+    let request = pb::RefreshClusterRequest {
+        cluster_id: id.clone(),
+    };
+    let peer = answer(what, client.refresh_cluster(request).await)?.peer;
+    let peer = peer.unwrap_or_default();
+    let link = peer.outbound.clone().unwrap_or_default();
+    if link.state == "up" {
+        let version = link.version.unwrap_or_default();
+        let proof = link.proof_age_ms.map(age).unwrap_or_default();
+        let text = format!("the link to {id} is up: version {version}, last proof {proof} ago");
+        return Ok(Report::new(text, &peer));
+    }
+    let next = link.hint.clone().unwrap_or_else(|| {
+        if link.state == "disabled" {
+            format!("emccd cluster set {id} --enabled true")
+        } else {
+            "emccd cluster status shows both directions".to_owned()
+        }
+    });
+    let why = link
+        .reason
+        .clone()
+        .unwrap_or_else(|| format!("it is {}", link.state));
+    Err(
+        Failure::new(format!("the link to {id} is not up"), why, next)
+            .with("peer", serde_json::to_value(&peer).unwrap_or_default()),
+    )
 }
 
 /// A list that was typed; one empty word is the empty list.

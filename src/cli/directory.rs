@@ -6,7 +6,7 @@ use crate::{
         client::{Client, answer, connect},
         failure::Outcome,
         output::{Report, record, table, time, yes},
-        session,
+        people, session,
     },
     wire::admin as pb,
 };
@@ -16,13 +16,17 @@ use crate::{
 /// # Errors
 /// What the daemon refuses.
 pub async fn user(global: &Global, verb: User) -> Outcome {
-    let mut client = connect(global).await?;
     match verb {
+        User::Add(args) => people::user_add(global, args).await,
+        User::Set(args) => people::user_set(global, args).await,
+        User::Remove(args) => people::user_remove(global, args).await,
         User::List => {
+            let mut client = connect(global).await?;
             let users = all_users(&mut client).await?;
             Ok(Report::new(users_text(&users), &users))
         }
         User::Show { user_id } => {
+            let mut client = connect(global).await?;
             let what = format!("cannot show the user {user_id}");
             let user_id = user_id.to_string();
             let found = answer(what, client.get_user(pb::GetUserRequest { user_id }).await)?;
@@ -36,13 +40,17 @@ pub async fn user(global: &Global, verb: User) -> Outcome {
 /// # Errors
 /// What the daemon refuses.
 pub async fn device(global: &Global, verb: Device) -> Outcome {
-    let mut client = connect(global).await?;
     match verb {
+        Device::Add(args) => people::device_add(global, args).await,
+        Device::Set(args) => people::device_set(global, args).await,
+        Device::Remove(args) => people::device_remove(global, args).await,
         Device::List => {
+            let mut client = connect(global).await?;
             let devices = all_devices(&mut client).await?;
             Ok(Report::new(devices_text(&devices), &devices))
         }
         Device::Show { name } => {
+            let mut client = connect(global).await?;
             let what = format!("cannot show the device {name}");
             let name = name.to_string();
             let found = answer(what, client.get_device(pb::GetDeviceRequest { name }).await)?;
@@ -56,14 +64,17 @@ pub async fn device(global: &Global, verb: Device) -> Outcome {
 /// # Errors
 /// What the daemon refuses.
 pub async fn base(global: &Global, verb: Base) -> Outcome {
-    let mut client = connect(global).await?;
     match verb {
+        Base::Add(args) => people::base_add(global, args).await,
+        Base::Remove(args) => people::base_remove(global, args).await,
         Base::List => {
+            let mut client = connect(global).await?;
             let asked = client.list_base_devices(pb::ListBaseDevicesRequest {});
             let all = answer("cannot list the base devices", asked.await)?.base_devices;
             Ok(Report::new(base_devices_text(&all), &all))
         }
         Base::Show { name } => {
+            let mut client = connect(global).await?;
             let what = format!("cannot show the base device {name}");
             let asked = client.get_base_device(pb::GetBaseDeviceRequest { name });
             let found = answer(what, asked.await)?;

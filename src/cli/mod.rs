@@ -11,11 +11,13 @@ mod confirm;
 mod daemon;
 mod db;
 mod directory;
-pub mod export;
-mod failure;
+mod export;
+pub mod failure;
+mod generate;
 mod init;
 pub mod output;
 mod param;
+mod people;
 mod phone;
 mod process;
 mod session;
@@ -104,6 +106,9 @@ async fn dispatch(CommandLine { global, command }: CommandLine) -> Outcome {
         Command::User(verb) => directory::user(global, verb).await,
         Command::Device(verb) => directory::device(global, verb).await,
         Command::Base(verb) => directory::base(global, verb).await,
+        Command::Profile(verb) => people::profile(global, verb).await,
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Man { out } => generate::man(&out),
         Command::Param(verb) => param::run(global, verb).await,
         Command::Session(verb) => session::run(global, verb).await,
         Command::Audit(verb) => audit::run(global, verb).await,

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
+    apply::edit::Edit,
     cli::output::Report,
     clock::{Clock, Timestamp},
     domain::{
@@ -120,6 +121,28 @@ impl Operations for Pretender {
         })
     }
 
+    fn edit<'a>(&'a self, edit: Edit, _: &'a Actor) -> Answer<'a, Vec<pb::ApplyCount>> {
+        let count = pb::ApplyCount {
+            kind: edit.kind.name.to_owned(),
+            added: 1,
+            ..pb::ApplyCount::default()
+        };
+        Box::pin(std::future::ready(Ok(vec![count])))
+    }
+
+    fn refresh_cluster<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, pb::PeerStatus> {
+        let outbound = pb::OutboundStatus {
+            state: "down".to_owned(),
+            reason: Some("nobody answers".to_owned()),
+            ..pb::OutboundStatus::default()
+        };
+        Box::pin(std::future::ready(Ok(pb::PeerStatus {
+            cluster_id: cluster.to_string(),
+            outbound: Some(outbound),
+            ..pb::PeerStatus::default()
+        })))
+    }
+
     fn apply<'a>(
         &'a self,
         files: Vec<File>,
@@ -173,6 +196,7 @@ impl Node {
             changes: changes.clone(),
         });
         let edge = AdminEdge {
+            imports: Arc::new(tokio::sync::Semaphore::new(1)),
             cluster_id: "berlin".parse().unwrap(),
             store: store.clone(),
             clock: Clock::system(),
@@ -300,6 +324,7 @@ async fn with_people(node: &Node) {
                     emcc: true,
                     em_enabled: true,
                     device_pool: None,
+                    locale: None,
                     geolocation: [("country".to_owned(), "DE".to_owned())].into(),
                 },
             )?;

@@ -7,7 +7,7 @@ use crate::{
     domain::{
         ids::{ClusterId, SessionId},
         login::{Context, LogoutRequest},
-        session::{EndReason, Initiator, Role, State},
+        session::{EndReason, Role, State},
     },
     store::{Transaction, audit, peers, sessions},
 };
@@ -112,32 +112,7 @@ pub(super) async fn end(
                     session.end_reason.unwrap_or(EndReason::Operator),
                 ));
             }
-            let local = counterpart == own;
-            let end = Some((EndReason::Operator, Initiator::Home, now));
-            sessions::transition(
-                tx,
-                Role::Home,
-                &counterpart,
-                id,
-                &[State::Active],
-                State::Ended,
-                end,
-                !local,
-            )?;
-            if local {
-                // Both rows are ours: they end together.
-                let from = [State::Pending, State::Active, State::Ending];
-                sessions::transition(
-                    tx,
-                    Role::Visiting,
-                    &own,
-                    id,
-                    &from,
-                    State::Ended,
-                    end,
-                    false,
-                )?;
-            }
+            let owed = sessions::end_at_home(tx, &own, &session, EndReason::Operator, now)?;
             audit::append(
                 tx,
                 &audit::Entry {
@@ -149,7 +124,7 @@ pub(super) async fn end(
                     reference: Some(session.reference),
                 },
             )?;
-            Ok(Ended::Now { owed: !local })
+            Ok(Ended::Now { owed })
         })
         .await?;
     role.owed.notify_one();

@@ -66,6 +66,17 @@ pub(super) fn error(error: apply::Error) -> Error {
                 "mend the lines and apply again; `emccd apply --dry-run` only checks",
             )
         }
+        error @ apply::Error::Column { .. } => Error::refused(
+            error.to_string(),
+            "correct it; the help of the command says what it may be",
+        ),
+        apply::Error::There(what) => Error::Exists {
+            what,
+            next: "change it with set in place of add".to_owned(),
+        },
+        error @ apply::Error::NotThere(_) => {
+            Error::refused(error.to_string(), "add it with add in place of set")
+        }
         apply::Error::Kept(reasons) => Error::refused(
             format!(
                 "what is in use can't be deleted; nothing was changed:\n{}",

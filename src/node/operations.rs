@@ -1,13 +1,16 @@
 //! What operators ask of a running node beyond its records.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     applied,
     reload::{Reloader, Shown},
 };
 use crate::{
-    apply::{Applier, Mode, Rest, Source},
+    apply::{Applier, Mode, Rest, Source, edit::Edit},
     clock::Clock,
     domain::{ids::ClusterId, parameters::Parameters, session::Role, version::VersionRange},
     edge::admin::{
@@ -17,7 +20,7 @@ use crate::{
         views,
     },
     home::{self, HomeRole},
-    peer::{LinkStatus, Peers},
+    peer::{LinkState, LinkStatus, Peers},
     trust::{TrustStore, mend::mend_link, refusals::Refused},
     visiting::{self, VisitingRole},
     wire::admin as pb,
@@ -133,6 +136,33 @@ impl Operations for NodeOperations {
         })
     }
 
+    fn edit<'a>(&'a self, edit: Edit, actor: &'a Actor) -> Answer<'a, Vec<pb::ApplyCount>> {
+        Box::pin(async move {
+            let changes = self.applier.edit(edit, &actor.to_string()).await;
+            let changes = changes.map_err(applied::error)?;
+            Ok(applied::told(&changes, false).counts)
+        })
+    }
+
+    fn refresh_cluster<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, pb::PeerStatus> {
+        Box::pin(async move {
+            let missing = || Error::missing(format!("peer {cluster}"), "emccd cluster list");
+            self.peers_changed().await?;
+            if !self.peers.dial_now(cluster) {
+                return Err(missing());
+            }
+            let deadline = Instant::now() + REFRESH;
+            let is_it = |link: &&LinkStatus| link.cluster == *cluster;
+            let settled = |all: &[LinkStatus]| {
+                let link = all.iter().find(is_it);
+                link.is_none_or(|link| !link.enabled || link.outbound == LinkState::Up)
+            };
+            self.peers.wait_for(settled, deadline).await;
+            let all = self.peers.status();
+            all.iter().find(is_it).map(peer_status).ok_or_else(missing)
+        })
+    }
+
     fn apply<'a>(
         &'a self,
         files: Vec<File>,
@@ -166,6 +196,9 @@ impl Operations for NodeOperations {
         })
     }
 }
+
+/// Long enough for a peer to answer that is there, and for the reason why one is not.
+const REFRESH: Duration = Duration::from_secs(8);
 
 fn millis(length: std::time::Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)

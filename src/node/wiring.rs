@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, Semaphore},
+};
 use tracing::{error, info, warn};
 
 use super::{
@@ -146,11 +149,13 @@ impl Core {
     fn roles(&self, faults: FaultPoints, tasks: &Tasks) -> AllRoles {
         let home = HomeRole::new(home::Parts {
             cluster: self.config.cluster_id.clone(),
+            security_mode: self.config.federation.security_mode,
             store: self.store.clone(),
             credentials: self.credentials.clone(),
             clock: self.clock.clone(),
             faults: faults.clone(),
             parameters: self.reloader.parameters(),
+            links: Arc::new(self.peers.clone()),
             owed: Arc::clone(&self.owed),
         });
         let local: Arc<dyn HomeCluster> = Arc::new(LocalHome(home.clone()));
@@ -251,6 +256,7 @@ impl Core {
             visiting: roles.visiting.clone(),
         };
         admin::AdminEdge {
+            imports: Arc::new(Semaphore::new(1)),
             cluster_id: config.cluster_id.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
@@ -272,6 +278,10 @@ impl Core {
             deadline: self.config.login.deadline,
         };
         tasks.spawn("outbox", outbox.run());
+        let (home, watching) = (roles.home, tasks.clone());
+        tasks.spawn("revocations", async move {
+            home.watch_revocations(&watching).await;
+        });
         spawn_watchers(tasks, roles.visiting, &self.reloader, &self.peers, up);
         if self.pepper == Pepper::Unproven {
             let (store, credentials) = (self.store.clone(), self.credentials.clone());

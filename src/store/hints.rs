@@ -65,6 +65,14 @@ pub fn forget(
     Ok(forgotten > 0)
 }
 
+/// Forgets every hint that leads to a cluster; how many.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn forget_cluster(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<u64, Error> {
+    tx.execute("DELETE FROM hints WHERE cluster_id = $1", &[cluster.into()])
+}
+
 /// User IDs are one whatever their case; the other kinds are taken as typed.
 fn name_key(login_type: LoginType, name: &LoginName) -> String {
     match login_type {

@@ -12,7 +12,9 @@
 
 mod support;
 
+mod answers;
 mod backup;
+mod codes;
 mod crash;
 mod faults;
 mod guessing;
@@ -20,6 +22,7 @@ mod hostile;
 mod lab;
 mod parameters;
 mod peers;
+mod people;
 mod plain;
 mod program;
 mod python_client;

@@ -10,7 +10,7 @@ use emccd::store::{self, Store, audit};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{binary, free_port_base};
+use crate::support::{binary, free_port_base, is_long};
 
 /// A cluster of one node in a folder, made and run as an operator would.
 struct Daemon {
@@ -342,4 +342,26 @@ fn what_one_daemon_exports_makes_another_one_the_same() {
     for count in again["counts"].as_array().unwrap() {
         assert_eq!((&count["added"], &count["changed"]), (&0.into(), &0.into()));
     }
+}
+
+#[test]
+fn a_file_larger_than_a_message_is_applied_and_exported_again() {
+    let daemon = Daemon::start();
+    // A measure of 30 s belongs to a release build; this one only has to hold everything.
+    let users = if is_long() { 100_000 } else { 20_000 };
+    let mut text = "id,name,self-service-id,extension\n".to_owned();
+    for number in 0..users {
+        let name = "x".repeat(200);
+        text += &format!("user{number:06},{name},self{number}@munich.example,{number}\n");
+    }
+    assert!(text.len() > 4 * 1024 * 1024);
+    std::fs::write(daemon.file("users.csv"), &text).unwrap();
+    let began = std::time::Instant::now();
+    let applied = daemon.done("--json apply users.csv");
+    eprintln!("{users} users took {:?}", began.elapsed());
+    let applied: Value = serde_json::from_str(&applied).unwrap();
+    assert_eq!(applied["counts"][0]["added"], users);
+    daemon.done("export --format csv --out data");
+    let exported = std::fs::read_to_string(daemon.file("data").join("users.csv")).unwrap();
+    assert_eq!(exported.lines().count(), users + 1);
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod db;
 mod param;
+mod people;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,12 +13,16 @@ pub use self::{
     audit::{Audit, AuditList},
     db::{Db, DbMigrate},
     param::{Param, ParamList, ParamSet},
+    people::{
+        BaseAdd, BaseRemove, DeviceAdd, DeviceFields, DeviceRemove, DeviceSet, Profile, ProfileAdd,
+        UserAdd, UserFields, UserRemove, UserSet,
+    },
 };
 use crate::{
     apply::{columns, export::Format},
     config::units::parse_duration,
     domain::{
-        ids::{ClusterId, DeviceName, LoginName, UserId},
+        ids::{ClusterId, DeviceName, LoginName, ProfileName, UserId},
         login::LoginType,
         version::Version,
     },
@@ -112,6 +117,9 @@ pub enum Command {
     /// Phones of this cluster
     #[command(subcommand)]
     Device(Device),
+    /// Device profiles: what a user's phone becomes
+    #[command(subcommand)]
+    Profile(Profile),
     /// The pool of base devices for users on foreign phones
     #[command(subcommand)]
     Base(Base),
@@ -127,6 +135,23 @@ pub enum Command {
     /// Backups of the database, and databases that no daemon has open
     #[command(subcommand)]
     Db(Db),
+    /// Print what a shell needs to complete commands
+    #[command(
+        after_help = "Examples:\n  emccd completions bash > /etc/bash_completion.d/emccd\n  \
+        emccd completions zsh > \"${fpath[1]}/_emccd\"\n  emccd completions fish > ~/.config/fish/completions/emccd.fish"
+    )]
+    Completions {
+        /// Which shell
+        #[arg(value_name = "SHELL", value_enum)]
+        shell: ShellName,
+    },
+    /// Write a man page for every command
+    #[command(after_help = "Example:\n  emccd man --out /usr/local/share/man/man1")]
+    Man {
+        /// Folder to write them to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Act as a phone against any cluster's phone service
     #[command(subcommand)]
     Phone(Phone),
@@ -137,7 +162,13 @@ impl Command {
     #[must_use]
     pub const fn asks_a_daemon(&self) -> bool {
         match self {
-            Self::Init(_) | Self::Run(_) | Self::Lab(_) | Self::Config(_) | Self::Phone(_) => false,
+            Self::Init(_)
+            | Self::Run(_)
+            | Self::Lab(_)
+            | Self::Config(_)
+            | Self::Phone(_)
+            | Self::Completions { .. }
+            | Self::Man { .. } => false,
             Self::Db(verb) => matches!(verb, Db::Backup { .. }),
             Self::Cert(verb) => !matches!(verb, Cert::New(_) | Cert::Show { file: Some(_) }),
             Self::Apply(_)
@@ -147,11 +178,23 @@ impl Command {
             | Self::User(_)
             | Self::Device(_)
             | Self::Base(_)
+            | Self::Profile(_)
             | Self::Param(_)
             | Self::Audit(_)
             | Self::Session(_) => true,
         }
     }
+}
+
+/// Shells that can complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ShellName {
+    /// GNU Bash.
+    Bash,
+    /// The friendly one.
+    Fish,
+    /// The Z shell.
+    Zsh,
 }
 
 /// `init`.
@@ -240,7 +283,7 @@ pub enum Config {
     after_long_help = format!("{APPLY_EXAMPLES}\n\n{}", columns::help())
 )]
 pub struct Apply {
-    /// TOML files, and CSV files called after what they hold (users.csv); together at most 4 MiB
+    /// TOML files, and CSV files called after what they hold (users.csv); together at most 64 MiB
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Check, tell what would change, and change nothing
@@ -289,6 +332,32 @@ pub enum Cluster {
     Add(ClusterAdd),
     /// Change a peer's record; what is not named stays
     Set(ClusterSet),
+    /// Remove a peer with its trust, once no session with it lives
+    Remove(ClusterRemove),
+    /// Try the link to a peer at once, and say what came of it
+    #[command(after_help = "Example:\n  emccd cluster refresh tokyo")]
+    Refresh {
+        /// The peer's cluster ID
+        #[arg(value_name = "ID")]
+        cluster_id: ClusterId,
+    },
+}
+
+/// `cluster remove`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd cluster remove tokyo\n  emccd cluster remove tokyo --forget-owed --yes"
+)]
+pub struct ClusterRemove {
+    /// The peer's cluster ID
+    #[arg(value_name = "ID")]
+    pub cluster_id: ClusterId,
+    /// Also when it has still to be told of ends of sessions: it never will be
+    #[arg(long)]
+    pub forget_owed: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `cluster add`.
@@ -494,6 +563,12 @@ pub enum User {
         #[arg(value_name = "USER")]
         user_id: UserId,
     },
+    /// Add a user
+    Add(UserAdd),
+    /// Change a user; what is not named stays
+    Set(UserSet),
+    /// Remove a user who is on no phone
+    Remove(UserRemove),
 }
 
 /// `device`.
@@ -509,6 +584,12 @@ pub enum Device {
         #[arg(value_name = "DEVICE")]
         name: DeviceName,
     },
+    /// Add a phone
+    Add(DeviceAdd),
+    /// Change a phone; what is not named stays
+    Set(DeviceSet),
+    /// Remove a phone that nobody is on
+    Remove(DeviceRemove),
 }
 
 /// `base`.
@@ -524,6 +605,10 @@ pub enum Base {
         #[arg(value_name = "BASE")]
         name: String,
     },
+    /// Add a base device, or many numbered ones
+    Add(BaseAdd),
+    /// Remove a base device that is free
+    Remove(BaseRemove),
 }
 
 /// `session`.
@@ -622,6 +707,9 @@ pub struct PhoneLogin {
     /// UID (user ID), SP (self-service user ID) or DN (extension); default: what the service takes it for
     #[arg(long, value_name = "TYPE")]
     pub login_type: Option<LoginType>,
+    /// The device profile to choose where the phone asks for one
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<ProfileName>,
     /// File with the PIN on its first line
     #[arg(long, value_name = "FILE")]
     pub pin_file: Option<PathBuf>,
@@ -711,6 +799,22 @@ mod tests {
             "emccd param reset allow-proxy",
             "emccd audit list --since 2h --actor anna --ref 7K3Q-9M2X --action param --limit 5",
             "emccd audit verify",
+            "emccd user add anna --name Anna --self-service-id 1 --extension 2 --enabled true --emcc false --ask-pin",
+            "emccd user set anna --pin-file p",
+            "emccd user remove anna --yes",
+            "emccd device add SEP1 --model 8845 --protocol SIP --security-mode secure --emcc true",
+            "emccd device set SEP1 --extension-mobility false --device-pool Berlin --geolocation country=DE",
+            "emccd device remove SEP1 --yes",
+            "emccd base add EMCC --count 20",
+            "emccd base remove EMCC1 --yes",
+            "emccd profile list --user anna",
+            "emccd profile show p",
+            "emccd profile add p --user anna --default true --line 4711=Anna --line 4712 --locale de_DE --device-pool B",
+            "emccd profile remove p --yes",
+            "emccd cluster remove tokyo --forget-owed --yes",
+            "emccd cluster refresh tokyo",
+            "emccd completions bash",
+            "emccd man --out d",
             "emccd db backup f",
             "emccd db verify f",
             "emccd db migrate f --dry-run",
@@ -763,6 +867,19 @@ mod tests {
             ("emccd param set allow-proxy", MissingRequiredArgument),
             ("emccd audit list --limit 0", ValueValidation),
             ("emccd audit list --ref nothing", ValueValidation),
+            ("emccd user set anna", MissingRequiredArgument),
+            ("emccd user add anna --pin 1234", UnknownArgument),
+            (
+                "emccd user add anna --ask-pin --pin-file f",
+                ArgumentConflict,
+            ),
+            ("emccd user set anna --enabled perhaps", InvalidValue),
+            ("emccd device set SEP1", MissingRequiredArgument),
+            ("emccd device add SEP1 --protocol H323", InvalidValue),
+            ("emccd base add EMCC --count 0", ValueValidation),
+            ("emccd profile add p", MissingRequiredArgument),
+            ("emccd completions tcsh", InvalidValue),
+            ("emccd man", MissingRequiredArgument),
             ("emccd db backup", MissingRequiredArgument),
             ("emccd db verify", MissingRequiredArgument),
             ("emccd param reset", MissingRequiredArgument),

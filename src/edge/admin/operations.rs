@@ -8,6 +8,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use zeroize::Zeroizing;
 
 use crate::{
+    apply::edit::Edit,
     domain::{
         ids::{ClusterId, SessionId},
         parameters::Parameters,
@@ -67,6 +68,12 @@ pub trait Operations: Send + Sync + 'static {
     /// Ends a session for the reason `operator` and tells the other cluster. `true` when it has
     /// acknowledged; otherwise the end is owed and will be delivered.
     fn end_session<'a>(&'a self, key: &'a SessionKey, actor: &'a Actor) -> Answer<'a, bool>;
+
+    /// Adds or changes one record.
+    fn edit<'a>(&'a self, edit: Edit, actor: &'a Actor) -> Answer<'a, Vec<pb::ApplyCount>>;
+
+    /// Has the link to a peer tried at once, and tells how it stands then. `owed_ends` is left open.
+    fn refresh_cluster<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, pb::PeerStatus>;
 
     /// Brings the cluster's data to what the files say, all or nothing.
     fn apply<'a>(

@@ -72,8 +72,14 @@ pub enum Action {
     Export,
     /// End a session.
     LogoutSession,
+    /// Add or change one record.
+    PutRecord,
     /// Read the identity files again.
     ReloadIdentities,
+    /// Remove a peer.
+    RemoveCluster,
+    /// Remove one record.
+    RemoveRecord,
     /// Remove a trust entry.
     RemoveTrust,
     /// Take the setting of a parameter back.
@@ -88,14 +94,17 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
         Self::BackUp,
         Self::Export,
         Self::LogoutSession,
+        Self::PutRecord,
         Self::ReloadIdentities,
+        Self::RemoveCluster,
+        Self::RemoveRecord,
         Self::RemoveTrust,
         Self::ResetParameter,
         Self::SetCluster,
@@ -111,6 +120,9 @@ impl Action {
             | Self::Apply
             | Self::BackUp
             | Self::Export
+            | Self::PutRecord
+            | Self::RemoveCluster
+            | Self::RemoveRecord
             | Self::ResetParameter
             | Self::SetCluster
             | Self::SetParameter => Role::Admin,
@@ -130,7 +142,10 @@ impl Action {
             Self::BackUp => "db backup",
             Self::Export => "export",
             Self::LogoutSession => "session logout",
+            Self::PutRecord => "add or set a record",
             Self::ReloadIdentities => "cert reload",
+            Self::RemoveCluster => "cluster remove",
+            Self::RemoveRecord => "remove a record",
             Self::RemoveTrust => "trust remove",
             Self::ResetParameter => "param reset",
             Self::SetCluster => "cluster set",

@@ -2,24 +2,30 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tonic::{Request, Response, Status, transport::server::UdsConnectInfo};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status, Streaming, transport::server::UdsConnectInfo};
 use tracing::info;
 
 use crate::{
+    apply::{
+        columns::Kind,
+        edit::{Edit, How},
+    },
     clock::Clock,
     domain::ids::{BaseDeviceName, ClusterId, DeviceName, UserId},
     edge::admin::{
         account, directory,
         error::Error,
-        export,
+        export, import,
         operations::{ApplyMode, File, Operations},
         parameters, peer_changes,
         peers::{self, Material},
-        records,
+        records, removals,
         roles::{Action, Actor, Groups},
         serve::MAX_APPLY_BYTES,
         sessions::{self, Which},
     },
+    secret::Pin,
     store::{self, Store},
     trust::certificate::{Fingerprint, read_fingerprint},
     wire::admin::{self as pb, admin_service_server::AdminService},
@@ -38,6 +44,8 @@ pub struct AdminEdge {
     pub groups: Arc<Groups>,
     /// What goes beyond the database.
     pub operations: Arc<dyn Operations>,
+    /// One place: large imports wait in nobody's memory.
+    pub imports: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for AdminEdge {
@@ -190,6 +198,41 @@ impl AdminEdge {
         let in_force = self.operations.parameters_in_force();
         reset.parameter = parameters::seen_from_node(reset.parameter, &in_force);
         Ok(reset)
+    }
+
+    async fn put(
+        &self,
+        actor: &Actor,
+        request: pb::PutRecordRequest,
+    ) -> Result<pb::PutRecordResponse, Error> {
+        let kinds = ["user", "device", "profile", "base-device"];
+        let kind = Kind::named(&request.kind)
+            .filter(|kind| kinds.contains(&kind.name))
+            .ok_or_else(|| Error::invalid("the kind", kinds.join(", ")))?;
+        let pin = request.pin.map(Pin::new).transpose();
+        let edit = Edit {
+            kind,
+            name: request.name,
+            how: if request.is_new { How::Add } else { How::Set },
+            columns: request.columns,
+            pin: pin.map_err(|error| Error::invalid("the PIN", error.to_string()))?,
+        };
+        let counts = self.operations.edit(edit, actor).await?;
+        Ok(pb::PutRecordResponse {
+            added: counts.iter().map(|count| count.added).sum(),
+            changed: counts.iter().map(|count| count.changed).sum(),
+        })
+    }
+
+    async fn remove_peer(
+        &self,
+        actor: &Actor,
+        request: pb::RemoveClusterRequest,
+    ) -> Result<pb::RemoveClusterResponse, Error> {
+        let now = self.clock.now();
+        let removed = removals::remove_cluster(&self.store, request, actor, now).await?;
+        self.operations.peers_changed().await?;
+        Ok(removed)
     }
 
     async fn distrust(
@@ -469,6 +512,60 @@ impl AdminService for AdminEdge {
         within(CHANGE, self.end_session(&actor, request)).await
     }
 
+    async fn remove_cluster(
+        &self,
+        request: Request<pb::RemoveClusterRequest>,
+    ) -> Result<Response<pb::RemoveClusterResponse>, Status> {
+        let (actor, request) = self.admit(Action::RemoveCluster, request).await?;
+        within(CHANGE, self.remove_peer(&actor, request)).await
+    }
+
+    async fn refresh_cluster(
+        &self,
+        request: Request<pb::RefreshClusterRequest>,
+    ) -> Result<Response<pb::RefreshClusterResponse>, Status> {
+        let (_, request) = self.admit(Action::View, request).await?;
+        within(CHANGE, async {
+            let cluster = cluster_id(request.cluster_id)?;
+            let peer = self.operations.refresh_cluster(&cluster).await?;
+            Ok(pb::RefreshClusterResponse { peer: Some(peer) })
+        })
+        .await
+    }
+
+    async fn list_profiles(
+        &self,
+        request: Request<pb::ListProfilesRequest>,
+    ) -> Result<Response<pb::ListProfilesResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, removals::list_profiles(&self.store, query)).await
+    }
+
+    async fn get_profile(
+        &self,
+        request: Request<pb::GetProfileRequest>,
+    ) -> Result<Response<pb::GetProfileResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, removals::get_profile(&self.store, query.name)).await
+    }
+
+    async fn put_record(
+        &self,
+        request: Request<pb::PutRecordRequest>,
+    ) -> Result<Response<pb::PutRecordResponse>, Status> {
+        let (actor, request) = self.admit(Action::PutRecord, request).await?;
+        within(APPLY, self.put(&actor, request)).await
+    }
+
+    async fn remove_record(
+        &self,
+        request: Request<pb::RemoveRecordRequest>,
+    ) -> Result<Response<pb::RemoveRecordResponse>, Status> {
+        let (actor, request) = self.admit(Action::RemoveRecord, request).await?;
+        let now = self.clock.now();
+        within(CHANGE, removals::remove(&self.store, request, &actor, now)).await
+    }
+
     async fn list_audit(
         &self,
         request: Request<pb::ListAuditRequest>,
@@ -504,6 +601,25 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::ApplyResponse>, Status> {
         let (actor, request) = self.admit(Action::Apply, request).await?;
         within(APPLY, self.apply_files(&actor, request)).await
+    }
+
+    async fn apply_stream(
+        &self,
+        request: Request<Streaming<pb::ApplyStreamRequest>>,
+    ) -> Result<Response<pb::ApplyStreamResponse>, Status> {
+        let (actor, pieces) = self.admit(Action::Apply, request).await?;
+        within(APPLY, async {
+            let _place = self.imports.try_acquire().map_err(|_| Error::Unavailable {
+                why: "another import is under way".to_owned(),
+                next: "try again when it is done".to_owned(),
+            })?;
+            let (files, mode) = import::collect(pieces, import::PAUSE).await?;
+            let applied = self.operations.apply(files, mode, &actor).await?;
+            Ok(pb::ApplyStreamResponse {
+                applied: Some(applied),
+            })
+        })
+        .await
     }
 
     type ExportStream = export::Pieces;

@@ -128,6 +128,7 @@ pub fn profile(profile: Profile) -> pb::Profile {
         label: line.label,
     });
     pb::Profile {
+        user_id: profile.user_id.into(),
         name: profile.name.into(),
         is_default: profile.is_default,
         lines: lines.collect(),

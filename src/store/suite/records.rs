@@ -14,6 +14,7 @@ pub(in crate::store) async fn records_come_back_as_written(store: &Store) {
         emcc: true,
         em_enabled: false,
         device_pool: Some(pool_name.clone()),
+        locale: Some("de_DE".to_owned()),
         geolocation: place.clone(),
     };
     let profile = Profile {

@@ -1,0 +1,240 @@
+//! Users, phones, base devices, profiles and peers taken away. Nobody who is on a phone loses the record below
+//! them: what still carries a session is refused, with what to do first.
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        ids::{BaseDeviceName, ClusterId, DeviceName, ProfileName, UserId},
+        session::Role,
+    },
+    edge::admin::{directory::LIVE, error::Error, peers::find, roles::Actor, views},
+    store::{
+        self, Store, Transaction, audit, base_devices, devices, hints, peers, profiles,
+        sessions::{self, Filter},
+        trust_entries, users,
+    },
+    wire::admin as pb,
+};
+
+/// Removes a record by its kind and name.
+///
+/// # Errors
+/// [`Error::Missing`] when there is none, [`Error::Refused`] while a session needs it.
+pub async fn remove(
+    store: &Store,
+    request: pb::RemoveRecordRequest,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<pb::RemoveRecordResponse, Error> {
+    let actor = actor.to_string();
+    store
+        .write(move |tx| {
+            let name = &request.name;
+            let (action, removed) = match &*request.kind {
+                "user" => ("user.remove", user(tx, name)?),
+                "device" => ("device.remove", device(tx, name)?),
+                "base-device" => ("base.remove", base_device(tx, name)?),
+                "profile" => ("profile.remove", profile(tx, name)?),
+                _ => {
+                    return Err(Error::invalid(
+                        "the kind",
+                        "user, device, base-device or profile",
+                    ));
+                }
+            };
+            if !removed {
+                let list = match &*request.kind {
+                    "user" => "emccd user list",
+                    "device" => "emccd device list",
+                    "base-device" => "emccd base list",
+                    _ => "emccd profile list",
+                };
+                return Err(Error::missing(format!("{} {name}", request.kind), list));
+            }
+            let entry = audit::Entry {
+                at: now,
+                actor: actor.clone(),
+                action,
+                subject: name.clone(),
+                outcome: "removed".to_owned(),
+                reference: None,
+            };
+            audit::append(tx, &entry)?;
+            Ok(pb::RemoveRecordResponse {})
+        })
+        .await
+}
+
+fn user(tx: &mut dyn Transaction, name: &str) -> Result<bool, Error> {
+    let id = UserId::new(name).map_err(|e| Error::invalid("the user", e.rule()))?;
+    if let Some(session) = sessions::active_of_user(tx, &id)?.first() {
+        return Err(Error::refused(
+            format!("{id} is on the phone {}", session.device),
+            format!("end it first: emccd session logout {}", session.id),
+        ));
+    }
+    Ok(users::remove(tx, &id)?)
+}
+
+fn device(tx: &mut dyn Transaction, name: &str) -> Result<bool, Error> {
+    let name = DeviceName::new(name).map_err(|e| Error::invalid("the device", e.rule()))?;
+    if let Some(session) = sessions::active_on_device(tx, Role::Visiting, &name)? {
+        return Err(Error::refused(
+            format!("{} is on the phone {name}", session.login_name),
+            format!("end it first: emccd session logout --device {name}"),
+        ));
+    }
+    Ok(devices::remove(tx, &name)?)
+}
+
+fn base_device(tx: &mut dyn Transaction, name: &str) -> Result<bool, Error> {
+    let name =
+        BaseDeviceName::new(name).map_err(|e| Error::invalid("the base device", e.rule()))?;
+    let holder = base_devices::list(tx)?
+        .into_iter()
+        .find(|(found, _)| found.as_str().eq_ignore_ascii_case(name.as_str()));
+    if let Some((_, Some(session))) = holder {
+        return Err(Error::refused(
+            format!("the session {session} holds {name}"),
+            format!("end it first: emccd session logout {session}"),
+        ));
+    }
+    Ok(base_devices::remove(tx, &name)?)
+}
+
+fn profile(tx: &mut dyn Transaction, name: &str) -> Result<bool, Error> {
+    let name = ProfileName::new(name).map_err(|e| Error::invalid("the profile", e.rule()))?;
+    Ok(profiles::remove(tx, &name)?)
+}
+
+/// Removes a peer, its trust and the hints that lead to it.
+///
+/// # Errors
+/// [`Error::Missing`] when there is none, [`Error::Refused`] while sessions with it live, or it is owed ends that
+/// nobody has agreed to forget.
+pub async fn remove_cluster(
+    store: &Store,
+    request: pb::RemoveClusterRequest,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<pb::RemoveClusterResponse, Error> {
+    let actor = actor.to_string();
+    let id = ClusterId::new(request.cluster_id)
+        .map_err(|_| Error::invalid("the cluster ID", "1 to 64 characters of A-Z a-z 0-9 . _ -"))?;
+    store
+        .write(move |tx| {
+            let peer = find(tx, &id)?;
+            refuse_while_sessions_live(tx, &id)?;
+            let forgotten = forget_debts(tx, &id, request.forget_owed)?;
+            let mut trust = 0;
+            for entry in trust_entries::list(tx)? {
+                if entry.cluster_id == id && trust_entries::remove(tx, &id, &entry.fingerprint)? {
+                    trust += 1;
+                }
+            }
+            hints::forget_cluster(tx, &id)?;
+            peers::remove(tx, &id)?;
+            let entry = audit::Entry {
+                at: now,
+                actor: actor.clone(),
+                action: "cluster.remove",
+                subject: id.to_string(),
+                outcome: format!("removed, with {trust} trusted; {forgotten} owed ends forgotten"),
+                reference: None,
+            };
+            audit::append(tx, &entry)?;
+            Ok(pb::RemoveClusterResponse {
+                cluster: Some(views::cluster(peer)),
+                trust_removed: trust,
+                ends_forgotten: forgotten,
+            })
+        })
+        .await
+}
+
+fn refuse_while_sessions_live(tx: &mut dyn Transaction, id: &ClusterId) -> Result<(), Error> {
+    let filter = Filter {
+        counterpart: Some(id.clone()),
+        states: LIVE.to_vec(),
+        limit: Some(MOST_COUNTED),
+        ..Filter::default()
+    };
+    match sessions::list(tx, &filter)?.len() {
+        0 => Ok(()),
+        count => Err(Error::refused(
+            format!("{count} sessions with {id} are not over"),
+            format!(
+                "let nobody else in with: emccd cluster set {id} --allow-emcc false; end them with emccd session \
+                 logout, which emccd session list --peer {id} names; then remove it"
+            ),
+        )),
+    }
+}
+
+/// What a removed peer is owed will never be delivered.
+fn forget_debts(tx: &mut dyn Transaction, id: &ClusterId, forget: bool) -> Result<u32, Error> {
+    let owed = sessions::owed(tx, id, MOST_COUNTED)?;
+    let count = u32::try_from(owed.len()).unwrap_or(u32::MAX);
+    if count > 0 && !forget {
+        return Err(Error::refused(
+            format!("{id} has still to be told of the end of {count} sessions"),
+            format!(
+                "wait until its link is up and they are delivered (emccd cluster status), or remove it with: emccd \
+                 cluster remove {id} --forget-owed"
+            ),
+        ));
+    }
+    Ok(if count > 0 {
+        sessions::forget_owed(tx, id)?
+    } else {
+        0
+    })
+}
+
+/// One page of profiles, of one user or of all.
+///
+/// # Errors
+/// [`Error::Invalid`] when the page is too large or the user is none.
+pub async fn list_profiles(
+    store: &Store,
+    query: pb::ListProfilesRequest,
+) -> Result<pb::ListProfilesResponse, Error> {
+    let size = crate::edge::admin::directory::page_size(query.page_size)?;
+    let user = query
+        .user_id
+        .map(UserId::new)
+        .transpose()
+        .map_err(|e| Error::invalid("the user", e.rule()))?;
+    let after = query.page_token;
+    let whole = user.is_some();
+    let found = store
+        .read(move |tx| match &user {
+            Some(user) => profiles::for_user(tx, user),
+            None => profiles::page(tx, &after, size),
+        })
+        .await?;
+    let is_full = u32::try_from(found.len()).is_ok_and(|n| n >= size) && !whole;
+    let last = found.last().filter(|_| is_full);
+    Ok(pb::ListProfilesResponse {
+        next_page_token: last.map(|p| p.name.to_string()).unwrap_or_default(),
+        profiles: found.into_iter().map(views::profile).collect(),
+    })
+}
+
+/// One profile.
+///
+/// # Errors
+/// [`Error::Missing`] when there is none.
+pub async fn get_profile(store: &Store, name: String) -> Result<pb::GetProfileResponse, Error> {
+    let missing = Error::missing(format!("profile {name}"), "emccd profile list");
+    let found = store
+        .read::<_, store::Error>(move |tx| profiles::among(tx, std::slice::from_ref(&name)))
+        .await?;
+    let found = found.into_iter().next().ok_or(missing)?;
+    Ok(pb::GetProfileResponse {
+        profile: Some(views::profile(found)),
+    })
+}
+
+/// Counted for a message; beyond that the number says no more.
+const MOST_COUNTED: u32 = 1_000;

@@ -1,0 +1,185 @@
+//! Users and phones changed one at a time with the program, as an operator types it, and what phones then get.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use emccd::lab::{Cluster, Lab, Spec};
+
+use crate::support::binary;
+
+/// Runs a command against the cluster's first node; whether it ended with 0, and all it printed.
+fn type_in(cluster: &Cluster, line: &[&str], input: &str) -> (bool, String) {
+    let socket = &cluster.member().unwrap().addresses.admin;
+    let mut child = Command::new(binary())
+        .arg("--socket")
+        .arg(socket)
+        .args(line)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), said)
+}
+
+async fn operator(cluster: &Cluster, line: &str, input: &str) -> (bool, String) {
+    let words: Vec<_> = line.split_whitespace().collect();
+    tokio::task::block_in_place(|| type_in(cluster, &words, input))
+}
+
+async fn done(cluster: &Cluster, line: &str, input: &str) -> String {
+    let (done, said) = operator(cluster, line, input).await;
+    assert!(done, "{line}\n{said}");
+    said
+}
+
+async fn refused(cluster: &Cluster, line: &str) -> String {
+    let (done, said) = operator(cluster, line, "").await;
+    assert!(!done, "{line}\n{said}");
+    said
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
+    let lab = Lab::start(&Spec {
+        clusters: 1,
+        ..Spec::default()
+    })
+    .await
+    .unwrap();
+    let cluster = &lab.clusters[0];
+    let phone = cluster.member().unwrap().phone().unwrap();
+
+    done(cluster, "user add zoe --name Zoe --ask-pin", "73915\n").await;
+    done(
+        cluster,
+        "profile add zoe-desk --user zoe --default true --line 4799=Zoe",
+        "",
+    )
+    .await;
+    done(
+        cluster,
+        "device add SEPZOE --model 8845 --geolocation country=DE",
+        "",
+    )
+    .await;
+    let again = refused(cluster, "user add ZOE").await;
+    assert!(again.contains("exists already"), "{again}");
+    let nobody = refused(cluster, "user set nobody --enabled false").await;
+    assert!(nobody.contains("there is no user nobody"), "{nobody}");
+    let odd = refused(cluster, "profile add odd --user nobody").await;
+    assert!(
+        odd.contains("nobody") && odd.contains("nothing was changed"),
+        "{odd}"
+    );
+
+    let shown = phone
+        .login_at_once("SEPZOE", None, "zoe", "73915")
+        .await
+        .unwrap();
+    assert!(shown.em_code.is_none(), "{shown:?}");
+    // What still carries the session stays.
+    for line in ["user remove zoe --yes", "device remove SEPZOE --yes"] {
+        let told = refused(cluster, line).await;
+        assert!(told.contains("emccd session logout"), "{told}");
+    }
+    phone.logout("SEPZOE").await.unwrap();
+
+    // A change of one thing leaves the others: the name, the profile, the PIN.
+    done(cluster, "user set zoe --extension 4799", "").await;
+    let all = done(cluster, "user show zoe", "").await;
+    assert!(
+        all.contains("Zoe") && all.contains("4799") && all.contains("zoe-desk"),
+        "{all}"
+    );
+    let same = done(cluster, "user set zoe --extension 4799", "").await;
+    assert!(same.contains("is so already"), "{same}");
+    done(cluster, "device set SEPZOE --extension-mobility false", "").await;
+    let off = phone
+        .login_at_once("SEPZOE", None, "zoe", "73915")
+        .await
+        .unwrap();
+    assert_eq!(off.em_code, Some(22));
+    done(cluster, "device set SEPZOE --extension-mobility true", "").await;
+    done(cluster, "user set zoe --ask-pin", "86420\n").await;
+    let old = phone
+        .login_at_once("SEPZOE", None, "zoe", "73915")
+        .await
+        .unwrap();
+    assert_eq!(old.em_code, Some(201));
+    let new = phone
+        .login_at_once("SEPZOE", None, "zoe", "86420")
+        .await
+        .unwrap();
+    assert!(new.em_code.is_none(), "{new:?}");
+    phone.logout("SEPZOE").await.unwrap();
+
+    done(cluster, "base add SPARE --count 3", "").await;
+    done(cluster, "base remove SPARE2 --yes", "").await;
+    let pool = done(cluster, "base list", "").await;
+    assert!(
+        pool.contains("SPARE3") && !pool.contains("SPARE2"),
+        "{pool}"
+    );
+    let unsure = refused(cluster, "user remove zoe").await;
+    assert!(unsure.contains("add --yes"), "{unsure}");
+    done(cluster, "user remove zoe --yes", "").await;
+    done(cluster, "device remove SEPZOE --yes", "").await;
+    let gone = refused(cluster, "profile show zoe-desk").await;
+    assert!(gone.contains("no profile zoe-desk"), "{gone}");
+    // Who did it is on record, and no PIN is.
+    let audit = done(cluster, "audit list --limit 1000", "").await;
+    assert!(
+        audit.contains("user.remove") && audit.contains("user zoe"),
+        "{audit}"
+    );
+    assert!(
+        !audit.contains("73915") && !audit.contains("86420"),
+        "{audit}"
+    );
+    lab.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_is_removed_once_nobody_of_it_is_on_a_phone() {
+    let lab = crate::support::lab(2).await;
+    let (here, there) = (&lab.clusters[0], &lab.clusters[1]);
+    let up = done(here, "cluster refresh tokyo", "").await;
+    assert!(up.contains("the link to tokyo is up"), "{up}");
+    let none = refused(here, "cluster refresh lima").await;
+    assert!(none.contains("no peer lima"), "{none}");
+
+    let shown = crate::support::log_in(&lab, 0, 0, 1, 0).await;
+    assert!(shown.em_code.is_none(), "{shown:?}");
+    for (cluster, line) in [
+        (here, "cluster remove tokyo --yes"),
+        (there, "cluster remove berlin --yes"),
+    ] {
+        let told = refused(cluster, line).await;
+        assert!(
+            told.contains("1 sessions with") && told.contains("emccd session list"),
+            "{told}"
+        );
+    }
+    crate::support::log_out(there, 0).await;
+    let removed = done(here, "cluster remove tokyo --yes", "").await;
+    assert!(
+        removed.contains("removed the peer tokyo and 1 certificate"),
+        "{removed}"
+    );
+    let left = done(here, "trust list", "").await;
+    assert!(left.contains("nothing is trusted"), "{left}");
+    let status = done(here, "cluster status", "").await;
+    assert!(
+        !status.contains("tokyo") || !status.contains(" up "),
+        "{status}"
+    );
+    lab.shut_down().await;
+}
