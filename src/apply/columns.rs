@@ -254,6 +254,12 @@ pub const DEVICE: Kind = Kind {
         ),
         may("device-pool", Shape::Text, "", "Its device pool."),
         may(
+            "locale",
+            Shape::Text,
+            "",
+            "Its locale; a visitor whose profile has another one is told to reset it.",
+        ),
+        may(
             "geolocation",
             Shape::Map,
             "",

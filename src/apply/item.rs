@@ -263,6 +263,7 @@ impl Item for Device {
             Cell::Flag(self.emcc),
             Cell::Flag(self.em_enabled),
             text_or_none(self.device_pool.as_ref().map(|pool| pool.as_str())),
+            text_or_none(self.locale.as_ref()),
             Cell::Map(self.geolocation.clone()),
         ]
     }

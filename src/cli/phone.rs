@@ -32,7 +32,17 @@ pub async fn run(verb: Phone) -> Outcome {
             let device = args.target.device.as_str();
             let user = args.user.as_str();
             let shown = phone.login(device, args.login_type, user, pin.expose());
-            (what.clone(), answer(&what, &args.target, shown.await)?)
+            let mut shown = answer(&what, &args.target, shown.await)?;
+            if let Some(profile) = &args.profile
+                && shown
+                    .menu
+                    .iter()
+                    .any(|entry| entry.name == profile.as_str())
+            {
+                let chosen = phone.select(&shown, profile.as_str()).await;
+                shown = answer(&what, &args.target, chosen)?;
+            }
+            (what.clone(), shown)
         }
         Phone::Logout(args) => {
             let what = format!("cannot log out on {}", args.target.device);
@@ -104,6 +114,14 @@ fn displayed(what: &str, shown: &Shown) -> Outcome {
             None => failure,
         });
     }
+    if !shown.menu.is_empty() {
+        let names: Vec<_> = shown.menu.iter().map(|e| clean_lines(&e.name)).collect();
+        return Err(Failure::new(
+            what,
+            format!("it asks which device profile to use: {}", names.join(", ")),
+            "choose one of them with --profile NAME",
+        ));
+    }
     if shown.softkey("Yes").is_some() {
         return Err(Failure::new(
             what,
@@ -168,7 +186,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::lab::phone::SoftKey;
+    use crate::lab::phone::{MenuItem, SoftKey};
 
     fn page() -> Shown {
         Shown {
@@ -221,6 +239,26 @@ mod tests {
             .to_string();
         assert!(
             text.contains("logged in on it already") && text.contains("emccd phone logout"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_menu_of_profiles_is_no_success_and_says_how_to_choose() {
+        let shown = Shown {
+            object: "CiscoIPPhoneMenu".to_owned(),
+            text: String::new(),
+            menu: ["desk", "lobby"]
+                .map(|name| MenuItem {
+                    name: name.to_owned(),
+                    url: "https://em.example:8443/x".to_owned(),
+                })
+                .into(),
+            ..page()
+        };
+        let text = displayed("cannot", &shown).unwrap_err().to_string();
+        assert!(
+            text.contains("desk, lobby") && text.contains("--profile NAME"),
             "{text}"
         );
     }

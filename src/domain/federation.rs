@@ -1,6 +1,6 @@
 //! The other clusters, as visiting sees them. Pure.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use crate::domain::{
     ids::ClusterId,
@@ -16,6 +16,12 @@ pub enum Claim {
     Excluded,
     /// The record has no patterns for this kind of name.
     Unrestricted,
+}
+
+/// Which clusters can be told of something now.
+pub trait Links: Send + Sync + fmt::Debug {
+    /// Whether our link to that cluster is up.
+    fn is_up(&self, cluster: &ClusterId) -> bool;
 }
 
 /// The clusters that we federate with.

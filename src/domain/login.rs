@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     domain::{
+        capability::Traits,
         ids::{
             BaseDeviceName, ClusterId, DeviceName, DevicePoolName, LoginName, ProfileName, Ref,
             SessionId, UserId,
@@ -21,8 +22,14 @@ use crate::{
         refusal::Refusal,
         session::{EndReason, Initiator},
     },
-    secret::Pin,
+    secret::{Pin, Ticket},
 };
+
+/// How long a ticket is good for.
+pub const TICKET_LIFE: Duration = Duration::from_secs(120);
+
+/// The most profiles that a user is asked to choose from: what a phone's menu holds.
+pub const MAX_CHOICES: usize = 100;
 
 /// What kind of name the user typed.
 #[derive(
@@ -115,6 +122,8 @@ pub enum Proof {
     Gone,
     /// The PIN as typed.
     Pin(Pin),
+    /// What home gave for a PIN that was right, so that it isn't sent again.
+    Ticket(Ticket),
 }
 
 /// What home is told about the phone.
@@ -128,6 +137,8 @@ pub struct DeviceFacts {
     pub protocol: String,
     /// Whether its signalling is secure.
     pub security_mode: SecurityMode,
+    /// Its locale; none when that is not known.
+    pub locale: Option<String>,
     /// Where it called from, as visiting saw it.
     pub address: Option<IpAddr>,
 }
@@ -217,6 +228,30 @@ pub struct HomeServices {
     pub restart_reason: Option<String>,
 }
 
+/// The user has several device profiles, and none is the default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileChoice {
+    /// Their names, at most [`MAX_CHOICES`].
+    pub profiles: Vec<ProfileName>,
+    /// Stands in for the PIN when the user has chosen; good for [`TICKET_LIFE`], once, on the same phone.
+    pub ticket: Ticket,
+}
+
+/// What home answers to a login that it does not refuse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoginAnswer {
+    /// The session is open.
+    Opened(Box<HomeServices>),
+    /// Nothing is open yet: the user has to choose.
+    Choose(ProfileChoice),
+}
+
+impl From<HomeServices> for LoginAnswer {
+    fn from(services: HomeServices) -> Self {
+        Self::Opened(Box::new(services))
+    }
+}
+
 /// End a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogoutRequest {
@@ -237,6 +272,8 @@ pub struct Context {
     pub caller: ClusterId,
     /// When the answer is of no use any more.
     pub deadline: Instant,
+    /// What the caller has told of itself in its `Hello`.
+    pub traits: Traits,
 }
 
 /// A future answer of a [`HomeCluster`].
@@ -255,10 +292,15 @@ pub trait HomeCluster: Send + Sync {
         &'a self,
         context: &'a Context,
         request: &'a LoginRequest,
-    ) -> Answer<'a, HomeServices>;
+    ) -> Answer<'a, LoginAnswer>;
 
     /// Ends a session there; the answer is the reason now on record.
     fn logout<'a>(&'a self, context: &'a Context, request: LogoutRequest) -> Answer<'a, EndReason>;
+
+    /// What it has told of itself; none while that is not known, and of ourselves.
+    fn traits(&self) -> Option<Traits> {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -300,6 +342,7 @@ mod tests {
                 model: String::new(),
                 protocol: "SIP".to_owned(),
                 security_mode: SecurityMode::NonSecure,
+                locale: None,
                 address: None,
             },
             geolocation: BTreeMap::new(),

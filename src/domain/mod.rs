@@ -3,14 +3,19 @@
 
 pub mod address;
 pub mod bounds;
+pub mod capability;
 pub mod em_code;
 pub mod federation;
+pub mod geolocation;
 pub mod ids;
 pub mod locate;
 pub mod login;
+pub mod multiple_login;
 pub mod parameters;
 pub mod refs;
 pub mod refusal;
 pub mod rejection;
+pub mod restart;
+pub mod security;
 pub mod session;
 pub mod version;

@@ -2,7 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use crate::domain::{em_code::EmCode, ids::ClusterId, session::EndReason};
+use crate::{
+    domain::{em_code::EmCode, ids::ClusterId, session::EndReason},
+    secret::Ticket,
+};
 
 /// Why something was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +21,7 @@ pub struct Refusal {
 }
 
 /// What a caller can act on besides the code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Detail {
     /// Nothing.
     #[default]
@@ -31,6 +34,8 @@ pub enum Detail {
     RetryAfter(Duration),
     /// The session with this id is over.
     SessionEnded(EndReason),
+    /// The PIN was right and must be changed: good for doing so once.
+    Ticket(Ticket),
 }
 
 impl Refusal {

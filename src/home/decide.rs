@@ -7,7 +7,7 @@ use crate::{
     domain::{
         em_code::EmCode,
         ids::{ClusterId, ProfileName, UserId},
-        login::{FindUser, HomeServices, LoginRequest},
+        login::{FindUser, HomeServices, LoginRequest, MAX_CHOICES},
         refusal::Refusal,
         session::{Role, State},
     },
@@ -47,13 +47,25 @@ pub(super) fn one_user(tx: &mut dyn Transaction, query: &FindUser) -> Result<Use
     }
 }
 
-/// The profile that was chosen, else the default one, else the first by name.
+/// Which profile it shall be.
+pub(super) enum Chosen {
+    One(Box<Profile>),
+    Several(Vec<ProfileName>),
+}
+
+/// The profile that was chosen, else the default one, else the only one. Where there are several, the user is
+/// asked, or gets the first by name where the caller can't ask.
 pub(super) fn profile(
     tx: &mut dyn Transaction,
     user: &UserId,
     chosen: Option<&ProfileName>,
-) -> Result<Profile, Error> {
+    may_choose: bool,
+) -> Result<Chosen, Error> {
     let mut all = profiles::for_user(tx, user)?;
+    if chosen.is_none() && may_choose && all.len() > 1 && !all.iter().any(|p| p.is_default) {
+        let names = all.into_iter().map(|p| p.name).take(MAX_CHOICES);
+        return Ok(Chosen::Several(names.collect()));
+    }
     let index = match chosen {
         Some(name) => all.iter().position(|p| p.name == *name),
         None => {
@@ -63,8 +75,30 @@ pub(super) fn profile(
         }
     };
     index
-        .map(|i| all.swap_remove(i))
+        .map(|i| Chosen::One(Box::new(all.swap_remove(i))))
         .ok_or_else(|| Error::NoProfile(user.clone()))
+}
+
+/// The user's profiles, as many as a phone can show.
+pub(super) fn profile_names(
+    tx: &mut dyn Transaction,
+    user: &UserId,
+) -> Result<Vec<ProfileName>, Error> {
+    let all = profiles::for_user(tx, user)?;
+    Ok(all.into_iter().map(|p| p.name).take(MAX_CHOICES).collect())
+}
+
+/// What is known of a session id.
+#[derive(PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// It is new.
+    New,
+    /// The session lives: the first answer is given again.
+    Opened(Box<HomeServices>),
+    /// The user was asked for a profile, and is again if the PIN is right again.
+    Asked,
+    /// The user was told to change the PIN, and is again if it is right again.
+    MustChange,
 }
 
 /// What a repeat of `request` gets: nothing when the id is new, the first answer while the session lives or
@@ -73,7 +107,7 @@ pub(super) fn replay(
     tx: &mut dyn Transaction,
     caller: &ClusterId,
     request: &LoginRequest,
-) -> Result<Option<HomeServices>, Error> {
+) -> Result<Repeat, Error> {
     let kept = answers::get(tx, caller, request.session_id)?;
     if let Some(kept) = &kept
         && kept.digest != digest(request)
@@ -85,13 +119,16 @@ pub(super) fn replay(
         (Some(session), Some(kept)) if session.state == State::Active && kept.code.is_none() => {
             let services =
                 serde_json::from_slice(&kept.body).map_err(|e| Error::Damaged(e.to_string()))?;
-            Ok(Some(services))
+            Ok(Repeat::Opened(Box::new(services)))
         }
         (_, Some(kept)) if kept.code.is_some() => {
             let number = kept.code.and_then(|n| u16::try_from(n).ok());
             let code = number
                 .and_then(EmCode::from_number)
                 .unwrap_or(EmCode::UnknownError);
+            if matches!(code, EmCode::PinChangeRequired | EmCode::ChangePin) {
+                return Ok(Repeat::MustChange);
+            }
             Err(Error::Repeated(Refusal::new(code, kept.cause)))
         }
         (Some(session), _) => {
@@ -100,7 +137,8 @@ pub(super) fn replay(
                 .ok_or_else(|| Error::Damaged("a session without answer".to_owned()))?;
             Err(Error::SessionEnded(reason))
         }
-        (None, _) => Ok(None),
+        (None, Some(_)) => Ok(Repeat::Asked),
+        (None, None) => Ok(Repeat::New),
     }
 }
 
@@ -132,6 +170,7 @@ pub(super) fn digest(request: &LoginRequest) -> [u8; 32] {
             .unwrap_or_default()
             .as_bytes(),
     );
+    field(device.locale.as_deref().unwrap_or_default().as_bytes());
     for (name, value) in &request.geolocation {
         field(name.as_bytes());
         field(value.as_bytes());

@@ -8,8 +8,10 @@ use crate::{
         em_code::EmCode,
         ids::{ClusterId, DeviceName, UserId},
         refusal::{Detail, Refusal},
+        security,
         session::EndReason,
     },
+    secret::Ticket,
     store,
 };
 
@@ -54,18 +56,40 @@ pub enum Error {
     /// The user is disabled.
     #[error("user {0} is disabled")]
     Disabled(UserId),
+    /// A ticket that was never given out, was used before or is too old.
+    #[error("wrong, used or expired ticket for user {0}")]
+    WrongTicket(UserId),
     /// The PIN is right but has to be changed first.
-    #[error("user {0} must change the PIN before the next login")]
-    MustChangePin(UserId),
+    #[error("user {user} must change the PIN before the next login")]
+    MustChangePin {
+        /// Whose.
+        user: UserId,
+        /// Good for changing it, once.
+        ticket: Ticket,
+    },
     /// The user may not use phones of other clusters.
     #[error("user {0} is not enabled for EMCC")]
     EmccOff(UserId),
     /// The user has no device profile, or not the one that was chosen.
     #[error("user {0} has no such device profile")]
     NoProfile(UserId),
+    /// The user is on another phone, and the policy lets them have one; or that phone's cluster can't be told to let
+    /// them go.
+    #[error("user {user} is on {device} of cluster {cluster}")]
+    LoggedInElsewhere {
+        /// Who.
+        user: UserId,
+        /// Where.
+        device: DeviceName,
+        /// Whose phone that is.
+        cluster: ClusterId,
+    },
     /// The phone's name is in use here already.
     #[error("device name {0} exists in this cluster, or is in use here for another one")]
     DuplicateDevice(DeviceName),
+    /// The security modes of the phone and of both clusters don't go together.
+    #[error("{0}")]
+    SecurityMode(security::Mismatch),
     /// Every base device is held by a session.
     #[error("no EMCC base device is free; add some with `emccd apply`")]
     NoBaseDevice,
@@ -99,6 +123,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the caller is none that may ask, whatever it asked.
+    #[must_use]
+    pub const fn is_admission(&self) -> bool {
+        matches!(self, Self::CallerUnknown(_) | Self::CallerNotAllowed(_))
+    }
+
     /// The EM code, which for a local login differs where the documents have two codes for one thing.
     #[must_use]
     pub const fn em_code(&self, local: bool) -> EmCode {
@@ -108,16 +138,25 @@ impl Error {
             Self::UserUnknown => EmCode::UserDoesNotExist,
             Self::SeveralUsers if local => EmCode::DnHasMultipleUsers,
             Self::SeveralUsers => EmCode::DnHasMultipleUsersRemote,
-            Self::WrongPin { .. } | Self::Locked { .. } | Self::Disabled(_) if local => {
+            Self::WrongPin { .. }
+            | Self::Locked { .. }
+            | Self::Disabled(_)
+            | Self::WrongTicket(_)
+                if local =>
+            {
                 EmCode::AuthenticationError
             }
-            Self::WrongPin { .. } | Self::Locked { .. } | Self::Disabled(_) => {
-                EmCode::EmccAuthenticationError
-            }
-            Self::MustChangePin(_) => EmCode::PinChangeRequired,
+            Self::WrongPin { .. }
+            | Self::Locked { .. }
+            | Self::Disabled(_)
+            | Self::WrongTicket(_) => EmCode::EmccAuthenticationError,
+            Self::MustChangePin { .. } if local => EmCode::ChangePin,
+            Self::MustChangePin { .. } => EmCode::PinChangeRequired,
+            Self::SecurityMode(mismatch) => mismatch.em_code(),
             Self::EmccOff(_) => EmCode::EmccNotActivatedForUser,
             Self::NoProfile(_) if local => EmCode::UserProfileAbsent,
             Self::NoProfile(_) => EmCode::DeviceProfileNotFound,
+            Self::LoggedInElsewhere { .. } => EmCode::UserLoggedInElsewhere,
             Self::DuplicateDevice(_) => EmCode::DuplicateDeviceName,
             Self::NoBaseDevice => EmCode::NoFreeBaseDevice,
             Self::IdReused => EmCode::PolicyValidationError,
@@ -139,10 +178,16 @@ impl Error {
         }
         let code = self.em_code(local);
         let cause = match self {
-            Self::WrongPin { .. } | Self::Locked { .. } | Self::Disabled(_) => {
+            Self::WrongPin { .. }
+            | Self::Locked { .. }
+            | Self::Disabled(_)
+            | Self::WrongTicket(_) => {
                 "the home cluster did not accept the user ID and PIN".to_owned()
             }
-            Self::MustChangePin(_) => "the PIN must be changed before the next login".to_owned(),
+            Self::MustChangePin { .. } => {
+                "the PIN must be changed before the next login".to_owned()
+            }
+            Self::LoggedInElsewhere { .. } => "the user is on another phone".to_owned(),
             Self::EmccOff(_) => "the user is not enabled for EMCC at home".to_owned(),
             Self::NoProfile(_) => "the user has no such device profile at home".to_owned(),
             Self::Contended | Self::Store(store::Error::Busy) => {
@@ -156,6 +201,7 @@ impl Error {
         };
         let detail = match self {
             Self::IdReused => Detail::IdReused,
+            Self::MustChangePin { ticket, .. } => Detail::Ticket(ticket.clone()),
             Self::SessionEnded(reason) => Detail::SessionEnded(*reason),
             Self::Busy(after) => Detail::RetryAfter(*after),
             Self::Contended | Self::Store(store::Error::Busy) => Detail::RetryAfter(RETRY),

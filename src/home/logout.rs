@@ -7,7 +7,7 @@ use crate::{
     domain::{
         ids::{ClusterId, SessionId},
         login::{Context, LogoutRequest},
-        session::{EndReason, Initiator, Role, State},
+        session::{EndReason, Role, State},
     },
     store::{Transaction, audit, peers, sessions},
 };
@@ -19,7 +19,10 @@ pub(super) async fn logout(
 ) -> Result<EndReason, Error> {
     role.faults.pass("home.logout.received").await;
     let outcome = end_on_word(role, context, request).await;
-    if let Err(error) = &outcome {
+    // Of a caller that is no peer the edge tells, and not each time.
+    if let Err(error) = &outcome
+        && !error.is_admission()
+    {
         warn!(
             session.id = %request.session_id, peer.cluster_id = %context.caller, r#ref = %context.reference,
             em_code = error.em_code(context.caller == role.cluster).number(),
@@ -109,32 +112,7 @@ pub(super) async fn end(
                     session.end_reason.unwrap_or(EndReason::Operator),
                 ));
             }
-            let local = counterpart == own;
-            let end = Some((EndReason::Operator, Initiator::Home, now));
-            sessions::transition(
-                tx,
-                Role::Home,
-                &counterpart,
-                id,
-                &[State::Active],
-                State::Ended,
-                end,
-                !local,
-            )?;
-            if local {
-                // Both rows are ours: they end together.
-                let from = [State::Pending, State::Active, State::Ending];
-                sessions::transition(
-                    tx,
-                    Role::Visiting,
-                    &own,
-                    id,
-                    &from,
-                    State::Ended,
-                    end,
-                    false,
-                )?;
-            }
+            let owed = sessions::end_at_home(tx, &own, &session, EndReason::Operator, now)?;
             audit::append(
                 tx,
                 &audit::Entry {
@@ -146,7 +124,7 @@ pub(super) async fn end(
                     reference: Some(session.reference),
                 },
             )?;
-            Ok(Ended::Now { owed: !local })
+            Ok(Ended::Now { owed })
         })
         .await?;
     role.owed.notify_one();

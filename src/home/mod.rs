@@ -3,43 +3,50 @@
 //! Each operation is one transaction, and its answer is what that transaction decided. A local login comes the
 //! same way as a peer's; the caller is then our own cluster.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 use tracing::warn;
 
 mod decide;
+mod desk;
 pub mod error;
 mod login;
 mod logout;
+mod revocation;
 
 pub use error::Error;
+pub use revocation::Retired;
 
 use crate::{
     clock::Clock,
     credentials::Credentials,
     domain::{
+        federation::Links,
         ids::{ClusterId, SessionId},
         login::{
-            Answer, Context, FindUser, HomeCluster, HomeServices, LoginRequest, LogoutRequest,
-            Ownership,
+            Answer, Context, FindUser, HomeCluster, LoginAnswer, LoginRequest, LogoutRequest,
+            Ownership, SecurityMode,
         },
         parameters::Parameters,
         session::EndReason,
     },
     fault::FaultPoints,
     store::{self, Store, Transaction, parameters, users},
+    tasks::Tasks,
 };
 
 /// The home role of one node. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct HomeRole {
     cluster: ClusterId,
+    security_mode: SecurityMode,
     store: Store,
     credentials: Credentials,
     clock: Clock,
     faults: FaultPoints,
     parameters: parameters::Live,
+    links: Arc<dyn Links>,
     /// Told whenever a peer is owed the end of a session.
     owed: Arc<Notify>,
 }
@@ -49,6 +56,8 @@ pub struct HomeRole {
 pub struct Parts {
     /// Our own cluster.
     pub cluster: ClusterId,
+    /// Whether it is one in mixed mode.
+    pub security_mode: SecurityMode,
     /// Where users and sessions are.
     pub store: Store,
     /// Checks PINs.
@@ -59,6 +68,8 @@ pub struct Parts {
     pub faults: FaultPoints,
     /// The cluster's parameters, as they are at each request.
     pub parameters: parameters::Live,
+    /// Which clusters can be told of an end now.
+    pub links: Arc<dyn Links>,
     /// Told whenever a peer is owed the end of a session.
     pub owed: Arc<Notify>,
 }
@@ -81,20 +92,24 @@ impl HomeRole {
     pub fn new(parts: Parts) -> Self {
         let Parts {
             cluster,
+            security_mode,
             store,
             credentials,
             clock,
             faults,
             parameters,
+            links,
             owed,
         } = parts;
         Self {
             cluster,
+            security_mode,
             store,
             credentials,
             clock,
             faults,
             parameters,
+            links,
             owed,
         }
     }
@@ -124,7 +139,10 @@ impl HomeRole {
         let answer = tokio::time::timeout_at(context.deadline.into(), answer)
             .await
             .unwrap_or(Err(Error::Store(store::Error::Busy)));
-        if let Err(error) = &answer {
+        // Of who may not ask at all the edge tells, and not each time.
+        if let Err(error) = &answer
+            && !error.is_admission()
+        {
             warn!(
                 peer.cluster_id = %context.caller, r#ref = %context.reference,
                 em_code = Error::em_code(error, context.caller == self.cluster).number(),
@@ -135,7 +153,7 @@ impl HomeRole {
         answer
     }
 
-    /// Opens a session, or refuses, in the order that the design gives; idempotent on (caller, session id).
+    /// Opens a session, asks for a device profile, or refuses, in the order that the design gives; idempotent on (caller, session id).
     ///
     /// # Errors
     /// [`Error`], which maps to one EM code.
@@ -143,7 +161,7 @@ impl HomeRole {
         &self,
         context: &Context,
         request: &LoginRequest,
-    ) -> Result<HomeServices, Error> {
+    ) -> Result<LoginAnswer, Error> {
         login::login(self, context, request).await
     }
 
@@ -173,6 +191,31 @@ impl HomeRole {
     }
 }
 
+/// Ends what may no longer be.
+impl HomeRole {
+    /// Ends the sessions of users that were disabled, removed, or barred from other clusters' phones, as that
+    /// happens and by whatever way, until the node shuts down. The parameter `end-sessions-on-revocation` turns it
+    /// off. Several nodes doing so do no harm.
+    pub async fn watch_revocations(&self, tasks: &Tasks) {
+        revocation::watch(self, tasks).await;
+    }
+
+    /// Ends all that we share with a peer that is to be removed, and waits until it knows, at most `within`. No login
+    /// of its phones is taken from then on. The record itself is the caller's to remove: nothing more can be
+    /// delivered after that.
+    ///
+    /// # Errors
+    /// [`Error::CallerUnknown`] when there is no record of it; [`Error::Store`] when the store fails.
+    pub async fn retire_peer(
+        &self,
+        cluster: &ClusterId,
+        actor: &str,
+        within: Duration,
+    ) -> Result<Retired, Error> {
+        revocation::retire_peer(self, cluster, actor, within).await
+    }
+}
+
 /// Our own home role as one of the home clusters.
 #[derive(Clone, Debug)]
 pub struct LocalHome(pub HomeRole);
@@ -195,7 +238,7 @@ impl HomeCluster for LocalHome {
         &'a self,
         context: &'a Context,
         request: &'a LoginRequest,
-    ) -> Answer<'a, HomeServices> {
+    ) -> Answer<'a, LoginAnswer> {
         Box::pin(async move {
             self.0
                 .login(context, request)

@@ -12,9 +12,11 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     domain::{
+        capability::Traits,
         em_code::EmCode,
         ids::{BaseDeviceName, DeviceName, LoginName, ProfileName, Ref, UserId},
-        login::{DeviceFacts, LoginType, Proof, SecurityMode},
+        login::{DeviceFacts, HomeServices, LoginType, Proof},
+        parameters::MultipleLoginBehavior,
         refusal::Detail,
         session::{Initiator, Role, State},
     },
@@ -60,6 +62,16 @@ fn peer(name: &str, enabled: bool) -> Peer {
         dn_patterns: Vec::new(),
         ignore_eku: false,
         description: String::new(),
+    }
+}
+
+/// Every other cluster can be told of anything.
+#[derive(Debug)]
+struct AllUp;
+
+impl Links for AllUp {
+    fn is_up(&self, _: &ClusterId) -> bool {
+        true
     }
 }
 
@@ -111,11 +123,16 @@ async fn world(base_devices: usize) -> World {
         .unwrap();
     let role = HomeRole::new(Parts {
         cluster: cluster("berlin"),
+        security_mode: SecurityMode::NonSecure,
         store: store.clone(),
         credentials,
         clock,
         faults: FaultPoints::none(),
-        parameters: parameters::Live::default(),
+        parameters: parameters::Live::new(Parameters {
+            multiple_login_behavior: MultipleLoginBehavior::Allowed,
+            ..Parameters::default()
+        }),
+        links: Arc::new(AllUp),
         owed: Arc::new(Notify::new()),
     });
     World { role, store }
@@ -134,6 +151,7 @@ fn from(caller: &str) -> Context {
         reference: Ref::from_bits(7),
         caller: cluster(caller),
         deadline: soon(),
+        traits: Traits::ours(SecurityMode::NonSecure),
     }
 }
 
@@ -151,6 +169,7 @@ fn request(name: &str, digits: &str, device: &str) -> LoginRequest {
             model: "CP-8841".to_owned(),
             protocol: "SIP".to_owned(),
             security_mode: SecurityMode::NonSecure,
+            locale: None,
             address: None,
         },
         geolocation: BTreeMap::new(),
@@ -172,6 +191,13 @@ async fn code(world: &World, caller: &str, request: &LoginRequest) -> u16 {
 }
 
 impl World {
+    async fn opens(&self, caller: &str, request: &LoginRequest) -> HomeServices {
+        match self.role.login(&from(caller), request).await.unwrap() {
+            LoginAnswer::Opened(services) => *services,
+            LoginAnswer::Choose(choice) => panic!("asked: {choice:?}"),
+        }
+    }
+
     async fn state(&self, caller: &str, id: SessionId) -> Option<State> {
         let caller = cluster(caller);
         self.store
@@ -197,7 +223,7 @@ impl World {
 async fn a_login_holds_a_base_device_until_its_logout() {
     let world = world(1).await;
     let request = request("ana", "13579", "SEP1");
-    let services = world.role.login(&from("tokyo"), &request).await.unwrap();
+    let services = world.opens("tokyo", &request).await;
     assert_eq!(
         services.base_device,
         Some(BaseDeviceName::new("EMCC1").unwrap())
@@ -366,10 +392,8 @@ async fn no_free_base_device_is_33_and_is_not_kept() {
     let second = request("bob", "13579", "SEP2");
     assert_eq!(code(&world, "tokyo", &second).await, 33);
     let local = world
-        .role
-        .login(&from("berlin"), &request("bob", "13579", "SEP3"))
-        .await
-        .unwrap();
+        .opens("berlin", &request("bob", "13579", "SEP3"))
+        .await;
     assert_eq!(local.base_device, None, "a local login needs none");
 }
 
@@ -520,6 +544,7 @@ impl World {
             emcc: true,
             em_enabled: true,
             device_pool: None,
+            locale: None,
             geolocation: BTreeMap::new(),
         };
         self.store
@@ -628,3 +653,7 @@ fn what_is_busy_says_when_to_come_back_and_what_failed_says_nothing_of_us() {
     assert_eq!(failed.code, EmCode::DatabaseError);
     assert!(!failed.cause.contains("SELECT"), "{failed}");
 }
+
+mod elsewhere;
+mod profiles_and_tickets;
+mod revocation;

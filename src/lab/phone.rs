@@ -82,6 +82,17 @@ pub struct InputItem {
     pub flags: String,
 }
 
+/// An entry of a menu.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct MenuItem {
+    /// What it says.
+    #[serde(rename = "Name", default)]
+    pub name: String,
+    /// Where it leads.
+    #[serde(rename = "URL", default)]
+    pub url: String,
+}
+
 /// What the phone displays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
@@ -101,6 +112,8 @@ pub struct Shown {
     pub url: Option<String>,
     /// A form's fields.
     pub inputs: Vec<InputItem>,
+    /// A menu's entries.
+    pub menu: Vec<MenuItem>,
     /// The EM code in the text; none on a success page.
     pub em_code: Option<u16>,
     /// The ref in the text.
@@ -284,6 +297,17 @@ impl Phone {
         self.get(&with_params(url, &params)).await
     }
 
+    /// Selects an entry of a menu.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none of that name, otherwise when no page came back.
+    pub async fn select(&self, shown: &Shown, entry: &str) -> Result<Shown, Error> {
+        match shown.menu.iter().find(|item| item.name == entry) {
+            Some(item) => self.get(&item.url).await,
+            None => Err(Error::Missing(format!("menu entry {entry}"))),
+        }
+    }
+
     /// Presses a softkey that leads to a page.
     ///
     /// # Errors
@@ -377,6 +401,8 @@ struct Page {
     url: Option<String>,
     #[serde(rename = "InputItem", default)]
     inputs: Vec<InputItem>,
+    #[serde(rename = "MenuItem", default)]
+    menu: Vec<MenuItem>,
 }
 
 /// Reads a phone object.
@@ -401,6 +427,7 @@ pub fn read_page(xml: &str) -> Result<Shown, Error> {
         softkeys: page.softkeys,
         url: page.url,
         inputs: page.inputs,
+        menu: page.menu,
         em_code,
         reference,
         ..Shown::default()

@@ -5,7 +5,7 @@ use tracing::warn;
 use crate::{
     domain::{
         ids::Ref,
-        login::{Answer, Context, FindUser, HomeServices, LoginRequest, LogoutRequest, Ownership},
+        login::{Answer, Context, FindUser, LoginAnswer, LoginRequest, LogoutRequest, Ownership},
         session::EndReason,
     },
     edge::{
@@ -13,7 +13,9 @@ use crate::{
         phone::{Desk, Reply},
     },
     home::HomeRole,
-    visiting::{Caller, LoggedIn, LoggedOut, PhoneLogin, PhoneState, VisitingRole},
+    visiting::{
+        Caller, LoggedOut, LoginOutcome, PhoneChoice, PhoneLogin, PhoneState, VisitingRole,
+    },
 };
 
 /// Both roles, as peers call them.
@@ -37,7 +39,7 @@ impl Roles for FederationRoles {
         &'a self,
         context: &'a Context,
         request: &'a LoginRequest,
-    ) -> Answer<'a, HomeServices> {
+    ) -> Answer<'a, LoginAnswer> {
         Box::pin(async move {
             self.home
                 .login(context, request)
@@ -85,8 +87,12 @@ impl Desk for VisitingRole {
         Box::pin(Self::phone_state(self, device))
     }
 
-    fn login(&self, login: PhoneLogin) -> Reply<'_, LoggedIn> {
+    fn login(&self, login: PhoneLogin) -> Reply<'_, LoginOutcome> {
         Box::pin(Self::login(self, login))
+    }
+
+    fn choose(&self, choice: PhoneChoice) -> Reply<'_, LoginOutcome> {
+        Box::pin(Self::choose(self, choice))
     }
 
     fn logout<'a>(

@@ -7,10 +7,11 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     domain::{
+        capability::Traits,
         em_code::EmCode,
         ids::ClusterId,
         login::{
-            Answer, Context, FindUser, HomeCluster, HomeServices, LoginRequest, LoginType,
+            Answer, Context, FindUser, HomeCluster, LoginAnswer, LoginRequest, LoginType,
             LogoutRequest, Ownership,
         },
         refusal::{Detail, Refusal},
@@ -169,13 +170,13 @@ impl HomeCluster for PeerHome {
         &'a self,
         context: &'a Context,
         login: &'a LoginRequest,
-    ) -> Answer<'a, HomeServices> {
+    ) -> Answer<'a, LoginAnswer> {
         let send = |mut client: Client, version| -> Sent<pb::LoginResponse> {
             let message = federation::encode_login(login, version);
             let request = self.request(message, context, version);
             Box::pin(async move { client.login(request).await })
         };
-        Box::pin(self.call(context, login.user.login_type, send, HomeServices::try_from))
+        Box::pin(self.call(context, login.user.login_type, send, LoginAnswer::try_from))
     }
 
     fn logout<'a>(&'a self, context: &'a Context, logout: LogoutRequest) -> Answer<'a, EndReason> {
@@ -186,6 +187,10 @@ impl HomeCluster for PeerHome {
         };
         // A session id says all: no login type is needed to end a session.
         Box::pin(self.call(context, LoginType::Uid, send, EndReason::try_from))
+    }
+
+    fn traits(&self) -> Option<Traits> {
+        self.shared.traits()
     }
 }
 

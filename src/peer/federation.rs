@@ -4,12 +4,20 @@ use std::sync::Arc;
 
 use wildmatch::WildMatch;
 
-use super::{Entry, Peers};
+use super::{Entry, LinkState, Peers};
 use crate::domain::{
-    federation::{Claim, Federation},
+    federation::{Claim, Federation, Links},
     ids::ClusterId,
     login::{FindUser, HomeCluster, LoginType},
 };
+
+impl Links for Peers {
+    fn is_up(&self, cluster: &ClusterId) -> bool {
+        let entries = self.entries();
+        let entry = entries.get(cluster).filter(|e| e.record.enabled);
+        entry.is_some_and(|e| e.shared.link(|link| link.state() == LinkState::Up))
+    }
+}
 
 impl Federation for Peers {
     fn enabled(&self) -> Vec<Arc<dyn HomeCluster>> {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::domain::capability::Traits;
+
 /// What an operator sees of the direction from the peer to us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inbound {
@@ -22,6 +24,7 @@ pub struct InboundRecord {
     watches: usize,
     last_seen: Option<Instant>,
     reverse: Option<Reverse>,
+    traits: Option<Traits>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,6 +38,17 @@ impl InboundRecord {
     /// The peer called.
     pub const fn seen(&mut self, now: Instant) {
         self.last_seen = Some(now);
+    }
+
+    /// The peer said `Hello`: every connection begins with it.
+    pub const fn introduced(&mut self, traits: Traits) {
+        self.traits = Some(traits);
+    }
+
+    /// What it told of itself then.
+    #[must_use]
+    pub const fn traits(&self) -> Option<Traits> {
+        self.traits
     }
 
     /// The peer opened a `Watch`; false when it has as many as it may have.

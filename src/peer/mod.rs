@@ -45,6 +45,7 @@ pub use self::{error::Error, link::LinkState, status::LinkStatus};
 use crate::{
     clock::{Clock, Timestamp},
     domain::{
+        capability::{self, Traits},
         ids::ClusterId,
         login::{HomeCluster, SecurityMode},
         version::VersionRange,
@@ -103,7 +104,7 @@ impl Config {
     pub fn hello(&self, now: Timestamp) -> Hello {
         Hello {
             versions: self.versions,
-            capabilities: Vec::new(),
+            capabilities: capability::names(self.versions.max()),
             cluster_id: self.cluster_id.clone(),
             node: self.node.clone(),
             software: self.software.clone(),
@@ -248,6 +249,20 @@ impl Peers {
         if shared.link(|link| link.state() != LinkState::Up) {
             shared.wake.inbound.notify_one();
         }
+    }
+
+    /// A node of that peer introduced itself to this one.
+    pub fn introduced(&self, cluster: &ClusterId, traits: Traits) {
+        if let Some(shared) = self.shared(cluster) {
+            shared.inbound().introduced(traits);
+        }
+    }
+
+    /// What that peer has told of itself; nothing where it is not known.
+    #[must_use]
+    pub fn traits(&self, cluster: &ClusterId) -> Traits {
+        let shared = self.shared(cluster);
+        shared.and_then(|s| s.traits()).unwrap_or_default()
     }
 
     /// Has our link to that peer tried at once, where it is down; false when there is no record of the peer.

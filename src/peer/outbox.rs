@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     domain::{
+        capability::Traits,
         em_code::EmCode,
         federation::Federation,
         ids::{ClusterId, SessionId},
@@ -360,6 +361,7 @@ impl Outbox {
             reference: debt.reference,
             caller: self.cluster.clone(),
             deadline: Instant::now() + self.deadline,
+            traits: Traits::default(),
         };
         let request = LogoutRequest {
             session_id: debt.id,

@@ -14,6 +14,7 @@ use tonic::transport::Channel;
 
 use crate::{
     domain::{
+        capability::Traits,
         em_code::EmCode,
         ids::ClusterId,
         refusal::Refusal,
@@ -104,6 +105,17 @@ impl Shared {
 
     pub(super) fn inbound_record(&self) -> Arc<Mutex<InboundRecord>> {
         Arc::clone(&self.inbound)
+    }
+
+    /// What the peer has told of itself: as a caller, else on our own link.
+    pub(super) fn traits(&self) -> Option<Traits> {
+        let told = self.inbound().traits();
+        told.or_else(|| {
+            self.link(|link| {
+                link.facts()
+                    .map(|facts| Traits::told(facts.security_mode, &facts.capabilities))
+            })
+        })
     }
 
     pub(super) fn attempt_began(&self) {

@@ -31,12 +31,14 @@ pub struct Device {
     pub em_enabled: bool,
     /// Its device pool.
     pub device_pool: Option<DevicePoolName>,
+    /// Its locale; none when that is not known.
+    pub locale: Option<String>,
     /// Where it stands: civic address fields by name.
     pub geolocation: BTreeMap<String, String>,
 }
 
 const COLUMNS: &str =
-    "name, model, protocol, security_mode, emcc, em_enabled, device_pool, geolocation";
+    "name, model, protocol, security_mode, emcc, em_enabled, device_pool, locale, geolocation";
 
 /// Adds a device or replaces the one with the same name.
 ///
@@ -44,12 +46,12 @@ const COLUMNS: &str =
 /// [`Error`] when the store fails.
 pub fn upsert(tx: &mut dyn Transaction, device: &Device) -> Result<(), Error> {
     tx.execute(
-        "INSERT INTO devices (device_key, name, model, protocol, security_mode, emcc, em_enabled, device_pool, geolocation)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        "INSERT INTO devices (device_key, name, model, protocol, security_mode, emcc, em_enabled, device_pool, locale, geolocation)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
          ON CONFLICT (device_key) DO UPDATE SET
            name = excluded.name, model = excluded.model, protocol = excluded.protocol,
            security_mode = excluded.security_mode, emcc = excluded.emcc, em_enabled = excluded.em_enabled,
-           device_pool = excluded.device_pool, geolocation = excluded.geolocation",
+           device_pool = excluded.device_pool, locale = excluded.locale, geolocation = excluded.geolocation",
         &[
             fold(device.name.as_str()).into(),
             (&device.name).into(),
@@ -59,6 +61,7 @@ pub fn upsert(tx: &mut dyn Transaction, device: &Device) -> Result<(), Error> {
             device.emcc.into(),
             device.em_enabled.into(),
             device.device_pool.as_ref().into(),
+            device.locale.as_ref().into(),
             Value::json(&device.geolocation)?,
         ],
     )?;
@@ -132,6 +135,7 @@ fn record(mut row: Row) -> Result<Device, Error> {
         emcc: row.flag()?,
         em_enabled: row.flag()?,
         device_pool: row.opt_parse()?,
+        locale: row.opt_text()?,
         geolocation: row.json()?,
     })
 }

@@ -7,6 +7,7 @@
 pub mod answers;
 pub mod audit;
 pub mod base_devices;
+pub mod choices;
 pub mod credentials;
 pub mod devices;
 pub mod hints;
@@ -19,6 +20,7 @@ pub mod profiles;
 pub mod refs;
 pub mod retention;
 pub mod sessions;
+pub mod tickets;
 pub mod trust_entries;
 pub mod users;
 

@@ -100,6 +100,20 @@ pub fn list(tx: &mut dyn Transaction) -> Result<Vec<DevicePool>, Error> {
     .collect()
 }
 
+/// The pools that may be chosen for a phone of another cluster, by name.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn roaming(tx: &mut dyn Transaction) -> Result<Vec<DevicePool>, Error> {
+    tx.query(
+        &format!("SELECT {COLUMNS} FROM device_pools WHERE roaming = 1 ORDER BY name"),
+        &[],
+    )?
+    .into_iter()
+    .map(record)
+    .collect()
+}
+
 /// Removes a pool; whether there was one.
 ///
 /// # Errors

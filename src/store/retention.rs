@@ -1,10 +1,11 @@
 //! How long ended sessions and kept answers stay: long enough that no repeat of a request can find them gone.
+//! Tickets and choices go as soon as their time is over.
 
 use std::time::Duration;
 
 use crate::{
     clock::Timestamp,
-    store::{Error, Store, Transaction, answers, sessions},
+    store::{Error, Store, Transaction, answers, choices, sessions, tickets},
 };
 
 /// Tombstones and answers stay this long; tombstones longer where a peer has yet to acknowledge them.
@@ -12,7 +13,7 @@ pub const KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// Rows of one transaction: the writer is held for milliseconds.
 const BATCH: u32 = 1_000;
 
-/// Forgets what is older than [`KEPT`]; how many rows.
+/// Forgets what is older than [`KEPT`], and what is no longer good; how many rows.
 ///
 /// # Errors
 /// [`Error`] when the store fails; what was forgotten before stays forgotten.
@@ -24,7 +25,10 @@ pub async fn purge(store: &Store, now: Timestamp) -> Result<u64, Error> {
         let gone = store
             .write(move |tx: &mut dyn Transaction| {
                 Ok::<_, Error>(
-                    sessions::purge(tx, before, BATCH)? + answers::purge(tx, before, BATCH)?,
+                    sessions::purge(tx, before, BATCH)?
+                        + answers::purge(tx, before, BATCH)?
+                        + tickets::purge(tx, now, BATCH)?
+                        + choices::purge(tx, now, BATCH)?,
                 )
             })
             .await?;

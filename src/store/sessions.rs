@@ -224,7 +224,7 @@ pub fn transition(
 }
 
 /// Turns visiting's `pending` into `active` with what home answered; whether it was still `pending`.
-/// The deadline of the answer is over with that.
+/// The deadline of the answer is over with that; the session's own follows from the time that home gives it.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -240,23 +240,102 @@ pub fn activate(
     user_id: &UserId,
     profile: Option<&ProfileName>,
     services: &HomeServices,
+    now: Timestamp,
 ) -> Result<bool, Error> {
+    let until = services.remaining.map(|remaining| now.plus(remaining));
     let moved = tx.execute(
         "UPDATE sessions SET state = 'active', user_key = $1, user_id = $2, profile = $3, base_device = $4,
-           services = $5, deadline = NULL
-         WHERE role = $6 AND counterpart = $7 AND id = $8 AND state = 'pending'",
+           services = $5, deadline = $6
+         WHERE role = $7 AND counterpart = $8 AND id = $9 AND state = 'pending'",
         &[
             fold(user_id.as_str()).into(),
             user_id.into(),
             profile.into(),
             services.base_device.as_ref().into(),
             Value::json(services)?,
+            until.into(),
             role.into(),
             counterpart.into(),
             id.into(),
         ],
     )?;
     Ok(moved > 0)
+}
+
+/// Home's active sessions whose users may not be logged in so any more, the oldest first: users that are gone or
+/// disabled, and on other clusters' phones those that may not use them.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn revoked(
+    tx: &mut dyn Transaction,
+    own: &ClusterId,
+    limit: u32,
+) -> Result<Vec<Session>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sessions WHERE role = 'home' AND state = 'active' AND NOT EXISTS (
+           SELECT 1 FROM users u WHERE u.user_key = sessions.user_key AND u.enabled = 1
+             AND (u.emcc_enabled = 1 OR sessions.counterpart = $1))
+         ORDER BY created_at, id LIMIT $2"
+    );
+    records(tx, &sql, &[own.into(), limit.into()])
+}
+
+/// The sessions that we share with a cluster and that live, of both roles, the oldest first.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn living_with(
+    tx: &mut dyn Transaction,
+    counterpart: &ClusterId,
+    limit: u32,
+) -> Result<Vec<Session>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sessions WHERE counterpart = $1 AND state <> 'ended'
+         ORDER BY created_at, id LIMIT $2"
+    );
+    records(tx, &sql, &[counterpart.into(), limit.into()])
+}
+
+/// Ends one of home's active sessions here; whether its visiting cluster is owed the news. Of a local login both
+/// rows are ours, and end together.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn end_at_home(
+    tx: &mut dyn Transaction,
+    own: &ClusterId,
+    session: &Session,
+    reason: EndReason,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let end = Some((reason, Initiator::Home, now));
+    let (counterpart, id) = (&session.counterpart, session.id);
+    let is_local = counterpart == own;
+    let ended = transition(
+        tx,
+        Role::Home,
+        counterpart,
+        id,
+        &[State::Active],
+        State::Ended,
+        end,
+        !is_local,
+    )?;
+    if is_local {
+        let living = [State::Pending, State::Active, State::Ending];
+        transition(
+            tx,
+            Role::Visiting,
+            own,
+            id,
+            &living,
+            State::Ended,
+            end,
+            false,
+        )?;
+    }
+    Ok(ended && !is_local)
 }
 
 /// Ends a session whatever its state, also one that we never heard of; whether this ended it. What an `ended`

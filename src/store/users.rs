@@ -8,6 +8,7 @@ use crate::{
     store::{
         Transaction, batch,
         error::Error,
+        meta,
         value::{Row, fold},
     },
 };
@@ -28,6 +29,9 @@ pub struct User {
     /// Whether they may log in at other clusters.
     pub emcc_enabled: bool,
 }
+
+/// Where the number stands that moves when a user may have lost a right to be logged in.
+pub const REVOCATIONS: &str = "revocations";
 
 /// The unique index over self-service user IDs.
 pub const SELF_SERVICE_ID: &str = "users_self_service_id";
@@ -57,6 +61,9 @@ pub fn upsert(tx: &mut dyn Transaction, user: &User) -> Result<(), Error> {
             user.emcc_enabled.into(),
         ],
     )?;
+    if !user.enabled || !user.emcc_enabled {
+        meta::bump(tx, REVOCATIONS)?;
+    }
     Ok(())
 }
 
@@ -160,6 +167,9 @@ pub fn remove(tx: &mut dyn Transaction, user_id: &UserId) -> Result<bool, Error>
         "DELETE FROM users WHERE user_key = $1",
         &[fold(user_id.as_str()).into()],
     )?;
+    if removed > 0 {
+        meta::bump(tx, REVOCATIONS)?;
+    }
     Ok(removed > 0)
 }
 

@@ -46,6 +46,9 @@ pub enum Error {
     /// The phone can't take a user of another cluster.
     #[error("{0} does not support logins of other clusters' users")]
     NotEmccCapable(DeviceName),
+    /// The phone is secure, and home can't serve such phones.
+    #[error("the phone is secure, and cluster {0} lacks the capability secure-config")]
+    HomeTooOld(ClusterId),
     /// What was typed can't be a user's name.
     #[error("the typed name can't be a user's")]
     ImpossibleName,
@@ -61,6 +64,9 @@ pub enum Error {
     /// Home's answer came after the login had been given up.
     #[error("the answer of cluster {0} came too late; the login was given up")]
     TooLate(ClusterId),
+    /// The ticket of a choice belongs to nothing that this phone was asked, or to something too long ago.
+    #[error("the ticket is wrong, or too old")]
+    WrongTicket,
     /// Nobody is on the phone.
     #[error("nobody is logged in on {0}")]
     NobodyLoggedIn(DeviceName),
@@ -88,11 +94,13 @@ impl Error {
         match self {
             Self::TooManyRequests(_) | Self::LoginInProgress(_) | Self::Stopped => EmCode::Busy,
             Self::Blank => EmCode::BlankUserIdOrPin,
+            Self::WrongTicket => EmCode::AuthenticationError,
             Self::Broken => EmCode::UnknownError,
             Self::DeviceUnknown => EmCode::DeviceDoesNotExist,
             Self::DeviceDisabled(_) => EmCode::DeviceLogonDisabled,
             Self::Occupied { .. } => EmCode::AnotherUserLoggedIn,
             Self::NotEmccCapable(_) => EmCode::DeviceDoesNotSupportEmcc,
+            Self::HomeTooOld(_) => EmCode::RemoteVersionNotSupported,
             Self::ImpossibleName => EmCode::UserDoesNotExist,
             Self::NoPeers => EmCode::NoRemoteCluster,
             Self::NotLocated(refusal) | Self::Home(refusal) => refusal.code,
@@ -138,7 +146,8 @@ impl Error {
                 Detail::None
                 | Detail::IdReused
                 | Detail::LacksLoginType
-                | Detail::SessionEnded(_) => None,
+                | Detail::SessionEnded(_)
+                | Detail::Ticket(_) => None,
             },
             _ => None,
         };
@@ -180,8 +189,8 @@ mod tests {
     fn a_peer_is_told_the_code_and_nothing_of_what_we_are_made_of() {
         let failed = Error::Store(store::Error::Unsupported("SELECT secret")).to_refusal();
         assert_eq!(
-            (failed.code, failed.detail),
-            (EmCode::DatabaseError, Detail::None)
+            (failed.code, &failed.detail),
+            (EmCode::DatabaseError, &Detail::None)
         );
         assert!(!failed.cause.contains("SELECT"), "{failed}");
         let busy = Error::Store(store::Error::Busy).to_refusal();

@@ -11,23 +11,26 @@ use std::{
 use tracing::info;
 
 use super::{
-    Error, Inner, LoggedIn, PhoneLogin, in_time,
+    Choice, Error, Inner, LoggedIn, LoginOutcome, PhoneChoice, PhoneLogin, in_time,
     locate::{self, Hints, Home},
 };
 use crate::{
     domain::{
         em_code::EmCode,
-        ids::{ClusterId, DeviceName, LoginName, Ref, SessionId},
-        login::{DeviceFacts, FindUser, HomeCluster, HomeServices, LoginRequest, Proof},
+        ids::{ClusterId, DeviceName, LoginName, ProfileName, Ref, SessionId},
+        login::{
+            DeviceFacts, FindUser, HomeCluster, HomeServices, LoginAnswer, LoginRequest,
+            ProfileChoice, Proof, SecurityMode, TICKET_LIFE,
+        },
         refusal::{Detail, Refusal},
         session::{EndReason, Initiator, Role, State},
     },
-    secret::Pin,
     store::{
-        Transaction, audit,
+        Transaction, audit, choices,
         devices::{self, Device},
         hints,
         sessions::{self, Session},
+        tickets,
     },
 };
 
@@ -37,11 +40,20 @@ const MAX_SUPERSEDES: u32 = 64;
 /// What is left of the deadline for writing down an answer that came at the last moment.
 const ANSWER_MARGIN: Duration = Duration::from_millis(200);
 
+/// What a phone sends to log somebody in.
+pub(super) enum Submission {
+    /// The form.
+    Typed(PhoneLogin),
+    /// The page with the device profiles.
+    Chosen(PhoneChoice),
+}
+
 /// A login whose parts are types.
 struct Attempt {
     device: Device,
     query: FindUser,
-    pin: Pin,
+    proof: Proof,
+    profile: Option<ProfileName>,
     emcc: bool,
     address: std::net::IpAddr,
     reference: Ref,
@@ -49,12 +61,16 @@ struct Attempt {
     deadline: Instant,
 }
 
-pub(super) async fn login(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> {
-    let (reference, device) = (request.reference, request.device.clone());
-    let outcome = attempt(inner, request).await;
+pub(super) async fn login(
+    inner: &Inner,
+    device: &str,
+    reference: Ref,
+    submission: Submission,
+) -> Result<LoginOutcome, Error> {
+    let outcome = attempt(inner, submission).await;
     // A refusal is logged where it ends, at the edge. It is on record when it ended a row; what any stranger can
     // cause without a PIN being checked is not, lest they fill the disk.
-    if let Ok(done) = &outcome {
+    if let Ok(LoginOutcome::LoggedIn(done)) = &outcome {
         info!(
             user = %done.user_id, peer.cluster_id = %done.home, device, r#ref = %reference,
             "user {} of cluster {} logged in on {device}", done.user_id, done.home
@@ -83,10 +99,14 @@ impl Drop for Place {
     }
 }
 
-async fn attempt(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> {
+async fn attempt(inner: &Inner, submission: Submission) -> Result<LoginOutcome, Error> {
     let limit = inner.parameters.load().maximum_concurrent_requests;
     let _place = Place::take(&inner.under_way, limit).ok_or(Error::TooManyRequests(limit))?;
     let deadline = inner.deadline();
+    let request = match submission {
+        Submission::Typed(request) => request,
+        Submission::Chosen(request) => return chosen(inner, request, deadline).await,
+    };
     let attempt = check(inner, request, deadline).await?;
     let home = locate::locate(
         inner,
@@ -115,9 +135,50 @@ async fn attempt(inner: &Inner, request: PhoneLogin) -> Result<LoggedIn, Error> 
     }
 }
 
-/// The phone exists, allows EM, and nobody is on it; the texts become types.
-async fn check(inner: &Inner, request: PhoneLogin, deadline: Instant) -> Result<Attempt, Error> {
-    let name = DeviceName::new(request.device).map_err(|_| Error::DeviceUnknown)?;
+/// Goes on where the user had to choose: to the home that asked, with its ticket instead of the PIN.
+async fn chosen(
+    inner: &Inner,
+    request: PhoneChoice,
+    deadline: Instant,
+) -> Result<LoginOutcome, Error> {
+    let device = free_phone(inner, request.device, deadline).await?;
+    let ticket = request.ticket.ok_or(Error::WrongTicket)?;
+    let (name, hash, now) = (
+        device.name.clone(),
+        tickets::hash_of(&ticket),
+        inner.clock.now(),
+    );
+    let choice = inner
+        .look_up(deadline, move |tx: &mut dyn Transaction| {
+            choices::get(tx, &name, &hash, now)?.ok_or(Error::WrongTicket)
+        })
+        .await?;
+    let profile = choice.profiles.into_iter().nth(request.entry);
+    let query = FindUser {
+        login_type: choice.login_type,
+        name: choice.login_name,
+    };
+    let home = Home {
+        cluster: inner.home(&choice.home).ok_or(Error::NoPeers)?,
+        query: query.clone(),
+        from_hint: false,
+    };
+    let attempt = Attempt {
+        device,
+        query,
+        proof: Proof::Ticket(ticket),
+        profile: Some(profile.ok_or(Error::WrongTicket)?),
+        emcc: request.emcc,
+        address: request.caller.address,
+        reference: request.reference,
+        deadline,
+    };
+    at_home(inner, &attempt, home).await
+}
+
+/// The phone exists, allows EM, and nobody is on it.
+async fn free_phone(inner: &Inner, device: String, deadline: Instant) -> Result<Device, Error> {
+    let name = DeviceName::new(device).map_err(|_| Error::DeviceUnknown)?;
     let now = inner.clock.now();
     let (device, on_it) = {
         let name = name.clone();
@@ -142,6 +203,12 @@ async fn check(inner: &Inner, request: PhoneLogin, deadline: Instant) -> Result<
         Some(session) => return Err(occupied(session)),
         None => {}
     }
+    Ok(device)
+}
+
+/// The phone is free, and the texts become types.
+async fn check(inner: &Inner, request: PhoneLogin, deadline: Instant) -> Result<Attempt, Error> {
+    let device = free_phone(inner, request.device, deadline).await?;
     let pin = request.pin.ok_or(Error::Blank)?;
     if request.name.trim().is_empty() {
         return Err(Error::Blank);
@@ -153,7 +220,8 @@ async fn check(inner: &Inner, request: PhoneLogin, deadline: Instant) -> Result<
             login_type: request.login_type,
             name,
         },
-        pin,
+        proof: Proof::Pin(pin),
+        profile: None,
         emcc: request.emcc,
         address: request.caller.address,
         reference: request.reference,
@@ -174,10 +242,19 @@ fn occupied(session: Session) -> Error {
 }
 
 /// Asks one home cluster for a session, with the pending row before and the active row after.
-async fn at_home(inner: &Inner, attempt: &Attempt, home: Home) -> Result<LoggedIn, Error> {
+async fn at_home(inner: &Inner, attempt: &Attempt, home: Home) -> Result<LoginOutcome, Error> {
     let cluster = home.cluster.cluster_id().clone();
-    if cluster != inner.config.cluster && !(attempt.emcc && attempt.device.emcc) {
-        return Err(Error::NotEmccCapable(attempt.device.name.clone()));
+    if cluster != inner.config.cluster {
+        if !(attempt.emcc && attempt.device.emcc) {
+            return Err(Error::NotEmccCapable(attempt.device.name.clone()));
+        }
+        // An old home would not see what is wrong. One that we know nothing of yet is asked.
+        let traits = home.cluster.traits();
+        if attempt.device.security_mode == SecurityMode::Secure
+            && traits.is_some_and(|told| !told.secure_config)
+        {
+            return Err(Error::HomeTooOld(cluster));
+        }
     }
     let id = inner.new_session_id();
     let supersedes = open_pending(inner, attempt, &cluster, &home.query, id).await?;
@@ -185,10 +262,15 @@ async fn at_home(inner: &Inner, attempt: &Attempt, home: Home) -> Result<LoggedI
     let answer = ask(inner, attempt, &home, id, supersedes).await;
     inner.faults.pass("visiting.login.answered").await;
     match answer {
-        Ok(services) => {
-            let done = activate(inner, attempt, &cluster, id, services).await;
+        Ok(LoginAnswer::Opened(services)) => {
+            let done = activate(inner, attempt, &cluster, id, *services).await;
             inner.faults.pass("visiting.login.committed").await;
-            done
+            done.map(LoginOutcome::from)
+        }
+        Ok(LoginAnswer::Choose(choice)) => {
+            let outcome = ask_user(inner, attempt, &home, id, choice).await;
+            inner.faults.pass("visiting.login.committed").await;
+            outcome
         }
         Err(refusal) => {
             give_up(inner, attempt, &cluster, id, &refusal).await?;
@@ -255,18 +337,19 @@ async fn ask(
     home: &Home,
     id: SessionId,
     supersedes: Vec<SessionId>,
-) -> Result<HomeServices, Refusal> {
+) -> Result<LoginAnswer, Refusal> {
     let device = &attempt.device;
     let request = LoginRequest {
         session_id: id,
         user: home.query.clone(),
-        proof: Proof::Pin(attempt.pin.clone()),
-        profile: None,
+        proof: attempt.proof.clone(),
+        profile: attempt.profile.clone(),
         device: DeviceFacts {
             name: device.name.clone(),
             model: device.model.clone(),
             protocol: device.protocol.clone(),
             security_mode: device.security_mode,
+            locale: device.locale.clone(),
             address: Some(attempt.address),
         },
         geolocation: device.geolocation.clone(),
@@ -291,6 +374,60 @@ async fn ask(
             ),
         )),
     }
+}
+
+/// Home wants to know which profile: nobody is on the phone, and what it is shown is remembered.
+async fn ask_user(
+    inner: &Inner,
+    attempt: &Attempt,
+    home: &Home,
+    id: SessionId,
+    choice: ProfileChoice,
+) -> Result<LoginOutcome, Error> {
+    let now = inner.clock.now();
+    let (cluster, reference) = (home.cluster.cluster_id().clone(), attempt.reference);
+    let shown = choices::Choice {
+        device: attempt.device.name.clone(),
+        hash: tickets::hash_of(&choice.ticket),
+        home: cluster.clone(),
+        login_type: home.query.login_type,
+        login_name: home.query.name.clone(),
+        profiles: choice.profiles.clone(),
+        expires_at: now.plus(TICKET_LIFE),
+    };
+    inner
+        .write(attempt.deadline, move |tx: &mut dyn Transaction| {
+            let end = Some((EndReason::Refused, Initiator::Visiting, now));
+            sessions::transition(
+                tx,
+                Role::Visiting,
+                &cluster,
+                id,
+                &[State::Pending],
+                State::Ended,
+                end,
+                false,
+            )?;
+            choices::put(tx, &shown)?;
+            audit::append(
+                tx,
+                &audit::Entry {
+                    at: now,
+                    actor: format!("phone {}", shown.device),
+                    action: "login",
+                    subject: format!("{} of {cluster} on {}", shown.login_name, shown.device),
+                    outcome: "asked which device profile".to_owned(),
+                    reference: Some(reference),
+                },
+            )?;
+            Ok::<_, Error>(())
+        })
+        .await?;
+    Ok(LoginOutcome::Choose(Choice {
+        profiles: choice.profiles,
+        ticket: choice.ticket,
+        reference,
+    }))
 }
 
 /// The answer came: the row becomes active, unless it was given up meanwhile.
@@ -349,6 +486,7 @@ async fn activate(
                 &services_in.user_id,
                 profile,
                 &services_in,
+                now,
             )? {
                 return Ok::<_, Error>(false);
             }

@@ -21,14 +21,17 @@ mod refs;
 pub mod types;
 
 pub use error::Error;
-pub use types::{Caller, Failure, LoggedIn, LoggedOut, PhoneLogin, PhoneState};
+pub use types::{
+    Caller, Choice, Failure, LoggedIn, LoggedOut, LoginOutcome, PhoneChoice, PhoneLogin, PhoneState,
+};
 
 use crate::{
     clock::Clock,
     domain::{
+        capability::Traits,
         federation::Federation,
         ids::{ClusterId, DeviceName, Ref, SessionId},
-        login::{Context, HomeCluster, LogoutRequest},
+        login::{Context, HomeCluster, LogoutRequest, SecurityMode},
         session::{EndReason, Role, State},
         version::Version,
     },
@@ -143,7 +146,8 @@ impl VisitingRole {
 
     /// Keeps numbers for refs at hand until the node shuts down.
     pub async fn keep_refs(&self) {
-        refs::keep_filled(&self.inner).await;
+        let inner = &self.inner;
+        refs::keep_filled(&inner.refs, &inner.store, &inner.tasks).await;
     }
 
     /// Whether `loginType` has a meaning here: a 1.0 cluster ignores it.
@@ -193,13 +197,32 @@ impl VisitingRole {
     ///
     /// # Errors
     /// [`Failure`] with the EM code for the phone and the cause for the operator.
-    pub async fn login(&self, request: PhoneLogin) -> Result<LoggedIn, Failure> {
-        let reference = request.reference;
+    pub async fn login(&self, request: PhoneLogin) -> Result<LoginOutcome, Failure> {
+        let (reference, device) = (request.reference, request.device.clone());
+        self.submit(device, reference, login::Submission::Typed(request))
+            .await
+    }
+
+    /// Goes on with a login whose user has chosen a device profile.
+    ///
+    /// # Errors
+    /// As [`login`](Self::login).
+    pub async fn choose(&self, request: PhoneChoice) -> Result<LoginOutcome, Failure> {
+        let (reference, device) = (request.reference, request.device.clone());
+        self.submit(device, reference, login::Submission::Chosen(request))
+            .await
+    }
+
+    async fn submit(
+        &self,
+        device: String,
+        reference: Ref,
+        submission: login::Submission,
+    ) -> Result<LoginOutcome, Failure> {
         let inner = Arc::clone(&self.inner);
-        let task = self
-            .inner
-            .tasks
-            .spawn("login", async move { login::login(&inner, request).await });
+        let task = self.inner.tasks.spawn("login", async move {
+            login::login(&inner, &device, reference, submission).await
+        });
         match task.await {
             Ok(outcome) => outcome.map_err(|e| e.into_failure(reference)),
             Err(broken) if broken.is_panic() => Err(Error::Broken.into_failure(reference)),
@@ -294,6 +317,8 @@ impl Inner {
             reference,
             caller: self.config.cluster.clone(),
             deadline: Instant::now() + length,
+            // Of our own home role only; a peer goes by what our `Hello` told it.
+            traits: Traits::ours(SecurityMode::NonSecure),
         }
     }
 

@@ -19,7 +19,10 @@ use crate::{
         em_code::EmCode,
         federation::Claim,
         ids::{ProfileName, UserId},
-        login::{Answer, FindUser, HomeServices, LoginRequest, LoginType, Ownership, SecurityMode},
+        login::{
+            Answer, FindUser, HomeServices, LoginAnswer, LoginRequest, LoginType, Ownership,
+            SecurityMode,
+        },
         parameters::Parameters,
         refusal::{Detail, Refusal},
         session::Initiator,
@@ -92,7 +95,7 @@ impl HomeCluster for Script {
         Box::pin(async move { answer.unwrap_or(Ok(Ownership::NotMine)) })
     }
 
-    fn login<'a>(&'a self, _: &'a Context, request: &'a LoginRequest) -> Answer<'a, HomeServices> {
+    fn login<'a>(&'a self, _: &'a Context, request: &'a LoginRequest) -> Answer<'a, LoginAnswer> {
         self.logins.fetch_add(1, Ordering::SeqCst);
         *self.supersedes.lock().unwrap() = request.supersedes.clone();
         let answer = self.login.lock().unwrap().clone().unwrap_or(Ok(()));
@@ -104,7 +107,7 @@ impl HomeCluster for Script {
             if let Some(gate) = &self.gate {
                 gate.notified().await;
             }
-            answer.map(|()| services(&user))
+            answer.map(|()| services(&user).into())
         })
     }
 
@@ -212,6 +215,7 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
                         emcc,
                         em_enabled,
                         device_pool: None,
+                        locale: None,
                         geolocation: BTreeMap::new(),
                     },
                 )?;
@@ -263,7 +267,10 @@ impl World {
     }
 
     async fn login(&self, device: &str, name: &str) -> Result<LoggedIn, Failure> {
-        self.role.login(self.submission(device, name)).await
+        match self.role.login(self.submission(device, name)).await? {
+            LoginOutcome::LoggedIn(done) => Ok(*done),
+            LoginOutcome::Choose(choice) => panic!("asked: {choice:?}"),
+        }
     }
 
     async fn code(&self, device: &str, name: &str) -> u16 {

@@ -8,7 +8,7 @@ use crate::{
         ids::{ClusterId, ProfileName, Ref, UserId},
         login::{HomeServices, LoginType},
     },
-    secret::Pin,
+    secret::{Pin, Ticket},
 };
 
 /// Where a request came from.
@@ -52,6 +52,49 @@ pub struct PhoneLogin {
     /// Where it came from.
     pub caller: Caller,
     /// The id of this attempt.
+    pub reference: Ref,
+}
+
+/// A submission of the page that asks which device profile it shall be.
+#[derive(Clone, Debug)]
+pub struct PhoneChoice {
+    /// The phone's name as it came.
+    pub device: String,
+    /// What home gave for the PIN; none when what came can't be one.
+    pub ticket: Option<Ticket>,
+    /// Which of the profiles, from 0.
+    pub entry: usize,
+    /// Whether the phone says that it can log in across clusters.
+    pub emcc: bool,
+    /// Where it came from.
+    pub caller: Caller,
+    /// The id of this attempt.
+    pub reference: Ref,
+}
+
+/// What came of a login that was not refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoginOutcome {
+    /// The user is on the phone.
+    LoggedIn(Box<LoggedIn>),
+    /// Nobody is: the user has to choose first.
+    Choose(Choice),
+}
+
+impl From<LoggedIn> for LoginOutcome {
+    fn from(done: LoggedIn) -> Self {
+        Self::LoggedIn(Box::new(done))
+    }
+}
+
+/// What the user has to choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The device profiles, in the order in which a [`PhoneChoice`] counts them.
+    pub profiles: Vec<ProfileName>,
+    /// To be brought back with the choice.
+    pub ticket: Ticket,
+    /// The id of the attempt.
     pub reference: Ref,
 }
 

@@ -18,6 +18,7 @@ use crate::{
         rejection::Rejection,
         session::EndReason,
     },
+    secret::Ticket,
 };
 
 /// The `ErrorInfo` domain of refusals by a role.
@@ -33,6 +34,7 @@ const EM_CODE: &str = "em_code";
 const CLUSTER: &str = "cluster";
 const REFERENCE: &str = "ref";
 const END_REASON: &str = "end_reason";
+const TICKET: &str = "ticket";
 const FINGERPRINT: &str = "fingerprint";
 const TIME: &str = "time";
 
@@ -55,6 +57,10 @@ pub fn to_status(refusal: &Refusal, cluster: &ClusterId, reference: Ref) -> Stat
             (to_tonic(refusal.code.grpc_code()), refusal.code.name())
         }
         Detail::IdReused => (Code::InvalidArgument, ID_REUSED),
+        Detail::Ticket(ref ticket) => {
+            metadata.insert(TICKET.to_owned(), ticket.expose());
+            (to_tonic(refusal.code.grpc_code()), refusal.code.name())
+        }
         Detail::SessionEnded(why) => {
             metadata.insert(END_REASON.to_owned(), why.as_str().to_owned());
             (Code::Aborted, SESSION_ENDED)
@@ -170,6 +176,10 @@ fn by_role(
             let why = metadata.get(END_REASON).and_then(|word| word.parse().ok());
             Detail::SessionEnded(why.unwrap_or(EndReason::Abandoned))
         }
+        _ if code == EmCode::PinChangeRequired => metadata
+            .get(TICKET)
+            .and_then(|text| Ticket::parse(text))
+            .map_or(Detail::None, Detail::Ticket),
         _ => retry.map_or(Detail::None, |wait| Detail::RetryAfter(wait.min(RETRY_MAX))),
     };
     Refusal::new(code, bounded(status.message())).with_detail(detail)
@@ -281,6 +291,10 @@ mod tests {
                 .by(berlin());
             assert_eq!(there_and_back(&refusal), refusal);
         }
+        let ticket = Detail::Ticket(Ticket::from_bytes([7; 16]));
+        let refusal = Refusal::new(EmCode::PinChangeRequired, "change it").with_detail(ticket);
+        let refusal = refusal.by(berlin());
+        assert_eq!(there_and_back(&refusal), refusal);
     }
 
     #[test]

@@ -3,12 +3,16 @@
 
 use emccd::{
     domain::session::{Role, State},
-    lab::{Cluster, Lab, member::Versions, phone::Shown},
+    lab::{Lab, member::Versions, phone::Shown},
     wire::admin as pb,
 };
 use tonic::{Code, Status};
 
-use crate::support::{lab, living, log_in, log_out, raw_home::RawHome, rows::rows};
+use crate::support::{
+    lab, living, log_in, log_out,
+    raw_home::RawHome,
+    rows::{rows, tamper},
+};
 
 const HOME: usize = 0;
 const VISITING: usize = 1;
@@ -91,25 +95,6 @@ async fn a_home_that_fails_without_a_reason_of_ours_is_0_and_is_told_to_forget_t
         .unwrap();
     works(&lab).await;
     lab.shut_down().await;
-}
-
-/// Changes a cluster's database behind the back of its nodes.
-async fn tamper(cluster: &Cluster, sql: &'static str) {
-    let file = cluster
-        .member()
-        .unwrap()
-        .config
-        .parent()
-        .unwrap()
-        .join("../emccd.db");
-    let done = tokio::task::spawn_blocking(move || {
-        let database = rusqlite::Connection::open(file).unwrap();
-        database
-            .busy_timeout(std::time::Duration::from_secs(10))
-            .unwrap();
-        database.execute_batch(sql).unwrap();
-    });
-    done.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

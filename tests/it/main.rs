@@ -12,7 +12,9 @@
 
 mod support;
 
+mod answers;
 mod backup;
+mod codes;
 mod crash;
 mod faults;
 mod guessing;

@@ -181,6 +181,7 @@ fn no_debug_prints_a_pin_or_a_key() {
             model: String::new(),
             protocol: String::new(),
             security_mode: SecurityMode::NonSecure,
+            locale: None,
             address: None,
         },
         geolocation: BTreeMap::new(),

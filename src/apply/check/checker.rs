@@ -295,6 +295,10 @@ impl Checker<'_> {
         self.geolocation(line, "device.geolocation", &geolocation);
         let device_pool = text_or_none(&mut raw, "device-pool");
         let device_pool = self.optional(line, "device.device-pool", device_pool);
+        let locale = text_or_none(&mut raw, "locale");
+        if let Some(locale) = &locale {
+            self.text(line, "device.locale", locale, bounds::TEXT_BYTES);
+        }
         let name = self.name::<DeviceName>(line, "device.name", &text(&mut raw, "name"));
         let Some(name) = name else { return };
         let device = Device {
@@ -305,6 +309,7 @@ impl Checker<'_> {
             emcc: flag(&mut raw, "emcc"),
             em_enabled: flag(&mut raw, "extension-mobility"),
             device_pool,
+            locale,
             geolocation,
         };
         let placed = self.place(line, device);

@@ -42,6 +42,10 @@ fn name(text: &str, number: usize) -> String {
     format!("{}{number}", text.trim_start())
 }
 
+fn locale() -> impl Strategy<Value = Option<String>> {
+    proptest::option::of("[a-z]{2}_[A-Z]{2}")
+}
+
 fn geolocation() -> impl Strategy<Value = BTreeMap<String, String>> {
     proptest::collection::btree_map("[A-Z;=]{1,4}", line(), 0..3)
 }
@@ -80,7 +84,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn device()(model in line(), sccp: bool, secure: bool, emcc: bool, em_enabled: bool, geolocation in geolocation())
+    fn device()(model in line(), sccp: bool, secure: bool, emcc: bool, em_enabled: bool, locale in locale(), geolocation in geolocation())
         -> Device {
         Device {
             name: DeviceName::new("SEP").unwrap(),
@@ -90,6 +94,7 @@ prop_compose! {
             emcc,
             em_enabled,
             device_pool: None,
+            locale,
             geolocation,
         }
     }
@@ -343,8 +348,8 @@ async fn an_export_leaves_out_what_is_the_default_and_clear_pins() {
     let devices = csv.iter().find(|(name, _)| name == "devices.csv").unwrap();
     assert_eq!(
         devices.1,
-        "name,model,protocol,security-mode,emcc,extension-mobility,device-pool,geolocation\n\
-         SEP1,CP-8841,SIP,non-secure,true,true,,\n"
+        "name,model,protocol,security-mode,emcc,extension-mobility,device-pool,locale,geolocation\n\
+         SEP1,CP-8841,SIP,non-secure,true,true,,,\n"
     );
     for (_, text) in toml.iter().chain(&csv) {
         assert!(!text.contains("24680"), "{text}");

@@ -232,7 +232,7 @@ table! {
         advice: "Log out on the other phone first.",
         hint: "The user is on another phone and the policy allows one; see `emccd session list` at home.",
         grpc: AlreadyExists,
-        raised: Later("with the policy for multiple logins"),
+        raised: Yes,
     }
     Busy = 26 {
         short: "Busy, please try again",
@@ -400,9 +400,9 @@ table! {
         login: "Login is unavailable(43)",
         logout: "Logout is unavailable(43)",
         advice: "Use another phone, and tell your help desk about this one.",
-        hint: "The security mode of the phone's profile does not fit; see `emccd device show DEVICE`.",
+        hint: "The phone is secure, but its cluster is not in mixed mode; see `emccd device show DEVICE`, and `federation.security-mode` in `emccd config show`.",
         grpc: FailedPrecondition,
-        raised: Later("with security modes"),
+        raised: Yes,
     }
     ClusterIdNotConfigured = 44 {
         short: "Cluster ID not configured",
@@ -420,9 +420,9 @@ table! {
         login: "Login is unsuccessful(45)",
         logout: "Logout is unavailable(45)",
         advice: "Use a phone without encryption, or tell your help desk.",
-        hint: "The phone is secure and the home cluster can't serve secure phones; see `emccd cluster status` and upgrade home.",
+        hint: "The phone is secure and one of the two clusters can't serve secure phones; see `emccd cluster status` for the software of both, and upgrade the older one.",
         grpc: FailedPrecondition,
-        raised: Later("with security modes"),
+        raised: Yes,
     }
     RemoteSecurityModeNotSupported = 46 {
         short: "Remote cluster security mode not supported",
@@ -430,9 +430,9 @@ table! {
         login: "Login is unsuccessful(46)",
         logout: "Logout is unavailable(46)",
         advice: "Use a phone without encryption, or tell your help desk.",
-        hint: "The phone is secure and the home cluster is not; see `emccd cluster status`.",
+        hint: "The phone is secure and the home cluster is not in mixed mode; see `federation.security-mode` in `emccd config show` there.",
         grpc: FailedPrecondition,
-        raised: Later("with security modes"),
+        raised: Yes,
     }
     DnHasMultipleUsersRemote = 47 {
         short: "Extension has multiple users, at another cluster",
@@ -509,10 +509,10 @@ table! {
         name: "CHANGE_PIN",
         login: "[209]-Change PIN",
         logout: "Logout is unavailable(209)",
-        advice: "Change your PIN, then sign in with the new one.",
-        hint: "The PIN was right but must be changed; see `emccd user show USER`.",
+        advice: "Ask your help desk for a new PIN, then sign in with it.",
+        hint: "The PIN of a user of this cluster was right but must be changed; give the user a new one with `emccd apply FILE`.",
         grpc: FailedPrecondition,
-        raised: Later("with PIN changes"),
+        raised: Yes,
     }
     InitFailed = 210 {
         short: "Initialisation failed",

@@ -10,6 +10,7 @@ use tonic::{Extensions, Request, Status, metadata::MetadataMap};
 use crate::{
     clock::Timestamp,
     domain::{
+        capability::Traits,
         em_code::EmCode,
         ids::{ClusterId, Ref},
         login::Context,
@@ -178,6 +179,7 @@ impl Caller {
             reference: self.reference,
             caller: self.cluster.clone(),
             deadline: self.deadline,
+            traits: Traits::default(),
         }
     }
 }

@@ -27,9 +27,10 @@ use self::{
 use crate::{
     clock::Clock,
     domain::{
+        capability::Traits,
         em_code::EmCode,
         ids::ClusterId,
-        login::{Answer, Context, FindUser, HomeServices, LoginRequest, LogoutRequest, Ownership},
+        login::{Answer, Context, FindUser, LoginAnswer, LoginRequest, LogoutRequest, Ownership},
         refusal::{Detail, Refusal},
         session::{EndReason, Initiator},
     },
@@ -72,12 +73,12 @@ pub trait Roles: Send + Sync {
     /// Is this name a user of ours?
     fn find_user<'a>(&'a self, context: &'a Context, query: &'a FindUser) -> Answer<'a, Ownership>;
 
-    /// Opens a session here, as home.
+    /// Opens a session here, as home, or asks for a device profile.
     fn login<'a>(
         &'a self,
         context: &'a Context,
         request: &'a LoginRequest,
-    ) -> Answer<'a, HomeServices>;
+    ) -> Answer<'a, LoginAnswer>;
 
     /// Ends a session that we hold as home; its visiting cluster calls.
     fn end_from_visiting<'a>(
@@ -301,6 +302,8 @@ impl FederationService for Federation {
             self.parts.clock.now(),
         )
         .map_err(|cause| self.door().contradict(&caller, &cause, MEND_CLAIM))?;
+        let traits = Traits::told(theirs.security_mode, &theirs.capabilities);
+        self.parts.peers.introduced(&caller.cluster, traits);
         self.log.claim_accepted(caller.fingerprint.as_deref());
         Ok(Response::new(pb::HelloResponse::from(&answer)))
     }
@@ -358,12 +361,13 @@ impl FederationService for Federation {
         let caller = self.admit(&request)?;
         let login = decode_login(request.into_inner(), caller.version)
             .map_err(|malformed| self.unreadable(&caller, &malformed))?;
-        let (roles, context) = (Arc::clone(&self.parts.roles), caller.context());
+        let (roles, mut context) = (Arc::clone(&self.parts.roles), caller.context());
+        context.traits = self.parts.peers.traits(&caller.cluster);
         let work = async move { roles.login(&context, &login).await };
-        let services = self
+        let answer = self
             .run("federation login", &caller, work, Self::relay)
             .await?;
-        Ok(Response::new(pb::LoginResponse::from(&services)))
+        Ok(Response::new(pb::LoginResponse::from(&answer)))
     }
 
     async fn logout(

@@ -1,4 +1,4 @@
-//! Logging in: the form, the submission, the success page.
+//! Logging in: the form, the submission, the choice of a device profile, the success page.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tracing::{Instrument, Span, info};
 use super::{
     Phone,
     failure::lost,
-    xml::{InputItem, InputPage, SoftKey, TextPage},
+    xml::{InputItem, InputPage, MenuItem, MenuPage, SoftKey, TextPage},
 };
 use crate::{
     domain::{
@@ -15,8 +15,8 @@ use crate::{
         ids::{LoginName, Ref},
         login::LoginType,
     },
-    secret::{Pin, PinError},
-    visiting::{Failure, LoggedIn, PhoneLogin},
+    secret::{Pin, PinError, Ticket},
+    visiting::{Choice, Failure, LoggedIn, LoginOutcome, PhoneChoice, PhoneLogin},
 };
 
 const PIN_ITEM: InputItem = InputItem {
@@ -65,12 +65,54 @@ impl Phone {
             reference,
         };
         let desk = Arc::clone(&self.desk);
-        let task = async move { desk.login(login).await }.instrument(Span::current());
-        match self.tasks.spawn("phone-login", task).await {
-            Ok(Ok(logged_in)) => Ok(self.success(&logged_in)),
+        self.outcome(reference, async move { desk.login(login).await })
+            .await
+    }
+
+    /// Logs in with the device profile that was chosen.
+    pub(super) async fn choose(
+        &self,
+        ticket: Option<Ticket>,
+        entry: usize,
+    ) -> Result<String, Failure> {
+        let reference = self.desk.new_ref();
+        let choice = PhoneChoice {
+            device: self.device.to_string(),
+            ticket,
+            entry,
+            emcc: self.emcc,
+            caller: self.caller,
+            reference,
+        };
+        let desk = Arc::clone(&self.desk);
+        self.outcome(reference, async move { desk.choose(choice).await })
+            .await
+    }
+
+    async fn outcome(
+        &self,
+        reference: Ref,
+        login: impl Future<Output = Result<LoginOutcome, Failure>> + Send + 'static,
+    ) -> Result<String, Failure> {
+        let login = login.instrument(Span::current());
+        match self.tasks.spawn("phone-login", login).await {
+            Ok(Ok(LoginOutcome::LoggedIn(logged_in))) => Ok(self.success(&logged_in)),
+            Ok(Ok(LoginOutcome::Choose(choice))) => Ok(self.question(&choice)),
             Ok(Err(failure)) => Err(failure),
             Err(_) => Err(lost(reference)),
         }
+    }
+
+    /// The page that asks which device profile it shall be. Each entry carries the ticket and a number: no PIN, no
+    /// user ID and no name of a profile stands in a URL, and the longest of them fits a phone.
+    fn question(&self, choice: &Choice) -> String {
+        let ticket = choice.ticket.expose();
+        let entries = choice.profiles.iter().enumerate().map(|(entry, profile)| {
+            let url = format!("{}&ticket={ticket}&profile={entry}", self.choice_url);
+            MenuItem::new(profile.as_str(), url)
+        });
+        info!(device = %self.device, r#ref = %choice.reference, "asked which device profile");
+        MenuPage::new("Select a device profile", entries.collect()).to_xml()
     }
 
     fn success(&self, logged_in: &LoggedIn) -> String {

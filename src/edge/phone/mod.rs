@@ -42,7 +42,7 @@ use crate::{
         login::LoginType,
     },
     tasks::Tasks,
-    visiting::{Caller, Failure, LoggedIn, LoggedOut, PhoneLogin, PhoneState},
+    visiting::{Caller, Failure, LoggedOut, LoginOutcome, PhoneChoice, PhoneLogin, PhoneState},
 };
 
 /// A future answer of a [`Desk`].
@@ -54,7 +54,10 @@ pub trait Desk: Send + Sync {
     fn phone_state<'a>(&'a self, device: &'a str) -> Reply<'a, PhoneState>;
 
     /// Logs a user in.
-    fn login(&self, login: PhoneLogin) -> Reply<'_, LoggedIn>;
+    fn login(&self, login: PhoneLogin) -> Reply<'_, LoginOutcome>;
+
+    /// Goes on with a login whose user has chosen a device profile.
+    fn choose(&self, choice: PhoneChoice) -> Reply<'_, LoginOutcome>;
 
     /// Logs out whoever is on the phone.
     fn logout<'a>(
@@ -160,6 +163,8 @@ struct Phone {
     login_type: LoginType,
     start_url: String,
     logout_url: String,
+    /// Of the page with the device profiles; what was chosen is put behind it.
+    choice_url: String,
 }
 
 impl Visit {
@@ -187,7 +192,7 @@ impl Visit {
     async fn answer(self, query: Query) -> String {
         let act = match query.asked {
             Asked::Logout => Act::Logout,
-            Asked::Start | Asked::Login { .. } => Act::Login,
+            Asked::Start | Asked::Login { .. } | Asked::Choose { .. } => Act::Login,
         };
         let unreadable = query.unreadable;
         let asked = match self.phone(&query) {
@@ -227,6 +232,7 @@ impl Visit {
             login_type: login_type.unwrap_or_default(),
             start_url: self.base_url.start(&device, query.emcc, login_type),
             logout_url: self.base_url.logout(&device, query.emcc),
+            choice_url: self.base_url.start(&device, query.emcc, None),
             device,
         })
     }
@@ -254,6 +260,7 @@ impl Phone {
             }
             (None, Asked::Start) => self.start().await,
             (None, Asked::Login { name, pin }) => self.login(name, pin).await,
+            (None, Asked::Choose { ticket, entry }) => self.choose(ticket, entry).await,
             (None, Asked::Logout) => self.logout().await,
         };
         answer.map_err(|failure| (failure, Some(retry_url)))

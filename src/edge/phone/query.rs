@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::{
     domain::{ids::DeviceName, login::LoginType},
     edge::phone::xml::MAX_URL_CHARS,
-    secret::{Pin, PinError},
+    secret::{Pin, PinError, Ticket},
 };
 
 /// The one path, as it stands in the service URLs of phones.
@@ -27,7 +27,8 @@ const MAX_AUTHORITY_BYTES: usize = MAX_URL_CHARS
     - "?device=".len()
     - 64
     - "&EMCC=false".len()
-    - "&doLogout=true".len();
+    - "&ticket=&profile=99".len()
+    - Ticket::CHARS;
 
 /// What the phone wants.
 #[derive(Clone, Debug)]
@@ -40,6 +41,13 @@ pub enum Asked {
         name: Option<String>,
         /// The PIN.
         pin: Option<Result<Pin, PinError>>,
+    },
+    /// Log in with the device profile that was chosen.
+    Choose {
+        /// What stands in for the PIN; none when what came can't be a ticket.
+        ticket: Option<Ticket>,
+        /// Which of the profiles, from 0; a number that none can have when it is none.
+        entry: usize,
     },
     /// Log out now.
     Logout,
@@ -91,6 +99,12 @@ impl Query {
             .is_some_and(|v| v.eq_ignore_ascii_case("true"))
         {
             Asked::Logout
+        } else if let Some(ticket) = fields.ticket {
+            let entry = fields.profile.and_then(|number| number.parse().ok());
+            Asked::Choose {
+                ticket: Ticket::parse(&ticket),
+                entry: entry.unwrap_or(usize::MAX),
+            }
         } else if fields.name.is_some() || fields.pin.is_some() {
             Asked::Login {
                 name: fields.name,
@@ -119,6 +133,8 @@ struct Fields {
     logout: Option<String>,
     name: Option<String>,
     pin: Option<Zeroizing<String>>,
+    ticket: Option<String>,
+    profile: Option<String>,
     unreadable: Option<Unreadable>,
 }
 
@@ -131,6 +147,8 @@ impl Fields {
             "loginType" => store(&mut self.login_type, value),
             "doLogout" => store(&mut self.logout, value),
             "userid" => store(&mut self.name, value),
+            "ticket" => store(&mut self.ticket, value),
+            "profile" => store(&mut self.profile, value),
             "seq" => match decode(value) {
                 Ok(_) if self.pin.is_some() => Err(Unreadable::Doubled),
                 Ok(pin) => {
@@ -321,6 +339,33 @@ mod tests {
     }
 
     #[test]
+    fn a_choice_is_a_ticket_and_a_number_and_comes_before_what_is_typed() {
+        let chosen = |text: &str| match Query::read(text).asked {
+            Asked::Choose { ticket, entry } => (ticket.map(|t| t.expose()), entry),
+            other => panic!("{other:?}"),
+        };
+        let good = "0a".repeat(16);
+        assert_eq!(
+            chosen(&format!(
+                "device=SEP1&ticket={good}&profile=2&userid=ana&seq=1"
+            )),
+            (Some(good.clone()), 2)
+        );
+        for odd in ["", "x", "-1", "1.5", "99999999999999999999999"] {
+            let (_, entry) = chosen(&format!("ticket={good}&profile={odd}"));
+            assert_eq!(entry, usize::MAX, "{odd}");
+        }
+        assert_eq!(chosen("ticket=abc&profile=0"), (None, 0));
+        assert!(
+            !format!("{:?}", Query::read(&format!("ticket={good}&profile=0"))).contains("0a0a")
+        );
+        assert!(matches!(
+            Query::read(&format!("ticket={good}&profile=0&doLogout=true")).asked,
+            Asked::Logout
+        ));
+    }
+
+    #[test]
     fn one_field_makes_a_submission_and_a_blank_one_is_there() {
         assert!(matches!(login("userid="), (Some(name), None) if name.is_empty()));
         assert!(matches!(login("seq="), (None, Some(Err(PinError::Blank)))));
@@ -410,5 +455,9 @@ mod tests {
         let device = DeviceName::new("d".repeat(64)).unwrap();
         assert!(base.start(&device, Some(false), Some(LoginType::Uid)).len() <= MAX_URL_CHARS);
         assert!(base.logout(&device, Some(false)).len() <= MAX_URL_CHARS);
+        let choice = base.start(&device, Some(false), None).len()
+            + "&ticket=&profile=99".len()
+            + Ticket::CHARS;
+        assert!(choice <= MAX_URL_CHARS);
     }
 }

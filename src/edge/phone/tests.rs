@@ -22,7 +22,8 @@ use crate::{
         ids::{ClusterId, ProfileName, UserId},
         login::HomeServices,
     },
-    secret::Pin,
+    secret::{Pin, Ticket},
+    visiting::{Choice, LoggedIn},
 };
 
 const CANARY: &str = "48151623";
@@ -112,7 +113,7 @@ impl Desk for Fake {
         Box::pin(async { self.state.clone().map_err(|code| self.failure(code)) })
     }
 
-    fn login(&self, login: PhoneLogin) -> Reply<'_, LoggedIn> {
+    fn login(&self, login: PhoneLogin) -> Reply<'_, LoginOutcome> {
         self.note(format!(
             "login {} {} {} {} emcc={} from {} via={}",
             login.device,
@@ -130,7 +131,30 @@ impl Desk for Fake {
             }
             self.logins_decided.fetch_add(1, Ordering::SeqCst);
             match self.login {
-                Ok(user) => Ok(logged_in(user, login.reference)),
+                Ok("several") => Ok(LoginOutcome::Choose(Choice {
+                    profiles: ["desk", "a <b> & c"]
+                        .map(|name| ProfileName::new(name).unwrap())
+                        .into(),
+                    ticket: Ticket::from_bytes([0xC4; 16]),
+                    reference: login.reference,
+                })),
+                Ok(user) => Ok(logged_in(user, login.reference).into()),
+                Err(code) => Err(self.failure(code)),
+            }
+        })
+    }
+
+    fn choose(&self, choice: PhoneChoice) -> Reply<'_, LoginOutcome> {
+        self.note(format!(
+            "choose {} {} {} emcc={}",
+            choice.device,
+            choice.ticket.map_or("none".to_owned(), |t| t.expose()),
+            choice.entry,
+            choice.emcc,
+        ));
+        Box::pin(async move {
+            match self.login {
+                Ok(user) => Ok(logged_in(user, choice.reference).into()),
                 Err(code) => Err(self.failure(code)),
             }
         })
@@ -212,6 +236,7 @@ fn assert_is_page(xml: &str) {
                 let name = path.pop().unwrap();
                 seen.push(name.clone());
                 let max = match name.as_str() {
+                    "Name" if path.last().is_some_and(|parent| parent == "MenuItem") => 64,
                     "Title" | "Prompt" | "Name" | "DisplayName" | "QueryStringParam" => 32,
                     "URL" => 256,
                     "Text" => 4_000,
@@ -283,6 +308,7 @@ async fn every_page_is_as_agreed() {
             with(|f| f.login = Ok("<b>&amp;]]>\"'")),
             typed,
         ),
+        ("login_choice", with(|f| f.login = Ok("several")), typed),
         (
             "logout_done",
             nobody(),
@@ -365,6 +391,35 @@ async fn a_page_carries_the_headers_that_phones_need() {
     assert_eq!(header(header::CONTENT_TYPE), "text/xml; charset=UTF-8");
     assert_eq!(header(header::EXPIRES), "Sat, 01 Jan 2000 00:00:00 GMT");
     assert_eq!(header(header::CONTENT_LENGTH), body.len().to_string());
+}
+
+#[tokio::test]
+async fn what_was_chosen_reaches_the_desk_and_nothing_that_was_typed_is_on_the_way() {
+    let desk = Arc::new(Fake {
+        login: Ok("several"),
+        ..Fake::default()
+    });
+    let typed = format!("device=SEP1&EMCC=true&loginType=DN&userid=2001&seq={CANARY}");
+    let menu = get(&desk, &typed).await;
+    assert!(!menu.contains(CANARY) && !menu.contains("2001"), "{menu}");
+    let ticket = "c4".repeat(16);
+    for (entry, asked) in [("1", "1".to_owned()), ("x", usize::MAX.to_string())] {
+        let desk = Arc::new(Fake::default());
+        let query = format!("device=SEP1&EMCC=true&ticket={ticket}&profile={entry}");
+        let page = get(&desk, &query).await;
+        assert!(page.contains("Login successful"), "{page}");
+        assert_eq!(
+            desk.acts(),
+            [format!("choose SEP1 {ticket} {asked} emcc=true")]
+        );
+    }
+    let wrong = Arc::new(Fake {
+        login: Err(EmCode::AuthenticationError),
+        ..Fake::default()
+    });
+    let page = get(&wrong, "device=SEP1&ticket=abc&profile=0").await;
+    assert!(page.contains("Please try to login again (201)"), "{page}");
+    assert_eq!(wrong.acts(), ["choose SEP1 none 0 emcc=false"]);
 }
 
 #[tokio::test]
@@ -580,7 +635,10 @@ async fn a_login_that_dies_is_an_error_page() {
         fn phone_state<'a>(&'a self, device: &'a str) -> Reply<'a, PhoneState> {
             self.0.phone_state(device)
         }
-        fn login(&self, _: PhoneLogin) -> Reply<'_, LoggedIn> {
+        fn login(&self, _: PhoneLogin) -> Reply<'_, LoginOutcome> {
+            Box::pin(async { panic!("on purpose") })
+        }
+        fn choose(&self, _: PhoneChoice) -> Reply<'_, LoginOutcome> {
             Box::pin(async { panic!("on purpose") })
         }
         fn logout<'a>(&'a self, _: &'a str, _: Caller, _: Ref) -> Reply<'a, LoggedOut> {
@@ -595,6 +653,7 @@ async fn a_login_that_dies_is_an_error_page() {
     }
     for (rest, text) in [
         ("userid=ana&seq=1234", "Login is unavailable(0)"),
+        ("ticket=abc&profile=0", "Login is unavailable(0)"),
         ("doLogout=true", "Logout is unavailable(0)"),
     ] {
         let pages = Pages {

@@ -10,6 +10,10 @@ use serde::Serialize;
 
 /// Longest `Text`, in characters.
 pub const MAX_TEXT_CHARS: usize = 4_000;
+/// Most entries of a menu.
+pub const MAX_ENTRIES: usize = 100;
+/// Longest name of an entry, in characters.
+pub const MAX_ENTRY_CHARS: usize = 64;
 /// Longest URL, in characters before XML escaping.
 pub const MAX_URL_CHARS: usize = 256;
 
@@ -121,6 +125,62 @@ impl InputPage {
             prompt,
             keys,
             url,
+            items,
+        }
+    }
+
+    /// The document.
+    #[must_use]
+    pub fn to_xml(&self) -> String {
+        document(self)
+    }
+}
+
+/// An entry of a menu.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MenuItem {
+    #[serde(rename = "Name")]
+    name: String,
+    #[serde(rename = "URL")]
+    url: String,
+}
+
+impl MenuItem {
+    /// An entry that leads to `url`. A name from elsewhere is cleaned, and cut at the phone's limit.
+    #[must_use]
+    pub fn new(name: &str, url: String) -> Self {
+        let name = clean(name).chars().take(MAX_ENTRY_CHARS).collect();
+        Self { name, url }
+    }
+}
+
+/// A page to choose from: `CiscoIPPhoneMenu`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename = "CiscoIPPhoneMenu")]
+pub struct MenuPage {
+    #[serde(rename = "Title")]
+    title: &'static str,
+    #[serde(rename = "Prompt")]
+    prompt: &'static str,
+    #[serde(rename = "SoftKeyItem")]
+    keys: Vec<SoftKey>,
+    #[serde(rename = "MenuItem")]
+    items: Vec<MenuItem>,
+}
+
+impl MenuPage {
+    /// A menu; a phone shows the first [`MAX_ENTRIES`] of it.
+    #[must_use]
+    pub fn new(prompt: &'static str, mut items: Vec<MenuItem>) -> Self {
+        items.truncate(MAX_ENTRIES);
+        let keys = vec![
+            SoftKey::new(1, "Select", "SoftKey:Select"),
+            SoftKey::new(2, "Exit", "SoftKey:Exit"),
+        ];
+        Self {
+            title: TITLE,
+            prompt,
+            keys,
             items,
         }
     }

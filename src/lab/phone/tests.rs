@@ -22,7 +22,9 @@ use crate::{
     edge::phone::{BaseUrl, Desk, Pages, Reply, router},
     secret::Pin,
     tasks::Tasks,
-    visiting::{Caller, Failure, LoggedIn, LoggedOut, PhoneLogin, PhoneState},
+    visiting::{
+        Caller, Failure, LoggedIn, LoggedOut, LoginOutcome, PhoneChoice, PhoneLogin, PhoneState,
+    },
 };
 
 /// One phone, one user, one PIN.
@@ -60,7 +62,11 @@ impl Desk for OneUser {
         })
     }
 
-    fn login(&self, login: PhoneLogin) -> Reply<'_, LoggedIn> {
+    fn choose(&self, choice: PhoneChoice) -> Reply<'_, LoginOutcome> {
+        Box::pin(async move { Self::refuse(EmCode::AuthenticationError, choice.reference) })
+    }
+
+    fn login(&self, login: PhoneLogin) -> Reply<'_, LoginOutcome> {
         Box::pin(async move {
             let mut on_the_phone = self.on_the_phone.lock().unwrap();
             if on_the_phone.is_some() {
@@ -90,7 +96,8 @@ impl Desk for OneUser {
                     restart_reason: None,
                 },
                 reference: login.reference,
-            })
+            }
+            .into())
         })
     }
 

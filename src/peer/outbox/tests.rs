@@ -8,7 +8,7 @@ use crate::{
     domain::{
         federation::Claim,
         ids::{DeviceName, LoginName, Ref},
-        login::{Answer, FindUser, HomeServices, LoginRequest, LoginType, Ownership},
+        login::{Answer, FindUser, LoginAnswer, LoginRequest, LoginType, Ownership},
         refusal::Refusal,
         session::State,
     },
@@ -62,7 +62,7 @@ impl HomeCluster for Script {
     fn find_user<'a>(&'a self, _: &'a Context, _: &'a FindUser) -> Answer<'a, Ownership> {
         panic!("debts are ends")
     }
-    fn login<'a>(&'a self, _: &'a Context, _: &'a LoginRequest) -> Answer<'a, HomeServices> {
+    fn login<'a>(&'a self, _: &'a Context, _: &'a LoginRequest) -> Answer<'a, LoginAnswer> {
         panic!("debts are ends")
     }
     fn logout<'a>(&'a self, _: &'a Context, request: LogoutRequest) -> Answer<'a, EndReason> {

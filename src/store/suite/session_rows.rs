@@ -110,7 +110,8 @@ pub(in crate::store) async fn states_move_forward_only_from_where_they_are_expec
                 id,
                 &user_id("anna"),
                 None,
-                &services()
+                &services(),
+                crate::clock::Timestamp::from_millis(0),
             )?);
             Ok(())
         })
@@ -137,6 +138,7 @@ pub(in crate::store) async fn states_move_forward_only_from_where_they_are_expec
                 &user_id("Anna"),
                 Some(&profile),
                 &services(),
+                crate::clock::Timestamp::from_millis(0),
             )
         })
         .await;
@@ -146,7 +148,8 @@ pub(in crate::store) async fn states_move_forward_only_from_where_they_are_expec
     assert_eq!(active.user_id, Some(user_id("Anna")));
     assert_eq!(active.base_device, Some(base("EMCC001")));
     assert_eq!(active.services, Some(services()));
-    assert_eq!(active.deadline, None);
+    let until = crate::clock::Timestamp::from_millis(36_000_000);
+    assert_eq!(active.deadline, Some(until), "ten hours after it began");
 }
 
 pub(in crate::store) async fn a_tombstone_ends_what_is_known_and_what_is_not(store: &Store) {

@@ -2,20 +2,27 @@
 
 use std::net::IpAddr;
 
+use zeroize::Zeroizing;
+
 use crate::{
     domain::{
         bounds::{GEOLOCATION_BYTES, GEOLOCATION_FIELDS, MODEL_BYTES, PROTOCOL_BYTES, SUPERSEDES},
-        login::{DeviceFacts, FindUser, LoginRequest, LoginType, LogoutRequest, Ownership, Proof},
+        login::{
+            DeviceFacts, FindUser, HomeServices, LoginAnswer, LoginRequest, LoginType,
+            LogoutRequest, MAX_CHOICES, Ownership, ProfileChoice, Proof,
+        },
         session::{EndReason, Initiator},
         version::Version,
     },
-    secret::Pin,
+    secret::{Pin, Ticket},
     wire::{
         federation::link::{from_security_mode, to_security_mode},
         malformed::{self, Malformed},
         pb,
     },
 };
+
+const LOCALE_BYTES: usize = 255;
 
 /// A question for a peer that speaks `version`.
 #[must_use]
@@ -40,17 +47,18 @@ pub fn decode_find(message: pb::FindUserRequest, version: Version) -> Result<Fin
 /// A login for a peer that speaks `version`. The message wipes its copy of the PIN when it is dropped.
 #[must_use]
 pub fn encode_login(request: &LoginRequest, version: Version) -> pb::LoginRequest {
-    let pin = match &request.proof {
-        Proof::Pin(pin) => pin.expose().to_owned(),
+    let (pin, ticket) = match &request.proof {
+        Proof::Pin(pin) => (pin.expose().to_owned(), String::new()),
+        Proof::Ticket(ticket) => (String::new(), ticket.expose()),
         // Home refuses a login without a PIN as unreadable.
-        Proof::Gone => String::new(),
+        Proof::Gone => (String::new(), String::new()),
     };
     pb::LoginRequest {
         session_id: request.session_id.as_bytes().to_vec(),
         login_type: from_login_type(request.user.login_type, version).into(),
         name: request.user.name.to_string(),
         pin,
-        ticket: String::new(),
+        ticket,
         profile: request
             .profile
             .as_ref()
@@ -101,19 +109,75 @@ pub fn decode_login(
 }
 
 fn proof(message: &mut pb::LoginRequest) -> Result<Proof, Malformed> {
-    let pin = Pin::new(std::mem::take(&mut message.pin));
+    let pin = std::mem::take(&mut message.pin);
     if !message.ticket.is_empty() {
-        return Err(Malformed::new(
-            "ticket",
-            "absent: this version gives out no tickets",
-        ));
+        let ticket = Zeroizing::new(std::mem::take(&mut message.ticket));
+        if !Zeroizing::new(pin).is_empty() {
+            return Err(Malformed::new("ticket", "absent beside a PIN"));
+        }
+        return self::ticket("ticket", &ticket).map(Proof::Ticket);
     }
-    pin.map(Proof::Pin).map_err(|_| {
+    Pin::new(pin).map(Proof::Pin).map_err(|_| {
         Malformed::new(
             "pin",
             "1 to 128 bytes, not blank, without control characters",
         )
     })
+}
+
+fn ticket(field: &'static str, text: &str) -> Result<Ticket, Malformed> {
+    Ticket::parse(text).ok_or_else(|| Malformed::new(field, "32 hexadecimal digits"))
+}
+
+impl From<&LoginAnswer> for pb::LoginResponse {
+    fn from(answer: &LoginAnswer) -> Self {
+        match answer {
+            LoginAnswer::Opened(services) => Self {
+                services: Some(services.as_ref().into()),
+                choice: None,
+            },
+            LoginAnswer::Choose(choice) => Self {
+                services: None,
+                choice: Some(pb::ProfileChoice {
+                    profiles: choice.profiles.iter().map(ToString::to_string).collect(),
+                    ticket: choice.ticket.expose(),
+                }),
+            },
+        }
+    }
+}
+
+impl TryFrom<pb::LoginResponse> for LoginAnswer {
+    type Error = Malformed;
+
+    fn try_from(message: pb::LoginResponse) -> Result<Self, Malformed> {
+        match (message.services, message.choice) {
+            (Some(services), None) => Ok(HomeServices::try_from(services)?.into()),
+            (None, Some(choice)) => choice.try_into().map(Self::Choose),
+            _ => Err(Malformed::new(
+                "services",
+                "present, or choice, and not both",
+            )),
+        }
+    }
+}
+
+impl TryFrom<pb::ProfileChoice> for ProfileChoice {
+    type Error = Malformed;
+
+    fn try_from(choice: pb::ProfileChoice) -> Result<Self, Malformed> {
+        let text = Zeroizing::new(choice.ticket);
+        let profiles = malformed::list("choice.profiles", choice.profiles, MAX_CHOICES, |name| {
+            malformed::name("choice.profiles", name)
+        })?;
+        if profiles.is_empty() {
+            return Err(Malformed::new("choice.profiles", "1 entry at least"));
+        }
+        Ok(Self {
+            profiles,
+            ticket: ticket("choice.ticket", &text)?,
+        })
+    }
 }
 
 /// At 1.0 the field does not exist: `UID` goes without it. The other types stay what they are, so that a peer
@@ -152,6 +216,7 @@ impl From<&DeviceFacts> for pb::Device {
             model: device.model.clone(),
             protocol: device.protocol.clone(),
             security_mode: from_security_mode(device.security_mode).into(),
+            locale: device.locale.clone().unwrap_or_default(),
             address: device
                 .address
                 .map(|address| address.to_string())
@@ -175,6 +240,7 @@ impl TryFrom<pb::Device> for DeviceFacts {
             model: malformed::text("device.model", device.model, MODEL_BYTES)?,
             protocol: malformed::text("device.protocol", device.protocol, PROTOCOL_BYTES)?,
             security_mode: to_security_mode(device.security_mode),
+            locale: malformed::optional_text("device.locale", device.locale, LOCALE_BYTES)?,
             address,
         })
     }

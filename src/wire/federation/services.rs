@@ -113,25 +113,3 @@ impl TryFrom<pb::Line> for Line {
         })
     }
 }
-
-impl From<&HomeServices> for pb::LoginResponse {
-    fn from(services: &HomeServices) -> Self {
-        Self {
-            services: Some(services.into()),
-        }
-    }
-}
-
-impl From<HomeServices> for pb::LoginResponse {
-    fn from(services: HomeServices) -> Self {
-        Self::from(&services)
-    }
-}
-
-impl TryFrom<pb::LoginResponse> for HomeServices {
-    type Error = Malformed;
-
-    fn try_from(message: pb::LoginResponse) -> Result<Self, Malformed> {
-        malformed::required("services", message.services)?.try_into()
-    }
-}

@@ -17,14 +17,14 @@ use crate::{
             SessionId, UserId,
         },
         login::{
-            CallManager, DeviceFacts, FindUser, HomeServices, Line, LoginRequest, LoginType,
-            LogoutRequest, Ownership, Proof, SecurityMode,
+            CallManager, DeviceFacts, FindUser, HomeServices, Line, LoginAnswer, LoginRequest,
+            LoginType, LogoutRequest, Ownership, ProfileChoice, Proof, SecurityMode,
         },
         refusal::Refusal,
         session::{EndReason, Initiator},
         version::{Version, VersionRange},
     },
-    secret::Pin,
+    secret::{Pin, Ticket},
     wire::{Malformed, pb},
 };
 
@@ -55,6 +55,7 @@ fn login() -> LoginRequest {
             model: "8845".to_owned(),
             protocol: "SIP".to_owned(),
             security_mode: SecurityMode::Secure,
+            locale: Some("de_DE".to_owned()),
             address: Some("2001:db8::7".parse().unwrap()),
         },
         geolocation: BTreeMap::from([("country".to_owned(), "DE".to_owned())]),
@@ -119,6 +120,56 @@ fn a_login_survives_the_way() {
 }
 
 #[test]
+fn a_ticket_goes_in_place_of_the_pin() {
+    let mut before = login();
+    before.proof = Proof::Ticket(Ticket::from_bytes([9; 16]));
+    let message = sent(encode_login(&before, Version::V1_1));
+    assert!(message.pin.is_empty());
+    let after = decode_login(message, Version::V1_1).unwrap();
+    let Proof::Ticket(ticket) = after.proof else {
+        panic!("the ticket is gone")
+    };
+    assert_eq!(ticket, Ticket::from_bytes([9; 16]));
+}
+
+#[test]
+fn a_choice_survives_the_way_and_is_bounded() {
+    let choice = |names: usize| ProfileChoice {
+        profiles: (0..names)
+            .map(|n| ProfileName::new(format!("profile {n}")).unwrap())
+            .collect(),
+        ticket: Ticket::from_bytes([9; 16]),
+    };
+    for names in [1, 2, 100] {
+        let answer = LoginAnswer::Choose(choice(names));
+        let message = sent(pb::LoginResponse::from(&answer));
+        assert_eq!(LoginAnswer::try_from(message), Ok(answer));
+    }
+    let broken: [(&str, Change<pb::LoginResponse>); 5] = [
+        ("services", |m| {
+            m.services = Some(pb::HomeServices::default())
+        }),
+        ("choice.profiles", |m| {
+            m.choice.as_mut().unwrap().profiles.clear()
+        }),
+        ("choice.profiles", |m| {
+            m.choice.as_mut().unwrap().profiles = vec!["p".to_owned(); 101];
+        }),
+        ("choice.profiles", |m| {
+            m.choice.as_mut().unwrap().profiles[0] = "a\nb".to_owned();
+        }),
+        ("choice.ticket", |m| {
+            m.choice.as_mut().unwrap().ticket.truncate(31)
+        }),
+    ];
+    for (field, change) in broken {
+        let mut message = pb::LoginResponse::from(&LoginAnswer::Choose(choice(2)));
+        change(&mut message);
+        assert_eq!(LoginAnswer::try_from(message).unwrap_err().field, field);
+    }
+}
+
+#[test]
 fn a_bare_login_has_no_profile_and_no_address() {
     let mut message = good();
     message.profile.clear();
@@ -131,7 +182,7 @@ fn a_bare_login_has_no_profile_and_no_address() {
 
 #[test]
 fn a_login_that_breaks_a_rule_is_refused_by_field() {
-    let cases: [(&str, Change<pb::LoginRequest>); 22] = [
+    let cases: [(&str, Change<pb::LoginRequest>); 24] = [
         ("session_id", |m| m.session_id.truncate(15)),
         ("session_id", |m| m.session_id.clear()),
         ("login_type", |m| m.login_type = 9),
@@ -141,6 +192,11 @@ fn a_login_that_breaks_a_rule_is_refused_by_field() {
         ("pin", |m| m.pin.clear()),
         ("pin", |m| m.pin = "9".repeat(129)),
         ("ticket", |m| m.ticket = "abc".to_owned()),
+        ("ticket", |m| m.ticket = "0a".repeat(16)),
+        ("ticket", |m| {
+            m.pin.clear();
+            m.ticket = "0g".repeat(16);
+        }),
         ("profile", |m| m.profile = "p".repeat(129)),
         ("device", |m| m.device = None),
         ("device.name", |m| m.device.as_mut().unwrap().name.clear()),
@@ -260,8 +316,10 @@ fn services_survive_the_way() {
         ..services()
     };
     for services in [services(), bare] {
-        let message = sent(pb::LoginResponse::from(&services));
-        assert_eq!(HomeServices::try_from(message), Ok(services));
+        let message = sent(pb::LoginResponse::from(&LoginAnswer::from(
+            services.clone(),
+        )));
+        assert_eq!(LoginAnswer::try_from(message), Ok(services.into()));
     }
 }
 
@@ -291,7 +349,7 @@ fn services_that_break_a_rule_are_refused_by_field() {
         change(&mut message);
         assert_eq!(HomeServices::try_from(message).unwrap_err().field, field);
     }
-    let nothing = HomeServices::try_from(pb::LoginResponse { services: None });
+    let nothing = LoginAnswer::try_from(pb::LoginResponse::default());
     assert_eq!(nothing.unwrap_err().field, "services");
 }
 
@@ -441,7 +499,7 @@ proptest! {
             let _ = Hello::try_from(message);
         }
         if let Ok(message) = pb::LoginResponse::decode(bytes.as_slice()) {
-            let _ = HomeServices::try_from(message);
+            let _ = LoginAnswer::try_from(message);
         }
     }
 
@@ -496,6 +554,7 @@ fn the_largest_answer_fits_into_a_message() {
     ];
     let bytes = prost::Message::encoded_len(&pb::LoginResponse {
         services: Some(largest),
+        choice: None,
     });
     assert!(bytes < super::MAX_ANSWER_BYTES, "{bytes}");
 }

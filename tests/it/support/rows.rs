@@ -191,3 +191,22 @@ pub(crate) async fn settled(home: &Cluster, visiting: &Cluster) -> BTreeSet<Shar
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+/// Changes a cluster's database behind the back of its nodes.
+pub(crate) async fn tamper(cluster: &Cluster, sql: &'static str) {
+    let file = cluster
+        .member()
+        .unwrap()
+        .config
+        .parent()
+        .unwrap()
+        .join("../emccd.db");
+    let done = tokio::task::spawn_blocking(move || {
+        let database = rusqlite::Connection::open(file).unwrap();
+        database
+            .busy_timeout(std::time::Duration::from_secs(10))
+            .unwrap();
+        database.execute_batch(sql).unwrap();
+    });
+    done.await.unwrap();
+}

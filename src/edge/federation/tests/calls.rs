@@ -19,7 +19,7 @@ use crate::{
     domain::{
         em_code::EmCode,
         ids::{Ref, SessionId},
-        login::{LoginType, LogoutRequest, Ownership},
+        login::{LoginAnswer, LoginType, LogoutRequest, Ownership},
         rejection::Rejection,
         session::{EndReason, Initiator},
         version::Version,
@@ -79,6 +79,9 @@ async fn every_call_reaches_the_role_it_is_for() {
         .login(&context, &login(LoginType::SelfService))
         .await
         .unwrap();
+    let LoginAnswer::Opened(services) = services else {
+        panic!("{services:?}")
+    };
     assert_eq!(services.user_id.as_str(), "ada");
     let session_id = SessionId::from_uuid(uuid::Uuid::now_v7());
     for initiator in [Initiator::Visiting, Initiator::Home] {

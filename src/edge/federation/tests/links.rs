@@ -455,6 +455,7 @@ async fn a_certificate_is_swapped_without_losing_a_call() {
                 reference: "7K3Q-9M2X".parse().unwrap(),
                 caller: id.clone(),
                 deadline: Instant::now() + Duration::from_secs(5),
+                traits: crate::domain::capability::Traits::default(),
             };
             home.find_user(&context, &find(LoginType::Uid))
                 .await

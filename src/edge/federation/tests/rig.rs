@@ -23,8 +23,8 @@ use crate::{
     domain::{
         ids::{ClusterId, DeviceName, LoginName, ProfileName, Ref, SessionId, UserId},
         login::{
-            Answer, Context, DeviceFacts, FindUser, HomeCluster, HomeServices, LoginRequest,
-            LoginType, LogoutRequest, Ownership, Proof, SecurityMode,
+            Answer, Context, DeviceFacts, FindUser, HomeCluster, HomeServices, LoginAnswer,
+            LoginRequest, LoginType, LogoutRequest, Ownership, Proof, SecurityMode,
         },
         session::EndReason,
         version::{Version, VersionRange},
@@ -81,8 +81,8 @@ impl Roles for FakeRoles {
         Box::pin(async move { Ok(self.called("find_user", context, Ownership::Mine).await) })
     }
 
-    fn login<'a>(&'a self, context: &'a Context, _: &'a LoginRequest) -> Answer<'a, HomeServices> {
-        Box::pin(async move { Ok(self.called("login", context, services()).await) })
+    fn login<'a>(&'a self, context: &'a Context, _: &'a LoginRequest) -> Answer<'a, LoginAnswer> {
+        Box::pin(async move { Ok(self.called("login", context, services().into()).await) })
     }
 
     fn end_from_visiting<'a>(
@@ -280,6 +280,7 @@ pub fn context(caller: &Node, length: Duration) -> Context {
         reference: "7K3Q-9M2X".parse::<Ref>().unwrap(),
         caller: caller.id.clone(),
         deadline: Instant::now() + length,
+        traits: crate::domain::capability::Traits::default(),
     }
 }
 
@@ -301,6 +302,7 @@ pub fn login(login_type: LoginType) -> LoginRequest {
             model: "8845".to_owned(),
             protocol: "SIP".to_owned(),
             security_mode: SecurityMode::NonSecure,
+            locale: None,
             address: None,
         },
         geolocation: [].into(),

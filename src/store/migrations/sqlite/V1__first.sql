@@ -55,6 +55,7 @@ CREATE TABLE devices (
     emcc          INTEGER NOT NULL CHECK (emcc IN (0, 1)),
     em_enabled    INTEGER NOT NULL CHECK (em_enabled IN (0, 1)),
     device_pool   TEXT,
+    locale        TEXT,
     geolocation   TEXT NOT NULL
 ) STRICT;
 
@@ -149,6 +150,31 @@ CREATE TABLE answers (
     PRIMARY KEY (counterpart, id)
 ) STRICT;
 CREATE INDEX answers_by_age ON answers (kept_at);
+
+-- Home's: what stands in for a PIN once. Of the ticket itself nothing is kept but its SHA-256.
+CREATE TABLE tickets (
+    caller     TEXT NOT NULL,
+    device_key TEXT NOT NULL,
+    user_key   TEXT NOT NULL REFERENCES users (user_key) ON DELETE CASCADE,
+    purpose    TEXT NOT NULL CHECK (purpose IN ('change-pin', 'choose-profile')),
+    hash       BLOB NOT NULL CHECK (length(hash) = 32),
+    issued_at  INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    PRIMARY KEY (caller, device_key, user_key, purpose)
+) STRICT;
+CREATE INDEX tickets_expire ON tickets (expires_at);
+
+-- Visiting's: what a phone was asked to choose from, and whose home the chosen profile goes to.
+CREATE TABLE choices (
+    device_key TEXT NOT NULL PRIMARY KEY,
+    hash       BLOB NOT NULL CHECK (length(hash) = 32),
+    home       TEXT NOT NULL,
+    login_type TEXT NOT NULL CHECK (login_type IN ('UID', 'SP', 'DN')),
+    login_name TEXT NOT NULL,
+    profiles   TEXT NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX choices_expire ON choices (expires_at);
 
 CREATE TABLE hints (
     login_type TEXT NOT NULL,

@@ -17,6 +17,7 @@ use crate::{
         self,
         answers::Answer,
         audit::{self, Entry},
+        choices::{self, Choice},
         credentials::Phc,
         devices::Device,
         parameters::{self, Setting},
@@ -24,6 +25,7 @@ use crate::{
         pools::{self, DevicePool},
         profiles::Profile,
         sessions::Session,
+        tickets,
         trust_entries::{self, EntryKind, TrustEntry},
         users::User,
     },
@@ -40,6 +42,7 @@ struct Everything {
     sessions: Vec<Session>,
     entries: Vec<TrustEntry>,
     answer: Answer,
+    choice: Choice,
 }
 
 fn everything() -> Everything {
@@ -117,6 +120,7 @@ fn everything() -> Everything {
             emcc: true,
             em_enabled: true,
             device_pool: Some(pool.clone()),
+            locale: Some("de_DE".into()),
             geolocation: place.clone(),
         },
         pool: DevicePool {
@@ -173,6 +177,15 @@ fn everything() -> Everything {
             body: Vec::new(),
             kept_at: at(8_000),
         },
+        choice: Choice {
+            device: device_name("SEP001122334455"),
+            hash: [5; 32],
+            home: cluster("tokyo"),
+            login_type: LoginType::Uid,
+            login_name: LoginName::new("taro").unwrap(),
+            profiles: vec![ProfileName::new("taro-desk").unwrap()],
+            expires_at: at(9_000),
+        },
     }
 }
 
@@ -203,10 +216,21 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
         &LoginName::new("taro").unwrap(),
         &cluster("tokyo"),
     )?;
+    tickets::issue(tx, holder(&all), &[4; 32], at(8_000), at(9_000))?;
+    choices::put(tx, &all.choice)?;
     for n in 1..=3 {
         audit::append(tx, &change(n))?;
     }
     Ok(())
+}
+
+fn holder(all: &Everything) -> tickets::Holder<'_> {
+    tickets::Holder {
+        caller: &all.peer.cluster_id,
+        device: &all.device.name,
+        user: &all.user.user_id,
+        purpose: tickets::Purpose::ChooseProfile,
+    }
 }
 
 fn change(n: i64) -> Entry {
@@ -334,7 +358,7 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
     let all = everything();
     assert_eq!(parameters::all(tx)?, [all.setting]);
     assert_eq!(pools::list(tx)?, [all.pool]);
-    assert_eq!(users::list(tx, None, 10)?, [all.user.clone()]);
+    assert_eq!(users::list(tx, None, 10)?, std::slice::from_ref(&all.user));
     let credential = credentials::get(tx, &all.user.user_id)?.unwrap();
     assert_eq!(credential.phc.as_str(), PHC);
     assert_eq!(profiles::list(tx)?, [all.profile]);
@@ -360,6 +384,10 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
     assert_eq!(
         answers::get(tx, &cluster("tokyo"), session_id(3))?,
         Some(all.answer)
+    );
+    assert_eq!(
+        choices::get(tx, &all.choice.device, &all.choice.hash, at(8_500))?,
+        Some(all.choice)
     );
     let taro = LoginName::new("taro").unwrap();
     assert_eq!(

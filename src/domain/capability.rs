@@ -1,0 +1,71 @@
+//! Optional features of a node, told by name in `Hello`. Pure.
+//!
+//! Features are not versions: two nodes of one version may differ in them, and a name that is not known is ignored.
+
+use crate::domain::{login::SecurityMode, version::Version};
+
+/// As visiting: shows the user a choice of device profiles.
+pub const PROFILE_CHOICE: &str = "profile-choice";
+
+/// Serves phones whose signalling is secure.
+pub const SECURE_CONFIG: &str = "secure-config";
+
+/// What a cluster has told of itself. Nothing told is what an old node can: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// Security mode of the cluster.
+    pub security_mode: SecurityMode,
+    /// [`PROFILE_CHOICE`].
+    pub profile_choice: bool,
+    /// [`SECURE_CONFIG`].
+    pub secure_config: bool,
+}
+
+impl Traits {
+    /// What these names and this mode say.
+    #[must_use]
+    pub fn told(security_mode: SecurityMode, capabilities: &[String]) -> Self {
+        let has = |name: &str| capabilities.iter().any(|told| told == name);
+        Self {
+            security_mode,
+            profile_choice: has(PROFILE_CHOICE),
+            secure_config: has(SECURE_CONFIG),
+        }
+    }
+
+    /// Our own, where nothing holds us back.
+    #[must_use]
+    pub const fn ours(security_mode: SecurityMode) -> Self {
+        Self {
+            security_mode,
+            profile_choice: true,
+            secure_config: true,
+        }
+    }
+}
+
+/// What we tell. A node that is held back to 1.0 behaves as one of then, which had none of them.
+#[must_use]
+pub fn names(newest: Version) -> Vec<String> {
+    if newest == Version::V1_0 {
+        return Vec::new();
+    }
+    vec![PROFILE_CHOICE.to_owned(), SECURE_CONFIG.to_owned()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_we_tell_is_understood_and_unknown_names_are_ignored() {
+        let mut told = names(Version::CURRENT);
+        told.push("from-the-future".to_owned());
+        let secure = SecurityMode::Secure;
+        assert_eq!(Traits::told(secure, &told), Traits::ours(secure));
+        assert_eq!(
+            Traits::told(SecurityMode::NonSecure, &names(Version::V1_0)),
+            Traits::default()
+        );
+    }
+}

@@ -1,0 +1,153 @@
+//! Which phones may be carried between which clusters, by their security modes. Pure.
+//!
+//! A phone whose signalling is not secure may go everywhere. A secure one needs a secure cluster on both sides, and
+//! both sides able to make configuration for it.
+
+use std::fmt;
+
+use crate::domain::{em_code::EmCode, login::SecurityMode};
+
+/// One of the two clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// Its mode.
+    pub mode: SecurityMode,
+    /// Whether it has the capability [`SECURE_CONFIG`](crate::domain::capability::SECURE_CONFIG).
+    pub secure_config: bool,
+}
+
+/// Why a phone may not be carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The phone is secure in a cluster that isn't.
+    Device,
+    /// One of the clusters can't serve secure phones at all.
+    Version,
+    /// Home is not secure.
+    Home,
+}
+
+impl Mismatch {
+    /// Its code.
+    #[must_use]
+    pub const fn em_code(self) -> EmCode {
+        match self {
+            Self::Device => EmCode::DeviceSecurityModeError,
+            Self::Version => EmCode::RemoteVersionNotSupported,
+            Self::Home => EmCode::RemoteSecurityModeNotSupported,
+        }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Device => "the phone is secure, but its cluster is not in mixed mode",
+            Self::Version => {
+                "the phone is secure, and one of the two clusters lacks the capability secure-config"
+            }
+            Self::Home => "the phone is secure, but the home cluster is not in mixed mode",
+        })
+    }
+}
+
+/// How the phone's signalling will be, or why it may not be carried.
+///
+/// # Errors
+/// [`Mismatch`], in the order 43, 45, 46.
+pub fn judge(home: Side, visiting: Side, phone: SecurityMode) -> Result<SecurityMode, Mismatch> {
+    if phone == SecurityMode::NonSecure {
+        return Ok(SecurityMode::NonSecure);
+    }
+    if visiting.mode == SecurityMode::NonSecure {
+        return Err(Mismatch::Device);
+    }
+    if !home.secure_config || !visiting.secure_config {
+        return Err(Mismatch::Version);
+    }
+    match home.mode {
+        SecurityMode::NonSecure => Err(Mismatch::Home),
+        SecurityMode::Secure => Ok(SecurityMode::Secure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: bool = true;
+    const OLD: bool = false;
+
+    /// The incumbent's table: home, visiting (mode, able), phone, and what comes of it. `OLD` is its 8.x. Where it
+    /// differs from ours, the last column says what the incumbent has.
+    #[test]
+    fn the_incumbents_table_row_by_row() {
+        use SecurityMode::{NonSecure as N, Secure as S};
+        let rows: [(_, _, _, Result<SecurityMode, u16>, &str); 15] = [
+            ((S, OURS), (S, OURS), S, Ok(S), ""),
+            ((S, OURS), (S, OURS), N, Ok(N), ""),
+            ((S, OURS), (N, OURS), N, Ok(N), ""),
+            ((N, OURS), (S, OURS), S, Err(46), ""),
+            ((N, OURS), (N, OURS), N, Ok(N), ""),
+            (
+                (S, OURS),
+                (S, OLD),
+                S,
+                Err(45),
+                "not supported, without a code",
+            ),
+            ((S, OURS), (S, OLD), N, Ok(N), ""),
+            ((S, OURS), (N, OLD), N, Ok(N), ""),
+            (
+                (N, OURS),
+                (S, OLD),
+                S,
+                Err(45),
+                "not supported, without a code",
+            ),
+            ((N, OURS), (N, OLD), N, Ok(N), ""),
+            ((S, OLD), (S, OURS), S, Err(45), ""),
+            ((S, OLD), (S, OURS), N, Ok(N), ""),
+            ((S, OLD), (N, OURS), N, Ok(N), ""),
+            ((N, OLD), (S, OURS), S, Err(45), "fails, without a code"),
+            (
+                (N, OLD),
+                (N, OURS),
+                N,
+                Ok(N),
+                "prints `secure` for the phone",
+            ),
+        ];
+        for (number, (home, visiting, phone, expected, note)) in rows.into_iter().enumerate() {
+            let side = |(mode, secure_config)| Side {
+                mode,
+                secure_config,
+            };
+            let judged = judge(side(home), side(visiting), phone);
+            let judged = judged.map_err(|mismatch| mismatch.em_code().number());
+            assert_eq!(judged, expected, "row {} ({note})", number + 1);
+        }
+    }
+
+    #[test]
+    fn a_secure_phone_of_a_cluster_that_is_not_is_43_whatever_home_is() {
+        for mode in [SecurityMode::NonSecure, SecurityMode::Secure] {
+            for secure_config in [true, false] {
+                let home = Side {
+                    mode,
+                    secure_config,
+                };
+                let visiting = Side {
+                    mode: SecurityMode::NonSecure,
+                    secure_config,
+                };
+                let judged = judge(home, visiting, SecurityMode::Secure);
+                assert_eq!(judged, Err(Mismatch::Device), "{home:?}");
+                assert_eq!(
+                    judge(home, visiting, SecurityMode::NonSecure),
+                    Ok(SecurityMode::NonSecure)
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a second login and a lost right do to the session that is there, across clusters.
+
+use std::time::{Duration, Instant};
+
+use emccd::{
+    lab::{Cluster, Lab, member::Versions},
+    wire::admin as pb,
+};
+
+use crate::support::{lab, living, log_in, log_out};
+
+const HOME: usize = 0;
+const FIRST: usize = 1;
+const SECOND: usize = 2;
+
+/// How soon a linked cluster hears of an end.
+const SOON: Duration = Duration::from_secs(2);
+
+async fn set(cluster: &Cluster, name: &str, value: &str) {
+    let request = pb::SetParameterRequest {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    let mut admin = cluster.admin().await.unwrap();
+    admin.set_parameter(request).await.unwrap();
+}
+
+/// Waits until so many sessions live at a cluster.
+async fn until_living(lab: &Lab, cluster: usize, number: usize, within: Duration) {
+    let began = Instant::now();
+    loop {
+        let found = living(lab, cluster).await;
+        if found.len() == number {
+            return;
+        }
+        assert!(began.elapsed() < within, "{found:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Logs in, as often as it takes until a parameter that was set a moment ago is in force.
+async fn logs_in(lab: &Lab, visiting: usize, code: Option<u16>) {
+    let began = Instant::now();
+    loop {
+        let shown = log_in(lab, HOME, 0, visiting, 0).await;
+        if shown.em_code == code {
+            return;
+        }
+        assert!(began.elapsed() < SOON, "{}", shown.body);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_moves_from_phone_to_phone_by_policy_with_the_first_cluster_linked_and_cut_off() {
+    let mut lab = lab(3).await;
+    let home = &lab.clusters[HOME];
+    logs_in(&lab, FIRST, None).await;
+    logs_in(&lab, SECOND, Some(25)).await;
+    set(home, "multiple-login-behavior", "auto-logout").await;
+    set(home, "multiple-login-unreachable", "refuse").await;
+    logs_in(&lab, SECOND, None).await;
+    until_living(&lab, FIRST, 0, SOON).await;
+    // Cut off: the second cluster is stopped with the user on its phone.
+    let gone = lab.clusters[SECOND].id.clone();
+    lab.clusters[SECOND].member_mut().unwrap().stop().await;
+    let down = |peer: &pb::PeerStatus| peer.outbound.as_ref().is_some_and(|o| o.state != "up");
+    let home = &lab.clusters[HOME];
+    home.wait_status(&gone, "down", down).await.unwrap();
+    logs_in(&lab, FIRST, Some(25)).await;
+    set(home, "multiple-login-unreachable", "take-over").await;
+    logs_in(&lab, FIRST, None).await;
+    assert_eq!(living(&lab, HOME).await.len(), 1);
+    let held = home.admin().await.unwrap().held().await.unwrap();
+    assert_eq!(held.len(), 1, "{held:?}");
+    // What it is owed it hears when it is back.
+    let member = lab.clusters[SECOND].member_mut().unwrap();
+    member.start(&Versions::default()).await.unwrap();
+    until_living(&lab, SECOND, 0, Duration::from_secs(30)).await;
+    assert_eq!(living(&lab, FIRST).await.len(), 1);
+    set(&lab.clusters[HOME], "multiple-login-behavior", "allowed").await;
+    lab.clusters[HOME].wait_linked(&gone).await.unwrap();
+    logs_in(&lab, SECOND, None).await;
+    assert_eq!(living(&lab, HOME).await.len(), 2);
+    lab.shut_down().await;
+}
+
+/// Changes one line of the user's record, and gives what was applied.
+async fn with_user(cluster: &Cluster, more: &str) {
+    let id = &cluster.data.user(0).unwrap().user_id;
+    let file = pb::ApplyFile {
+        name: "user.toml".to_owned(),
+        content: format!("[[user]]\nid = \"{id}\"\n{more}\n"),
+    };
+    let request = pb::ApplyRequest {
+        files: vec![file],
+        dry_run: false,
+        prune: false,
+    };
+    cluster.admin().await.unwrap().apply(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_loses_the_right_is_off_the_phone_within_two_seconds() {
+    let lab = lab(2).await;
+    let home = &lab.clusters[HOME];
+    for (lost, code) in [("enabled = false", 2), ("emcc = false", 31)] {
+        logs_in(&lab, FIRST, None).await;
+        with_user(home, lost).await;
+        until_living(&lab, FIRST, 0, SOON).await;
+        assert!(living(&lab, HOME).await.is_empty());
+        let shown = log_in(&lab, HOME, 0, FIRST, 0).await;
+        assert_eq!(shown.em_code, Some(code), "{}", shown.body);
+        with_user(home, "enabled = true").await;
+    }
+    // At home the right to roam is not needed, and a session there stays.
+    let user = home.data.user(0).unwrap();
+    let phone = home.member().unwrap().phone().unwrap();
+    let device = &home.data.phone(0).unwrap().name;
+    let shown = phone.login(device, None, &user.user_id, &user.pin).await;
+    assert_eq!(shown.unwrap().em_code, None);
+    with_user(home, "emcc = false").await;
+    // Something behind it in the same queue: what was done with the right has been done when this has.
+    logs_in_other(&lab).await;
+    assert_eq!(living(&lab, HOME).await.len(), 2 + 1);
+    with_user(home, "enabled = false").await;
+    until_living(&lab, HOME, 1, SOON).await;
+    log_out(&lab.clusters[FIRST], 0).await;
+    // Switched off, a session outlives the right to it.
+    with_user(home, "enabled = true").await;
+    set(home, "end-sessions-on-revocation", "off").await;
+    logs_in(&lab, FIRST, None).await;
+    lab.shut_down().await;
+}
+
+/// Another user of home, on a visited phone.
+async fn logs_in_other(lab: &Lab) {
+    let shown = log_in(lab, HOME, 1, FIRST, 0).await;
+    assert_eq!(shown.em_code, None, "{}", shown.body);
+}
