@@ -120,7 +120,7 @@ fn merged(edit: &Edit, there: Option<Vec<Cell>>) -> Result<Vec<Cell>, Error> {
         };
         let given = edit.columns.get(column.name).map(String::as_str);
         // The first column is the name; what is there keeps the case it was written in.
-        let given = given.or((place == 0).then_some(edit.name.as_str()));
+        let given = given.or_else(|| (place == 0).then_some(edit.name.as_str()));
         cells.push(match (given, old, column.default) {
             (_, Some(old), _) if place == 0 => old,
             (Some(text), _, _) => read_csv(column.shape, text).map_err(refused)?,

@@ -16,6 +16,7 @@ use emccd::{
         self, Store, Transaction,
         sessions::{self, Filter},
     },
+    tasks::Tasks,
     wire::admin as pb,
 };
 
@@ -46,9 +47,10 @@ async fn a_backup_taken_while_logins_run_comes_back_whole() {
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
     );
+    let tasks = Tasks::default();
     let people = {
         let (lab, stop, done) = (Arc::clone(&lab), Arc::clone(&stop), Arc::clone(&done));
-        tokio::spawn(async move {
+        tasks.spawn("people", async move {
             let cluster = &lab.clusters[0];
             let phone = cluster.member().unwrap().phone().unwrap();
             let device = cluster.data.devices[0].name.clone();

@@ -113,14 +113,14 @@ impl Kind {
             }
             Self::Count(_, _, place) => (place.get)(all).to_string(),
             Self::Host(place) => or_none((place.get)(all).clone().unwrap_or_default()),
-            Self::MultipleLogin(place) => word(MULTIPLE_LOGIN, *(place.get)(all)),
-            Self::Switch(place) => word(SWITCH, *(place.get)(all)),
+            Self::MultipleLogin(place) => word(MULTIPLE_LOGIN, (place.get)(all)),
+            Self::Switch(place) => word(SWITCH, (place.get)(all)),
             Self::Time(place) => {
                 let minutes = (place.get)(all).as_secs() / 60;
                 format!("{}:{:02}", minutes / 60, minutes % 60)
             }
-            Self::UnknownUser(place) => word(UNKNOWN_USER, *(place.get)(all)),
-            Self::Unreachable(place) => word(UNREACHABLE, *(place.get)(all)),
+            Self::UnknownUser(place) => word(UNKNOWN_USER, (place.get)(all)),
+            Self::Unreachable(place) => word(UNREACHABLE, (place.get)(all)),
         }
     }
 }
@@ -129,8 +129,8 @@ fn words<T>(all: &[(T, &str)]) -> String {
     all.iter().map(|(_, w)| *w).collect::<Vec<_>>().join(", ")
 }
 
-fn word<T: PartialEq>(all: &[(T, &'static str)], value: T) -> String {
-    let found = all.iter().find(|(v, _)| *v == value);
+fn word<T: PartialEq>(all: &[(T, &'static str)], value: &T) -> String {
+    let found = all.iter().find(|(v, _)| v == value);
     found.map_or_else(String::new, |(_, word)| (*word).to_owned())
 }
 

@@ -38,7 +38,9 @@ pub async fn set(
     now: Timestamp,
 ) -> Result<pb::SetParameterResponse, Error> {
     let parameter = find(&request.name)?;
-    let value = parameter.canonical(&request.value).map_err(refused)?;
+    let value = parameter
+        .canonical(&request.value)
+        .map_err(|error| refused(&error))?;
     let setting = Setting {
         name: parameter.name.to_owned(),
         value,
@@ -107,11 +109,11 @@ pub fn seen_from_node(found: Option<pb::Parameter>, all: &Parameters) -> Option<
 }
 
 fn find(name: &str) -> Result<&'static Parameter, Error> {
-    parameters::find(name).map_err(refused)
+    parameters::find(name).map_err(|error| refused(&error))
 }
 
-fn refused(error: parameters::Error) -> Error {
-    let next = match &error {
+fn refused(error: &parameters::Error) -> Error {
+    let next = match error {
         parameters::Error::LeftOut(_) | parameters::Error::Unknown { .. } => {
             "see what there is: emccd param list".to_owned()
         }

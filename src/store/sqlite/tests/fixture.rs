@@ -358,7 +358,7 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
     let all = everything();
     assert_eq!(parameters::all(tx)?, [all.setting]);
     assert_eq!(pools::list(tx)?, [all.pool]);
-    assert_eq!(users::list(tx, None, 10)?, [all.user.clone()]);
+    assert_eq!(users::list(tx, None, 10)?, std::slice::from_ref(&all.user));
     let credential = credentials::get(tx, &all.user.user_id)?.unwrap();
     assert_eq!(credential.phc.as_str(), PHC);
     assert_eq!(profiles::list(tx)?, [all.profile]);

@@ -6,9 +6,12 @@ use std::sync::{
 };
 
 use super::*;
-use crate::store::{
-    self,
-    audit::{self, Entry, Fault},
+use crate::{
+    store::{
+        self,
+        audit::{self, Entry, Fault},
+    },
+    tasks::Tasks,
 };
 
 fn entry(n: u32) -> Entry {
@@ -42,9 +45,10 @@ fn tamper(file: &Path, sql: &str) {
 async fn a_backup_taken_while_others_write_is_one_moment_and_whole() {
     let (store, dir) = fresh();
     let stop = Arc::new(AtomicBool::new(false));
+    let tasks = Tasks::default();
     let writing = {
         let (store, stop) = (store.clone(), Arc::clone(&stop));
-        tokio::spawn(async move {
+        tasks.spawn("writing", async move {
             let mut n = 0;
             while !stop.load(Ordering::Relaxed) {
                 n += 1;
