@@ -181,6 +181,6 @@ fn unreadable(what: &str, error: &store::Error) -> Failure {
     Failure::from_error(
         what,
         error,
-        "name a database of emccd that this user may read, such as emccd db backup FILE writes",
+        "name a database of this program that this user may read, such as emccd db backup FILE writes",
     )
 }

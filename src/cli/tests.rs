@@ -562,23 +562,50 @@ async fn trust_is_taken_from_the_one_peer_and_only_once() {
         "{}",
         last.text
     );
-    // Not listed, but an authority may vouch for it; and taken back.
+    // A slip: nothing is listed, and no authority vouches for anything of tokyo's.
     let unlisted = certificate("tokyo");
     node.write("unlisted.pem", &unlisted.certificate_pem);
-    let revoked = node
-        .type_in(&format!(
-            "trust remove tokyo --fingerprint {} --yes",
-            unlisted.fingerprint_text()
-        ))
+    let print = unlisted.fingerprint_text();
+    let remove = format!("trust remove tokyo --fingerprint {print} --yes");
+    let slip = node.refused(&remove).await;
+    assert!(slip.contains("there is no trust in"), "{slip}");
+    // Not listed, but an authority may vouch for it; and taken back without a pin.
+    node.write("ca.pem", &authority("Tokyo CA").certificate_pem);
+    node.type_in("cluster set tokyo --node-name t.example")
         .await;
-    assert!(revoked.text.contains("was not among"), "{}", revoked.text);
+    node.type_in("trust add tokyo --anchor @ca.pem").await;
+    let revoked = node.type_in(&remove).await;
+    let unrevoke = format!("trust add tokyo --unrevoke {print}");
+    assert!(
+        revoked.text.contains("was not among") && revoked.text.contains(&unrevoke),
+        "{}",
+        revoked.text
+    );
     assert_eq!(revoked.json["revoked"], true);
+    let listed = node.type_in("trust list tokyo").await.text;
+    let last = listed.lines().last().unwrap();
+    assert!(
+        last.contains("revoked") && last.contains(&print),
+        "{listed}"
+    );
+    node.refused(&format!("trust add paris --unrevoke {print}"))
+        .await;
+    let before = node.changes.load(Ordering::SeqCst);
+    let taken_back = node.type_in(&unrevoke).await;
+    assert_eq!(taken_back.json["unrevoked"], 1);
+    assert_eq!(node.changes.load(Ordering::SeqCst), before + 1);
+    let listed = node.type_in("trust list tokyo").await.text;
+    assert!(!listed.contains(&print), "{listed}");
+    let again = node.refused(&unrevoke).await;
+    assert!(again.contains("there is no revocation"), "{again}");
+    // A pin takes it back as well.
+    node.type_in(&remove).await;
     let added = node.type_in("trust add tokyo --pin @unlisted.pem").await;
     assert!(added.text.contains("1 had been revoked"), "{}", added.text);
     let removals = node.audit().await;
     assert_eq!(
         removals.iter().filter(|e| e.0 == "trust.remove").count(),
-        3,
+        4,
         "{removals:?}"
     );
     node.end().await;

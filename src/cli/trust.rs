@@ -30,7 +30,11 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
             };
             let cluster_id = args.cluster_id.to_string();
             let mut client = connect(global).await?;
-            let asked = client.add_trust(pb::AddTrustRequest { cluster_id, trust });
+            let asked = client.add_trust(pb::AddTrustRequest {
+                cluster_id,
+                trust,
+                unrevoke: args.unrevoke.as_ref().map(fingerprint_text),
+            });
             let added = answer(what, asked.await)?;
             Ok(Report::new(added_text(&added), &added))
         }
@@ -74,7 +78,8 @@ async fn question(
     let query = pb::ListTrustRequest {
         cluster_id: Some(cluster_id.to_owned()),
     };
-    let entries = answer(what, client.list_trust(query).await)?.entries;
+    let mut entries = answer(what, client.list_trust(query).await)?.entries;
+    entries.retain(|entry| entry.kind != "revoked");
     let is_it = |entry: &&pb::TrustEntry| {
         let certificate = entry.certificate.as_ref();
         certificate.is_some_and(|c| c.fingerprint == fingerprint)
@@ -91,7 +96,7 @@ fn question_text(cluster_id: &str, entry: Option<&pb::TrustEntry>, entries: usiz
         // Vouched for by an authority at most; or a slip, which the daemon's own words tell best.
         return format!(
             "It is not among the certificates that are trusted from {cluster_id}. Revoke it, so that no authority's \
-             word for it counts?"
+             word for it as one of {cluster_id} counts?"
         );
     };
     let subject = entry.certificate.clone().unwrap_or_default().subject;
@@ -117,8 +122,9 @@ fn removed_text(cluster_id: &str, fingerprint: &str, removed: &pb::RemoveTrustRe
         .collect();
     let mut text = if subjects.is_empty() {
         format!(
-            "{fingerprint} was not among the certificates that are trusted from {cluster_id}; it is revoked: if it was \
-             not meant, take that back with `emccd trust add {cluster_id} --pin FILE`"
+            "{fingerprint} was not among the certificates that are trusted from {cluster_id}; it is revoked for \
+             {cluster_id}: if it was not meant, take that back with `emccd trust add {cluster_id} --unrevoke \
+             {fingerprint}`"
         )
     } else {
         format!(
@@ -127,7 +133,9 @@ fn removed_text(cluster_id: &str, fingerprint: &str, removed: &pb::RemoveTrustRe
         )
     };
     if removed.revoked {
-        text += "\nrevoked: no authority's word for it counts; adding it again takes that back";
+        text += &format!(
+            "\nrevoked: no authority's word for it counts; `emccd trust add {cluster_id} --unrevoke HEX` takes that back"
+        );
     }
     match removed.left {
         0 => format!(
@@ -191,11 +199,18 @@ pub(super) fn list_text(entries: &[pb::TrustEntry]) -> String {
     }
     let rows = entries.iter().map(|entry| {
         let certificate = entry.certificate.clone().unwrap_or_default();
+        let known = |text: String| {
+            if text.is_empty() {
+                "-".to_owned()
+            } else {
+                text
+            }
+        };
         [
             entry.cluster_id.clone(),
             entry.kind.clone(),
-            certificate.subject,
-            time(&certificate.not_after),
+            known(certificate.subject),
+            known(time(&certificate.not_after)),
             certificate.fingerprint,
         ]
     });
@@ -213,6 +228,11 @@ pub(super) fn list_text(entries: &[pb::TrustEntry]) -> String {
 
 fn added_text(added: &pb::AddTrustResponse) -> String {
     let mut text = match added.added.len() {
+        // Asked for by its fingerprint.
+        0 if added.kept == 0 && added.unrevoked > 0 => {
+            return "revoked no longer; trusted if it is pinned or an authority vouches for it"
+                .to_owned();
+        }
         0 => "nothing new".to_owned(),
         n => format!("added {}", count(n, "certificate")),
     };

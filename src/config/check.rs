@@ -143,11 +143,20 @@ impl Reader {
         let plain_listen = self.take("phone.plain-listen", values::address_or_off, show);
         let identity = self.identity_files("phone.certificate", "phone.key");
         let max_connections = self.count("phone.max-connections");
+        // Phones of a whole site may stand behind one address.
+        let half = max_connections.unwrap_or_default().div_ceil(2);
+        let per_address = self.take_or(
+            "phone.max-connections-per-address",
+            values::count,
+            ToString::to_string,
+            half,
+        );
         Some(Phone {
             listen: listen?,
             plain_listen: plain_listen?,
             identity: identity?,
             max_connections: to_usize(max_connections?),
+            max_connections_per_address: to_usize(per_address?),
         })
     }
 

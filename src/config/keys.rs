@@ -368,6 +368,18 @@ pub const KEYS: &[Key] = &[
         change: Change::Restart,
     },
     Key {
+        name: "phone.max-connections-per-address",
+        kind: Kind::Count(1, 65_536),
+        preset: Preset::Otherwise {
+            text: "half of `phone.max-connections`",
+            sample: "1024",
+        },
+        meaning: "How many of these may come from one address, or from one IPv6 /64. Where all phones come through \
+                  one proxy or one NAT, set it to `phone.max-connections`. 127.0.0.1 and ::1 are not bounded by it.",
+        why: "phones of a whole site may stand behind one address, and must leave places to others",
+        change: Change::Restart,
+    },
+    Key {
         name: "admin.socket",
         kind: Kind::Path,
         preset: Preset::Is("\"/run/emccd/admin.sock\""),

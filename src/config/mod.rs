@@ -103,6 +103,8 @@ pub struct Phone {
     pub identity: IdentityFiles,
     /// How many connections are served at a time, on both listeners together.
     pub max_connections: usize,
+    /// How many of them may come from one address, or from one IPv6 /64.
+    pub max_connections_per_address: usize,
 }
 
 /// `[admin]`

@@ -16,7 +16,7 @@ use argon2::{
     Algorithm, Argon2, Block, Params, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub mod error;
 pub mod lockout;
@@ -76,6 +76,8 @@ struct Inner {
     recent: Mutex<Recent>,
     /// Memory of past hashes, for the next ones: 19 MiB are not asked of the allocator per login.
     memory: Mutex<Vec<Vec<Block>>>,
+    /// Whether a PIN has matched its hash, and so the pepper is the right one.
+    proven: watch::Sender<bool>,
     /// Verified in place of a credential that does not exist, so that its absence costs the same time.
     decoy: PasswordHash,
 }
@@ -115,6 +117,7 @@ impl Credentials {
                     learned: Instant::now(),
                 }),
                 memory: Mutex::new(Vec::new()),
+                proven: watch::Sender::new(false),
                 decoy,
             }),
         })
@@ -164,7 +167,20 @@ impl Credentials {
         let matches = self
             .run(deadline, move || inner.matches(&pin, &parsed))
             .await??;
-        Ok(matches && known)
+        let is_right = matches && known;
+        if is_right {
+            let proven = |proven: &mut bool| !std::mem::replace(proven, true);
+            self.inner.proven.send_if_modified(proven);
+        }
+        Ok(is_right)
+    }
+
+    /// Waits until a PIN has matched its hash: then the pepper is the one that the hashes were made with. Cancel
+    /// safe.
+    pub async fn proven(&self) {
+        let mut proven = self.inner.proven.subscribe();
+        // We hold the sender.
+        let _ = proven.wait_for(|proven| *proven).await;
     }
 
     /// Hashes a new PIN.

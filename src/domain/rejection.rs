@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The reason of a refusal at the door, told to both sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rejection {
     /// More than one peer's entries accept the chain.
     Ambiguous,

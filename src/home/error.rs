@@ -123,6 +123,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the caller is none that may ask, whatever it asked.
+    #[must_use]
+    pub const fn is_admission(&self) -> bool {
+        matches!(self, Self::CallerUnknown(_) | Self::CallerNotAllowed(_))
+    }
+
     /// The EM code, which for a local login differs where the documents have two codes for one thing.
     #[must_use]
     pub const fn em_code(&self, local: bool) -> EmCode {

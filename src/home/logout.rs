@@ -19,7 +19,10 @@ pub(super) async fn logout(
 ) -> Result<EndReason, Error> {
     role.faults.pass("home.logout.received").await;
     let outcome = end_on_word(role, context, request).await;
-    if let Err(error) = &outcome {
+    // Of a caller that is no peer the edge tells, and not each time.
+    if let Err(error) = &outcome
+        && !error.is_admission()
+    {
         warn!(
             session.id = %request.session_id, peer.cluster_id = %context.caller, r#ref = %context.reference,
             em_code = error.em_code(context.caller == role.cluster).number(),

@@ -139,7 +139,10 @@ impl HomeRole {
         let answer = tokio::time::timeout_at(context.deadline.into(), answer)
             .await
             .unwrap_or(Err(Error::Store(store::Error::Busy)));
-        if let Err(error) = &answer {
+        // Of who may not ask at all the edge tells, and not each time.
+        if let Err(error) = &answer
+            && !error.is_admission()
+        {
             warn!(
                 peer.cluster_id = %context.caller, r#ref = %context.reference,
                 em_code = Error::em_code(error, context.caller == self.cluster).number(),

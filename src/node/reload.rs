@@ -12,6 +12,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Error;
@@ -53,6 +54,9 @@ pub(super) struct Reloader {
 
 /// A burst of changes in the store is looked at once: half of what a change may take to be in force.
 const SETTLE: Duration = Duration::from_millis(200);
+
+/// When what could not be taken up is tried again, if nothing changes before.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl std::fmt::Debug for Reloader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -233,26 +237,7 @@ impl Reloader {
 
     /// Takes up what other processes and nodes change, until the node shuts down.
     pub(super) async fn watch_store(&self, tasks: &Tasks) {
-        let mut changes = self.store.changes();
-        loop {
-            tokio::select! {
-                biased;
-                () = tasks.cancelled() => return,
-                changed = changes.changed() => if changed.is_err() { return },
-            }
-            tokio::select! {
-                biased;
-                () = tasks.cancelled() => return,
-                () = tokio::time::sleep(SETTLE) => {}
-            }
-            changes.mark_unchanged();
-            if let Err(error) = self.take_up().await {
-                warn!(
-                    cause = crate::telemetry::error_chain(&error),
-                    "changed peers or parameters could not be taken up; the last good ones stay"
-                );
-            }
-        }
+        follow(self.store.changes(), tasks, || self.take_up()).await;
     }
 
     /// Looks whether peers or parameters have moved, and reads those that have.
@@ -264,13 +249,18 @@ impl Reloader {
                 Ok::<_, store::Error>((of_peers, revision_of(tx, parameters::REVISION)?))
             })
             .await?;
-        if of_parameters != self.parameters_revision.load(Ordering::Acquire) {
-            self.refresh_parameters().await?;
-        }
-        if of_peers != self.revision.load(Ordering::Acquire) {
-            self.refresh_peers().await?;
-        }
-        Ok(())
+        // Trust that was taken back comes first, and neither waits for the other to be right.
+        let peers = if of_peers == self.revision.load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            self.refresh_peers().await
+        };
+        let parameters = if of_parameters == self.parameters_revision.load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            self.refresh_parameters().await.map_err(Error::Store)
+        };
+        peers.and(parameters)
     }
 
     /// Our identities, the federation's first.
@@ -306,6 +296,51 @@ impl Reloader {
     }
 }
 
+/// Calls `take_up` after each burst of changes, and again and again after a failure, until the node shuts down. A
+/// store that is stuck does not hold that up.
+async fn follow<F: Future<Output = Result<(), Error>>>(
+    mut changes: watch::Receiver<u64>,
+    tasks: &Tasks,
+    take_up: impl Fn() -> F,
+) {
+    let rounds = async {
+        let mut told = None;
+        loop {
+            let changed = async {
+                match &told {
+                    None => changes.changed().await,
+                    Some(_) => tokio::time::timeout(RETRY, changes.changed())
+                        .await
+                        .unwrap_or(Ok(())),
+                }
+            };
+            if changed.await.is_err() {
+                return;
+            }
+            tokio::time::sleep(SETTLE).await;
+            changes.mark_unchanged();
+            let failed = take_up().await.err();
+            let failed = failed.map(|error| crate::telemetry::error_chain(&error));
+            if let Some(cause) = &failed
+                && failed != told
+            {
+                warn!(
+                    cause,
+                    "changed peers or parameters could not be taken up; the last good ones stay, and it is tried again"
+                );
+            } else if failed.is_none() && told.is_some() {
+                info!("changed peers and parameters are taken up after all");
+            }
+            told = failed;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = tasks.cancelled() => {}
+        () = rounds => {}
+    }
+}
+
 fn remember(place: &Mutex<Option<String>>, outcome: &Result<(), Error>) {
     let problem = outcome
         .as_ref()
@@ -330,4 +365,47 @@ fn unfit(what: &'static str, files: &IdentityFiles, source: crate::trust::Error)
 fn revision_of(tx: &mut dyn Transaction, key: &str) -> Result<u64, store::Error> {
     let text = meta::get(tx, key)?;
     Ok(text.and_then(|t| t.parse().ok()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_could_not_be_taken_up_is_tried_again_without_another_change() {
+        let (changed, changes) = watch::channel(0);
+        let (tasks, tries) = (Tasks::default(), AtomicU32::new(0));
+        let take_up = || async {
+            match tries.fetch_add(1, Ordering::SeqCst) {
+                0 | 1 => Err(Error::Store(store::Error::Busy)),
+                _ => {
+                    tasks.token().cancel();
+                    Ok(())
+                }
+            }
+        };
+        changed.send_replace(1);
+        let followed = follow(changes, &tasks, take_up);
+        tokio::time::timeout(Duration::from_secs(20), followed)
+            .await
+            .expect("the third time it is taken up");
+        assert_eq!(tries.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_stuck_does_not_hold_up_the_end() {
+        let (changed, changes) = watch::channel(0);
+        let tasks = Tasks::default();
+        let take_up = || async {
+            tasks.token().cancel();
+            std::future::pending::<Result<(), Error>>().await
+        };
+        changed.send_replace(1);
+        let followed = follow(changes, &tasks, take_up);
+        tokio::time::timeout(Duration::from_secs(20), followed)
+            .await
+            .expect("it ends while the store is stuck");
+    }
 }

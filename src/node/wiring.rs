@@ -6,7 +6,7 @@ use tokio::{
     net::TcpListener,
     sync::{Notify, Semaphore},
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{
     Addresses, Error, Node, Options, operations::NodeOperations, reload::Reloader,
@@ -51,6 +51,7 @@ struct Core {
     clock: Clock,
     store: Store,
     credentials: Credentials,
+    pepper: Pepper,
     trust: TrustStore,
     peers: Peers,
     reloader: Arc<Reloader>,
@@ -80,7 +81,7 @@ pub(super) async fn start(
     let store = open_store(&config).await?;
     claim_store(&store, &config.cluster_id).await?;
     let credentials = Credentials::new(&credentials_config(&config), read_pepper(&config)?)?;
-    claim_pepper(&store, &credentials, &config.credentials.pepper_file).await?;
+    let pepper = claim_pepper(&store, &credentials, &config.credentials.pepper_file).await?;
     let sockets = Sockets::bind(&config).await?;
     let addresses = sockets.addresses(&config)?;
 
@@ -100,6 +101,7 @@ pub(super) async fn start(
         clock,
         store,
         credentials,
+        pepper,
         trust,
         peers,
     };
@@ -210,7 +212,10 @@ impl Core {
         );
         doors.spawn("federation listener", door);
         // Both listeners for phones take from the same places.
-        let places = listener::Places::for_phones(config.phone.max_connections);
+        let places = listener::Places::for_phones(
+            config.phone.max_connections,
+            config.phone.max_connections_per_address,
+        );
         let limits = limits(config.phone.max_connections);
         let router = pages(&roles.visiting, &stages.work, "https", addresses.phone)?;
         let door = listener::serve_http(
@@ -278,6 +283,13 @@ impl Core {
             home.watch_revocations(&watching).await;
         });
         spawn_watchers(tasks, roles.visiting, &self.reloader, &self.peers, up);
+        if self.pepper == Pepper::Unproven {
+            let (store, credentials) = (self.store.clone(), self.credentials.clone());
+            let ended = tasks.clone();
+            tasks.spawn("pepper mark", async move {
+                mark_pepper(&store, &credentials, &ended).await;
+            });
+        }
         let (store, clock, ended) = (self.store.clone(), self.clock.clone(), tasks.clone());
         tasks.spawn("retention", async move {
             forget(&store, &clock, &ended).await;
@@ -325,7 +337,12 @@ async fn forget(store: &Store, clock: &Clock, tasks: &Tasks) {
             () = tasks.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        match retention::purge(store, clock.now()).await {
+        let purged = tokio::select! {
+            biased;
+            () = tasks.cancelled() => return,
+            purged = retention::purge(store, clock.now()) => purged,
+        };
+        match purged {
             Ok(0) => {}
             Ok(rows) => info!(
                 rows,
@@ -363,17 +380,77 @@ async fn claim_store(store: &Store, cluster: &ClusterId) -> Result<(), Error> {
     }
 }
 
-/// And to one pepper: with another one every PIN is wrong, and every user soon locked.
+/// What a store says of the pepper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pepper {
+    /// It is the one that the PINs were hashed with, or there are none.
+    Known,
+    /// There are PINs, and nothing that tells with which pepper they were hashed.
+    Unproven,
+    /// They were hashed with another one.
+    Other,
+}
+
+const PEPPER_MARK: &str = "pepper-mark";
+
+/// And to one pepper, as soon as there is a PIN: with another one every PIN is wrong, and every user soon locked.
 async fn claim_pepper(
     store: &Store,
     credentials: &Credentials,
     file: &std::path::Path,
-) -> Result<(), Error> {
-    match claim(store, "pepper-mark", credentials.pepper_mark()?).await? {
-        Some(_) => Err(Error::OtherPepper {
-            path: file.to_owned(),
-        }),
-        None => Ok(()),
+) -> Result<Pepper, Error> {
+    let ours = credentials.pepper_mark()?;
+    let pepper = store
+        .write(move |tx: &mut dyn Transaction| {
+            let found = meta::get(tx, PEPPER_MARK)?;
+            if found.as_ref() == Some(&ours) {
+                return Ok(Pepper::Known);
+            }
+            if !store::credentials::any(tx)? {
+                meta::put(tx, PEPPER_MARK, &ours)?;
+                return Ok(Pepper::Known);
+            }
+            Ok::<_, store::Error>(match found {
+                Some(_) => Pepper::Other,
+                None => Pepper::Unproven,
+            })
+        })
+        .await?;
+    match pepper {
+        Pepper::Known => {}
+        Pepper::Unproven => warn!(
+            file = %file.display(),
+            "whether this is the pepper that the stored PINs were hashed with is known after the first right PIN; \
+             until then another one would be taken as well, and every PIN be wrong"
+        ),
+        Pepper::Other => {
+            return Err(Error::OtherPepper {
+                path: file.to_owned(),
+            });
+        }
+    }
+    Ok(pepper)
+}
+
+/// Marks the store with the pepper once a PIN has matched.
+async fn mark_pepper(store: &Store, credentials: &Credentials, tasks: &Tasks) {
+    let marked = async {
+        credentials.proven().await;
+        let ours = credentials.pepper_mark()?;
+        claim(store, PEPPER_MARK, ours).await?;
+        Ok::<_, Error>(())
+    };
+    let marked = tokio::select! {
+        biased;
+        () = tasks.cancelled() => return,
+        marked = marked => marked,
+    };
+    match marked {
+        Ok(()) => info!("a PIN was right: the store belongs to this pepper now"),
+        Err(error) => warn!(
+            cause = crate::telemetry::error_chain(&error),
+            "the store could not be marked with its pepper; the next start tries again"
+        ),
     }
 }
 
@@ -534,36 +611,109 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Er
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{path::Path, time::Instant};
 
     use super::*;
+    use crate::{
+        domain::ids::UserId,
+        secret::Pin,
+        store::{
+            credentials::Phc,
+            users::{self, User},
+        },
+    };
 
-    #[tokio::test]
-    async fn a_store_takes_one_pepper_only() {
-        let store = Store::open(&store::Config {
+    const FILE: &str = "/etc/emccd/pepper.key";
+
+    fn store() -> Store {
+        Store::open(&store::Config {
             url: "sqlite::memory:".to_owned(),
             node: "n1".to_owned(),
         })
-        .unwrap();
-        let credentials = |byte: u8| {
-            let pepper = Secret::new(vec![byte; PEPPER_BYTES]);
-            Credentials::new(&credentials::Config::default(), pepper).unwrap()
+        .unwrap()
+    }
+
+    fn with_pepper(byte: u8) -> Credentials {
+        let config = credentials::Config {
+            memory_kib: 8,
+            iterations: 1,
+            ..credentials::Config::default()
         };
-        let file = Path::new("/etc/emccd/pepper.key");
-        for _ in 0..2 {
-            claim_pepper(&store, &credentials(1), file).await.unwrap();
-        }
-        let other = claim_pepper(&store, &credentials(2), file)
+        Credentials::new(&config, Secret::new(vec![byte; PEPPER_BYTES])).unwrap()
+    }
+
+    fn pin() -> Pin {
+        Pin::new("90210".to_owned()).unwrap()
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    /// One user with a PIN, hashed with that pepper.
+    async fn give_a_pin(store: &Store, credentials: &Credentials) -> Phc {
+        let phc = credentials.hash(&pin(), soon()).await.unwrap();
+        let (hash, now) = (phc.clone(), Clock::system().now());
+        store
+            .write(move |tx: &mut dyn Transaction| {
+                let user = User {
+                    user_id: UserId::new("ana").unwrap(),
+                    self_service_id: None,
+                    primary_extension: None,
+                    display_name: String::new(),
+                    enabled: true,
+                    emcc_enabled: true,
+                };
+                users::upsert(tx, &user)?;
+                store::credentials::put_hash(tx, &user.user_id, &hash, now)
+            })
             .await
-            .unwrap_err();
+            .unwrap();
+        phc
+    }
+
+    async fn claimed(store: &Store, byte: u8) -> Result<Pepper, Error> {
+        claim_pepper(store, &with_pepper(byte), Path::new(FILE)).await
+    }
+
+    #[tokio::test]
+    async fn a_store_with_pins_takes_one_pepper_only() {
+        let store = store();
+        // Nothing depends on a pepper yet.
+        for pepper in [2, 1, 1] {
+            assert_eq!(claimed(&store, pepper).await.unwrap(), Pepper::Known);
+        }
+        give_a_pin(&store, &with_pepper(1)).await;
+        let other = claimed(&store, 2).await.unwrap_err();
         let text = format!("{other}; {}", other.advice());
-        for part in [
-            "/etc/emccd/pepper.key",
-            "every PIN",
-            "credentials.pepper-file",
-        ] {
+        for part in [FILE, "every PIN", "credentials.pepper-file"] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
-        claim_pepper(&store, &credentials(1), file).await.unwrap();
+        assert_eq!(claimed(&store, 1).await.unwrap(), Pepper::Known);
+    }
+
+    #[tokio::test]
+    async fn an_unmarked_store_with_pins_is_marked_by_the_first_right_one() {
+        let (store, right) = (store(), with_pepper(1));
+        let phc = give_a_pin(&store, &right).await;
+        for pepper in [2, 1] {
+            assert_eq!(claimed(&store, pepper).await.unwrap(), Pepper::Unproven);
+        }
+        let wrong = with_pepper(2);
+        assert!(
+            !wrong
+                .verify(&pin(), Some(phc.clone()), soon())
+                .await
+                .unwrap()
+        );
+        assert!(!right.verify(&pin(), None, soon()).await.unwrap());
+        for unproven in [&wrong, &right] {
+            let waited = tokio::time::timeout(Duration::from_millis(50), unproven.proven()).await;
+            waited.expect_err("no PIN has matched");
+        }
+        assert!(right.verify(&pin(), Some(phc), soon()).await.unwrap());
+        mark_pepper(&store, &right, &Tasks::default()).await;
+        assert_eq!(claimed(&store, 1).await.unwrap(), Pepper::Known);
+        claimed(&store, 2).await.unwrap_err();
     }
 }

@@ -70,6 +70,15 @@ pub fn get(tx: &mut dyn Transaction, user_id: &UserId) -> Result<Option<Credenti
     .transpose()
 }
 
+/// Whether any user has a PIN.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn any(tx: &mut dyn Transaction) -> Result<bool, Error> {
+    let found = tx.query_one("SELECT 1 FROM credentials LIMIT 1", &[])?;
+    Ok(found.is_some())
+}
+
 /// The credentials of the users whose IDs, in lower case, are among `keys`; in no order.
 ///
 /// # Errors

@@ -57,7 +57,6 @@ pub struct RevokedEntry {
 /// # Errors
 /// [`Error::FingerprintTaken`] when the leaf is pinned for another peer.
 pub fn add(tx: &mut dyn Transaction, entry: &TrustEntry) -> Result<bool, Error> {
-    meta::bump(tx, peers::REVISION)?;
     if entry.kind == EntryKind::Pinned {
         let holder = tx.query_one(
             "SELECT cluster_id FROM trust_entries
@@ -68,10 +67,7 @@ pub fn add(tx: &mut dyn Transaction, entry: &TrustEntry) -> Result<bool, Error> 
             return Err(Error::FingerprintTaken(holder.parse()?));
         }
     }
-    tx.execute(
-        "DELETE FROM revoked_entries WHERE cluster_id = $1 AND fingerprint = $2",
-        &[(&entry.cluster_id).into(), (&entry.fingerprint).into()],
-    )?;
+    unrevoke(tx, &entry.cluster_id, &entry.fingerprint)?;
     let added = tx.execute(
         "INSERT INTO trust_entries (cluster_id, kind, fingerprint, der, added_at)
          VALUES ($1, $2, $3, $4, $5) ON CONFLICT (cluster_id, kind, fingerprint) DO NOTHING",
@@ -177,6 +173,23 @@ pub fn is_revoked(
         &[cluster_id.into(), fingerprint.into()],
     )?;
     Ok(found.is_some())
+}
+
+/// Forgets that a certificate was revoked for one peer; whether it was.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn unrevoke(
+    tx: &mut dyn Transaction,
+    cluster_id: &ClusterId,
+    fingerprint: &[u8; 32],
+) -> Result<bool, Error> {
+    meta::bump(tx, peers::REVISION)?;
+    let forgotten = tx.execute(
+        "DELETE FROM revoked_entries WHERE cluster_id = $1 AND fingerprint = $2",
+        &[cluster_id.into(), fingerprint.into()],
+    )?;
+    Ok(forgotten > 0)
 }
 
 /// All remembered revocations, by peer and time.

@@ -88,15 +88,20 @@ pub fn judge(
     let Some(mut presented) = Presented::new(chain) else {
         return unreadable(chain, direction);
     };
-    if let Some(objection) = revoked_for_all(bundles, &presented.leaf) {
-        return objection.into_verdict(&presented.leaf);
-    }
     let mut accepting: Vec<&ClusterId> = Vec::new();
     let mut nearest: Option<Objection> = None;
+    let mut lost: Option<Objection> = None;
     for bundle in bundles {
         match assess(bundle, &mut presented, direction, now) {
             Ok(()) if accepting.contains(&&bundle.cluster) => {}
             Ok(()) => accepting.push(&bundle.cluster),
+            Err(objection) if objection.rejection == Rejection::Revoked => {
+                if vouched(bundle, &mut presented, direction, now).is_ok() {
+                    lost = Some(objection);
+                } else {
+                    nearest.get_or_insert(objection);
+                }
+            }
             // Which peer an unknown certificate should have been of, nobody can tell.
             Err(objection) if objection.nearness == Nearness::Unrelated => {}
             Err(objection) => {
@@ -108,6 +113,16 @@ pub fn judge(
                 }
             }
         }
+    }
+    // A revocation counts for its own peer alone. But one who was two peers by its names is not the other one by
+    // losing the first; only a pin, which names this very leaf, makes it so.
+    let is_pinned = |bundle: &Bundle| bundle.pinned.contains(&presented.leaf);
+    if let Some(objection) = lost
+        && !bundles
+            .iter()
+            .any(|bundle| accepting.contains(&&bundle.cluster) && is_pinned(bundle))
+    {
+        return objection.into_verdict(&presented.leaf);
     }
     match accepting.as_slice() {
         [] => nearest.map_or_else(
@@ -219,15 +234,6 @@ impl Objection {
     }
 }
 
-/// A leaf that one peer lost has lost every name too that an anchor of another peer would vouch for. Only
-/// another peer's pin, which names this very leaf, takes it up again.
-fn revoked_for_all(bundles: &[Bundle], leaf: &Certificate) -> Option<Objection> {
-    if bundles.iter().any(|bundle| bundle.pinned.contains(leaf)) {
-        return None;
-    }
-    bundles.iter().find_map(|bundle| revoked(bundle, leaf))
-}
-
 fn revoked(bundle: &Bundle, leaf: &Certificate) -> Option<Objection> {
     if !bundle.revoked.contains(&leaf.fingerprint()) {
         return None;
@@ -250,9 +256,19 @@ fn assess(
     direction: Direction,
     now: Timestamp,
 ) -> Result<(), Objection> {
-    if let Some(objection) = revoked(bundle, &presented.leaf) {
-        return Err(objection);
+    match revoked(bundle, &presented.leaf) {
+        Some(objection) => Err(objection),
+        None => vouched(bundle, presented, direction, now),
     }
+}
+
+/// The same, whatever was revoked.
+fn vouched(
+    bundle: &Bundle,
+    presented: &mut Presented,
+    direction: Direction,
+    now: Timestamp,
+) -> Result<(), Objection> {
     if bundle.pinned.contains(&presented.leaf) {
         return assess_pinned(bundle, &presented.leaf, direction, now);
     }

@@ -28,9 +28,10 @@ pub fn mend(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
                                    right, on the other side: emccd cert new, emccd cert reload"
             .to_owned(),
         Rejection::Plaintext => "let the caller use TLS (https) on this port".to_owned(),
-        Rejection::Revoked => {
-            format!("if it is to be trusted again: emccd trust add {peer} --pin FILE")
-        }
+        Rejection::Revoked => format!(
+            "if it is to be trusted again: emccd trust add {peer} --unrevoke HEX (emccd trust list has its \
+             fingerprint); or pin it, or the one that came after it: emccd trust add {peer} --pin FILE"
+        ),
         Rejection::TlsVersion => "let the other side speak TLS 1.3".to_owned(),
         Rejection::UnknownIssuer => pin,
         Rejection::WrongCluster => format!(
@@ -119,7 +120,8 @@ pub fn mend_link(rejection: Rejection, cluster: &ClusterId) -> String {
             "no certificate was shown; see `emccd cert show`".to_owned()
         }
         Rejection::Revoked => {
-            "the certificate was revoked; the side that refuses takes the new one: `emccd trust add ID --pin FILE`"
+            "the certificate was revoked; the side that refuses takes the new one: `emccd trust add ID --pin FILE`, or \
+             the old one again: `emccd trust add ID --unrevoke HEX`"
                 .to_owned()
         }
         Rejection::Ambiguous => {

@@ -4,7 +4,7 @@
 //! bounded, in all and per network, repeats are folded, and log lines are counted.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -23,7 +23,19 @@ pub struct RecentRefusals(Arc<Mutex<Kept>>);
 #[derive(Debug, Default)]
 struct Kept {
     ring: VecDeque<Refused>,
+    /// When a line was written of each kind of late: a refusal that is no longer kept is not news for that. There are
+    /// at most [`RecentRefusals::LINES_PER_SECOND`] new ones a second, besides those of calls that we choose.
+    logged: BTreeMap<Kind, Timestamp>,
     lines: Lines,
+}
+
+/// What makes two refusals one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    side: Side,
+    rejection: Rejection,
+    fingerprint: Option<String>,
+    network: IpAddr,
 }
 
 /// The log lines of the second that began at `since`.
@@ -35,7 +47,7 @@ struct Lines {
 }
 
 /// Who refused whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
     /// We refused somebody who called us.
     Caller,
@@ -80,8 +92,6 @@ pub struct Refused {
     pub mend: String,
     /// How often it happened.
     pub count: u64,
-    /// When a log line was written of it last; never, if there were too many at the time.
-    logged: Option<Timestamp>,
 }
 
 /// What a caller with a trusted certificate said that the certificate does not bear out.
@@ -116,14 +126,16 @@ pub enum Novelty {
 
 impl RecentRefusals {
     /// How many are kept; enough for every peer of a large federation to be wrong once.
-    pub const CAPACITY: usize = 64;
+    pub const CAPACITY: usize = 256;
     /// How much of what any stranger can cause is kept of one network: each caller can make a new certificate for
-    /// each call, and call from a new address of an IPv6 network.
-    pub const STRANGERS_PER_NETWORK: usize = 4;
+    /// each call, and call from a new address of an IPv6 network. All nodes of a peer may stand behind one address.
+    pub const STRANGERS_PER_NETWORK: usize = 16;
     /// How many refusals of callers are logged in a second.
     pub const LINES_PER_SECOND: u32 = 10;
     /// How long a refusal is not logged again: peers that are refused come back twice a second.
     const QUIET: Duration = Duration::from_secs(60);
+    /// How many kinds are remembered as logged; more than can be within [`Self::QUIET`] of callers.
+    const LOGGED: usize = 1_024;
 
     /// Remembers a rejecting verdict on the other side at `remote`. A verdict that identifies a peer is
     /// none, and is not remembered.
@@ -159,7 +171,6 @@ impl RecentRefusals {
                 expectation: expectation.clone(),
                 mend: mend.clone(),
                 count: 1,
-                logged: None,
             },
             true,
         )
@@ -179,7 +190,6 @@ impl RecentRefusals {
             expectation: claim.cause.to_owned(),
             mend: claim.mend.to_owned(),
             count: 1,
-            logged: None,
         };
         self.keep(refused, false);
     }
@@ -192,9 +202,9 @@ impl RecentRefusals {
             .iter()
             .position(|earlier| are_alike(earlier, &refused))
             .and_then(|at| kept.ring.remove(at));
-        let last = earlier.as_ref().and_then(|e| e.logged);
         let now = refused.at;
-        let novelty = if !is_logged || last.is_some_and(|at| now.since(at) < Self::QUIET) {
+        let kind = refused.kind();
+        let novelty = if !is_logged || kept.is_quiet(&kind, now) {
             Novelty::Repeat
         } else if refused.side == Side::Answerer {
             // We choose whom we call and how often.
@@ -202,47 +212,40 @@ impl RecentRefusals {
         } else {
             kept.lines.take(now)
         };
+        if matches!(novelty, Novelty::New { .. }) {
+            kept.remember(kind, now);
+        }
         refused.count = earlier.map_or(1, |e| e.count.saturating_add(1));
-        refused.logged = match novelty {
-            Novelty::New { .. } => Some(now),
-            Novelty::Flood { .. } => None,
-            Novelty::Repeat => last,
-        };
         make_room(&mut kept.ring, &refused);
         kept.ring.push_back(refused);
         novelty
     }
 
     /// Forgets what has been mended: the caller at `remote` is a peer now, by the leaf with this fingerprint. It
-    /// accepts ours as well, or it would not have finished the handshake.
+    /// accepts ours as well, or it would not have finished the handshake; others of its network may not, and behind
+    /// one address that can't be told, so that what was logged of them stays logged.
     pub fn caller_accepted(&self, fingerprint: &str, remote: IpAddr) {
-        self.forget(|refused| match refused.side {
-            // What a caller claims is heard only later.
-            Side::Caller => {
-                !is_claim(refused) && refused.fingerprint.as_deref() == Some(fingerprint)
-            }
-            Side::Own => network(refused.remote.ip()) == network(remote),
-            Side::Answerer => false,
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let remote = remote.to_canonical();
+        kept.ring.retain(|refused| {
+            refused.side != Side::Own || refused.remote.ip().to_canonical() != remote
+        });
+        // What a caller claims is heard only later.
+        kept.forget(|kind| {
+            kind.side == Side::Caller && !kind.is_claim() && kind.is_of(fingerprint)
         });
     }
 
     /// The same for the server where we called.
     pub fn answerer_accepted(&self, fingerprint: &str) {
-        self.forget(|refused| {
-            refused.side == Side::Answerer && refused.fingerprint.as_deref() == Some(fingerprint)
-        });
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.forget(|kind| kind.side == Side::Answerer && kind.is_of(fingerprint));
     }
 
     /// The same for what the caller claims to be.
     pub fn claim_accepted(&self, fingerprint: &str) {
-        self.forget(|refused| {
-            is_claim(refused) && refused.fingerprint.as_deref() == Some(fingerprint)
-        });
-    }
-
-    fn forget(&self, is_mended: impl Fn(&Refused) -> bool) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.ring.retain(|refused| !is_mended(refused));
+        kept.forget(|kind| kind.is_claim() && kind.is_of(fingerprint));
     }
 
     /// What is remembered, the newest first.
@@ -256,6 +259,57 @@ impl RecentRefusals {
             .rev()
             .cloned()
             .collect()
+    }
+}
+
+impl Kept {
+    /// Whether a line was written of such a one a moment ago. The clock may have been set back since.
+    fn is_quiet(&self, kind: &Kind, now: Timestamp) -> bool {
+        self.logged.get(kind).is_some_and(|at| is_late(*at, now))
+    }
+
+    fn remember(&mut self, kind: Kind, now: Timestamp) {
+        if self.logged.len() >= RecentRefusals::LOGGED {
+            self.logged.retain(|_, at| is_late(*at, now));
+        }
+        if self.logged.len() >= RecentRefusals::LOGGED {
+            let oldest = self.logged.iter().min_by_key(|(_, at)| **at);
+            if let Some(oldest) = oldest.map(|(kind, _)| kind.clone()) {
+                self.logged.remove(&oldest);
+            }
+        }
+        self.logged.insert(kind, now);
+    }
+
+    fn forget(&mut self, is_mended: impl Fn(&Kind) -> bool) {
+        self.ring.retain(|refused| !is_mended(&refused.kind()));
+        self.logged.retain(|kind, _| !is_mended(kind));
+    }
+}
+
+fn is_late(at: Timestamp, now: Timestamp) -> bool {
+    at <= now && now.since(at) < RecentRefusals::QUIET
+}
+
+impl Refused {
+    fn kind(&self) -> Kind {
+        Kind {
+            side: self.side,
+            rejection: self.rejection,
+            fingerprint: self.fingerprint.clone(),
+            network: network(self.remote.ip()),
+        }
+    }
+}
+
+impl Kind {
+    fn is_of(&self, fingerprint: &str) -> bool {
+        self.fingerprint.as_deref() == Some(fingerprint)
+    }
+
+    /// Whether the certificate was trusted and what the call said was not.
+    fn is_claim(&self) -> bool {
+        self.side == Side::Caller && self.rejection == Rejection::WrongCluster
     }
 }
 
@@ -319,11 +373,6 @@ fn is_any_stranger_s(refused: &Refused) -> bool {
                 | Rejection::TlsVersion
         ),
     }
-}
-
-/// Whether the certificate was trusted and what the call said was not.
-fn is_claim(refused: &Refused) -> bool {
-    refused.side == Side::Caller && refused.rejection == Rejection::WrongCluster
 }
 
 /// What one host can choose freely of an IPv6 address does not make it another host.
@@ -552,9 +601,76 @@ mod tests {
     }
 
     #[test]
+    fn nodes_behind_one_address_do_not_bring_back_each_other_s_lines() {
+        let refusals = RecentRefusals::default();
+        let start = Timestamp::from_millis(1_000_000);
+        // More of one address than are kept of it, and one of them gets in now and then.
+        let strangers: Vec<_> = (0..=RecentRefusals::STRANGERS_PER_NETWORK)
+            .map(|n| stranger(&format!("node-{n}")))
+            .collect();
+        let own = stranger("own");
+        let lines = |round: u64| {
+            let now = start.plus(Duration::from_secs(round * 2));
+            let mut lines = 0;
+            for (side, verdict) in strangers
+                .iter()
+                .map(|verdict| (Side::Caller, verdict))
+                .chain([(Side::Own, &own)])
+            {
+                if let Novelty::New { .. } = refusals.record(side, verdict, from(1), now) {
+                    lines += 1;
+                }
+            }
+            refusals.caller_accepted("AB:CD", from(1).ip());
+            lines
+        };
+        assert_eq!(lines(0), RecentRefusals::LINES_PER_SECOND);
+        let all = u32::try_from(strangers.len() + 1).unwrap();
+        assert_eq!(lines(1), all - RecentRefusals::LINES_PER_SECOND);
+        for round in 2..30 {
+            assert_eq!(lines(round), 0, "{round}");
+        }
+        assert_eq!(
+            lines(30),
+            RecentRefusals::LINES_PER_SECOND,
+            "a minute later"
+        );
+    }
+
+    #[test]
+    fn another_host_of_the_network_that_accepts_us_mends_nothing_for_the_first() {
+        let refusals = RecentRefusals::default();
+        let now = Timestamp::from_millis(1_000_000);
+        let host = |n: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, n], 40_000));
+        refusals.record(Side::Own, &stranger("own"), host(1), now);
+        refusals.caller_accepted("AB:CD", host(2).ip());
+        assert_eq!(refusals.list().len(), 1);
+        refusals.caller_accepted("AB:CD", host(1).ip());
+        assert!(refusals.list().is_empty());
+    }
+
+    #[test]
+    fn what_was_logged_is_bounded() {
+        let refusals = RecentRefusals::default();
+        for n in 0..2 * u16::try_from(RecentRefusals::LOGGED).unwrap() {
+            let host = SocketAddr::from(([0x2001, 0xdb8, 0, n, 0, 0, 0, 1], 40_000));
+            let now = Timestamp::from_millis(1_000_000);
+            refusals.record(Side::Answerer, &verdict(Rejection::Expired), host, now);
+        }
+        assert_eq!(
+            refusals.0.lock().unwrap().logged.len(),
+            RecentRefusals::LOGGED
+        );
+    }
+
+    #[test]
     fn the_oldest_make_room() {
         let refusals = RecentRefusals::default();
-        for n in 0..=u8::try_from(RecentRefusals::CAPACITY).unwrap() {
+        let from = |n: u16| {
+            let [high, low] = n.to_be_bytes();
+            SocketAddr::from(([192, 0, high, low], 40_000))
+        };
+        for n in 0..=u16::try_from(RecentRefusals::CAPACITY).unwrap() {
             refusals.record(
                 Side::Caller,
                 &verdict(Rejection::Plaintext),

@@ -146,7 +146,8 @@ impl VisitingRole {
 
     /// Keeps numbers for refs at hand until the node shuts down.
     pub async fn keep_refs(&self) {
-        refs::keep_filled(&self.inner).await;
+        let inner = &self.inner;
+        refs::keep_filled(&inner.refs, &inner.store, &inner.tasks).await;
     }
 
     /// Whether `loginType` has a meaning here: a 1.0 cluster ignores it.

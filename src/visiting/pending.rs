@@ -23,7 +23,12 @@ pub(super) async fn sweep(inner: &Inner) {
             () = inner.tasks.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        if let Err(error) = end_overdue(inner).await {
+        let ended = tokio::select! {
+            biased;
+            () = inner.tasks.cancelled() => return,
+            ended = end_overdue(inner) => ended,
+        };
+        if let Err(error) = ended {
             error!(
                 cause = crate::telemetry::error_chain(&error),
                 "overdue logins could not be ended"

@@ -11,13 +11,13 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::Inner;
 use crate::{
     domain::{
         ids::Ref,
         refs::{Scramble, by_chance},
     },
     store::{Error, Store, Transaction, refs},
+    tasks::Tasks,
 };
 
 /// How many numbers a node takes at once: minutes of logins at full speed.
@@ -89,9 +89,15 @@ impl Refs {
 }
 
 /// Keeps a block in reserve until the node shuts down.
-pub(super) async fn keep_filled(inner: &Inner) {
+pub(super) async fn keep_filled(refs: &Refs, store: &Store, tasks: &Tasks) {
     loop {
-        let pause = match inner.refs.fill(&inner.store).await {
+        // The store may be stuck, and then nobody needs the numbers.
+        let filled = tokio::select! {
+            biased;
+            () = tasks.cancelled() => return,
+            filled = refs.fill(store) => filled,
+        };
+        let pause = match filled {
             Ok(()) => None,
             Err(error) => {
                 warn!(
@@ -104,12 +110,12 @@ pub(super) async fn keep_filled(inner: &Inner) {
         let short = async {
             match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => inner.refs.short.notified().await,
+                None => refs.short.notified().await,
             }
         };
         tokio::select! {
             biased;
-            () = inner.tasks.cancelled() => return,
+            () = tasks.cancelled() => return,
             () = short => {}
         }
     }
@@ -162,5 +168,33 @@ mod tests {
         tokio::time::timeout(PAUSE, refs.short.notified())
             .await
             .expect("it says that it has no reserve");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_stuck_does_not_hold_up_the_end() {
+        let store = store();
+        let (gate, opened) = std::sync::mpsc::channel::<()>();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let mut begin = Some(begin);
+        let stuck = store.write(move |_: &mut dyn Transaction| {
+            let _ = begin.take().map(|begin| begin.send(()));
+            let _ = opened.recv();
+            Ok::<_, Error>(())
+        });
+        tokio::select! {
+            biased;
+            _ = begun => {}
+            _ = stuck => panic!("it ended early"),
+        }
+        let (refs, tasks) = (Refs::new(), Tasks::default());
+        let end = async {
+            tokio::task::yield_now().await;
+            tasks.token().cancel();
+        };
+        let both = async { tokio::join!(keep_filled(&refs, &store, &tasks), end) };
+        tokio::time::timeout(Duration::from_secs(5), both)
+            .await
+            .expect("it ends while the store is stuck");
+        drop(gate);
     }
 }

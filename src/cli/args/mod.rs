@@ -492,7 +492,7 @@ pub enum Purpose {
 pub enum Trust {
     /// Accept more certificates from a peer
     Add(TrustAdd),
-    /// What is accepted, from one peer or from all
+    /// What is accepted, from one peer or from all, and what was revoked
     #[command(after_help = "Examples:\n  emccd trust list\n  emccd trust list tokyo")]
     List {
         /// One peer
@@ -506,7 +506,7 @@ pub enum Trust {
 /// `trust remove`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  emccd trust remove tokyo --fingerprint 9F:86:…:0A    as emccd trust list tokyo shows it\n\nA leaf is revoked by it, listed or not: also where an authority vouches for it. Adding it again takes that back."
+    after_help = "Example:\n  emccd trust remove tokyo --fingerprint 9F:86:…:0A    as emccd trust list tokyo shows it\n\nA leaf is revoked for that peer by it, also one that only the peer's authority vouches for. To take that back: emccd trust add ID --unrevoke HEX"
 )]
 pub struct TrustRemove {
     /// The peer
@@ -531,23 +531,23 @@ fn fingerprint(text: &str) -> Result<Fingerprint, String> {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  emccd trust add tokyo --pin tokyo-new.pem\n  \
-    emccd trust add tokyo --anchor corporate-ca.pem"
+    emccd trust add tokyo --anchor corporate-ca.pem\n  \
+    emccd trust add tokyo --unrevoke 9F:86:…:0A    takes back what trust remove revoked, and pins nothing",
+    group(clap::ArgGroup::new("what").required(true))
 )]
 pub struct TrustAdd {
     /// The peer
     #[arg(value_name = "ID")]
     pub cluster_id: ClusterId,
     /// PEM file with certificates of its nodes: exactly these are accepted
-    #[arg(
-        long,
-        value_name = "FILE",
-        required_unless_present = "anchor",
-        conflicts_with = "anchor"
-    )]
+    #[arg(long, value_name = "FILE", group = "what")]
     pub pin: Option<PathBuf>,
     /// PEM file with its certificate authority, which vouches for the node names of the peer's record
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "what")]
     pub anchor: Option<PathBuf>,
+    /// SHA-256 fingerprint of a certificate that is revoked no longer; nothing is trusted by that alone
+    #[arg(long, value_name = "HEX", value_parser = fingerprint, group = "what")]
+    pub unrevoke: Option<Fingerprint>,
 }
 
 /// `user`.

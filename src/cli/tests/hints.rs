@@ -208,6 +208,10 @@ async fn what_mends_a_peer_works_on_a_node_that_has_it() {
             if line.starts_with("trust remove ") {
                 node.type_in("trust add tokyo --pin @tokyo.pem").await;
                 line += " --yes";
+            } else if line.contains(" --unrevoke ") {
+                node.type_in("trust add tokyo --pin @tokyo.pem").await;
+                let revoke = format!("trust remove tokyo --fingerprint {fingerprint} --yes");
+                node.type_in(&revoke).await;
             }
             node.type_in(&line).await;
             typed.push(line);

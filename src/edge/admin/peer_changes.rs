@@ -74,12 +74,11 @@ pub(super) async fn set(
 
 /// Takes a certificate out of what is accepted from a peer.
 ///
-/// A pin is revoked, and so is a certificate that is not listed: an authority may vouch for it, before or after.
-/// An authority is only removed: what it vouched for is then unknown, and revocations are of leaves.
+/// A pin is revoked, and so is a certificate that is not listed if an authority may vouch for it. An authority is
+/// only removed: what it vouched for is then unknown, and revocations are of leaves.
 ///
 /// # Errors
-/// [`Error::Missing`] when there is no such peer, when the certificate is revoked already, or when it is pinned for
-/// another peer.
+/// [`Error::Missing`] when there is no such peer, or when there is nothing to take from it.
 pub(super) async fn remove_trust(
     store: &Store,
     cluster: ClusterId,
@@ -134,7 +133,49 @@ pub(super) async fn remove_trust(
         .await
 }
 
-/// Whether there is nothing to take from `cluster`: the certificate is revoked already, or is another peer's.
+/// Takes a revocation back. What no entry vouches for is not trusted by that.
+///
+/// # Errors
+/// [`Error::Missing`] when there is no such peer, or no such revocation of it.
+pub(super) async fn unrevoke(
+    store: &Store,
+    cluster: ClusterId,
+    fingerprint: Fingerprint,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<pb::AddTrustResponse, Error> {
+    let actor = actor.to_string();
+    store
+        .write(move |tx| {
+            find(tx, &cluster)?;
+            let text = fingerprint_text(&fingerprint);
+            if !trust_entries::unrevoke(tx, &cluster, &fingerprint)? {
+                return Err(Error::missing(
+                    format!("revocation of {text} for the peer {cluster}"),
+                    "emccd trust list",
+                ));
+            }
+            audit::append(
+                tx,
+                &audit::Entry {
+                    at: now,
+                    actor: actor.clone(),
+                    action: "trust.add",
+                    subject: cluster.to_string(),
+                    outcome: format!("took back that {text} was revoked"),
+                    reference: None,
+                },
+            )?;
+            Ok(pb::AddTrustResponse {
+                unrevoked: 1,
+                ..pb::AddTrustResponse::default()
+            })
+        })
+        .await
+}
+
+/// Whether there is nothing to take from `cluster`, of which the certificate is no entry: it is revoked already, or
+/// is another peer's, or no authority vouches for anything of this one's.
 fn is_settled(
     tx: &mut dyn Transaction,
     cluster: &ClusterId,
@@ -144,6 +185,7 @@ fn is_settled(
         e.kind == EntryKind::Pinned && e.fingerprint == *fingerprint
     };
     Ok(trust_entries::is_revoked(tx, cluster, fingerprint)?
+        || !trust_entries::has_anchor(tx, cluster)?
         || trust_entries::list(tx)?.iter().any(is_pin))
 }
 

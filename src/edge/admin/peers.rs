@@ -163,7 +163,7 @@ pub async fn add(
         .await
 }
 
-/// The trust entries of one peer, or of all.
+/// The trust entries of one peer, or of all, and then what was revoked.
 ///
 /// # Errors
 /// [`Error::Missing`] when there is no such peer.
@@ -172,15 +172,19 @@ pub async fn list_trust(
     cluster: Option<ClusterId>,
 ) -> Result<Vec<pb::TrustEntry>, Error> {
     store
-        .read(move |tx| match &cluster {
-            None => trust_entries::list(tx)?
-                .iter()
-                .map(views::trust_entry)
-                .collect(),
-            Some(id) => {
+        .read(move |tx| {
+            if let Some(id) = &cluster {
                 find(tx, id)?;
-                entries_of(tx, id)
             }
+            let is_asked = |id: &ClusterId| cluster.as_ref().is_none_or(|asked| asked == id);
+            let entries: Vec<_> = trust_entries::list(tx)?;
+            let revoked = trust_entries::revoked(tx)?;
+            let entries = entries.iter().filter(|entry| is_asked(&entry.cluster_id));
+            let revoked = revoked.iter().filter(|entry| is_asked(&entry.cluster_id));
+            entries
+                .map(views::trust_entry)
+                .chain(revoked.map(|entry| Ok(views::revoked_entry(entry))))
+                .collect()
         })
         .await
 }

@@ -27,7 +27,7 @@ use crate::{
     },
     secret::Pin,
     store::{self, Store},
-    trust::certificate::read_fingerprint,
+    trust::certificate::{Fingerprint, read_fingerprint},
     wire::admin::{self as pb, admin_service_server::AdminService},
 };
 
@@ -150,12 +150,18 @@ impl AdminEdge {
         request: pb::AddTrustRequest,
     ) -> Result<pb::AddTrustResponse, Error> {
         let cluster = cluster_id(request.cluster_id)?;
-        let material = request
-            .trust
-            .ok_or_else(|| Error::invalid("the trust", "given"))?;
-        let material = self.read_material(&material).await?;
         let now = self.clock.now();
-        let added = peers::add_trust(&self.store, cluster, material, actor, now).await?;
+        let added = match (request.trust, request.unrevoke) {
+            (Some(material), None) => {
+                let material = self.read_material(&material).await?;
+                peers::add_trust(&self.store, cluster, material, actor, now).await?
+            }
+            (None, Some(revoked)) => {
+                let fingerprint = fingerprint(&revoked)?;
+                peer_changes::unrevoke(&self.store, cluster, fingerprint, actor, now).await?
+            }
+            _ => return Err(Error::invalid("the trust", "given, or what to unrevoke")),
+        };
         self.operations.peers_changed().await?;
         Ok(added)
     }
@@ -235,9 +241,7 @@ impl AdminEdge {
         request: pb::RemoveTrustRequest,
     ) -> Result<pb::RemoveTrustResponse, Error> {
         let cluster = cluster_id(request.cluster_id)?;
-        let fingerprint = read_fingerprint(&request.fingerprint).ok_or_else(|| {
-            Error::invalid("the fingerprint", "64 hex digits, colons between or not")
-        })?;
+        let fingerprint = fingerprint(&request.fingerprint)?;
         let now = self.clock.now();
         let removed =
             peer_changes::remove_trust(&self.store, cluster, fingerprint, actor, now).await?;
@@ -641,6 +645,11 @@ async fn within<T>(
         .unwrap_or(Err(Error::TooSlow { seconds }))
         .map(Response::new)
         .map_err(Error::into_status)
+}
+
+fn fingerprint(text: &str) -> Result<Fingerprint, Error> {
+    read_fingerprint(text)
+        .ok_or_else(|| Error::invalid("the fingerprint", "64 hex digits, colons between or not"))
 }
 
 fn cluster_id(text: String) -> Result<ClusterId, Error> {

@@ -5,10 +5,16 @@ use crate::{
     domain::login::SecurityMode,
     edge::admin::error::Error,
     store::{
-        audit, credentials::Credential, devices::Device, peers::Peer, profiles::Profile,
-        sessions::Session, trust_entries::TrustEntry, users::User,
+        audit,
+        credentials::Credential,
+        devices::Device,
+        peers::Peer,
+        profiles::Profile,
+        sessions::Session,
+        trust_entries::{RevokedEntry, TrustEntry},
+        users::User,
     },
-    trust::certificate::Certificate,
+    trust::certificate::{Certificate, fingerprint_text},
     wire::admin as pb,
 };
 
@@ -84,6 +90,20 @@ pub fn trust_entry(entry: &TrustEntry) -> Result<pb::TrustEntry, Error> {
         certificate: Some(certificate(&read)),
         added_at: entry.added_at.to_string(),
     })
+}
+
+/// What is refused from a peer, whoever vouches for it.
+#[must_use]
+pub fn revoked_entry(entry: &RevokedEntry) -> pb::TrustEntry {
+    pb::TrustEntry {
+        cluster_id: entry.cluster_id.to_string(),
+        kind: "revoked".to_owned(),
+        certificate: Some(pb::Certificate {
+            fingerprint: fingerprint_text(&entry.fingerprint),
+            ..pb::Certificate::default()
+        }),
+        added_at: entry.revoked_at.to_string(),
+    }
 }
 
 /// A user.

@@ -33,7 +33,7 @@ pub(super) async fn accept_all(
         };
         match accepted {
             Ok((tcp, remote)) => match pending.take(remote.ip()) {
-                Some(pending) => {
+                Ok(pending) => {
                     // Small answers must not wait for the next acknowledgement.
                     if let Err(error) = tcp.set_nodelay(true) {
                         debug!(%remote, %error, "can't set TCP_NODELAY");
@@ -44,7 +44,7 @@ pub(super) async fn accept_all(
                         pending,
                     });
                 }
-                None => {
+                Err(_) => {
                     debug!(%remote, "too many connections are not past their handshake; closed the newest");
                 }
             },

@@ -192,7 +192,7 @@ impl Door {
                 }
             }
             Verdict::Rejected { .. } => Place {
-                _of_stranger: Some(slots.unidentified.take(remote.ip())?),
+                _of_stranger: Some(slots.unidentified.take(remote.ip()).ok()?),
                 ..Place::default()
             },
         })

@@ -15,11 +15,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::ServiceExt;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     accept::{Accepted, Opening, accept_all, answer_plaintext, opening},
-    limits::{Config, Places, pending},
+    limits::{Config, Full, Places, pending},
 };
 use crate::tasks::Tasks;
 
@@ -65,9 +65,9 @@ impl Door {
             remote,
             pending,
         } = accepted;
-        let Some(place) = self.places.take(remote.ip()) else {
-            debug!(%remote, "too many connections; closed the newest");
-            return;
+        let place = match self.places.take(remote.ip()) {
+            Ok(place) => place,
+            Err(full) => return self.tell(remote, full),
         };
         match &self.tls {
             None => {
@@ -89,6 +89,21 @@ impl Door {
             }
         }
         drop(place);
+    }
+
+    /// A phone that gets no answer shows nothing that an operator could search for.
+    fn tell(&self, remote: SocketAddr, full: Full) {
+        let (what, key) = match full {
+            Full::Network => ("from its address", "phone.max-connections-per-address"),
+            Full::All => ("in all", "phone.max-connections"),
+        };
+        match self.places.tell(Instant::now().into_std()) {
+            Some(muted) => warn!(
+                peer.address = %remote, muted,
+                "too many connections of phones {what}; closed the newest ({key})"
+            ),
+            None => debug!(%remote, "too many connections of phones {what}; closed the newest"),
+        }
     }
 
     async fn shake_hands(

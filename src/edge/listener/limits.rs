@@ -1,6 +1,10 @@
 //! How much a door takes from strangers and from peers.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -91,7 +95,27 @@ impl Config {
 pub struct Places {
     free: Arc<Semaphore>,
     shares: Shares<IpAddr>,
+    told: Arc<Mutex<Told>>,
 }
+
+/// What was told of callers that got no place.
+#[derive(Debug, Default)]
+struct Told {
+    at: Option<Instant>,
+    muted: u64,
+}
+
+/// Why there is no place for a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// Its network has its share.
+    Network,
+    /// All are taken.
+    All,
+}
+
+/// How long callers that get no place are only counted after a line about one.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// One of [`Places`], until it is dropped.
 #[derive(Debug)]
@@ -103,29 +127,42 @@ pub(super) struct Place {
 impl Places {
     /// Places for the connections of phones. Several listeners may share them.
     #[must_use]
-    pub fn for_phones(max_connections: usize) -> Self {
-        // Phones of a whole site may stand behind one address.
-        Self::new(max_connections, max_connections.div_ceil(2))
+    pub fn for_phones(max_connections: usize, max_per_network: usize) -> Self {
+        Self::new(max_connections, max_per_network)
     }
 
     fn new(most: usize, most_per_network: usize) -> Self {
         Self {
             free: semaphore(most),
             shares: Shares::new(most_per_network),
+            told: Arc::default(),
         }
     }
 
     /// One for a caller from there, unless there is none left, or none for its network.
-    pub(super) fn take(&self, from: IpAddr) -> Option<Place> {
+    pub(super) fn take(&self, from: IpAddr) -> Result<Place, Full> {
         let share = match from.to_canonical() {
             // A proxy on this machine stands for all who come through it.
             from if is_this_host(from) => None,
-            from => Some(self.shares.take(&network(from))?),
+            from => Some(self.shares.take(&network(from)).ok_or(Full::Network)?),
         };
-        Some(Place {
-            _one: Arc::clone(&self.free).try_acquire_owned().ok()?,
+        let one = Arc::clone(&self.free).try_acquire_owned();
+        Ok(Place {
+            _one: one.map_err(|_| Full::All)?,
             _share: share,
         })
+    }
+
+    /// Whether a caller that got no place is worth a line now: once a minute. It counts those that were not, and
+    /// gives how many there were since the last line.
+    pub(super) fn tell(&self, now: Instant) -> Option<u64> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.at.is_some_and(|at| now < at + QUIET) {
+            told.muted = told.muted.saturating_add(1);
+            return None;
+        }
+        told.at = Some(now);
+        Some(std::mem::take(&mut told.muted))
     }
 }
 
@@ -178,24 +215,41 @@ mod tests {
             places.take(ip("2001:db8::1")).unwrap(),
             places.take(ip("2001:db8::2")).unwrap(),
         ];
-        assert!(places.take(ip("2001:db8::3")).is_none());
+        assert_eq!(places.take(ip("2001:db8::3")).unwrap_err(), Full::Network);
         let other = places.take(ip("2001:db8:0:1::1")).unwrap();
         // An IPv4 address is one, however it is written.
         let last = places.take(ip("192.0.2.1")).unwrap();
-        assert!(places.take(ip("198.51.100.1")).is_none(), "all are taken");
+        assert_eq!(places.take(ip("198.51.100.1")).unwrap_err(), Full::All);
         drop((held, other, last));
         let _first = places.take(ip("::ffff:192.0.2.1")).unwrap();
         let _second = places.take(ip("192.0.2.1")).unwrap();
-        assert!(places.take(ip("192.0.2.1")).is_none());
+        assert!(places.take(ip("192.0.2.1")).is_err());
     }
 
     #[test]
     fn what_gets_no_place_takes_no_share() {
         let places = Places::new(1, 1);
         let one = places.take(ip("192.0.2.1")).unwrap();
-        assert!(places.take(ip("192.0.2.2")).is_none());
+        assert!(places.take(ip("192.0.2.2")).is_err());
         drop(one);
-        assert!(places.take(ip("192.0.2.2")).is_some());
+        assert!(places.take(ip("192.0.2.2")).is_ok());
+    }
+
+    #[test]
+    fn who_got_no_place_is_told_of_once_a_minute_and_counted() {
+        let places = Places::for_phones(4, 3);
+        let start = Instant::now();
+        let after = |seconds| places.clone().tell(start + Duration::from_secs(seconds));
+        assert_eq!(after(0), Some(0));
+        assert_eq!((after(1), after(59)), (None, None));
+        assert_eq!(after(60), Some(2));
+        assert_eq!((after(119), after(120)), (None, Some(1)));
+        // And the share is the configured one.
+        let held: Vec<_> = (0..3)
+            .map(|_| places.take(ip("192.0.2.1")).unwrap())
+            .collect();
+        assert_eq!(places.take(ip("192.0.2.1")).unwrap_err(), Full::Network);
+        drop(held);
     }
 
     #[test]
@@ -206,7 +260,7 @@ mod tests {
             places.take(ip("::ffff:127.0.0.1")).unwrap(),
             places.take(ip("::1")).unwrap(),
         ];
-        assert!(places.take(ip("::1")).is_none());
+        assert!(places.take(ip("::1")).is_err());
         drop(held);
     }
 

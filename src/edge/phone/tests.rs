@@ -148,7 +148,9 @@ impl Desk for Fake {
         self.note(format!(
             "choose {} {} {} emcc={}",
             choice.device,
-            choice.ticket.map_or("none".to_owned(), |t| t.expose()),
+            choice
+                .ticket
+                .map_or_else(|| "none".to_owned(), |t| t.expose()),
             choice.entry,
             choice.emcc,
         ));

@@ -275,6 +275,12 @@ pub(in crate::store) async fn a_leaf_is_pinned_for_one_peer_only(store: &Store) 
             assert!(trust_entries::add(tx, &berlin)?);
             assert!(trust_entries::revoked(tx)?.is_empty());
             assert_eq!(trust_entries::list(tx)?[0], berlin);
+            // And so does forgetting it, which trusts nothing.
+            trust_entries::revoke(tx, &berlin.cluster_id, &[1; 32], at(6))?;
+            assert!(!trust_entries::unrevoke(tx, &tokyo.cluster_id, &[1; 32])?);
+            assert!(trust_entries::unrevoke(tx, &berlin.cluster_id, &[1; 32])?);
+            assert!(trust_entries::revoked(tx)?.is_empty());
+            assert_eq!(trust_entries::list(tx)?.len(), 1);
             Ok(())
         })
         .await

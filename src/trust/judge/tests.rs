@@ -309,32 +309,53 @@ fn revoked_leaves_are_told_so_and_stay_out() {
     );
 }
 
+/// As a client, and where tokyo was dialled.
+fn both_ways(bundles: &[Bundle], leaf: &Leaf) -> [Result<String, Rejection>; 2] {
+    let now = Clock::system().now();
+    let chain = [leaf.der().clone()];
+    let dialled = judge_dialled(bundles, &cluster("tokyo"), &chain, now);
+    [as_client(bundles, leaf), outcome(&dialled)]
+}
+
 #[test]
-fn a_leaf_revoked_for_one_peer_gains_no_name_under_an_anchor_of_another() {
+fn what_was_revoked_for_one_peer_by_a_slip_does_not_cut_another() {
     let authority = Authority::new("Shared CA");
     let leaf = Spec::new("n1.tokyo.example").signed_by(&authority);
     let tokyo = anchored("tokyo", &authority, &["n1.tokyo.example"]);
-    let mut berlin_bundle = bundle("berlin");
-    let dial = |bundles: &[Bundle]| {
-        let now = Clock::system().now();
-        outcome(&judge_dialled(
-            bundles,
-            &cluster("tokyo"),
-            &[leaf.der().clone()],
-            now,
-        ))
-    };
-    let before = [berlin_bundle.clone(), tokyo.clone()];
-    assert_eq!(as_client(&before, &leaf), Ok("tokyo".to_owned()));
-    assert_eq!(dial(&before), Ok("tokyo".to_owned()));
-    berlin_bundle.revoked.push(leaf.certificate().fingerprint());
-    for bundles in [
-        [berlin_bundle.clone(), tokyo.clone()],
-        [tokyo, berlin_bundle.clone()],
-    ] {
-        assert_eq!(as_client(&bundles, &leaf), Err(Rejection::Revoked));
-        assert_eq!(dial(&bundles), Err(Rejection::Revoked));
+    let berlin = anchored("berlin", &authority, &["n1.berlin.example"]);
+    for mut other in [bundle("berlin"), berlin] {
+        other.revoked.push(leaf.certificate().fingerprint());
+        for bundles in [[other.clone(), tokyo.clone()], [tokyo.clone(), other]] {
+            let [called, dialled] = both_ways(&bundles, &leaf);
+            assert_eq!(called, Ok("tokyo".to_owned()));
+            assert_eq!(dialled, Ok("tokyo".to_owned()));
+        }
     }
+}
+
+#[test]
+fn a_leaf_with_the_names_of_two_peers_is_not_the_other_one_by_being_revoked_for_the_first() {
+    let authority = Authority::new("Shared CA");
+    let leaf = Spec::new("n1.tokyo.example").signed_by(&authority);
+    let mut tokyo = anchored("tokyo", &authority, &["n1.tokyo.example"]);
+    let mut berlin = anchored("berlin", &authority, &["n1.tokyo.example"]);
+    let before = [berlin.clone(), tokyo.clone()];
+    let refused = |rejection| [Err(rejection), Err(rejection)];
+    assert_eq!(both_ways(&before, &leaf), refused(Rejection::Ambiguous));
+    berlin.revoked.push(leaf.certificate().fingerprint());
+    for bundles in [
+        [berlin.clone(), tokyo.clone()],
+        [tokyo.clone(), berlin.clone()],
+    ] {
+        assert_eq!(both_ways(&bundles, &leaf), refused(Rejection::Revoked));
+    }
+    // Whoever pins it says whose it is.
+    tokyo.pinned.push(leaf.certificate());
+    let [called, dialled] = both_ways(&[berlin, tokyo], &leaf);
+    assert_eq!(
+        (called, dialled),
+        (Ok("tokyo".to_owned()), Ok("tokyo".to_owned()))
+    );
 }
 
 #[test]

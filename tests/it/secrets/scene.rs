@@ -418,6 +418,7 @@ impl Scene {
         let request = admin::AddTrustRequest {
             cluster_id: "tokyo".to_owned(),
             trust: Some(material),
+            unrevoke: None,
         };
         self.heard
             .error("a key as trust", admin.add_trust(request).await);

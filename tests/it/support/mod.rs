@@ -119,6 +119,7 @@ pub(crate) async fn trust_more(us: &Cluster, them: &ClusterId, kind: &str, pem: 
     let request = pb::AddTrustRequest {
         cluster_id: them.to_string(),
         trust: Some(trust),
+        unrevoke: None,
     };
     let added = us.admin().await.unwrap().add_trust(request).await.unwrap();
     assert_eq!(added.added.len(), 1);

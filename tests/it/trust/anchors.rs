@@ -220,6 +220,7 @@ async fn what_would_belong_to_two_peers_is_refused_when_it_is_configured() {
             kind: "pinned".to_owned(),
             certificates: tokyo_s.certificate_pem.clone().into_bytes(),
         }),
+        unrevoke: None,
     };
     let twice = admin.add_trust(twice).await.unwrap_err().to_string();
     assert!(twice.contains("tokyo"), "{twice}");

@@ -148,7 +148,7 @@ async fn listeners_that_share_their_places_are_bounded_together() {
         header_timeout: Duration::from_secs(60),
         ..Config::default()
     };
-    let places = Places::for_phones(1);
+    let places = Places::for_phones(1, 1);
     let mut addresses = Vec::new();
     for _ in 0..2 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

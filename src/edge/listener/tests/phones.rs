@@ -15,7 +15,7 @@ async fn stalled_handshakes_delay_no_phone() {
     };
     let config = Arc::new(arc_swap::ArcSwap::from_pointee(config));
     let router = axum::Router::new();
-    let places = Places::for_phones(limits.max_connections);
+    let places = Places::for_phones(limits.max_connections, limits.max_connections);
     let door = serve_http(
         listener,
         Some(config),
@@ -73,7 +73,7 @@ async fn phones_are_served_over_tls_and_in_the_clear() {
         header_timeout: Duration::from_millis(200),
         ..Config::default()
     };
-    let places = Places::for_phones(limits.max_connections);
+    let places = Places::for_phones(limits.max_connections, limits.max_connections);
     tasks.spawn(
         "secure",
         serve_http(
