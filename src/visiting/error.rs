@@ -24,6 +24,14 @@ pub enum Error {
     /// A login on this phone is not answered yet.
     #[error("a login on {0} is still in progress")]
     LoginInProgress(DeviceName),
+    /// Addresses are checked, and the caller's is on no list.
+    #[error("{0} is not among the trusted-ips, and validate-ip-address is on")]
+    UntrustedAddress(std::net::IpAddr),
+    /// Addresses are checked, and a proxy hides the caller's.
+    #[error(
+        "the request came through the proxy {0}; validate-ip-address is on and allow-proxy is off"
+    )]
+    ThroughProxy(std::net::IpAddr),
     /// The user ID or the PIN was left empty.
     #[error("the user ID or the PIN is blank")]
     Blank,
@@ -93,6 +101,8 @@ impl Error {
     pub const fn em_code(&self) -> EmCode {
         match self {
             Self::TooManyRequests(_) | Self::LoginInProgress(_) | Self::Stopped => EmCode::Busy,
+            Self::UntrustedAddress(_) => EmCode::UntrustedIp,
+            Self::ThroughProxy(_) => EmCode::ProxyNotAllowed,
             Self::Blank => EmCode::BlankUserIdOrPin,
             Self::WrongTicket => EmCode::AuthenticationError,
             Self::Broken => EmCode::UnknownError,

@@ -11,7 +11,7 @@ use std::{
 use tracing::info;
 
 use super::{
-    Choice, Error, Inner, LoggedIn, LoginOutcome, PhoneChoice, PhoneLogin, in_time,
+    Caller, Choice, Error, Inner, LoggedIn, LoginOutcome, PhoneChoice, PhoneLogin, in_time,
     locate::{self, Hints, Home},
 };
 use crate::{
@@ -46,6 +46,15 @@ pub(super) enum Submission {
     Typed(PhoneLogin),
     /// The page with the device profiles.
     Chosen(PhoneChoice),
+}
+
+impl Submission {
+    const fn caller(&self) -> Caller {
+        match self {
+            Self::Typed(login) => login.caller,
+            Self::Chosen(choice) => choice.caller,
+        }
+    }
 }
 
 /// A login whose parts are types.
@@ -102,6 +111,7 @@ impl Drop for Place {
 async fn attempt(inner: &Inner, submission: Submission) -> Result<LoginOutcome, Error> {
     let limit = inner.parameters.load().maximum_concurrent_requests;
     let _place = Place::take(&inner.under_way, limit).ok_or(Error::TooManyRequests(limit))?;
+    check_caller(inner, submission.caller())?;
     let deadline = inner.deadline();
     let request = match submission {
         Submission::Typed(request) => request,
@@ -132,6 +142,21 @@ async fn attempt(inner: &Inner, submission: Submission) -> Result<LoginOutcome, 
             at_home(inner, &attempt, home).await
         }
         other => other,
+    }
+}
+
+/// Where addresses are checked, the caller's is trusted, and no proxy stands between unless that is allowed.
+pub(super) fn check_caller(inner: &Inner, caller: Caller) -> Result<(), Error> {
+    let parameters = inner.parameters.load();
+    let address = caller.address.to_canonical();
+    if !parameters.validate_ip_address {
+        Ok(())
+    } else if caller.via && !parameters.allow_proxy {
+        Err(Error::ThroughProxy(address))
+    } else if parameters.trusted_ips.contains(&address) {
+        Ok(())
+    } else {
+        Err(Error::UntrustedAddress(address))
     }
 }
 

@@ -238,9 +238,10 @@ impl VisitingRole {
     pub async fn logout(
         &self,
         device: &str,
-        _caller: Caller,
+        caller: Caller,
         reference: Ref,
     ) -> Result<LoggedOut, Failure> {
+        login::check_caller(&self.inner, caller).map_err(|e| e.into_failure(reference))?;
         let (inner, device) = (Arc::clone(&self.inner), device.to_owned());
         let task = self.inner.tasks.spawn("logout", async move {
             ends::logout(&inner, &device, reference).await

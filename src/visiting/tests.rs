@@ -635,3 +635,45 @@ async fn looking_at_a_phone_changes_nothing() {
         () = looking => {}
     }
 }
+
+#[tokio::test]
+async fn where_addresses_are_checked_only_trusted_callers_are_heard() {
+    let world = world(vec![Script::new("berlin").finding(Ok(Ownership::Mine))]).await;
+    let from = |trusted: &[IpAddr], allow_proxy: bool| Parameters {
+        validate_ip_address: true,
+        trusted_ips: trusted.iter().copied().collect(),
+        allow_proxy,
+        ..Parameters::default()
+    };
+    let (here, there) = (caller().address, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
+    let log_out = async |caller: Caller| {
+        let outcome = world
+            .role
+            .logout("SEP1", caller, world.role.new_ref())
+            .await;
+        outcome.map_err(|failure| failure.code.number())
+    };
+    // The phone's name tells nothing to who is not heard.
+    world.parameters.publish(from(&[there], true));
+    assert_eq!(world.code("SEPNONE", "ana").await, 28);
+    assert_eq!(world.code("SEP1", "ana").await, 28);
+    assert_eq!(log_out(caller()).await.unwrap_err(), 28);
+    assert_eq!(world.pins_sent(), 0);
+
+    world.parameters.publish(from(&[here, there], false));
+    let mapped = Caller {
+        address: IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped()),
+        via: false,
+    };
+    let proxied = Caller {
+        via: true,
+        ..caller()
+    };
+    assert_eq!(log_out(proxied).await.unwrap_err(), 30);
+    assert_eq!(log_out(mapped).await.unwrap_err(), 19, "it is heard");
+    world.login("SEP1", "ana").await.unwrap();
+    world.parameters.publish(from(&[here], true));
+    log_out(proxied).await.unwrap();
+    world.parameters.publish(Parameters::default());
+    assert_eq!(log_out(proxied).await.unwrap_err(), 19);
+}

@@ -262,7 +262,7 @@ table! {
         advice: "Use a phone inside the company network.",
         hint: "The caller's address is not trusted while addresses are being checked; see `emccd param show trusted-ips`.",
         grpc: PermissionDenied,
-        raised: Later("with the check of callers' addresses"),
+        raised: Yes,
     }
     RisDown = 29 {
         short: "Real-time information down",
@@ -282,7 +282,7 @@ table! {
         advice: "Use a phone that reaches the service without a proxy.",
         hint: "The request came through a proxy and those are not allowed; see `emccd param show allow-proxy`.",
         grpc: PermissionDenied,
-        raised: Later("with the check of callers' addresses"),
+        raised: Yes,
     }
     EmccNotActivatedForUser = 31 {
         short: "EMCC not activated for the user",

@@ -41,18 +41,12 @@ pub struct Parameters {
     pub trusted_ips: BTreeSet<IpAddr>,
     /// Whether a request may come through a proxy although addresses are checked.
     pub allow_proxy: bool,
-    /// What a name that is no user's is answered with.
-    pub unknown_user_answer: UnknownUserAnswer,
     /// Whether sessions end when their user is disabled or their peer removed.
     pub end_sessions_on_revocation: bool,
     /// TFTP server for a phone that carries one of our users elsewhere; none for those of its device pool.
     pub default_tftp_server: Option<String>,
     /// The second one.
     pub backup_tftp_server: Option<String>,
-    /// Whether user IDs may have other characters than digits.
-    pub alphanumeric_user_id: bool,
-    /// Whether the login page of a phone begins with the user who was on it last.
-    pub remember_the_last_user: bool,
 }
 
 impl Default for Parameters {
@@ -68,12 +62,9 @@ impl Default for Parameters {
             validate_ip_address: false,
             trusted_ips: BTreeSet::new(),
             allow_proxy: false,
-            unknown_user_answer: UnknownUserAnswer::Truthful,
             end_sessions_on_revocation: true,
             default_tftp_server: None,
             backup_tftp_server: None,
-            alphanumeric_user_id: true,
-            remember_the_last_user: false,
         }
     }
 }
@@ -96,15 +87,6 @@ pub enum WhenUnreachable {
     Refuse,
     /// Let it begin; the old session ends here, and its end is owed to that cluster.
     TakeOver,
-}
-
-/// What a name that is no user's is answered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnknownUserAnswer {
-    /// As a wrong PIN is, so that nobody learns who has an account.
-    AsWrongPin,
-    /// With EM code 23.
-    Truthful,
 }
 
 /// Why a parameter was not taken.

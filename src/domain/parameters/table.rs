@@ -132,15 +132,6 @@ pub const TABLE: &[Parameter] = &[
         replaces: "Allow Proxy, and EMCC Allow Proxy: one switch for both",
     },
     Parameter {
-        name: "unknown-user-answer",
-        kind: Kind::UnknownUser(place!(unknown_user_answer)),
-        default: "truthful",
-        meaning: "What is answered to a name that no cluster knows: 23 (truthful), or what a wrong PIN gets \
-                  (as-wrong-pin), so that nobody learns by trying who has an account.",
-        why: "whoever mistypes a name is told so, as phones have always done",
-        replaces: "",
-    },
-    Parameter {
         name: "end-sessions-on-revocation",
         kind: Kind::Switch(place!(end_sessions_on_revocation)),
         default: "on",
@@ -166,27 +157,14 @@ pub const TABLE: &[Parameter] = &[
         why: "the device pool knows the nearest one",
         replaces: "Backup TFTP Server for EMCC Login Device: none",
     },
-    Parameter {
-        name: "alphanumeric-user-id",
-        kind: Kind::Switch(place!(alphanumeric_user_id)),
-        default: "on",
-        meaning: "Whether the login page lets people type letters for a user ID; with off its field takes \
-                  digits only.",
-        why: "most user IDs are names",
-        replaces: "Alphanumeric User ID: True. Letters may be typed in any case",
-    },
-    Parameter {
-        name: "remember-the-last-user-logged-in",
-        kind: Kind::Switch(place!(remember_the_last_user)),
-        default: "off",
-        meaning: "Whether a phone's login page begins with the ID of the user who was on it last.",
-        why: "it tells passers-by who sits there",
-        replaces: "Remember the Last User Logged In: False",
-    },
 ];
 
 /// The incumbent's parameters that are not taken over.
 pub const NOT_TAKEN_OVER: &[LeftOut] = &[
+    LeftOut {
+        name: "alphanumeric-user-id",
+        why: "the login page takes letters and digits always",
+    },
     LeftOut {
         name: "backup-server-for-remote-cluster-update",
         why: "a peer learns the addresses of all our nodes over its link",
@@ -230,6 +208,10 @@ pub const NOT_TAKEN_OVER: &[LeftOut] = &[
     LeftOut {
         name: "extension-mobility-cache-size",
         why: "no address of a phone is cached",
+    },
+    LeftOut {
+        name: "remember-the-last-user-logged-in",
+        why: "the login page never tells who was there before",
     },
     LeftOut {
         name: "remote-cluster-update-interval",

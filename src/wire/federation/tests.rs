@@ -150,7 +150,7 @@ fn a_choice_survives_the_way_and_is_bounded() {
             m.services = Some(pb::HomeServices::default())
         }),
         ("choice.profiles", |m| {
-            m.choice.as_mut().unwrap().profiles.clear()
+            m.choice.as_mut().unwrap().profiles.clear();
         }),
         ("choice.profiles", |m| {
             m.choice.as_mut().unwrap().profiles = vec!["p".to_owned(); 101];
@@ -159,7 +159,7 @@ fn a_choice_survives_the_way_and_is_bounded() {
             m.choice.as_mut().unwrap().profiles[0] = "a\nb".to_owned();
         }),
         ("choice.ticket", |m| {
-            m.choice.as_mut().unwrap().ticket.truncate(31)
+            m.choice.as_mut().unwrap().ticket.truncate(31);
         }),
     ];
     for (field, change) in broken {
