@@ -327,6 +327,16 @@ impl Phone {
         self.get(&format!("{}{path_and_query}", self.base)).await
     }
 
+    /// The same, as it comes through a proxy that says so.
+    ///
+    /// # Errors
+    /// [`Error`] when no answer came back.
+    pub async fn raw_get_via(&self, proxy: &str, path_and_query: &str) -> Result<Shown, Error> {
+        let url = format!("{}{path_and_query}", self.base);
+        self.send(self.client.get(url).header(http::header::VIA, proxy))
+            .await
+    }
+
     /// Sends a `HEAD` for any path and query of the node.
     ///
     /// # Errors
@@ -351,8 +361,12 @@ impl Phone {
     }
 
     async fn get(&self, url: &str) -> Result<Shown, Error> {
+        self.send(self.client.get(url)).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Shown, Error> {
         let started = Instant::now();
-        let mut answer = self.client.get(url).send().await?;
+        let mut answer = request.send().await?;
         let status = answer.status().as_u16();
         let is_xml = answer
             .headers()

@@ -75,6 +75,15 @@ async fn apply(cluster: &Cluster, toml: &str) {
     cluster.admin().await.unwrap().apply(request).await.unwrap();
 }
 
+async fn set(cluster: &Cluster, name: &str, value: &str) {
+    let request = pb::SetParameterRequest {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    let mut admin = cluster.admin().await.unwrap();
+    admin.set_parameter(request).await.unwrap();
+}
+
 /// A user with a PIN and one device profile.
 fn user(id: &str, more: &str) -> String {
     format!(
@@ -160,6 +169,16 @@ async fn what_the_phone_itself_gets_wrong(lab: &Lab, seen: &Seen) {
     seen.login(22, &shown.unwrap());
     let out = page(format!("device={name}&doLogout=true"));
     seen.logout(19, &phone.raw_get(&out).await.unwrap());
+
+    set(tokyo, "validate-ip-address", "on").await;
+    let login = page(format!("device={name}&EMCC=true&userid=ana&seq=1"));
+    seen.login(28, &phone.raw_get(&login).await.unwrap());
+    let proxied = phone.raw_get_via("1.1 proxy.tokyo", &login).await;
+    seen.login(30, &proxied.unwrap());
+    seen.logout(28, &phone.raw_get(&out).await.unwrap());
+    set(tokyo, "trusted-ips", "127.0.0.1").await;
+    seen.logout(19, &phone.raw_get(&out).await.unwrap());
+    set(tokyo, "validate-ip-address", "off").await;
 }
 
 async fn who_it_is(lab: &Lab, seen: &Seen) {
