@@ -128,7 +128,9 @@ async fn remove(global: &Global, args: ClusterRemove) -> Outcome {
         };
         confirm(
             &what,
-            &format!("Its trust goes too, and the link ends.{debts} Remove the peer {id}?"),
+            &format!(
+                "Sessions shared with it end, its trust goes, and the link ends.{debts} Remove the peer {id}?"
+            ),
         )?;
     }
     let request = pb::RemoveClusterRequest {

@@ -130,6 +130,10 @@ impl Operations for Pretender {
         Box::pin(std::future::ready(Ok(vec![count])))
     }
 
+    fn retire_peer<'a>(&'a self, _: &'a ClusterId, _: &'a Actor) -> Answer<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn refresh_cluster<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, pb::PeerStatus> {
         let outbound = pb::OutboundStatus {
             state: "down".to_owned(),

@@ -144,6 +144,20 @@ impl Operations for NodeOperations {
         })
     }
 
+    fn retire_peer<'a>(&'a self, cluster: &'a ClusterId, actor: &'a Actor) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let actor = actor.to_string();
+            match self.home.retire_peer(cluster, &actor, RETIRE).await {
+                Ok(_) => Ok(()),
+                Err(home::Error::Store(error)) => Err(error.into()),
+                Err(_) => Err(Error::missing(
+                    format!("peer {cluster}"),
+                    "emccd cluster list",
+                )),
+            }
+        })
+    }
+
     fn refresh_cluster<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, pb::PeerStatus> {
         Box::pin(async move {
             let missing = || Error::missing(format!("peer {cluster}"), "emccd cluster list");
@@ -196,6 +210,9 @@ impl Operations for NodeOperations {
         })
     }
 }
+
+/// How long a peer may take to learn that its sessions are over.
+const RETIRE: Duration = Duration::from_secs(30);
 
 /// Long enough for a peer to answer that is there, and for the reason why one is not.
 const REFRESH: Duration = Duration::from_secs(8);

@@ -148,7 +148,7 @@ async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_is_removed_once_nobody_of_it_is_on_a_phone() {
+async fn a_peer_is_removed_after_it_was_told_that_its_sessions_are_over() {
     let lab = crate::support::lab(2).await;
     let (here, there) = (&lab.clusters[0], &lab.clusters[1]);
     let up = done(here, "cluster refresh tokyo", "").await;
@@ -158,22 +158,15 @@ async fn a_peer_is_removed_once_nobody_of_it_is_on_a_phone() {
 
     let shown = crate::support::log_in(&lab, 0, 0, 1, 0).await;
     assert!(shown.em_code.is_none(), "{shown:?}");
-    for (cluster, line) in [
-        (here, "cluster remove tokyo --yes"),
-        (there, "cluster remove berlin --yes"),
-    ] {
-        let told = refused(cluster, line).await;
-        assert!(
-            told.contains("1 sessions with") && told.contains("emccd session list"),
-            "{told}"
-        );
-    }
-    crate::support::log_out(there, 0).await;
+    // What it shares with us ends, and it is told, before it goes.
     let removed = done(here, "cluster remove tokyo --yes", "").await;
     assert!(
         removed.contains("removed the peer tokyo and 1 certificate"),
         "{removed}"
     );
+    let phone = &there.data.devices[0].name;
+    let free = done(there, &format!("session list --device {phone}"), "").await;
+    assert!(free.contains("no sessions"), "{free}");
     let left = done(here, "trust list", "").await;
     assert!(left.contains("nothing is trusted"), "{left}");
     let status = done(here, "cluster status", "").await;

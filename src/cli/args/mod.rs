@@ -332,7 +332,7 @@ pub enum Cluster {
     Add(ClusterAdd),
     /// Change a peer's record; what is not named stays
     Set(ClusterSet),
-    /// Remove a peer with its trust, once no session with it lives
+    /// Remove a peer with its trust; sessions shared with it end first, and it is told
     Remove(ClusterRemove),
     /// Try the link to a peer at once, and say what came of it
     #[command(after_help = "Example:\n  emccd cluster refresh tokyo")]

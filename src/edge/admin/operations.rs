@@ -72,6 +72,9 @@ pub trait Operations: Send + Sync + 'static {
     /// Adds or changes one record.
     fn edit<'a>(&'a self, edit: Edit, actor: &'a Actor) -> Answer<'a, Vec<pb::ApplyCount>>;
 
+    /// Ends all sessions shared with a peer that is to be removed, and waits until it knows, for a while.
+    fn retire_peer<'a>(&'a self, cluster: &'a ClusterId, actor: &'a Actor) -> Answer<'a, ()>;
+
     /// Has the link to a peer tried at once, and tells how it stands then. `owed_ends` is left open.
     fn refresh_cluster<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, pb::PeerStatus>;
 

@@ -229,6 +229,8 @@ impl AdminEdge {
         actor: &Actor,
         request: pb::RemoveClusterRequest,
     ) -> Result<pb::RemoveClusterResponse, Error> {
+        let cluster = cluster_id(request.cluster_id.clone())?;
+        self.operations.retire_peer(&cluster, actor).await?;
         let now = self.clock.now();
         let removed = removals::remove_cluster(&self.store, request, actor, now).await?;
         self.operations.peers_changed().await?;
@@ -517,7 +519,7 @@ impl AdminService for AdminEdge {
         request: Request<pb::RemoveClusterRequest>,
     ) -> Result<Response<pb::RemoveClusterResponse>, Status> {
         let (actor, request) = self.admit(Action::RemoveCluster, request).await?;
-        within(CHANGE, self.remove_peer(&actor, request)).await
+        within(REMOVE, self.remove_peer(&actor, request)).await
     }
 
     async fn refresh_cluster(
@@ -667,6 +669,9 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Room for the other cluster to answer within the login deadline.
 const CHANGE: Duration = Duration::from_secs(20);
+
+/// Room for a peer to learn that its sessions are over.
+const REMOVE: Duration = Duration::from_secs(45);
 
 /// Every row is read.
 const WHOLE_STORE: Duration = Duration::from_secs(10 * 60);
