@@ -147,7 +147,7 @@ fn a_choice_survives_the_way_and_is_bounded() {
     }
     let broken: [(&str, Change<pb::LoginResponse>); 5] = [
         ("services", |m| {
-            m.services = Some(pb::HomeServices::default())
+            m.services = Some(pb::HomeServices::default());
         }),
         ("choice.profiles", |m| {
             m.choice.as_mut().unwrap().profiles.clear();
