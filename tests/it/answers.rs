@@ -7,7 +7,7 @@ use emccd::{
     wire::admin as pb,
 };
 
-use crate::support::{lab, living, log_in, log_out};
+use crate::support::{lab, living, log_in, log_out, set_parameter as set};
 
 const HOME: usize = 0;
 const FIRST: usize = 1;
@@ -15,15 +15,6 @@ const SECOND: usize = 2;
 
 /// How soon a linked cluster hears of an end.
 const SOON: Duration = Duration::from_secs(2);
-
-async fn set(cluster: &Cluster, name: &str, value: &str) {
-    let request = pb::SetParameterRequest {
-        name: name.to_owned(),
-        value: value.to_owned(),
-    };
-    let mut admin = cluster.admin().await.unwrap();
-    admin.set_parameter(request).await.unwrap();
-}
 
 /// Waits until so many sessions live at a cluster.
 async fn until_living(lab: &Lab, cluster: usize, number: usize, within: Duration) {

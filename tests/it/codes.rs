@@ -19,7 +19,7 @@ use emccd::{
     wire::admin as pb,
 };
 
-use crate::support::{lab, living, rows::tamper};
+use crate::support::{lab, living, rows::tamper, set_parameter as set};
 
 /// The user's home in most of what follows.
 const BERLIN: usize = 0;
@@ -73,15 +73,6 @@ async fn apply(cluster: &Cluster, toml: &str) {
         prune: false,
     };
     cluster.admin().await.unwrap().apply(request).await.unwrap();
-}
-
-async fn set(cluster: &Cluster, name: &str, value: &str) {
-    let request = pb::SetParameterRequest {
-        name: name.to_owned(),
-        value: value.to_owned(),
-    };
-    let mut admin = cluster.admin().await.unwrap();
-    admin.set_parameter(request).await.unwrap();
 }
 
 /// A user with a PIN and one device profile.

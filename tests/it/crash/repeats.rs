@@ -244,7 +244,7 @@ async fn a_peer_can_touch_only_its_own_sessions() {
         &lab.clusters[2],
     );
     let (mut of_b, mut of_c) = (cluster_b(&lab), peer_client(c, home));
-    let user = home.data.user(0).unwrap();
+    let (user, other) = (home.data.user(0).unwrap(), home.data.user(2).unwrap());
     let id = raw_peer::new_id();
     let request = raw_peer::login(id, user, DEVICE);
     let first = of_b
@@ -264,7 +264,7 @@ async fn a_peer_can_touch_only_its_own_sessions() {
     superseding.supersedes = vec![id.as_bytes().to_vec()];
     of_c.login(call(c, superseding)).await.unwrap();
     let (_, em_code, _) = refused(
-        of_c.login(call(c, raw_peer::login(raw_peer::new_id(), user, DEVICE)))
+        of_c.login(call(c, raw_peer::login(raw_peer::new_id(), other, DEVICE)))
             .await,
         &lab,
     );

@@ -297,8 +297,10 @@ async fn two_nodes_on_one_database_are_one_cluster() {
 
 #[tokio::test]
 async fn the_lab_of_two_nodes_says_so() {
-    let lab = Staying::start("--json --clusters 1 --nodes 2 --processes").await;
+    let mut lab = Staying::start("--json --clusters 1 --nodes 2 --processes").await;
     check_ready(&lab.ready, 1, 2);
+    // Until then the lab's users and phones are its own.
+    lab.until("phone-disabled").await;
     let cluster = found(&lab.ready, 0);
     let shown = cluster.phones[0]
         .login_at_once("SEP000100000005", None, &cluster.user_id, &cluster.pin)
@@ -307,7 +309,6 @@ async fn the_lab_of_two_nodes_says_so() {
     assert_eq!(shown.em_code, None, "{}", shown.body);
     let shown = cluster.phones[1].logout("SEP000100000005").await.unwrap();
     assert_eq!(shown.headline(), "Logout successful", "{}", shown.body);
-    let mut lab = lab;
     lab.close_input();
     lab.ended().await;
 }

@@ -136,6 +136,16 @@ pub(crate) async fn living(lab: &Lab, cluster: usize) -> Vec<pb::Session> {
         .unwrap()
 }
 
+/// Sets a parameter of a cluster.
+pub(crate) async fn set_parameter(cluster: &Cluster, name: &str, value: &str) {
+    let request = pb::SetParameterRequest {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    let mut admin = cluster.admin().await.unwrap();
+    admin.set_parameter(request).await.unwrap();
+}
+
 /// A port base for `emccd init` whose three ports are free; each call gives another one, below the ports that the
 /// system gives to whoever asks for any.
 pub(crate) fn free_port_base() -> u16 {
