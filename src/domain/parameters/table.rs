@@ -73,8 +73,9 @@ pub const TABLE: &[Parameter] = &[
         name: "enforce-intra-cluster-maximum-login-time",
         kind: Kind::Switch(place!(enforce_intra_cluster_maximum_login_time)),
         default: "off",
-        meaning: "Whether a login on a phone of the user's own cluster ends after \
-                  intra-cluster-maximum-login-time.",
+        meaning: "Whether a login on a phone of the user's own cluster may last no longer than \
+                  intra-cluster-maximum-login-time. The end is kept with the session; so far nothing ends a \
+                  session that has passed it.",
         why: "a desk that is somebody's for the day should not log them out in a call",
         replaces: "Enforce Intra-cluster Maximum Login Time: False. It does not switch itself on when a time is \
                    set",
@@ -92,8 +93,9 @@ pub const TABLE: &[Parameter] = &[
         kind: Kind::Time(place!(inter_cluster_maximum_login_time)),
         default: "10:00",
         meaning: "How long a login on a phone of another cluster may last. The home cluster's value holds. 0:00 \
-                  is no limit.",
-        why: "a base device that was forgotten in the evening is free in the morning",
+                  is no limit. The end is told to the visiting cluster and kept on both sides; so far nothing \
+                  ends a session that has passed it.",
+        why: "nobody is on a phone abroad for longer than a long day",
         replaces: "Inter-cluster Maximum Login Time: 10:00",
     },
     Parameter {
