@@ -71,6 +71,7 @@ macro_rules! each_engine_must {
                 a_panic_is_an_error_for_its_operation_only,
                 a_phone_has_one_session_per_role,
                 a_read_changes_nothing,
+                a_look_up_is_a_read_also_where_many_come_at_once_and_ends_with_the_store,
                 a_tombstone_ends_what_is_known_and_what_is_not,
                 answers_stay_as_first_given,
                 commits_are_announced,

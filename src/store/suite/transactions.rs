@@ -105,6 +105,38 @@ pub(in crate::store) async fn a_read_changes_nothing(store: &Store) {
     assert_eq!(a.unwrap(), None);
 }
 
+pub(in crate::store) async fn a_look_up_is_a_read_also_where_many_come_at_once_and_ends_with_the_store(
+    store: &Store,
+) {
+    let refused = store.look_up(|tx| meta::put(tx, "a", "1")).await;
+    assert!(matches!(refused, Err(Error::Statement { .. })));
+    for value in ["1", "2"] {
+        store
+            .write(move |tx| meta::put(tx, "b", value))
+            .await
+            .unwrap();
+        // Each sees what was committed before it, whichever connection it gets.
+        let many = (0..64).map(|_| {
+            let (store, runtime) = (store.clone(), tokio::runtime::Handle::current());
+            tokio::task::spawn_blocking(move || {
+                runtime.block_on(store.look_up(|tx| meta::get(tx, "b")))
+            })
+        });
+        for found in join_all(many).await {
+            let found: Result<_, Error> = found.unwrap();
+            assert_eq!(found.unwrap().as_deref(), Some(value));
+        }
+    }
+    let panicked: Result<(), Error> = store.look_up(|_| panic!("an operation's fault")).await;
+    assert!(matches!(panicked, Err(Error::Panicked)));
+    let other = store.clone();
+    tokio::task::spawn_blocking(move || other.close())
+        .await
+        .unwrap();
+    let closed = store.look_up(|tx| meta::get(tx, "b")).await;
+    assert!(matches!(closed, Err(Error::Closed)), "{closed:?}");
+}
+
 pub(in crate::store) async fn commits_are_announced(store: &Store) {
     let mut changes = store.changes();
     changes.mark_unchanged();
