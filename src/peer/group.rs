@@ -19,7 +19,7 @@ use crate::{
         balance::choose,
         error::{all_failures, bounded},
         inbound::InboundRecord,
-        link::{Failure, FailureKind, LinkState, Standing},
+        link::{Failure, FailureKind, Link, LinkState, Standing},
         shared::{Common, Live, Shared, now},
         status::{LinkStatus, NodeStatus, best_state},
     },
@@ -126,7 +126,7 @@ impl Group {
     }
 
     /// Makes `addresses` the ones that have links. New ones are made by `begin`; one that is up and whose address is
-    /// gone stays until another one is up, so that no call is without a way.
+    /// gone stays until another one is up or all others have failed, so that no call is without a way.
     pub(super) fn set(&self, addresses: &[String], begin: impl Fn(&str) -> Arc<Shared>) {
         if self.closed.is_some() {
             return;
@@ -166,16 +166,34 @@ impl Group {
 
     /// Lets go of links whose address is gone once there is another one that is up. Calls under way finish on them.
     pub(super) fn settle(&self) {
-        let stays = |link: &Arc<Shared>| !link.is_retiring();
-        if !self.links().iter().any(|l| stays(l) && l.is_up()) {
-            return;
+        if self.staying().any(|l| l.is_up()) {
+            self.let_go();
         }
+    }
+
+    /// The same once none of the others comes up: what the operator took away is not the peer any more.
+    pub(super) fn settle_failed(&self) {
+        let has_failed = |l: &Arc<Shared>| match l.link(Link::state) {
+            LinkState::Down | LinkState::Incompatible => true,
+            LinkState::Up | LinkState::Connecting => false,
+        };
+        if self.staying().all(|l| has_failed(&l)) {
+            self.let_go();
+        }
+    }
+
+    fn staying(&self) -> impl Iterator<Item = Arc<Shared>> + use<> {
+        let links = self.links().to_vec().into_iter();
+        links.filter(|l| !l.is_retiring())
+    }
+
+    fn let_go(&self) {
         let before = self.links.rcu(|links| {
-            let staying = links.iter().filter(|l| stays(l)).cloned();
+            let staying = links.iter().filter(|l| !l.is_retiring()).cloned();
             staying.collect::<Vec<_>>()
         });
         let mut gone = false;
-        for link in before.iter().filter(|l| !stays(l)) {
+        for link in before.iter().filter(|l| l.is_retiring()) {
             link.stop.cancel();
             gone = true;
         }

@@ -167,6 +167,9 @@ impl LinkTask {
             );
         }
         self.shared.attempt_failed(failure);
+        if !self.shared.is_retiring() {
+            self.group.settle_failed();
+        }
     }
 
     /// Holds a link until it is lost.
