@@ -20,6 +20,7 @@ pub use error::Error;
 pub use retirement::{Leaving, Retired, Stays};
 
 use crate::{
+    admission::Admission,
     clock::Clock,
     credentials::Credentials,
     domain::{
@@ -44,6 +45,7 @@ pub struct HomeRole {
     security_mode: SecurityMode,
     store: Store,
     credentials: Credentials,
+    admission: Admission,
     clock: Clock,
     faults: FaultPoints,
     parameters: parameters::Live,
@@ -63,6 +65,8 @@ pub struct Parts {
     pub store: Store,
     /// Checks PINs.
     pub credentials: Credentials,
+    /// How many logins of other clusters may be in progress.
+    pub admission: Admission,
     /// The node's clock.
     pub clock: Clock,
     /// Where a test may stop us.
@@ -96,6 +100,7 @@ impl HomeRole {
             security_mode,
             store,
             credentials,
+            admission,
             clock,
             faults,
             parameters,
@@ -107,6 +112,7 @@ impl HomeRole {
             security_mode,
             store,
             credentials,
+            admission,
             clock,
             faults,
             parameters,

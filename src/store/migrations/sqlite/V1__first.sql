@@ -132,9 +132,9 @@ CREATE TABLE sessions (
 CREATE UNIQUE INDEX sessions_one_per_device ON sessions (role, lower(device))
     WHERE state IN ('pending', 'active');
 -- A base device is held by one session at most. Visiting's rows name base devices of other clusters.
-CREATE UNIQUE INDEX sessions_one_per_base_device ON sessions (lower(base_device))
+CREATE UNIQUE INDEX sessions_one_per_base_device ON sessions (role, state, lower(base_device))
     WHERE role = 'home' AND state = 'active' AND base_device IS NOT NULL;
--- Role and state come first so that it is taken also for all users at once.
+-- Role and state come first here and above, so that each is taken for what it is for.
 CREATE INDEX sessions_active_of_user ON sessions (role, state, user_key, created_at, id)
     WHERE role = 'home' AND state = 'active';
 CREATE INDEX sessions_living ON sessions (counterpart, created_at, id) WHERE state <> 'ended';
@@ -208,4 +208,23 @@ CREATE TABLE audit_heads (
     node TEXT NOT NULL PRIMARY KEY,
     seq  INTEGER NOT NULL,
     hash BLOB NOT NULL CHECK (length(hash) = 32)
+) STRICT;
+
+-- A node's row is its own: another run of the same name has another instance. The beat moves for as long as it lives.
+CREATE TABLE nodes (
+    name       TEXT NOT NULL PRIMARY KEY,
+    instance   TEXT NOT NULL,
+    addresses  TEXT NOT NULL,
+    software   TEXT NOT NULL,
+    started_at INTEGER NOT NULL,
+    beat       INTEGER NOT NULL
+) STRICT;
+
+-- Work that one node at a time does. Without a node it is free; the generation moves on with every take.
+CREATE TABLE claims (
+    task       TEXT NOT NULL PRIMARY KEY,
+    generation INTEGER NOT NULL,
+    node       TEXT,
+    instance   TEXT,
+    beat       INTEGER NOT NULL
 ) STRICT;
