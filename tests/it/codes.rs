@@ -20,8 +20,8 @@ use emccd::{
     wire::admin as pb,
 };
 
-use crate::{crash, faults, peers, trust};
 use crate::support::{lab, living, rows::tamper, set_parameter as set};
+use crate::{crash, faults, peers, trust};
 
 /// The user's home in most of what follows.
 const BERLIN: usize = 0;
@@ -147,7 +147,10 @@ async fn every_code_that_is_raised_is_on_a_page() {
     let raised: BTreeSet<u16> = raised.map(|code| code.number()).collect();
     let mut shown = seen.0.into_inner();
     for (code, _) in ELSEWHERE {
-        assert!(shown.insert(code), "{code} is here, and need not be elsewhere");
+        assert!(
+            shown.insert(code),
+            "{code} is here, and need not be elsewhere"
+        );
     }
     assert_eq!(shown, raised);
 }

@@ -40,7 +40,8 @@ fn tells(shown: &Shown, code: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-pub(crate) async fn a_home_that_fails_without_a_reason_of_ours_is_0_and_is_told_to_forget_the_session() {
+pub(crate) async fn a_home_that_fails_without_a_reason_of_ours_is_0_and_is_told_to_forget_the_session()
+ {
     let mut lab = lab(2).await;
     works(&lab).await;
     lab.clusters[HOME].member_mut().unwrap().stop().await;
