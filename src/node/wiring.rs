@@ -1,6 +1,10 @@
 //! How a node's parts are put together.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::TcpListener,
@@ -13,17 +17,25 @@ use super::{
     roles::FederationRoles, shutdown::Stages,
 };
 use crate::{
+    admission::Admission,
     apply::Applier,
     clock::Clock,
     config::{Config, PEPPER_BYTES},
     credentials::{self, Credentials, lockout},
-    domain::{federation::Federation, ids::ClusterId, login::HomeCluster, version::VersionRange},
+    domain::{
+        federation::Federation, ids::ClusterId, login::HomeCluster, parameters::Parameters,
+        version::VersionRange,
+    },
     edge::{admin, federation, listener, phone},
     fault::FaultPoints,
     home::{self, HomeRole, LocalHome},
     peer::{self, Peers, outbox::Outbox},
     secret::Secret,
-    store::{self, Store, Transaction, meta, retention},
+    store::{
+        self, Store, Transaction,
+        membership::{self, Membership},
+        meta, retention,
+    },
     tasks::Tasks,
     trust::TrustStore,
     visiting::{self, VisitingRole},
@@ -51,9 +63,11 @@ struct Core {
     clock: Clock,
     store: Store,
     credentials: Credentials,
+    admission: Admission,
     pepper: Pepper,
     trust: TrustStore,
     peers: Peers,
+    membership: Membership,
     reloader: Arc<Reloader>,
     /// Told when a debt to another cluster is made.
     owed: Arc<Notify>,
@@ -92,6 +106,16 @@ pub(super) async fn start(
         clock.clone(),
         stages.links.clone(),
     );
+    let membership = Membership::new(
+        store.clone(),
+        clock.clone(),
+        membership::Config {
+            node: config.node.clone(),
+            addresses: advertised(&config, addresses.federation),
+            software: peers.config().software.clone(),
+        },
+    );
+    membership.join().await?;
     let reloader = Reloader::new(&config, store.clone(), trust.clone(), peers.clone())?;
     let core = Core {
         reloader: Arc::new(reloader),
@@ -101,15 +125,18 @@ pub(super) async fn start(
         clock,
         store,
         credentials,
+        admission: Admission::new(Parameters::default().maximum_concurrent_requests),
         pepper,
         trust,
         peers,
+        membership,
     };
     core.reloader.refresh_parameters().await?;
     core.read_all().await;
     let roles = core.roles(faults, &stages.work);
     core.open_doors(sockets, &addresses, &roles, stages).await?;
     core.begin_tasks(roles, &stages.work);
+    core.let_go_at_the_end(&stages.doors);
     info!(
         federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),
         versions = %core.versions, "ready"
@@ -152,6 +179,7 @@ impl Core {
             security_mode: self.config.federation.security_mode,
             store: self.store.clone(),
             credentials: self.credentials.clone(),
+            admission: self.admission.clone(),
             clock: self.clock.clone(),
             faults: faults.clone(),
             parameters: self.reloader.parameters(),
@@ -168,6 +196,7 @@ impl Core {
             federation: Arc::clone(&others),
             faults,
             parameters: self.reloader.parameters(),
+            admission: self.admission.clone(),
             tasks: tasks.clone(),
             owed: Arc::clone(&self.owed),
         });
@@ -270,7 +299,20 @@ impl Core {
         }
     }
 
+    /// Who waits for a place when the node begins to end is served as long as there is time for it, and told the
+    /// truth while there is still time for that.
+    fn let_go_at_the_end(&self, doors: &Tasks) {
+        let (admission, grace) = (self.admission.clone(), self.config.shutdown_grace);
+        let ending = doors.clone();
+        doors.spawn("admission", async move {
+            ending.cancelled().await;
+            admission.close_at(Instant::now() + grace / 2);
+        });
+    }
+
     fn begin_tasks(&self, roles: AllRoles, tasks: &Tasks) {
+        let (membership, keeping) = (self.membership.clone(), tasks.clone());
+        tasks.spawn("membership", async move { membership.keep(&keeping).await });
         let up = Arc::new(Notify::new());
         let outbox = Outbox {
             cluster: self.config.cluster_id.clone(),
@@ -539,6 +581,15 @@ fn visiting_config(config: &Config, versions: VersionRange) -> visiting::Config 
     }
 }
 
+/// Where peers should dial this node: what the operator says, else where it listens, unless that is everywhere.
+fn advertised(config: &Config, listening: SocketAddr) -> Vec<String> {
+    let said = &config.federation.advertise;
+    if said.is_empty() && !listening.ip().is_unspecified() {
+        return vec![listening.to_string()];
+    }
+    said.iter().map(ToString::to_string).collect()
+}
+
 fn groups(config: &Config) -> admin::roles::Groups {
     let named = &config.admin.groups;
     admin::roles::Groups {
@@ -616,10 +667,11 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Er
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, time::Instant};
+    use std::path::Path;
 
     use super::*;
     use crate::{
+        admission::Source,
         domain::ids::UserId,
         secret::Pin,
         store::{
@@ -707,16 +759,26 @@ mod tests {
         let wrong = with_pepper(2);
         assert!(
             !wrong
-                .verify(&pin(), Some(phc.clone()), soon())
+                .verify(&pin(), Some(phc.clone()), &Source::operators(), soon())
                 .await
                 .unwrap()
         );
-        assert!(!right.verify(&pin(), None, soon()).await.unwrap());
+        assert!(
+            !right
+                .verify(&pin(), None, &Source::operators(), soon())
+                .await
+                .unwrap()
+        );
         for unproven in [&wrong, &right] {
             let waited = tokio::time::timeout(Duration::from_millis(50), unproven.proven()).await;
             waited.expect_err("no PIN has matched");
         }
-        assert!(right.verify(&pin(), Some(phc), soon()).await.unwrap());
+        assert!(
+            right
+                .verify(&pin(), Some(phc), &Source::operators(), soon())
+                .await
+                .unwrap()
+        );
         mark_pepper(&store, &right, &Tasks::default()).await;
         assert_eq!(claimed(&store, 1).await.unwrap(), Pepper::Known);
         claimed(&store, 2).await.unwrap_err();
