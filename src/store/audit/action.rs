@@ -8,6 +8,12 @@ use std::fmt;
 pub enum Action {
     /// A record is new.
     Add(Noun),
+    /// Something was done under a claim to once-only work.
+    ClaimEffect,
+    /// A claim was given up.
+    ClaimRelease,
+    /// A claim was taken.
+    ClaimTake,
     /// The node's own certificates were read again.
     CertReload,
     /// All data was given out.
@@ -81,6 +87,9 @@ impl Action {
                 let [add, _, _] = noun.words();
                 add
             }
+            Self::ClaimEffect => "claim.effect",
+            Self::ClaimRelease => "claim.release",
+            Self::ClaimTake => "claim.take",
             Self::CertReload => "cert.reload",
             Self::DataExport => "data.export",
             Self::DbBackup => "db.backup",
@@ -101,6 +110,9 @@ impl Action {
     #[must_use]
     pub fn all() -> Vec<&'static str> {
         let alone = [
+            Self::ClaimEffect,
+            Self::ClaimRelease,
+            Self::ClaimTake,
             Self::CertReload,
             Self::DataExport,
             Self::DbBackup,
