@@ -8,7 +8,9 @@ use super::{Error, HomeRole};
 use crate::{
     domain::{parameters::Parameters, session::EndReason},
     store::{
-        self, Transaction, audit, meta, parameters,
+        self, Transaction,
+        audit::{self, Action},
+        meta, parameters,
         sessions::{self, Session},
         users,
     },
@@ -120,7 +122,7 @@ pub(super) fn entry(session: &Session, actor: &str, at: crate::clock::Timestamp)
     audit::Entry {
         at,
         actor: actor.to_owned(),
-        action: "session logout",
+        action: Action::SessionLogout,
         subject: format!(
             "{} on {} of {}",
             session.login_name, session.device, session.counterpart

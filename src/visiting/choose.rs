@@ -86,7 +86,7 @@ pub(super) async fn ask_user(
             let entry = |outcome: &str| audit::Entry {
                 at: now,
                 actor: format!("phone {device}"),
-                action: "login",
+                action: audit::Action::SessionLogin,
                 subject: format!("{name} of {home_in} on {device}"),
                 outcome: outcome.to_owned(),
                 reference: Some(reference),

@@ -382,7 +382,7 @@ async fn activate(
             let entry = |at, outcome: &str| audit::Entry {
                 at,
                 actor: format!("phone {device}"),
-                action: "login",
+                action: audit::Action::SessionLogin,
                 subject: format!("{} of {home_in} on {device}", services_in.user_id),
                 outcome: outcome.to_owned(),
                 reference: Some(reference),
@@ -501,7 +501,7 @@ async fn give_up(
     let entry = audit::Entry {
         at: now,
         actor: format!("phone {}", attempt.device.name),
-        action: "login",
+        action: audit::Action::SessionLogin,
         subject: format!(
             "{} of {home} on {}",
             attempt.query.name, attempt.device.name
