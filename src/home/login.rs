@@ -13,9 +13,17 @@ use super::{
 use crate::{
     admission::{Kind, Party, Permit, Source},
     credentials,
-    domain::login::{Context, HomeServices, LoginAnswer, LoginRequest, Proof},
+    domain::{
+        geolocation,
+        login::{Context, HomeServices, LoginAnswer, LoginRequest, Proof},
+        parameters::Parameters,
+    },
     secret::Ticket,
-    store::{Transaction, credentials as stored, tickets},
+    store::{
+        Transaction, credentials as stored,
+        pools::{self, DevicePool},
+        tickets,
+    },
 };
 
 /// When to come back to a node whose store was too slow for the deadline.
@@ -89,21 +97,25 @@ async fn attempt(
                 return Err(error);
             }
         };
+        let mut pool = None;
         let proven = match looked_up {
             LookedUp::Repeat(services) => {
                 supersede_only(role, context, request).await?;
                 return Ok(LoginAnswer::Opened(services));
             }
             LookedUp::Refused => Proven::Nothing,
-            LookedUp::User { phc } => match prove(role, context, request, phc).await {
-                Ok(proven) => proven,
-                Err(error) => {
-                    supersede_only(role, context, request).await?;
-                    return Err(error);
+            LookedUp::User { phc, roaming } => {
+                pool = roaming;
+                match prove(role, context, request, phc).await {
+                    Ok(proven) => proven,
+                    Err(error) => {
+                        supersede_only(role, context, request).await?;
+                        return Err(error);
+                    }
                 }
-            },
+            }
         };
-        match commit(role, context, request, proven).await? {
+        match commit(role, context, request, proven, pool).await? {
             Committed::Answered(answer) => return Ok(answer),
             Committed::Refused(error) => return Err(*error),
             Committed::PinChanged => {
@@ -120,8 +132,11 @@ enum LookedUp {
     Repeat(Box<HomeServices>),
     /// Refused whatever the PIN; the transaction will say why, and keep it.
     Refused,
-    /// There is a user, and perhaps a hash.
-    User { phc: Option<stored::Phc> },
+    /// There is a user, and perhaps a hash; and for where the phone stands perhaps a pool.
+    User {
+        phc: Option<stored::Phc>,
+        roaming: Option<Box<DevicePool>>,
+    },
 }
 
 /// Checks the PIN, off the database. A ticket is for the transaction alone, which also takes it back.
@@ -172,24 +187,45 @@ async fn look_up(
         context.caller.clone(),
         request.without_proof(),
     );
-    let now = role.clock.now();
+    let (now, parameters) = (role.clock.now(), role.parameters());
     role.store
         .look_up(move |tx: &mut dyn Transaction| {
             if let decide::Repeat::Opened(services) = decide::replay(tx, &caller, &request)? {
                 return Ok(LookedUp::Repeat(services));
             }
-            if decide::admit_caller(tx, &own, &caller, now).is_err() {
-                return Ok(LookedUp::Refused);
+            match decide::admit_caller(tx, &own, &caller, now) {
+                Ok(()) => {}
+                Err(unknown @ Error::CallerUnknown(_)) => return Err(unknown),
+                Err(_) => return Ok(LookedUp::Refused),
             }
             match decide::one_user(tx, &request.user) {
                 Ok(user) => Ok(LookedUp::User {
                     phc: stored::get(tx, &user.user_id)?.map(|c| c.phc),
+                    roaming: roaming_pool(tx, own == caller, &parameters, &request)?,
                 }),
                 Err(Error::Store(error)) => Err(Error::Store(error)),
                 Err(_) => Ok(LookedUp::Refused),
             }
         })
         .await
+}
+
+/// The pool for where a visitor's phone stands. Chosen here, since it takes a look at all of them: the writer has
+/// better to do.
+fn roaming_pool(
+    tx: &mut dyn Transaction,
+    is_local: bool,
+    parameters: &Parameters,
+    request: &LoginRequest,
+) -> Result<Option<Box<DevicePool>>, Error> {
+    let place = &request.geolocation;
+    if is_local || place.is_empty() {
+        return Ok(None);
+    }
+    let filter = parameters.emcc_geolocation_filter.as_ref();
+    let all = pools::roaming(tx)?;
+    let best = geolocation::best(filter, place, &all, |p| (p.name.as_str(), &p.geolocation));
+    Ok(best.cloned().map(Box::new))
 }
 
 /// What the transaction did.
@@ -205,8 +241,12 @@ async fn commit(
     context: &Context,
     request: &LoginRequest,
     proven: Proven,
+    roaming: Option<Box<DevicePool>>,
 ) -> Result<Committed, Error> {
-    let desk = desk(role, context, request);
+    let desk = Desk {
+        roaming,
+        ..desk(role, context, request)
+    };
     let owed = std::sync::Arc::clone(&role.owed);
     let deadline = context.deadline;
     let committed = role
@@ -257,10 +297,11 @@ async fn supersede_only(
 fn desk(role: &HomeRole, context: &Context, request: &LoginRequest) -> Desk {
     Desk {
         own: role.cluster.clone(),
-        own_mode: role.security_mode,
+        traits: role.traits,
         context: context.clone(),
         request: request.without_proof(),
         now: role.clock.now(),
+        roaming: None,
         rules: role.credentials.lockout(),
         parameters: role.parameters(),
         links: Arc::clone(&role.links),

@@ -80,8 +80,8 @@ struct Bell {
 
 /// What became of one delivery.
 enum Delivery {
-    /// The creditor knows of the end.
-    Taken,
+    /// The creditor knows of the end, for this reason.
+    Taken(EndReason),
     /// The creditor is well and does not take this one.
     Refused(String),
     /// The creditor was reached, and failed: the next try may find it well.
@@ -270,7 +270,7 @@ impl Outbox {
             };
             let (role, id, delivery) = outcome?;
             match delivery {
-                Delivery::Taken => {
+                Delivery::Taken(_) => {
                     taken += 1;
                     memory.aside.remove(&(role, id));
                 }
@@ -346,10 +346,10 @@ impl Outbox {
     ) -> Result<(Role, SessionId, Delivery), store::Error> {
         let delivery = self.tell(creditor.as_ref(), &debt).await;
         let (role, id, cluster) = (debt.role, debt.id, creditor.cluster_id().clone());
-        if matches!(delivery, Delivery::Taken) {
+        if let Delivery::Taken(reason) = delivery {
             self.store
                 .write(move |tx: &mut dyn Transaction| {
-                    sessions::acknowledge(tx, role, &cluster, id)
+                    sessions::acknowledge_as(tx, role, &cluster, id, reason)
                 })
                 .await?;
         }
@@ -375,13 +375,15 @@ impl Outbox {
         match tokio::time::timeout_at(context.deadline.into(), creditor.logout(&context, request))
             .await
         {
-            Ok(Ok(_)) => Delivery::Taken,
+            Ok(Ok(reason)) => Delivery::Taken(reason),
             Ok(Err(refusal)) => match refusal.code {
                 EmCode::NoResponseFromRemoteHost
                 | EmCode::ServiceConnectionError
                 | EmCode::Busy => Delivery::Unreachable(refusal.to_string()),
-                // Our own link says so of itself: no version in common.
-                EmCode::ErrorOnParsing if refusal.cluster.is_none() => {
+                // Our own link says so of itself: no version in common, or no record of us there.
+                EmCode::ErrorOnParsing | EmCode::VisitingClusterUnknown
+                    if refusal.cluster.is_none() =>
+                {
                     Delivery::Unreachable(refusal.to_string())
                 }
                 EmCode::DatabaseError | EmCode::ErrorOnParsing | EmCode::UnknownError => {
