@@ -163,6 +163,7 @@ fn services(user: &str) -> HomeServices {
         remaining: None,
         reset: false,
         restart_reason: None,
+        phone_services: Vec::new(),
     }
 }
 
@@ -217,6 +218,8 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
                         device_pool: None,
                         locale: None,
                         geolocation: BTreeMap::new(),
+                        location: None,
+                        services: Vec::new(),
                     },
                 )?;
             }

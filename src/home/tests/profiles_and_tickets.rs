@@ -33,6 +33,7 @@ impl World {
                     lines: Vec::new(),
                     locale: None,
                     device_pool: None,
+                    services: Vec::new(),
                 };
                 profiles::upsert(tx, &profile)?;
             }
