@@ -22,6 +22,8 @@ pub mod apply;
 pub mod credentials;
 pub mod peer;
 
+pub mod admission;
+
 pub mod trust;
 
 pub mod store;

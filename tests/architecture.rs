@@ -35,6 +35,7 @@ const ROWS: &[&[&str]] = &[
     &["home"],
     &["apply"],
     &["peer", "credentials"],
+    &["admission"],
     &["trust"],
     &["store", "wire"],
     &["domain"],

@@ -1,22 +1,20 @@
 //! PINs: hashing with Argon2id off the async threads, and the lock-out rule.
 //!
 //! A hash is bound to a pepper that lives in a file outside the database. At most one hash per worker runs at
-//! a time; what could not finish by its deadline is refused at once instead of queued.
+//! a time; those that wait stand in a line of [`admission`](crate::admission), where everybody gets a turn. What
+//! could not finish by its deadline is refused at once instead of queued.
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use argon2::{
     Algorithm, Argon2, Block, Params, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 pub mod error;
 pub mod lockout;
@@ -24,6 +22,7 @@ pub mod lockout;
 pub use error::Error;
 
 use crate::{
+    admission::{self, Counts, Pool, Refused, Source},
     secret::{Pin, Secret},
     store::credentials::Phc,
 };
@@ -39,7 +38,7 @@ pub struct Config {
     pub parallelism: u32,
     /// Hashes that run at once; one per core is right.
     pub workers: usize,
-    /// Hashes that may wait; more are refused.
+    /// Hashes that may wait. Beyond that the newest of whoever has most waiting is refused.
     pub queue: usize,
     /// When a user is locked, and for how long.
     pub lockout: lockout::Rules,
@@ -69,11 +68,8 @@ struct Inner {
     params: Params,
     lockout: lockout::Rules,
     workers: usize,
-    queue: usize,
-    permits: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    /// Length of recent hashes.
-    recent: Mutex<Recent>,
+    /// A place for each worker, and the line of those who wait for one.
+    pool: Pool,
     /// Memory of past hashes, for the next ones: 19 MiB are not asked of the allocator per login.
     memory: Mutex<Vec<Vec<Block>>>,
     /// Whether a PIN has matched its hash, and so the pepper is the right one.
@@ -103,18 +99,18 @@ impl Credentials {
         )
         .map_err(Error::Settings)?;
         let decoy = encode(&params, Salt::generate(), &[0; OUTPUT_BYTES])?;
+        let workers = config.workers.max(1);
         Ok(Self {
             inner: Arc::new(Inner {
                 pepper,
                 params,
                 lockout: config.lockout,
-                workers: config.workers.max(1),
-                queue: config.queue,
-                permits: Arc::new(Semaphore::new(config.workers.max(1))),
-                waiting: AtomicUsize::new(0),
-                recent: Mutex::new(Recent {
-                    length: Duration::ZERO,
-                    learned: Instant::now(),
+                workers,
+                pool: Pool::new(admission::Config {
+                    places: workers,
+                    line: config.queue,
+                    // One hash is as long as another.
+                    alike: true,
                 }),
                 memory: Mutex::new(Vec::new()),
                 proven: watch::Sender::new(false),
@@ -129,7 +125,8 @@ impl Credentials {
         self.inner.lockout
     }
 
-    /// Tells whether `pin` belongs to `stored`. It takes the same time when there is nothing stored.
+    /// Tells whether `pin` belongs to `stored`, on behalf of `source`. It takes the same time when there is nothing
+    /// stored.
     ///
     /// # Errors
     /// [`Error::Busy`] when it could not finish by `deadline`; [`Error::Stored`] when the stored text is no
@@ -138,9 +135,10 @@ impl Credentials {
         &self,
         pin: &Pin,
         stored: Option<Phc>,
+        source: &Source,
         deadline: Instant,
     ) -> Result<bool, Error> {
-        self.check(pin, stored, Some(deadline)).await
+        self.check(pin, stored, source, Some(deadline)).await
     }
 
     /// The same for imports: it waits for its turn, however long that takes.
@@ -148,13 +146,15 @@ impl Credentials {
     /// # Errors
     /// [`Error::Stored`] when the stored text is no hash that we can check.
     pub async fn verify_in_turn(&self, pin: &Pin, stored: Phc) -> Result<bool, Error> {
-        self.check(pin, Some(stored), None).await
+        self.check(pin, Some(stored), &Source::operators(), None)
+            .await
     }
 
     async fn check(
         &self,
         pin: &Pin,
         stored: Option<Phc>,
+        source: &Source,
         deadline: Option<Instant>,
     ) -> Result<bool, Error> {
         let known = stored.is_some();
@@ -165,7 +165,7 @@ impl Credentials {
         let pin = pin.clone();
         let inner = Arc::clone(&self.inner);
         let matches = self
-            .run(deadline, move || inner.matches(&pin, &parsed))
+            .run(source, deadline, move || inner.matches(&pin, &parsed))
             .await??;
         let is_right = matches && known;
         if is_right {
@@ -194,7 +194,8 @@ impl Credentials {
     async fn hash_by(&self, pin: &Pin, deadline: Option<Instant>) -> Result<Phc, Error> {
         let pin = pin.clone();
         let inner = Arc::clone(&self.inner);
-        self.run(deadline, move || inner.hash(&pin)).await?
+        self.run(&Source::operators(), deadline, move || inner.hash(&pin))
+            .await?
     }
 
     /// A value that only this pepper gives, to tell later whether it is still the same. The pepper is as random as it
@@ -207,6 +208,12 @@ impl Credentials {
         let fixed = b"emccd: which pepper is this?";
         let output = self.inner.digest(&params, fixed, fixed, OUTPUT_BYTES)?;
         Ok(output.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Hashes that run, that wait, and that were refused.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.inner.pool.counts()
     }
 
     /// Hashes that run at once.
@@ -243,44 +250,22 @@ impl Credentials {
     /// Runs one piece of hashing on a blocking thread, when its turn comes; without a deadline it waits for that as
     /// long as it takes.
     ///
-    /// Dropped while it waits, it gives its place back; dropped later, the hash goes on and keeps its place and
-    /// its worker until it is through, so that callers who go away start no more hashes than there are workers.
+    /// Dropped while it waits, it leaves the line; dropped later, the hash goes on and keeps its worker until it is
+    /// through, so that callers who go away start no more hashes than there are workers.
     async fn run<T: Send + 'static>(
         &self,
+        source: &Source,
         deadline: Option<Instant>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let inner = &self.inner;
-        let place = Inner::take_place(inner, deadline)?;
-        let turn = Arc::clone(&inner.permits).acquire_owned();
-        let permit = match deadline {
-            None => turn.await,
-            Some(deadline) => {
-                let busy = || Error::Busy {
-                    retry_after: inner.one_round(),
-                };
-                let turn = tokio::time::timeout_at(deadline.into(), turn).await;
-                let permit = turn.map_err(|_| busy())?;
-                // The wait may have taken longer than expected: a hash that ends too late is work for nobody, and
-                // the next in the queue may still be in time.
-                let now = Instant::now();
-                let needed = if place.waited {
-                    inner.recent(now)
-                } else {
-                    Duration::ZERO
-                };
-                if now + needed >= deadline {
-                    return Err(busy());
-                }
-                permit
-            }
-        }
-        .map_err(|_| Error::Stopped)?;
+        let entered = self.inner.pool.enter(source, deadline).await;
+        let permit = entered.map_err(|refused| match refused {
+            Refused::Busy { retry_after, .. } => Error::Busy { retry_after },
+            Refused::Closed => Error::Stopped,
+        })?;
         tokio::task::spawn_blocking(move || {
-            let started = Instant::now();
             let output = work();
-            place.inner.learn(started.elapsed());
-            drop((permit, place));
+            drop(permit);
             output
         })
         .await
@@ -296,77 +281,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// One place among those that wait or run; given back when dropped.
-struct Place {
-    inner: Arc<Inner>,
-    /// Whether there was no worker to spare when it was taken.
-    waited: bool,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.inner.waiting.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Length of recent hashes, smoothed; zero before the first.
-struct Recent {
-    length: Duration,
-    /// When the last of them ended.
-    learned: Instant,
-}
-
-/// After this long without a hash, half as much of the estimate is believed: one that is out of date must not refuse
-/// for ever, and refusing must not make it smaller, or a rush talks itself into the queue.
-const HALF_LIFE: Duration = Duration::from_secs(10);
-
 impl Inner {
-    fn take_place(inner: &Arc<Self>, deadline: Option<Instant>) -> Result<Place, Error> {
-        let ahead = inner.waiting.fetch_add(1, Ordering::AcqRel);
-        let place = Place {
-            inner: Arc::clone(inner),
-            waited: ahead >= inner.workers,
-        };
-        // With a worker to spare, trying costs nobody anything, whatever recent hashes took.
-        let Some(deadline) = deadline.filter(|_| place.waited) else {
-            return Ok(place);
-        };
-        let now = Instant::now();
-        // Those ahead, and its own.
-        let rounds = u32::try_from(ahead / inner.workers + 1).unwrap_or(u32::MAX);
-        let expected = inner.recent(now).saturating_mul(rounds);
-        let is_full = ahead >= inner.queue.saturating_add(inner.workers);
-        if is_full || expected > deadline.saturating_duration_since(now) {
-            return Err(Error::Busy {
-                retry_after: expected.max(inner.one_round()),
-            });
-        }
-        Ok(place)
-    }
-
-    /// What a hash is expected to take.
-    fn recent(&self, now: Instant) -> Duration {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let age = now.saturating_duration_since(recent.learned);
-        let halvings = u32::try_from(age.as_secs() / HALF_LIFE.as_secs()).unwrap_or(u32::MAX);
-        recent.length / 2_u32.saturating_pow(halvings)
-    }
-
-    /// Counts the length of one more hash into the estimate: a quarter of it is the newest.
-    fn learn(&self, took: Duration) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.length = if recent.length.is_zero() {
-            took
-        } else {
-            recent.length / 4 * 3 + took / 4
-        };
-        recent.learned = Instant::now();
-    }
-
-    fn one_round(&self) -> Duration {
-        self.recent(Instant::now()).max(Duration::from_millis(100))
-    }
-
     fn matches(&self, pin: &Pin, stored: &PasswordHash) -> Result<bool, Error> {
         let (params, salt, expected) = parts(stored)?;
         let computed = self.compute(&params, pin, salt.as_ref(), expected.len())?;
@@ -471,7 +386,19 @@ fn encode(params: &Params, salt: Salt, output: &[u8]) -> Result<PasswordHash, Er
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::{admission::Party, domain::ids::ClusterId};
+
+    /// Users of our own cluster.
+    fn here() -> Source {
+        Source::of(Party::Phones, Some([192, 0, 2, 1].into()))
+    }
+
+    fn berlin() -> Source {
+        Source::of(Party::Peer(ClusterId::new("berlin").unwrap()), None)
+    }
 
     fn cheap() -> Credentials {
         let config = Config {
@@ -499,19 +426,19 @@ mod tests {
         check_hash(&phc).unwrap();
         assert!(
             credentials
-                .verify(&pin("90210"), Some(phc.clone()), soon())
+                .verify(&pin("90210"), Some(phc.clone()), &here(), soon())
                 .await
                 .unwrap()
         );
         assert!(
             !credentials
-                .verify(&pin("90211"), Some(phc), soon())
+                .verify(&pin("90211"), Some(phc), &here(), soon())
                 .await
                 .unwrap()
         );
         assert!(
             !credentials
-                .verify(&pin("90210"), None, soon())
+                .verify(&pin("90210"), None, &here(), soon())
                 .await
                 .unwrap()
         );
@@ -528,7 +455,7 @@ mod tests {
         let other = Credentials::new(&config, Secret::new(vec![8; 32])).unwrap();
         assert!(
             !other
-                .verify(&pin("90210"), Some(phc), soon())
+                .verify(&pin("90210"), Some(phc), &here(), soon())
                 .await
                 .unwrap()
         );
@@ -552,11 +479,11 @@ mod tests {
 
     /// Occupies all workers until the senders are dropped.
     async fn occupy(credentials: &Credentials) -> Vec<std::sync::mpsc::Sender<()>> {
-        let mut gates = Vec::new();
+        let (mut gates, source) = (Vec::new(), here());
         for _ in 0..credentials.workers() {
             let (gate, opened) = std::sync::mpsc::channel::<()>();
             let (begin, begun) = tokio::sync::oneshot::channel();
-            let work = credentials.run(Some(soon()), move || {
+            let work = credentials.run(&source, Some(soon()), move || {
                 let _ = begin.send(());
                 let _ = opened.recv();
             });
@@ -571,63 +498,20 @@ mod tests {
         gates
     }
 
-    fn waiting(credentials: &Credentials) -> usize {
-        credentials.inner.waiting.load(Ordering::Acquire)
-    }
-
     #[tokio::test]
     async fn what_cannot_finish_in_time_is_refused_at_once() {
         let credentials = cheap();
         let gates = occupy(&credentials).await;
-        expect(&credentials, Duration::from_secs(5));
-        let deadline = || Instant::now() + Duration::from_secs(1);
-        let refused = credentials.verify(&pin("1"), None, deadline()).await;
+        credentials.inner.pool.expect(Duration::from_secs(4));
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let refused = credentials.verify(&pin("1"), None, &here(), deadline).await;
+        // Of two workers one is free after half a hash, and then there is its own.
         assert!(
-            matches!(refused, Err(Error::Busy { retry_after }) if retry_after == Duration::from_secs(10)),
+            matches!(refused, Err(Error::Busy { retry_after }) if retry_after == Duration::from_secs(6)),
             "{refused:?}"
         );
-        assert_eq!(waiting(&credentials), 2, "its place is free again");
+        assert_eq!(credentials.counts().waiting, 0);
         drop(gates);
-    }
-
-    /// As if recent hashes had taken so long.
-    fn expect(credentials: &Credentials, length: Duration) {
-        let mut recent = credentials.inner.recent.lock().unwrap();
-        (recent.length, recent.learned) = (length, Instant::now());
-    }
-
-    #[tokio::test]
-    async fn a_rush_is_admitted_as_far_as_it_can_be_served_and_no_further() {
-        let config = Config {
-            memory_kib: 8,
-            iterations: 1,
-            workers: 2,
-            queue: 1_024,
-            ..Config::default()
-        };
-        let credentials = Credentials::new(&config, Secret::new(vec![7; 32])).unwrap();
-        expect(&credentials, Duration::from_secs(1));
-        // Two at a time make 100 rounds of a second.
-        let deadline = Some(Instant::now() + Duration::from_millis(100_900));
-        let places: Vec<_> = (0..512)
-            .map(|_| Inner::take_place(&credentials.inner, deadline).ok())
-            .collect();
-        let admitted: Vec<_> = places.iter().map(Option::is_some).collect();
-        assert!(admitted[..200].iter().all(|a| *a), "{admitted:?}");
-        assert!(!admitted[200..].iter().any(|a| *a), "{admitted:?}");
-        // An import is not in a hurry.
-        Inner::take_place(&credentials.inner, None).unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_estimate_fades_with_time_and_not_by_refusing() {
-        let credentials = cheap();
-        let inner = &credentials.inner;
-        expect(&credentials, Duration::from_secs(8));
-        let at = |secs| Instant::now() + Duration::from_secs(secs);
-        assert_eq!(inner.recent(at(5)), Duration::from_secs(8));
-        assert_eq!(inner.recent(at(25)), Duration::from_secs(2));
-        assert!(inner.recent(at(10_000_000)) < Duration::from_micros(1));
     }
 
     #[tokio::test]
@@ -636,21 +520,27 @@ mod tests {
         let gates = occupy(&credentials).await;
         let ran = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let mark = Arc::clone(&ran);
-        let late = credentials.run(Some(soon()), move || mark.store(true, Ordering::SeqCst));
-        let in_turn = credentials.run(None, || ());
+        let source = here();
+        let late = credentials.run(&source, Some(soon()), move || {
+            mark.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        let operators = Source::operators();
+        let in_turn = credentials.run(&operators, None, || ());
         let (late, in_turn, ()) = tokio::join!(biased; late, in_turn, async {
             // Both wait by now; the hashes ahead of them turn out to be slow ones.
-            expect(&credentials, Duration::from_secs(600));
+            credentials.inner.pool.expect(Duration::from_secs(600));
             drop(gates);
         });
         assert!(matches!(late, Err(Error::Busy { .. })), "{late:?}");
-        assert!(!ran.load(Ordering::SeqCst));
+        assert!(!ran.load(std::sync::atomic::Ordering::SeqCst));
         in_turn.unwrap();
     }
 
     #[tokio::test]
     async fn what_is_late_from_the_start_is_refused() {
-        let outcome = cheap().verify(&pin("1"), None, Instant::now()).await;
+        let outcome = cheap()
+            .verify(&pin("1"), None, &here(), Instant::now())
+            .await;
         assert!(matches!(outcome, Err(Error::Busy { .. })), "{outcome:?}");
     }
 
@@ -659,49 +549,74 @@ mod tests {
         let credentials = cheap();
         let phc = credentials.hash(&pin("1"), soon()).await.unwrap();
         let gates = occupy(&credentials).await;
-        let places: Vec<_> = (0..4)
-            .map(|_| Inner::take_place(&credentials.inner, Some(soon())).unwrap())
-            .collect();
+        credentials.inner.pool.expect(Duration::from_secs(60));
+        let refused = credentials.verify(&pin("1"), None, &here(), soon()).await;
+        assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
         let pin = pin("1");
         let (same, ()) = tokio::join!(biased; credentials.verify_in_turn(&pin, phc), async {
-            drop((places, gates));
+            drop(gates);
         });
         assert!(same.unwrap());
     }
 
-    #[tokio::test]
-    async fn a_full_queue_refuses() {
-        let credentials = cheap();
-        let gates = occupy(&credentials).await;
-        let places: Vec<_> = (0..4)
-            .map(|_| Inner::take_place(&credentials.inner, Some(soon())).unwrap())
-            .collect();
-        let refused = credentials.verify(&pin("1"), None, soon()).await;
-        assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
-        drop((places, gates));
-        assert!(!credentials.verify(&pin("1"), None, soon()).await.unwrap());
+    /// A check that waits, and the name that it leaves behind when its turn has come.
+    async fn waits(
+        credentials: &Credentials,
+        source: Source,
+        name: &'static str,
+        log: &Mutex<Vec<&'static str>>,
+    ) -> Result<(), Error> {
+        let done = credentials.run(&source, Some(soon()), || ()).await;
+        if done.is_ok() {
+            log.lock().unwrap().push(name);
+        }
+        done
     }
 
     #[tokio::test]
-    async fn one_slow_hash_is_recovered_from() {
-        let credentials = cheap();
-        expect(&credentials, Duration::from_secs(60));
-        for _ in 0..20 {
-            assert!(!credentials.verify(&pin("1"), None, soon()).await.unwrap());
+    async fn a_peer_with_many_waiting_delays_the_first_of_another_by_a_turn_and_pays_for_a_full_queue()
+     {
+        let config = Config {
+            memory_kib: 8,
+            iterations: 1,
+            workers: 1,
+            queue: 4,
+            ..Config::default()
+        };
+        let credentials = Credentials::new(&config, Secret::new(vec![7; 32])).unwrap();
+        let gates = occupy(&credentials).await;
+        let log = Mutex::default();
+        let (first, second, third, fourth, fifth, ours, ()) = tokio::join!(
+            biased;
+            waits(&credentials, berlin(), "berlin 1", &log),
+            waits(&credentials, berlin(), "berlin 2", &log),
+            waits(&credentials, berlin(), "berlin 3", &log),
+            waits(&credentials, berlin(), "berlin 4", &log),
+            // The queue is full, and it is theirs.
+            waits(&credentials, berlin(), "berlin 5", &log),
+            // It is full for them, and not for us.
+            waits(&credentials, here(), "ours", &log),
+            async { drop(gates) }
+        );
+        for (name, served) in [("1", first), ("2", second), ("3", third), ("ours", ours)] {
+            assert!(served.is_ok(), "{name}: {served:?}");
         }
-        assert!(credentials.inner.recent(Instant::now()) < Duration::from_secs(10));
+        for refused in [fourth, fifth] {
+            assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+        }
+        let served = log.into_inner().unwrap();
+        assert_eq!(served, ["berlin 1", "ours", "berlin 2", "berlin 3"]);
+        assert_eq!(credentials.counts().refused, 2);
     }
 
     #[tokio::test]
     async fn a_caller_who_goes_away_leaves_the_worker_occupied_until_the_hash_is_through() {
         let credentials = cheap();
         let gates = occupy(&credentials).await;
-        assert_eq!(waiting(&credentials), 2);
-        assert_eq!(credentials.inner.permits.available_permits(), 0);
+        assert_eq!(credentials.counts().running, 2);
         drop(gates);
-        assert!(!credentials.verify(&pin("1"), None, soon()).await.unwrap());
-        let all = u32::try_from(credentials.workers()).unwrap();
-        drop(credentials.inner.permits.acquire_many(all).await.unwrap());
+        let checked = credentials.verify(&pin("1"), None, &here(), soon()).await;
+        assert!(!checked.unwrap());
     }
 
     #[tokio::test]
@@ -713,7 +628,7 @@ mod tests {
             "$argon2id$v=19$m=4294967295,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
         ] {
             let outcome = cheap()
-                .verify(&pin("1"), Some(Phc::new(text.to_owned())), soon())
+                .verify(&pin("1"), Some(Phc::new(text.to_owned())), &here(), soon())
                 .await;
             assert!(
                 matches!(outcome, Err(Error::Stored(_))),
@@ -743,7 +658,7 @@ mod tests {
         for (n, phc) in hashes.into_iter().enumerate() {
             assert!(
                 credentials
-                    .verify(&pin(&format!("77{n}")), Some(phc), soon())
+                    .verify(&pin(&format!("77{n}")), Some(phc), &here(), soon())
                     .await
                     .unwrap()
             );

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    admission::Refused,
     clock::Timestamp,
     domain::{
         em_code::EmCode,
@@ -108,6 +109,9 @@ pub enum Error {
     /// Too much is waiting.
     #[error("PIN checks are busy")]
     Busy(Duration),
+    /// Too many logins of other clusters are in progress here.
+    #[error("logins of other clusters are busy: {0}")]
+    NotAdmitted(Refused),
     /// PINs can't be checked: the operator must act.
     #[error("the PIN could not be checked")]
     Credentials(#[source] crate::credentials::Error),
@@ -163,7 +167,7 @@ impl Error {
             Self::SessionEnded(_) => EmCode::PolicyValidationError,
             Self::NoSession => EmCode::NoUserLoggedIn,
             Self::Repeated(refusal) => refusal.code,
-            Self::Busy(_) | Self::Contended => EmCode::Busy,
+            Self::Busy(_) | Self::NotAdmitted(_) | Self::Contended => EmCode::Busy,
             Self::Store(store::Error::Busy) => EmCode::Busy,
             Self::Credentials(_) | Self::Store(_) | Self::Damaged(_) => EmCode::DatabaseError,
         }
@@ -204,6 +208,7 @@ impl Error {
             Self::MustChangePin { ticket, .. } => Detail::Ticket(ticket.clone()),
             Self::SessionEnded(reason) => Detail::SessionEnded(*reason),
             Self::Busy(after) => Detail::RetryAfter(*after),
+            Self::NotAdmitted(refused) => Detail::RetryAfter(refused.retry_after()),
             Self::Contended | Self::Store(store::Error::Busy) => Detail::RetryAfter(RETRY),
             _ => Detail::None,
         };
@@ -216,6 +221,7 @@ impl Error {
         !matches!(
             self,
             Self::Busy(_)
+                | Self::NotAdmitted(_)
                 | Self::Contended
                 | Self::Credentials(_)
                 | Self::Damaged(_)

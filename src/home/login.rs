@@ -11,6 +11,7 @@ use super::{
     desk::{Checked, Desk, Proven},
 };
 use crate::{
+    admission::{Kind, Party, Permit, Source},
     credentials,
     domain::login::{Context, HomeServices, LoginAnswer, LoginRequest, Proof},
     secret::Ticket,
@@ -28,8 +29,13 @@ pub(super) async fn login(
     context: &Context,
     request: &LoginRequest,
 ) -> Result<LoginAnswer, Error> {
-    role.faults.pass("home.login.received").await;
-    let outcome = attempt(role, context, request).await;
+    let outcome = match admit(role, context, request).await {
+        Ok(_place) => {
+            role.faults.pass("home.login.received").await;
+            attempt(role, context, request).await
+        }
+        Err(error) => Err(error),
+    };
     role.faults.pass("home.login.committed").await;
     match &outcome {
         Ok(LoginAnswer::Choose(choice)) => info!(
@@ -49,6 +55,23 @@ pub(super) async fn login(
         ),
     }
     outcome
+}
+
+/// A place for a login that a peer asks for; our own phones' have theirs at visiting.
+async fn admit(
+    role: &HomeRole,
+    context: &Context,
+    request: &LoginRequest,
+) -> Result<Option<Permit>, Error> {
+    if context.caller == role.cluster {
+        return Ok(None);
+    }
+    let places = role.parameters().maximum_concurrent_requests;
+    let source = source(role, context, request);
+    let entered = role
+        .admission
+        .enter(Kind::Inbound, &source, places, context.deadline);
+    entered.await.map(Some).map_err(Error::NotAdmitted)
 }
 
 async fn attempt(
@@ -115,13 +138,28 @@ async fn prove(
     };
     let checked = role
         .credentials
-        .verify(pin, phc.clone(), context.deadline)
+        .verify(
+            pin,
+            phc.clone(),
+            &source(role, context, request),
+            context.deadline,
+        )
         .await;
     match checked {
         Ok(matches) => Ok(Proven::Pin(Checked { phc, matches })),
         Err(credentials::Error::Busy { retry_after }) => Err(Error::Busy(retry_after)),
         Err(other) => Err(Error::Credentials(other)),
     }
+}
+
+/// On whose behalf: our own phones' or a peer's.
+fn source(role: &HomeRole, context: &Context, request: &LoginRequest) -> Source {
+    let party = if context.caller == role.cluster {
+        Party::Phones
+    } else {
+        Party::Peer(context.caller.clone())
+    };
+    Source::of(party, request.device.address)
 }
 
 async fn look_up(

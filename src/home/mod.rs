@@ -19,6 +19,7 @@ pub use error::Error;
 pub use revocation::Retired;
 
 use crate::{
+    admission::Admission,
     clock::Clock,
     credentials::Credentials,
     domain::{
@@ -43,6 +44,7 @@ pub struct HomeRole {
     security_mode: SecurityMode,
     store: Store,
     credentials: Credentials,
+    admission: Admission,
     clock: Clock,
     faults: FaultPoints,
     parameters: parameters::Live,
@@ -62,6 +64,8 @@ pub struct Parts {
     pub store: Store,
     /// Checks PINs.
     pub credentials: Credentials,
+    /// How many logins of other clusters may be in progress.
+    pub admission: Admission,
     /// The node's clock.
     pub clock: Clock,
     /// Where a test may stop us.
@@ -95,6 +99,7 @@ impl HomeRole {
             security_mode,
             store,
             credentials,
+            admission,
             clock,
             faults,
             parameters,
@@ -106,6 +111,7 @@ impl HomeRole {
             security_mode,
             store,
             credentials,
+            admission,
             clock,
             faults,
             parameters,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
+    admission::{Kind, Party, Source},
     domain::{
         capability::Traits,
         em_code::EmCode,
@@ -30,6 +31,9 @@ use crate::{
         users::User,
     },
 };
+
+/// Logins of other clusters at a time.
+const PLACES: u32 = 4;
 
 struct World {
     role: HomeRole,
@@ -127,9 +131,11 @@ async fn world(base_devices: usize) -> World {
         security_mode: SecurityMode::NonSecure,
         store: store.clone(),
         credentials,
+        admission: Admission::new(PLACES),
         clock,
         faults: FaultPoints::none(),
         parameters: parameters::Live::new(Parameters {
+            maximum_concurrent_requests: PLACES,
             multiple_login_behavior: MultipleLoginBehavior::Allowed,
             ..Parameters::default()
         }),
@@ -642,6 +648,40 @@ async fn a_repeat_is_heard_on_what_has_ended_meanwhile() {
         world.state("tokyo", repeated.session_id).await,
         Some(State::Active)
     );
+}
+
+#[tokio::test]
+async fn a_peer_whose_logins_fill_the_places_waits_and_our_own_phones_do_not() {
+    let world = world(2).await;
+    let source = Source::of(Party::Peer(cluster("lima")), None);
+    let held = join_all((0..PLACES).map(|_| {
+        let admission = world.role.admission.clone();
+        let source = source.clone();
+        async move {
+            admission
+                .enter(Kind::Inbound, &source, PLACES, soon())
+                .await
+        }
+    }));
+    let held = held.await;
+    assert!(held.iter().all(Result::is_ok));
+    let mut hurried = from("tokyo");
+    hurried.deadline = Instant::now() + Duration::from_millis(50);
+    let login = request("ana", "13579", "SEP1");
+    let refused = world.role.login(&hurried, &login).await.unwrap_err();
+    assert!(matches!(refused, Error::NotAdmitted(_)), "{refused}");
+    let refusal = refused.to_refusal(false);
+    assert_eq!(refusal.code, EmCode::Busy);
+    assert!(
+        matches!(refusal.detail, Detail::RetryAfter(_)),
+        "{refusal:?}"
+    );
+    // Our own phones were admitted where they called.
+    let own = request("bob", "13579", "SEP2");
+    world.role.login(&from("berlin"), &own).await.unwrap();
+    drop(held);
+    // The refusal is not kept: the same id may come again.
+    world.role.login(&from("tokyo"), &login).await.unwrap();
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! How a node's parts are put together.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::TcpListener,
@@ -13,11 +17,15 @@ use super::{
     roles::FederationRoles, shutdown::Stages,
 };
 use crate::{
+    admission::Admission,
     apply::Applier,
     clock::Clock,
     config::{Config, PEPPER_BYTES},
     credentials::{self, Credentials, lockout},
-    domain::{federation::Federation, ids::ClusterId, login::HomeCluster, version::VersionRange},
+    domain::{
+        federation::Federation, ids::ClusterId, login::HomeCluster, parameters::Parameters,
+        version::VersionRange,
+    },
     edge::{admin, federation, listener, phone},
     fault::FaultPoints,
     home::{self, HomeRole, LocalHome},
@@ -51,6 +59,7 @@ struct Core {
     clock: Clock,
     store: Store,
     credentials: Credentials,
+    admission: Admission,
     pepper: Pepper,
     trust: TrustStore,
     peers: Peers,
@@ -101,6 +110,7 @@ pub(super) async fn start(
         clock,
         store,
         credentials,
+        admission: Admission::new(Parameters::default().maximum_concurrent_requests),
         pepper,
         trust,
         peers,
@@ -110,6 +120,7 @@ pub(super) async fn start(
     let roles = core.roles(faults, &stages.work);
     core.open_doors(sockets, &addresses, &roles, stages).await?;
     core.begin_tasks(roles, &stages.work);
+    core.let_go_at_the_end(&stages.doors);
     info!(
         federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),
         versions = %core.versions, "ready"
@@ -152,6 +163,7 @@ impl Core {
             security_mode: self.config.federation.security_mode,
             store: self.store.clone(),
             credentials: self.credentials.clone(),
+            admission: self.admission.clone(),
             clock: self.clock.clone(),
             faults: faults.clone(),
             parameters: self.reloader.parameters(),
@@ -168,6 +180,7 @@ impl Core {
             federation: Arc::clone(&others),
             faults,
             parameters: self.reloader.parameters(),
+            admission: self.admission.clone(),
             tasks: tasks.clone(),
             owed: Arc::clone(&self.owed),
         });
@@ -263,6 +276,17 @@ impl Core {
             groups: Arc::new(groups(config)),
             operations: Arc::new(operations),
         }
+    }
+
+    /// Who waits for a place when the node begins to end is served as long as there is time for it, and told the
+    /// truth while there is still time for that.
+    fn let_go_at_the_end(&self, doors: &Tasks) {
+        let (admission, grace) = (self.admission.clone(), self.config.shutdown_grace);
+        let ending = doors.clone();
+        doors.spawn("admission", async move {
+            ending.cancelled().await;
+            admission.close_at(Instant::now() + grace / 2);
+        });
     }
 
     fn begin_tasks(&self, roles: AllRoles, tasks: &Tasks) {
@@ -611,10 +635,11 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Er
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, time::Instant};
+    use std::path::Path;
 
     use super::*;
     use crate::{
+        admission::Source,
         domain::ids::UserId,
         secret::Pin,
         store::{
@@ -702,16 +727,26 @@ mod tests {
         let wrong = with_pepper(2);
         assert!(
             !wrong
-                .verify(&pin(), Some(phc.clone()), soon())
+                .verify(&pin(), Some(phc.clone()), &Source::operators(), soon())
                 .await
                 .unwrap()
         );
-        assert!(!right.verify(&pin(), None, soon()).await.unwrap());
+        assert!(
+            !right
+                .verify(&pin(), None, &Source::operators(), soon())
+                .await
+                .unwrap()
+        );
         for unproven in [&wrong, &right] {
             let waited = tokio::time::timeout(Duration::from_millis(50), unproven.proven()).await;
             waited.expect_err("no PIN has matched");
         }
-        assert!(right.verify(&pin(), Some(phc), soon()).await.unwrap());
+        assert!(
+            right
+                .verify(&pin(), Some(phc), &Source::operators(), soon())
+                .await
+                .unwrap()
+        );
         mark_pepper(&store, &right, &Tasks::default()).await;
         assert_eq!(claimed(&store, 1).await.unwrap(), Pepper::Known);
         claimed(&store, 2).await.unwrap_err();

@@ -25,11 +25,12 @@ pub(super) async fn logout(
     inner: &Inner,
     device: &str,
     reference: Ref,
+    deadline: Instant,
 ) -> Result<LoggedOut, Error> {
     let name = DeviceName::new(device).map_err(|_| Error::DeviceUnknown)?;
     let now = inner.clock.now();
     let session = inner
-        .write(inner.deadline(), move |tx: &mut dyn Transaction| {
+        .write(deadline, move |tx: &mut dyn Transaction| {
             devices::get(tx, &name)?.ok_or(Error::DeviceUnknown)?;
             let session = sessions::active_on_device(tx, Role::Visiting, &name)?
                 .ok_or_else(|| Error::NobodyLoggedIn(name.clone()))?;

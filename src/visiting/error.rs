@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Failure;
 use crate::{
+    admission::Refused,
     domain::{
         em_code::EmCode,
         ids::{ClusterId, DeviceName, Ref, UserId},
@@ -18,9 +19,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Why a phone does not get what it asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Too many requests are in progress here.
-    #[error("{0} logins are in progress, which is the limit")]
-    TooManyRequests(u32),
+    /// Too many requests are in progress here, or the node ends.
+    #[error("{0}")]
+    NotAdmitted(Refused),
     /// A login on this phone is not answered yet.
     #[error("a login on {0} is still in progress")]
     LoginInProgress(DeviceName),
@@ -100,7 +101,7 @@ impl Error {
     #[must_use]
     pub const fn em_code(&self) -> EmCode {
         match self {
-            Self::TooManyRequests(_) | Self::LoginInProgress(_) | Self::Stopped => EmCode::Busy,
+            Self::NotAdmitted(_) | Self::LoginInProgress(_) | Self::Stopped => EmCode::Busy,
             Self::UntrustedAddress(_) => EmCode::UntrustedIp,
             Self::ThroughProxy(_) => EmCode::ProxyNotAllowed,
             Self::Blank => EmCode::BlankUserIdOrPin,
@@ -146,8 +147,8 @@ impl Error {
     #[must_use]
     pub fn into_failure(self, reference: Ref) -> Failure {
         let retry_after = match &self {
-            Self::TooManyRequests(_)
-            | Self::LoginInProgress(_)
+            Self::NotAdmitted(refused) => Some(refused.retry_after()),
+            Self::LoginInProgress(_)
             | Self::Stopped
             | Self::Store(store::Error::Busy)
             | Self::StoreSlow => Some(RETRY),

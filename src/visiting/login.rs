@@ -1,12 +1,6 @@
 //! Login at visiting: admission, the phone, the search, the pending row, home, and the row that says who is on it.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tracing::info;
 
@@ -15,6 +9,7 @@ use super::{
     locate::{self, Hints, Home},
 };
 use crate::{
+    admission::Kind,
     domain::{
         em_code::EmCode,
         ids::{ClusterId, DeviceName, LoginName, ProfileName, Ref, SessionId},
@@ -88,31 +83,11 @@ pub(super) async fn login(
     outcome
 }
 
-/// One of the places for logins under way, free again when it is dropped. The limit is asked for at each login, so
-/// that a change holds for the next one.
-struct Place(Arc<AtomicU32>);
-
-impl Place {
-    fn take(under_way: &Arc<AtomicU32>, limit: u32) -> Option<Self> {
-        let one_more = |taken: u32| (taken < limit).then(|| taken.saturating_add(1));
-        under_way
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more)
-            .ok()
-            .map(|_| Self(Arc::clone(under_way)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 async fn attempt(inner: &Inner, submission: Submission) -> Result<LoginOutcome, Error> {
-    let limit = inner.parameters.load().maximum_concurrent_requests;
-    let _place = Place::take(&inner.under_way, limit).ok_or(Error::TooManyRequests(limit))?;
-    check_caller(inner, submission.caller())?;
     let deadline = inner.deadline();
+    let caller = submission.caller();
+    let _place = inner.admit(Kind::Login, caller, deadline).await?;
+    check_caller(inner, caller)?;
     let request = match submission {
         Submission::Typed(request) => request,
         Submission::Chosen(request) => return chosen(inner, request, deadline).await,

@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicU32},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,6 +26,7 @@ pub use types::{
 };
 
 use crate::{
+    admission::{Admission, Kind, Party, Permit, Source},
     clock::Clock,
     domain::{
         capability::Traits,
@@ -68,8 +69,7 @@ struct Inner {
     faults: FaultPoints,
     tasks: Tasks,
     parameters: parameters::Live,
-    /// Logins under way.
-    under_way: Arc<AtomicU32>,
+    admission: Admission,
     /// Told whenever a home cluster is owed the end of a session.
     owed: Arc<Notify>,
     refs: refs::Refs,
@@ -91,6 +91,8 @@ pub struct Parts {
     pub faults: FaultPoints,
     /// The cluster's parameters, as they are at each request.
     pub parameters: parameters::Live,
+    /// How many requests of phones may be in progress.
+    pub admission: Admission,
     /// Runs what must outlive a phone's connection.
     pub tasks: Tasks,
     /// Told whenever a home cluster is owed the end of a session.
@@ -117,6 +119,7 @@ impl VisitingRole {
             federation,
             faults,
             parameters,
+            admission,
             tasks,
             owed,
         } = parts;
@@ -129,7 +132,7 @@ impl VisitingRole {
             faults,
             tasks,
             parameters,
-            under_way: Arc::default(),
+            admission,
             owed,
             refs: refs::Refs::new(),
         };
@@ -241,10 +244,12 @@ impl VisitingRole {
         caller: Caller,
         reference: Ref,
     ) -> Result<LoggedOut, Failure> {
-        login::check_caller(&self.inner, caller).map_err(|e| e.into_failure(reference))?;
         let (inner, device) = (Arc::clone(&self.inner), device.to_owned());
         let task = self.inner.tasks.spawn("logout", async move {
-            ends::logout(&inner, &device, reference).await
+            let deadline = inner.deadline();
+            let _place = inner.admit(Kind::Logout, caller, deadline).await?;
+            login::check_caller(&inner, caller)?;
+            ends::logout(&inner, &device, reference, deadline).await
         });
         match task.await {
             Ok(outcome) => outcome.map_err(|e| e.into_failure(reference)),
@@ -288,6 +293,14 @@ impl Inner {
     /// When a request that comes now must be answered.
     fn deadline(&self) -> Instant {
         Instant::now() + self.config.login_deadline
+    }
+
+    /// A place for a request of a phone, kept until it is answered.
+    async fn admit(&self, kind: Kind, caller: Caller, deadline: Instant) -> Result<Permit, Error> {
+        let places = self.parameters.load().maximum_concurrent_requests;
+        let source = Source::of(Party::Phones, Some(caller.address));
+        let entered = self.admission.enter(kind, &source, places, deadline);
+        entered.await.map_err(Error::NotAdmitted)
     }
 
     /// Reads, and waits for that until `deadline`.

@@ -172,6 +172,7 @@ struct World {
     store: Store,
     clock: Clock,
     parameters: parameters::Live,
+    admission: Admission,
     local: Arc<Script>,
     peers: Vec<Arc<Script>>,
 }
@@ -228,7 +229,7 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
         .await
         .unwrap();
     let local = Arc::new(local);
-    let parameters = parameters::Live::new(limit(2));
+    let (parameters, admission) = (parameters::Live::new(limit(2)), Admission::new(2));
     let peers: Vec<_> = peers.into_iter().map(Arc::new).collect();
     let role = VisitingRole::new(Parts {
         config: Config {
@@ -243,6 +244,7 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
         federation: Arc::new(Peers(peers.clone())),
         faults: FaultPoints::none(),
         parameters: parameters.clone(),
+        admission: admission.clone(),
         tasks: Tasks::default(),
         owed: Arc::new(Notify::new()),
     });
@@ -251,6 +253,7 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
         store,
         clock,
         parameters,
+        admission,
         local,
         peers,
     }
@@ -469,57 +472,96 @@ async fn silence_of_home_is_40_the_phone_is_free_again_and_home_is_owed() {
     assert_eq!(world.owed("berlin").await, 1);
 }
 
-#[tokio::test]
-async fn beyond_the_limit_of_requests_it_is_26() {
-    let mut silent = Script::new("berlin").finding(Ok(Ownership::Mine));
-    silent.silent = true;
-    let world = world_with(
-        vec![silent],
+/// A world whose requests take no longer than that.
+async fn brief() -> World {
+    world_with(
+        vec![Script::new("berlin").finding(Ok(Ownership::Mine))],
         Script::new("tokyo"),
         Duration::from_millis(400),
     )
-    .await;
-    let third = async {
-        while world.pins_sent() < 2 {
-            tokio::task::yield_now().await;
-        }
-        world.code("SEPOLD", "ana").await
-    };
-    let (first, second, third) =
-        tokio::join!(world.code("SEP1", "ana"), world.code("SEP2", "bob"), third);
-    assert_eq!((first, second, third), (40, 40, 26));
+    .await
+}
+
+impl World {
+    /// Somebody else's request, in progress until it is dropped.
+    async fn in_progress(&self, kind: Kind) -> Permit {
+        let source = Source::of(Party::Phones, Some([198, 51, 100, 7].into()));
+        let limit = self.parameters.load().maximum_concurrent_requests;
+        let soon = Instant::now() + Duration::from_secs(60);
+        let entered = self.admission.enter(kind, &source, limit, soon);
+        entered.await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn beyond_the_limit_of_requests_one_waits_and_then_it_is_26_with_a_time() {
+    let world = brief().await;
+    let first = world.in_progress(Kind::Login).await;
+    let second = world.in_progress(Kind::Login).await;
+    // Admission comes first: nothing is looked at, and no PIN goes anywhere.
+    let refused = world.login("SEPNONE", "ana").await.unwrap_err();
+    assert_eq!(refused.code, EmCode::Busy);
+    assert!(refused.retry_after.is_some(), "{refused:?}");
+    assert!(refused.cause.contains("all 2 places"), "{refused}");
+    assert_eq!(world.pins_sent(), 0);
+    // One that waits gets the place that becomes free.
+    let (waited, ()) = tokio::join!(biased; world.code("SEPNONE", "ana"), async {
+        drop(first);
+    });
+    assert_eq!(waited, 11);
+    drop(second);
+    let counts = world.admission.counts(Kind::Login);
+    assert_eq!((counts.running, counts.waiting, counts.refused), (0, 0, 1));
 }
 
 #[tokio::test]
 async fn another_limit_holds_for_the_next_request() {
-    let mut silent = Script::new("berlin").finding(Ok(Ownership::Mine));
-    silent.silent = true;
-    let world = world_with(
-        vec![silent],
-        Script::new("tokyo"),
-        Duration::from_millis(400),
-    )
-    .await;
-    let others = async {
-        while world.pins_sent() == 0 {
-            tokio::task::yield_now().await;
-        }
-        // The phone is not known, which is looked at only when there is a place.
-        let mut codes = vec![world.code("SEPNONE", "ana").await];
-        for requests in [1, 2] {
-            world.parameters.publish(limit(requests));
-            codes.push(world.code("SEPNONE", "ana").await);
-        }
-        codes
-    };
-    let (first, others) = tokio::join!(world.code("SEP1", "ana"), others);
-    assert_eq!((first, others), (40, vec![11, 26, 11]));
-    world.parameters.publish(limit(1));
-    assert_eq!(
-        world.code("SEPNONE", "ana").await,
-        11,
-        "a place is not free again"
+    let world = brief().await;
+    let _held = world.in_progress(Kind::Login).await;
+    // The phone is not known, which is looked at only when there is a place.
+    let mut codes = vec![world.code("SEPNONE", "ana").await];
+    for requests in [1, 2] {
+        world.parameters.publish(limit(requests));
+        codes.push(world.code("SEPNONE", "ana").await);
+    }
+    assert_eq!(codes, [11, 26, 11]);
+}
+
+#[tokio::test]
+async fn a_logout_waits_behind_logouts_only() {
+    let world = brief().await;
+    let logins = (
+        world.in_progress(Kind::Login).await,
+        world.in_progress(Kind::Login).await,
+        world.in_progress(Kind::Inbound).await,
     );
+    let logout = || world.role.logout("SEP1", caller(), world.role.new_ref());
+    assert_eq!(logout().await.unwrap_err().code, EmCode::NoUserLoggedIn);
+    let logouts = (
+        world.in_progress(Kind::Logout).await,
+        world.in_progress(Kind::Logout).await,
+    );
+    let refused = logout().await.unwrap_err();
+    assert_eq!(refused.code, EmCode::Busy);
+    assert!(refused.retry_after.is_some());
+    drop((logins, logouts));
+}
+
+#[tokio::test]
+async fn a_login_that_waits_when_the_node_ends_is_told_so() {
+    let world = brief().await;
+    let held = (
+        world.in_progress(Kind::Login).await,
+        world.in_progress(Kind::Login).await,
+    );
+    let (refused, ()) = tokio::join!(biased; world.login("SEP1", "ana"), async {
+        world.admission.close_at(Instant::now());
+    });
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code, EmCode::Busy);
+    assert!(refused.cause.contains("shutting down"), "{refused}");
+    assert!(refused.retry_after.is_some());
+    drop(held);
 }
 
 #[tokio::test]

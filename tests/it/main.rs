@@ -12,6 +12,7 @@
 
 mod support;
 
+mod admission;
 mod answers;
 mod backup;
 mod codes;

@@ -21,7 +21,7 @@ pub use self::{
 /// What a cluster goes by. The default is the table's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameters {
-    /// Logins that one node works on at a time.
+    /// Requests of each kind that one node works on at a time.
     pub maximum_concurrent_requests: u32,
     /// What becomes of a user's earlier session when they log in elsewhere.
     pub multiple_login_behavior: MultipleLoginBehavior,

@@ -43,10 +43,12 @@ pub const TABLE: &[Parameter] = &[
         name: "maximum-concurrent-requests",
         kind: Kind::Count(1, 4096, place!(maximum_concurrent_requests)),
         default: "256",
-        meaning: "How many logins one node works on at a time. Beyond that phones are told to try again (26). \
-                  Logouts are not counted, and never turned away.",
+        meaning: "How many logins of its phones one node works on at a time, and as many again of other clusters' \
+                  phones, and of logouts. Further ones wait for their turn, which clusters and addresses take one \
+                  after the other. Whoever could not be served in time is told at once to try again (26), and \
+                  when.",
         why: "a whole shift can log in at once, and memory stays bounded",
-        replaces: "Maximum Concurrent Requests: 5, up to 100",
+        replaces: "Maximum Concurrent Requests: 5, up to 100, without a line to wait in",
     },
     Parameter {
         name: "multiple-login-behavior",
