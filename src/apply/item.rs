@@ -96,7 +96,7 @@ pub(super) struct Named {
 }
 
 impl Named {
-    fn new(column: &'static str, kind: &'static Kind, name: impl ToString) -> Self {
+    fn new(column: &'static str, kind: &'static Kind, name: &impl ToString) -> Self {
         Self {
             column,
             kind,

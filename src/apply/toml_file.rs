@@ -57,7 +57,7 @@ impl Reader<'_> {
         let name: &str = name.get_ref();
         let Some(kind) = Kind::named(name) else {
             if let ("policy", DeValue::Array(rows)) = (name, value.get_ref()) {
-                for row in rows.iter() {
+                for row in rows {
                     let line = self.lines.of(&row.span());
                     self.problem(line, name, NO_POLICIES);
                 }

@@ -306,7 +306,7 @@ impl Checker<'_> {
     }
 
     /// The phone services of a subscription.
-    fn services(&mut self, line: usize, field: &str, names: Vec<String>) -> Vec<ServiceName> {
+    fn services(&mut self, line: usize, field: &str, names: &[String]) -> Vec<ServiceName> {
         if names.len() > bounds::SERVICES {
             let rule = format!("there must be at most {}", bounds::SERVICES);
             self.problem(line, field, rule);
@@ -357,7 +357,7 @@ impl Checker<'_> {
             self.text(line, "profile.locale", locale, bounds::TEXT_BYTES);
         }
         let services = list(&mut raw, "services");
-        let services = self.services(line, "profile.services", services);
+        let services = self.services(line, "profile.services", &services);
         let (Some(name), Some(user_id)) = (name, user_id) else {
             return;
         };
@@ -456,7 +456,7 @@ impl Checker<'_> {
         let has_both = location.is_some() && !geolocation.is_empty();
         self.either(line, ["device.location", "device.geolocation"], has_both);
         let services = list(&mut raw, "services");
-        let services = self.services(line, "device.services", services);
+        let services = self.services(line, "device.services", &services);
         let name = self.name::<DeviceName>(line, "device.name", &text(&mut raw, "name"));
         let Some(name) = name else { return };
         let device = Device {
