@@ -109,6 +109,7 @@ impl Reader {
 
     fn federation(&mut self) -> Option<Federation> {
         let listen = self.address("federation.listen");
+        let advertise = self.take("federation.advertise", values::addresses, |a| show_list(a));
         let heartbeat = self.duration("federation.heartbeat");
         let dead_after = self.duration("federation.dead-after");
         let connect_timeout = self.duration("federation.connect-timeout");
@@ -124,6 +125,7 @@ impl Reader {
         }
         Some(Federation {
             listen: listen?,
+            advertise: advertise?,
             heartbeat: heartbeat?,
             dead_after: dead_after?,
             connect_timeout: connect_timeout?,

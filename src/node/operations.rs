@@ -20,7 +20,7 @@ use crate::{
         views,
     },
     home::{self, HomeRole},
-    peer::{LinkState, LinkStatus, Peers},
+    peer::{LinkState, LinkStatus, NodeStatus, Peers},
     trust::{TrustStore, mend::mend_link, refusals::Refused},
     visiting::{self, VisitingRole},
     wire::admin as pb,
@@ -256,6 +256,27 @@ fn peer_status(link: &LinkStatus) -> pb::PeerStatus {
             peer_down_reason: link.inbound.reverse_down_reason.clone(),
         }),
         owed_ends: 0,
+        nodes: link.nodes.iter().map(peer_node).collect(),
+    }
+}
+
+fn peer_node(node: &NodeStatus) -> pb::PeerNode {
+    let state = if node.draining {
+        "draining"
+    } else {
+        node.state.as_str()
+    };
+    let told = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    pb::PeerNode {
+        address: node.address.clone(),
+        state: state.to_owned(),
+        state_age_ms: millis(node.since),
+        proof_age_ms: node.proof_age.map(millis),
+        node: told(&node.node),
+        software: told(&node.software),
+        version: node.version.map(|version| version.to_string()),
+        reason: node.last_error.clone(),
+        instance: told(&node.instance),
     }
 }
 

@@ -31,7 +31,11 @@ use crate::{
     home::{self, HomeRole, LocalHome},
     peer::{self, Peers, outbox::Outbox},
     secret::Secret,
-    store::{self, Store, Transaction, meta, retention},
+    store::{
+        self, Store, Transaction,
+        membership::{self, Membership},
+        meta, retention,
+    },
     tasks::Tasks,
     trust::TrustStore,
     visiting::{self, VisitingRole},
@@ -63,6 +67,7 @@ struct Core {
     pepper: Pepper,
     trust: TrustStore,
     peers: Peers,
+    membership: Membership,
     reloader: Arc<Reloader>,
     /// Told when a debt to another cluster is made.
     owed: Arc<Notify>,
@@ -101,6 +106,16 @@ pub(super) async fn start(
         clock.clone(),
         stages.links.clone(),
     );
+    let membership = Membership::new(
+        store.clone(),
+        clock.clone(),
+        membership::Config {
+            node: config.node.clone(),
+            addresses: advertised(&config, addresses.federation),
+            software: peers.config().software.clone(),
+        },
+    );
+    membership.join().await?;
     let reloader = Reloader::new(&config, store.clone(), trust.clone(), peers.clone())?;
     let core = Core {
         reloader: Arc::new(reloader),
@@ -114,6 +129,7 @@ pub(super) async fn start(
         pepper,
         trust,
         peers,
+        membership,
     };
     core.reloader.refresh_parameters().await?;
     core.read_all().await;
@@ -290,6 +306,8 @@ impl Core {
     }
 
     fn begin_tasks(&self, roles: AllRoles, tasks: &Tasks) {
+        let (membership, keeping) = (self.membership.clone(), tasks.clone());
+        tasks.spawn("membership", async move { membership.keep(&keeping).await });
         let up = Arc::new(Notify::new());
         let outbox = Outbox {
             cluster: self.config.cluster_id.clone(),
@@ -556,6 +574,15 @@ fn visiting_config(config: &Config, versions: VersionRange) -> visiting::Config 
         find_deadline: config.login.find_deadline,
         newest_version: versions.max(),
     }
+}
+
+/// Where peers should dial this node: what the operator says, else where it listens, unless that is everywhere.
+fn advertised(config: &Config, listening: SocketAddr) -> Vec<String> {
+    let said = &config.federation.advertise;
+    if said.is_empty() && !listening.ip().is_unspecified() {
+        return vec![listening.to_string()];
+    }
+    said.iter().map(ToString::to_string).collect()
 }
 
 fn groups(config: &Config) -> admin::roles::Groups {

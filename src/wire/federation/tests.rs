@@ -104,6 +104,7 @@ fn hello() -> Hello {
         capabilities: vec!["change-pin".to_owned()],
         cluster_id: ClusterId::new("berlin").unwrap(),
         node: "berlin-1".to_owned(),
+        instance: "00c0ffee".to_owned(),
         software: "emccd 0.1.0".to_owned(),
         now: Timestamp::from_millis(1_700_000_000_123),
         security_mode: SecurityMode::Secure,

@@ -232,3 +232,22 @@ CREATE TABLE audit_heads (
     seq  INTEGER NOT NULL,
     hash BLOB NOT NULL CHECK (length(hash) = 32)
 ) STRICT;
+
+-- A node's row is its own: another run of the same name has another instance. The beat moves for as long as it lives.
+CREATE TABLE nodes (
+    name       TEXT NOT NULL PRIMARY KEY,
+    instance   TEXT NOT NULL,
+    addresses  TEXT NOT NULL,
+    software   TEXT NOT NULL,
+    started_at INTEGER NOT NULL,
+    beat       INTEGER NOT NULL
+) STRICT;
+
+-- Work that one node at a time does. Without a node it is free; the generation moves on with every take.
+CREATE TABLE claims (
+    task       TEXT NOT NULL PRIMARY KEY,
+    generation INTEGER NOT NULL,
+    node       TEXT,
+    instance   TEXT,
+    beat       INTEGER NOT NULL
+) STRICT;

@@ -13,6 +13,7 @@ use crate::{
             ApplicationId, BaseDeviceName, CallGroupName, ClusterId, DevicePoolName,
             GeolocationName, ProfileName, Ref, ServiceName,
         },
+        liveness::Incarnation,
         login::{CallManager, HomeServices, Line, PhoneService, SecurityMode, ServiceMenu},
         session::{EndReason, Initiator, State},
     },
@@ -260,10 +261,32 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
     )?;
     tickets::issue(tx, holder(&all), &[4; 32], at(8_000), at(9_000))?;
     choices::put(tx, &all.choice)?;
-    for n in 1..=3 {
+    let node = node();
+    store::nodes::register(tx, &node)?;
+    store::claims::take(
+        tx,
+        &store::claims::Task::retention(),
+        None,
+        &node.run,
+        at(1),
+    )?;
+    for n in 2..=3 {
         audit::append(tx, &change(n))?;
     }
     Ok(())
+}
+
+fn node() -> store::nodes::Node {
+    store::nodes::Node {
+        run: Incarnation {
+            node: "n1".into(),
+            instance: "00c0ffee".into(),
+        },
+        addresses: vec!["n1.berlin.example:8444".into()],
+        software: "emccd 0.1.0".into(),
+        started_at: at(3),
+        beat: 12,
+    }
 }
 
 fn holder(all: &Everything) -> tickets::Holder<'_> {
@@ -431,6 +454,9 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
         choices::get(tx, &all.choice.device, &all.choice.hash, at(8_500))?,
         Some(all.choice)
     );
+    assert_eq!(store::nodes::all(tx)?, [node()]);
+    let held = store::claims::held_by(tx, &node().run)?;
+    assert_eq!(held.len(), 1);
     let taro = LoginName::new("taro").unwrap();
     assert_eq!(
         hints::get(tx, LoginType::Uid, &taro)?,
