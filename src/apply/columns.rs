@@ -3,11 +3,15 @@
 
 use std::fmt::Write as _;
 
+use crate::store::audit::Noun;
+
 /// One kind of row.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kind {
     /// The name of its table in TOML, and of its CSV file in the singular.
     pub name: &'static str,
+    /// What the audit calls it.
+    pub noun: Noun,
     /// What its CSV file is called by `export`.
     pub plural: &'static str,
     /// What such a row is.
@@ -95,6 +99,7 @@ const fn part(name: &'static str, is_number: bool, is_required: bool) -> Part {
 /// Places.
 pub const GEOLOCATION: Kind = Kind {
     name: "geolocation",
+    noun: Noun::Geolocation,
     plural: "geolocations",
     about: "A place that phones and device pools name. Which of its fields count for the roaming pool says the \
             parameter `emcc-geolocation-filter`.",
@@ -108,6 +113,7 @@ pub const GEOLOCATION: Kind = Kind {
 /// Call-control groups.
 pub const CALL_GROUP: Kind = Kind {
     name: "call-control-group",
+    noun: Noun::CallGroup,
     plural: "call-control-groups",
     about: "Call-control servers that device pools name: what a login answers comes from them.",
     ignores_case: false,
@@ -125,6 +131,7 @@ pub const CALL_GROUP: Kind = Kind {
 /// Phone services.
 pub const PHONE_SERVICE: Kind = Kind {
     name: "phone-service",
+    noun: Noun::PhoneService,
     plural: "phone-services",
     about: "A page that a phone can open. A login's answer carries those of the profile, whatever the cluster.",
     ignores_case: false,
@@ -145,6 +152,7 @@ const MANAGERS: Shape = Shape::Parts(&[part("host", false, true), part("priority
 /// Device pools.
 pub const DEVICE_POOL: Kind = Kind {
     name: "device-pool",
+    noun: Noun::Pool,
     plural: "device-pools",
     about: "Where a phone finds its call control.",
     ignores_case: false,
@@ -192,6 +200,7 @@ pub const DEVICE_POOL: Kind = Kind {
 /// Users.
 pub const USER: Kind = Kind {
     name: "user",
+    noun: Noun::User,
     plural: "users",
     about: "A person whose home this cluster is.",
     ignores_case: true,
@@ -245,6 +254,7 @@ pub const USER: Kind = Kind {
 /// Device profiles.
 pub const PROFILE: Kind = Kind {
     name: "profile",
+    noun: Noun::Profile,
     plural: "profiles",
     about: "A device profile: what a user's phone becomes.",
     ignores_case: false,
@@ -291,6 +301,7 @@ pub const PROFILE: Kind = Kind {
 /// Phones.
 pub const DEVICE: Kind = Kind {
     name: "device",
+    noun: Noun::Device,
     plural: "devices",
     about: "A phone of this cluster.",
     ignores_case: true,
@@ -351,6 +362,7 @@ pub const DEVICE: Kind = Kind {
 /// Base devices.
 pub const BASE_DEVICE: Kind = Kind {
     name: "base-device",
+    noun: Noun::Base,
     plural: "base-devices",
     about: "A slot of the pool that users on foreign phones hold, or many numbered ones.",
     ignores_case: true,
@@ -372,6 +384,7 @@ pub const BASE_DEVICE: Kind = Kind {
 /// Programs.
 pub const APPLICATION_USER: Kind = Kind {
     name: "application-user",
+    noun: Noun::Application,
     plural: "application-users",
     about: "A program that signs in by itself. Kept for the interface for programs, which is not served yet.",
     ignores_case: true,
@@ -401,6 +414,7 @@ pub const APPLICATION_USER: Kind = Kind {
 /// Parameters.
 pub const PARAMETER: Kind = Kind {
     name: "parameter",
+    noun: Noun::Param,
     plural: "parameters",
     about: "A parameter of the cluster that is set. [parameters.md](parameters.md) lists them. Those that are not \
             set have their defaults, and with `--prune` those that no row names have them again.",
@@ -418,6 +432,7 @@ pub const PARAMETER: Kind = Kind {
 /// Other clusters.
 pub const PEER: Kind = Kind {
     name: "peer",
+    noun: Noun::Cluster,
     plural: "peers",
     about: "Another cluster. What is trusted from it is set with `emccd trust`.",
     ignores_case: false,

@@ -121,6 +121,7 @@ fn compare<T: Item>(
         let before = there.get(&key);
         let mut change = Change {
             kind: kind.name,
+            noun: kind.noun,
             name: row.value.name().to_owned(),
             action: Action::Unchanged,
             fields: Vec::new(),

@@ -63,6 +63,7 @@ impl Gone {
             for record in gone.of(kind.name) {
                 changes.push(Change {
                     kind: kind.name,
+                    noun: kind.noun,
                     name: record.name().to_owned(),
                     action: Action::Removed,
                     fields: Vec::new(),
