@@ -130,7 +130,11 @@ impl Operations for Pretender {
         Box::pin(std::future::ready(Ok(vec![count])))
     }
 
-    fn retire_peer<'a>(&'a self, _: &'a ClusterId, _: &'a Actor) -> Answer<'a, ()> {
+    fn retire_peer<'a>(&'a self, _: &'a ClusterId, _: bool, _: &'a Actor) -> Answer<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn keep_peer<'a>(&'a self, _: &'a ClusterId) -> Answer<'a, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 

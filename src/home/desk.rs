@@ -128,7 +128,7 @@ impl Desk {
             Repeat::Opened(services) => return Ok(Some(LoginAnswer::Opened(services))),
             repeat => repeat,
         };
-        decide::admit_caller(tx, &self.own, caller)?;
+        decide::admit_caller(tx, &self.own, caller, self.now)?;
         let user = decide::one_user(tx, &self.request.user)?;
         let credential = stored::get(tx, &user.user_id)?;
         let must_change = match proven {
@@ -192,7 +192,7 @@ impl Desk {
     fn issue(&self, tx: &mut dyn Transaction, user: &User, purpose: Purpose) -> Result<(), Error> {
         let hash = tickets::hash_of(&self.ticket);
         let until = self.now.plus(TICKET_LIFE);
-        tickets::issue(tx, self.holder(user, purpose), &hash, self.now, until)?;
+        tickets::issue(tx, self.holder(user, purpose), &hash, until)?;
         Ok(())
     }
 

@@ -197,6 +197,7 @@ fn everything() -> Everything {
             home: cluster("tokyo"),
             login_type: LoginType::Uid,
             login_name: LoginName::new("taro").unwrap(),
+            as_typed: true,
             profiles: vec![ProfileName::new("taro-desk").unwrap()],
             expires_at: at(9_000),
         },
@@ -259,7 +260,7 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
         &LoginName::new("taro").unwrap(),
         &cluster("tokyo"),
     )?;
-    tickets::issue(tx, holder(&all), &[4; 32], at(8_000), at(9_000))?;
+    tickets::issue(tx, holder(&all), &[4; 32], at(9_000))?;
     choices::put(tx, &all.choice)?;
     let node = node();
     store::nodes::register(tx, &node)?;
