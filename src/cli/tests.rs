@@ -335,6 +335,8 @@ async fn with_people(node: &Node) {
                     device_pool: None,
                     locale: None,
                     geolocation: [("country".to_owned(), "DE".to_owned())].into(),
+                    location: None,
+                    services: Vec::new(),
                 },
             )?;
             base_devices::upsert(tx, &"BASE1".parse().unwrap())?;

@@ -115,6 +115,7 @@ async fn world(base_devices: usize) -> World {
                         lines: Vec::new(),
                         locale: None,
                         device_pool: None,
+                        services: Vec::new(),
                     },
                 )?;
             }
@@ -556,6 +557,8 @@ impl World {
             device_pool: None,
             locale: None,
             geolocation: BTreeMap::new(),
+            location: None,
+            services: Vec::new(),
         };
         self.store
             .write(move |tx: &mut dyn Transaction| devices::upsert(tx, &device))

@@ -220,6 +220,9 @@ impl Operations for NodeOperations {
             if how == Mode::Write && changes.iter().any(|c| c.kind == "peer") {
                 self.peers_changed().await?;
             }
+            if how == Mode::Write && changes.iter().any(|c| c.kind == "parameter") {
+                self.parameters_changed().await?;
+            }
             Ok(applied::told(&changes, mode.dry_run))
         })
     }

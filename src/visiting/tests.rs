@@ -195,6 +195,7 @@ fn services(user: &str) -> HomeServices {
         remaining: None,
         reset: false,
         restart_reason: None,
+        phone_services: Vec::new(),
     }
 }
 
@@ -268,6 +269,8 @@ async fn world_of(
                         device_pool: None,
                         locale: None,
                         geolocation: BTreeMap::new(),
+                        location: None,
+                        services: Vec::new(),
                     },
                 )?;
             }
@@ -887,7 +890,9 @@ async fn home_is_told_where_the_phone_stands_by_itself_or_by_its_pool() {
             let pool = pools::DevicePool {
                 name: DevicePoolName::new("Tokyo").unwrap(),
                 geolocation: fields.clone(),
+                location: None,
                 call_managers: Vec::new(),
+                call_group: None,
                 tftp_servers: Vec::new(),
                 roaming: false,
             };

@@ -37,6 +37,7 @@ impl World {
                     lines: Vec::new(),
                     locale: None,
                     device_pool: None,
+                    services: Vec::new(),
                 };
                 profiles::upsert(tx, &profile)?;
             }

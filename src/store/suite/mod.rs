@@ -176,6 +176,7 @@ fn services() -> HomeServices {
         remaining: Some(Duration::from_secs(36_000)),
         reset: true,
         restart_reason: None,
+        phone_services: Vec::new(),
     }
 }
 

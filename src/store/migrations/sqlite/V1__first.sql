@@ -42,7 +42,8 @@ CREATE TABLE profiles (
     is_default  INTEGER NOT NULL CHECK (is_default IN (0, 1)),
     lines       TEXT NOT NULL,
     locale      TEXT,
-    device_pool TEXT
+    device_pool TEXT,
+    services    TEXT NOT NULL
 ) STRICT;
 CREATE INDEX profiles_user ON profiles (user_key);
 
@@ -56,7 +57,9 @@ CREATE TABLE devices (
     em_enabled    INTEGER NOT NULL CHECK (em_enabled IN (0, 1)),
     device_pool   TEXT,
     locale        TEXT,
-    geolocation   TEXT NOT NULL
+    geolocation   TEXT NOT NULL,
+    location      TEXT,
+    services      TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE device_pools (
@@ -64,7 +67,33 @@ CREATE TABLE device_pools (
     geolocation   TEXT NOT NULL,
     call_managers TEXT NOT NULL,
     tftp_servers  TEXT NOT NULL,
-    roaming       INTEGER NOT NULL CHECK (roaming IN (0, 1))
+    roaming       INTEGER NOT NULL CHECK (roaming IN (0, 1)),
+    location      TEXT,
+    call_group    TEXT
+) STRICT;
+
+CREATE TABLE geolocations (
+    name   TEXT NOT NULL PRIMARY KEY,
+    fields TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE call_groups (
+    name    TEXT NOT NULL PRIMARY KEY,
+    members TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE phone_services (
+    name TEXT NOT NULL PRIMARY KEY,
+    url  TEXT NOT NULL,
+    menu TEXT NOT NULL CHECK (menu IN ('services', 'directories', 'messages'))
+) STRICT;
+
+-- Programs that sign in by themselves; no password, no way in.
+CREATE TABLE applications (
+    application_key TEXT NOT NULL PRIMARY KEY,
+    application_id  TEXT NOT NULL,
+    proxy           INTEGER NOT NULL CHECK (proxy IN (0, 1)),
+    phc             TEXT
 ) STRICT;
 
 CREATE TABLE base_devices (
