@@ -504,9 +504,9 @@ pub fn acknowledge_as(
     theirs: EndReason,
 ) -> Result<bool, Error> {
     let acknowledged = tx.execute(
-        "UPDATE sessions SET owed = 0, end_reason = CASE WHEN role = 'visiting' THEN $4 ELSE end_reason END
-         WHERE role = $1 AND counterpart = $2 AND id = $3 AND owed = 1",
-        &[role.into(), counterpart.into(), id.into(), theirs.into()],
+        "UPDATE sessions SET owed = 0, end_reason = CASE WHEN role = 'visiting' THEN $1 ELSE end_reason END
+         WHERE role = $2 AND counterpart = $3 AND id = $4 AND owed = 1",
+        &[theirs.into(), role.into(), counterpart.into(), id.into()],
     )?;
     Ok(acknowledged > 0)
 }

@@ -22,7 +22,7 @@ use crate::{
     },
     store::{
         Config, Error, Row, Store, Transaction, Value, answers, base_devices, credentials, devices,
-        hints, meta, profiles,
+        hints, living, meta, profiles,
         sessions::{self, Filter},
         suite::{at, cluster, device_name, each_engine_must, increment, session_id},
         users,
