@@ -115,6 +115,7 @@ impl Reader {
 
     fn federation(&mut self) -> Option<Federation> {
         let listen = self.address("federation.listen");
+        let advertise = self.take("federation.advertise", values::addresses, |a| show_list(a));
         let heartbeat = self.duration("federation.heartbeat");
         let dead_after = self.duration("federation.dead-after");
         let connect_timeout = self.duration("federation.connect-timeout");
@@ -130,6 +131,7 @@ impl Reader {
         }
         Some(Federation {
             listen: listen?,
+            advertise: advertise?,
             heartbeat: heartbeat?,
             dead_after: dead_after?,
             connect_timeout: connect_timeout?,

@@ -35,6 +35,8 @@ pub struct Key {
 /// What a key may hold.
 #[derive(Debug)]
 pub enum Kind {
+    /// Addresses that others can dial.
+    Addresses,
     /// An IP address and a port to listen on.
     Address,
     /// The same, or `off`.
@@ -103,6 +105,10 @@ impl Kind {
     #[must_use]
     pub fn allowed(&self) -> String {
         match self {
+            Self::Addresses => {
+                "list of hosts with their ports, for example [\"emcc1.berlin.example:8444\"]"
+                    .to_owned()
+            }
             Self::Address => "IP address and port, for example 0.0.0.0:8444 or [::]:8444; \
                               port 0 takes any free one"
                 .to_owned(),
@@ -265,6 +271,15 @@ pub const KEYS: &[Key] = &[
         preset: Preset::Is("\"0.0.0.0:8444\""),
         meaning: "Where other clusters reach this node.",
         why: "8443 is taken by the phones",
+        change: Change::Restart,
+    },
+    Key {
+        name: "federation.advertise",
+        kind: Kind::Addresses,
+        preset: Preset::Is("[]"),
+        meaning: "Where other clusters should dial this node, the best address first. Empty means the address that it \
+                  listens on, or nothing where it listens on all of them.",
+        why: "which of its addresses others can reach is known to nobody but the operator",
         change: Change::Restart,
     },
     Key {

@@ -27,7 +27,7 @@ pub use crate::config::{
     files::{PEPPER_BYTES, check_files},
     problem::{Problem, Problems},
 };
-use crate::domain::{ids::ClusterId, login::SecurityMode};
+use crate::domain::{address::HostPort, ids::ClusterId, login::SecurityMode};
 
 /// The name that a configuration file has by custom.
 pub const FILE_NAME: &str = "emccd.toml";
@@ -71,6 +71,8 @@ pub struct Config {
 pub struct Federation {
     /// Where to listen; port 0 is any free one.
     pub listen: SocketAddr,
+    /// Where other clusters should dial this node; empty for where it listens.
+    pub advertise: Vec<HostPort>,
     /// How often a proof of life is sent.
     pub heartbeat: Duration,
     /// Without a proof for this long a link is down; longer than the heartbeat.

@@ -41,6 +41,14 @@ pub(super) fn address_or_off(
     address(value, key, folder).map(Some)
 }
 
+pub(super) fn addresses(value: &Value, _: &Key, _: &Path) -> Result<Vec<HostPort>, Wrong> {
+    let read = |text: &String| {
+        text.parse()
+            .map_err(|_| format!("{} is no host with a port", quoted(text)))
+    };
+    list(value)?.iter().map(read).collect()
+}
+
 pub(super) fn cluster_id(value: &Value, _: &Key, _: &Path) -> Result<ClusterId, Wrong> {
     ClusterId::new(text(value)?).map_err(|_| "is no cluster ID".to_owned())
 }

@@ -8,6 +8,7 @@ pub mod em_code;
 pub mod federation;
 pub mod geolocation;
 pub mod ids;
+pub mod liveness;
 pub mod locate;
 pub mod login;
 pub mod multiple_login;

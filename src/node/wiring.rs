@@ -35,7 +35,11 @@ use crate::{
     home::{self, HomeRole, LocalHome},
     peer::{self, Peers, outbox::Outbox},
     secret::Secret,
-    store::{self, Store, Transaction, meta, retention},
+    store::{
+        self, Store, Transaction,
+        membership::{self, Membership},
+        meta, retention,
+    },
     tasks::Tasks,
     trust::TrustStore,
     visiting::{self, VisitingRole},
@@ -68,6 +72,7 @@ struct Core {
     pepper: Pepper,
     trust: TrustStore,
     peers: Peers,
+    membership: Membership,
     reloader: Arc<Reloader>,
     /// Told when a debt to another cluster is made.
     owed: Arc<Notify>,
@@ -106,6 +111,16 @@ pub(super) async fn start(
         clock.clone(),
         stages.links.clone(),
     );
+    let membership = Membership::new(
+        store.clone(),
+        clock.clone(),
+        membership::Config {
+            node: config.node.clone(),
+            addresses: advertised(&config, addresses.federation),
+            software: peers.config().software.clone(),
+        },
+    );
+    membership.join().await?;
     let reloader = Reloader::new(&config, store.clone(), trust.clone(), peers.clone())?;
     let core = Core {
         reloader: Arc::new(reloader),
@@ -120,6 +135,7 @@ pub(super) async fn start(
         pepper,
         trust,
         peers,
+        membership,
     };
     core.reloader.refresh_parameters().await?;
     core.read_all().await;
@@ -254,7 +270,11 @@ impl Core {
             let door = listener::serve_http(plain, None, router, doors.clone(), places, limits);
             doors.spawn("plain phone listener", door);
         }
-        admin::serve(sockets.admin, self.admin_edge(roles), &stages.work);
+        admin::serve(
+            sockets.admin,
+            self.admin_edge(roles, &stages.work),
+            &stages.work,
+        );
         Ok(())
     }
 
@@ -278,7 +298,7 @@ impl Core {
         Ok(self.metrics.counting(routes))
     }
 
-    fn admin_edge(&self, roles: &AllRoles) -> admin::AdminEdge {
+    fn admin_edge(&self, roles: &AllRoles, tasks: &Tasks) -> admin::AdminEdge {
         let config = &self.config;
         let operations = NodeOperations {
             cluster: config.cluster_id.clone(),
@@ -304,6 +324,7 @@ impl Core {
             clock: self.clock.clone(),
             groups: Arc::new(groups(config)),
             operations: Arc::new(operations),
+            tasks: tasks.clone(),
         }
     }
 
@@ -338,6 +359,8 @@ impl Core {
     }
 
     fn begin_tasks(&self, roles: AllRoles, tasks: &Tasks) {
+        let (membership, keeping) = (self.membership.clone(), tasks.clone());
+        tasks.spawn("membership", async move { membership.keep(&keeping).await });
         let up = Arc::new(Notify::new());
         let outbox = Outbox {
             cluster: self.config.cluster_id.clone(),
@@ -604,6 +627,15 @@ fn visiting_config(config: &Config, versions: VersionRange) -> visiting::Config 
         find_deadline: config.login.find_deadline,
         newest_version: versions.max(),
     }
+}
+
+/// Where peers should dial this node: what the operator says, else where it listens, unless that is everywhere.
+fn advertised(config: &Config, listening: SocketAddr) -> Vec<String> {
+    let said = &config.federation.advertise;
+    if said.is_empty() && !listening.ip().is_unspecified() {
+        return vec![listening.to_string()];
+    }
+    said.iter().map(ToString::to_string).collect()
 }
 
 fn groups(config: &Config) -> admin::roles::Groups {

@@ -24,6 +24,14 @@ pub enum Error {
     /// Too many operations wait; try again later.
     #[error("too many operations are waiting for the store")]
     Busy,
+    /// Another node does the task now; whoever held it before may change nothing more.
+    #[error("another node has taken over \"{task}\" after generation {generation}")]
+    ClaimLost {
+        /// What.
+        task: String,
+        /// The generation that was held.
+        generation: i64,
+    },
     /// The store was closed before the operation ran.
     #[error("the store is closed")]
     Closed,

@@ -1,0 +1,421 @@
+//! This node among those that share its store: it says that it lives, sees who else does, and takes up the work that
+//! one node at a time does for all.
+//!
+//! [`Membership`] is the handle. Every two seconds the task behind it ([`Membership::keep`]) moves this node's beat in
+//! [`nodes`] and those of its claims in [`claims`]; every second it looks at all of them. A node is alive while its beat
+//! is seen to move ([`Pulses`]); a claim whose beat has stood still for six seconds is taken over by whoever wants it,
+//! one that was given back at once.
+//!
+//! For others:
+//! - [`Membership::living`] is a watch channel with the nodes that live, ourselves among them, in the order of their
+//!   names, with the addresses that peers should dial. It moves when one comes, goes or changes, not with every beat.
+//! - [`Membership::want`] asks for a task, [`Membership::held`] waits for it, [`Membership::let_go`] gives it back. Every
+//!   effect of a task calls [`claims::check`] or [`claims::effect`] in its own transaction; that alone is what keeps two
+//!   nodes from doing it, all else here is politeness.
+//! - [`Membership::leave`] gives back everything and takes this node off the record; ending the task does so too.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+use crate::{
+    clock::Clock,
+    domain::liveness::{BEAT, Incarnation, Pulses, SILENCE},
+    store::{
+        Error, Store, Transaction,
+        claims::{self, Claim, Standing, Task},
+        nodes::{self, Beat, Node},
+    },
+    tasks::Tasks,
+};
+
+/// How often the others are looked at: what was given back is taken up within this.
+const LOOK: Duration = Duration::from_secs(1);
+/// Without a round for this long others are about to take what we hold.
+const DOUBT: Duration = SILENCE.saturating_sub(BEAT);
+/// How long giving everything back may take at the end.
+const LEAVE: Duration = Duration::from_secs(2);
+
+/// What a node says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Its name.
+    pub node: String,
+    /// Where peers should dial it, the best first.
+    pub addresses: Vec<String>,
+    /// Its software and version.
+    pub software: String,
+}
+
+/// A handle on this node's place in its cluster. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    clock: Clock,
+    me: Node,
+    wanted: Mutex<BTreeSet<Task>>,
+    /// Rung when a wish changes.
+    ring: Notify,
+    living: watch::Sender<Arc<Vec<Node>>>,
+    held: watch::Sender<Arc<BTreeMap<Task, Claim>>>,
+    /// Whether this run is off the record for good: it left, or another one has its name.
+    gone: AtomicBool,
+}
+
+/// What the task remembers from look to look.
+#[derive(Default)]
+struct Watcher {
+    nodes: Pulses<Incarnation, i64>,
+    claims: Pulses<Task, (i64, i64)>,
+    next_beat: Option<Instant>,
+    last_round: Option<Instant>,
+    complaint: Option<String>,
+}
+
+impl Membership {
+    /// A run of a node. It is on record once it has [joined](Self::join).
+    #[must_use]
+    pub fn new(store: Store, clock: Clock, config: Config) -> Self {
+        let me = Node {
+            run: Incarnation {
+                node: config.node,
+                instance: format!("{:016x}", rand::random::<u64>()),
+            },
+            addresses: config.addresses,
+            software: config.software,
+            started_at: clock.now(),
+            beat: 0,
+        };
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                clock,
+                me,
+                wanted: Mutex::default(),
+                ring: Notify::new(),
+                living: watch::Sender::new(Arc::new(Vec::new())),
+                held: watch::Sender::new(Arc::new(BTreeMap::new())),
+                gone: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Which run of which node this is.
+    #[must_use]
+    pub fn run(&self) -> &Incarnation {
+        &self.inner.me.run
+    }
+
+    /// Goes on record, in the place of an earlier run of the same name, and frees what that one held; which it was.
+    ///
+    /// # Errors
+    /// [`Error`] when the store fails.
+    pub async fn join(&self) -> Result<Option<Incarnation>, Error> {
+        let (me, now) = (self.inner.me.clone(), self.inner.clock.now());
+        let before = self
+            .inner
+            .store
+            .write(move |tx: &mut dyn Transaction| {
+                let before = nodes::register(tx, &me)?;
+                claims::release_replaced(tx, &me.run, now)?;
+                Ok::<_, Error>(before)
+            })
+            .await?;
+        self.inner
+            .living
+            .send_replace(Arc::new(vec![self.inner.me.clone()]));
+        Ok(before)
+    }
+
+    /// Beats, looks at the others and takes what is wanted, until the node shuts down; then leaves.
+    pub async fn keep(&self, tasks: &Tasks) {
+        let mut watcher = Watcher::default();
+        loop {
+            let round = tokio::select! {
+                biased;
+                () = tasks.cancelled() => break,
+                round = self.inner.round(&mut watcher) => round,
+            };
+            self.inner.tell(&mut watcher, round);
+            tokio::select! {
+                biased;
+                () = tasks.cancelled() => break,
+                () = self.inner.ring.notified() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+        self.leave().await;
+    }
+
+    /// Gives back all claims, so that others take them at once, and takes this node off the record. What it still does
+    /// as a holder changes nothing any more.
+    pub async fn leave(&self) {
+        let inner = &self.inner;
+        if inner.gone.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        inner.held.send_replace(Arc::new(BTreeMap::new()));
+        let (run, now) = (inner.me.run.clone(), inner.clock.now());
+        let left = inner.store.write(move |tx: &mut dyn Transaction| {
+            claims::release_all(tx, &run, "the node stops", now)?;
+            nodes::remove(tx, &run)
+        });
+        match tokio::time::timeout(LEAVE, left).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn!(
+                cause = %error,
+                "the node could not be taken off the record; the others take over within seconds"
+            ),
+            Err(_) => warn!("the store is stuck; the others take over within seconds"),
+        }
+    }
+
+    /// The nodes that live, ourselves among them, by name.
+    #[must_use]
+    pub fn living(&self) -> watch::Receiver<Arc<Vec<Node>>> {
+        self.inner.living.subscribe()
+    }
+
+    /// Asks for a task, until it is [let go](Self::let_go).
+    pub fn want(&self, task: &Task) {
+        if self.inner.wanted().insert(task.clone()) {
+            self.inner.ring.notify_one();
+        }
+    }
+
+    /// Gives a task back, or no longer asks for it.
+    pub fn let_go(&self, task: &Task) {
+        if self.inner.wanted().remove(task) {
+            self.inner.ring.notify_one();
+        }
+    }
+
+    /// The claim on a task, if we hold it.
+    #[must_use]
+    pub fn claim(&self, task: &Task) -> Option<Claim> {
+        self.inner.held.borrow().get(task).cloned()
+    }
+
+    /// Moves when a claim is taken or lost.
+    #[must_use]
+    pub fn claims(&self) -> watch::Receiver<Arc<BTreeMap<Task, Claim>>> {
+        self.inner.held.subscribe()
+    }
+
+    /// Asks for a task and waits until we hold it. Cancel safe.
+    pub async fn held(&self, task: &Task) -> Claim {
+        self.want(task);
+        let mut held = self.claims();
+        loop {
+            if let Some(claim) = held.borrow_and_update().get(task) {
+                return claim.clone();
+            }
+            // The sender is ours, so this does not fail.
+            if held.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Waits until a claim is no longer ours. Cancel safe.
+    pub async fn lost(&self, claim: &Claim) {
+        let mut held = self.claims();
+        let _ = held
+            .wait_for(|held| held.get(&claim.task) != Some(claim))
+            .await;
+    }
+}
+
+impl Inner {
+    fn wanted(&self) -> MutexGuard<'_, BTreeSet<Task>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn round(&self, watcher: &mut Watcher) -> Result<(), Error> {
+        let began = Instant::now();
+        if !self.gone.load(Ordering::Acquire) && watcher.next_beat.is_none_or(|next| next <= began)
+        {
+            self.beat().await?;
+            watcher.next_beat = Some(began + BEAT);
+        }
+        let looked = Instant::now();
+        let (nodes, standing) = self
+            .store
+            .read(|tx: &mut dyn Transaction| Ok::<_, Error>((nodes::all(tx)?, claims::all(tx)?)))
+            .await?;
+        let beats = nodes.iter().map(|node| (node.run.clone(), node.beat));
+        watcher.nodes.look(looked, beats);
+        let beats = standing
+            .iter()
+            .map(|s| (s.task.clone(), (s.generation, s.beat)));
+        watcher.claims.look(looked, beats);
+        self.publish_living(&watcher.nodes, nodes);
+        let held = self.take_and_release(watcher, standing).await?;
+        self.publish_held(held);
+        watcher.last_round = Some(began);
+        Ok(())
+    }
+
+    /// Says that we live.
+    async fn beat(&self) -> Result<(), Error> {
+        let me = self.me.clone();
+        let beat = self
+            .store
+            .write(move |tx: &mut dyn Transaction| {
+                let beat = nodes::beat(tx, &me.run)?;
+                match beat {
+                    Beat::Kept => {
+                        claims::beat(tx, &me.run)?;
+                    }
+                    Beat::Gone => {
+                        nodes::register(tx, &me)?;
+                    }
+                    Beat::Replaced => {}
+                }
+                Ok::<_, Error>(beat)
+            })
+            .await?;
+        match beat {
+            Beat::Kept => {}
+            Beat::Gone => warn!("this node was taken for dead; it is on record again"),
+            Beat::Replaced => {
+                self.gone.store(true, Ordering::Release);
+                warn!(
+                    "another process runs under this node's name on this store: this one takes up no work for the \
+                     cluster any more"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn publish_living(&self, pulses: &Pulses<Incarnation, i64>, nodes: Vec<Node>) {
+        let living: Vec<Node> = nodes
+            .into_iter()
+            .filter(|node| pulses.is_alive(&node.run))
+            .collect();
+        self.living.send_if_modified(|before| {
+            let is_same = before.len() == living.len()
+                && before.iter().zip(&living).all(|(a, b)| {
+                    a.run == b.run && a.addresses == b.addresses && a.software == b.software
+                });
+            if !is_same {
+                *before = Arc::new(living);
+            }
+            !is_same
+        });
+    }
+
+    /// Takes what is wanted and free, or whose holder is silent; gives back what is no longer wanted. What we hold
+    /// then.
+    async fn take_and_release(
+        &self,
+        watcher: &Watcher,
+        standing: Vec<Standing>,
+    ) -> Result<BTreeMap<Task, Claim>, Error> {
+        if self.gone.load(Ordering::Acquire) {
+            return Ok(BTreeMap::new());
+        }
+        let wanted = self.wanted().clone();
+        let mut held = BTreeMap::new();
+        let (mut wishes, mut unwanted) = (Vec::new(), Vec::new());
+        let mut known = BTreeSet::new();
+        for row in standing {
+            known.insert(row.task.clone());
+            let is_wanted = wanted.contains(&row.task);
+            match &row.holder {
+                Some(holder) if *holder == self.me.run => {
+                    let claim = Claim {
+                        task: row.task.clone(),
+                        generation: row.generation,
+                        holder: holder.clone(),
+                    };
+                    if is_wanted {
+                        held.insert(row.task, claim);
+                    } else {
+                        unwanted.push(claim);
+                    }
+                }
+                Some(_) if is_wanted && watcher.claims.is_dead(&row.task) => {
+                    wishes.push((row.task.clone(), Some(row)));
+                }
+                None if is_wanted => wishes.push((row.task.clone(), Some(row))),
+                Some(_) | None => {}
+            }
+        }
+        let unknown = wanted.into_iter().filter(|task| !known.contains(task));
+        wishes.extend(unknown.map(|task| (task, None)));
+        if wishes.is_empty() && unwanted.is_empty() {
+            return Ok(held);
+        }
+        let (run, now) = (self.me.run.clone(), self.clock.now());
+        let taken = self
+            .store
+            .write(move |tx: &mut dyn Transaction| {
+                for claim in &unwanted {
+                    claims::release(tx, claim, "others may have it", now)?;
+                }
+                let mut taken = Vec::new();
+                for (task, seen) in &wishes {
+                    taken.extend(claims::take(tx, task, seen.as_ref(), &run, now)?);
+                }
+                Ok::<_, Error>(taken)
+            })
+            .await?;
+        for claim in taken {
+            info!(task = %claim.task, generation = claim.generation, "this node now does \"{}\" for the cluster", claim.task);
+            held.insert(claim.task.clone(), claim);
+        }
+        Ok(held)
+    }
+
+    fn publish_held(&self, held: BTreeMap<Task, Claim>) {
+        self.held.send_if_modified(|before| {
+            for lost in before.values().filter(|c| held.get(&c.task) != Some(c)) {
+                info!(task = %lost.task, generation = lost.generation, "this node no longer does \"{}\"", lost.task);
+            }
+            let is_same = **before == held;
+            if !is_same {
+                *before = Arc::new(held);
+            }
+            !is_same
+        });
+    }
+
+    /// One complaint per cause; and nothing is held for sure when no round has been made for long.
+    fn tell(&self, watcher: &mut Watcher, round: Result<(), Error>) {
+        let cause = match round {
+            Ok(()) => {
+                watcher.complaint = None;
+                return;
+            }
+            Err(error) => crate::telemetry::error_chain(&error),
+        };
+        if watcher.last_round.is_none_or(|last| last.elapsed() > DOUBT) {
+            self.publish_held(BTreeMap::new());
+        }
+        if watcher.complaint.as_ref() != Some(&cause) {
+            warn!(
+                cause,
+                "this node could not tell the others that it lives; it tries again"
+            );
+            watcher.complaint = Some(cause);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
