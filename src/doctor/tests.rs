@@ -292,6 +292,7 @@ fn peer(state: &str, offset_ms: i64) -> pb::PeerStatus {
             ..pb::InboundStatus::default()
         }),
         owed_ends: 2,
+        ..pb::PeerStatus::default()
     }
 }
 
