@@ -11,7 +11,10 @@ use crate::{
         session::{EndReason, Initiator, Role, State},
     },
     store::{
-        self, Transaction, audit, meta, peers,
+        self, Transaction, audit,
+        claims::{self, Claim, Task},
+        membership::Membership,
+        meta, peers,
         sessions::{self, Session},
         users,
     },
@@ -34,13 +37,37 @@ pub struct Retired {
     pub delivered: bool,
 }
 
-pub(super) async fn watch(role: &HomeRole, tasks: &Tasks) {
+/// One node at a time does it, and looks through everything when it takes over.
+pub(super) async fn watch(role: &HomeRole, membership: &Membership, tasks: &Tasks) {
+    let task = Task::revocations();
+    loop {
+        let claim = tokio::select! {
+            biased;
+            () = tasks.cancelled() => return,
+            claim = membership.held(&task) => claim,
+        };
+        tokio::select! {
+            biased;
+            () = tasks.cancelled() => return,
+            () = membership.lost(&claim) => {}
+            () = follow(role, &claim) => {}
+        }
+    }
+}
+
+/// Sweeps after changes, until the claim is found lost.
+async fn follow(role: &HomeRole, claim: &Claim) {
     let mut changes = role.store.changes();
     let mut seen = None;
     loop {
         changes.mark_unchanged();
-        let pause = match look(role, &mut seen).await {
+        let pause = match look(role, claim, &mut seen).await {
             Ok(()) => None,
+            Err(Error::Store(store::Error::ClaimLost { .. })) => {
+                // The handle hears of it at its next look.
+                tokio::time::sleep(RETRY).await;
+                return;
+            }
             Err(error) => {
                 warn!(
                     cause = crate::telemetry::error_chain(&error),
@@ -49,22 +76,22 @@ pub(super) async fn watch(role: &HomeRole, tasks: &Tasks) {
                 Some(RETRY)
             }
         };
-        tokio::select! {
-            biased;
-            () = tasks.cancelled() => return,
-            changed = changes.changed(), if pause.is_none() => if changed.is_err() { return },
-            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+        match pause {
+            Some(pause) => tokio::time::sleep(pause).await,
+            // The store's end is the node's.
+            None if changes.changed().await.is_err() => std::future::pending().await,
+            None => {}
         }
-        tokio::select! {
-            biased;
-            () = tasks.cancelled() => return,
-            () = tokio::time::sleep(SETTLE) => {}
-        }
+        tokio::time::sleep(SETTLE).await;
     }
 }
 
 /// Sweeps when a right may have been lost since the last look, and when the switch was turned on.
-async fn look(role: &HomeRole, seen: &mut Option<(Option<String>, bool)>) -> Result<(), Error> {
+async fn look(
+    role: &HomeRole,
+    claim: &Claim,
+    seen: &mut Option<(Option<String>, bool)>,
+) -> Result<(), Error> {
     let revision = role
         .store
         .read(|tx: &mut dyn Transaction| meta::get(tx, users::REVOCATIONS))
@@ -73,13 +100,13 @@ async fn look(role: &HomeRole, seen: &mut Option<(Option<String>, bool)>) -> Res
     if seen.as_ref() == Some(&now) {
         return Ok(());
     }
-    while now.1 && sweep(role).await? == usize::try_from(BATCH).unwrap_or(usize::MAX) {}
+    while now.1 && sweep(role, claim).await? == usize::try_from(BATCH).unwrap_or(usize::MAX) {}
     *seen = Some(now);
     Ok(())
 }
 
 /// Ends a batch of them; how many. First it only looks: mostly there are none.
-async fn sweep(role: &HomeRole) -> Result<usize, Error> {
+async fn sweep(role: &HomeRole, claim: &Claim) -> Result<usize, Error> {
     let own = role.cluster.clone();
     let found = role
         .store
@@ -88,7 +115,7 @@ async fn sweep(role: &HomeRole) -> Result<usize, Error> {
     if found.is_empty() {
         return Ok(0);
     }
-    let (own, now) = (role.cluster.clone(), role.clock.now());
+    let (own, claim, now) = (role.cluster.clone(), claim.clone(), role.clock.now());
     let ended = role
         .store
         .write(move |tx: &mut dyn Transaction| {
@@ -97,6 +124,7 @@ async fn sweep(role: &HomeRole) -> Result<usize, Error> {
                 sessions::end_at_home(tx, &own, session, EndReason::Revoked, now)?;
                 audit::append(tx, &entry(session, "the node", now))?;
             }
+            claims::effect(tx, &claim, &format!("ended {} sessions", all.len()), now)?;
             Ok::<_, store::Error>(all)
         })
         .await?;

@@ -198,7 +198,7 @@ async fn free_phone(inner: &Inner, device: String, deadline: Instant) -> Result<
         Some(session)
             if session.state == State::Pending && session.deadline.is_some_and(|d| d <= now) =>
         {
-            in_time(deadline, super::pending::end_overdue(inner)).await?;
+            in_time(deadline, super::pending::end_abandoned(inner, None)).await?;
         }
         Some(session) => return Err(occupied(session)),
         None => {}
@@ -310,6 +310,7 @@ async fn open_pending(
         initiator: None,
         owed: false,
     };
+    let carrier = inner.membership.run().clone();
     inner
         .write(attempt.deadline, move |tx: &mut dyn Transaction| {
             // The phone has been told that it failed: nothing may begin now.
@@ -320,7 +321,7 @@ async fn open_pending(
             if let Some(session) = sessions::active_on_device(tx, Role::Visiting, &row.device)? {
                 return Err(occupied(session));
             }
-            sessions::insert(tx, &row)?;
+            sessions::insert_pending(tx, &row, &carrier)?;
             Ok(sessions::newest_owed(
                 tx,
                 Role::Visiting,

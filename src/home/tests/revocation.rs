@@ -1,7 +1,10 @@
 //! Sessions that end because a right was lost, or because a peer leaves.
 
 use super::*;
-use crate::{store::audit, tasks::Tasks};
+use crate::{
+    store::{audit, membership::Membership},
+    tasks::Tasks,
+};
 
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -34,8 +37,9 @@ async fn who_loses_a_right_loses_the_sessions_that_need_it_and_no_others() {
     let world = world(4).await;
     let tasks = Tasks::default();
     let (role, stop) = (world.role.clone(), tasks.clone());
+    let membership = Membership::alone(&world.store, &tasks).await;
     tasks.spawn("revocations", async move {
-        role.watch_revocations(&stop).await;
+        role.watch_revocations(&membership, &stop).await;
     });
     let [away, here, other] = [
         request("ana", "13579", "SEP1"),
