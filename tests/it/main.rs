@@ -21,6 +21,7 @@ mod faults;
 mod guessing;
 mod hostile;
 mod lab;
+mod nodes;
 mod parameters;
 mod peers;
 mod people;
