@@ -10,14 +10,11 @@ use super::{
     cell::{self, Cell, SecretText, read_csv},
     columns::{Kind, Shape},
     export,
-    item::Item,
+    item::{Item, for_every_kind},
 };
 use crate::{
-    domain::ids::BaseDeviceName,
     secret::Pin,
-    store::{
-        self, Transaction, devices::Device, fold, pools::DevicePool, profiles::Profile, users::User,
-    },
+    store::{self, Transaction},
 };
 
 /// Whether the record is new.
@@ -45,17 +42,33 @@ pub struct Edit {
 }
 
 impl Applier {
-    /// Changes one record; `actor` is who is on record for it.
+    /// Changes one record; `actor` is who is on record for it. Where somebody else changes the same record meanwhile,
+    /// what is given here is merged into what they have left.
     ///
     /// # Errors
     /// [`Error`]; in every case nothing was changed.
     pub async fn edit(&self, edit: Edit, actor: &str) -> Result<Vec<Change>, Error> {
+        for _ in 0..MOST_TRIES {
+            match self.try_edit(&edit, actor).await {
+                Err(Error::Moved(_)) => {}
+                done => return done,
+            }
+        }
+        Err(Error::Moved(format!("{} {}", edit.kind.name, edit.name)))
+    }
+
+    async fn try_edit(&self, edit: &Edit, actor: &str) -> Result<Vec<Change>, Error> {
         let (kind, name) = (edit.kind, edit.name.clone());
         let there = self
             .store
             .read(move |tx: &mut dyn Transaction| cells(tx, kind, &name))
             .await?;
-        let cells = merged(&edit, there)?;
+        let premise = Premise {
+            kind,
+            name: edit.name.clone(),
+            there: there.clone(),
+        };
+        let cells = merged(edit, there)?;
         let mut text = Zeroizing::new(String::new());
         export::toml_row(&mut text, kind, &cells);
         if let Some(pin) = &edit.pin {
@@ -68,7 +81,26 @@ impl Applier {
             name: "command line".to_owned(),
             text,
         };
-        self.apply(&[source], Mode::Write, Rest::Stays, actor).await
+        self.apply_if(&[source], Mode::Write, Rest::Stays, actor, Some(premise))
+            .await
+    }
+}
+
+/// Each failed try is somebody else's change that stands.
+const MOST_TRIES: usize = 16;
+
+/// What an edit was made from. PINs are no part of it: one that is given replaces whatever there is.
+#[derive(Debug)]
+pub(super) struct Premise {
+    pub(super) kind: &'static Kind,
+    pub(super) name: String,
+    pub(super) there: Option<Vec<Cell>>,
+}
+
+impl Premise {
+    /// Whether the record is still so.
+    pub(super) fn holds(&self, tx: &mut dyn Transaction) -> Result<bool, store::Error> {
+        Ok(cells(tx, self.kind, &self.name)? == self.there)
     }
 }
 
@@ -78,21 +110,21 @@ fn cells(
     kind: &Kind,
     name: &str,
 ) -> Result<Option<Vec<Cell>>, store::Error> {
-    match kind.name {
-        "user" => cells_of::<User>(tx, fold(name)),
-        "device" => cells_of::<Device>(tx, fold(name)),
-        "base-device" => cells_of::<BaseDeviceName>(tx, fold(name)),
-        "profile" => cells_of::<Profile>(tx, name.to_owned()),
-        "device-pool" => cells_of::<DevicePool>(tx, name.to_owned()),
-        _ => Ok(None),
-    }
+    let mut found = None;
+    for_every_kind!(cells_of(tx, kind, name, &mut found));
+    Ok(found)
 }
 
 fn cells_of<T: Item>(
     tx: &mut dyn Transaction,
-    key: String,
-) -> Result<Option<Vec<Cell>>, store::Error> {
-    Ok(T::among(tx, &[key])?.first().map(Item::cells))
+    kind: &Kind,
+    name: &str,
+    found: &mut Option<Vec<Cell>>,
+) -> Result<(), store::Error> {
+    if T::KIND == kind {
+        *found = T::among(tx, &[kind.key(name)])?.first().map(Item::cells);
+    }
+    Ok(())
 }
 
 /// What the record will be, in the order of the columns.

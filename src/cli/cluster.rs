@@ -302,6 +302,7 @@ fn status_text(status: &pb::GetClusterStatusResponse) -> String {
         text += "\n";
     }
     for peer in &status.peers {
+        text += &nodes_text(peer);
         text += &troubles(peer);
     }
     if !status.refusals.is_empty() {
@@ -346,6 +347,34 @@ fn from_them(inbound: &pb::InboundStatus) -> String {
         (false, None, Some(seen)) => format!("seen {} ago", age(seen)),
         (false, None, None) => "never seen".to_owned(),
     }
+}
+
+/// A line per address of a peer that has several; nothing for one that has not.
+fn nodes_text(peer: &pb::PeerStatus) -> String {
+    if peer.nodes.len() < 2 {
+        return String::new();
+    }
+    let mut text = format!("\n{}, node by node:\n", peer.cluster_id);
+    for node in &peer.nodes {
+        let name = node.node.as_deref().unwrap_or("(never answered)");
+        let state = match (node.proof_age_ms, &node.version) {
+            (Some(proof), version) => format!(
+                "{}, proof {} ago, version {}",
+                node.state,
+                age(proof),
+                version.as_deref().unwrap_or("-")
+            ),
+            (None, _) => format!("{} for {}", node.state, age(node.state_age_ms)),
+        };
+        let reason = node.reason.as_deref();
+        let reason = reason.map(|reason| format!(": {reason}"));
+        text += &format!(
+            "  {}  {name}  {state}{}\n",
+            node.address,
+            reason.unwrap_or_default()
+        );
+    }
+    text
 }
 
 /// What is wrong with one peer, a paragraph for each direction; nothing when all is well.
@@ -462,7 +491,7 @@ mod tests {
                 peer_proof_age_ms: Some(2_000),
                 peer_down_reason: None,
             }),
-            owed_ends: 0,
+            ..pb::PeerStatus::default()
         }
     }
 
@@ -514,6 +543,36 @@ paris: its clock is 1 min 30 s behind ours
 paris: 2 ends of sessions will be told as soon as the link is up
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_nodes_of_a_peer_that_has_several_are_told_one_by_one() {
+        let up = pb::PeerNode {
+            address: "10.0.0.7:8444".to_owned(),
+            state: "draining".to_owned(),
+            state_age_ms: 60_000,
+            proof_age_ms: Some(800),
+            node: Some("t1".to_owned()),
+            version: Some("1.1".to_owned()),
+            ..pb::PeerNode::default()
+        };
+        let down = pb::PeerNode {
+            address: "10.0.0.8:8444".to_owned(),
+            state: "down".to_owned(),
+            state_age_ms: 12_000,
+            reason: Some("connection refused".to_owned()),
+            ..pb::PeerNode::default()
+        };
+        let mut peer = healthy("tokyo");
+        peer.nodes = vec![up.clone()];
+        assert_eq!(nodes_text(&peer), "");
+        peer.nodes = vec![up, down];
+        assert_eq!(
+            nodes_text(&peer),
+            "\ntokyo, node by node:\n  \
+             10.0.0.7:8444  t1  draining, proof 0.8 s ago, version 1.1\n  \
+             10.0.0.8:8444  (never answered)  down for 12 s: connection refused\n"
+        );
     }
 
     #[test]

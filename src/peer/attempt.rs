@@ -1,9 +1,8 @@
 //! One attempt at a link: a connection, then `Hello`, then `Watch`. Only when all three have been answered is
 //! the link up: after a TLS 1.3 handshake alone the peer may still have refused us.
 //!
-//! The addresses are begun one after another in short succession, without waiting for those that say nothing;
-//! the first whose `Watch` is answered wins, and the others are dropped. So a dead node costs a fraction of a
-//! second, not its timeouts.
+//! A name that stands for several sockets is tried at one after another in short succession, without waiting for those
+//! that say nothing; the first whose `Watch` is answered wins, and the others are dropped.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -50,8 +49,6 @@ pub(super) struct Session {
     pub(super) client: Client,
     pub(super) facts: Facts,
     pub(super) beats: Streaming<pb::WatchResponse>,
-    /// The place of its address among those configured.
-    pub(super) index: usize,
     /// What the peer showed.
     pub(super) chain: Vec<CertificateDer<'static>>,
     /// Ends the connection under every call that still uses it.
@@ -72,10 +69,8 @@ pub(super) struct Attempt<'a> {
     pub(super) inbound: &'a Notify,
 }
 
-/// The most time between the begins of two addresses.
+/// The time between the begins of two sockets of one name.
 const STAGGER: Duration = Duration::from_millis(250);
-/// The most time between the begins of the first address and the last one.
-const MAX_STAGGERED: Duration = Duration::from_millis(1_500);
 /// How long a try may take before a call of the peer begins another beside it.
 const FRESH_AFTER: Duration = Duration::from_millis(500);
 /// The TLS handshake, `Hello` and `Watch`.
@@ -84,46 +79,23 @@ const HELLO_STEPS: u32 = 3;
 const MAX_RESOLVED: u32 = 4;
 
 impl Attempt<'_> {
-    /// Tries every address, beginning with the one at `first`.
-    pub(super) async fn run(&self, addresses: &[String], first: usize) -> Result<Session, Error> {
-        let in_turn = addresses.iter().enumerate();
-        let order: Vec<_> = in_turn
-            .cycle()
-            .skip(first)
-            .take(addresses.len())
-            .map(|(index, address)| (index, address.as_str()))
-            .collect();
-        let tries = u32::try_from(order.len().max(1)).unwrap_or(u32::MAX);
-        let one = self.config.connect_timeout + self.one_name();
-        // However many there are, the last one is begun soon, and has the time that it may take.
-        let stagger = STAGGER.min(MAX_STAGGERED / tries);
-        let limit = stagger * tries + one;
+    /// Tries the address, and once more beside that try when the peer calls meanwhile.
+    pub(super) async fn run(&self, address: &str) -> Result<Session, Error> {
+        let limit = self.config.connect_timeout + self.one_name();
         let rules = Race {
-            stagger,
+            stagger: STAGGER,
             limit,
             afresh: Some((self.inbound, FRESH_AFTER)),
         };
-        let outcome = race(&order, rules, |(index, address)| self.one(address, index)).await;
-        let told = |errors: Vec<Option<Error>>| -> Vec<Error> {
-            let all = order.iter().zip(errors);
-            all.map(|((_, address), error)| error.unwrap_or_else(|| silent(address, limit)))
-                .collect()
-        };
-        let outcome = outcome.map_err(told);
-        outcome.map_err(|mut errors| match (errors.len(), errors.pop()) {
-            (_, None) => Error::NoAddress {
-                cluster: self.cluster.clone(),
-            },
-            (1, Some(error)) => error,
-            (_, Some(last)) => {
-                errors.push(last);
-                Error::All { errors }
-            }
+        let outcome = race(&[()], rules, |()| self.one(address)).await;
+        outcome.map_err(|errors| {
+            let told = errors.into_iter().flatten().next();
+            told.unwrap_or_else(|| silent(address, limit))
         })
     }
 
     /// One address as configured; a name may stand for several sockets.
-    async fn one(&self, address: &str, index: usize) -> Result<Session, Error> {
+    async fn one(&self, address: &str) -> Result<Session, Error> {
         let waited = self.config.connect_timeout;
         let mut sockets = timeout(waited, self.lookups.resolve(address))
             .await
@@ -140,7 +112,7 @@ impl Attempt<'_> {
             limit,
             afresh: None,
         };
-        let outcome = race(&sockets, rules, |socket| self.at(address, index, socket)).await;
+        let outcome = race(&sockets, rules, |socket| self.at(address, socket)).await;
         outcome.map_err(|errors| told(address, errors, limit))
     }
 
@@ -151,7 +123,7 @@ impl Attempt<'_> {
         STAGGER * MAX_RESOLVED + steps
     }
 
-    async fn at(&self, address: &str, index: usize, socket: SocketAddr) -> Result<Session, Error> {
+    async fn at(&self, address: &str, socket: SocketAddr) -> Result<Session, Error> {
         let dialer = Dialer {
             cluster: self.cluster,
             trust: self.trust,
@@ -174,7 +146,6 @@ impl Attempt<'_> {
             client,
             facts,
             beats,
-            index,
             chain,
             cut,
             replaced: None,
@@ -226,6 +197,7 @@ impl Attempt<'_> {
             version,
             versions: theirs.versions,
             node: theirs.node,
+            instance: theirs.instance,
             software: theirs.software,
             address: address.to_owned(),
             clock_offset_ms: offset_ms(theirs.now, ours_then),

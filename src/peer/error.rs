@@ -142,12 +142,6 @@ pub enum Error {
         /// As configured.
         address: String,
     },
-    /// Several addresses, each with its own reason.
-    #[error("{}", join(errors))]
-    All {
-        /// In the order in which they were tried.
-        errors: Vec<Self>,
-    },
 }
 
 impl Error {
@@ -171,17 +165,6 @@ impl Error {
             }
             Self::Call { kind, .. } => *kind,
             Self::Incompatible { .. } => FailureKind::Incompatible,
-            // One node that says "no version in common" speaks for its cluster, and a refusal is a more
-            // certain thing than silence.
-            Self::All { errors } => errors
-                .iter()
-                .map(Self::kind)
-                .min_by_key(|kind| match kind {
-                    FailureKind::Incompatible => 0,
-                    FailureKind::Refused => 1,
-                    FailureKind::Silent => 2,
-                })
-                .unwrap_or(FailureKind::Silent),
             Self::NoAddress { .. }
             | Self::Disabled { .. }
             | Self::NoIdentity
@@ -205,7 +188,6 @@ impl Error {
             }
             Self::WrongCluster { .. } => Some(Rejection::WrongCluster),
             Self::Tls { rejection, .. } => *rejection,
-            Self::All { errors } => errors.iter().find_map(Self::rejection),
             Self::NoAddress { .. }
             | Self::Disabled { .. }
             | Self::NoIdentity
@@ -217,6 +199,34 @@ impl Error {
             | Self::Call { .. }
             | Self::Ended { .. } => None,
         }
+    }
+}
+
+/// What is told of a peer none of whose links is up: `failures` are theirs, in the order of the addresses.
+pub(super) fn all_failures(cluster: &ClusterId, failures: &[Failure]) -> Failure {
+    // One node that says "no version in common" speaks for its cluster, and a refusal is a more certain thing than
+    // silence.
+    let weight = |kind: FailureKind| match kind {
+        FailureKind::Incompatible => 0,
+        FailureKind::Refused => 1,
+        FailureKind::Silent => 2,
+    };
+    let kinds = failures.iter().map(|failure| failure.kind);
+    let Some(kind) = kinds.min_by_key(|kind| weight(*kind)) else {
+        let cluster = cluster.clone();
+        return Error::NoAddress { cluster }.failure();
+    };
+    let mut texts: Vec<&str> = Vec::new();
+    for failure in failures {
+        // Two addresses of one cluster that speaks another version have one story to tell.
+        if !texts.contains(&&*failure.text) {
+            texts.push(&failure.text);
+        }
+    }
+    Failure {
+        kind,
+        text: one_line(&texts.join("; "), LOCAL_MAX),
+        rejection: failures.iter().find_map(|failure| failure.rejection),
     }
 }
 
@@ -277,11 +287,6 @@ fn one_line(text: &str, most: usize) -> String {
     text
 }
 
-fn join(errors: &[Error]) -> String {
-    let texts: Vec<String> = errors.iter().map(|e| with_sources(e)).collect();
-    texts.join("; ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,17 +324,12 @@ mod tests {
             address: "b:1".to_owned(),
             source: io::ErrorKind::ConnectionRefused.into(),
         };
-        assert_eq!(
-            Error::All {
-                errors: vec![silent(), silent()]
-            }
-            .kind(),
-            FailureKind::Silent
-        );
-        let both = Error::All {
-            errors: vec![silent(), refused],
-        }
-        .failure();
+        let told = |errors: &[Error]| {
+            let failures: Vec<_> = errors.iter().map(Error::failure).collect();
+            all_failures(&berlin(), &failures)
+        };
+        assert_eq!(told(&[silent(), silent()]).kind, FailureKind::Silent);
+        let both = told(&[silent(), refused]);
         assert_eq!(both.kind, FailureKind::Refused);
         assert!(
             both.text.contains("a:1") && both.text.contains("b:1"),
@@ -337,28 +337,29 @@ mod tests {
             both.text
         );
         assert!(both.text.contains("connection refused"), "{}", both.text);
+        let none = told(&[]);
+        assert!(none.text.contains("no address is set"), "{}", none.text);
     }
 
     #[test]
     fn what_mends_it_is_kept_for_the_operator_however_long_the_reason() {
-        let refused = |address: &str| Error::WeRefuse {
-            address: address.to_owned(),
-            rejection: Rejection::UnknownIssuer,
-            detail: format!("{}; mend with: emccd trust add berlin", "x".repeat(500)),
+        let refused = |address: &str| {
+            Error::WeRefuse {
+                address: address.to_owned(),
+                rejection: Rejection::UnknownIssuer,
+                detail: format!("{}; mend with: emccd trust add berlin", "x".repeat(500)),
+            }
+            .failure()
         };
-        let failure = Error::All {
-            errors: vec![refused("a:1"), refused("b:1")],
-        }
-        .failure();
+        let failure = all_failures(&berlin(), &[refused("a:1"), refused("b:1")]);
         assert!(
             failure.text.ends_with("mend with: emccd trust add berlin"),
             "{}",
             failure.text
         );
-        let endless = Error::All {
-            errors: (0..100).map(|_| refused("a:1")).collect(),
-        };
-        assert!(endless.failure().text.len() <= LOCAL_MAX);
+        assert_eq!(failure.rejection, Some(Rejection::UnknownIssuer));
+        let endless: Vec<_> = (0..100).map(|n| refused(&format!("a:{n}"))).collect();
+        assert!(all_failures(&berlin(), &endless).text.len() <= LOCAL_MAX);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wildmatch::WildMatch;
 
-use super::{Entry, LinkState, Peers};
+use super::{Entry, Peers};
 use crate::domain::{
     federation::{Claim, Federation, Links},
     ids::ClusterId,
@@ -15,7 +15,7 @@ impl Links for Peers {
     fn is_up(&self, cluster: &ClusterId) -> bool {
         let entries = self.entries();
         let entry = entries.get(cluster).filter(|e| e.record.enabled);
-        entry.is_some_and(|e| e.shared.link(|link| link.state() == LinkState::Up))
+        entry.is_some_and(|e| e.group.is_up())
     }
 }
 

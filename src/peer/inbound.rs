@@ -23,15 +23,50 @@ pub struct Inbound {
 pub struct InboundRecord {
     watches: usize,
     last_seen: Option<Instant>,
-    reverse: Option<Reverse>,
     traits: Option<Traits>,
 }
 
+/// What a node of the peer told, on our link to it, of its cluster's view of us. It is of no worth once that link is
+/// down.
 #[derive(Clone, Debug)]
-struct Reverse {
+pub struct Told {
     proof_age: Option<Duration>,
     down_reason: String,
-    told_at: Instant,
+    at: Instant,
+}
+
+impl Told {
+    /// Told now.
+    #[must_use]
+    pub const fn new(proof_age: Option<Duration>, down_reason: String, now: Instant) -> Self {
+        Self {
+            proof_age,
+            down_reason,
+            at: now,
+        }
+    }
+
+    /// The age of its last proof of us, which ages by the time since; none when it has none.
+    #[must_use]
+    pub fn proof_age(&self, now: Instant) -> Option<Duration> {
+        let since = now.saturating_duration_since(self.at);
+        self.proof_age.map(|age| age.saturating_add(since))
+    }
+
+    /// Why its link to us is down; none when it is up.
+    #[must_use]
+    pub fn down_reason(&self) -> Option<&str> {
+        Some(&*self.down_reason).filter(|reason| !reason.is_empty())
+    }
+
+    /// Whether this says something else than `before`, other than that time has passed.
+    #[must_use]
+    pub fn is_news(&self, before: Option<&Self>) -> bool {
+        before.is_none_or(|before| {
+            before.proof_age.is_some() != self.proof_age.is_some()
+                || before.down_reason != self.down_reason
+        })
+    }
 }
 
 impl InboundRecord {
@@ -66,34 +101,24 @@ impl InboundRecord {
         self.watches = self.watches.saturating_sub(1);
     }
 
-    /// The peer told what it sees of us.
-    pub fn told(&mut self, proof_age: Option<Duration>, down_reason: String, now: Instant) {
-        self.reverse = Some(Reverse {
-            proof_age,
-            down_reason,
-            told_at: now,
-        });
-    }
-
-    /// Our link to the peer went down: what it told is of no worth any more.
-    pub fn forget_told(&mut self) {
-        self.reverse = None;
-    }
-
-    /// What to show. A proof that was told ages by the time since.
-    #[must_use]
-    pub fn view(&self, now: Instant) -> Inbound {
-        let reverse = self.reverse.as_ref();
+    /// What to show, with what the nodes told that we are linked to now. A node that can't reach us is told of even if
+    /// others can: its phones are without their homes.
+    pub fn view<'a>(&self, told: impl Iterator<Item = &'a Told>, now: Instant) -> Inbound {
+        let (mut reverse_proof_age, mut reverse_down_reason) = (None, None);
+        for told in told {
+            let age = told.proof_age(now);
+            reverse_proof_age = match (reverse_proof_age, age) {
+                (Some(before), Some(age)) => Some(age.min(before)),
+                (before, age) => before.or(age),
+            };
+            reverse_down_reason =
+                reverse_down_reason.or_else(|| told.down_reason().map(ToOwned::to_owned));
+        }
         Inbound {
             watching: self.watches > 0,
             last_seen_age: self.last_seen.map(|t| now.saturating_duration_since(t)),
-            reverse_proof_age: reverse.and_then(|r| {
-                r.proof_age
-                    .map(|age| age.saturating_add(now.saturating_duration_since(r.told_at)))
-            }),
-            reverse_down_reason: reverse
-                .filter(|r| !r.down_reason.is_empty())
-                .map(|r| r.down_reason.clone()),
+            reverse_proof_age,
+            reverse_down_reason,
         }
     }
 }
@@ -103,28 +128,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_told_proof_ages_and_is_forgotten_with_our_link() {
+    fn a_told_proof_ages_and_the_youngest_of_several_is_shown() {
         let start = Instant::now();
-        let mut record = InboundRecord::default();
-        record.told(Some(Duration::from_secs(2)), String::new(), start);
-        let view = record.view(start + Duration::from_secs(3));
-        assert_eq!(view.reverse_proof_age, Some(Duration::from_secs(5)));
+        let told = |seconds| Told::new(Some(Duration::from_secs(seconds)), String::new(), start);
+        let record = InboundRecord::default();
+        let view = record.view([told(2), told(1)].iter(), start + Duration::from_secs(3));
+        assert_eq!(view.reverse_proof_age, Some(Duration::from_secs(4)));
         assert_eq!(view.reverse_down_reason, None);
-        record.forget_told();
-        assert_eq!(record.view(start).reverse_proof_age, None);
+        // With the last link goes what was told on it.
+        let view = record.view(std::iter::empty(), start);
+        assert_eq!(view.reverse_proof_age, None);
     }
 
     #[test]
-    fn the_peers_reason_is_shown_in_its_words() {
+    fn the_peers_reason_is_shown_in_its_words_also_where_another_node_reaches_us() {
         let start = Instant::now();
-        let mut record = InboundRecord::default();
-        record.told(None, "connection refused".to_owned(), start);
-        let view = record.view(start);
-        assert_eq!(view.reverse_proof_age, None);
-        assert_eq!(
-            view.reverse_down_reason.as_deref(),
-            Some("connection refused")
-        );
+        let down = Told::new(None, "connection refused".to_owned(), start);
+        let up = Told::new(Some(Duration::ZERO), String::new(), start);
+        for (told, age) in [
+            (vec![down.clone()], None),
+            (vec![up.clone(), down.clone()], Some(Duration::ZERO)),
+        ] {
+            let view = InboundRecord::default().view(told.iter(), start);
+            assert_eq!(view.reverse_proof_age, age);
+            assert_eq!(
+                view.reverse_down_reason.as_deref(),
+                Some("connection refused")
+            );
+        }
+        assert!(down.is_news(Some(&up)) && down.is_news(None));
+        assert!(!down.is_news(Some(&Told {
+            at: start + Duration::from_secs(1),
+            ..down.clone()
+        })));
     }
 
     #[test]
@@ -134,9 +170,9 @@ mod tests {
         assert!(record.watch_opened(2) && record.watch_opened(2));
         assert!(!record.watch_opened(2));
         record.watch_closed();
-        assert!(record.view(start).watching);
+        assert!(record.view(std::iter::empty(), start).watching);
         record.watch_closed();
         record.watch_closed();
-        assert!(!record.view(start).watching);
+        assert!(!record.view(std::iter::empty(), start).watching);
     }
 }

@@ -15,6 +15,7 @@
 use std::time::{Duration, Instant};
 
 use crate::domain::{
+    capability::Traits,
     login::SecurityMode,
     rejection::Rejection,
     version::{Version, VersionRange},
@@ -89,9 +90,11 @@ pub struct Facts {
     pub versions: VersionRange,
     /// The node that answered.
     pub node: String,
+    /// Which start of that node; empty when it does not say.
+    pub instance: String,
     /// Its software.
     pub software: String,
-    /// The configured address that led there.
+    /// The address that led there.
     pub address: String,
     /// Its wall clock minus ours, in milliseconds.
     pub clock_offset_ms: i64,
@@ -103,6 +106,23 @@ pub struct Facts {
     pub certificate: Option<String>,
     /// Fingerprint of the certificate that we showed.
     pub shown: Option<String>,
+}
+
+impl Facts {
+    /// What tells one node from another: its name and which start of it; the address where it tells neither.
+    #[must_use]
+    pub fn identity(&self) -> (&str, &str) {
+        match (&*self.node, &*self.instance) {
+            ("", "") => (&self.address, ""),
+            told => told,
+        }
+    }
+
+    /// What it can, as told.
+    #[must_use]
+    pub fn traits(&self) -> Traits {
+        Traits::told(self.security_mode, &self.capabilities)
+    }
 }
 
 /// Where a call stands that waits for the link.
@@ -200,6 +220,12 @@ impl Link {
         self.closed = true;
     }
 
+    /// Whether nothing will ever bring it up.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// When the link counts as dead if no proof arrives; none while it isn't up.
     #[must_use]
     pub fn dead_at(&self, dead_after: Duration) -> Option<Instant> {
@@ -281,6 +307,7 @@ mod tests {
             version: Version::V1_1,
             versions: VersionRange::SUPPORTED,
             node: "berlin-1".to_owned(),
+            instance: "1".to_owned(),
             software: "emccd test".to_owned(),
             address: "127.0.0.1:8444".to_owned(),
             clock_offset_ms: 0,

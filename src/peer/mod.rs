@@ -1,10 +1,12 @@
-//! Other clusters, outbound: one warm link per peer, what is known of it, and a home cluster behind it.
+//! Other clusters, outbound: a warm link to each node of a peer, what is known of it, and a home cluster behind them.
 //!
-//! [`Peers`] holds the set. Each enabled peer has one task that dials, says `Hello`, opens `Watch` and holds
-//! the connection for as long as heartbeats prove it. Callers hold [`HomeCluster`]s and never see a
-//! connection: a call that finds the link down wakes it and waits for a fresh attempt, within its deadline.
+//! [`Peers`] holds the set. Each address of an enabled peer has one task that dials, says `Hello`, opens `Watch` and
+//! holds the connection for as long as heartbeats prove it. Callers hold [`HomeCluster`]s and never see a connection:
+//! a call goes to one of the nodes that are up, and to another one when that fails; when none is up it wakes the links
+//! and waits for fresh attempts, within its deadline.
 
 pub mod backoff;
+pub mod balance;
 pub mod error;
 pub mod inbound;
 pub mod link;
@@ -15,6 +17,7 @@ mod attempt;
 mod client;
 mod connector;
 mod federation;
+mod group;
 mod lookup;
 mod race;
 mod shared;
@@ -24,24 +27,28 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use tokio::{sync::watch, time::timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use self::{
     attempt::HEARTBEAT_BOUNDS,
     client::PeerHome,
+    group::Group,
     inbound::InboundRecord,
     lookup::Lookups,
-    shared::{Shared, now},
+    shared::{Common, Shared, lock, now},
     task::LinkTask,
 };
-pub use self::{error::Error, link::LinkState, status::LinkStatus};
+pub use self::{
+    error::Error,
+    link::LinkState,
+    status::{LinkStatus, NodeStatus},
+};
 use crate::{
     clock::{Clock, Timestamp},
     domain::{
@@ -63,6 +70,8 @@ pub struct Config {
     pub cluster_id: ClusterId,
     /// Our node's name.
     pub node: String,
+    /// Which start of our node this is.
+    pub instance: String,
     /// Our software and its version.
     pub software: String,
     /// The security mode of our cluster.
@@ -88,6 +97,7 @@ impl Config {
         Self {
             cluster_id,
             node: node.into(),
+            instance: format!("{:016x}", rand::random::<u64>()),
             software: concat!("emccd ", env!("CARGO_PKG_VERSION")).to_owned(),
             security_mode: SecurityMode::NonSecure,
             versions: VersionRange::SUPPORTED,
@@ -107,6 +117,7 @@ impl Config {
             capabilities: capability::names(self.versions.max()),
             cluster_id: self.cluster_id.clone(),
             node: self.node.clone(),
+            instance: self.instance.clone(),
             software: self.software.clone(),
             now,
             security_mode: self.security_mode,
@@ -143,9 +154,8 @@ struct Inner {
 struct Entry {
     number: u64,
     record: Peer,
-    shared: Arc<Shared>,
+    group: Arc<Group>,
     home: Arc<PeerHome>,
-    stop: CancellationToken,
 }
 
 /// What our own link to a peer has to say to that peer.
@@ -175,23 +185,27 @@ impl Peers {
     }
 
     /// Makes `records` the set of peers: links of new ones are begun, of missing and disabled ones ended; a
-    /// changed list of addresses replaces a connection only if its own address is gone.
+    /// connection whose address is gone stays until another one is up.
     pub fn set(&self, records: Vec<Peer>) {
         let mut entries = self.entries();
         let mut before = std::mem::take(&mut *entries);
         for record in records {
             let entry = match before.remove(&record.cluster_id) {
-                Some(entry) if entry.record.enabled == record.enabled => entry.changed_to(record),
+                Some(entry) if entry.record.enabled == record.enabled => Entry { record, ..entry },
                 Some(entry) => {
-                    entry.stop.cancel();
-                    self.begin(record, entry.shared.inbound_record())
+                    entry.group.stop();
+                    self.begin(record, entry.group.common.inbound_record())
                 }
                 None => self.begin(record, Arc::default()),
             };
+            let addresses = &entry.record.addresses;
+            entry
+                .group
+                .set(addresses, |address| self.link(&entry.group, address));
             entries.insert(entry.record.cluster_id.clone(), entry);
         }
         for removed in before.into_values() {
-            removed.stop.cancel();
+            removed.group.stop();
         }
         drop(entries);
         self.inner.changes.send_modify(|n| *n = n.wrapping_add(1));
@@ -230,7 +244,7 @@ impl Peers {
         let entries = self.entries();
         entries
             .values()
-            .map(|e| e.shared.status(e.record.enabled))
+            .map(|e| e.group.status(e.record.enabled))
             .collect()
     }
 
@@ -240,63 +254,55 @@ impl Peers {
         &self.inner.config
     }
 
-    /// A call of that peer arrived: it lives, so our own link to it is tried at once if it is down.
+    /// A call of that peer arrived: it lives, so our own links to it are tried at once if all are down.
     pub fn on_inbound(&self, cluster: &ClusterId) {
-        let Some(shared) = self.shared(cluster) else {
+        let Some(group) = self.group(cluster) else {
             return;
         };
-        shared.inbound().seen(now());
-        if shared.link(|link| link.state() != LinkState::Up) {
-            shared.wake.inbound.notify_one();
+        group.inbound().seen(now());
+        if !group.is_up() {
+            group.peer_lives();
         }
     }
 
-    /// A node of that peer introduced itself to this one.
+    /// A node of that peer introduced itself to this one: perhaps it is one that was down.
     pub fn introduced(&self, cluster: &ClusterId, traits: Traits) {
-        if let Some(shared) = self.shared(cluster) {
-            shared.inbound().introduced(traits);
+        if let Some(group) = self.group(cluster) {
+            group.inbound().introduced(traits);
+            group.peer_lives();
         }
     }
 
     /// What that peer has told of itself; nothing where it is not known.
     #[must_use]
     pub fn traits(&self, cluster: &ClusterId) -> Traits {
-        let shared = self.shared(cluster);
-        shared.and_then(|s| s.traits()).unwrap_or_default()
+        let group = self.group(cluster);
+        group.and_then(|g| g.traits_told()).unwrap_or_default()
     }
 
-    /// Has our link to that peer tried at once, where it is down; false when there is no record of the peer.
+    /// Has our links to that peer tried at once, where they are down; false when there is no record of the peer.
     #[must_use]
     pub fn dial_now(&self, cluster: &ClusterId) -> bool {
-        let Some(shared) = self.shared(cluster) else {
-            return false;
-        };
-        if shared.link(|link| link.state() != LinkState::Up) {
-            shared.wake.call.notify_one();
+        let group = self.group(cluster);
+        if let Some(group) = &group {
+            group.dial_now();
         }
-        true
+        group.is_some()
     }
 
-    /// What our link to that peer has to say to it; none when there is no record of the peer.
+    /// What our links to that peer have to say to it; none when there is no record of the peer.
     #[must_use]
     pub fn outbound_view(&self, cluster: &ClusterId) -> Option<OutboundView> {
-        let shared = self.shared(cluster)?;
-        Some(shared.link(|link| OutboundView {
-            proof_age: link.proof_age(now()),
-            down_reason: match (link.state(), link.failure()) {
-                (LinkState::Up, _) => String::new(),
-                (_, Some(failure)) => error::bounded(&failure.text),
-                (state, None) => state.as_str().to_owned(),
-            },
-        }))
+        Some(self.group(cluster)?.outbound_view())
     }
 
     /// Completes when our link to that peer changes its state, or its record its place.
     pub fn outbound_changed(&self, cluster: &ClusterId) -> impl Future<Output = ()> + Send + use<> {
-        let changed = self.shared(cluster).map(|shared| shared.changed());
+        let ticks = self.group(cluster).map(|group| group.common.ticks());
         async move {
-            match changed {
-                Some(changed) => changed.await,
+            match ticks {
+                // The sender lives as long as the peer's record; when it goes, so does the caller.
+                Some(mut ticks) => drop(ticks.changed().await),
                 None => std::future::pending().await,
             }
         }
@@ -306,7 +312,7 @@ impl Peers {
     /// or is not known.
     #[must_use]
     pub fn watch_opened(&self, cluster: &ClusterId, most: usize) -> Option<WatchGuard> {
-        let record = self.shared(cluster)?.inbound_record();
+        let record = self.group(cluster)?.common.inbound_record();
         let opened = lock(&record).watch_opened(most);
         opened.then(|| {
             self.inner.changes.send_modify(|n| *n = n.wrapping_add(1));
@@ -352,41 +358,45 @@ impl Peers {
 
     fn begin(&self, record: Peer, inbound: Arc<Mutex<InboundRecord>>) -> Entry {
         let inner = &self.inner;
-        let shared = Arc::new(Shared::new(
-            record.cluster_id.clone(),
-            record.addresses.clone(),
-            inbound,
-            inner.changes.clone(),
-        ));
-        let stop = inner.tasks.token().child_token();
-        if record.enabled {
-            let task = LinkTask {
-                config: Arc::clone(&inner.config),
-                trust: inner.trust.clone(),
-                clock: inner.clock.clone(),
-                shared: Arc::clone(&shared),
-                lookups: Lookups::default(),
-                stop: stop.clone(),
-            };
-            inner.tasks.spawn("peer link", task.run());
-        } else {
-            shared.close(task::disabled(&record.cluster_id));
-        }
+        let cluster = record.cluster_id.clone();
+        let closed = (!record.enabled).then(|| task::disabled(&cluster));
+        let common = Common::new(cluster, inbound, inner.changes.clone());
+        let group = Arc::new(Group::new(Arc::new(common), closed));
         let home = PeerHome {
             config: Arc::clone(&inner.config),
-            shared: Arc::clone(&shared),
+            group: Arc::clone(&group),
         };
         Entry {
             number: inner.begun.fetch_add(1, Ordering::Relaxed),
             record,
-            shared,
+            group,
             home: Arc::new(home),
-            stop,
         }
     }
 
-    fn shared(&self, cluster: &ClusterId) -> Option<Arc<Shared>> {
-        self.entries().get(cluster).map(|e| Arc::clone(&e.shared))
+    /// Begins the link to one address.
+    fn link(&self, group: &Arc<Group>, address: &str) -> Arc<Shared> {
+        let inner = &self.inner;
+        let shared = Arc::new(Shared::new(
+            inner.begun.fetch_add(1, Ordering::Relaxed),
+            address.to_owned(),
+            Arc::clone(&group.common),
+            inner.tasks.token().child_token(),
+        ));
+        let task = LinkTask {
+            config: Arc::clone(&inner.config),
+            trust: inner.trust.clone(),
+            clock: inner.clock.clone(),
+            group: Arc::clone(group),
+            shared: Arc::clone(&shared),
+            lookups: Lookups::default(),
+        };
+        inner.tasks.spawn("peer link", task.run());
+        shared
+    }
+
+    fn group(&self, cluster: &ClusterId) -> Option<Arc<Group>> {
+        self.entries().get(cluster).map(|e| Arc::clone(&e.group))
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Entry>> {
@@ -403,16 +413,6 @@ impl fmt::Debug for Peers {
 impl Entry {
     fn home(&self) -> Arc<dyn HomeCluster> {
         Arc::clone(&self.home) as Arc<dyn HomeCluster>
-    }
-
-    fn changed_to(mut self, record: Peer) -> Self {
-        self.shared.addresses.send_if_modified(|addresses| {
-            let changed = *addresses != record.addresses;
-            addresses.clone_from(&record.addresses);
-            changed
-        });
-        self.record = record;
-        self
     }
 }
 
@@ -457,9 +457,7 @@ impl Ups {
         let entries = self.peers.entries();
         self.told.retain(|cluster, _| entries.contains_key(cluster));
         for (cluster, entry) in entries.iter() {
-            let (up, times) = entry
-                .shared
-                .link(|l| (l.state() == LinkState::Up, l.times_up()));
+            let (up, times) = (entry.group.is_up(), entry.group.times_up());
             // A peer that was disabled and enabled again has a new link, which counts from the start.
             let mark = (entry.number, times);
             if up && self.told.get(cluster) != Some(&mark) {
@@ -469,9 +467,4 @@ impl Ups {
         }
         None
     }
-}
-
-/// The records behind these locks are whole even if a holder panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,29 +1,24 @@
-//! What the task of a link, its callers and its readers share.
+//! What the task of one link, its callers and its readers share.
 
 use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::{
-    domain::{
-        capability::Traits,
-        em_code::EmCode,
-        ids::ClusterId,
-        refusal::Refusal,
-        version::{Version, VersionRange},
-    },
+    domain::ids::ClusterId,
     peer::{
-        inbound::InboundRecord,
-        link::{Facts, Failure, FailureKind, Link, LinkState, Standing},
-        status::LinkStatus,
+        balance::Candidate,
+        inbound::{InboundRecord, Told},
+        link::{Facts, Failure, Link, LinkState},
     },
     wire::pb::federation_service_client::FederationServiceClient,
 };
@@ -31,39 +26,90 @@ use crate::{
 /// A typed client over the one live connection.
 pub(super) type Client = FederationServiceClient<Channel>;
 
-/// How many calls to one peer may be under way at once. One connection carries about what two cores can do;
-/// more waiting than this only makes all of them late.
-const MAX_IN_FLIGHT: usize = 256;
+/// What all links to one peer have in common.
+pub(super) struct Common {
+    pub(super) cluster: ClusterId,
+    /// Counts how often any of its links came up.
+    pub(super) times_up: AtomicU64,
+    inbound: Arc<Mutex<InboundRecord>>,
+    /// Bumped at each change of any of its links.
+    ticks: watch::Sender<u64>,
+    /// Bumped at each change of any link of any peer.
+    changes: watch::Sender<u64>,
+}
 
-/// What a call needs of a link that is up.
+impl Common {
+    pub(super) fn new(
+        cluster: ClusterId,
+        inbound: Arc<Mutex<InboundRecord>>,
+        changes: watch::Sender<u64>,
+    ) -> Self {
+        Self {
+            cluster,
+            times_up: AtomicU64::new(0),
+            inbound,
+            ticks: watch::Sender::new(0),
+            changes,
+        }
+    }
+
+    pub(super) fn inbound(&self) -> MutexGuard<'_, InboundRecord> {
+        lock(&self.inbound)
+    }
+
+    pub(super) fn inbound_record(&self) -> Arc<Mutex<InboundRecord>> {
+        Arc::clone(&self.inbound)
+    }
+
+    /// Tells whoever watches this peer, or all of them, that something has changed.
+    pub(super) fn announce(&self) {
+        self.ticks.send_modify(|n| *n = n.wrapping_add(1));
+        self.changes.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// Changes whenever the state of one of the links does.
+    pub(super) fn ticks(&self) -> watch::Receiver<u64> {
+        self.ticks.subscribe()
+    }
+}
+
+/// What a call needs of a connection that is up.
 #[derive(Clone)]
 pub(super) struct Live {
     /// The client; its connection is never replaced under it.
     pub(super) client: Client,
-    /// Negotiated for it.
-    pub(super) version: Version,
-    /// All that the peer speaks.
-    pub(super) versions: VersionRange,
-    /// Counts connections, so that a call can ask for another than the one that failed it.
+    /// What its node told on it: what counts for a call is what the node can that gets it.
+    pub(super) facts: Arc<Facts>,
+    /// Counts the connections of its link, so that a call can ask for another than the one that failed it.
     pub(super) serial: u64,
 }
 
 struct Published {
     link: Link,
     live: Option<Live>,
+    /// The node has said that it shuts down.
+    draining: bool,
+    told: Option<Told>,
 }
 
-/// One link's shared state.
+/// One link's shared state: the way to one address of a peer.
 pub(super) struct Shared {
-    pub(super) cluster: ClusterId,
-    pub(super) addresses: watch::Sender<Vec<String>>,
+    /// Tells the links of a node apart.
+    pub(super) number: u64,
+    /// Where it leads, `host:port`.
+    pub(super) address: String,
+    pub(super) common: Arc<Common>,
     pub(super) wake: Wake,
-    pub(super) in_flight: Arc<Semaphore>,
-    published: watch::Sender<Published>,
-    inbound: Arc<Mutex<InboundRecord>>,
-    changes: watch::Sender<u64>,
+    /// Ends its task.
+    pub(super) stop: CancellationToken,
+    published: Mutex<Published>,
+    in_flight: AtomicUsize,
     /// Serial of the newest connection that takes no more calls.
     spent: AtomicU64,
+    /// A call waits for longer than it should, and no sign of life has come since.
+    suspect: AtomicBool,
+    /// Its address is the peer's no more: it goes when another link is up, or when it is lost.
+    retiring: AtomicBool,
 }
 
 /// What ends the pause between two attempts early.
@@ -78,48 +124,38 @@ pub(super) struct Wake {
 }
 
 impl Shared {
-    /// The state of a link that has never been tried. `changes` is bumped at every change of state.
+    /// The state of a link that has never been tried.
     pub(super) fn new(
-        cluster: ClusterId,
-        addresses: Vec<String>,
-        inbound: Arc<Mutex<InboundRecord>>,
-        changes: watch::Sender<u64>,
+        number: u64,
+        address: String,
+        common: Arc<Common>,
+        stop: CancellationToken,
     ) -> Self {
-        let link = Link::new(now());
         Self {
-            cluster,
-            addresses: watch::Sender::new(addresses),
+            number,
+            address,
+            common,
             wake: Wake::default(),
-            in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
-            published: watch::Sender::new(Published { link, live: None }),
-            inbound,
-            changes,
+            stop,
+            published: Mutex::new(Published {
+                link: Link::new(now()),
+                live: None,
+                draining: false,
+                told: None,
+            }),
+            in_flight: AtomicUsize::new(0),
             spent: AtomicU64::new(0),
+            suspect: AtomicBool::new(false),
+            retiring: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn inbound(&self) -> MutexGuard<'_, InboundRecord> {
-        // A record of counters is whole even if a holder panicked.
-        self.inbound.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn inbound_record(&self) -> Arc<Mutex<InboundRecord>> {
-        Arc::clone(&self.inbound)
-    }
-
-    /// What the peer has told of itself: as a caller, else on our own link.
-    pub(super) fn traits(&self) -> Option<Traits> {
-        let told = self.inbound().traits();
-        told.or_else(|| {
-            self.link(|link| {
-                link.facts()
-                    .map(|facts| Traits::told(facts.security_mode, &facts.capabilities))
-            })
-        })
+    pub(super) fn cluster(&self) -> &ClusterId {
+        &self.common.cluster
     }
 
     pub(super) fn attempt_began(&self) {
-        self.published.send_modify(|p| p.link.attempt_began());
+        self.published().link.attempt_began();
     }
 
     pub(super) fn attempt_failed(&self, failure: Failure) {
@@ -135,38 +171,69 @@ impl Shared {
     }
 
     fn went_down(&self, event: impl FnOnce(&mut Link, Instant)) {
-        self.published.send_modify(|p| {
-            event(&mut p.link, now());
-            p.live = None;
-        });
-        self.inbound().forget_told();
-        self.announce();
+        {
+            let mut published = self.published();
+            event(&mut published.link, now());
+            published.live = None;
+            published.draining = false;
+            published.told = None;
+        }
+        self.common.announce();
     }
 
     pub(super) fn came_up(&self, client: Client, facts: Facts) {
-        self.published.send_modify(|p| {
-            p.live = Some(Live {
+        {
+            let mut published = self.published();
+            if published.link.state() != LinkState::Up {
+                self.common.times_up.fetch_add(1, Ordering::Relaxed);
+            }
+            published.live = Some(Live {
                 client,
-                version: facts.version,
-                versions: facts.versions,
-                serial: p.link.attempts_begun(),
+                facts: Arc::new(facts.clone()),
+                serial: published.link.attempts_begun(),
             });
-            p.link.came_up(facts, now());
-        });
-        self.announce();
+            published.link.came_up(facts, now());
+            published.draining = false;
+            published.told = None;
+        }
+        self.suspect.store(false, Ordering::Relaxed);
+        self.common.announce();
     }
 
-    /// The live connection takes no more calls; what comes now waits for the next one.
+    /// The live connection takes no more calls; what comes now goes elsewhere, or waits for the next one.
     pub(super) fn withdraw(&self) {
-        self.published.send_modify(|p| p.live = None);
+        self.published().live = None;
+        self.common.announce();
+    }
+
+    /// The node shuts down: calls go to another one, if there is one.
+    pub(super) fn drains(&self) {
+        self.published().draining = true;
+        self.common.announce();
     }
 
     /// A heartbeat. Nobody is woken: no decision hangs on it.
     pub(super) fn proved(&self, clock_offset_ms: Option<i64>) {
-        self.published.send_if_modified(|p| {
-            p.link.proved(clock_offset_ms, now());
-            false
-        });
+        self.published().link.proved(clock_offset_ms, now());
+        self.suspect.store(false, Ordering::Relaxed);
+    }
+
+    /// Keeps what the node told of its view of us; true when that is news.
+    pub(super) fn told(&self, told: Told) -> bool {
+        let mut published = self.published();
+        let news = told.is_news(published.told.as_ref());
+        published.told = Some(told);
+        news
+    }
+
+    /// A call was answered.
+    pub(super) fn answered(&self) {
+        self.suspect.store(false, Ordering::Relaxed);
+    }
+
+    /// A call waits for its answer for too long.
+    pub(super) fn suspect(&self) {
+        self.suspect.store(true, Ordering::Relaxed);
     }
 
     /// A call found that this connection takes no more calls: the peer sends its callers away.
@@ -177,106 +244,95 @@ impl Shared {
 
     /// Whether the live connection is known to take no more calls.
     pub(super) fn is_spent(&self) -> bool {
-        let spent = self.spent.load(Ordering::Relaxed);
-        self.published
-            .borrow()
+        self.published()
             .live
             .as_ref()
-            .is_some_and(|live| live.serial <= spent)
+            .is_some_and(|live| self.has_spent(live.serial))
     }
 
-    /// Tells whoever watches all links that something has changed.
-    pub(super) fn announce(&self) {
-        self.changes.send_modify(|n| *n = n.wrapping_add(1));
+    pub(super) fn has_spent(&self, serial: u64) -> bool {
+        serial <= self.spent.load(Ordering::Relaxed)
+    }
+
+    /// The connection that calls may go over; none while the link is not up.
+    pub(super) fn live(&self) -> Option<Live> {
+        let published = self.published();
+        let live = published.live.as_ref()?;
+        let usable = published.link.state() == LinkState::Up && !self.has_spent(live.serial);
+        usable.then(|| live.clone())
+    }
+
+    /// This connection of the link among others, for a call that was sent to these nodes before.
+    pub(super) fn candidate<'a>(&self, live: &'a Live, asked: bool) -> Candidate<'a> {
+        Candidate {
+            node: live.facts.identity(),
+            asked,
+            suspect: self.suspect.load(Ordering::Relaxed),
+            draining: self.is_draining(),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.published().draining
+    }
+
+    pub(super) fn retire(&self, retiring: bool) {
+        self.retiring.store(retiring, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_retiring(&self) -> bool {
+        self.retiring.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.link(Link::state) == LinkState::Up
     }
 
     /// Reads the link's state.
     pub(super) fn link<T>(&self, read: impl FnOnce(&Link) -> T) -> T {
-        read(&self.published.borrow().link)
+        read(&self.published().link)
     }
 
-    /// Wakes its receivers at each change of the link's state, for the reverse proof.
-    pub(super) fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut published = self.published.subscribe();
-        async move {
-            // The sender lives as long as the peer's record; when it goes, so does the caller.
-            let _ = published.changed().await;
-        }
+    /// The link's state, and what was told on it last.
+    pub(super) fn view(&self) -> (Link, Option<Told>) {
+        let published = self.published();
+        (published.link.clone(), published.told.clone())
     }
 
-    pub(super) fn status(&self, enabled: bool) -> LinkStatus {
-        let link = self.published.borrow().link.clone();
-        LinkStatus::of(&self.cluster, enabled, &link, &self.inbound(), now())
-    }
-
-    /// The live connection. When there is none, the link is woken at once, and the outcome of an attempt
-    /// that begins now is waited for, at most until `deadline`. `spent` is a connection that won't do.
-    pub(super) async fn live(
-        &self,
-        deadline: Instant,
-        spent: Option<u64>,
-    ) -> Result<Live, Refusal> {
-        let mut published = self.published.subscribe();
-        let mark = {
-            let now = published.borrow_and_update();
-            if let Some(live) = usable(&now, spent) {
-                return Ok(live);
-            }
-            now.link.attempts_begun()
-        };
-        self.wake.call.notify_one();
-        loop {
-            let changed = tokio::time::timeout_at(deadline.into(), published.changed()).await;
-            if !matches!(changed, Ok(Ok(()))) {
-                return Err(self.silent());
-            }
-            let now = published.borrow_and_update();
-            if let Some(live) = usable(&now, spent) {
-                return Ok(live);
-            }
-            if let Standing::Failed(failure) = now.link.standing(mark) {
-                return Err(refusal(failure));
-            }
-        }
-    }
-
-    fn silent(&self) -> Refusal {
-        let cause = self.link(|link| match link.failure() {
-            Some(failure) => format!(
-                "{} did not answer in time; its link has been {}: {}",
-                self.cluster,
-                link.state().as_str(),
-                failure.text
-            ),
-            None => format!("{} did not answer in time", self.cluster),
-        });
-        Refusal::new(EmCode::NoResponseFromRemoteHost, cause)
+    fn published(&self) -> MutexGuard<'_, Published> {
+        lock(&self.published)
     }
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
-            .field("cluster", &self.cluster)
+            .field("cluster", &self.common.cluster)
+            .field("address", &self.address)
             .finish_non_exhaustive()
     }
 }
 
-fn usable(published: &Published, spent: Option<u64>) -> Option<Live> {
-    published
-        .live
-        .as_ref()
-        .filter(|live| published.link.state() == LinkState::Up && spent != Some(live.serial))
-        .cloned()
+/// A call under way on a link, for as long as this lives.
+pub(super) struct UnderWay(Arc<Shared>);
+
+impl UnderWay {
+    pub(super) fn on(link: &Arc<Shared>) -> Self {
+        link.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(link))
+    }
 }
 
-fn refusal(failure: &Failure) -> Refusal {
-    let code = match failure.kind {
-        FailureKind::Incompatible => EmCode::ErrorOnParsing,
-        FailureKind::Refused => EmCode::ServiceConnectionError,
-        FailureKind::Silent => EmCode::NoResponseFromRemoteHost,
-    };
-    Refusal::new(code, failure.text.clone())
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The records behind these locks are whole even if a holder panicked.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tokio's clock, so that a test can pause it.

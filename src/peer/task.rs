@@ -1,8 +1,8 @@
-//! The task of one link: dial, hold, dial again, until the peer is removed or the node stops.
+//! The task of the link to one address: dial, hold, dial again, until the address or the peer is removed or the node
+//! stops.
 //!
-//! A change of trust, of our identity or of the peer's addresses replaces a live connection by a new one
-//! before the old one is let go; calls under way finish on the old one. Only when the new trust has no place
-//! for the peer is the old one cut.
+//! A change of trust or of our identity replaces a live connection by a new one before the old one is let go; calls
+//! under way finish on the old one. Only when the new trust has no place for the peer is the old one cut.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -11,7 +11,6 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
@@ -24,7 +23,9 @@ use crate::{
         backoff::Backoff,
         connector::untrusted,
         error::bounded,
-        link::{Failure, FailureKind, LinkState},
+        group::Group,
+        inbound::Told,
+        link::{Failure, FailureKind},
         lookup::Lookups,
         shared::Shared,
     },
@@ -47,9 +48,9 @@ pub(super) struct LinkTask {
     pub(super) config: Arc<Config>,
     pub(super) trust: TrustStore,
     pub(super) clock: Clock,
+    pub(super) group: Arc<Group>,
     pub(super) shared: Arc<Shared>,
     pub(super) lookups: Lookups,
-    pub(super) stop: CancellationToken,
 }
 
 /// What of a trust snapshot a link depends on.
@@ -92,23 +93,28 @@ enum Replace {
 }
 
 impl LinkTask {
-    /// Runs until told to stop.
+    /// Runs until told to stop, or until a link is lost whose address is gone.
     pub(super) async fn run(self) {
-        self.stop.run_until_cancelled(self.keep_linked()).await;
-        self.shared.close(ended(&self.shared.cluster));
+        let stop = &self.shared.stop;
+        let stopped = stop.run_until_cancelled(self.keep_linked()).await;
+        let last = match stopped {
+            Some(()) => self.shared.link(|link| link.failure().cloned()),
+            None => None,
+        };
+        let closed = last.unwrap_or_else(|| ended(self.shared.cluster()));
+        self.shared.close(closed);
     }
 
     async fn keep_linked(&self) {
         let mut trust = self.trust.subscribe();
         let mut backoff = Backoff::new(self.config.backoff_cap);
-        let mut first = 0;
-        loop {
+        while !self.shared.is_retiring() {
             let mut began = Instant::now();
             trust.mark_unchanged();
-            match self.attempt(first).await {
+            match self.attempt().await {
                 Ok((session, ground)) => {
                     let up = Instant::now();
-                    first = self.hold(session, ground, &mut trust).await;
+                    self.hold(session, ground, &mut trust).await;
                     // A peer that answers and hangs up, or says nonsense, is no better than one that is down.
                     if up.elapsed() >= self.config.heartbeat {
                         backoff.reset();
@@ -118,25 +124,27 @@ impl LinkTask {
                 }
                 Err(error) => self.failed(&error),
             }
-            self.pause(&mut backoff, began, &mut trust).await;
+            if !self.shared.is_retiring() {
+                self.pause(&mut backoff, began, &mut trust).await;
+            }
         }
     }
 
-    async fn attempt(&self, first: usize) -> Result<(Session, Ground), Error> {
-        let addresses = self.shared.addresses.borrow().clone();
+    async fn attempt(&self) -> Result<(Session, Ground), Error> {
+        let cluster = self.shared.cluster();
         let snapshot = self.trust.snapshot();
         self.shared.attempt_began();
         let attempt = Attempt {
             config: &self.config,
             clock: &self.clock,
             trust: &self.trust,
-            cluster: &self.shared.cluster,
+            cluster,
             snapshot: &snapshot,
             lookups: &self.lookups,
             inbound: &self.shared.wake.inbound,
         };
-        let session = attempt.run(&addresses, first).await?;
-        Ok((session, Ground::of(&snapshot, &self.shared.cluster)))
+        let session = attempt.run(&self.shared.address).await?;
+        Ok((session, Ground::of(&snapshot, cluster)))
     }
 
     fn failed(&self, error: &Error) {
@@ -145,22 +153,32 @@ impl LinkTask {
             link.failure()
                 .is_none_or(|before| before.text != failure.text)
         });
-        let peer = self.shared.cluster.as_str();
+        let (peer, address) = (self.shared.cluster().as_str(), &self.shared.address);
         if news {
-            warn!(peer.cluster_id = peer, reason = %failure.text, "the link to {peer} is down");
+            warn!(
+                peer.cluster_id = peer, peer.address = address, reason = %failure.text,
+                "the link to {peer} at {address} is down"
+            );
         } else {
-            debug!(peer.cluster_id = peer, "the link to {peer} is still down");
+            debug!(
+                peer.cluster_id = peer,
+                peer.address = address,
+                "the link to {peer} is still down"
+            );
         }
         self.shared.attempt_failed(failure);
+        if !self.shared.is_retiring() {
+            self.group.settle_failed();
+        }
     }
 
-    /// Holds a link until it is lost. Gives the place of the address to begin with next.
+    /// Holds a link until it is lost.
     async fn hold(
         &self,
         mut session: Session,
         mut ground: Ground,
         trust: &mut watch::Receiver<u64>,
-    ) -> usize {
+    ) {
         self.came_up(&session);
         let mut draining = false;
         loop {
@@ -168,25 +186,20 @@ impl LinkTask {
                 .watch(&mut session, &ground, trust, &mut draining)
                 .await
             {
-                Held::Lost(failure) => {
-                    self.lost(failure);
-                    return session.index + usize::from(draining);
-                }
+                Held::Lost(failure) => return self.lost(failure),
                 Held::Replace(how) => {
-                    let next = session.index + usize::from(draining);
                     let may_stay = how == Replace::May;
-                    match self.replace(&mut session, how, next, trust.clone()).await {
+                    match self.replace(&mut session, how, trust.clone()).await {
                         Ok(new) => {
                             (session, ground) = new;
                             draining = false;
                         }
-                        Err(error) if may_stay && self.is_up() => {
-                            debug!(%error, "no other node of the peer takes over");
+                        Err(error) if may_stay && self.shared.is_up() => {
+                            debug!(%error, "nothing else answers at the address of a node that shuts down");
                         }
                         Err(error) => {
                             session.cut.cancel();
-                            self.failed(&error);
-                            return session.index;
+                            return self.failed(&error);
                         }
                     }
                 }
@@ -200,7 +213,6 @@ impl LinkTask {
         &self,
         old: &mut Session,
         how: Replace,
-        first: usize,
         mut trust: watch::Receiver<u64>,
     ) -> Result<(Session, Ground), Error> {
         let mut untrusted = None;
@@ -213,7 +225,7 @@ impl LinkTask {
         }
         let mut lives = true;
         let mut look_at = self.next_look(&old.chain);
-        let mut attempt = pin!(self.attempt(first));
+        let mut attempt = pin!(self.attempt());
         let (mut new, ground) = loop {
             let cut_at = untrusted.as_ref().map(|(at, _)| *at);
             tokio::select! {
@@ -244,18 +256,17 @@ impl LinkTask {
         Ok((new, ground))
     }
 
-    fn is_up(&self) -> bool {
-        self.shared.link(|link| link.state() == LinkState::Up)
-    }
-
     fn lost(&self, failure: Failure) {
-        let peer = self.shared.cluster.as_str();
-        warn!(peer.cluster_id = peer, reason = %failure.text, "the link to {peer} was lost");
+        let (peer, address) = (self.shared.cluster().as_str(), &self.shared.address);
+        warn!(
+            peer.cluster_id = peer, peer.address = address, reason = %failure.text,
+            "the link to {peer} at {address} was lost"
+        );
         self.shared.lost(failure);
     }
 
     fn came_up(&self, session: &Session) {
-        let (peer, facts) = (self.shared.cluster.as_str(), &session.facts);
+        let (peer, facts) = (self.shared.cluster().as_str(), &session.facts);
         info!(
             peer.cluster_id = peer,
             peer.node = %facts.node,
@@ -264,6 +275,7 @@ impl LinkTask {
             "the link to {peer} is up"
         );
         self.shared.came_up(session.client.clone(), facts.clone());
+        self.group.settle();
     }
 
     async fn watch(
@@ -273,18 +285,16 @@ impl LinkTask {
         trust: &mut watch::Receiver<u64>,
         draining: &mut bool,
     ) -> Held {
-        let mut addresses = self.shared.addresses.subscribe();
-        if !addresses.borrow().contains(&session.facts.address) {
-            return Held::Replace(Replace::Must);
-        }
         let mut look_at = self.next_look(&session.chain);
         loop {
             let cut_at = session.replaced.as_ref().map(|(at, _)| *at);
             tokio::select! {
                 beat = self.beat(&session.facts.address, &mut session.beats) => match beat {
                     Ok(beat) => {
-                        if beat.draining && !*draining && addresses.borrow().len() > 1 {
+                        if beat.draining && !*draining {
                             *draining = true;
+                            // A successor may answer at the same address by now.
+                            self.shared.drains();
                             return Held::Replace(Replace::May);
                         }
                     }
@@ -292,16 +302,11 @@ impl LinkTask {
                 },
                 Ok(()) = trust.changed() => {
                     let snapshot = self.trust.snapshot();
-                    if *ground != Ground::of(&snapshot, &self.shared.cluster) {
+                    if *ground != Ground::of(&snapshot, self.shared.cluster()) {
                         return Held::Replace(match self.verdict(&snapshot, &session.facts.address, &session.chain) {
                             None => Replace::Must,
                             Some(failure) => Replace::Untrusted(failure),
                         });
-                    }
-                }
-                Ok(()) = addresses.changed() => {
-                    if !addresses.borrow_and_update().contains(&session.facts.address) {
-                        return Held::Replace(Replace::Must);
                     }
                 }
                 () = self.shared.wake.spent.notified() => {
@@ -352,7 +357,7 @@ impl LinkTask {
         address: &str,
         chain: &[CertificateDer<'_>],
     ) -> Option<Failure> {
-        let verdict = snapshot.identify_dialled(&self.shared.cluster, chain);
+        let verdict = snapshot.identify_dialled(self.shared.cluster(), chain);
         untrusted(address, verdict).map(|error| error.failure())
     }
 
@@ -374,17 +379,9 @@ impl LinkTask {
 
     /// Keeps what the peer sees of us, and wakes who waits for news of it.
     fn told(&self, age: Option<Duration>, reason: &str) {
-        let now = crate::peer::shared::now();
-        let news = {
-            let mut inbound = self.shared.inbound();
-            let before = inbound.view(now);
-            inbound.told(age, bounded(reason), now);
-            let after = inbound.view(now);
-            before.reverse_proof_age.is_some() != after.reverse_proof_age.is_some()
-                || before.reverse_down_reason != after.reverse_down_reason
-        };
-        if news {
-            self.shared.announce();
+        let told = Told::new(age, bounded(reason), crate::peer::shared::now());
+        if self.shared.told(told) {
+            self.shared.common.announce();
         }
     }
 
@@ -406,7 +403,7 @@ impl LinkTask {
             Ok(None) => Error::Ended { address },
             Err(refused) => {
                 let rejection = status::rejection_from_status(&refused);
-                let refusal = status::from_status(&refused, &self.shared.cluster);
+                let refusal = status::from_status(&refused, self.shared.cluster());
                 return Err(Failure {
                     kind: FailureKind::Refused,
                     text: bounded(&format!("{address}: the link ended: {}", refusal.cause)),
@@ -422,7 +419,7 @@ impl LinkTask {
             FailureKind::Silent,
             format!(
                 "{address}: no sign of life from {} for {} ms",
-                self.shared.cluster,
+                self.shared.cluster(),
                 self.config.dead_after.as_millis()
             ),
         )
@@ -433,7 +430,6 @@ impl LinkTask {
         // Time that an attempt spent on silence counts: a peer that heals meanwhile waits for no more than it.
         let least = Instant::now() + Backoff::FIRST / 2;
         let mut until = least.max(began + backoff.next_delay(rand::random()));
-        let mut addresses = self.shared.addresses.subscribe();
         loop {
             tokio::select! {
                 () = sleep_until(until) => return,
@@ -443,7 +439,6 @@ impl LinkTask {
                     until = until.min(began + INBOUND_SPACING);
                 }
                 Ok(()) = trust.changed() => return,
-                Ok(()) = addresses.changed() => return,
             }
         }
     }

@@ -9,7 +9,8 @@ use crate::{
     clock::Timestamp,
     domain::session::{EndReason, Initiator, Role, State},
     store::{
-        self, Transaction, audit,
+        self, Transaction,
+        audit::{self, Action},
         claims::{self, Claim, Task},
         sessions::{self, Session},
     },
@@ -153,7 +154,7 @@ fn entry(row: &Session, why: &str, now: Timestamp) -> audit::Entry {
     audit::Entry {
         at: now,
         actor: "the node".to_owned(),
-        action: "login",
+        action: Action::SessionLogin,
         subject: format!(
             "{} of {} on {}",
             row.login_name, row.counterpart, row.device

@@ -27,7 +27,7 @@ use crate::support::{
     rows::{Rows, rows, settled},
 };
 
-mod kills;
+pub(crate) mod kills;
 mod repeats;
 mod stage;
 

@@ -27,6 +27,7 @@ use crate::{
     },
     secret::Pin,
     store::{self, Store},
+    tasks::Tasks,
     trust::certificate::{Fingerprint, read_fingerprint},
     wire::admin::{self as pb, admin_service_server::AdminService},
 };
@@ -46,6 +47,8 @@ pub struct AdminEdge {
     pub operations: Arc<dyn Operations>,
     /// One place: large imports wait in nobody's memory.
     pub imports: Arc<Semaphore>,
+    /// What goes on though its caller has gone away.
+    pub tasks: Tasks,
 }
 
 impl std::fmt::Debug for AdminEdge {
@@ -230,9 +233,15 @@ impl AdminEdge {
         request: pb::RemoveClusterRequest,
     ) -> Result<pb::RemoveClusterResponse, Error> {
         let cluster = cluster_id(request.cluster_id.clone())?;
-        self.operations.retire_peer(&cluster, actor).await?;
+        self.operations
+            .retire_peer(&cluster, request.forget_owed, actor)
+            .await?;
         let now = self.clock.now();
-        let removed = removals::remove_cluster(&self.store, request, actor, now).await?;
+        let removed = removals::remove_cluster(&self.store, request, actor, now).await;
+        if removed.is_err() {
+            self.operations.keep_peer(&cluster).await?;
+        }
+        let removed = removed?;
         self.operations.peers_changed().await?;
         Ok(removed)
     }
@@ -589,10 +598,9 @@ impl AdminService for AdminEdge {
         request: Request<pb::BackUpStoreRequest>,
     ) -> Result<Response<pb::BackUpStoreResponse>, Status> {
         let (actor, request) = self.admit(Action::BackUp, request).await?;
-        let now = self.clock.now();
         within(
             WHOLE_STORE,
-            records::back_up(&self.store, request, &actor, now),
+            records::back_up(&self.store, request, &actor, &self.clock, &self.tasks),
         )
         .await
     }

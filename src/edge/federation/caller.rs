@@ -20,7 +20,7 @@ use crate::{
     },
     edge::{
         federation::refused::{RefusalLog, Told},
-        listener::{ConnIdentity, MAX_CALL, grpc_timeout},
+        listener::{ConnIdentity, Introduced, MAX_CALL, grpc_timeout},
     },
     peer,
     trust::judge::Verdict,
@@ -39,6 +39,8 @@ pub struct Caller {
     pub remote: SocketAddr,
     /// Fingerprint of the leaf that proves it.
     pub fingerprint: Option<String>,
+    /// What its node told of itself on this connection.
+    pub introduced: Introduced,
     /// What it speaks on this call.
     pub version: Version,
     /// The attempt; made here when the call names none.
@@ -79,6 +81,7 @@ impl Door<'_> {
             cluster: cluster.clone(),
             remote: connection.remote,
             fingerprint: connection.fingerprint.clone(),
+            introduced: connection.introduced.clone(),
             // One that can't be read is sorted out by `admit`; `Hello` doesn't need it.
             version: metadata::version(call).unwrap_or(Version::V1_0),
             reference,

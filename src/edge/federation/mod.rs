@@ -303,6 +303,7 @@ impl FederationService for Federation {
         )
         .map_err(|cause| self.door().contradict(&caller, &cause, MEND_CLAIM))?;
         let traits = Traits::told(theirs.security_mode, &theirs.capabilities);
+        caller.introduced.told(traits);
         self.parts.peers.introduced(&caller.cluster, traits);
         self.log.claim_accepted(caller.fingerprint.as_deref());
         Ok(Response::new(pb::HelloResponse::from(&answer)))
@@ -362,7 +363,8 @@ impl FederationService for Federation {
         let login = decode_login(request.into_inner(), caller.version)
             .map_err(|malformed| self.unreadable(&caller, &malformed))?;
         let (roles, mut context) = (Arc::clone(&self.parts.roles), caller.context());
-        context.traits = self.parts.peers.traits(&caller.cluster);
+        let told = caller.introduced.traits();
+        context.traits = told.unwrap_or_else(|| self.parts.peers.traits(&caller.cluster));
         let work = async move { roles.login(&context, &login).await };
         let answer = self
             .run("federation login", &caller, work, Self::relay)

@@ -2,4 +2,5 @@
 
 mod calls;
 mod links;
+mod nodes;
 mod rig;

@@ -2,13 +2,13 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls_pki_types::CertificateDer;
 use tracing::{debug, warn};
 
 use crate::{
     clock::Timestamp,
-    domain::ids::ClusterId,
+    domain::{capability::Traits, ids::ClusterId},
     trust::{
         Snapshot, TrustStore,
         certificate::{Certificate, fingerprint_of, fingerprint_text},
@@ -28,7 +28,34 @@ pub struct ConnIdentity {
     pub fingerprint: Option<String>,
     /// When the caller's leaf ends.
     pub leaf_not_after: Option<Timestamp>,
+    /// What the node at the other end has told of itself on this connection.
+    pub introduced: Introduced,
 }
+
+/// What a node told of itself in `Hello`: two nodes of one peer may differ while it is upgraded. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Introduced(Arc<ArcSwapOption<Traits>>);
+
+impl Introduced {
+    /// It said `Hello`.
+    pub fn told(&self, traits: Traits) {
+        self.0.store(Some(Arc::new(traits)));
+    }
+
+    /// What it told last; none before its first `Hello`.
+    #[must_use]
+    pub fn traits(&self) -> Option<Traits> {
+        self.0.load().as_deref().copied()
+    }
+}
+
+impl PartialEq for Introduced {
+    fn eq(&self, other: &Self) -> bool {
+        self.traits() == other.traits()
+    }
+}
+
+impl Eq for Introduced {}
 
 impl ConnIdentity {
     /// The peer that called.
@@ -66,6 +93,7 @@ impl Caller {
             leaf_not_after: leaf
                 .and_then(|der| Certificate::from_der(der).ok())
                 .map(|leaf| leaf.not_after()),
+            introduced: Introduced::default(),
         };
         let judged = Judged {
             generation: snapshot.generation(),

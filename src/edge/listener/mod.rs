@@ -22,7 +22,7 @@ pub(in crate::edge) use self::{
     share::{Share, Shares},
 };
 pub use self::{
-    caller::ConnIdentity,
+    caller::{ConnIdentity, Introduced},
     federation::serve_federation,
     http::serve_http,
     limits::{Config, Places},

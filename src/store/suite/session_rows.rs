@@ -375,17 +375,7 @@ pub(in crate::store) async fn old_ends_and_their_answers_are_forgotten_and_nothi
         })
         .await
         .unwrap();
-    let claim = store
-        .write(move |tx| {
-            let run = Incarnation {
-                node: "n1".to_owned(),
-                instance: "1".to_owned(),
-            };
-            claims::take(tx, &claims::Task::retention(), None, &run, now)
-        })
-        .await
-        .unwrap()
-        .unwrap();
+    let claim = to_forget(store).await;
     let lost = claims::Claim {
         generation: 0,
         ..claim.clone()

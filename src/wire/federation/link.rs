@@ -18,6 +18,7 @@ use crate::{
 const CAPABILITIES_MAX: usize = 64;
 const CAPABILITY_BYTES: usize = 64;
 const DISPLAY_BYTES: usize = 255;
+const INSTANCE_BYTES: usize = 64;
 const REASON_BYTES: usize = 512;
 
 /// What a node tells of itself, as a caller and as the called one.
@@ -31,6 +32,8 @@ pub struct Hello {
     pub cluster_id: ClusterId,
     /// Its name, for display.
     pub node: String,
+    /// Which start of the node this is; empty when it does not tell.
+    pub instance: String,
     /// Its software, for display.
     pub software: String,
     /// Its wall clock; 1970 when it did not tell.
@@ -128,6 +131,7 @@ macro_rules! hello_message {
                     capabilities: hello.capabilities.clone(),
                     cluster_id: hello.cluster_id.to_string(),
                     node: hello.node.clone(),
+                    instance: hello.instance.clone(),
                     software: hello.software.clone(),
                     now: Some(time::timestamp(hello.now)),
                     security_mode: from_security_mode(hello.security_mode).into(),
@@ -159,6 +163,7 @@ macro_rules! hello_message {
                     )?,
                     cluster_id: malformed::name("cluster_id", message.cluster_id)?,
                     node: malformed::text("node", message.node, DISPLAY_BYTES)?,
+                    instance: malformed::text("instance", message.instance, INSTANCE_BYTES)?,
                     software: malformed::text("software", message.software, DISPLAY_BYTES)?,
                     now: told_time(message.now.as_ref()),
                     security_mode: to_security_mode(message.security_mode),

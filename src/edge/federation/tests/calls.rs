@@ -26,7 +26,7 @@ use crate::{
     },
     edge::{
         federation::{Federation, MAX_CALLS_PER_PEER},
-        listener::ConnIdentity,
+        listener::{ConnIdentity, Introduced},
     },
     trust::{fixtures::cluster, judge::Verdict},
     wire::{
@@ -332,6 +332,7 @@ fn identity(peer: &str) -> ConnIdentity {
         verdict: Verdict::Peer(cluster(peer)),
         fingerprint: None,
         leaf_not_after: None,
+        introduced: Introduced::default(),
     }
 }
 

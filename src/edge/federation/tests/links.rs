@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -13,11 +13,10 @@ use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::JoinSet,
 };
 
 use super::rig::{
-    DEAD_AFTER, HEARTBEAT, Node, PATIENCE, Proxy, context, find, linked, pair, record,
+    DEAD_AFTER, HEARTBEAT, Node, PATIENCE, Proxy, context, find, linked, pair, record, relay,
 };
 use crate::{
     domain::{em_code::EmCode, login::LoginType, rejection::Rejection, version::Version},
@@ -592,44 +591,6 @@ async fn the_end_of_a_node_is_seen_at_once() {
     assert!(seen_after < Duration::from_secs(5), "{seen_after:?}");
     let reason = status.last_error.unwrap();
     assert!(!reason.contains("no sign of life"), "{reason}");
-}
-
-/// A relay that counts connections, and holds back what the far side says for so long.
-async fn relay(to: SocketAddr, holds: Duration) -> (SocketAddr, Arc<AtomicUsize>, JoinSet<()>) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (count, mut relays) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
-    let counted = Arc::clone(&count);
-    relays.spawn(async move {
-        let mut running = JoinSet::new();
-        while let Ok((near, _)) = listener.accept().await {
-            counted.fetch_add(1, Ordering::SeqCst);
-            let far = TcpStream::connect(to).await.unwrap();
-            let ((mut near_in, mut near_out), (mut far_in, mut far_out)) =
-                (near.into_split(), far.into_split());
-            running.spawn(async move {
-                let _closed = tokio::io::copy(&mut near_in, &mut far_out).await;
-            });
-            let (sender, mut receiver) = tokio::sync::mpsc::channel(256);
-            running.spawn(async move {
-                let mut buffer = vec![0; 16 * 1024];
-                while let Ok(length @ 1..) = far_in.read(&mut buffer).await {
-                    let chunk = (Instant::now() + holds, buffer[..length].to_vec());
-                    sender.send(chunk).await.unwrap();
-                }
-            });
-            running.spawn(async move {
-                while let Some((when, bytes)) = receiver.recv().await {
-                    tokio::time::sleep_until(when.into()).await;
-                    if near_out.write_all(&bytes).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    (address, count, relays)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

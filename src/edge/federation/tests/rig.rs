@@ -14,6 +14,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
     sync::watch,
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -21,11 +22,13 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::{
     clock::Clock,
     domain::{
+        em_code::EmCode,
         ids::{ClusterId, DeviceName, LoginName, ProfileName, Ref, SessionId, UserId},
         login::{
             Answer, Context, DeviceFacts, FindUser, HomeCluster, HomeServices, LoginAnswer,
             LoginRequest, LoginType, LogoutRequest, Ownership, Proof, SecurityMode,
         },
+        refusal::Refusal,
         session::EndReason,
         version::{Version, VersionRange},
     },
@@ -57,6 +60,7 @@ pub struct FakeRoles {
     pub begun: AtomicUsize,
     pub finished: AtomicUsize,
     pub last: Mutex<Option<Context>>,
+    pub refuses: Mutex<Option<EmCode>>,
 }
 
 impl FakeRoles {
@@ -82,7 +86,13 @@ impl Roles for FakeRoles {
     }
 
     fn login<'a>(&'a self, context: &'a Context, _: &'a LoginRequest) -> Answer<'a, LoginAnswer> {
-        Box::pin(async move { Ok(self.called("login", context, services().into()).await) })
+        Box::pin(async move {
+            let answer = self.called("login", context, services().into()).await;
+            match *self.refuses.lock().unwrap() {
+                Some(code) => Err(Refusal::new(code, "as the test wants it")),
+                None => Ok(answer),
+            }
+        })
     }
 
     fn end_from_visiting<'a>(
@@ -119,6 +129,7 @@ fn services() -> HomeServices {
         remaining: Some(Duration::from_secs(36_000)),
         reset: false,
         restart_reason: None,
+        phone_services: Vec::new(),
     }
 }
 
@@ -259,6 +270,14 @@ pub async fn linked(a: Node, b: Node) -> (Node, Node) {
     a.dials(&b, b.address);
     b.dials(&a, a.address);
     (a, b)
+}
+
+/// What is trusted of a cluster with these nodes.
+pub fn cluster_of(nodes: &[&Node]) -> Bundle {
+    let mut bundle = pinned(nodes[0].id.as_str(), &nodes[0].leaf);
+    let others = nodes.iter().skip(1).map(|node| node.leaf.certificate());
+    bundle.pinned.extend(others);
+    bundle
 }
 
 pub fn record(id: &ClusterId, address: SocketAddr) -> Peer {
@@ -422,4 +441,41 @@ async fn copy(
             return;
         }
     }
+}
+
+/// A relay that counts connections, and holds back what the far side says for so long.
+pub async fn relay(to: SocketAddr, holds: Duration) -> (SocketAddr, Arc<AtomicUsize>, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (count, mut relays) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
+    let counted = Arc::clone(&count);
+    relays.spawn(async move {
+        let mut running = JoinSet::new();
+        while let Ok((near, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let far = TcpStream::connect(to).await.unwrap();
+            let ((mut near_in, mut near_out), (mut far_in, mut far_out)) =
+                (near.into_split(), far.into_split());
+            running.spawn(async move {
+                let _closed = tokio::io::copy(&mut near_in, &mut far_out).await;
+            });
+            let (sender, mut receiver) = tokio::sync::mpsc::channel(256);
+            running.spawn(async move {
+                let mut buffer = vec![0; 16 * 1024];
+                while let Ok(length @ 1..) = far_in.read(&mut buffer).await {
+                    let chunk = (Instant::now() + holds, buffer[..length].to_vec());
+                    sender.send(chunk).await.unwrap();
+                }
+            });
+            running.spawn(async move {
+                while let Some((when, bytes)) = receiver.recv().await {
+                    tokio::time::sleep_until(when.into()).await;
+                    if near_out.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, count, relays)
 }

@@ -1,0 +1,301 @@
+//! A peer with several nodes: where calls go, and what becomes of them when a node fails.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use tokio::net::TcpListener;
+
+use super::rig::{Node, PATIENCE, cluster_of, context, find, login, record, relay};
+use crate::{
+    domain::{
+        em_code::EmCode,
+        ids::SessionId,
+        login::{LoginType, LogoutRequest},
+        rejection::Rejection,
+        session::{EndReason, Initiator},
+        version::Version,
+    },
+    peer::{LinkState, LinkStatus, NodeStatus},
+    store::peers::Peer,
+};
+
+/// What a login may take that its caller still wants.
+const LOGIN: Duration = Duration::from_secs(3);
+
+async fn berlin(nth: u32) -> Node {
+    Node::with("berlin", |config| config.node = format!("berlin-{nth}")).await
+}
+
+/// Tokyo, which knows the cluster that these nodes are of, by these addresses of theirs.
+async fn tokyo_with(nodes: &[&Node], addresses: &[String]) -> Node {
+    let tokyo = Node::new("tokyo").await;
+    tokyo
+        .trust
+        .publish_bundles(vec![cluster_of(nodes)])
+        .unwrap();
+    for node in nodes {
+        node.trusts(&[&tokyo]);
+        // Known, and not dialled: their own calls would wake our links.
+        node.peers.set(vec![Peer {
+            enabled: false,
+            ..record(&tokyo.id, tokyo.address)
+        }]);
+        node.serve().await;
+    }
+    let first = nodes[0];
+    tokyo.peers.set(vec![Peer {
+        addresses: addresses.to_vec(),
+        ..record(&first.id, first.address)
+    }]);
+    tokyo
+}
+
+async fn two() -> (Node, Node, Node) {
+    let (one, other) = (berlin(1).await, berlin(2).await);
+    let addresses = [one.address.to_string(), other.address.to_string()];
+    let tokyo = tokyo_with(&[&one, &other], &addresses).await;
+    until_all_up(&tokyo).await;
+    (tokyo, one, other)
+}
+
+async fn until_all_up(tokyo: &Node) -> LinkStatus {
+    let up = |s: &LinkStatus| s.nodes.iter().all(|n| n.state == LinkState::Up);
+    tokyo.until("all nodes up", up).await
+}
+
+fn node<'a>(status: &'a LinkStatus, address: &str) -> &'a NodeStatus {
+    let mut all = status.nodes.iter();
+    all.find(|n| n.address == address).unwrap()
+}
+
+fn calls(node: &Node) -> usize {
+    node.roles.seen().len()
+}
+
+async fn finds(tokyo: &Node, berlin: &Node, how_many: usize) {
+    let (home, context) = (tokyo.home(berlin), context(tokyo, PATIENCE));
+    for _ in 0..how_many {
+        let found = home.find_user(&context, &find(LoginType::Uid)).await;
+        found.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_are_spread_over_the_nodes_and_each_is_shown() {
+    let (tokyo, one, other) = two().await;
+    finds(&tokyo, &one, 100).await;
+    for node in [&one, &other] {
+        assert!(calls(node) >= 20, "{} and {}", calls(&one), calls(&other));
+    }
+    let status = tokyo.status();
+    for (shown, expected) in [(&one, "berlin-1"), (&other, "berlin-2")] {
+        let shown = node(&status, &shown.address.to_string());
+        assert_eq!(shown.node.as_deref(), Some(expected));
+        assert_eq!(shown.version, Some(Version::V1_1));
+        assert!(shown.proof_age.is_some() && shown.last_error.is_none() && !shown.draining);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_killed_costs_no_call_that_it_was_working_on() {
+    let (one, other) = (berlin(1).await, berlin(2).await);
+    let (through, _, killed) = relay(one.address, Duration::ZERO).await;
+    let addresses = [through.to_string(), other.address.to_string()];
+    let tokyo = tokyo_with(&[&one, &other], &addresses).await;
+    until_all_up(&tokyo).await;
+    one.roles.hangs.store(true, Ordering::SeqCst);
+    let home = tokyo.home(&one);
+    // Longer than what a silent node would cost: it is the broken connection that is noticed.
+    let context = context(&tokyo, Duration::from_secs(60));
+    let requests: Vec<_> = (0..20).map(|_| login(LoginType::Uid)).collect();
+    let end = LogoutRequest {
+        session_id: SessionId::from_uuid(uuid::Uuid::now_v7()),
+        reason: EndReason::User,
+        initiator: Initiator::Visiting,
+    };
+    let logins = join_all(requests.iter().map(|r| home.login(&context, r)));
+    let logouts = join_all((0..20).map(|_| home.logout(&context, end)));
+    let kill = async {
+        while one.roles.begun.load(Ordering::SeqCst) < 10 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        drop(killed);
+        Instant::now()
+    };
+    let (logins, logouts, killed_at) = tokio::join!(logins, logouts, kill);
+    assert!(
+        killed_at.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        killed_at.elapsed()
+    );
+    for answer in logins {
+        answer.unwrap();
+    }
+    for answer in logouts {
+        assert_eq!(answer.unwrap(), EndReason::User);
+    }
+    // The peer is up, and nobody is told that the dead node is.
+    let status = tokyo
+        .until("down at one address", |s| {
+            node(s, &through.to_string()).state == LinkState::Down
+        })
+        .await;
+    assert_eq!(
+        (status.outbound, &status.last_error),
+        (LinkState::Up, &None)
+    );
+    let dead = node(&status, &through.to_string());
+    assert!(dead.proof_age.is_none() && dead.version.is_none() && dead.last_error.is_some());
+    let before = calls(&one);
+    finds(&tokyo, &one, 50).await;
+    assert_eq!(calls(&one), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_accepts_and_never_answers_costs_a_third_of_the_deadline() {
+    let (tokyo, one, other) = two().await;
+    one.roles.hangs.store(true, Ordering::SeqCst);
+    let home = tokyo.home(&one);
+    let mut slow = 0;
+    for _ in 0..8 {
+        let began = Instant::now();
+        let context = context(&tokyo, LOGIN);
+        home.login(&context, &login(LoginType::Uid)).await.unwrap();
+        let took = began.elapsed();
+        assert!(took < LOGIN * 2 / 3, "{took:?}");
+        slow += usize::from(took >= LOGIN / 3);
+    }
+    assert!(calls(&other) == 8 && slow == calls(&one), "{slow}");
+    one.roles.hangs.store(false, Ordering::SeqCst);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_an_answer_whatever_it_is() {
+    let (tokyo, one, other) = two().await;
+    for node in [&one, &other] {
+        *node.roles.refuses.lock().unwrap() = Some(EmCode::DatabaseError);
+    }
+    let context = context(&tokyo, LOGIN);
+    let refused = tokyo
+        .home(&one)
+        .login(&context, &login(LoginType::Uid))
+        .await;
+    assert_eq!(refused.unwrap_err().code, EmCode::DatabaseError);
+    assert_eq!(calls(&one) + calls(&other), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_drains_gets_no_new_call_and_finishes_the_old_ones() {
+    let (tokyo, one, other) = two().await;
+    one.roles.hangs.store(true, Ordering::SeqCst);
+    other.roles.hangs.store(true, Ordering::SeqCst);
+    let home = tokyo.home(&one);
+    let context = context(&tokyo, Duration::from_secs(60));
+    let requests: Vec<_> = (0..20).map(|_| login(LoginType::Uid)).collect();
+    let logins = join_all(requests.iter().map(|r| home.login(&context, r)));
+    let drain = async {
+        while calls(&one) + calls(&other) < 20 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let before = calls(&one);
+        one.drain.cancel();
+        let address = one.address.to_string();
+        tokyo
+            .until("draining", |s| node(s, &address).draining)
+            .await;
+        other.roles.hangs.store(false, Ordering::SeqCst);
+        finds(&tokyo, &one, 50).await;
+        assert_eq!(calls(&one), before, "it was called");
+        one.roles.hangs.store(false, Ordering::SeqCst);
+    };
+    let (logins, ()) = tokio::join!(logins, drain);
+    for answer in logins {
+        answer.unwrap();
+    }
+    assert!(calls(&one) > 0, "nothing was under way");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_addresses_of_one_node_have_one_share() {
+    let (one, other) = (berlin(1).await, berlin(2).await);
+    let (second, _, _relays) = relay(one.address, Duration::ZERO).await;
+    let (third, _, _more) = relay(one.address, Duration::ZERO).await;
+    let addresses = [one.address, second, third, other.address].map(|a| a.to_string());
+    let tokyo = tokyo_with(&[&one, &other], &addresses).await;
+    until_all_up(&tokyo).await;
+    finds(&tokyo, &one, 200).await;
+    // With a share for each address it would be about 50.
+    assert!(calls(&other) >= 75, "{} and {}", calls(&one), calls(&other));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_goes_to_the_node_that_understands_it() {
+    let old = Node::with("berlin", |config| {
+        config.versions = crate::domain::version::VersionRange::ONLY_1_0;
+    })
+    .await;
+    let new = berlin(2).await;
+    let addresses = [old.address.to_string(), new.address.to_string()];
+    let tokyo = tokyo_with(&[&old, &new], &addresses).await;
+    until_all_up(&tokyo).await;
+    let home = tokyo.home(&old);
+    let context = context(&tokyo, PATIENCE);
+    for _ in 0..30 {
+        let by_extension = find(LoginType::Extension);
+        home.find_user(&context, &by_extension).await.unwrap();
+    }
+    assert_eq!((calls(&old), calls(&new)), (0, 30));
+    finds(&tokyo, &old, 60).await;
+    assert!(calls(&old) >= 10, "{}", calls(&old));
+    // With the newer one gone there is nobody left who knows extensions.
+    new.tasks.cancel();
+    let address = new.address.to_string();
+    tokyo
+        .until("down", |s| node(s, &address).state == LinkState::Down)
+        .await;
+    let refused = home.find_user(&context, &find(LoginType::Extension)).await;
+    assert_eq!(refused.unwrap_err().code, EmCode::ErrorOnParsing);
+    finds(&tokyo, &old, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_is_down_when_all_its_nodes_are_and_each_has_its_reason() {
+    let (one, paris) = (berlin(1).await, Node::new("paris").await);
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = nobody.local_addr().unwrap();
+    let addresses = [nobody, paris.address, one.address].map(|a| a.to_string());
+    let tokyo = tokyo_with(&[&one], &addresses).await;
+    // Another cluster, trusted as well, at one of berlin's addresses.
+    paris.trusts(&[&tokyo]);
+    paris.serve().await;
+    tokyo
+        .trust
+        .publish_bundles(vec![cluster_of(&[&one]), cluster_of(&[&paris])])
+        .unwrap();
+    let status = tokyo
+        .until("refused at two, up at one", |s| {
+            node(s, &addresses[1]).rejection == Some(Rejection::WrongCluster)
+                && node(s, &addresses[0]).state == LinkState::Down
+                && s.outbound == LinkState::Up
+        })
+        .await;
+    assert_eq!(status.address.as_ref(), Some(&addresses[2]));
+    finds(&tokyo, &one, 20).await;
+    assert!(paris.roles.seen().is_empty());
+    one.tasks.cancel();
+    let status = tokyo.until_down().await;
+    let reason = status.last_error.unwrap();
+    for address in &addresses {
+        assert!(reason.contains(address), "{address}: {reason}");
+    }
+    assert_eq!(status.rejection, Some(Rejection::WrongCluster));
+    let context = context(&tokyo, Duration::from_secs(5));
+    let refused = tokyo
+        .home(&one)
+        .find_user(&context, &find(LoginType::Uid))
+        .await;
+    assert_eq!(refused.unwrap_err().code, EmCode::ServiceConnectionError);
+}
