@@ -13,6 +13,7 @@ mod operations;
 mod reload;
 mod roles;
 mod shutdown;
+mod sight;
 mod wiring;
 
 pub use error::Error;
@@ -59,6 +60,8 @@ pub struct Addresses {
     pub phone_plain: Option<SocketAddr>,
     /// Operators.
     pub admin: PathBuf,
+    /// Figures and health; none where that is off, or the port was taken.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A running node.
