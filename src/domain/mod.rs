@@ -13,6 +13,7 @@ pub mod locate;
 pub mod login;
 pub mod multiple_login;
 pub mod parameters;
+pub mod phase;
 pub mod refs;
 pub mod refusal;
 pub mod rejection;

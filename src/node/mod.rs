@@ -5,6 +5,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use tokio::sync::watch;
 use tracing::{Instrument as _, info, info_span};
 
 mod applied;
@@ -22,7 +23,7 @@ use self::{reload::Reloader, shutdown::Stages};
 use crate::{
     clock::Clock,
     config::{Config, PEPPER_BYTES},
-    domain::version::VersionRange,
+    domain::{phase::Phase, version::VersionRange},
     fault::FaultPoints,
     secret::Secret,
 };
@@ -100,6 +101,12 @@ impl Node {
         &self.addresses
     }
 
+    /// Where it is in its life, now and from now on: for whatever answers that it is ready.
+    #[must_use]
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.stages.phase()
+    }
+
     /// Reads identities, peers and trust again; what is not valid leaves the last good one in force. The audit
     /// has it in the name of `SIGHUP`, which is how a process is asked for it.
     ///
@@ -111,8 +118,9 @@ impl Node {
         outcome
     }
 
-    /// Stops in steps, all of them together within the configured grace: the doors accept nothing new and peers are
-    /// told; work in progress ends, with its links still up; then the links end.
+    /// Stops in steps, all of them together within the configured grace: peers and phones are told to go elsewhere; the
+    /// doors close and connections end when their calls have; work in progress ends, with its links still up; then the
+    /// links end.
     pub async fn shut_down(self) {
         info!("shutting down");
         self.stages.shut_down(self.grace).await;

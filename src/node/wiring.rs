@@ -136,6 +136,7 @@ pub(super) async fn start(
     let roles = core.roles(faults, &stages.work);
     core.open_doors(sockets, &addresses, &roles, stages).await?;
     core.begin_tasks(roles, &stages.work);
+    stages.serving();
     core.let_go_at_the_end(&stages.doors);
     info!(
         federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),
@@ -225,11 +226,12 @@ impl Core {
             refusals: self.trust.refusals().clone(),
             clock: self.clock.clone(),
             tasks: stages.work.clone(),
-            drain: doors.token(),
+            drain: stages.drain.clone(),
         })
         .await?;
         let limits = |max_connections| listener::Config {
             drain_grace: config.shutdown_grace,
+            draining: stages.drain.clone(),
             ..listener::Config::for_connections(max_connections)
         };
         let door = listener::serve_federation(

@@ -19,6 +19,7 @@ mod codes;
 mod crash;
 mod faults;
 mod guessing;
+mod handover;
 mod hostile;
 mod lab;
 mod parameters;

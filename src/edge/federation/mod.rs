@@ -108,7 +108,7 @@ pub struct Parts {
     pub clock: Clock,
     /// Where logins and logouts run, whatever becomes of the caller.
     pub tasks: Tasks,
-    /// Cancelled when the node begins to shut down.
+    /// Cancelled when the node is about to shut down: callers are told, while everything still runs.
     pub drain: CancellationToken,
 }
 

@@ -1,0 +1,108 @@
+//! Nodes that stop gently, and nodes that take over from one another, while people log in: nobody notices.
+
+use std::time::{Duration, Instant};
+
+use emccd::{
+    lab::{Cluster, Lab, Spec, member::Versions, phone::Phone},
+    wire::admin as pb,
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long the load runs on after the last event: what broke then shows by now.
+const AFTER: Duration = Duration::from_millis(500);
+
+/// People who log in and out without a pause.
+struct Load {
+    stop: CancellationToken,
+    people: JoinSet<Result<usize, String>>,
+}
+
+impl Load {
+    /// `people` users of `home` on as many phones of `visiting`, all at `node` of it.
+    fn begin(home: &Cluster, visiting: &Cluster, node: usize, people: usize) -> Self {
+        let stop = CancellationToken::new();
+        let mut all = JoinSet::new();
+        for number in 0..people {
+            let user = home.data.user(number).unwrap();
+            let (name, pin) = (user.user_id.clone(), user.pin.clone());
+            let device = visiting.data.phone(number).unwrap().name.clone();
+            let phone = visiting.members[node].phone().unwrap();
+            all.spawn(person(phone, device, name, pin, stop.clone()));
+        }
+        Self { stop, people: all }
+    }
+
+    /// How many logins there were. Each that failed, and each logout, fails the test.
+    async fn end(self) -> usize {
+        tokio::time::sleep(AFTER).await;
+        self.stop.cancel();
+        let counts: Result<Vec<usize>, String> = self.people.join_all().await.into_iter().collect();
+        counts.unwrap().into_iter().sum()
+    }
+}
+
+async fn person(
+    phone: Phone,
+    device: String,
+    name: String,
+    pin: String,
+    stop: CancellationToken,
+) -> Result<usize, String> {
+    let mut logins = 0;
+    while !stop.is_cancelled() {
+        let began = Instant::now();
+        let failed = |what: &str, cause: String| {
+            format!(
+                "login {logins} of {name}: {what} after {:?}: {cause}",
+                began.elapsed()
+            )
+        };
+        match phone.login_at_once(&device, None, &name, &pin).await {
+            Ok(shown) if shown.em_code.is_none() => {}
+            Ok(shown) => return Err(failed("refused", shown.text)),
+            Err(error) => return Err(failed("no page", format!("{error:?}"))),
+        }
+        match phone.logout(&device).await {
+            Ok(shown) if shown.em_code.is_none() => {}
+            Ok(shown) => return Err(failed("logout refused", shown.text)),
+            Err(error) => return Err(failed("no page at logout", format!("{error:?}"))),
+        }
+        logins += 1;
+    }
+    Ok(logins)
+}
+
+fn all_nodes_up(peer: &pb::PeerStatus) -> bool {
+    peer.nodes.len() == 2 && peer.nodes.iter().all(|node| node.state == "up")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_node_of_a_home_cluster_is_stopped_in_turn_and_no_login_fails() {
+    let mut lab = Lab::start(&Spec {
+        nodes: 2,
+        ..Spec::default()
+    })
+    .await
+    .unwrap();
+    let berlin = lab.clusters[0].id.clone();
+    lab.clusters[1]
+        .wait_status(&berlin, "up with both nodes", all_nodes_up)
+        .await
+        .unwrap();
+    let load = Load::begin(&lab.clusters[0], &lab.clusters[1], 0, 4);
+    for node in 0..2 {
+        lab.clusters[0].members[node].stop().await;
+        lab.clusters[0].members[node]
+            .start(&Versions::default())
+            .await
+            .unwrap();
+        lab.clusters[1]
+            .wait_status(&berlin, "up with both nodes again", all_nodes_up)
+            .await
+            .unwrap();
+    }
+    let logins = load.end().await;
+    assert!(logins >= 8, "{logins}");
+    lab.shut_down().await;
+}
