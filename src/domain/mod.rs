@@ -2,6 +2,7 @@
 //! log them.
 
 pub mod address;
+pub mod address_list;
 pub mod bounds;
 pub mod capability;
 pub mod em_code;

@@ -8,6 +8,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tracing::{Instrument as _, info, info_span};
 
+mod addresses;
 mod applied;
 pub mod error;
 mod operations;

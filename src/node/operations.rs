@@ -274,6 +274,7 @@ fn peer_node(node: &NodeStatus) -> pb::PeerNode {
         version: node.version.map(|version| version.to_string()),
         reason: node.last_error.clone(),
         instance: told(&node.instance),
+        learned: node.learned,
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Addresses, Error, Node, Options, operations::NodeOperations, reload::Reloader,
+    Addresses, Error, Node, Options, addresses, operations::NodeOperations, reload::Reloader,
     roles::FederationRoles, shutdown::Stages,
 };
 use crate::{
@@ -322,6 +322,15 @@ impl Core {
             deadline: self.config.login.deadline,
         };
         tasks.spawn("outbox", outbox.run());
+        let publishing = addresses::publish(
+            self.store.clone(),
+            self.membership.clone(),
+            self.clock.clone(),
+            tasks.clone(),
+        );
+        tasks.spawn("own addresses", publishing);
+        let learning = addresses::learn(self.store.clone(), self.peers.clone(), tasks.clone());
+        tasks.spawn("learned addresses", learning);
         let (home, watching) = (roles.home, tasks.clone());
         tasks.spawn("revocations", async move {
             home.watch_revocations(&watching).await;

@@ -12,6 +12,7 @@ pub mod claims;
 pub mod credentials;
 pub mod devices;
 pub mod hints;
+pub mod learned;
 pub mod living;
 pub mod membership;
 pub mod meta;

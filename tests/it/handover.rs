@@ -106,3 +106,49 @@ async fn each_node_of_a_home_cluster_is_stopped_in_turn_and_no_login_fails() {
     assert!(logins >= 8, "{logins}");
     lab.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_the_operator_did_not_name_is_learned_and_remembered() {
+    let mut lab = Lab::start(&Spec {
+        nodes: 2,
+        paired: false,
+        ..Spec::default()
+    })
+    .await
+    .unwrap();
+    let (berlin, tokyo) = (&lab.clusters[0], &lab.clusters[1]);
+    let named = berlin.members[0].addresses.federation.clone();
+    let unnamed = berlin.members[1].addresses.federation.clone();
+    berlin.trust(tokyo).await.unwrap();
+    tokyo.trust_at(berlin, vec![named.clone()]).await.unwrap();
+    let learned = |peer: &pb::PeerStatus| {
+        all_nodes_up(peer)
+            && peer.nodes.iter().any(|n| n.address == named && !n.learned)
+            && peer.nodes.iter().any(|n| n.address == unnamed && n.learned)
+    };
+    let id = berlin.id.clone();
+    tokyo.wait_status(&id, "up with both nodes", learned).await.unwrap();
+    // The record is the operator's alone.
+    let mut admin = tokyo.admin().await.unwrap();
+    let clusters = admin.list_clusters(pb::ListClustersRequest {}).await.unwrap();
+    assert_eq!(clusters.clusters[0].addresses, [named.clone()]);
+    // It is known without being told anew: the node that told it is gone.
+    for node in 0..2 {
+        lab.clusters[1].members[node].stop().await;
+    }
+    lab.clusters[0].members[0].stop().await;
+    for node in 0..2 {
+        lab.clusters[1].members[node]
+            .start(&Versions::default())
+            .await
+            .unwrap();
+    }
+    lab.clusters[1]
+        .wait_status(&id, "up by what was learned", |peer| {
+            let up = |n: &&pb::PeerNode| n.address == unnamed && n.state == "up" && n.learned;
+            peer.nodes.iter().find(up).is_some()
+        })
+        .await
+        .unwrap();
+    lab.shut_down().await;
+}

@@ -300,6 +300,7 @@ impl FederationService for Federation {
             &caller.cluster,
             &theirs,
             self.parts.clock.now(),
+            self.parts.peers.own_addresses().borrow().sequence,
         )
         .map_err(|cause| self.door().contradict(&caller, &cause, MEND_CLAIM))?;
         let traits = Traits::told(theirs.security_mode, &theirs.capabilities);
