@@ -3,11 +3,15 @@
 
 use std::fmt::Write as _;
 
+use crate::store::audit::Noun;
+
 /// One kind of row.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kind {
     /// The name of its table in TOML, and of its CSV file in the singular.
     pub name: &'static str,
+    /// What the audit calls it.
+    pub noun: Noun,
     /// What its CSV file is called by `export`.
     pub plural: &'static str,
     /// What such a row is.
@@ -95,6 +99,7 @@ const fn part(name: &'static str, is_number: bool, is_required: bool) -> Part {
 /// Device pools.
 pub const DEVICE_POOL: Kind = Kind {
     name: "device-pool",
+    noun: Noun::Pool,
     plural: "device-pools",
     about: "Where a phone finds its call control.",
     ignores_case: false,
@@ -130,6 +135,7 @@ pub const DEVICE_POOL: Kind = Kind {
 /// Users.
 pub const USER: Kind = Kind {
     name: "user",
+    noun: Noun::User,
     plural: "users",
     about: "A person whose home this cluster is.",
     ignores_case: true,
@@ -183,6 +189,7 @@ pub const USER: Kind = Kind {
 /// Device profiles.
 pub const PROFILE: Kind = Kind {
     name: "profile",
+    noun: Noun::Profile,
     plural: "profiles",
     about: "A device profile: what a user's phone becomes.",
     ignores_case: false,
@@ -223,6 +230,7 @@ pub const PROFILE: Kind = Kind {
 /// Phones.
 pub const DEVICE: Kind = Kind {
     name: "device",
+    noun: Noun::Device,
     plural: "devices",
     about: "A phone of this cluster.",
     ignores_case: true,
@@ -271,6 +279,7 @@ pub const DEVICE: Kind = Kind {
 /// Base devices.
 pub const BASE_DEVICE: Kind = Kind {
     name: "base-device",
+    noun: Noun::Base,
     plural: "base-devices",
     about: "A slot of the pool that users on foreign phones hold, or many numbered ones.",
     ignores_case: true,
@@ -292,6 +301,7 @@ pub const BASE_DEVICE: Kind = Kind {
 /// Other clusters.
 pub const PEER: Kind = Kind {
     name: "peer",
+    noun: Noun::Cluster,
     plural: "peers",
     about: "Another cluster. What is trusted from it is set with `emccd trust`.",
     ignores_case: false,

@@ -45,17 +45,33 @@ pub struct Edit {
 }
 
 impl Applier {
-    /// Changes one record; `actor` is who is on record for it.
+    /// Changes one record; `actor` is who is on record for it. Where somebody else changes the same record meanwhile,
+    /// what is given here is merged into what they have left.
     ///
     /// # Errors
     /// [`Error`]; in every case nothing was changed.
     pub async fn edit(&self, edit: Edit, actor: &str) -> Result<Vec<Change>, Error> {
+        for _ in 0..MOST_TRIES {
+            match self.try_edit(&edit, actor).await {
+                Err(Error::Moved(_)) => {}
+                done => return done,
+            }
+        }
+        Err(Error::Moved(format!("{} {}", edit.kind.name, edit.name)))
+    }
+
+    async fn try_edit(&self, edit: &Edit, actor: &str) -> Result<Vec<Change>, Error> {
         let (kind, name) = (edit.kind, edit.name.clone());
         let there = self
             .store
             .read(move |tx: &mut dyn Transaction| cells(tx, kind, &name))
             .await?;
-        let cells = merged(&edit, there)?;
+        let premise = Premise {
+            kind,
+            name: edit.name.clone(),
+            there: there.clone(),
+        };
+        let cells = merged(edit, there)?;
         let mut text = Zeroizing::new(String::new());
         export::toml_row(&mut text, kind, &cells);
         if let Some(pin) = &edit.pin {
@@ -68,7 +84,26 @@ impl Applier {
             name: "command line".to_owned(),
             text,
         };
-        self.apply(&[source], Mode::Write, Rest::Stays, actor).await
+        self.apply_if(&[source], Mode::Write, Rest::Stays, actor, Some(premise))
+            .await
+    }
+}
+
+/// Each failed try is somebody else's change that stands.
+const MOST_TRIES: usize = 16;
+
+/// What an edit was made from. PINs are no part of it: one that is given replaces whatever there is.
+#[derive(Debug)]
+pub(super) struct Premise {
+    pub(super) kind: &'static Kind,
+    pub(super) name: String,
+    pub(super) there: Option<Vec<Cell>>,
+}
+
+impl Premise {
+    /// Whether the record is still so.
+    pub(super) fn holds(&self, tx: &mut dyn Transaction) -> Result<bool, store::Error> {
+        Ok(cells(tx, self.kind, &self.name)? == self.there)
     }
 }
 

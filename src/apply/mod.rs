@@ -14,7 +14,11 @@ use crate::{
     credentials::{self, Credentials},
     domain::ids::{ClusterId, UserId},
     secret::Pin,
-    store::{self, Store, Transaction, audit, credentials as stored, fold, users},
+    store::{
+        self, Store, Transaction,
+        audit::{self, Noun},
+        credentials as stored, fold, users,
+    },
     trust::{self, bundle, stored as stored_trust},
 };
 
@@ -33,6 +37,7 @@ mod toml_file;
 
 pub use check::{Problem, Rows};
 
+use edit::Premise;
 use item::Item;
 use plan::Plan;
 
@@ -109,6 +114,8 @@ impl Action {
 pub struct Change {
     /// The kind of row, as its table is called in the file.
     pub kind: &'static str,
+    /// What the audit calls such a row.
+    pub noun: Noun,
     /// Its name.
     pub name: String,
     /// What happens to it.
@@ -117,6 +124,17 @@ pub struct Change {
     pub fields: Vec<Field>,
     /// The same for the audit.
     pub detail: Option<String>,
+}
+
+impl Change {
+    /// What the audit calls it.
+    const fn audited(&self) -> audit::Action {
+        match self.action {
+            Action::Added => audit::Action::Add(self.noun),
+            Action::Changed | Action::Unchanged => audit::Action::Set(self.noun),
+            Action::Removed => audit::Action::Remove(self.noun),
+        }
+    }
 }
 
 /// A column that differs.
@@ -159,6 +177,9 @@ pub enum Error {
     /// Some of what no file names is in use; all of it.
     #[error("{} records are in use and can't be deleted; nothing was changed", .0.len())]
     Kept(Vec<String>),
+    /// Others changed the record again and again while it was to be changed.
+    #[error("{0} is being changed by others; nothing was changed")]
+    Moved(String),
     /// The store failed.
     #[error("the store failed; nothing was changed")]
     Store(#[from] store::Error),
@@ -192,6 +213,18 @@ impl Applier {
         rest: Rest,
         actor: &str,
     ) -> Result<Vec<Change>, Error> {
+        self.apply_if(sources, mode, rest, actor, None).await
+    }
+
+    /// As [`Self::apply`], where what the files were made from still is so when they are written.
+    async fn apply_if(
+        &self,
+        sources: &[Source],
+        mode: Mode,
+        rest: Rest,
+        actor: &str,
+        premise: Option<Premise>,
+    ) -> Result<Vec<Change>, Error> {
         let Self {
             cluster,
             store,
@@ -217,6 +250,11 @@ impl Applier {
         let (now, actor) = (clock.now(), actor.to_owned());
         let outcome = store
             .write(move |tx: &mut dyn Transaction| {
+                if let Some(premise) = &premise
+                    && !premise.holds(tx)?
+                {
+                    return Err(Undone::Moved(premise.name.clone()));
+                }
                 let changes = write(tx, &rows, &hashes, rest, now, &actor)?;
                 // A dry run does everything, so that it finds every fault, and then takes it back.
                 match mode {
@@ -230,6 +268,7 @@ impl Applier {
             Err(Undone::Store(error)) => Err(Error::Store(error)),
             Err(Undone::Trust(error)) => Err(Error::Trust(error)),
             Err(Undone::Kept(reasons)) => Err(Error::Kept(reasons)),
+            Err(Undone::Moved(record)) => Err(Error::Moved(record)),
         }
     }
 }
@@ -251,6 +290,7 @@ async fn read(sources: &[Source], cluster: &ClusterId) -> Result<(Rows, Vec<Prob
 enum Undone {
     DryRun(Vec<Change>),
     Kept(Vec<String>),
+    Moved(String),
     Store(store::Error),
     Trust(trust::Error),
 }
@@ -369,8 +409,8 @@ fn write(
             &audit::Entry {
                 at: now,
                 actor: actor.to_owned(),
-                action: "apply",
-                subject: format!("{} {}", change.kind, change.name),
+                action: change.audited(),
+                subject: change.name.clone(),
                 outcome: match &change.detail {
                     Some(detail) => format!("{}: {detail}", change.action.as_str()),
                     None => change.action.as_str().to_owned(),

@@ -163,6 +163,7 @@ fn compare<T: Item>(
         let before = there.get(key);
         let mut change = Change {
             kind: T::KIND.name,
+            noun: T::KIND.noun,
             name: row.value.name().to_owned(),
             action: Action::Unchanged,
             fields: Vec::new(),

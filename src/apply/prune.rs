@@ -127,6 +127,7 @@ fn unnamed<T: Item>(
 fn tell<T: Item>(gone: &[T], changes: &mut Vec<Change>) {
     changes.extend(gone.iter().map(|record| Change {
         kind: T::KIND.name,
+        noun: T::KIND.noun,
         name: record.name().to_owned(),
         action: Action::Removed,
         fields: Vec::new(),

@@ -1,5 +1,6 @@
 //! All or nothing, every problem at once, and nothing changed by the second time.
 
+mod edits;
 mod generated;
 mod prune;
 
@@ -558,7 +559,7 @@ async fn the_audit_says_what_of_a_peer_changed_and_that_a_pin_was_set() {
         let of = audited.iter().filter(|r| r.subject == subject);
         of.map(|r| r.outcome.clone()).collect()
     };
-    let mut peer = outcomes("peer tokyo");
+    let mut peer = outcomes("tokyo");
     peer.sort();
     assert_eq!(
         peer,
@@ -567,7 +568,7 @@ async fn the_audit_says_what_of_a_peer_changed_and_that_a_pin_was_set() {
             "changed: addresses = [\"new.example:8444\"]"
         ]
     );
-    let mut user = outcomes("user ana");
+    let mut user = outcomes("ana");
     user.sort();
     assert_eq!(user, ["added: PIN set", "changed: PIN set"]);
 }

@@ -155,6 +155,8 @@ const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
 
     #[tokio::test]
@@ -187,6 +189,39 @@ mod tests {
         drop(listener);
         let none = open(&path, Duration::from_millis(1)).await.unwrap_err();
         assert_eq!(none.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn what_is_typed_wins_over_the_environment() {
+        let both = |name: &str| match name {
+            "EMCCD_SOCKET" => Some("/variable.sock".into()),
+            "EMCCD_CONFIG" => Some("/variable.toml".into()),
+            _ => None,
+        };
+        let only_config = |name: &str| both(name).filter(|_| name == "EMCCD_CONFIG");
+        let typed = |socket: Option<&str>, config: Option<&str>| Global {
+            socket: socket.map(PathBuf::from),
+            config: config.map(PathBuf::from),
+            ..Global::default()
+        };
+        let path = PathBuf::from;
+        let found = typed(None, Some("/typed.toml")).with_environment(both);
+        assert_eq!(
+            (found.socket, found.config),
+            (None, Some(path("/typed.toml")))
+        );
+        let found = typed(Some("/typed.sock"), None).with_environment(both);
+        assert_eq!(found.socket, Some(path("/typed.sock")));
+        let found = typed(None, None).with_environment(both);
+        assert_eq!(socket_path(&found).unwrap(), path("/variable.sock"));
+        assert_eq!(found.config, Some(path("/variable.toml")));
+        let found = typed(None, None).with_environment(only_config);
+        assert_eq!(
+            (found.socket, found.config),
+            (None, Some(path("/variable.toml")))
+        );
+        let empty = typed(None, None).with_environment(|_| Some(OsString::new()));
+        assert_eq!((empty.socket, empty.config), (None, None));
     }
 
     #[test]

@@ -108,6 +108,10 @@ mod tests {
                 text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"),
                 "{name}"
             );
+            assert!(
+                text.contains("EMCCD_SOCKET") && text.contains("EMCCD_CONFIG"),
+                "{name} must name the variables, as help does"
+            );
         }
         let set = fs::read_to_string(out.join("emccd-cluster-set.1")).unwrap();
         assert!(

@@ -55,6 +55,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(USAGE));
         }
     };
+    let command_line = CommandLine {
+        global: command_line
+            .global
+            .with_environment(|name| std::env::var_os(name)),
+        ..command_line
+    };
     let format = Format::of(&command_line.global);
     let written = run(command_line).map(|report| report.write(&mut io::stdout().lock(), format));
     match written {

@@ -206,6 +206,7 @@ impl Node {
             clock: Clock::system(),
             groups: Arc::new(Groups::default()),
             operations,
+            tasks: Tasks::default(),
         };
         let config = socket::Config {
             path: dir.path().join("admin.sock"),

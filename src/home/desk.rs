@@ -106,7 +106,7 @@ impl Desk {
             if ended {
                 self.record_as(
                     tx,
-                    "logout",
+                    audit::Action::SessionLogout,
                     format!("session {id}"),
                     EndReason::Superseded.as_str(),
                 )?;
@@ -370,7 +370,12 @@ impl Desk {
     ) -> Result<(), Error> {
         *owes |= sessions::end_at_home(tx, &self.own, earlier, EndReason::Superseded, self.now)?;
         let subject = format!("{} on {}", earlier.login_name, earlier.device);
-        self.record_as(tx, "logout", subject, EndReason::Superseded.as_str())
+        self.record_as(
+            tx,
+            audit::Action::SessionLogout,
+            subject,
+            EndReason::Superseded.as_str(),
+        )
     }
 
     fn base_device(&self, tx: &mut dyn Transaction) -> Result<Option<BaseDeviceName>, Error> {
@@ -523,13 +528,13 @@ impl Desk {
 
     fn record(&self, tx: &mut dyn Transaction, outcome: &str) -> Result<(), Error> {
         let subject = format!("{} on {}", self.request.user.name, self.request.device.name);
-        self.record_as(tx, "login", subject, outcome)
+        self.record_as(tx, audit::Action::SessionLogin, subject, outcome)
     }
 
     fn record_as(
         &self,
         tx: &mut dyn Transaction,
-        action: &'static str,
+        action: audit::Action,
         subject: String,
         outcome: &str,
     ) -> Result<(), Error> {

@@ -73,7 +73,7 @@ async fn end_on_word(
                 &audit::Entry {
                     at: now,
                     actor: format!("cluster {caller}"),
-                    action: "logout",
+                    action: audit::Action::SessionLogout,
                     subject,
                     outcome: request.reason.to_string(),
                     reference: Some(context_in.reference),
@@ -118,7 +118,7 @@ pub(super) async fn end(
                 &audit::Entry {
                     at: now,
                     actor: actor.clone(),
-                    action: "session logout",
+                    action: audit::Action::SessionLogout,
                     subject: format!("{} on {}", session.login_name, session.device),
                     outcome: EndReason::Operator.to_string(),
                     reference: Some(session.reference),

@@ -11,7 +11,9 @@ use crate::{
         session::{EndReason, Initiator, Role, State},
     },
     store::{
-        self, Transaction, audit, meta, peers,
+        self, Transaction,
+        audit::{self, Action, Noun},
+        meta, peers,
         sessions::{self, Session},
         users,
     },
@@ -115,7 +117,7 @@ fn entry(session: &Session, actor: &str, at: crate::clock::Timestamp) -> audit::
     audit::Entry {
         at,
         actor: actor.to_owned(),
-        action: "session logout",
+        action: Action::SessionLogout,
         subject: format!(
             "{} on {} of {}",
             session.login_name, session.device, session.counterpart
@@ -168,7 +170,7 @@ async fn bar(role: &HomeRole, cluster: &ClusterId, actor: &str) -> Result<(), Er
                 &audit::Entry {
                     at: now,
                     actor: actor.clone(),
-                    action: "cluster set",
+                    action: Action::Set(Noun::Cluster),
                     subject: cluster.to_string(),
                     outcome: "allow_emcc = false, since it is about to be removed".to_owned(),
                     reference: None,

@@ -96,6 +96,10 @@ pub(super) fn error(error: apply::Error) -> Error {
             crate::telemetry::error_chain(&error),
             "nothing was changed; apply again",
         ),
+        error @ apply::Error::Moved(_) => Error::Unavailable {
+            why: error.to_string(),
+            next: "type the command again".to_owned(),
+        },
         error @ apply::Error::Unread => Error::refused(error.to_string(), "apply again"),
     }
 }

@@ -186,7 +186,7 @@ impl Reloader {
                     &audit::Entry {
                         at,
                         actor: actor.clone(),
-                        action: "cert.reload",
+                        action: audit::Action::CertReload,
                         subject: "identities".to_owned(),
                         outcome: outcome.clone(),
                         reference: None,

@@ -263,11 +263,15 @@ impl Core {
             let door = listener::serve_http(plain, None, router, doors.clone(), places, limits);
             doors.spawn("plain phone listener", door);
         }
-        admin::serve(sockets.admin, self.admin_edge(roles), &stages.work);
+        admin::serve(
+            sockets.admin,
+            self.admin_edge(roles, &stages.work),
+            &stages.work,
+        );
         Ok(())
     }
 
-    fn admin_edge(&self, roles: &AllRoles) -> admin::AdminEdge {
+    fn admin_edge(&self, roles: &AllRoles, tasks: &Tasks) -> admin::AdminEdge {
         let config = &self.config;
         let operations = NodeOperations {
             cluster: config.cluster_id.clone(),
@@ -293,6 +297,7 @@ impl Core {
             clock: self.clock.clone(),
             groups: Arc::new(groups(config)),
             operations: Arc::new(operations),
+            tasks: tasks.clone(),
         }
     }
 

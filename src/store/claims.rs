@@ -12,7 +12,7 @@ use crate::{
     domain::{ids::ClusterId, liveness::Incarnation},
     store::{
         Transaction,
-        audit::{self, Entry},
+        audit::{self, Action, Entry},
         error::Error,
         value::Row,
     },
@@ -152,7 +152,7 @@ pub fn take(
         Some(None) => "it was free".to_owned(),
         Some(Some(before)) => format!("from {before}, which is silent"),
     };
-    note(tx, "claim.take", &claim, &from, now)?;
+    note(tx, Action::ClaimTake, &claim, &from, now)?;
     Ok(Some(claim))
 }
 
@@ -209,7 +209,7 @@ pub fn release(
         ],
     )?;
     if released > 0 {
-        note(tx, "claim.release", claim, why, now)?;
+        note(tx, Action::ClaimRelease, claim, why, now)?;
     }
     Ok(released > 0)
 }
@@ -303,13 +303,13 @@ pub fn effect(
     now: Timestamp,
 ) -> Result<(), Error> {
     check(tx, claim)?;
-    note(tx, "claim.effect", claim, what, now)
+    note(tx, Action::ClaimEffect, claim, what, now)
 }
 
 /// What an entry in the audit says of a claim: `generation 3 of n1 (instance 8c1f…): told of 4 ends`.
 fn note(
     tx: &mut dyn Transaction,
-    action: &'static str,
+    action: Action,
     claim: &Claim,
     what: &str,
     now: Timestamp,

@@ -95,7 +95,7 @@ fn end_row(
         &audit::Entry {
             at: now,
             actor: actor.to_owned(),
-            action: "logout",
+            action: audit::Action::SessionLogout,
             subject: format!(
                 "{} of {} on {}",
                 session.login_name, session.counterpart, session.device
@@ -218,7 +218,7 @@ pub(super) async fn end_from_home(
                 &audit::Entry {
                     at: now,
                     actor: format!("cluster {home}"),
-                    action: "logout",
+                    action: audit::Action::SessionLogout,
                     subject,
                     outcome: request.reason.to_string(),
                     reference: Some(reference),

@@ -414,7 +414,7 @@ async fn ask_user(
                 &audit::Entry {
                     at: now,
                     actor: format!("phone {}", shown.device),
-                    action: "login",
+                    action: audit::Action::SessionLogin,
                     subject: format!("{} of {cluster} on {}", shown.login_name, shown.device),
                     outcome: "asked which device profile".to_owned(),
                     reference: Some(reference),
@@ -453,7 +453,7 @@ async fn activate(
             let entry = |at, outcome: &str| audit::Entry {
                 at,
                 actor: format!("phone {device}"),
-                action: "login",
+                action: audit::Action::SessionLogin,
                 subject: format!("{} of {home_in} on {device}", services_in.user_id),
                 outcome: outcome.to_owned(),
                 reference: Some(reference),
@@ -548,7 +548,7 @@ async fn give_up(
     let entry = audit::Entry {
         at: now,
         actor: format!("phone {}", attempt.device.name),
-        action: "login",
+        action: audit::Action::SessionLogin,
         subject: format!(
             "{} of {home} on {}",
             attempt.query.name, attempt.device.name

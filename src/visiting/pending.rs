@@ -69,7 +69,7 @@ pub(super) async fn end_overdue(inner: &Inner) -> Result<(), Error> {
                         &audit::Entry {
                             at: now,
                             actor: "the node".to_owned(),
-                            action: "login",
+                            action: audit::Action::SessionLogin,
                             subject: format!(
                                 "{} of {} on {}",
                                 row.login_name, row.counterpart, row.device

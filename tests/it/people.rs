@@ -137,9 +137,23 @@ async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
     // Who did it is on record, and no PIN is.
     let audit = done(cluster, "audit list --limit 1000", "").await;
     assert!(
-        audit.contains("user.remove") && audit.contains("user zoe"),
+        audit.contains("user.remove") && audit.contains("zoe-desk"),
         "{audit}"
     );
+    for (action, what) in [
+        ("user.add", "zoe"),
+        ("user.set", "PIN set"),
+        ("device.set", "SEPZOE"),
+        ("profile.add", "zoe-desk"),
+        ("base.add", "SPARE3"),
+        ("base.remove", "SPARE2"),
+        ("session.login", "phone SEPZOE"),
+        ("session.logout", "phone SEPZOE"),
+    ] {
+        let line = format!("audit list --limit 1000 --action {action}");
+        let found = done(cluster, &line, "").await;
+        assert!(found.contains(what), "{action}: {found}");
+    }
     assert!(
         !audit.contains("73915") && !audit.contains("86420"),
         "{audit}"

@@ -157,6 +157,40 @@ fn exit_codes_and_failures_are_as_promised() {
     let again = refused(&at(&["init", "--cluster-id", "a", "--dir", "a"]), 1);
     assert!(again.contains("init overwrites nothing"), "{again}");
     ok(&at(&["config", "check", "--config", "a/emccd.toml"]));
+    // Which of two daemons a command means: the typed one, whatever a variable says.
+    ok(&at(&["init", "--cluster-id", "b", "--dir", "b"]));
+    let asked = |variables: &[(&str, &str)], words: &[&str]| {
+        let output = Command::new(binary())
+            .args(words)
+            .current_dir(folder.path())
+            .env_remove("EMCCD_SOCKET")
+            .env_remove("EMCCD_CONFIG")
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        refused(&output, 1)
+    };
+    let told = asked(
+        &[
+            ("EMCCD_SOCKET", "b/admin.sock"),
+            ("EMCCD_CONFIG", "b/emccd.toml"),
+        ],
+        &[
+            "--config",
+            "a/emccd.toml",
+            "param",
+            "set",
+            "allow-proxy",
+            "on",
+        ],
+    );
+    assert!(told.contains("a/admin.sock"), "{told}");
+    let told = asked(
+        &[("EMCCD_SOCKET", ""), ("EMCCD_CONFIG", "b/emccd.toml")],
+        &["cluster", "status"],
+    );
+    assert!(told.contains("b/admin.sock"), "{told}");
     std::fs::remove_file(folder.path().join("a/pepper.key")).unwrap();
     let broken = refused(&at(&["config", "check", "--config", "a/emccd.toml"]), 1);
     assert!(broken.contains("credentials.pepper-file"), "{broken}");

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use crate::domain::ids::Ref;
+use crate::{domain::ids::Ref, store::audit::Action};
 
 /// `audit`.
 #[derive(Debug, Subcommand)]
@@ -30,10 +30,26 @@ pub struct AuditList {
     /// Only of this attempt
     #[arg(long, value_name = "REF")]
     pub r#ref: Option<Ref>,
-    /// Only what begins with this, for example session or param.set
-    #[arg(long, value_name = "ACTION")]
+    /// Only what is called so or begins with this, for example session or param.set
+    #[arg(long, value_name = "ACTION", value_parser = action, long_help = action_help())]
     pub action: Option<String>,
     /// How many at most
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: u32,
+}
+
+/// Where nothing begins with it, nothing would ever be found.
+fn action(text: &str) -> Result<String, String> {
+    let all = Action::all();
+    if all.iter().any(|word| word.starts_with(text)) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("no action begins so; there are {}", all.join(", ")))
+}
+
+fn action_help() -> String {
+    format!(
+        "Only what is called so or begins with this, for example session or param.set. There are {}",
+        Action::all().join(", ")
+    )
 }

@@ -5,7 +5,7 @@ mod db;
 mod param;
 mod people;
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
@@ -60,22 +60,23 @@ const EVERY_COMMAND: &str = "Options of every command";
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = EVERY_COMMAND)]
 pub struct Global {
-    /// Admin socket of the daemon to talk to; default: the one that --config names, or /run/emccd/admin.sock
+    /// Admin socket of the daemon to talk to.
     #[arg(
         long,
         global = true,
         display_order = 900,
-        env = "EMCCD_SOCKET",
-        value_name = "PATH"
+        value_name = "PATH",
+        help = "Admin socket of the daemon to talk to; not given, it is that of --config, of the variable EMCCD_SOCKET, \
+                of EMCCD_CONFIG, or /run/emccd/admin.sock: the first of these that there is"
     )]
     pub socket: Option<PathBuf>,
-    /// Configuration file of the node
+    /// Configuration file of the node.
     #[arg(
         long,
         global = true,
         display_order = 901,
-        env = "EMCCD_CONFIG",
-        value_name = "FILE"
+        value_name = "FILE",
+        help = "Configuration file of the node; not given, the variable EMCCD_CONFIG names it"
     )]
     pub config: Option<PathBuf>,
     /// Print one JSON document in place of text
@@ -84,6 +85,26 @@ pub struct Global {
     /// How long to wait for a daemon that is just starting, for example 30s; cluster status also waits for its links
     #[arg(long, global = true, display_order = 903, value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
+}
+
+impl Global {
+    /// Fills in from the environment what was not typed: what is typed always wins, whichever of the two it is. A
+    /// variable that is empty is none.
+    #[must_use]
+    pub fn with_environment(mut self, variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let given = |name| {
+            variable(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        if self.socket.is_none() && self.config.is_none() {
+            self.socket = given("EMCCD_SOCKET");
+        }
+        if self.config.is_none() {
+            self.config = given("EMCCD_CONFIG");
+        }
+        self
+    }
 }
 
 /// Nouns, and the commands without one.

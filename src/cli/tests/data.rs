@@ -57,8 +57,8 @@ async fn an_export_is_printed_or_written_into_an_empty_folder_and_is_on_record()
     assert_eq!(
         told,
         [
-            ("export", "users.csv: 1, base-devices.csv: 1"),
-            ("export", "users.toml: 1, base-devices.toml: 1"),
+            ("data.export", "users.csv: 1, base-devices.csv: 1"),
+            ("data.export", "users.toml: 1, base-devices.toml: 1"),
         ]
     );
     node.end().await;

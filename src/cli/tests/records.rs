@@ -1,9 +1,9 @@
 //! `audit` and `db`, from the typed line.
 
 use super::*;
-use crate::store::audit::Entry;
+use crate::store::audit::{Action, Entry, Noun};
 
-fn entry(n: i64, actor: &str, action: &'static str) -> Entry {
+fn entry(n: i64, actor: &str, action: Action) -> Entry {
     Entry {
         at: Timestamp::from_millis(NOW.as_millis() + n * 1_000),
         actor: actor.to_owned(),
@@ -17,9 +17,9 @@ fn entry(n: i64, actor: &str, action: &'static str) -> Entry {
 async fn with_entries(store: &Store) {
     store
         .write(|tx| {
-            audit::append(tx, &entry(1, "anna (uid 1000)", "param.set"))?;
-            audit::append(tx, &entry(2, "cluster tokyo", "session.login"))?;
-            audit::append(tx, &entry(3, "bob_1 (uid 1001)", "session.logout"))
+            audit::append(tx, &entry(1, "anna (uid 1000)", Action::Set(Noun::Param)))?;
+            audit::append(tx, &entry(2, "cluster tokyo", Action::SessionLogin))?;
+            audit::append(tx, &entry(3, "bob_1 (uid 1001)", Action::SessionLogout))
         })
         .await
         .unwrap();
@@ -31,7 +31,7 @@ async fn the_audit_is_narrowed_down() {
     assert_eq!(node.type_in("audit list").await.text, "no entries");
     with_entries(&node.store).await;
     let reference = Ref::from_bits(7);
-    let after_first = entry(2, "", "").at;
+    let after_first = entry(2, "", Action::DbBackup).at;
     for (options, expected) in [
         (String::new(), &[3, 2, 1][..]),
         ("--limit 2".to_owned(), &[3, 2]),
@@ -42,7 +42,8 @@ async fn the_audit_is_narrowed_down() {
         ("--actor n_a".to_owned(), &[]),
         ("--action session".to_owned(), &[3, 2]),
         ("--action session.logi".to_owned(), &[2]),
-        ("--action login".to_owned(), &[]),
+        ("--action session.login".to_owned(), &[2]),
+        ("--action user".to_owned(), &[]),
         (format!("--ref {reference}"), &[2]),
         (format!("--since {after_first}"), &[3, 2]),
         (format!("--since {after_first} --action param"), &[]),
@@ -59,6 +60,12 @@ async fn the_audit_is_narrowed_down() {
     }
     let some = node.type_in("audit list --limit 2").await;
     assert!(some.text.contains("only the newest 2"), "{}", some.text);
+    // What nothing is called would find nothing, for ever.
+    for odd in ["login", "apply", "session logout", "user.make"] {
+        let words = ["emccd", "audit", "list", "--action", odd];
+        let refused = CommandLine::try_parse_from(words).unwrap_err().to_string();
+        assert!(refused.contains("session.logout"), "{refused}");
+    }
     let refused = node.refused("audit list --since yesterday").await;
     assert!(refused.contains("--since 2h"), "{refused}");
     node.end().await;

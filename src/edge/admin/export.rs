@@ -32,7 +32,7 @@ pub async fn all(
     let entry = audit::Entry {
         at: now,
         actor: actor.to_string(),
-        action: "export",
+        action: audit::Action::DataExport,
         subject: "data".to_owned(),
         outcome: told(&files),
         reference: None,

@@ -5,7 +5,8 @@ use crate::{
     domain::parameters::{self, Parameter, Parameters, TABLE},
     edge::admin::{error::Error, roles::Actor},
     store::{
-        Store, Transaction, audit,
+        Store, Transaction,
+        audit::{self, Action, Noun},
         parameters::{self as stored, Setting},
     },
     wire::admin as pb,
@@ -53,7 +54,7 @@ pub async fn set(
             let previous = view(parameter, before.as_ref()).value;
             if stored::set(tx, &setting)? {
                 let outcome = format!("{}, before: {previous}", setting.value);
-                record(tx, &setting, "param.set", outcome)?;
+                record(tx, &setting, Action::Set(Noun::Param), outcome)?;
             }
             let stands = current(tx, parameter)?;
             Ok(pb::SetParameterResponse {
@@ -88,7 +89,7 @@ pub async fn reset(
             let was_set = stored::reset(tx, parameter.name)?;
             if was_set {
                 let outcome = format!("{}, the default, before: {previous}", setting.value);
-                record(tx, &setting, "param.reset", outcome)?;
+                record(tx, &setting, Action::Remove(Noun::Param), outcome)?;
             }
             Ok(pb::ResetParameterResponse {
                 parameter: Some(view(parameter, None)),
@@ -132,7 +133,7 @@ fn current(tx: &mut dyn Transaction, parameter: &Parameter) -> Result<Option<Set
 fn record(
     tx: &mut dyn Transaction,
     setting: &Setting,
-    action: &'static str,
+    action: Action,
     outcome: String,
 ) -> Result<(), Error> {
     let entry = audit::Entry {

@@ -13,7 +13,9 @@ use crate::{
         views,
     },
     store::{
-        Store, Transaction, audit, peers,
+        Store, Transaction,
+        audit::{self, Action, Noun},
+        peers,
         trust_entries::{self, EntryKind},
     },
     trust::{
@@ -54,7 +56,7 @@ pub(super) async fn set(
                     &audit::Entry {
                         at: now,
                         actor: actor.clone(),
-                        action: "cluster.set",
+                        action: Action::Set(Noun::Cluster),
                         subject: id.to_string(),
                         outcome: format!("set {}", peers::told(&changes)),
                         reference: None,
@@ -114,7 +116,7 @@ pub(super) async fn remove_trust(
                 &audit::Entry {
                     at: now,
                     actor: actor.clone(),
-                    action: "trust.remove",
+                    action: Action::Remove(Noun::Trust),
                     subject: cluster.to_string(),
                     outcome: match (was_anchor, removed.is_empty()) {
                         (true, _) => format!("removed {text}"),
@@ -160,7 +162,7 @@ pub(super) async fn unrevoke(
                 &audit::Entry {
                     at: now,
                     actor: actor.clone(),
-                    action: "trust.add",
+                    action: Action::Add(Noun::Trust),
                     subject: cluster.to_string(),
                     outcome: format!("took back that {text} was revoked"),
                     reference: None,

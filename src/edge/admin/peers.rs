@@ -8,7 +8,8 @@ use crate::{
     domain::ids::ClusterId,
     edge::admin::{error::Error, roles::Actor, views},
     store::{
-        Store, Transaction, audit,
+        Store, Transaction,
+        audit::{self, Action, Noun},
         peers::{self, Peer},
         trust_entries::{self, EntryKind, TrustEntry},
     },
@@ -149,7 +150,7 @@ pub async fn add(
                 &audit::Entry {
                     at: now,
                     actor: actor.clone(),
-                    action: "cluster.add",
+                    action: Action::Add(Noun::Cluster),
                     subject: peer.cluster_id.to_string(),
                     outcome,
                     reference: None,
@@ -222,7 +223,7 @@ pub async fn add_trust(
                     &audit::Entry {
                         at: now,
                         actor: actor.clone(),
-                        action: "trust.add",
+                        action: Action::Add(Noun::Trust),
                         subject: cluster.to_string(),
                         outcome: format!("added {}{again}", material.fingerprints()),
                         reference: None,

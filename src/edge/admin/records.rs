@@ -1,18 +1,16 @@
 //! The audit and the backup: what was changed, and a copy of everything.
 
-use std::{
-    path::{Path, PathBuf},
-    str::FromStr as _,
-};
+use std::{path::PathBuf, str::FromStr as _};
 
 use crate::{
-    clock::Timestamp,
+    clock::{Clock, Timestamp},
     domain::ids::Ref,
     edge::admin::{directory::page_size, error::Error, roles::Actor, views},
     store::{
-        Store, Transaction,
+        self, Store, Transaction,
         audit::{self, Query},
     },
+    tasks::Tasks,
     wire::admin as pb,
 };
 
@@ -57,7 +55,8 @@ pub async fn verify(store: &Store) -> Result<pb::VerifyAuditResponse, Error> {
     })
 }
 
-/// Writes a backup, then the entry about it, which so stands in the next one.
+/// Writes a backup. That it began is in the audit before a byte is copied, and so in the copy as well; what came of
+/// it follows. Both also where the caller goes away meanwhile.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the path is not absolute, [`Error::Refused`] when the file can't be made.
@@ -65,23 +64,36 @@ pub async fn back_up(
     store: &Store,
     request: pb::BackUpStoreRequest,
     actor: &Actor,
-    now: Timestamp,
+    clock: &Clock,
+    tasks: &Tasks,
 ) -> Result<pb::BackUpStoreResponse, Error> {
-    if !Path::new(&request.path).is_absolute() {
+    let path = PathBuf::from(request.path);
+    if !path.is_absolute() {
         return Err(Error::invalid("the path of the backup", "absolute"));
     }
-    let saved = store.back_up(PathBuf::from(request.path)).await?;
-    let entry = audit::Entry {
-        at: now,
-        actor: actor.to_string(),
-        action: "db.backup",
-        subject: saved.path.display().to_string(),
-        outcome: format!("wrote {} bytes", saved.bytes),
-        reference: None,
-    };
-    store
-        .write(move |tx: &mut dyn Transaction| audit::append(tx, &entry))
+    let (store, actor, clock) = (store.clone(), actor.to_string(), clock.clone());
+    let copying = tasks.spawn("backup", async move {
+        let record = |outcome: String| {
+            let entry = audit::Entry {
+                at: clock.now(),
+                actor: actor.clone(),
+                action: audit::Action::DbBackup,
+                subject: path.display().to_string(),
+                outcome,
+                reference: None,
+            };
+            store.write(move |tx: &mut dyn Transaction| audit::append(tx, &entry))
+        };
+        record("begun".to_owned()).await?;
+        let saved = store.back_up(path.clone()).await;
+        record(match &saved {
+            Ok(saved) => format!("wrote {} bytes", saved.bytes),
+            Err(error) => format!("failed: {}", crate::telemetry::error_chain(error)),
+        })
         .await?;
+        saved
+    });
+    let saved = copying.await.unwrap_or(Err(store::Error::Panicked))?;
     Ok(pb::BackUpStoreResponse {
         path: saved.path.display().to_string(),
         bytes: saved.bytes,
@@ -104,3 +116,70 @@ fn short(field: &'static str, text: Option<String>) -> Result<Option<String>, Er
 
 /// No actor and no action has more.
 const MOST_BYTES: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, path::Path, time::Duration};
+
+    use super::*;
+    use crate::edge::admin::roles::{Account, Groups};
+
+    fn root() -> Actor {
+        let account = Account {
+            uid: 0,
+            name: Some("root".to_owned()),
+            groups: BTreeSet::new(),
+        };
+        Actor::new(account, 0, &Groups::default())
+    }
+
+    fn open(path: &Path) -> Store {
+        Store::open(&store::Config {
+            url: format!("sqlite:{}", path.display()),
+            node: "n1".to_owned(),
+        })
+        .unwrap()
+    }
+
+    async fn told(store: &Store) -> Vec<String> {
+        let all = store.read(|tx| audit::list(tx, 10)).await.unwrap();
+        all.into_iter()
+            .map(|entry| format!("{}: {}", entry.action, entry.outcome))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_backup_is_on_record_though_nobody_waits_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("live.db"));
+        let (clock, tasks) = (Clock::system(), Tasks::default());
+        let path = dir.path().join("copy.db");
+        let request = |path: &Path| pb::BackUpStoreRequest {
+            path: path.display().to_string(),
+        };
+        let actor = root();
+        {
+            let mut copying = Box::pin(back_up(&store, request(&path), &actor, &clock, &tasks));
+            // The caller hangs up as soon as the work has begun.
+            assert!(futures_util::poll!(&mut copying).is_pending());
+        }
+        tasks.shut_down(Duration::from_secs(60)).await;
+        assert!(path.exists());
+        let bytes = path.metadata().unwrap().len();
+        assert_eq!(
+            told(&store).await,
+            [
+                format!("db.backup: wrote {bytes} bytes"),
+                "db.backup: begun".to_owned()
+            ]
+        );
+        // Who finds the copy finds in it who made it.
+        assert_eq!(told(&open(&path)).await, ["db.backup: begun"]);
+
+        let tasks = Tasks::default();
+        let again = back_up(&store, request(&path), &actor, &clock, &tasks).await;
+        assert!(again.is_err());
+        let newest = told(&store).await.swap_remove(0);
+        assert!(newest.starts_with("db.backup: failed: "), "{newest}");
+    }
+}

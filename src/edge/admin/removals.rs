@@ -9,7 +9,9 @@ use crate::{
     },
     edge::admin::{directory::LIVE, error::Error, peers::find, roles::Actor, views},
     store::{
-        self, Store, Transaction, audit, base_devices, devices, hints, peers, profiles,
+        self, Store, Transaction,
+        audit::{self, Action, Noun},
+        base_devices, devices, hints, peers, profiles,
         sessions::{self, Filter},
         trust_entries, users,
     },
@@ -30,11 +32,11 @@ pub async fn remove(
     store
         .write(move |tx| {
             let name = &request.name;
-            let (action, removed) = match &*request.kind {
-                "user" => ("user.remove", user(tx, name)?),
-                "device" => ("device.remove", device(tx, name)?),
-                "base-device" => ("base.remove", base_device(tx, name)?),
-                "profile" => ("profile.remove", profile(tx, name)?),
+            let (noun, removed) = match &*request.kind {
+                "user" => (Noun::User, user(tx, name)?),
+                "device" => (Noun::Device, device(tx, name)?),
+                "base-device" => (Noun::Base, base_device(tx, name)?),
+                "profile" => (Noun::Profile, profile(tx, name)?),
                 _ => {
                     return Err(Error::invalid(
                         "the kind",
@@ -54,7 +56,7 @@ pub async fn remove(
             let entry = audit::Entry {
                 at: now,
                 actor: actor.clone(),
-                action,
+                action: Action::Remove(noun),
                 subject: name.clone(),
                 outcome: "removed".to_owned(),
                 reference: None,
@@ -137,7 +139,7 @@ pub async fn remove_cluster(
             let entry = audit::Entry {
                 at: now,
                 actor: actor.clone(),
-                action: "cluster.remove",
+                action: Action::Remove(Noun::Cluster),
                 subject: id.to_string(),
                 outcome: format!("removed, with {trust} trusted; {forgotten} owed ends forgotten"),
                 reference: None,

@@ -132,7 +132,7 @@ impl Action {
         }
     }
 
-    /// What the audit log calls it, and messages as well.
+    /// What messages call it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -27,6 +27,7 @@ use crate::{
     },
     secret::Pin,
     store::{self, Store},
+    tasks::Tasks,
     trust::certificate::{Fingerprint, read_fingerprint},
     wire::admin::{self as pb, admin_service_server::AdminService},
 };
@@ -46,6 +47,8 @@ pub struct AdminEdge {
     pub operations: Arc<dyn Operations>,
     /// One place: large imports wait in nobody's memory.
     pub imports: Arc<Semaphore>,
+    /// What goes on though its caller has gone away.
+    pub tasks: Tasks,
 }
 
 impl std::fmt::Debug for AdminEdge {
@@ -589,10 +592,9 @@ impl AdminService for AdminEdge {
         request: Request<pb::BackUpStoreRequest>,
     ) -> Result<Response<pb::BackUpStoreResponse>, Status> {
         let (actor, request) = self.admit(Action::BackUp, request).await?;
-        let now = self.clock.now();
         within(
             WHOLE_STORE,
-            records::back_up(&self.store, request, &actor, now),
+            records::back_up(&self.store, request, &actor, &self.clock, &self.tasks),
         )
         .await
     }

@@ -180,7 +180,7 @@ fn entry(n: i64) -> Entry {
     Entry {
         at: at(n),
         actor: "phone SEP1".into(),
-        action: "session.login",
+        action: audit::Action::SessionLogin,
         subject: "anna".into(),
         outcome: "done".into(),
         reference: Some(Ref::from_bits(7)),

@@ -84,7 +84,10 @@ async fn a_peer_that_claims_another_cluster_s_id_gets_42_whatever_it_calls() {
     assert_eq!((&after[0].id, &*after[0].peer), (&session.id, "lima"));
     assert_eq!(living(&lab, 2).await.len(), 1);
     let audit = rows(berlin).await.audit;
-    let logins = audit.iter().filter(|entry| entry.action == "login").count();
+    let logins = audit
+        .iter()
+        .filter(|entry| entry.action == "session.login")
+        .count();
     assert_eq!(logins, 1, "{audit:#?}");
     log_out(lima).await;
     lab.shut_down().await;

@@ -260,7 +260,7 @@ fn change(n: i64) -> Entry {
     Entry {
         at: at(n),
         actor: "root (uid 0)".into(),
-        action: "param.set",
+        action: audit::Action::Set(audit::Noun::Param),
         subject: "maximum-concurrent-requests".into(),
         outcome: "128, before: 256".into(),
         reference: Some(Ref::from_bits(7)),

@@ -18,7 +18,7 @@ fn entry(n: u32) -> Entry {
     Entry {
         at: at(i64::from(n)),
         actor: "root (uid 0)".into(),
-        action: "param.set",
+        action: audit::Action::Set(audit::Noun::Param),
         subject: "allow-proxy".into(),
         outcome: format!("{n}"),
         reference: None,

@@ -4,6 +4,10 @@
 //!
 //! Entries hold what callers give them, in plain text: never a secret.
 
+mod action;
+
+pub use self::action::{Action, Noun};
+
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -23,8 +27,8 @@ pub struct Entry {
     pub at: Timestamp,
     /// Who caused it.
     pub actor: String,
-    /// What they did, for example `session.login`.
-    pub action: &'static str,
+    /// What they did.
+    pub action: Action,
     /// To what.
     pub subject: String,
     /// What came of it.
@@ -123,7 +127,7 @@ pub fn append(tx: &mut dyn Transaction, entry: &Entry) -> Result<(), Error> {
         seq: seq.saturating_add(1),
         at: entry.at,
         actor: entry.actor.clone(),
-        action: entry.action.to_owned(),
+        action: entry.action.as_str().to_owned(),
         subject: entry.subject.clone(),
         outcome: entry.outcome.clone(),
         reference: entry.reference,

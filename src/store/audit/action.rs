@@ -1,0 +1,155 @@
+//! What the audit calls the things that are done: `noun.verb`, one closed set. The words are a part of what each entry
+//! is hashed over, so a word that was ever written stays.
+
+use std::fmt;
+
+/// Something that can be done to what a cluster has. A new one goes into [`Action::all`] too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A record is new.
+    Add(Noun),
+    /// Something was done under a claim to once-only work.
+    ClaimEffect,
+    /// A claim was given up.
+    ClaimRelease,
+    /// A claim was taken.
+    ClaimTake,
+    /// The node's own certificates were read again.
+    CertReload,
+    /// All data was given out.
+    DataExport,
+    /// A copy of the database was written.
+    DbBackup,
+    /// A record is gone.
+    Remove(Noun),
+    /// A login, whatever came of it.
+    SessionLogin,
+    /// The end of a session, whoever ended it.
+    SessionLogout,
+    /// A record was changed.
+    Set(Noun),
+}
+
+/// Records that are added, changed and removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noun {
+    /// Base devices.
+    Base,
+    /// Other clusters.
+    Cluster,
+    /// Phones.
+    Device,
+    /// Parameters: one that is reset has its default again.
+    Param,
+    /// Device pools.
+    Pool,
+    /// Device profiles.
+    Profile,
+    /// What is accepted from another cluster: given and taken back, never changed.
+    Trust,
+    /// Users.
+    User,
+}
+
+impl Noun {
+    const ALL: [Self; 8] = [
+        Self::Base,
+        Self::Cluster,
+        Self::Device,
+        Self::Param,
+        Self::Pool,
+        Self::Profile,
+        Self::Trust,
+        Self::User,
+    ];
+
+    /// Added, changed, removed.
+    const fn words(self) -> [&'static str; 3] {
+        match self {
+            Self::Base => ["base.add", "base.set", "base.remove"],
+            Self::Cluster => ["cluster.add", "cluster.set", "cluster.remove"],
+            Self::Device => ["device.add", "device.set", "device.remove"],
+            Self::Param => ["param.set", "param.set", "param.reset"],
+            Self::Pool => ["pool.add", "pool.set", "pool.remove"],
+            Self::Profile => ["profile.add", "profile.set", "profile.remove"],
+            Self::Trust => ["trust.add", "trust.add", "trust.remove"],
+            Self::User => ["user.add", "user.set", "user.remove"],
+        }
+    }
+}
+
+impl Action {
+    /// The word in the audit.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Add(noun) => {
+                let [add, _, _] = noun.words();
+                add
+            }
+            Self::ClaimEffect => "claim.effect",
+            Self::ClaimRelease => "claim.release",
+            Self::ClaimTake => "claim.take",
+            Self::CertReload => "cert.reload",
+            Self::DataExport => "data.export",
+            Self::DbBackup => "db.backup",
+            Self::Remove(noun) => {
+                let [_, _, remove] = noun.words();
+                remove
+            }
+            Self::SessionLogin => "session.login",
+            Self::SessionLogout => "session.logout",
+            Self::Set(noun) => {
+                let [_, set, _] = noun.words();
+                set
+            }
+        }
+    }
+
+    /// Every word that is ever written, in their order.
+    #[must_use]
+    pub fn all() -> Vec<&'static str> {
+        let alone = [
+            Self::ClaimEffect,
+            Self::ClaimRelease,
+            Self::ClaimTake,
+            Self::CertReload,
+            Self::DataExport,
+            Self::DbBackup,
+            Self::SessionLogin,
+            Self::SessionLogout,
+        ];
+        let nouns = Noun::ALL.into_iter().flat_map(Noun::words);
+        let mut all: Vec<_> = alone.into_iter().map(Self::as_str).chain(nouns).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_a_noun_and_a_verb() {
+        let all = Action::all();
+        for word in &all {
+            let (noun, verb) = word.split_once('.').unwrap();
+            let plain = |text: &str| {
+                !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+            };
+            assert!(plain(noun) && plain(verb), "{word}");
+        }
+        assert!(all.contains(&"param.reset") && all.contains(&"session.login"));
+        let mut once = all.clone();
+        once.dedup();
+        assert_eq!(once, all);
+    }
+}
