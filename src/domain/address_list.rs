@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn only_a_newer_list_replaces_one() {
-        for (sequence, known, replaces) in [(1, 0, true), (5, 5, false), (4, 5, false), (6, 5, true)]
+        for (sequence, known, replaces) in
+            [(1, 0, true), (5, 5, false), (4, 5, false), (6, 5, true)]
         {
             assert_eq!(list(sequence, &["a:1"]).replaces(known), replaces);
         }

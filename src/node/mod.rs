@@ -11,16 +11,18 @@ use tracing::{Instrument as _, info, info_span};
 mod addresses;
 mod applied;
 pub mod error;
+mod handover;
 mod operations;
 mod reload;
 mod roles;
 mod shutdown;
+mod sockets;
 mod wiring;
 
 pub use error::Error;
 pub use wiring::most_files;
 
-use self::{reload::Reloader, shutdown::Stages};
+use self::{handover::HandOver, reload::Reloader, shutdown::Stages};
 use crate::{
     clock::Clock,
     config::{Config, PEPPER_BYTES},
@@ -38,6 +40,8 @@ pub struct Options {
     pub faults: FaultPoints,
     /// Its clock.
     pub clock: Clock,
+    /// Whether it takes the place, and the listening sockets, of a process of the same node that runs.
+    pub take_over: bool,
 }
 
 impl Default for Options {
@@ -46,6 +50,7 @@ impl Default for Options {
             versions: VersionRange::SUPPORTED,
             faults: FaultPoints::none(),
             clock: Clock::system(),
+            take_over: false,
         }
     }
 }
@@ -69,6 +74,7 @@ pub struct Node {
     addresses: Addresses,
     stages: Stages,
     reloader: Arc<Reloader>,
+    hand_over: HandOver,
     grace: Duration,
 }
 
@@ -108,6 +114,11 @@ impl Node {
         self.stages.phase()
     }
 
+    /// Completes when another process has taken over: this one is to be shut down.
+    pub async fn handed_over(&self) {
+        self.hand_over.done().await;
+    }
+
     /// Reads identities, peers and trust again; what is not valid leaves the last good one in force. The audit
     /// has it in the name of `SIGHUP`, which is how a process is asked for it.
     ///
@@ -124,6 +135,7 @@ impl Node {
     /// links end.
     pub async fn shut_down(self) {
         info!("shutting down");
+        self.hand_over.close();
         self.stages.shut_down(self.grace).await;
     }
 }

@@ -1,12 +1,14 @@
 //! What operators ask of a running node beyond its records.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     applied,
+    handover::HandOver,
     reload::{Reloader, Shown},
 };
 use crate::{
@@ -35,6 +37,7 @@ pub(super) struct NodeOperations {
     pub(super) applier: Applier,
     pub(super) trust: TrustStore,
     pub(super) peers: Peers,
+    pub(super) hand_over: HandOver,
     pub(super) reloader: Arc<Reloader>,
     pub(super) home: HomeRole,
     pub(super) visiting: VisitingRole,
@@ -174,6 +177,15 @@ impl Operations for NodeOperations {
             self.peers.wait_for(settled, deadline).await;
             let all = self.peers.status();
             all.iter().find(is_it).map(peer_status).ok_or_else(missing)
+        })
+    }
+
+    fn hand_over<'a>(&'a self, to: &'a Path, actor: &'a Actor) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let sent = self.hand_over.send_to(to, &actor.to_string()).await;
+            sent.map_err(|why| {
+                Error::refused(why, "this node goes on; look at its log and try again")
+            })
         })
     }
 

@@ -6,15 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, Semaphore},
-};
+use tokio::sync::{Notify, Semaphore};
 use tracing::{error, info, warn};
 
 use super::{
-    Addresses, Error, Node, Options, addresses, operations::NodeOperations, reload::Reloader,
-    roles::FederationRoles, shutdown::Stages,
+    Addresses, Error, Node, Options, addresses,
+    handover::{HandOver, Predecessor},
+    operations::NodeOperations,
+    reload::Reloader,
+    roles::FederationRoles,
+    shutdown::Stages,
+    sockets::Sockets,
 };
 use crate::{
     admission::Admission,
@@ -68,6 +70,7 @@ struct Core {
     trust: TrustStore,
     peers: Peers,
     membership: Membership,
+    hand_over: HandOver,
     reloader: Arc<Reloader>,
     /// Told when a debt to another cluster is made.
     owed: Arc<Notify>,
@@ -91,12 +94,18 @@ pub(super) async fn start(
         versions,
         faults,
         clock,
+        take_over,
     } = options;
     let store = open_store(&config).await?;
     claim_store(&store, &config.cluster_id).await?;
     let credentials = Credentials::new(&credentials_config(&config), read_pepper(&config)?)?;
     let pepper = claim_pepper(&store, &credentials, &config.credentials.pepper_file).await?;
-    let sockets = Sockets::bind(&config).await?;
+    let mut predecessor = match take_over {
+        true => Predecessor::ask(&config).await?,
+        false => None,
+    };
+    let inherited = predecessor.as_mut().map(|p| std::mem::take(&mut p.sockets));
+    let sockets = Sockets::open(&config, inherited.unwrap_or_default()).await?;
     let addresses = sockets.addresses(&config)?;
 
     let trust = TrustStore::new(None, clock.clone());
@@ -115,7 +124,8 @@ pub(super) async fn start(
             software: peers.config().software.clone(),
         },
     );
-    membership.join().await?;
+    let hand_over = HandOver::new(&sockets, store.clone(), clock.clone(), stages.work.clone())?;
+    let socket_file = sockets.admin.keep();
     let reloader = Reloader::new(&config, store.clone(), trust.clone(), peers.clone())?;
     let core = Core {
         reloader: Arc::new(reloader),
@@ -130,12 +140,20 @@ pub(super) async fn start(
         trust,
         peers,
         membership,
+        hand_over,
     };
     core.reloader.refresh_parameters().await?;
     core.read_all().await;
+    // What may fail has not: from here on this is the node, also for the process before.
+    core.membership.join().await?;
     let roles = core.roles(faults, &stages.work);
     core.open_doors(sockets, &addresses, &roles, stages).await?;
     core.begin_tasks(roles, &stages.work);
+    if let Some(predecessor) = predecessor {
+        predecessor.serving().await?;
+        socket_file.keep(false);
+        info!("took over from the process before");
+    }
     stages.serving();
     core.let_go_at_the_end(&stages.doors);
     info!(
@@ -146,6 +164,7 @@ pub(super) async fn start(
         addresses,
         stages: stages.clone(),
         reloader: core.reloader,
+        hand_over: core.hand_over,
         grace: core.config.shutdown_grace,
     })
 }
@@ -286,6 +305,7 @@ impl Core {
             },
             trust: self.trust.clone(),
             peers: self.peers.clone(),
+            hand_over: self.hand_over.clone(),
             reloader: Arc::clone(&self.reloader),
             home: roles.home.clone(),
             visiting: roles.visiting.clone(),
@@ -592,10 +612,12 @@ fn visiting_config(config: &Config, versions: VersionRange) -> visiting::Config 
     }
 }
 
-/// Where peers should dial this node: what the operator says, else where it listens, unless that is everywhere.
+/// Where peers should dial this node: what the operator says, else where it listens, unless that is everywhere, or
+/// reached from this machine alone.
 fn advertised(config: &Config, listening: SocketAddr) -> Vec<String> {
     let said = &config.federation.advertise;
-    if said.is_empty() && !listening.ip().is_unspecified() {
+    let ip = listening.ip();
+    if said.is_empty() && !ip.is_unspecified() && !ip.is_loopback() {
         return vec![listening.to_string()];
     }
     said.iter().map(ToString::to_string).collect()
@@ -624,56 +646,6 @@ fn pages(
         tasks: tasks.clone(),
         base_url,
     }))
-}
-
-/// All sockets of a node, bound.
-struct Sockets {
-    federation: TcpListener,
-    phone: TcpListener,
-    phone_plain: Option<TcpListener>,
-    admin: admin::socket::AdminSocket,
-}
-
-impl Sockets {
-    async fn bind(config: &Config) -> Result<Self, Error> {
-        let socket = admin::socket::Config {
-            path: config.admin.socket.clone(),
-            group: admin::socket::Config::DEFAULT_GROUP.to_owned(),
-        };
-        Ok(Self {
-            federation: bind("federation", config.federation.listen).await?,
-            phone: bind("phone", config.phone.listen).await?,
-            phone_plain: match config.phone.plain_listen {
-                Some(address) => Some(bind("plain phone", address).await?),
-                None => None,
-            },
-            admin: admin::socket::AdminSocket::bind(&socket).await?,
-        })
-    }
-
-    fn addresses(&self, config: &Config) -> Result<Addresses, Error> {
-        let local = |listener: &TcpListener| {
-            listener
-                .local_addr()
-                .map_err(|_| Error::Broken("reading a socket's address"))
-        };
-        Ok(Addresses {
-            federation: local(&self.federation)?,
-            phone: local(&self.phone)?,
-            phone_plain: self.phone_plain.as_ref().map(local).transpose()?,
-            admin: config.admin.socket.clone(),
-        })
-    }
-}
-
-async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Bind {
-            what,
-            address,
-            source,
-        })
 }
 
 #[cfg(test)]

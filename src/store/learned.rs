@@ -19,7 +19,9 @@ const OF_PEER: &str = "learned-addresses ";
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn own(tx: &mut dyn Transaction) -> Result<AddressList, Error> {
-    Ok(meta::get(tx, OWN)?.map(|text| read(&text)).unwrap_or_default())
+    Ok(meta::get(tx, OWN)?
+        .map(|text| read(&text))
+        .unwrap_or_default())
 }
 
 /// Has us tell these addresses from now on; whether that is news. `now` is in milliseconds.
@@ -125,7 +127,10 @@ mod tests {
         let store = Store::open(&config).unwrap();
         let done = store.write(|tx: &mut dyn Transaction| {
             let berlin = cluster("berlin");
-            assert!(!learn(tx, &berlin, &list(9, &["a:1"]))?, "there is no record of it");
+            assert!(
+                !learn(tx, &berlin, &list(9, &["a:1"]))?,
+                "there is no record of it"
+            );
             for id in ["berlin", "berlin2"] {
                 let peer = Peer {
                     cluster_id: cluster(id),
@@ -152,7 +157,10 @@ mod tests {
             assert_ne!(meta::get(tx, peers::REVISION)?, revision);
             assert_eq!(all(tx)?[&berlin], list(6, &[]));
             peers::remove(tx, &berlin)?;
-            assert_eq!(all(tx)?.into_keys().collect::<Vec<_>>(), [cluster("berlin2")]);
+            assert_eq!(
+                all(tx)?.into_keys().collect::<Vec<_>>(),
+                [cluster("berlin2")]
+            );
             // Our own list is none of theirs.
             assert!(tell(tx, vec!["x:1".to_owned()], 7)?);
             assert!(!tell(tx, vec!["x:1".to_owned()], 8)?);

@@ -9,6 +9,8 @@ use emccd::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::lab_of_processes;
+
 /// How long the load runs on after the last event: what broke then shows by now.
 const AFTER: Duration = Duration::from_millis(500);
 
@@ -116,6 +118,15 @@ async fn a_node_that_the_operator_did_not_name_is_learned_and_remembered() {
     })
     .await
     .unwrap();
+    for member in &mut lab.clusters[0].members {
+        // Loopback addresses are told to nobody unless the operator says so.
+        member.stop().await;
+        let text = std::fs::read_to_string(&member.config).unwrap();
+        let address = &member.addresses.federation;
+        let said = format!("[federation]\nadvertise = [\"{address}\"]");
+        std::fs::write(&member.config, text.replace("[federation]", &said)).unwrap();
+        member.start(&Versions::default()).await.unwrap();
+    }
     let (berlin, tokyo) = (&lab.clusters[0], &lab.clusters[1]);
     let named = berlin.members[0].addresses.federation.clone();
     let unnamed = berlin.members[1].addresses.federation.clone();
@@ -127,10 +138,16 @@ async fn a_node_that_the_operator_did_not_name_is_learned_and_remembered() {
             && peer.nodes.iter().any(|n| n.address == unnamed && n.learned)
     };
     let id = berlin.id.clone();
-    tokyo.wait_status(&id, "up with both nodes", learned).await.unwrap();
+    tokyo
+        .wait_status(&id, "up with both nodes", learned)
+        .await
+        .unwrap();
     // The record is the operator's alone.
     let mut admin = tokyo.admin().await.unwrap();
-    let clusters = admin.list_clusters(pb::ListClustersRequest {}).await.unwrap();
+    let clusters = admin
+        .list_clusters(pb::ListClustersRequest {})
+        .await
+        .unwrap();
     assert_eq!(clusters.clusters[0].addresses, [named.clone()]);
     // It is known without being told anew: the node that told it is gone.
     for node in 0..2 {
@@ -150,5 +167,62 @@ async fn a_node_that_the_operator_did_not_name_is_learned_and_remembered() {
         })
         .await
         .unwrap();
+    lab.shut_down().await;
+}
+
+/// How often a word stands as action in the audit of a cluster.
+async fn audited(cluster: &Cluster, action: &str) -> Vec<String> {
+    let request = pb::ListAuditRequest {
+        action: Some(action.to_owned()),
+        ..pb::ListAuditRequest::default()
+    };
+    let mut admin = cluster.admin().await.unwrap();
+    let entries = admin.list_audit(request).await.unwrap().entries;
+    entries.into_iter().map(|entry| entry.outcome).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_processes_take_over_while_people_log_in_and_no_login_fails() {
+    let mut lab = lab_of_processes(2).await;
+    let load = Load::begin(&lab.clusters[0], &lab.clusters[1], 0, 4);
+    for _ in 0..2 {
+        for cluster in [1, 0] {
+            let member = &mut lab.clusters[cluster].members[0];
+            let (config, before) = (member.config.clone(), member.pid());
+            member.take_over(&config).await.unwrap();
+            assert_ne!(member.pid(), before);
+            assert!(member.addresses.admin.exists());
+        }
+    }
+    // One that fails after it has the sockets: the port of its plain listener is taken.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let member = &mut lab.clusters[1].members[0];
+    let text = std::fs::read_to_string(&member.config).unwrap();
+    let plain = format!(
+        "[phone]\nplain-listen = \"{}\"",
+        taken.local_addr().unwrap()
+    );
+    let bad = member.config.with_file_name("bad.toml");
+    std::fs::write(&bad, text.replace("[phone]", &plain)).unwrap();
+    let before = member.pid();
+    let failed = member.take_over(&bad).await.unwrap_err();
+    assert!(
+        format!("{failed:#}").contains("the new process ended"),
+        "{failed:#}"
+    );
+    assert_eq!(member.pid(), before);
+    let logins = load.end().await;
+    assert!(logins >= 8, "{logins}");
+    let told = audited(&lab.clusters[1], "node.hand-over").await;
+    let count = |word: &str| told.iter().filter(|outcome| outcome.contains(word)).count();
+    assert_eq!(
+        (count("sent the"), count("this one ends")),
+        (3, 2),
+        "{told:?}"
+    );
+    assert_eq!(count("did not start"), 1, "{told:?}");
+    // And once more, after one that failed.
+    let config = lab.clusters[1].members[0].config.clone();
+    lab.clusters[1].members[0].take_over(&config).await.unwrap();
     lab.shut_down().await;
 }

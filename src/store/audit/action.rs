@@ -20,6 +20,8 @@ pub enum Action {
     DataExport,
     /// A copy of the database was written.
     DbBackup,
+    /// A new process of a node asked for its sockets, and what came of it.
+    NodeHandOver,
     /// A record is gone.
     Remove(Noun),
     /// A login, whatever came of it.
@@ -93,6 +95,7 @@ impl Action {
             Self::CertReload => "cert.reload",
             Self::DataExport => "data.export",
             Self::DbBackup => "db.backup",
+            Self::NodeHandOver => "node.hand-over",
             Self::Remove(noun) => {
                 let [_, _, remove] = noun.words();
                 remove
@@ -116,6 +119,7 @@ impl Action {
             Self::CertReload,
             Self::DataExport,
             Self::DbBackup,
+            Self::NodeHandOver,
             Self::SessionLogin,
             Self::SessionLogout,
         ];

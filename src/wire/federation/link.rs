@@ -225,12 +225,9 @@ impl TryFrom<pb::WatchResponse> for Beat {
 fn read_addresses(list: pb::AddressList) -> Result<AddressList, Malformed> {
     Ok(AddressList {
         sequence: list.sequence,
-        addresses: malformed::list(
-            "addresses",
-            list.addresses,
-            MAX_ADDRESSES,
-            |address| malformed::text("addresses", address, MAX_ADDRESS_BYTES),
-        )?,
+        addresses: malformed::list("addresses", list.addresses, MAX_ADDRESSES, |address| {
+            malformed::text("addresses", address, MAX_ADDRESS_BYTES)
+        })?,
     })
 }
 

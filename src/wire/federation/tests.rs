@@ -487,7 +487,10 @@ fn a_beat_survives_the_way_and_is_bounded() {
     for addresses in [vec!["a:1".to_owned(); 17], vec!["a".repeat(261)]] {
         let mut message = pb::WatchResponse::from(&up);
         let sequence = 1;
-        message.addresses = Some(pb::AddressList { sequence, addresses });
+        message.addresses = Some(pb::AddressList {
+            sequence,
+            addresses,
+        });
         let refused: Result<Beat, Malformed> = Beat::try_from(message);
         assert_eq!(refused.unwrap_err().field, "addresses");
     }

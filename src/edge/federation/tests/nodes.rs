@@ -341,8 +341,16 @@ async fn addresses_that_a_peer_tells_are_dialled_beside_the_operators() {
                 && node(s, &addresses[2]).rejection == Some(Rejection::WrongCluster)
         })
         .await;
-    let shown: Vec<_> = status.nodes.iter().map(|n| (&*n.address, n.learned)).collect();
-    let expected = [(&*addresses[0], false), (&*addresses[1], true), (&*addresses[2], true)];
+    let shown: Vec<_> = status
+        .nodes
+        .iter()
+        .map(|n| (&*n.address, n.learned))
+        .collect();
+    let expected = [
+        (&*addresses[0], false),
+        (&*addresses[1], true),
+        (&*addresses[2], true),
+    ];
     assert_eq!(shown, expected);
     finds(&tokyo, &one, 60).await;
     assert!(calls(&other) >= 10, "{}", calls(&other));
@@ -361,6 +369,9 @@ async fn addresses_that_a_peer_tells_are_dialled_beside_the_operators() {
     let learned = tokyo.peers.told_addresses().into_iter().collect();
     tokyo.peers.set_with(vec![record], &learned);
     let status = tokyo.until("one node", |s| s.nodes.len() == 1).await;
-    assert_eq!((&*status.nodes[0].address, status.outbound), (&*addresses[0], LinkState::Up));
+    assert_eq!(
+        (&*status.nodes[0].address, status.outbound),
+        (&*addresses[0], LinkState::Up)
+    );
     assert!(tokyo.peers.told_addresses().is_empty());
 }
