@@ -160,7 +160,11 @@ async fn refresh(global: &Global, id: String) -> Outcome {
     if link.state == "up" {
         let version = link.version.unwrap_or_default();
         let proof = link.proof_age_ms.map(age).unwrap_or_default();
-        let text = format!("the link to {id} is up: version {version}, last proof {proof} ago");
+        let mut text = format!("the link to {id} is up: version {version}, last proof {proof} ago");
+        let nodes = nodes_text(&peer);
+        if !nodes.is_empty() {
+            text += &format!("\n{}", nodes.trim_end());
+        }
         return Ok(Report::new(text, &peer));
     }
     let next = link.hint.clone().unwrap_or_else(|| {

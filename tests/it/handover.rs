@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use emccd::{
     lab::{Cluster, Lab, Spec, member::Versions, phone::Phone},
-    wire::admin as pb,
+    wire::admin::{self as pb, admin_service_client::AdminServiceClient},
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 use crate::support::lab_of_processes;
 
@@ -143,11 +144,12 @@ async fn a_node_that_the_operator_did_not_name_is_learned_and_remembered() {
         .await
         .unwrap();
     // The record is the operator's alone.
-    let mut admin = tokyo.admin().await.unwrap();
+    let mut admin = client(tokyo).await;
     let clusters = admin
         .list_clusters(pb::ListClustersRequest {})
         .await
-        .unwrap();
+        .unwrap()
+        .into_inner();
     assert_eq!(clusters.clusters[0].addresses, [named.clone()]);
     // It is known without being told anew: the node that told it is gone.
     for node in 0..2 {
@@ -170,14 +172,25 @@ async fn a_node_that_the_operator_did_not_name_is_learned_and_remembered() {
     lab.shut_down().await;
 }
 
-/// How often a word stands as action in the audit of a cluster.
+/// All calls of the admin service.
+async fn client(cluster: &Cluster) -> AdminServiceClient<Channel> {
+    let socket = &cluster.member().unwrap().addresses.admin;
+    AdminServiceClient::new(emccd::wire::unix::connect(socket).await.unwrap())
+}
+
+/// What came of each action of that name, by the audit of a cluster.
 async fn audited(cluster: &Cluster, action: &str) -> Vec<String> {
     let request = pb::ListAuditRequest {
         action: Some(action.to_owned()),
         ..pb::ListAuditRequest::default()
     };
-    let mut admin = cluster.admin().await.unwrap();
-    let entries = admin.list_audit(request).await.unwrap().entries;
+    let mut admin = client(cluster).await;
+    let entries = admin
+        .list_audit(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .entries;
     entries.into_iter().map(|entry| entry.outcome).collect()
 }
 
