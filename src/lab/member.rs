@@ -42,6 +42,8 @@ pub struct Addresses {
     pub phone: String,
     /// The admin socket.
     pub admin: PathBuf,
+    /// `http://host:port` of the listener for figures and health.
+    pub metrics: String,
 }
 
 /// Which protocol versions a node may speak, and where it stops for good.
@@ -186,11 +188,13 @@ impl Member {
             crate::trust::make::write_private(&pepper, &node::new_pepper())?;
         }
         let (federation, phone) = (ports.take()?, ports.take()?);
+        let metrics = ports.take()?;
         let member = Self {
             addresses: Addresses {
                 federation: federation.to_string(),
                 phone: format!("https://{phone}"),
                 admin: folder.join("admin.sock"),
+                metrics: format!("http://{metrics}"),
             },
             config: folder.join(config::FILE_NAME),
             name,
@@ -202,7 +206,8 @@ impl Member {
             hosted: Hosted::Off,
             folder,
         };
-        let text = member.configuration(cluster, cluster_folder, federation, phone, spec)?;
+        let text =
+            member.configuration(cluster, cluster_folder, [federation, phone, metrics], spec)?;
         std::fs::write(&member.config, text)?;
         Ok(member)
     }
@@ -211,8 +216,7 @@ impl Member {
         &self,
         cluster: &ClusterId,
         cluster_folder: &Path,
-        federation: std::net::SocketAddr,
-        phone: std::net::SocketAddr,
+        [federation, phone, metrics]: [std::net::SocketAddr; 3],
         spec: &Spec,
     ) -> Result<String> {
         let store = cluster_folder.join("emccd.db");
@@ -227,6 +231,7 @@ impl Member {
                 format!("listen = \"{phone}\"\ncertificate = \"phone.pem\"\nkey = \"phone.key\""),
             ),
             ("admin", "socket = \"admin.sock\"".to_owned()),
+            ("metrics", format!("listen = \"{metrics}\"")),
             ("store", format!("url = \"sqlite:{}\"", store.display())),
             (
                 "credentials",

@@ -16,6 +16,7 @@ mod operations;
 mod reload;
 mod roles;
 mod shutdown;
+mod sight;
 mod sockets;
 mod wiring;
 
@@ -66,6 +67,8 @@ pub struct Addresses {
     pub phone_plain: Option<SocketAddr>,
     /// Operators.
     pub admin: PathBuf,
+    /// Figures and health; none where that is off, or the port was taken.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A running node.

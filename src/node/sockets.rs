@@ -54,6 +54,7 @@ impl Sockets {
             phone: local(&self.phone)?,
             phone_plain: self.phone_plain.as_ref().map(local).transpose()?,
             admin: config.admin.socket.clone(),
+            metrics: None,
         })
     }
 }

@@ -16,6 +16,7 @@ use super::{
     reload::Reloader,
     roles::FederationRoles,
     shutdown::Stages,
+    sight::{self, CountedDesk, Sight},
     sockets::Sockets,
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
         federation::Federation, ids::ClusterId, login::HomeCluster, parameters::Parameters,
         version::VersionRange,
     },
-    edge::{admin, federation, listener, phone},
+    edge::{admin, federation, listener, metrics::Metrics, phone},
     fault::FaultPoints,
     home::{self, HomeRole, LocalHome},
     peer::{self, Peers, outbox::Outbox},
@@ -66,6 +67,7 @@ struct Core {
     store: Store,
     credentials: Credentials,
     admission: Admission,
+    metrics: Metrics,
     pepper: Pepper,
     trust: TrustStore,
     peers: Peers,
@@ -106,7 +108,7 @@ pub(super) async fn start(
     };
     let inherited = predecessor.as_mut().map(|p| std::mem::take(&mut p.sockets));
     let sockets = Sockets::open(&config, inherited.unwrap_or_default()).await?;
-    let addresses = sockets.addresses(&config)?;
+    let mut addresses = sockets.addresses(&config)?;
 
     let trust = TrustStore::new(None, clock.clone());
     let peers = Peers::new(
@@ -136,6 +138,7 @@ pub(super) async fn start(
         store,
         credentials,
         admission: Admission::new(Parameters::default().maximum_concurrent_requests),
+        metrics: Metrics::default(),
         pepper,
         trust,
         peers,
@@ -148,6 +151,7 @@ pub(super) async fn start(
     core.membership.join().await?;
     let roles = core.roles(faults, &stages.work);
     core.open_doors(sockets, &addresses, &roles, stages).await?;
+    addresses.metrics = core.open_window(stages).await;
     core.begin_tasks(roles, &stages.work);
     if let Some(predecessor) = predecessor {
         predecessor.serving().await?;
@@ -240,6 +244,7 @@ impl Core {
             roles: Arc::new(FederationRoles {
                 home: roles.home.clone(),
                 visiting: roles.visiting.clone(),
+                metrics: self.metrics.clone(),
             }),
             peers: self.peers.clone(),
             refusals: self.trust.refusals().clone(),
@@ -267,7 +272,8 @@ impl Core {
             config.phone.max_connections_per_address,
         );
         let limits = limits(config.phone.max_connections);
-        let router = pages(&roles.visiting, &stages.work, "https", addresses.phone)?;
+        let pages = |scheme, address| self.pages(&roles.visiting, &stages.work, scheme, address);
+        let router = pages("https", addresses.phone)?;
         let door = listener::serve_http(
             sockets.phone,
             Some(self.reloader.phone_tls()),
@@ -278,7 +284,7 @@ impl Core {
         );
         doors.spawn("phone listener", door);
         if let (Some(plain), Some(address)) = (sockets.phone_plain, addresses.phone_plain) {
-            let router = pages(&roles.visiting, &stages.work, "http", address)?;
+            let router = pages("http", address)?;
             let door = listener::serve_http(plain, None, router, doors.clone(), places, limits);
             doors.spawn("plain phone listener", door);
         }
@@ -288,6 +294,26 @@ impl Core {
             &stages.work,
         );
         Ok(())
+    }
+
+    fn pages(
+        &self,
+        visiting: &VisitingRole,
+        tasks: &Tasks,
+        scheme: &str,
+        address: SocketAddr,
+    ) -> Result<axum::Router, Error> {
+        let base_url = phone::BaseUrl::new(&format!("{scheme}://{address}"))
+            .map_err(|_| Error::Broken("making the phone listener's URL"))?;
+        let routes = phone::router(phone::Pages {
+            desk: Arc::new(CountedDesk {
+                role: visiting.clone(),
+                metrics: self.metrics.clone(),
+            }),
+            tasks: tasks.clone(),
+            base_url,
+        });
+        Ok(self.metrics.counting(routes))
     }
 
     fn admin_edge(&self, roles: &AllRoles, tasks: &Tasks) -> admin::AdminEdge {
@@ -319,6 +345,26 @@ impl Core {
             operations: Arc::new(operations),
             tasks: tasks.clone(),
         }
+    }
+
+    /// Figures and health. It outlives the doors, to say that they are closing.
+    async fn open_window(&self, stages: &Stages) -> Option<SocketAddr> {
+        let address = self.config.metrics.listen?;
+        let sight = Sight {
+            cluster: self.config.cluster_id.clone(),
+            clock: self.clock.clone(),
+            store: self.store.clone(),
+            credentials: self.credentials.clone(),
+            admission: self.admission.clone(),
+            trust: self.trust.clone(),
+            peers: self.peers.clone(),
+            reloader: Arc::clone(&self.reloader),
+            draining: stages.drain.clone(),
+            doors: stages.doors.clone(),
+            started: Instant::now(),
+            counted: tokio::sync::Mutex::default(),
+        };
+        sight::open_window(address, self.metrics.clone(), sight, &stages.work).await
     }
 
     /// Who waits for a place when the node begins to end is served as long as there is time for it, and told the
@@ -631,21 +677,6 @@ fn groups(config: &Config) -> admin::roles::Groups {
         help_desk: named.help_desk.clone(),
         viewer: named.viewer.clone(),
     }
-}
-
-fn pages(
-    visiting: &VisitingRole,
-    tasks: &Tasks,
-    scheme: &str,
-    address: SocketAddr,
-) -> Result<axum::Router, Error> {
-    let base_url = phone::BaseUrl::new(&format!("{scheme}://{address}"))
-        .map_err(|_| Error::Broken("making the phone listener's URL"))?;
-    Ok(phone::router(phone::Pages {
-        desk: Arc::new(visiting.clone()),
-        tasks: tasks.clone(),
-        base_url,
-    }))
 }
 
 #[cfg(test)]

@@ -207,12 +207,16 @@ impl Door {
         generations: watch::Receiver<u64>,
     ) {
         let service = service_fn({
-            let (caller, routes, max_call) = (
+            let (caller, routes, begun) = (
                 Arc::clone(&caller),
                 self.routes.clone(),
-                self.config.max_call,
+                self.slots.begun.clone(),
             );
-            move |request| answer(Arc::clone(&caller), routes.clone(), max_call, request)
+            let max_call = self.config.max_call;
+            move |request| {
+                let (caller, routes, begun) = (Arc::clone(&caller), routes.clone(), begun.clone());
+                answer(caller, routes, begun, max_call, request)
+            }
         });
         let connection = self.http2().serve_connection(TokioIo::new(tls), service);
         let mut connection = pin!(connection);

@@ -93,16 +93,17 @@ impl Door {
 
     /// A phone that gets no answer shows nothing that an operator could search for.
     fn tell(&self, remote: SocketAddr, full: Full) {
-        let (what, key) = match full {
-            Full::Network => ("from its address", "phone.max-connections-per-address"),
-            Full::All => ("in all", "phone.max-connections"),
+        let whose = self.places.whose();
+        let (what, key, callers) = match full {
+            Full::Network => ("from its address", whose.of_network, whose.callers),
+            Full::All => ("in all", whose.of_all, whose.callers),
         };
         match self.places.tell(Instant::now().into_std()) {
             Some(muted) => warn!(
                 peer.address = %remote, muted,
-                "too many connections of phones {what}; closed the newest ({key})"
+                "too many connections of {callers} {what}; closed the newest ({key})"
             ),
-            None => debug!(%remote, "too many connections of phones {what}; closed the newest"),
+            None => debug!(%remote, "too many connections of {callers} {what}; closed the newest"),
         }
     }
 
