@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     admission::Admission,
-    apply::Applier,
+    apply::{self, Applier},
     clock::Clock,
     config::{Config, PEPPER_BYTES},
     credentials::{self, Credentials, lockout},
@@ -323,12 +323,7 @@ impl Core {
             node: config.node.clone(),
             versions: self.versions,
             clock: self.clock.clone(),
-            applier: Applier {
-                cluster: config.cluster_id.clone(),
-                store: self.store.clone(),
-                credentials: self.credentials.clone(),
-                clock: self.clock.clone(),
-            },
+            applier: self.applier(),
             trust: self.trust.clone(),
             peers: self.peers.clone(),
             hand_over: self.hand_over.clone(),
@@ -378,6 +373,16 @@ impl Core {
         });
     }
 
+    fn applier(&self) -> Applier {
+        Applier {
+            cluster: self.config.cluster_id.clone(),
+            store: self.store.clone(),
+            credentials: self.credentials.clone(),
+            clock: self.clock.clone(),
+            at_once_from: apply::AT_ONCE_FROM,
+        }
+    }
+
     fn begin_tasks(&self, roles: AllRoles, tasks: &Tasks) {
         let (membership, keeping) = (self.membership.clone(), tasks.clone());
         tasks.spawn("membership", async move { membership.keep(&keeping).await });
@@ -414,6 +419,15 @@ impl Core {
                 mark_pepper(&store, &credentials, &ended).await;
             });
         }
+        let applier = self.applier();
+        tasks.spawn("imports left over", async move {
+            if let Err(error) = applier.sweep(true).await {
+                warn!(
+                    cause = crate::telemetry::error_chain(&error),
+                    "imports that were broken off could not be cleared away; it is done with the next import"
+                );
+            }
+        });
         let (store, clock, ended) = (self.store.clone(), self.clock.clone(), tasks.clone());
         tasks.spawn("retention", async move {
             forget(&store, &clock, &ended).await;

@@ -6,7 +6,7 @@ use crate::{
     store::{
         Transaction, batch,
         error::Error,
-        learned, meta,
+        imports, learned, meta,
         value::{Row, Value},
     },
 };
@@ -169,7 +169,7 @@ pub fn upsert(tx: &mut dyn Transaction, peer: &Peer) -> Result<(), Error> {
             (&peer.description).into(),
         ],
     )?;
-    Ok(())
+    imports::data_changed(tx)
 }
 
 /// Marks a peer as one that is being removed, until a time at which the mark lapses; or takes the mark back. Whether
@@ -266,6 +266,7 @@ pub fn remove(tx: &mut dyn Transaction, cluster_id: &ClusterId) -> Result<bool, 
         "DELETE FROM peers WHERE cluster_id = $1",
         &[cluster_id.into()],
     )?;
+    imports::data_changed(tx)?;
     Ok(removed > 0)
 }
 

@@ -594,7 +594,15 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::RemoveRecordResponse>, Status> {
         let (actor, request) = self.admit(Action::RemoveRecord, request).await?;
         let now = self.clock.now();
-        within(CHANGE, removals::remove(&self.store, request, &actor, now)).await
+        within(CHANGE, async {
+            if request.end_sessions {
+                for key in removals::sessions(&self.store, &request).await? {
+                    self.operations.end_session(&key, &actor).await?;
+                }
+            }
+            removals::remove(&self.store, request, &actor, now).await
+        })
+        .await
     }
 
     async fn list_audit(
