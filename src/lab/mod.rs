@@ -193,11 +193,8 @@ impl Lab {
 
     /// Stops every node in an orderly way.
     pub async fn shut_down(mut self) {
-        for cluster in &mut self.clusters {
-            for member in &mut cluster.members {
-                member.stop().await;
-            }
-        }
+        let members = self.clusters.iter_mut().flat_map(|c| &mut c.members);
+        futures_util::future::join_all(members.map(Member::stop)).await;
     }
 }
 

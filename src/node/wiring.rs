@@ -6,19 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, Semaphore},
-};
+use tokio::sync::{Notify, Semaphore};
 use tracing::{error, info, warn};
 
 use super::{
-    Addresses, Error, Node, Options,
+    Addresses, Error, Node, Options, addresses,
+    handover::{HandOver, Predecessor},
     operations::NodeOperations,
     reload::Reloader,
     roles::FederationRoles,
     shutdown::Stages,
     sight::{self, CountedDesk, Sight},
+    sockets::Sockets,
 };
 use crate::{
     admission::Admission,
@@ -73,6 +72,7 @@ struct Core {
     trust: TrustStore,
     peers: Peers,
     membership: Membership,
+    hand_over: HandOver,
     reloader: Arc<Reloader>,
     /// Told when a debt to another cluster is made.
     owed: Arc<Notify>,
@@ -96,12 +96,18 @@ pub(super) async fn start(
         versions,
         faults,
         clock,
+        take_over,
     } = options;
     let store = open_store(&config).await?;
     claim_store(&store, &config.cluster_id).await?;
     let credentials = Credentials::new(&credentials_config(&config), read_pepper(&config)?)?;
     let pepper = claim_pepper(&store, &credentials, &config.credentials.pepper_file).await?;
-    let sockets = Sockets::bind(&config).await?;
+    let mut predecessor = match take_over {
+        true => Predecessor::ask(&config).await?,
+        false => None,
+    };
+    let inherited = predecessor.as_mut().map(|p| std::mem::take(&mut p.sockets));
+    let sockets = Sockets::open(&config, inherited.unwrap_or_default()).await?;
     let mut addresses = sockets.addresses(&config)?;
 
     let trust = TrustStore::new(None, clock.clone());
@@ -120,7 +126,8 @@ pub(super) async fn start(
             software: peers.config().software.clone(),
         },
     );
-    membership.join().await?;
+    let hand_over = HandOver::new(&sockets, store.clone(), clock.clone(), stages.work.clone())?;
+    let socket_file = sockets.admin.keep();
     let reloader = Reloader::new(&config, store.clone(), trust.clone(), peers.clone())?;
     let core = Core {
         reloader: Arc::new(reloader),
@@ -136,14 +143,23 @@ pub(super) async fn start(
         trust,
         peers,
         membership,
+        hand_over,
     };
     core.reloader.refresh_parameters().await?;
     core.read_all().await;
+    // What may fail has not: from here on this is the node, also for the process before.
+    core.membership.join().await?;
     let roles = core.roles(faults, &stages.work);
     core.end_left_behind(&roles.visiting).await;
     core.open_doors(sockets, &addresses, &roles, stages).await?;
     addresses.metrics = core.open_window(stages).await;
     core.begin_tasks(roles, &stages.work);
+    if let Some(predecessor) = predecessor {
+        predecessor.serving().await?;
+        socket_file.keep(false);
+        info!("took over from the process before");
+    }
+    stages.serving();
     core.let_go_at_the_end(&stages.doors);
     info!(
         federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),
@@ -153,6 +169,7 @@ pub(super) async fn start(
         addresses,
         stages: stages.clone(),
         reloader: core.reloader,
+        hand_over: core.hand_over,
         grace: core.config.shutdown_grace,
     })
 }
@@ -245,11 +262,12 @@ impl Core {
             refusals: self.trust.refusals().clone(),
             clock: self.clock.clone(),
             tasks: stages.work.clone(),
-            drain: doors.token(),
+            drain: stages.drain.clone(),
         })
         .await?;
         let limits = |max_connections| listener::Config {
             drain_grace: config.shutdown_grace,
+            draining: stages.drain.clone(),
             ..listener::Config::for_connections(max_connections)
         };
         let door = listener::serve_federation(
@@ -320,6 +338,7 @@ impl Core {
             applier: self.applier(),
             trust: self.trust.clone(),
             peers: self.peers.clone(),
+            hand_over: self.hand_over.clone(),
             reloader: Arc::clone(&self.reloader),
             home: roles.home.clone(),
             visiting: roles.visiting.clone(),
@@ -347,6 +366,7 @@ impl Core {
             trust: self.trust.clone(),
             peers: self.peers.clone(),
             reloader: Arc::clone(&self.reloader),
+            draining: stages.drain.clone(),
             doors: stages.doors.clone(),
             started: Instant::now(),
             counted: tokio::sync::Mutex::default(),
@@ -393,6 +413,15 @@ impl Core {
             deadline: self.config.login.deadline,
         };
         tasks.spawn("outbox", outbox.run());
+        let publishing = addresses::publish(
+            self.store.clone(),
+            self.membership.clone(),
+            self.clock.clone(),
+            tasks.clone(),
+        );
+        tasks.spawn("own addresses", publishing);
+        let learning = addresses::learn(self.store.clone(), self.peers.clone(), tasks.clone());
+        tasks.spawn("learned addresses", learning);
         let (home, watching) = (roles.home, tasks.clone());
         let membership = self.membership.clone();
         tasks.spawn("revocations", async move {
@@ -689,10 +718,12 @@ fn visiting_config(config: &Config, versions: VersionRange) -> visiting::Config 
     }
 }
 
-/// Where peers should dial this node: what the operator says, else where it listens, unless that is everywhere.
+/// Where peers should dial this node: what the operator says, else where it listens, unless that is everywhere, or
+/// reached from this machine alone.
 fn advertised(config: &Config, listening: SocketAddr) -> Vec<String> {
     let said = &config.federation.advertise;
-    if said.is_empty() && !listening.ip().is_unspecified() {
+    let ip = listening.ip();
+    if said.is_empty() && !ip.is_unspecified() && !ip.is_loopback() {
         return vec![listening.to_string()];
     }
     said.iter().map(ToString::to_string).collect()
@@ -706,57 +737,6 @@ fn groups(config: &Config) -> admin::roles::Groups {
         help_desk: named.help_desk.clone(),
         viewer: named.viewer.clone(),
     }
-}
-
-/// All sockets of a node, bound.
-struct Sockets {
-    federation: TcpListener,
-    phone: TcpListener,
-    phone_plain: Option<TcpListener>,
-    admin: admin::socket::AdminSocket,
-}
-
-impl Sockets {
-    async fn bind(config: &Config) -> Result<Self, Error> {
-        let socket = admin::socket::Config {
-            path: config.admin.socket.clone(),
-            group: admin::socket::Config::DEFAULT_GROUP.to_owned(),
-        };
-        Ok(Self {
-            federation: bind("federation", config.federation.listen).await?,
-            phone: bind("phone", config.phone.listen).await?,
-            phone_plain: match config.phone.plain_listen {
-                Some(address) => Some(bind("plain phone", address).await?),
-                None => None,
-            },
-            admin: admin::socket::AdminSocket::bind(&socket).await?,
-        })
-    }
-
-    fn addresses(&self, config: &Config) -> Result<Addresses, Error> {
-        let local = |listener: &TcpListener| {
-            listener
-                .local_addr()
-                .map_err(|_| Error::Broken("reading a socket's address"))
-        };
-        Ok(Addresses {
-            federation: local(&self.federation)?,
-            phone: local(&self.phone)?,
-            phone_plain: self.phone_plain.as_ref().map(local).transpose()?,
-            admin: config.admin.socket.clone(),
-            metrics: None,
-        })
-    }
-}
-
-async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Bind {
-            what,
-            address,
-            source,
-        })
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod crash;
 mod doctor;
 mod faults;
 mod guessing;
+mod handover;
 mod hostile;
 mod lab;
 mod metrics;
