@@ -150,7 +150,10 @@ pub(super) async fn start(
     // What may fail has not: from here on this is the node, also for the process before.
     core.membership.join().await?;
     let roles = core.roles(faults, &stages.work);
-    core.end_left_behind(&roles.visiting).await;
+    if predecessor.is_none() {
+        // One that hands over still carries its logins to their end.
+        core.end_left_behind(&roles.visiting).await;
+    }
     core.open_doors(sockets, &addresses, &roles, stages).await?;
     addresses.metrics = core.open_window(stages).await;
     core.begin_tasks(roles, &stages.work);
