@@ -300,7 +300,8 @@ async fn a_login_whose_turn_at_the_store_comes_too_late_opens_nothing() {
         }
     );
     held.unwrap();
-    assert!(matches!(refused, Err(Error::Busy(_))), "{refused:?}");
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.em_code(false), EmCode::Busy, "{refused}");
     assert_eq!(
         (
             world.state("tokyo", late.session_id).await,
