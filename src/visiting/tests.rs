@@ -281,6 +281,7 @@ async fn world_of(
     let local = Arc::new(local);
     let (parameters, admission) = (parameters::Live::new(limit(2)), Admission::new(2));
     let peers: Vec<_> = peers.into_iter().map(Arc::new).collect();
+    let tasks = Tasks::default();
     let role = VisitingRole::new(Parts {
         config: Config {
             cluster: cluster("tokyo"),
@@ -296,7 +297,8 @@ async fn world_of(
         faults: FaultPoints::none(),
         parameters: parameters.clone(),
         admission: admission.clone(),
-        tasks: Tasks::default(),
+        membership: Membership::of(&store),
+        tasks,
         owed: Arc::new(Notify::new()),
     });
     World {
