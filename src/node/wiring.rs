@@ -35,9 +35,9 @@ use crate::{
     peer::{self, Peers, outbox::Outbox},
     secret::Secret,
     store::{
-        self, Store, Transaction,
+        self, Store, Transaction, claims,
         membership::{self, Membership},
-        meta, retention,
+        meta, nodes, retention,
     },
     tasks::Tasks,
     trust::TrustStore,
@@ -150,6 +150,10 @@ pub(super) async fn start(
     // What may fail has not: from here on this is the node, also for the process before.
     core.membership.join().await?;
     let roles = core.roles(faults, &stages.work);
+    if predecessor.is_none() {
+        // One that hands over still carries its logins to their end.
+        core.end_left_behind(&roles.visiting).await;
+    }
     core.open_doors(sockets, &addresses, &roles, stages).await?;
     addresses.metrics = core.open_window(stages).await;
     core.begin_tasks(roles, &stages.work);
@@ -223,12 +227,23 @@ impl Core {
             admission: self.admission.clone(),
             tasks: tasks.clone(),
             owed: Arc::clone(&self.owed),
+            membership: self.membership.clone(),
         });
         AllRoles {
             home,
             visiting,
             local,
             others,
+        }
+    }
+
+    /// What the last run of this node left behind is over, whatever kept it from saying so.
+    async fn end_left_behind(&self, visiting: &VisitingRole) {
+        if let Err(error) = visiting.end_left_behind().await {
+            warn!(
+                cause = crate::telemetry::error_chain(&error),
+                "logins that the last run left behind could not be ended; they are at their deadline"
+            );
         }
     }
 
@@ -392,6 +407,9 @@ impl Core {
             store: self.store.clone(),
             local: roles.local,
             federation: roles.others,
+            links: Arc::new(self.peers.clone()),
+            membership: self.membership.clone(),
+            clock: self.clock.clone(),
             wake: Arc::clone(&self.owed),
             up: Arc::clone(&up),
             tasks: tasks.clone(),
@@ -408,8 +426,9 @@ impl Core {
         let learning = addresses::learn(self.store.clone(), self.peers.clone(), tasks.clone());
         tasks.spawn("learned addresses", learning);
         let (home, watching) = (roles.home, tasks.clone());
+        let membership = self.membership.clone();
         tasks.spawn("revocations", async move {
-            home.watch_revocations(&watching).await;
+            home.watch_revocations(&membership, &watching).await;
         });
         spawn_watchers(tasks, roles.visiting, &self.reloader, &self.peers, up);
         if self.pepper == Pepper::Unproven {
@@ -429,8 +448,9 @@ impl Core {
             }
         });
         let (store, clock, ended) = (self.store.clone(), self.clock.clone(), tasks.clone());
+        let membership = self.membership.clone();
         tasks.spawn("retention", async move {
-            forget(&store, &clock, &ended).await;
+            forget(&store, &membership, &clock, &ended).await;
         });
     }
 }
@@ -465,34 +485,63 @@ fn spawn_watchers(
     });
 }
 
-/// Forgets what is older than it need be, once an hour. Several nodes doing so do no harm.
-async fn forget(store: &Store, clock: &Clock, tasks: &Tasks) {
+/// Forgets what is older than it need be, once an hour, on one node at a time.
+async fn forget(store: &Store, membership: &Membership, clock: &Clock, tasks: &Tasks) {
     const INTERVAL: Duration = Duration::from_secs(3_600);
-    let mut ticks = tokio::time::interval(INTERVAL);
+    let task = claims::Task::retention();
     loop {
+        let round = async {
+            let claim = membership.held(&task).await;
+            forget_now(store, membership, &claim, clock).await;
+            tokio::select! {
+                biased;
+                () = membership.lost(&claim) => {}
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        };
         tokio::select! {
             biased;
             () = tasks.cancelled() => return,
-            _ = ticks.tick() => {}
+            () = round => {}
         }
-        let purged = tokio::select! {
-            biased;
-            () = tasks.cancelled() => return,
-            purged = retention::purge(store, clock.now()) => purged,
-        };
-        match purged {
-            Ok(0) => {}
-            Ok(rows) => info!(
-                rows,
-                "forgot ended sessions and answers of more than 7 days ago"
-            ),
-            Err(error) => {
-                error!(
-                    cause = crate::telemetry::error_chain(&error),
-                    "old sessions could not be forgotten"
-                );
+    }
+}
+
+async fn forget_now(store: &Store, membership: &Membership, claim: &claims::Claim, clock: &Clock) {
+    match retention::purge(store, claim, clock.now()).await {
+        // Whoever has taken over forgets the rest.
+        Ok(0) | Err(store::Error::ClaimLost { .. }) => {}
+        Ok(rows) => info!(
+            rows,
+            "forgot ended sessions and answers of more than 7 days ago"
+        ),
+        Err(error) => {
+            error!(
+                cause = crate::telemetry::error_chain(&error),
+                "old sessions could not be forgotten"
+            );
+        }
+    }
+    let dead = membership.dead();
+    let (claim, now) = (claim.clone(), clock.now());
+    let forgotten = store.write(move |tx: &mut dyn Transaction| {
+        for run in dead.iter() {
+            if nodes::remove(tx, run)? {
+                claims::effect(
+                    tx,
+                    &claim,
+                    &format!("forgot node {run}, which is silent"),
+                    now,
+                )?;
             }
         }
+        Ok::<_, store::Error>(())
+    });
+    if let Err(error) = forgotten.await {
+        warn!(
+            cause = crate::telemetry::error_chain(&error),
+            "nodes that are gone could not be forgotten"
+        );
     }
 }
 

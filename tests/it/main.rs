@@ -24,6 +24,7 @@ mod handover;
 mod hostile;
 mod lab;
 mod metrics;
+mod nodes;
 mod parameters;
 mod peers;
 mod people;
