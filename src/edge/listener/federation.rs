@@ -184,6 +184,9 @@ impl Door {
         let slots = &self.slots;
         Some(match verdict {
             Verdict::Peer(peer) => {
+                if !slots.new.take(peer, Instant::now().into_std()) {
+                    return None;
+                }
                 let share = slots.peers.take(peer)?;
                 let one = Arc::clone(&slots.connections).try_acquire_owned().ok()?;
                 Place {
