@@ -51,13 +51,15 @@ pub async fn serve_federation(
         config,
     });
     let pending = door.slots.pending.clone();
-    accept_all(&listener, &pending, &tasks, |accepted| {
+    let accepting = accept_all(&listener, &pending, &tasks, |accepted| {
         tasks.spawn(
             "federation connection",
             Arc::clone(&door).connection(accepted),
         );
-    })
-    .await;
+    });
+    // A peer that comes now would only be sent away again, and has other nodes to go to.
+    let draining = door.config.draining.clone();
+    draining.run_until_cancelled(accepting).await;
 }
 
 struct Door {
@@ -184,9 +186,6 @@ impl Door {
         let slots = &self.slots;
         Some(match verdict {
             Verdict::Peer(peer) => {
-                if !slots.new.take(peer, Instant::now().into_std()) {
-                    return None;
-                }
                 let share = slots.peers.take(peer)?;
                 let one = Arc::clone(&slots.connections).try_acquire_owned().ok()?;
                 Place {

@@ -1,13 +1,13 @@
 //! How much a door takes from strangers and from peers.
 
 use std::{
-    collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::share::{Share, Shares};
 use crate::{domain::ids::ClusterId, trust::refusals::network};
@@ -16,7 +16,7 @@ use crate::{domain::ids::ClusterId, trust::refusals::network};
 pub(in crate::edge) const MAX_CALL: Duration = Duration::from_secs(30);
 
 /// The limits of one listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// From the first byte awaited to the end of the handshake.
     pub handshake_timeout: Duration,
@@ -29,9 +29,6 @@ pub struct Config {
     pub max_connections: usize,
     /// Connections of one identified peer.
     pub max_connections_per_peer: usize,
-    /// New connections of one identified peer in a second, once it has used up as many as it may have at a time. One
-    /// connection after the other, each full of calls, costs a node far more than it costs the peer.
-    pub new_per_second: u32,
     /// Connections of callers that were not identified. They are answered, and must not crowd out others.
     pub max_unidentified: usize,
     /// The same from one network.
@@ -54,6 +51,8 @@ pub struct Config {
     pub trust_grace: Duration,
     /// How long calls may go on after the node began to shut down.
     pub drain_grace: Duration,
+    /// Cancelled a moment before the doors close: callers are told to go elsewhere.
+    pub draining: CancellationToken,
 }
 
 impl Default for Config {
@@ -67,8 +66,6 @@ impl Default for Config {
             max_connections: 4_096,
             // Each node of a peer holds one or two.
             max_connections_per_peer: MOST_PER_PEER,
-            // A link that comes up and is refused at once is tried again twice a second by each node.
-            new_per_second: 8,
             max_unidentified: 64,
             max_unidentified_per_network: 8,
             unidentified_life: Duration::from_secs(2),
@@ -80,6 +77,7 @@ impl Default for Config {
             look_again: Duration::from_secs(5),
             trust_grace: Duration::from_millis(500),
             drain_grace: Duration::from_secs(5),
+            draining: CancellationToken::new(),
         }
     }
 }
@@ -228,7 +226,6 @@ pub(super) struct Slots {
     pub(super) connections: Arc<Semaphore>,
     pub(super) peers: Shares<ClusterId>,
     pub(super) begun: Shares<ClusterId>,
-    pub(super) new: Arc<Paces>,
     pub(super) unidentified: Places,
 }
 
@@ -239,44 +236,8 @@ impl Slots {
             connections: semaphore(config.max_connections),
             peers: Shares::new(config.max_connections_per_peer),
             begun: Shares::new(config.max_begun_per_peer),
-            new: Arc::new(Paces::new(
-                config.max_connections_per_peer,
-                config.new_per_second,
-            )),
             unidentified: Places::new(config.max_unidentified, config.max_unidentified_per_network),
         }
-    }
-}
-
-/// How fast each peer may come back: so many at once, and then so many a second.
-pub(super) struct Paces {
-    at_once: f64,
-    per_second: f64,
-    /// What each has left, and when that was reckoned.
-    left: Mutex<BTreeMap<ClusterId, (f64, Instant)>>,
-}
-
-impl Paces {
-    fn new(at_once: usize, per_second: u32) -> Self {
-        Self {
-            at_once: u32::try_from(at_once).map_or(f64::MAX, f64::from),
-            per_second: f64::from(per_second),
-            left: Mutex::default(),
-        }
-    }
-
-    /// Whether one more of this peer may come.
-    pub(super) fn take(&self, peer: &ClusterId, now: Instant) -> bool {
-        let mut all = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let (left, at) = all.entry(peer.clone()).or_insert((self.at_once, now));
-        let passed = now.saturating_duration_since(*at).as_secs_f64();
-        *left = (*left + passed * self.per_second).min(self.at_once);
-        *at = now;
-        let may = *left >= 1.0;
-        if may {
-            *left -= 1.0;
-        }
-        may
     }
 }
 
@@ -309,29 +270,6 @@ mod tests {
         let _first = places.take(ip("::ffff:192.0.2.1")).unwrap();
         let _second = places.take(ip("192.0.2.1")).unwrap();
         assert!(places.take(ip("192.0.2.1")).is_err());
-    }
-
-    #[test]
-    fn a_peer_comes_as_often_as_it_may_at_once_and_then_at_its_pace() {
-        let (paces, start) = (Paces::new(3, 2), Instant::now());
-        let peer = |name| ClusterId::new(name).unwrap();
-        let at = |millis| start + Duration::from_millis(millis);
-        let mut may = |name, millis| paces.take(&peer(name), at(millis));
-        assert_eq!(
-            [0, 0, 0, 0].map(|t| may("berlin", t)),
-            [true, true, true, false]
-        );
-        // Another one is not held up by it.
-        assert!(may("paris", 0));
-        assert_eq!(
-            [400, 500, 600, 1_000].map(|t| may("berlin", t)),
-            [false, true, false, true]
-        );
-        // What is not used is not kept beyond that.
-        assert_eq!(
-            [90_000, 90_000, 90_000, 90_000].map(|t| may("berlin", t)),
-            [true, true, true, false]
-        );
     }
 
     #[test]
