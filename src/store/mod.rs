@@ -16,6 +16,8 @@ pub mod credentials;
 pub mod devices;
 pub mod geolocations;
 pub mod hints;
+pub mod imports;
+pub mod learned;
 pub mod living;
 pub mod membership;
 pub mod meta;

@@ -120,43 +120,54 @@ const PAGE: u32 = 1_000;
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn append(tx: &mut dyn Transaction, entry: &Entry) -> Result<(), Error> {
+    append_all(tx, std::slice::from_ref(entry))
+}
+
+/// Appends entries, in their order.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn append_all(tx: &mut dyn Transaction, entries: &[Entry]) -> Result<(), Error> {
+    if entries.is_empty() {
+        return Ok(());
+    }
     let node = tx.node().to_owned();
-    let (seq, before) = head(tx, &node)?;
-    let mut recorded = Recorded {
-        node,
-        seq: seq.saturating_add(1),
-        at: entry.at,
-        actor: entry.actor.clone(),
-        action: entry.action.as_str().to_owned(),
-        subject: entry.subject.clone(),
-        outcome: entry.outcome.clone(),
-        reference: entry.reference,
-        hash: [0; 32],
-    };
-    recorded.hash = digest(&recorded, &before);
-    tx.execute(
-        "INSERT INTO audit (node, seq, at, actor, action, subject, outcome, reference, hash)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        &[
-            (&recorded.node).into(),
-            recorded.seq.into(),
-            recorded.at.into(),
-            (&recorded.actor).into(),
-            (&recorded.action).into(),
-            (&recorded.subject).into(),
-            (&recorded.outcome).into(),
-            recorded.reference.into(),
-            (&recorded.hash).into(),
-        ],
-    )?;
+    let (mut seq, mut hash) = head(tx, &node)?;
+    for entry in entries {
+        seq = seq.saturating_add(1);
+        let mut recorded = Recorded {
+            node: node.clone(),
+            seq,
+            at: entry.at,
+            actor: entry.actor.clone(),
+            action: entry.action.as_str().to_owned(),
+            subject: entry.subject.clone(),
+            outcome: entry.outcome.clone(),
+            reference: entry.reference,
+            hash: [0; 32],
+        };
+        hash = digest(&recorded, &hash);
+        recorded.hash = hash;
+        tx.execute(
+            "INSERT INTO audit (node, seq, at, actor, action, subject, outcome, reference, hash)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            &[
+                (&recorded.node).into(),
+                recorded.seq.into(),
+                recorded.at.into(),
+                (&recorded.actor).into(),
+                (&recorded.action).into(),
+                (&recorded.subject).into(),
+                (&recorded.outcome).into(),
+                recorded.reference.into(),
+                (&recorded.hash).into(),
+            ],
+        )?;
+    }
     tx.execute(
         "INSERT INTO audit_heads (node, seq, hash) VALUES ($1, $2, $3)
          ON CONFLICT (node) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
-        &[
-            (&recorded.node).into(),
-            recorded.seq.into(),
-            (&recorded.hash).into(),
-        ],
+        &[(&node).into(), seq.into(), (&hash).into()],
     )?;
     Ok(())
 }
