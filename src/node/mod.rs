@@ -3,7 +3,12 @@
 //! `wiring` reads top to bottom: store, secrets, sockets, trust, roles, tasks. Sockets are bound before anything is
 //! spawned; `shutdown` ends it in steps. Many nodes live in one process; none shares anything with another but the machine.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tracing::{Instrument as _, info, info_span};
 
@@ -14,6 +19,7 @@ mod reload;
 mod roles;
 mod shutdown;
 mod wiring;
+mod witness;
 
 pub use error::Error;
 pub use wiring::most_files;
@@ -25,6 +31,7 @@ use crate::{
     domain::version::VersionRange,
     fault::FaultPoints,
     secret::Secret,
+    store::audit,
 };
 
 /// What a node is told besides its configuration.
@@ -68,6 +75,14 @@ pub struct Node {
     stages: Stages,
     reloader: Arc<Reloader>,
     grace: Duration,
+}
+
+/// Reads the key that seals a cluster's audit.
+///
+/// # Errors
+/// [`Error`] when the file is no pepper, or others can read it.
+pub fn read_audit_key(pepper_file: &Path) -> Result<audit::Key, Error> {
+    Ok(audit::Key::from_pepper(&wiring::read_pepper(pepper_file)?))
 }
 
 /// Makes a pepper for a new cluster.

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Addresses, Error, Node, Options, operations::NodeOperations, reload::Reloader,
-    roles::FederationRoles, shutdown::Stages,
+    roles::FederationRoles, shutdown::Stages, witness::watch_audit,
 };
 use crate::{
     admission::Admission,
@@ -32,7 +33,7 @@ use crate::{
     peer::{self, Peers, outbox::Outbox},
     secret::Secret,
     store::{
-        self, Store, Transaction,
+        self, Store, Transaction, audit,
         membership::{self, Membership},
         meta, retention,
     },
@@ -94,8 +95,11 @@ pub(super) async fn start(
     } = options;
     let store = open_store(&config).await?;
     claim_store(&store, &config.cluster_id).await?;
-    let credentials = Credentials::new(&credentials_config(&config), read_pepper(&config)?)?;
+    let secret = read_pepper(&config.credentials.pepper_file)?;
+    let audit_key = audit::Key::from_pepper(&secret);
+    let credentials = Credentials::new(&credentials_config(&config), secret)?;
     let pepper = claim_pepper(&store, &credentials, &config.credentials.pepper_file).await?;
+    store.seal_audit(audit_key).await?;
     let sockets = Sockets::bind(&config).await?;
     let addresses = sockets.addresses(&config)?;
 
@@ -329,6 +333,8 @@ impl Core {
         tasks.spawn("revocations", async move {
             home.watch_revocations(&watching).await;
         });
+        let watching = watch_audit(self.store.clone(), self.clock.clone(), tasks.clone());
+        tasks.spawn("audit heads", watching);
         spawn_watchers(tasks, roles.visiting, &self.reloader, &self.peers, up);
         if self.pepper == Pepper::Unproven {
             let (store, credentials) = (self.store.clone(), self.credentials.clone());
@@ -444,7 +450,7 @@ const PEPPER_MARK: &str = "pepper-mark";
 async fn claim_pepper(
     store: &Store,
     credentials: &Credentials,
-    file: &std::path::Path,
+    file: &Path,
 ) -> Result<Pepper, Error> {
     let ours = credentials.pepper_mark()?;
     let pepper = store
@@ -518,11 +524,10 @@ async fn claim(
         .await
 }
 
-fn read_pepper(config: &Config) -> Result<Secret, Error> {
+pub(super) fn read_pepper(path: &Path) -> Result<Secret, Error> {
     use std::os::unix::fs::PermissionsExt as _;
-    let path = &config.credentials.pepper_file;
     let failed = |source| Error::Pepper {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     };
     let mode = std::fs::metadata(path)
@@ -530,14 +535,16 @@ fn read_pepper(config: &Config) -> Result<Secret, Error> {
         .permissions()
         .mode();
     if mode & 0o077 != 0 {
-        return Err(Error::PepperReadable { path: path.clone() });
+        return Err(Error::PepperReadable {
+            path: path.to_owned(),
+        });
     }
     let bytes = Secret::new(std::fs::read(path).map_err(failed)?);
     if bytes.expose().len() == PEPPER_BYTES {
         Ok(bytes)
     } else {
         Err(Error::PepperLength {
-            path: path.clone(),
+            path: path.to_owned(),
             length: bytes.expose().len(),
         })
     }
@@ -667,7 +674,6 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Er
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use super::*;
     use crate::{

@@ -583,8 +583,8 @@ impl AdminService for AdminEdge {
         &self,
         request: Request<pb::VerifyAuditRequest>,
     ) -> Result<Response<pb::VerifyAuditResponse>, Status> {
-        self.admit(Action::View, request).await?;
-        within(WHOLE_STORE, records::verify(&self.store)).await
+        let (_, request) = self.admit(Action::View, request).await?;
+        within(WHOLE_STORE, records::verify(&self.store, request)).await
     }
 
     async fn back_up_store(
