@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     fmt,
 };
 
@@ -9,14 +10,20 @@ use self::checker::Checker;
 use super::{
     Source,
     columns::{self, KINDS, Kind},
-    csv_file, toml_file,
+    csv_file,
+    item::{Item, for_every_kind},
+    toml_file,
 };
 use crate::{
-    domain::ids::{BaseDeviceName, ClusterId, DevicePoolName, LoginName, UserId},
+    domain::{
+        ids::{BaseDeviceName, ClusterId, LoginName, UserId},
+        login::PhoneService,
+    },
     secret::Pin,
     store::{
-        credentials::Phc, devices::Device, fold, peers::Peer, pools::DevicePool, profiles::Profile,
-        users::User,
+        applications::Application, call_groups::CallGroup, credentials::Phc, devices::Device,
+        geolocations::Geolocation, parameters::Setting, peers::Peer, pools::DevicePool,
+        profiles::Profile, users::User,
     },
 };
 
@@ -63,31 +70,71 @@ pub struct Rows {
     pub kinds: BTreeSet<&'static str>,
     /// The names of all rows by kind, also of those that are refused; in lower case where case makes no difference.
     pub named: BTreeMap<&'static str, BTreeSet<String>>,
+    /// Geolocations.
+    pub geolocations: Vec<Placed<Geolocation>>,
+    /// Call-control groups.
+    pub call_groups: Vec<Placed<CallGroup>>,
+    /// Phone services.
+    pub phone_services: Vec<Placed<PhoneService>>,
     /// Device pools.
     pub pools: Vec<Placed<DevicePool>>,
     /// Users.
     pub users: Vec<Placed<User>>,
-    /// PINs in clear, taken out before anything is written.
-    pub pins: BTreeMap<UserId, Pin>,
+    /// PINs and passwords in clear, taken out before anything is written.
+    pub secrets: Secrets<Pin>,
     /// Hashes that came as such.
-    pub hashes: BTreeMap<UserId, Phc>,
+    pub hashes: Secrets<Phc>,
     /// Device profiles.
     pub profiles: Vec<Placed<Profile>>,
     /// Phones.
     pub devices: Vec<Placed<Device>>,
     /// Base devices.
     pub base_devices: Vec<Placed<BaseDeviceName>>,
+    /// Application users.
+    pub applications: Vec<Placed<Application>>,
     /// Other clusters.
     pub peers: Vec<Placed<Peer>>,
+    /// Parameters that are set.
+    pub parameters: Vec<Placed<Setting>>,
+}
+
+/// Secrets by the record that each is for.
+pub type Secrets<T> = BTreeMap<Whose, T>;
+
+/// Which record a secret is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Whose {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its key.
+    pub key: String,
+}
+
+impl Whose {
+    /// The record of a kind with that name.
+    #[must_use]
+    pub fn named(kind: &'static Kind, name: &str) -> Self {
+        Self {
+            kind: kind.name,
+            key: kind.key(name),
+        }
+    }
+}
+
+impl Rows {
+    /// The PIN in clear that the files have for a user.
+    #[must_use]
+    pub fn pin_of(&self, user: &UserId) -> Option<&Pin> {
+        let whose = Whose::named(&columns::USER, user.as_str());
+        self.secrets.get(&whose)
+    }
 }
 
 /// What of the rows' references the store has already.
 #[derive(Debug, Default)]
 pub struct Known {
-    /// Users, by their IDs in lower case.
-    pub users: BTreeSet<String>,
-    /// Device pools.
-    pub pools: BTreeSet<DevicePoolName>,
+    /// Of the records that the rows name, the keys of those that are there, by kind.
+    pub there: BTreeMap<&'static str, BTreeSet<String>>,
     /// Who has the self-service user IDs that the files give out.
     pub self_service_ids: BTreeMap<LoginName, UserId>,
     /// Peers that an authority vouches for.
@@ -97,6 +144,9 @@ pub struct Known {
 /// Why a PHC string is refused. What exactly is wrong with it might repeat a part of it.
 const NO_HASH: &str = "it must be a PHC string that begins with $argon2id$ and has parameters that a login can \
                        afford, a salt and a hash";
+
+/// Why a file of policies is refused. Kept and not heeded they would be worse than none.
+pub(super) const NO_POLICIES: &str = "there are no credential policies yet; when a user is locked is set on each node, under [credentials]";
 
 /// The longest numbered run of base devices in one row.
 const MAX_BASE_DEVICES: u32 = 30_000;
@@ -130,7 +180,7 @@ pub fn read(sources: &[Source], own: &ClusterId) -> (Rows, Vec<Problem>) {
             rows.kinds.insert(kind.name);
             csv_file::read(&source.text, kind, &mut found)
         } else {
-            found.push((1, String::new(), no_kind()));
+            found.push((1, String::new(), no_kind(&source.name)));
             Vec::new()
         };
         let placed = found.into_iter().map(|(line, field, message)| Problem {
@@ -156,7 +206,11 @@ pub fn read(sources: &[Source], own: &ClusterId) -> (Rows, Vec<Problem>) {
     (rows, problems)
 }
 
-fn no_kind() -> String {
+fn no_kind(file: &str) -> String {
+    let base = file.rsplit('/').next().unwrap_or(file).to_ascii_lowercase();
+    if base.starts_with("polic") {
+        return NO_POLICIES.to_owned();
+    }
     let names: Vec<_> = KINDS.iter().map(|kind| kind.plural).collect();
     format!(
         "the name of a CSV file says what it holds: one of {}, then .csv, or something more behind a dash",
@@ -164,41 +218,14 @@ fn no_kind() -> String {
     )
 }
 
-/// Says which rows name a user or a pool that is neither in the files nor in the store.
+/// Says which rows name a record that is neither in the files nor in the store.
 #[must_use]
 pub fn check_references(rows: &Rows, known: &Known) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let nothing = BTreeSet::new();
-    let named = |kind: &Kind| rows.named.get(kind.name).unwrap_or(&nothing);
-    let (users, pools) = (named(&columns::USER), named(&columns::DEVICE_POOL));
-    let is_user = |id: &UserId| {
-        let key = fold(id.as_str());
-        users.contains(&key) || known.users.contains(&key)
-    };
-    let is_pool =
-        |name: &DevicePoolName| pools.contains(name.as_str()) || known.pools.contains(name);
-    for row in &rows.profiles {
-        if !is_user(&row.value.user_id) {
-            problems.push(row.problem(
-                "profile.user",
-                format!("there is no user {}", row.value.user_id),
-            ));
-        }
-        if let Some(pool) = row.value.device_pool.as_ref().filter(|p| !is_pool(p)) {
-            problems.push(row.problem(
-                "profile.device-pool",
-                format!("there is no device pool {pool}"),
-            ));
-        }
-    }
-    for row in &rows.devices {
-        if let Some(pool) = row.value.device_pool.as_ref().filter(|p| !is_pool(p)) {
-            problems.push(row.problem(
-                "device.device-pool",
-                format!("there is no device pool {pool}"),
-            ));
-        }
-    }
+    let _: Result<(), Infallible> = (|| {
+        for_every_kind!(missing(rows, known, &mut problems));
+        Ok(())
+    })();
     self_service_ids(rows, known, &mut problems);
     for row in &rows.peers {
         if row.value.node_names.is_empty() && known.anchored.contains(&row.value.cluster_id) {
@@ -208,6 +235,27 @@ pub fn check_references(rows: &Rows, known: &Known) -> Vec<Problem> {
         }
     }
     problems
+}
+
+fn missing<T: Item>(
+    rows: &Rows,
+    known: &Known,
+    problems: &mut Vec<Problem>,
+) -> Result<(), Infallible> {
+    let has = |all: &BTreeMap<_, BTreeSet<String>>, kind: &Kind, key: &String| {
+        all.get(kind.name).is_some_and(|keys| keys.contains(key))
+    };
+    for row in T::rows(rows) {
+        for named in row.value.names() {
+            let key = named.kind.key(&named.name);
+            if !has(&rows.named, named.kind, &key) && !has(&known.there, named.kind, &key) {
+                let field = format!("{}.{}", T::KIND.name, named.column);
+                let what = named.kind.name.replace('-', " ");
+                problems.push(row.problem(&field, format!("there is no {what} {}", named.name)));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Self-service user IDs of users who are not in the files, and so keep theirs.
@@ -241,61 +289,34 @@ impl<T> Placed<T> {
 }
 
 fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
-    fn of<T, K: Ord>(
-        rows: &[Placed<T>],
-        field: &str,
-        key: impl Fn(&T) -> K,
-        problems: &mut Vec<Problem>,
-    ) {
-        of_those(rows, field, |row| Some(key(row)), problems);
-    }
-    fn of_those<T, K: Ord>(
-        rows: &[Placed<T>],
-        field: &str,
-        key: impl Fn(&T) -> Option<K>,
-        problems: &mut Vec<Problem>,
-    ) {
-        let mut seen: BTreeMap<K, (String, usize)> = BTreeMap::new();
-        for row in rows {
-            let here = (row.file.clone(), row.line);
-            let Some(key) = key(&row.value) else {
-                continue;
-            };
-            if let Some((file, line)) = seen.insert(key, here) {
-                problems.push(row.problem(field, format!("it stands in {file}:{line} already")));
-            }
+    let _: Result<(), Infallible> = (|| {
+        for_every_kind!(twice(rows, problems));
+        Ok(())
+    })();
+    let id = |user: &User| user.self_service_id.as_ref().map(ToString::to_string);
+    same(&rows.users, "user.self-service-id", id, problems);
+}
+
+fn twice<T: Item>(rows: &Rows, problems: &mut Vec<Problem>) -> Result<(), Infallible> {
+    let column = T::KIND.columns.first().map_or("", |column| column.name);
+    let field = format!("{}.{column}", T::KIND.name);
+    same(T::rows(rows), &field, |row| Some(row.key()), problems);
+    Ok(())
+}
+
+fn same<T>(
+    rows: &[Placed<T>],
+    field: &str,
+    key: impl Fn(&T) -> Option<String>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut seen: BTreeMap<String, (&str, usize)> = BTreeMap::new();
+    for row in rows {
+        let Some(key) = key(&row.value) else {
+            continue;
+        };
+        if let Some((file, line)) = seen.insert(key, (&row.file, row.line)) {
+            problems.push(row.problem(field, format!("it stands in {file}:{line} already")));
         }
     }
-    of(
-        &rows.pools,
-        "device-pool.name",
-        |r| r.name.clone(),
-        problems,
-    );
-    of(
-        &rows.users,
-        "user.id",
-        |r| r.user_id.as_str().to_ascii_lowercase(),
-        problems,
-    );
-    of_those(
-        &rows.users,
-        "user.self-service-id",
-        |r| r.self_service_id.clone(),
-        problems,
-    );
-    of(&rows.profiles, "profile.name", |r| r.name.clone(), problems);
-    of(
-        &rows.devices,
-        "device.name",
-        |r| r.name.as_str().to_ascii_lowercase(),
-        problems,
-    );
-    of(
-        &rows.base_devices,
-        "base-device.name",
-        |r| r.as_str().to_ascii_lowercase(),
-        problems,
-    );
-    of(&rows.peers, "peer.id", |r| r.cluster_id.clone(), problems);
 }

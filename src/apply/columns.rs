@@ -96,6 +96,59 @@ const fn part(name: &'static str, is_number: bool, is_required: bool) -> Part {
     }
 }
 
+/// Places.
+pub const GEOLOCATION: Kind = Kind {
+    name: "geolocation",
+    noun: Noun::Geolocation,
+    plural: "geolocations",
+    about: "A place that phones and device pools name. Which of its fields count for the roaming pool says the \
+            parameter `emcc-geolocation-filter`.",
+    ignores_case: false,
+    columns: &[
+        must("name", Shape::Text, "Its name, unique."),
+        may("fields", Shape::Map, "", "Civic address fields by name."),
+    ],
+};
+
+/// Call-control groups.
+pub const CALL_GROUP: Kind = Kind {
+    name: "call-control-group",
+    noun: Noun::CallGroup,
+    plural: "call-control-groups",
+    about: "Call-control servers that device pools name: what a login answers comes from them.",
+    ignores_case: false,
+    columns: &[
+        must("name", Shape::Text, "Its name, unique."),
+        may(
+            "members",
+            MANAGERS,
+            "",
+            "Hosts, each with a priority from 0, tried first, to 4.",
+        ),
+    ],
+};
+
+/// Phone services.
+pub const PHONE_SERVICE: Kind = Kind {
+    name: "phone-service",
+    noun: Noun::PhoneService,
+    plural: "phone-services",
+    about: "A page that a phone can open. A login's answer carries those of the profile, whatever the cluster.",
+    ignores_case: false,
+    columns: &[
+        must("name", Shape::Text, "Its name, as phones show it, unique."),
+        must("url", Shape::Text, "Where it is, `http://` or `https://`."),
+        may(
+            "menu",
+            Shape::Text,
+            "services",
+            "The button that leads to it: `services`, `directories` or `messages`.",
+        ),
+    ],
+};
+
+const MANAGERS: Shape = Shape::Parts(&[part("host", false, true), part("priority", true, true)]);
+
 /// Device pools.
 pub const DEVICE_POOL: Kind = Kind {
     name: "device-pool",
@@ -107,9 +160,15 @@ pub const DEVICE_POOL: Kind = Kind {
         must("name", Shape::Text, "Its name, unique."),
         may(
             "call-managers",
-            Shape::Parts(&[part("host", false, true), part("priority", true, true)]),
+            MANAGERS,
             "",
-            "The call-control group: hosts, each with a priority from 0, tried first, to 4.",
+            "Call-control servers of its own: hosts, each with a priority from 0, tried first, to 4.",
+        ),
+        may(
+            "call-control-group",
+            Shape::Text,
+            "",
+            "In place of `call-managers`: the name of a call-control group.",
         ),
         may(
             "tftp-servers",
@@ -122,6 +181,12 @@ pub const DEVICE_POOL: Kind = Kind {
             Shape::Map,
             "",
             "The place it is for: civic address fields by name.",
+        ),
+        may(
+            "location",
+            Shape::Text,
+            "",
+            "In place of `geolocation`: the name of a geolocation.",
         ),
         may(
             "roaming",
@@ -224,6 +289,12 @@ pub const PROFILE: Kind = Kind {
             "",
             "The device pool when no roaming pool fits.",
         ),
+        may(
+            "services",
+            Shape::List,
+            "",
+            "The phone services that it is subscribed to: names, in the order in which phones show them.",
+        ),
     ],
 };
 
@@ -273,6 +344,18 @@ pub const DEVICE: Kind = Kind {
             "",
             "Where it stands: civic address fields by name.",
         ),
+        may(
+            "location",
+            Shape::Text,
+            "",
+            "In place of `geolocation`: the name of a geolocation.",
+        ),
+        may(
+            "services",
+            Shape::List,
+            "",
+            "The phone services that it is subscribed to while nobody is logged in: kept, and not handed out yet.",
+        ),
     ],
 };
 
@@ -294,6 +377,54 @@ pub const BASE_DEVICE: Kind = Kind {
             Shape::Number,
             "",
             "How many, numbered from 1. Exports name each one.",
+        ),
+    ],
+};
+
+/// Programs.
+pub const APPLICATION_USER: Kind = Kind {
+    name: "application-user",
+    noun: Noun::Application,
+    plural: "application-users",
+    about: "A program that signs in by itself. Kept for the interface for programs, which is not served yet.",
+    ignores_case: true,
+    columns: &[
+        must("id", Shape::Text, "Its ID, unique whatever its case."),
+        may(
+            "password",
+            Shape::Secret,
+            "",
+            "A password in clear, hashed on arrival. Not given, the password stays. Never exported.",
+        ),
+        may(
+            "password-hash",
+            Shape::Secret,
+            "",
+            "In place of `password`: an Argon2id hash in PHC form, from an earlier export.",
+        ),
+        may(
+            "authentication-proxy",
+            Shape::Flag,
+            "false",
+            "Whether it may act for any user on any phone.",
+        ),
+    ],
+};
+
+/// Parameters.
+pub const PARAMETER: Kind = Kind {
+    name: "parameter",
+    noun: Noun::Param,
+    plural: "parameters",
+    about: "A parameter of the cluster that is set. [parameters.md](parameters.md) lists them. Those that are not \
+            set have their defaults, and with `--prune` those that no row names have them again.",
+    ignores_case: false,
+    columns: &[
+        must("name", Shape::Text, "Its name."),
+        must(
+            "value",
+            Shape::Text,
+            "Its value, as `emccd param set` takes it.",
         ),
     ],
 };
@@ -344,7 +475,19 @@ pub const PEER: Kind = Kind {
 };
 
 /// Every kind. A kind stands below those that its rows name.
-pub const KINDS: [&Kind; 6] = [&DEVICE_POOL, &USER, &PROFILE, &DEVICE, &BASE_DEVICE, &PEER];
+pub const KINDS: [&Kind; 11] = [
+    &GEOLOCATION,
+    &CALL_GROUP,
+    &PHONE_SERVICE,
+    &DEVICE_POOL,
+    &USER,
+    &PROFILE,
+    &DEVICE,
+    &BASE_DEVICE,
+    &APPLICATION_USER,
+    &PEER,
+    &PARAMETER,
+];
 
 impl Kind {
     /// The kind of this name.
@@ -449,7 +592,7 @@ pub fn reference() -> String {
         How the two are used is in [operating.md](operating.md).\n\n\
         A file is TOML, or CSV when its name ends in `.csv`; one command may take both. A row is replaced as a \
         whole: a column that is not given has its default, except that a user without `pin` and `pin-hash` keeps \
-        the PIN. What no file names stays, unless `--prune` is given: then it goes, of those kinds that a file holds. All problems of all files are told at once, each with file, line and \
+        the PIN, and an application user the password. What no file names stays, unless `--prune` is given: then it goes, of those kinds that a file holds. All problems of all files are told at once, each with file, line and \
         column.\n\n\
         **TOML.** A row is a table `[[kind]]`, for example `[[user]]`; one file may hold several kinds. Unknown \
         tables and columns are errors.\n\n\

@@ -10,14 +10,11 @@ use super::{
     cell::{self, Cell, SecretText, read_csv},
     columns::{Kind, Shape},
     export,
-    item::Item,
+    item::{Item, for_every_kind},
 };
 use crate::{
-    domain::ids::BaseDeviceName,
     secret::Pin,
-    store::{
-        self, Transaction, devices::Device, fold, pools::DevicePool, profiles::Profile, users::User,
-    },
+    store::{self, Transaction},
 };
 
 /// Whether the record is new.
@@ -113,21 +110,21 @@ fn cells(
     kind: &Kind,
     name: &str,
 ) -> Result<Option<Vec<Cell>>, store::Error> {
-    match kind.name {
-        "user" => cells_of::<User>(tx, fold(name)),
-        "device" => cells_of::<Device>(tx, fold(name)),
-        "base-device" => cells_of::<BaseDeviceName>(tx, fold(name)),
-        "profile" => cells_of::<Profile>(tx, name.to_owned()),
-        "device-pool" => cells_of::<DevicePool>(tx, name.to_owned()),
-        _ => Ok(None),
-    }
+    let mut found = None;
+    for_every_kind!(cells_of(tx, kind, name, &mut found));
+    Ok(found)
 }
 
 fn cells_of<T: Item>(
     tx: &mut dyn Transaction,
-    key: String,
-) -> Result<Option<Vec<Cell>>, store::Error> {
-    Ok(T::among(tx, &[key])?.first().map(Item::cells))
+    kind: &Kind,
+    name: &str,
+    found: &mut Option<Vec<Cell>>,
+) -> Result<(), store::Error> {
+    if T::KIND == kind {
+        *found = T::among(tx, &[kind.key(name)])?.first().map(Item::cells);
+    }
+    Ok(())
 }
 
 /// What the record will be, in the order of the columns.

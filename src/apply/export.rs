@@ -8,15 +8,9 @@ use super::{
     cell::{self, Cell, SecretText},
     columns::{Column, KINDS, Kind, Shape},
     csv_file,
-    item::{Item, each},
+    item::{Item, each, for_every_kind},
 };
-use crate::{
-    domain::ids::BaseDeviceName,
-    store::{
-        self, Store, Transaction, credentials::Phc, devices::Device, peers::Peer,
-        pools::DevicePool, profiles::Profile, users::User,
-    },
-};
+use crate::store::{self, Store, Transaction, credentials::Phc};
 
 /// How files are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,21 +69,20 @@ impl std::fmt::Debug for Exported {
 pub async fn export(store: &Store, format: Format) -> Result<Vec<Exported>, store::Error> {
     store
         .read(move |tx: &mut dyn Transaction| {
-            let files = [
-                written::<DevicePool>(tx, format)?,
-                written::<User>(tx, format)?,
-                written::<Profile>(tx, format)?,
-                written::<Device>(tx, format)?,
-                written::<BaseDeviceName>(tx, format)?,
-                written::<Peer>(tx, format)?,
-            ];
+            let mut files = Vec::new();
+            for_every_kind!(write(tx, format, &mut files));
             debug_assert_eq!(files.len(), KINDS.len(), "every kind is exported");
-            Ok(files.into_iter().filter(|file| file.rows > 0).collect())
+            files.retain(|file: &Exported| file.rows > 0);
+            Ok(files)
         })
         .await
 }
 
-fn written<T: Item>(tx: &mut dyn Transaction, format: Format) -> Result<Exported, store::Error> {
+fn write<T: Item>(
+    tx: &mut dyn Transaction,
+    format: Format,
+    files: &mut Vec<Exported>,
+) -> Result<(), store::Error> {
     let kind = T::KIND;
     let mut out = Exported {
         file: format!("{}.{}", kind.plural, format.as_str()),
@@ -113,12 +106,13 @@ fn written<T: Item>(tx: &mut dyn Transaction, format: Format) -> Result<Exported
         }
         Ok(())
     })?;
-    Ok(out)
+    files.push(out);
+    Ok(())
 }
 
-/// Clear PINs are in no store, and a name is exported for each base device.
+/// Clear secrets are in no store, and a name is exported for each base device.
 fn is_exported(column: &Column) -> bool {
-    !matches!(column.name, "pin" | "count")
+    !matches!(column.name, "pin" | "password" | "count")
 }
 
 fn with_hash(
@@ -129,7 +123,9 @@ fn with_hash(
 ) -> Vec<Cell> {
     if let Some(hash) = hashes.remove(key)
         && let Some(cell) = kind
-            .position("pin-hash")
+            .columns
+            .iter()
+            .position(|column| matches!(column.name, "pin-hash" | "password-hash"))
             .and_then(|place| cells.get_mut(place))
     {
         *cell = Cell::Secret(SecretText(Zeroizing::new(hash.as_str().to_owned())));

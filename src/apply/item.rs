@@ -1,38 +1,47 @@
-//! What each kind of record has in common: a name, cells, and rows in the store.
+//! What each kind of record has in common: a name, cells, names of other records, and rows in the store.
 
 use std::collections::BTreeMap;
 
 use super::{
+    Change,
     cell::{Cell, SecretText},
+    check::{Placed, Rows},
     columns::{self, Kind},
 };
 use crate::{
-    domain::{ids::BaseDeviceName, login::SecurityMode},
-    store::{
-        Error, Transaction, base_devices,
-        credentials::{self, Phc},
-        devices::{self, Device},
-        fold,
-        peers::{self, Peer},
-        pools::{self, DevicePool},
-        profiles::{self, Profile},
-        users::{self, User},
-    },
+    clock::Timestamp,
+    store::{Error, Transaction, credentials::Phc, fold},
 };
 
+mod directory;
+mod places;
+
 /// A record that files hold.
-pub(super) trait Item: Sized {
+pub(super) trait Item: Sized + Send + Sync + 'static {
     /// Its columns.
     const KIND: &'static Kind;
+
+    /// Why one that lives can't go.
+    const IN_USE: &'static str = "is in use";
+
+    /// Those of the files.
+    fn rows(rows: &Rows) -> &[Placed<Self>];
 
     /// Its name as written.
     fn name(&self) -> &str;
 
     /// The form of its name under which it is found: names with the same key mean the same record.
-    fn key(&self) -> String;
+    fn key(&self) -> String {
+        Self::KIND.key(self.name())
+    }
 
     /// Its cells in the order of the columns. Secrets are empty: they are no part of the record.
     fn cells(&self) -> Vec<Cell>;
+
+    /// The records that it names.
+    fn names(&self) -> Vec<Named> {
+        Vec::new()
+    }
 
     /// The records with these keys, in no order.
     fn among(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<Self>, Error>;
@@ -41,17 +50,87 @@ pub(super) trait Item: Sized {
     fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<Self>, Error>;
 
     /// Adds it, or replaces the one of its name.
-    fn put(&self, tx: &mut dyn Transaction) -> Result<(), Error>;
+    fn put(&self, tx: &mut dyn Transaction, stamp: &Stamp) -> Result<(), Error>;
 
     /// Deletes it.
-    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error>;
+    fn remove(&self, tx: &mut dyn Transaction) -> Result<(), Error>;
 
     /// Whether writing it would change nothing.
     fn is_as(&self, there: &Self) -> bool;
 
-    /// The hashes that belong to these records, by key.
+    /// Says in its own words what writing it changes.
+    fn tell(&self, _before: Option<&Self>, _change: &mut Change) {}
+
+    /// The hashes of secrets that belong to these records, by key.
     fn hashes(_: &mut dyn Transaction, _: &[String]) -> Result<BTreeMap<String, Phc>, Error> {
         Ok(BTreeMap::new())
+    }
+
+    /// Sets the hash of its secret.
+    fn put_hash(&self, _: &mut dyn Transaction, _: &Phc, _: &Stamp) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The keys of those that live, and so can't go now.
+    fn living(_: &mut dyn Transaction) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+}
+
+/// When something is written, and in whose name.
+#[derive(Clone, Debug)]
+pub(super) struct Stamp {
+    pub(super) at: Timestamp,
+    pub(super) actor: String,
+}
+
+/// A record that another one names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    /// In which of its columns.
+    pub(super) column: &'static str,
+    /// What kind of record it must be.
+    pub(super) kind: &'static Kind,
+    /// Its name.
+    pub(super) name: String,
+}
+
+impl Named {
+    fn new(column: &'static str, kind: &'static Kind, name: &impl ToString) -> Self {
+        Self {
+            column,
+            kind,
+            name: name.to_string(),
+        }
+    }
+}
+
+/// Calls a function that is generic over [`Item`] once for each kind, in the order of [`columns::KINDS`].
+macro_rules! for_every_kind {
+    ($function:ident($($argument:expr),* $(,)?)) => {
+        $function::<$crate::store::geolocations::Geolocation>($($argument),*)?;
+        $function::<$crate::store::call_groups::CallGroup>($($argument),*)?;
+        $function::<$crate::domain::login::PhoneService>($($argument),*)?;
+        $function::<$crate::store::pools::DevicePool>($($argument),*)?;
+        $function::<$crate::store::users::User>($($argument),*)?;
+        $function::<$crate::store::profiles::Profile>($($argument),*)?;
+        $function::<$crate::store::devices::Device>($($argument),*)?;
+        $function::<$crate::domain::ids::BaseDeviceName>($($argument),*)?;
+        $function::<$crate::store::applications::Application>($($argument),*)?;
+        $function::<$crate::store::peers::Peer>($($argument),*)?;
+        $function::<$crate::store::parameters::Setting>($($argument),*)?;
+    };
+}
+pub(super) use for_every_kind;
+
+impl Kind {
+    /// The form of a name under which a record of this kind is found.
+    pub(super) fn key(&self, name: &str) -> String {
+        if self.ignores_case {
+            fold(name)
+        } else {
+            name.to_owned()
+        }
     }
 }
 
@@ -78,296 +157,14 @@ fn text(text: impl AsRef<str>) -> Cell {
     Cell::Text(text.as_ref().to_owned())
 }
 
-fn text_or_none(text: Option<impl AsRef<str>>) -> Cell {
-    Cell::Text(text.map(|t| t.as_ref().to_owned()).unwrap_or_default())
+fn text_or_none(text: Option<impl ToString>) -> Cell {
+    Cell::Text(text.map(|t| t.to_string()).unwrap_or_default())
+}
+
+fn list(texts: &[impl ToString]) -> Cell {
+    Cell::List(texts.iter().map(ToString::to_string).collect())
 }
 
 fn no_secret() -> Cell {
     Cell::Secret(SecretText(String::new().into()))
-}
-
-impl Item for DevicePool {
-    const KIND: &'static Kind = &columns::DEVICE_POOL;
-
-    fn name(&self) -> &str {
-        self.name.as_str()
-    }
-
-    fn key(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn cells(&self) -> Vec<Cell> {
-        let managers = self
-            .call_managers
-            .iter()
-            .map(|m| vec![m.host.clone(), m.priority.to_string()]);
-        vec![
-            text(self.name()),
-            Cell::Parts(managers.collect()),
-            Cell::List(self.tftp_servers.clone()),
-            Cell::Map(self.geolocation.clone()),
-            Cell::Flag(self.roaming),
-        ]
-    }
-
-    fn among(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<Self>, Error> {
-        pools::among(tx, keys)
-    }
-
-    fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<Self>, Error> {
-        pools::page(tx, after, limit)
-    }
-
-    fn put(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
-        pools::upsert(tx, self)
-    }
-
-    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
-        pools::remove(tx, &self.name)
-    }
-
-    fn is_as(&self, there: &Self) -> bool {
-        self == there
-    }
-}
-
-impl Item for User {
-    const KIND: &'static Kind = &columns::USER;
-
-    fn name(&self) -> &str {
-        self.user_id.as_str()
-    }
-
-    fn key(&self) -> String {
-        fold(self.name())
-    }
-
-    fn cells(&self) -> Vec<Cell> {
-        vec![
-            text(self.name()),
-            text(&self.display_name),
-            text_or_none(self.self_service_id.as_ref().map(|id| id.as_str())),
-            text_or_none(self.primary_extension.as_ref().map(|name| name.as_str())),
-            no_secret(),
-            no_secret(),
-            Cell::Flag(self.enabled),
-            Cell::Flag(self.emcc_enabled),
-        ]
-    }
-
-    fn among(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<Self>, Error> {
-        users::among(tx, keys)
-    }
-
-    fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<Self>, Error> {
-        users::list(tx, Some(after), limit)
-    }
-
-    fn put(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
-        users::upsert(tx, self)
-    }
-
-    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
-        users::remove(tx, &self.user_id)
-    }
-
-    fn is_as(&self, there: &Self) -> bool {
-        self == there
-    }
-
-    fn hashes(tx: &mut dyn Transaction, keys: &[String]) -> Result<BTreeMap<String, Phc>, Error> {
-        let found = credentials::among(tx, keys)?;
-        Ok(found
-            .into_iter()
-            .map(|credential| (fold(credential.user_id.as_str()), credential.phc))
-            .collect())
-    }
-}
-
-impl Item for Profile {
-    const KIND: &'static Kind = &columns::PROFILE;
-
-    fn name(&self) -> &str {
-        self.name.as_str()
-    }
-
-    fn key(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn cells(&self) -> Vec<Cell> {
-        let lines = self
-            .lines
-            .iter()
-            .map(|l| vec![l.index.to_string(), l.number.clone(), l.label.clone()]);
-        vec![
-            text(self.name()),
-            text(self.user_id.as_str()),
-            Cell::Flag(self.is_default),
-            Cell::Parts(lines.collect()),
-            text_or_none(self.locale.as_ref()),
-            text_or_none(self.device_pool.as_ref().map(|pool| pool.as_str())),
-        ]
-    }
-
-    fn among(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<Self>, Error> {
-        profiles::among(tx, keys)
-    }
-
-    fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<Self>, Error> {
-        profiles::page(tx, after, limit)
-    }
-
-    fn put(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
-        profiles::upsert(tx, self)
-    }
-
-    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
-        profiles::remove(tx, &self.name)
-    }
-
-    fn is_as(&self, there: &Self) -> bool {
-        // The store gives the user's ID as the user's own row has it.
-        let user = (fold(self.user_id.as_str()), fold(there.user_id.as_str()));
-        user.0 == user.1
-            && *self
-                == Self {
-                    user_id: self.user_id.clone(),
-                    ..there.clone()
-                }
-    }
-}
-
-impl Item for Device {
-    const KIND: &'static Kind = &columns::DEVICE;
-
-    fn name(&self) -> &str {
-        self.name.as_str()
-    }
-
-    fn key(&self) -> String {
-        fold(self.name())
-    }
-
-    fn cells(&self) -> Vec<Cell> {
-        let mode = match self.security_mode {
-            SecurityMode::NonSecure => "non-secure",
-            SecurityMode::Secure => "secure",
-        };
-        vec![
-            text(self.name()),
-            text(&self.model),
-            text(&self.protocol),
-            text(mode),
-            Cell::Flag(self.emcc),
-            Cell::Flag(self.em_enabled),
-            text_or_none(self.device_pool.as_ref().map(|pool| pool.as_str())),
-            text_or_none(self.locale.as_ref()),
-            Cell::Map(self.geolocation.clone()),
-        ]
-    }
-
-    fn among(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<Self>, Error> {
-        devices::among(tx, keys)
-    }
-
-    fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<Self>, Error> {
-        devices::list(tx, Some(after), limit)
-    }
-
-    fn put(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
-        devices::upsert(tx, self)
-    }
-
-    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
-        devices::remove(tx, &self.name)
-    }
-
-    fn is_as(&self, there: &Self) -> bool {
-        self == there
-    }
-}
-
-impl Item for BaseDeviceName {
-    const KIND: &'static Kind = &columns::BASE_DEVICE;
-
-    fn name(&self) -> &str {
-        self.as_str()
-    }
-
-    fn key(&self) -> String {
-        fold(self.as_str())
-    }
-
-    fn cells(&self) -> Vec<Cell> {
-        vec![text(self.as_str()), Cell::Number(None)]
-    }
-
-    fn among(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<Self>, Error> {
-        base_devices::among(tx, keys)
-    }
-
-    fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<Self>, Error> {
-        base_devices::page(tx, after, limit)
-    }
-
-    fn put(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
-        base_devices::upsert(tx, self)
-    }
-
-    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
-        base_devices::remove(tx, self)
-    }
-
-    fn is_as(&self, _: &Self) -> bool {
-        // A name is all there is to one, however it is written: it can't differ from what is there.
-        true
-    }
-}
-
-impl Item for Peer {
-    const KIND: &'static Kind = &columns::PEER;
-
-    fn name(&self) -> &str {
-        self.cluster_id.as_str()
-    }
-
-    fn key(&self) -> String {
-        self.name().to_owned()
-    }
-
-    fn cells(&self) -> Vec<Cell> {
-        vec![
-            text(self.name()),
-            Cell::List(self.addresses.clone()),
-            Cell::List(self.node_names.clone()),
-            Cell::List(self.user_patterns.clone()),
-            Cell::List(self.dn_patterns.clone()),
-            Cell::Flag(self.enabled),
-            Cell::Flag(self.allow_emcc),
-            Cell::Flag(self.ignore_eku),
-            text(&self.description),
-        ]
-    }
-
-    fn among(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<Self>, Error> {
-        peers::among(tx, keys)
-    }
-
-    fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<Self>, Error> {
-        peers::page(tx, after, limit)
-    }
-
-    fn put(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
-        peers::upsert(tx, self)
-    }
-
-    fn remove(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
-        peers::remove(tx, &self.cluster_id)
-    }
-
-    fn is_as(&self, there: &Self) -> bool {
-        self == there
-    }
 }

@@ -4,20 +4,20 @@
 //! line and field. Then PINs are hashed on all workers, and everything is written in one transaction. Applying
 //! the same files again changes nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use zeroize::Zeroizing;
 
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Clock,
     credentials::{self, Credentials},
-    domain::ids::{ClusterId, UserId},
+    domain::ids::ClusterId,
     secret::Pin,
     store::{
         self, Store, Transaction,
         audit::{self, Noun},
-        credentials as stored, fold, users,
+        credentials as stored, users,
     },
     trust::{self, bundle, stored as stored_trust},
 };
@@ -37,9 +37,10 @@ mod toml_file;
 
 pub use check::{Problem, Rows};
 
+use check::{Secrets, Whose};
 use edit::Premise;
-use item::Item;
-use plan::Plan;
+use item::{Item, Stamp, for_every_kind};
+use plan::{Plan, whose};
 
 /// A file to apply: its name, for messages, and its text.
 #[derive(Clone)]
@@ -232,7 +233,7 @@ impl Applier {
             clock,
         } = self;
         let (mut rows, mut problems) = read(sources, cluster).await?;
-        let pins = std::mem::take(&mut rows.pins);
+        let secrets = std::mem::take(&mut rows.secrets);
         let rows = Arc::new(rows);
         let known = {
             let rows = Arc::clone(&rows);
@@ -246,8 +247,11 @@ impl Applier {
             problems.sort_by_key(|problem| (file(problem), problem.line));
             return Err(Error::Problems(problems));
         }
-        let hashes = hash(store, credentials, pins).await?;
-        let (now, actor) = (clock.now(), actor.to_owned());
+        let hashes = hash(store, credentials, secrets).await?;
+        let stamp = Stamp {
+            at: clock.now(),
+            actor: actor.to_owned(),
+        };
         let outcome = store
             .write(move |tx: &mut dyn Transaction| {
                 if let Some(premise) = &premise
@@ -255,7 +259,7 @@ impl Applier {
                 {
                     return Err(Undone::Moved(premise.name.clone()));
                 }
-                let changes = write(tx, &rows, &hashes, rest, now, &actor)?;
+                let changes = write(tx, &rows, &hashes, rest, &stamp)?;
                 // A dry run does everything, so that it finds every fault, and then takes it back.
                 match mode {
                     Mode::Write => Ok(changes),
@@ -310,31 +314,52 @@ impl From<stored_trust::Error> for Undone {
     }
 }
 
-type Hashes = BTreeMap<UserId, stored::Phc>;
+/// The hashes that secrets are compared with.
+fn hashes_there(
+    tx: &mut dyn Transaction,
+    secrets: &[Whose],
+) -> Result<Secrets<stored::Phc>, store::Error> {
+    let mut there = Secrets::new();
+    for_every_kind!(hashes_of(tx, secrets, &mut there));
+    Ok(there)
+}
 
-/// The PINs that are not already the users'.
-async fn pins_as_changes(
+fn hashes_of<T: Item>(
+    tx: &mut dyn Transaction,
+    secrets: &[Whose],
+    there: &mut Secrets<stored::Phc>,
+) -> Result<(), store::Error> {
+    let kind = T::KIND.name;
+    let of_kind = secrets.iter().filter(|whose| whose.kind == kind);
+    let keys: Vec<_> = of_kind.map(|whose| whose.key.clone()).collect();
+    let found = T::hashes(tx, &keys)?.into_iter();
+    there.extend(found.map(|(key, phc)| (whose::<T>(key), phc)));
+    Ok(())
+}
+
+/// The secrets that are not already those of their records.
+async fn changed_secrets(
     store: &Store,
     credentials: &Credentials,
-    pins: BTreeMap<UserId, Pin>,
-) -> Result<BTreeMap<UserId, Pin>, Error> {
-    let keys: Vec<_> = pins.keys().map(|user| fold(user.as_str())).collect();
+    secrets: Secrets<Pin>,
+) -> Result<Secrets<Pin>, Error> {
+    let keys: Vec<_> = secrets.keys().cloned().collect();
     let existing = store
-        .read(move |tx: &mut dyn Transaction| users::User::hashes(tx, &keys))
+        .read(move |tx: &mut dyn Transaction| hashes_there(tx, &keys))
         .await?;
     let existing = &existing;
-    let changed = stream::iter(pins)
-        .map(|(user, pin)| async move {
-            let same = match existing.get(&fold(user.as_str())) {
+    let changed = stream::iter(secrets)
+        .map(|(whose, pin)| async move {
+            let same = match existing.get(&whose) {
                 None => Ok(false),
                 Some(phc) => match credentials.verify_in_turn(&pin, phc.clone()).await {
-                    // What can't be checked is replaced. Any other failure says nothing about the PIN: taken for
-                    // another PIN it would unlock the user.
+                    // What can't be checked is replaced. Any other failure says nothing about the secret: taken for
+                    // another one it would unlock the user.
                     Err(credentials::Error::Stored(_)) => Ok(false),
                     checked => checked,
                 },
             };
-            same.map(|same| (!same).then_some((user, pin)))
+            same.map(|same| (!same).then_some((whose, pin)))
         })
         .buffered(credentials.workers())
         .try_filter_map(|changed| std::future::ready(Ok(changed)))
@@ -346,22 +371,27 @@ async fn pins_as_changes(
 async fn hash(
     store: &Store,
     credentials: &Credentials,
-    pins: BTreeMap<UserId, Pin>,
-) -> Result<Hashes, Error> {
-    let changed = pins_as_changes(store, credentials, pins).await?;
-    let (users, pins): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
+    secrets: Secrets<Pin>,
+) -> Result<Secrets<stored::Phc>, Error> {
+    let changed = changed_secrets(store, credentials, secrets).await?;
+    let (whose, pins): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
     let hashes = credentials.hash_all(pins, |_| {}).await?;
-    Ok(users.into_iter().zip(hashes).collect())
+    Ok(whose.into_iter().zip(hashes).collect())
 }
 
-/// Writes the rows that stand in `places`.
+/// Writes the rows of one kind.
 fn put<T: Item>(
     tx: &mut dyn Transaction,
-    rows: &[check::Placed<T>],
-    places: &[usize],
+    rows: &Rows,
+    plan: &Plan,
+    stamp: &Stamp,
 ) -> Result<(), store::Error> {
-    for row in places.iter().filter_map(|place| rows.get(*place)) {
-        row.value.put(tx)?;
+    let places = plan.places.get(T::KIND.name).into_iter().flatten();
+    for row in places.filter_map(|place| T::rows(rows).get(*place)) {
+        row.value.put(tx, stamp)?;
+        if let Some(phc) = plan.hashes.get(&whose::<T>(row.value.key())) {
+            row.value.put_hash(tx, phc, stamp)?;
+        }
     }
     Ok(())
 }
@@ -369,10 +399,9 @@ fn put<T: Item>(
 fn write(
     tx: &mut dyn Transaction,
     rows: &Rows,
-    hashes: &Hashes,
+    hashes: &Secrets<stored::Phc>,
     rest: Rest,
-    now: Timestamp,
-    actor: &str,
+    stamp: &Stamp,
 ) -> Result<Vec<Change>, Undone> {
     let plan = Plan::make(tx, rows, hashes, rest)?;
     let kept = plan.gone.kept(tx)?;
@@ -381,19 +410,12 @@ fn write(
     }
     // First: what goes may hold a name that is given to somebody else.
     plan.gone.remove(tx)?;
-    put(tx, &rows.pools, &plan.pools)?;
     // All first: users may hand theirs to one another.
-    for row in plan.users.iter().filter_map(|place| rows.users.get(*place)) {
+    let users = plan.places.get(columns::USER.name).into_iter().flatten();
+    for row in users.filter_map(|place| rows.users.get(*place)) {
         users::release_self_service_id(tx, &row.value)?;
     }
-    put(tx, &rows.users, &plan.users)?;
-    for (user, phc) in &plan.hashes {
-        stored::put_hash(tx, user, phc, now)?;
-    }
-    put(tx, &rows.profiles, &plan.profiles)?;
-    put(tx, &rows.devices, &plan.devices)?;
-    put(tx, &rows.base_devices, &plan.base_devices)?;
-    put(tx, &rows.peers, &plan.peers)?;
+    for_every_kind!(put(tx, rows, &plan, stamp));
     let kept = plan.gone.left_behind(tx)?;
     if !kept.is_empty() {
         return Err(Undone::Kept(kept));
@@ -407,8 +429,8 @@ fn write(
         audit::append(
             tx,
             &audit::Entry {
-                at: now,
-                actor: actor.to_owned(),
+                at: stamp.at,
+                actor: stamp.actor.clone(),
                 action: change.audited(),
                 subject: change.name.clone(),
                 outcome: match &change.detail {

@@ -3,20 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Action, Change, Field, Hashes, Rest,
+    Action, Change, Field, Rest,
     cell::{self, Cell},
-    check::{Known, Placed, Rows},
-    columns,
-    item::Item,
+    check::{Known, Rows, Secrets, Whose},
+    columns::{self, KINDS},
+    item::{Item, for_every_kind},
     prune::Gone,
 };
-use crate::{
-    domain::ids::{BaseDeviceName, UserId},
-    store::{
-        self, Transaction, credentials as stored, devices::Device, fold, peers, peers::Peer,
-        pools::DevicePool, profiles::Profile, trust_entries, users, users::User,
-    },
-};
+use crate::store::{self, Transaction, credentials::Phc, trust_entries, users};
 
 /// What of the rows' references is in the store.
 pub(super) fn known(
@@ -24,41 +18,17 @@ pub(super) fn known(
     rows: &Rows,
     rest: Rest,
 ) -> Result<Known, store::Error> {
-    let profiles = rows.profiles.iter().map(|row| &row.value);
-    let mut names: Vec<_> = profiles
-        .clone()
-        .map(|profile| fold(profile.user_id.as_str()))
-        .collect();
-    let mut pools: Vec<_> = profiles
-        .filter_map(|profile| profile.device_pool.as_ref())
-        .chain(
-            rows.devices
-                .iter()
-                .filter_map(|row| row.value.device_pool.as_ref()),
-        )
-        .map(ToString::to_string)
-        .collect();
-    let mut ids: Vec<_> = rows
+    let mut named = BTreeMap::new();
+    for_every_kind!(name(rows, &mut named));
+    let mut known = Known::default();
+    for_every_kind!(look(tx, &named, &mut known));
+    let ids: BTreeSet<_> = rows
         .users
         .iter()
         .filter_map(|row| row.value.self_service_id.as_ref())
         .map(ToString::to_string)
         .collect();
-    for keys in [&mut names, &mut pools, &mut ids] {
-        keys.sort_unstable();
-        keys.dedup();
-    }
-    let mut known = Known {
-        users: users::among(tx, &names)?
-            .iter()
-            .map(|user| fold(user.user_id.as_str()))
-            .collect(),
-        pools: store::pools::among(tx, &pools)?
-            .into_iter()
-            .map(|pool| pool.name)
-            .collect(),
-        ..Known::default()
-    };
+    let ids: Vec<_> = ids.into_iter().collect();
     for holder in users::among_self_service_ids(tx, &ids)? {
         if let Some(id) = holder.self_service_id {
             known.self_service_ids.insert(id, holder.user_id);
@@ -66,12 +36,9 @@ pub(super) fn known(
     }
     if rest == Rest::Goes {
         // What stands in no file is as good as gone.
+        known.there.retain(|kind, _| !rows.kinds.contains(kind));
         if rows.kinds.contains(columns::USER.name) {
-            known.users.clear();
             known.self_service_ids.clear();
-        }
-        if rows.kinds.contains(columns::DEVICE_POOL.name) {
-            known.pools.clear();
         }
     }
     if !rows.peers.is_empty() {
@@ -80,90 +47,81 @@ pub(super) fn known(
     Ok(known)
 }
 
-/// What changes, and which rows have to be written for it: their places in the files' own order.
+type Keys = BTreeMap<&'static str, BTreeSet<String>>;
+
+/// Which records the rows name.
+fn name<T: Item>(rows: &Rows, named: &mut Keys) -> Result<(), store::Error> {
+    for reference in T::rows(rows).iter().flat_map(|row| row.value.names()) {
+        let keys = named.entry(reference.kind.name).or_default();
+        keys.insert(reference.kind.key(&reference.name));
+    }
+    Ok(())
+}
+
+/// Which of them are there.
+fn look<T: Item>(
+    tx: &mut dyn Transaction,
+    named: &Keys,
+    known: &mut Known,
+) -> Result<(), store::Error> {
+    if let Some(keys) = named.get(T::KIND.name) {
+        let keys: Vec<_> = keys.iter().cloned().collect();
+        let there = T::among(tx, &keys)?.iter().map(Item::key).collect();
+        known.there.insert(T::KIND.name, there);
+    }
+    Ok(())
+}
+
+/// What changes, and which rows have to be written for it.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
-    pub(super) pools: Vec<usize>,
-    pub(super) users: Vec<usize>,
-    pub(super) profiles: Vec<usize>,
-    pub(super) devices: Vec<usize>,
-    pub(super) base_devices: Vec<usize>,
-    pub(super) peers: Vec<usize>,
+    /// The places of the rows to write, in the files' own order, by kind.
+    pub(super) places: BTreeMap<&'static str, Vec<usize>>,
     /// What goes.
     pub(super) gone: Gone,
-    /// Hashes that are not the users' already.
-    pub(super) hashes: Vec<(UserId, stored::Phc)>,
+    /// Hashes that are not there already.
+    pub(super) hashes: Secrets<Phc>,
 }
 
 impl Plan {
-    /// Compares the files with the store.
+    /// Compares the files with the store. `made` are the hashes of the secrets that the files have in clear.
     pub(super) fn make(
         tx: &mut dyn Transaction,
         rows: &Rows,
-        hashes: &Hashes,
+        made: &Secrets<Phc>,
         rest: Rest,
     ) -> Result<Self, store::Error> {
         let mut plan = Self::default();
-        let changes = &mut plan.changes;
-        plan.pools = compare::<DevicePool>(tx, &rows.pools, changes, nothing_more)?;
-        plan.hashes = new_hashes(tx, rows, hashes)?;
-        let set: BTreeSet<_> = plan
-            .hashes
-            .iter()
-            .map(|(user, _)| fold(user.as_str()))
-            .collect();
-        plan.users = compare::<User>(tx, &rows.users, changes, |user, _, change| {
-            if set.contains(&user.key()) {
-                change.fields.push(Field {
-                    name: "pin",
-                    old: String::new(),
-                    new: "set".to_owned(),
-                });
-                let told = change.detail.take().map(|detail| detail + "; ");
-                change.detail = Some(told.unwrap_or_default() + "PIN set");
-                if change.action == Action::Unchanged {
-                    change.action = Action::Changed;
-                }
-            }
-        })?;
-        plan.profiles = compare::<Profile>(tx, &rows.profiles, changes, nothing_more)?;
-        plan.devices = compare::<Device>(tx, &rows.devices, changes, nothing_more)?;
-        plan.base_devices =
-            compare::<BaseDeviceName>(tx, &rows.base_devices, changes, nothing_more)?;
-        plan.peers = compare::<Peer>(tx, &rows.peers, changes, |peer, before, change| {
-            change.detail = Some(match before {
-                None => format!("at {}", peer.addresses.join(", ")),
-                Some(before) => peers::told(&peer.changes_since(before)),
-            });
-        })?;
+        for_every_kind!(new_hashes(tx, rows, made, &mut plan));
+        for_every_kind!(compare(tx, rows, &mut plan));
         if rest == Rest::Goes {
-            plan.gone = Gone::find(tx, rows, changes)?;
+            plan.gone = Gone::find(tx, rows, &mut plan.changes)?;
         }
+        debug_assert_eq!(plan.places.len(), KINDS.len(), "every kind is compared");
         Ok(plan)
     }
 }
 
-fn nothing_more<T>(_: &T, _: Option<&T>, _: &mut Change) {}
-
-/// Compares the rows of one kind; gives the places of those that have to be written.
+/// Compares the rows of one kind.
 fn compare<T: Item>(
     tx: &mut dyn Transaction,
-    rows: &[Placed<T>],
-    changes: &mut Vec<Change>,
-    more: impl Fn(&T, Option<&T>, &mut Change),
-) -> Result<Vec<usize>, store::Error> {
+    rows: &Rows,
+    plan: &mut Plan,
+) -> Result<(), store::Error> {
+    let kind = T::KIND;
+    let rows = T::rows(rows);
     let keys: Vec<_> = rows.iter().map(|row| row.value.key()).collect();
     let there: BTreeMap<String, T> = T::among(tx, &keys)?
         .into_iter()
         .map(|record| (record.key(), record))
         .collect();
-    let mut to_write = Vec::new();
-    for (place, (row, key)) in rows.iter().zip(&keys).enumerate() {
-        let before = there.get(key);
+    let mut places = Vec::new();
+    for (place, (row, key)) in rows.iter().zip(keys).enumerate() {
+        let before = there.get(&key);
         let mut change = Change {
-            kind: T::KIND.name,
-            noun: T::KIND.noun,
+            kind: kind.name,
+            noun: kind.noun,
             name: row.value.name().to_owned(),
             action: Action::Unchanged,
             fields: Vec::new(),
@@ -178,13 +136,37 @@ fn compare<T: Item>(
             }
             Some(_) => {}
         }
-        if change.action != Action::Unchanged {
-            to_write.push(place);
+        row.value.tell(before, &mut change);
+        let is_set = plan.hashes.contains_key(&whose::<T>(key));
+        if change.action != Action::Unchanged || is_set {
+            places.push(place);
         }
-        more(&row.value, before, &mut change);
-        changes.push(change);
+        if is_set {
+            tell_secret(&mut change);
+        }
+        plan.changes.push(change);
     }
-    Ok(to_write)
+    plan.places.insert(kind.name, places);
+    Ok(())
+}
+
+fn tell_secret(change: &mut Change) {
+    let is_user = change.kind == columns::USER.name;
+    let (name, word) = if is_user {
+        ("pin", "PIN set")
+    } else {
+        ("password", "password set")
+    };
+    change.fields.push(Field {
+        name,
+        old: String::new(),
+        new: "set".to_owned(),
+    });
+    let told = change.detail.take().map(|detail| detail + "; ");
+    change.detail = Some(told.unwrap_or_default() + word);
+    if change.action == Action::Unchanged {
+        change.action = Action::Changed;
+    }
 }
 
 fn differing<T: Item>(before: &[Cell], after: &T) -> Vec<Field> {
@@ -210,22 +192,33 @@ fn told(fields: &[Field]) -> String {
     told.join("; ")
 }
 
-/// The hashes, made here or given, that are not already the users'.
-fn new_hashes(
+/// The hashes, made here or given, that are not there already.
+fn new_hashes<T: Item>(
     tx: &mut dyn Transaction,
     rows: &Rows,
-    hashes: &Hashes,
-) -> Result<Vec<(UserId, stored::Phc)>, store::Error> {
-    let given: BTreeMap<String, (&UserId, &stored::Phc)> = hashes
+    made: &Secrets<Phc>,
+    plan: &mut Plan,
+) -> Result<(), store::Error> {
+    let given: BTreeMap<&String, &Phc> = made
         .iter()
         .chain(&rows.hashes)
-        .map(|(user, phc)| (fold(user.as_str()), (user, phc)))
+        .filter(|(whose, _)| whose.kind == T::KIND.name)
+        .map(|(whose, phc)| (&whose.key, phc))
         .collect();
-    let keys: Vec<_> = given.keys().cloned().collect();
-    let there = User::hashes(tx, &keys)?;
-    Ok(given
+    let keys: Vec<_> = given.keys().map(|key| (*key).clone()).collect();
+    let there = T::hashes(tx, &keys)?;
+    let new = given
         .into_iter()
-        .filter(|(key, (_, phc))| there.get(key) != Some(*phc))
-        .map(|(_, (user, phc))| (user.clone(), phc.clone()))
-        .collect())
+        .filter(|(key, phc)| there.get(*key) != Some(*phc));
+    plan.hashes
+        .extend(new.map(|(key, phc)| (whose::<T>(key.clone()), phc.clone())));
+    Ok(())
+}
+
+/// The record of a kind with that key.
+pub(super) fn whose<T: Item>(key: String) -> Whose {
+    Whose {
+        kind: T::KIND.name,
+        key,
+    }
 }

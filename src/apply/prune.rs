@@ -1,30 +1,52 @@
 //! What the files don't name, where it is asked for that it goes: which records that are, what keeps them, and
 //! their end.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use super::{
     Action, Change,
-    check::{Placed, Rows},
-    item::{Item, each},
+    check::Rows,
+    columns::{self, KINDS},
+    item::{Item, each, for_every_kind},
 };
-use crate::{
-    domain::ids::BaseDeviceName,
-    store::{
-        self, Transaction, devices::Device, living, peers::Peer, pools::DevicePool, profiles,
-        profiles::Profile, users::User,
-    },
-};
+use crate::store::{self, Transaction, living, profiles, profiles::Profile};
 
-/// The records that go.
-#[derive(Debug, Default)]
-pub(super) struct Gone {
-    pools: Vec<DevicePool>,
-    users: Vec<User>,
-    profiles: Vec<Profile>,
-    devices: Vec<Device>,
-    base_devices: Vec<BaseDeviceName>,
-    peers: Vec<Peer>,
+/// A record of any kind, on its way out.
+trait Record: Send + Sync {
+    fn key(&self) -> String;
+    fn name(&self) -> &str;
+    fn remove(&self, tx: &mut dyn Transaction) -> Result<(), store::Error>;
+}
+
+impl<T: Item> Record for T {
+    fn key(&self) -> String {
+        Item::key(self)
+    }
+
+    fn name(&self) -> &str {
+        Item::name(self)
+    }
+
+    fn remove(&self, tx: &mut dyn Transaction) -> Result<(), store::Error> {
+        Item::remove(self, tx)
+    }
+}
+
+/// The records that go, by kind.
+#[derive(Default)]
+pub(super) struct Gone(BTreeMap<&'static str, Vec<Box<dyn Record>>>);
+
+impl fmt::Debug for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |(kind, gone): (&&'static str, &Vec<Box<dyn Record>>)| {
+            let names: Vec<_> = gone.iter().map(|record| record.name().to_owned()).collect();
+            (*kind, names)
+        };
+        f.debug_map().entries(self.0.iter().map(names)).finish()
+    }
 }
 
 impl Gone {
@@ -34,73 +56,86 @@ impl Gone {
         rows: &Rows,
         changes: &mut Vec<Change>,
     ) -> Result<Self, store::Error> {
-        let users = unnamed(tx, rows, &rows.users)?;
-        let mut gone = Self {
-            pools: unnamed(tx, rows, &rows.pools)?,
-            profiles: unnamed(tx, rows, &rows.profiles)?,
-            devices: unnamed(tx, rows, &rows.devices)?,
-            base_devices: unnamed(tx, rows, &rows.base_devices)?,
-            peers: unnamed(tx, rows, &rows.peers)?,
-            users,
-        };
-        // A user's profiles go with them.
-        let keys: Vec<_> = gone.users.iter().map(Item::key).collect();
-        let named: BTreeSet<_> = rows.profiles.iter().map(|row| row.value.key()).collect();
-        let known: BTreeSet<_> = gone.profiles.iter().map(Item::key).collect();
-        let with_them = profiles::among_users(tx, &keys)?.into_iter();
-        gone.profiles.extend(
-            with_them.filter(|profile| {
-                !named.contains(&profile.key()) && !known.contains(&profile.key())
-            }),
-        );
-        gone.profiles.sort_by_key(Item::key);
-        tell(&gone.pools, changes);
-        tell(&gone.users, changes);
-        tell(&gone.profiles, changes);
-        tell(&gone.devices, changes);
-        tell(&gone.base_devices, changes);
-        tell(&gone.peers, changes);
+        let mut gone = Self::default();
+        for_every_kind!(unnamed(tx, rows, &mut gone));
+        gone.with_their_users(tx, rows)?;
+        for kind in KINDS {
+            for record in gone.of(kind.name) {
+                changes.push(Change {
+                    kind: kind.name,
+                    noun: kind.noun,
+                    name: record.name().to_owned(),
+                    action: Action::Removed,
+                    fields: Vec::new(),
+                    detail: None,
+                });
+            }
+        }
         Ok(gone)
+    }
+
+    fn of(&self, kind: &str) -> &[Box<dyn Record>] {
+        self.0.get(kind).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn keys(&self, kind: &str) -> BTreeSet<String> {
+        self.of(kind).iter().map(|record| record.key()).collect()
+    }
+
+    /// A user's profiles go with them.
+    fn with_their_users(
+        &mut self,
+        tx: &mut dyn Transaction,
+        rows: &Rows,
+    ) -> Result<(), store::Error> {
+        let users: Vec<_> = self.keys(columns::USER.name).into_iter().collect();
+        let named: BTreeSet<_> = rows
+            .profiles
+            .iter()
+            .map(|row| Item::key(&row.value))
+            .collect();
+        let known = self.keys(columns::PROFILE.name);
+        let is_new = |profile: &Profile| {
+            let key = Item::key(profile);
+            !named.contains(&key) && !known.contains(&key)
+        };
+        let profiles = self.0.entry(columns::PROFILE.name).or_default();
+        for profile in profiles::among_users(tx, &users)? {
+            if is_new(&profile) {
+                profiles.push(Box::new(profile));
+            }
+        }
+        profiles.sort_by_cached_key(|profile| profile.key());
+        Ok(())
     }
 
     /// Why some of it can't go now.
     pub(super) fn kept(&self, tx: &mut dyn Transaction) -> Result<Vec<String>, store::Error> {
         let mut reasons = Vec::new();
-        if !self.users.is_empty() {
-            reasons.extend(living_of(&self.users, living::users(tx)?, "is logged in"));
-        }
-        if !self.devices.is_empty() {
-            let why = "has somebody logged in on it";
-            reasons.extend(living_of(&self.devices, living::devices(tx)?, why));
-        }
-        if !self.peers.is_empty() {
-            let why = "has sessions with us, or is still to be told of ends";
-            reasons.extend(living_of(&self.peers, living::peers(tx)?, why));
-        }
+        for_every_kind!(living_of(tx, self, &mut reasons));
         Ok(reasons)
     }
 
-    /// Deletes it.
+    /// Deletes it: what names others first.
     pub(super) fn remove(&self, tx: &mut dyn Transaction) -> Result<(), store::Error> {
-        remove_all(tx, &self.profiles)?;
-        remove_all(tx, &self.users)?;
-        remove_all(tx, &self.devices)?;
-        remove_all(tx, &self.base_devices)?;
-        remove_all(tx, &self.peers)?;
-        remove_all(tx, &self.pools)
+        for kind in KINDS.iter().rev() {
+            for record in self.of(kind.name) {
+                record.remove(tx)?;
+            }
+        }
+        Ok(())
     }
 
-    /// What is left in a pool that is gone, once everything is written.
+    /// What names a record that is gone, once everything is written.
     pub(super) fn left_behind(
         &self,
         tx: &mut dyn Transaction,
     ) -> Result<Vec<String>, store::Error> {
-        if self.pools.is_empty() {
-            return Ok(Vec::new());
-        }
-        let left = living::without_pool(tx)?.into_iter();
+        let kinds = self.0.iter().filter(|(_, gone)| !gone.is_empty());
+        let kinds: Vec<_> = kinds.map(|(kind, _)| *kind).collect();
+        let left = living::dangling(tx, &kinds)?.into_iter();
         Ok(left
-            .map(|(kind, name, pool)| format!("device-pool {pool}: {kind} {name} is in it"))
+            .map(|d| format!("{} {}: {} {} names it", d.missing, d.name, d.kind, d.holder))
             .collect())
     }
 }
@@ -108,47 +143,34 @@ impl Gone {
 fn unnamed<T: Item>(
     tx: &mut dyn Transaction,
     rows: &Rows,
-    named: &[Placed<T>],
-) -> Result<Vec<T>, store::Error> {
-    let mut found = Vec::new();
+    gone: &mut Gone,
+) -> Result<(), store::Error> {
     if rows.kinds.contains(T::KIND.name) {
-        let named: BTreeSet<_> = named.iter().map(|row| row.value.key()).collect();
+        let named: BTreeSet<_> = T::rows(rows).iter().map(|row| row.value.key()).collect();
+        let found = gone.0.entry(T::KIND.name).or_default();
         each::<T>(tx, |_, page| {
-            found.extend(
-                page.into_iter()
-                    .filter(|record| !named.contains(&record.key())),
-            );
+            for record in page {
+                if !named.contains(&Item::key(&record)) {
+                    found.push(Box::new(record));
+                }
+            }
             Ok(())
         })?;
     }
-    Ok(found)
+    Ok(())
 }
 
-fn tell<T: Item>(gone: &[T], changes: &mut Vec<Change>) {
-    changes.extend(gone.iter().map(|record| Change {
-        kind: T::KIND.name,
-        noun: T::KIND.noun,
-        name: record.name().to_owned(),
-        action: Action::Removed,
-        fields: Vec::new(),
-        detail: None,
-    }));
-}
-
-fn living_of<'a, T: Item>(
-    gone: &'a [T],
-    living: Vec<String>,
-    why: &'a str,
-) -> impl Iterator<Item = String> + 'a {
-    let living: BTreeSet<_> = living.into_iter().collect();
-    gone.iter()
-        .filter(move |record| living.contains(&record.key()))
-        .map(move |record| format!("{} {} {why}", T::KIND.name, record.name()))
-}
-
-fn remove_all<T: Item>(tx: &mut dyn Transaction, gone: &[T]) -> Result<(), store::Error> {
-    for record in gone {
-        record.remove(tx)?;
+fn living_of<T: Item>(
+    tx: &mut dyn Transaction,
+    gone: &Gone,
+    reasons: &mut Vec<String>,
+) -> Result<(), store::Error> {
+    let kind = T::KIND.name;
+    if !gone.of(kind).is_empty() {
+        let living: BTreeSet<_> = T::living(tx)?.into_iter().collect();
+        let kept = gone.of(kind).iter();
+        let kept = kept.filter(|record| living.contains(&record.key()));
+        reasons.extend(kept.map(|record| format!("{kind} {} {}", record.name(), T::IN_USE)));
     }
     Ok(())
 }

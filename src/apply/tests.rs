@@ -337,7 +337,7 @@ fn a_pin_is_in_no_debug_print_and_in_no_problem() {
     };
     let rows = check::check(&[good], &own()).unwrap();
     assert!(!format!("{rows:?}").contains("24680"));
-    assert!(rows.pins.contains_key(&UserId::new("ana").unwrap()));
+    assert!(rows.pin_of(&UserId::new("ana").unwrap()).is_some());
 }
 
 #[tokio::test]

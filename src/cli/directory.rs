@@ -240,6 +240,8 @@ fn device_text(found: &pb::GetDeviceResponse) -> String {
         ("users of other clusters", yes(device.emcc)),
         ("device pool", device.device_pool.unwrap_or_default()),
         ("geolocation", place.join(" ")),
+        ("location", device.location.unwrap_or_default()),
+        ("services", device.services.join(", ")),
     ]);
     text + &sessions_below(found.session.as_slice())
 }

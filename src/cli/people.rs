@@ -14,6 +14,7 @@ use crate::{
         output::{Report, record, table, yes},
         phone::read_pin,
     },
+    domain::ids::ServiceName,
     wire::admin as pb,
 };
 
@@ -275,8 +276,20 @@ fn device_columns(fields: DeviceFields) -> Outcome<Columns> {
             parts.push(format!("{}={}", plain(name), plain(value)));
         }
         give("geolocation", Some(parts.join(";")));
+        give("location", Some(String::new()));
     }
+    if let Some(name) = fields.location {
+        give("location", Some(name));
+        give("geolocation", Some(String::new()));
+    }
+    give("services", subscription(&fields.service));
     Ok(columns)
+}
+
+/// Services as a cell; none where nothing was given.
+fn subscription(services: &[ServiceName]) -> Option<String> {
+    let names: Vec<_> = services.iter().map(|name| plain(name.as_str())).collect();
+    (!names.is_empty()).then(|| names.join(";"))
 }
 
 fn profile_columns(args: ProfileAdd) -> Columns {
@@ -287,6 +300,7 @@ fn profile_columns(args: ProfileAdd) -> Columns {
     give("default", args.default.map(|b| b.to_string()));
     give("locale", args.locale);
     give("device-pool", args.device_pool.map(Into::into));
+    give("services", subscription(&args.service));
     if !args.line.is_empty() {
         let lines = (1..).zip(&args.line).map(|(index, line): (u32, _)| {
             let (number, label) = line.split_once('=').unwrap_or((line, ""));
@@ -378,6 +392,7 @@ fn profile_text(profile: &pb::Profile) -> String {
             profile.device_pool.clone().unwrap_or_default(),
         ),
         ("locale", profile.locale.clone().unwrap_or_default()),
+        ("services", profile.services.join(", ")),
     ])
 }
 
@@ -395,6 +410,7 @@ mod tests {
             line: vec!["4711=Anna; home".to_owned(), "4712".to_owned()],
             locale: None,
             device_pool: None,
+            service: vec!["News".parse().unwrap(), "Menu;x".parse().unwrap()],
         };
         let columns = profile_columns(args);
         assert_eq!(columns["lines"], "1|4711|Anna\\; home;2|4712|");

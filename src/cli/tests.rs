@@ -130,7 +130,11 @@ impl Operations for Pretender {
         Box::pin(std::future::ready(Ok(vec![count])))
     }
 
-    fn retire_peer<'a>(&'a self, _: &'a ClusterId, _: &'a Actor) -> Answer<'a, ()> {
+    fn retire_peer<'a>(&'a self, _: &'a ClusterId, _: bool, _: &'a Actor) -> Answer<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn keep_peer<'a>(&'a self, _: &'a ClusterId) -> Answer<'a, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -331,6 +335,8 @@ async fn with_people(node: &Node) {
                     device_pool: None,
                     locale: None,
                     geolocation: [("country".to_owned(), "DE".to_owned())].into(),
+                    location: None,
+                    services: Vec::new(),
                 },
             )?;
             base_devices::upsert(tx, &"BASE1".parse().unwrap())?;

@@ -7,6 +7,10 @@ pub const SERVERS: usize = 64;
 pub const LINES: usize = 256;
 /// Bytes of a text: a host, a number, a label, a locale.
 pub const TEXT_BYTES: usize = 255;
+/// Phone services that a profile or a phone is subscribed to.
+pub const SERVICES: usize = 64;
+/// Bytes of a phone service's address: what phones take.
+pub const URL_BYTES: usize = 256;
 /// Bytes of the reason why a phone must restart.
 pub const REASON_BYTES: usize = 512;
 /// The last priority of a call-control group; 0 is the first.

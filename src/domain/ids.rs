@@ -113,6 +113,22 @@ name_type!(
     /// The name of a device pool.
     DevicePoolName, "a device pool name", "1 to 128 bytes of text without control characters or surrounding blanks", |t| is_text(t, 128)
 );
+name_type!(
+    /// The name of a geolocation.
+    GeolocationName, "a geolocation name", "1 to 128 bytes of text without control characters or surrounding blanks", |t| is_text(t, 128)
+);
+name_type!(
+    /// The name of a call-control group.
+    CallGroupName, "a call-control group's name", "1 to 128 bytes of text without control characters or surrounding blanks", |t| is_text(t, 128)
+);
+name_type!(
+    /// The name of a phone service, as a phone shows it.
+    ServiceName, "a phone service's name", "1 to 64 bytes of text without control characters or surrounding blanks", |t| is_text(t, 64)
+);
+name_type!(
+    /// The ID of a program that signs in by itself.
+    ApplicationId, "an application user ID", "1 to 128 bytes of text without control characters or surrounding blanks", |t| is_text(t, 128)
+);
 
 /// The id of one session: a UUIDv7 made by the visiting cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ use crate::{
         capability::Traits,
         ids::{
             BaseDeviceName, ClusterId, DeviceName, DevicePoolName, LoginName, ProfileName, Ref,
-            SessionId, UserId,
+            ServiceName, SessionId, UserId,
         },
         refusal::Refusal,
         session::{EndReason, Initiator},
@@ -201,6 +201,52 @@ pub struct Line {
     pub label: String,
 }
 
+/// Which of a phone's buttons leads to a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceMenu {
+    /// The services button.
+    #[default]
+    Services,
+    /// The directories button.
+    Directories,
+    /// The messages button.
+    Messages,
+}
+
+impl ServiceMenu {
+    /// The three.
+    pub const ALL: [Self; 3] = [Self::Services, Self::Directories, Self::Messages];
+
+    /// The word in files.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Services => "services",
+            Self::Directories => "directories",
+            Self::Messages => "messages",
+        }
+    }
+
+    /// The menu of that word.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|menu| menu.as_str() == word)
+    }
+}
+
+/// A phone service: a page that a phone can open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhoneService {
+    /// Its name, as the phone shows it.
+    pub name: ServiceName,
+    /// Where it is.
+    pub url: String,
+    /// Which button leads to it.
+    pub menu: ServiceMenu,
+}
+
 /// Everything the phone needs from home, in one answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HomeServices {
@@ -218,6 +264,9 @@ pub struct HomeServices {
     pub device_pool: Option<DevicePoolName>,
     /// Lines of the profile.
     pub lines: Vec<Line>,
+    /// Phone services that the profile is subscribed to, in its order.
+    #[serde(default)]
+    pub phone_services: Vec<PhoneService>,
     /// Locale, or none to leave the phone's own.
     pub locale: Option<String>,
     /// Time until home ends the session.

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::Error;
 use crate::{
+    clock::Timestamp,
     domain::{
         em_code::EmCode,
         ids::{ClusterId, ProfileName, UserId},
@@ -19,11 +20,12 @@ use crate::{
     },
 };
 
-/// The caller is our own cluster, or a peer that is configured, enabled and allowed.
+/// The caller is our own cluster, or a peer that is configured, enabled, allowed, and not about to be removed.
 pub(super) fn admit_caller(
     tx: &mut dyn Transaction,
     own: &ClusterId,
     caller: &ClusterId,
+    now: Timestamp,
 ) -> Result<(), Error> {
     if own == caller {
         return Ok(());
@@ -31,6 +33,9 @@ pub(super) fn admit_caller(
     match peers::get(tx, caller)? {
         None => Err(Error::CallerUnknown(caller.clone())),
         Some(peer) if !peer.enabled || !peer.allow_emcc => {
+            Err(Error::CallerNotAllowed(caller.clone()))
+        }
+        Some(_) if peers::is_leaving(tx, caller, now)? => {
             Err(Error::CallerNotAllowed(caller.clone()))
         }
         Some(_) => Ok(()),

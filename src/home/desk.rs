@@ -29,7 +29,7 @@ use crate::{
         answers::{self, Answer},
         audit, base_devices,
         credentials::{self as stored, Credential},
-        devices, pools,
+        devices, phone_services, pools,
         profiles::Profile,
         sessions::{self, Session},
         tickets::{self, Holder, Purpose},
@@ -128,7 +128,7 @@ impl Desk {
             Repeat::Opened(services) => return Ok(Some(LoginAnswer::Opened(services))),
             repeat => repeat,
         };
-        decide::admit_caller(tx, &self.own, caller)?;
+        decide::admit_caller(tx, &self.own, caller, self.now)?;
         let user = decide::one_user(tx, &self.request.user)?;
         let credential = stored::get(tx, &user.user_id)?;
         let must_change = match proven {
@@ -192,7 +192,7 @@ impl Desk {
     fn issue(&self, tx: &mut dyn Transaction, user: &User, purpose: Purpose) -> Result<(), Error> {
         let hash = tickets::hash_of(&self.ticket);
         let until = self.now.plus(TICKET_LIFE);
-        tickets::issue(tx, self.holder(user, purpose), &hash, self.now, until)?;
+        tickets::issue(tx, self.holder(user, purpose), &hash, until)?;
         Ok(())
     }
 
@@ -412,6 +412,7 @@ impl Desk {
             call_managers: pool.call_managers,
             tftp_servers: pool.tftp_servers,
             device_pool: pool.name,
+            phone_services: phone_services::subscribed(tx, &profile.services)?,
             lines: profile.lines,
             locale: profile.locale,
             remaining: limit,

@@ -172,12 +172,13 @@ async fn look_up(
         context.caller.clone(),
         request.without_proof(),
     );
+    let now = role.clock.now();
     role.store
         .look_up(move |tx: &mut dyn Transaction| {
             if let decide::Repeat::Opened(services) = decide::replay(tx, &caller, &request)? {
                 return Ok(LookedUp::Repeat(services));
             }
-            if decide::admit_caller(tx, &own, &caller).is_err() {
+            if decide::admit_caller(tx, &own, &caller, now).is_err() {
                 return Ok(LookedUp::Refused);
             }
             match decide::one_user(tx, &request.user) {

@@ -3,7 +3,7 @@
 //! Each operation is one transaction, and its answer is what that transaction decided. A local login comes the
 //! same way as a peer's; the caller is then our own cluster.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tracing::warn;
@@ -13,10 +13,11 @@ mod desk;
 pub mod error;
 mod login;
 mod logout;
+mod retirement;
 mod revocation;
 
 pub use error::Error;
-pub use revocation::Retired;
+pub use retirement::{Leaving, Retired, Stays};
 
 use crate::{
     admission::Admission,
@@ -132,8 +133,9 @@ impl HomeRole {
     /// [`Error`] when the caller may not ask, or the store can't answer.
     pub async fn find_user(&self, context: &Context, query: &FindUser) -> Result<Ownership, Error> {
         let (own, caller, query) = (self.cluster.clone(), context.caller.clone(), query.clone());
+        let now = self.clock.now();
         let answer = self.store.look_up(move |tx: &mut dyn Transaction| {
-            decide::admit_caller(tx, &own, &caller)?;
+            decide::admit_caller(tx, &own, &caller, now)?;
             let found = users::find(tx, query.login_type, &query.name)?;
             Ok(match found.len() {
                 0 => Ownership::NotMine,
@@ -206,19 +208,19 @@ impl HomeRole {
         revocation::watch(self, tasks).await;
     }
 
-    /// Ends all that we share with a peer that is to be removed, and waits until it knows, at most `within`. No login
-    /// of its phones is taken from then on. The record itself is the caller's to remove: nothing more can be
-    /// delivered after that.
+    /// Ends all that we share with a peer that is to be removed, and waits until it knows. No session with it begins
+    /// from then on, in either direction. The record itself is the caller's to remove: nothing more can be delivered
+    /// after that.
     ///
     /// # Errors
-    /// [`Error::CallerUnknown`] when there is no record of it; [`Error::Store`] when the store fails.
-    pub async fn retire_peer(
-        &self,
-        cluster: &ClusterId,
-        actor: &str,
-        within: Duration,
-    ) -> Result<Retired, Error> {
-        revocation::retire_peer(self, cluster, actor, within).await
+    /// [`Stays`] when the peer can't be removed now; then all is as it was but for sessions that have ended.
+    pub async fn retire_peer(&self, leaving: &Leaving) -> Result<Retired, Stays> {
+        retirement::retire(self, leaving).await
+    }
+
+    /// Lets sessions with a peer begin again that was to be removed and stays after all.
+    pub async fn keep_peer(&self, cluster: &ClusterId) {
+        retirement::stay(self, cluster).await;
     }
 }
 

@@ -1,19 +1,16 @@
-//! Sessions that may no longer be: their user lost the right to them, or the cluster we share them with is leaving.
+//! Sessions that may no longer be, since their user lost the right to them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::{Error, HomeRole};
 use crate::{
-    domain::{
-        ids::ClusterId,
-        session::{EndReason, Initiator, Role, State},
-    },
+    domain::{parameters::Parameters, session::EndReason},
     store::{
         self, Transaction,
-        audit::{self, Action, Noun},
-        meta, peers,
+        audit::{self, Action},
+        meta, parameters,
         sessions::{self, Session},
         users,
     },
@@ -21,20 +18,11 @@ use crate::{
 };
 
 /// Sessions that are ended in one transaction: the writer is held for milliseconds.
-const BATCH: u32 = 256;
+pub(super) const BATCH: u32 = 256;
 /// What is written in a row is looked at once.
 const SETTLE: Duration = Duration::from_millis(50);
 /// When a sweep that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// What became of the sessions shared with a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retired {
-    /// How many were ended.
-    pub ended: usize,
-    /// Whether the peer knows of all of them.
-    pub delivered: bool,
-}
 
 pub(super) async fn watch(role: &HomeRole, tasks: &Tasks) {
     let mut changes = role.store.changes();
@@ -65,13 +53,26 @@ pub(super) async fn watch(role: &HomeRole, tasks: &Tasks) {
     }
 }
 
+/// Whether sessions end at all when a right to them is lost, as the store has it: what this node goes by may be older
+/// than the change that it is asked for.
+pub(super) fn is_on(tx: &mut dyn Transaction) -> Result<bool, store::Error> {
+    const NAME: &str = "end-sessions-on-revocation";
+    let set = parameters::get(tx, NAME)?;
+    let (stored, _) = Parameters::from_stored(set.iter().map(|value| (NAME, value.as_str())));
+    Ok(stored.end_sessions_on_revocation)
+}
+
 /// Sweeps when a right may have been lost since the last look, and when the switch was turned on.
-async fn look(role: &HomeRole, seen: &mut Option<(Option<String>, bool)>) -> Result<(), Error> {
-    let revision = role
+pub(super) async fn look(
+    role: &HomeRole,
+    seen: &mut Option<(Option<String>, bool)>,
+) -> Result<(), Error> {
+    let now = role
         .store
-        .read(|tx: &mut dyn Transaction| meta::get(tx, users::REVOCATIONS))
+        .read(|tx: &mut dyn Transaction| {
+            Ok::<_, store::Error>((meta::get(tx, users::REVOCATIONS)?, is_on(tx)?))
+        })
         .await?;
-    let now = (revision, role.parameters().end_sessions_on_revocation);
     if seen.as_ref() == Some(&now) {
         return Ok(());
     }
@@ -94,6 +95,9 @@ async fn sweep(role: &HomeRole) -> Result<usize, Error> {
     let ended = role
         .store
         .write(move |tx: &mut dyn Transaction| {
+            if !is_on(tx)? {
+                return Ok(Vec::new());
+            }
             let all = sessions::revoked(tx, &own, BATCH)?;
             for session in &all {
                 sessions::end_at_home(tx, &own, session, EndReason::Revoked, now)?;
@@ -113,7 +117,8 @@ async fn sweep(role: &HomeRole) -> Result<usize, Error> {
     Ok(ended.len())
 }
 
-fn entry(session: &Session, actor: &str, at: crate::clock::Timestamp) -> audit::Entry {
+/// What the audit has of such an end.
+pub(super) fn entry(session: &Session, actor: &str, at: crate::clock::Timestamp) -> audit::Entry {
     audit::Entry {
         at,
         actor: actor.to_owned(),
@@ -124,134 +129,5 @@ fn entry(session: &Session, actor: &str, at: crate::clock::Timestamp) -> audit::
         ),
         outcome: EndReason::Revoked.to_string(),
         reference: Some(session.reference),
-    }
-}
-
-pub(super) async fn retire_peer(
-    role: &HomeRole,
-    cluster: &ClusterId,
-    actor: &str,
-    within: Duration,
-) -> Result<Retired, Error> {
-    let deadline = Instant::now() + within;
-    bar(role, cluster, actor).await?;
-    if !role.parameters().end_sessions_on_revocation {
-        return Ok(Retired {
-            ended: 0,
-            delivered: true,
-        });
-    }
-    let mut ended = end_all(role, cluster, actor).await?;
-    let mut delivered = wait_delivered(role, cluster, deadline).await?;
-    // On phones of ours its users may have logged in meanwhile.
-    let late = end_all(role, cluster, actor).await?;
-    if late > 0 {
-        ended += late;
-        delivered = wait_delivered(role, cluster, deadline).await?;
-    }
-    info!(peer.cluster_id = %cluster, ended, delivered, "ended all sessions shared with cluster {cluster}");
-    Ok(Retired { ended, delivered })
-}
-
-/// From here on no phone of that cluster gets a user of ours.
-async fn bar(role: &HomeRole, cluster: &ClusterId, actor: &str) -> Result<(), Error> {
-    let (cluster, actor, now) = (cluster.clone(), actor.to_owned(), role.clock.now());
-    role.store
-        .write(move |tx: &mut dyn Transaction| {
-            let mut peer =
-                peers::get(tx, &cluster)?.ok_or_else(|| Error::CallerUnknown(cluster.clone()))?;
-            if !peer.allow_emcc {
-                return Ok(());
-            }
-            peer.allow_emcc = false;
-            peers::upsert(tx, &peer)?;
-            audit::append(
-                tx,
-                &audit::Entry {
-                    at: now,
-                    actor: actor.clone(),
-                    action: Action::Set(Noun::Cluster),
-                    subject: cluster.to_string(),
-                    outcome: "allow_emcc = false, since it is about to be removed".to_owned(),
-                    reference: None,
-                },
-            )?;
-            Ok(())
-        })
-        .await
-}
-
-/// Ends what lives, in both roles, batch by batch; how many.
-async fn end_all(role: &HomeRole, cluster: &ClusterId, actor: &str) -> Result<usize, Error> {
-    let mut total = 0;
-    loop {
-        let (own, cluster, actor, now) = (
-            role.cluster.clone(),
-            cluster.clone(),
-            actor.to_owned(),
-            role.clock.now(),
-        );
-        let ended = role
-            .store
-            .write(move |tx: &mut dyn Transaction| {
-                let all = sessions::living_with(tx, &cluster, BATCH)?;
-                for session in &all {
-                    end(tx, &own, session, now)?;
-                    audit::append(tx, &entry(session, &actor, now))?;
-                }
-                Ok::<_, store::Error>(all.len())
-            })
-            .await?;
-        if ended == 0 {
-            return Ok(total);
-        }
-        role.owed.notify_one();
-        total += ended;
-    }
-}
-
-fn end(
-    tx: &mut dyn Transaction,
-    own: &ClusterId,
-    session: &Session,
-    now: crate::clock::Timestamp,
-) -> Result<(), store::Error> {
-    match session.role {
-        Role::Home => sessions::end_at_home(tx, own, session, EndReason::Revoked, now)?,
-        Role::Visiting => sessions::transition(
-            tx,
-            Role::Visiting,
-            &session.counterpart,
-            session.id,
-            &[State::Pending, State::Active, State::Ending],
-            State::Ended,
-            Some((EndReason::Revoked, Initiator::Visiting, now)),
-            true,
-        )?,
-    };
-    Ok(())
-}
-
-/// Waits until the cluster is owed nothing; false when the deadline came first.
-async fn wait_delivered(
-    role: &HomeRole,
-    cluster: &ClusterId,
-    deadline: Instant,
-) -> Result<bool, Error> {
-    let mut changes = role.store.changes();
-    loop {
-        changes.mark_unchanged();
-        let them = cluster.clone();
-        let owed = role
-            .store
-            .read(move |tx: &mut dyn Transaction| sessions::owed(tx, &them, 1))
-            .await?;
-        if owed.is_empty() {
-            return Ok(true);
-        }
-        let changed = tokio::time::timeout_at(deadline.into(), changes.changed()).await;
-        if !matches!(changed, Ok(Ok(()))) {
-            return Ok(false);
-        }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -38,6 +41,7 @@ const PLACES: u32 = 4;
 struct World {
     role: HomeRole,
     store: Store,
+    links: Arc<AllLinks>,
 }
 
 fn cluster(name: &str) -> ClusterId {
@@ -69,13 +73,13 @@ fn peer(name: &str, enabled: bool) -> Peer {
     }
 }
 
-/// Every other cluster can be told of anything.
+/// Every other cluster can be told of anything, or none.
 #[derive(Debug)]
-struct AllUp;
+struct AllLinks(AtomicBool);
 
-impl Links for AllUp {
+impl Links for AllLinks {
     fn is_up(&self, _: &ClusterId) -> bool {
-        true
+        self.0.load(Ordering::SeqCst)
     }
 }
 
@@ -112,6 +116,7 @@ async fn world(base_devices: usize) -> World {
                         lines: Vec::new(),
                         locale: None,
                         device_pool: None,
+                        services: Vec::new(),
                     },
                 )?;
             }
@@ -125,6 +130,7 @@ async fn world(base_devices: usize) -> World {
         })
         .await
         .unwrap();
+    let links = Arc::new(AllLinks(AtomicBool::new(true)));
     let role = HomeRole::new(Parts {
         cluster: cluster("berlin"),
         security_mode: SecurityMode::NonSecure,
@@ -138,10 +144,10 @@ async fn world(base_devices: usize) -> World {
             multiple_login_behavior: MultipleLoginBehavior::Allowed,
             ..Parameters::default()
         }),
-        links: Arc::new(AllUp),
+        links: Arc::clone(&links) as Arc<dyn Links>,
         owed: Arc::new(Notify::new()),
     });
-    World { role, store }
+    World { role, store, links }
 }
 
 fn pin(text: &str) -> Pin {
@@ -552,6 +558,8 @@ impl World {
             device_pool: None,
             locale: None,
             geolocation: BTreeMap::new(),
+            location: None,
+            services: Vec::new(),
         };
         self.store
             .write(move |tx: &mut dyn Transaction| devices::upsert(tx, &device))
@@ -696,4 +704,5 @@ fn what_is_busy_says_when_to_come_back_and_what_failed_says_nothing_of_us() {
 
 mod elsewhere;
 mod profiles_and_tickets;
+mod retirement;
 mod revocation;

@@ -154,7 +154,7 @@ impl Dataset {
                     user_id: user.user_id.to_string(),
                     self_service_id: user.self_service_id.as_ref().map(ToString::to_string),
                     primary_extension: user.primary_extension.as_ref().map(ToString::to_string),
-                    pin: rows.pins.get(&user.user_id)?.expose().to_owned(),
+                    pin: rows.pin_of(&user.user_id)?.expose().to_owned(),
                     profiles: rows
                         .profiles
                         .iter()

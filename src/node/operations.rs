@@ -144,17 +144,31 @@ impl Operations for NodeOperations {
         })
     }
 
-    fn retire_peer<'a>(&'a self, cluster: &'a ClusterId, actor: &'a Actor) -> Answer<'a, ()> {
+    fn retire_peer<'a>(
+        &'a self,
+        cluster: &'a ClusterId,
+        forget_owed: bool,
+        actor: &'a Actor,
+    ) -> Answer<'a, ()> {
         Box::pin(async move {
-            let actor = actor.to_string();
-            match self.home.retire_peer(cluster, &actor, RETIRE).await {
-                Ok(_) => Ok(()),
-                Err(home::Error::Store(error)) => Err(error.into()),
-                Err(_) => Err(Error::missing(
-                    format!("peer {cluster}"),
-                    "emccd cluster list",
-                )),
-            }
+            let leaving = home::Leaving {
+                cluster: cluster.clone(),
+                actor: actor.to_string(),
+                within: RETIRE,
+                forget_owed,
+            };
+            self.home
+                .retire_peer(&leaving)
+                .await
+                .map(drop)
+                .map_err(stays)
+        })
+    }
+
+    fn keep_peer<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.home.keep_peer(cluster).await;
+            Ok(())
         })
     }
 
@@ -206,9 +220,37 @@ impl Operations for NodeOperations {
             if how == Mode::Write && changes.iter().any(|c| c.kind == "peer") {
                 self.peers_changed().await?;
             }
+            if how == Mode::Write && changes.iter().any(|c| c.kind == "parameter") {
+                self.parameters_changed().await?;
+            }
             Ok(applied::told(&changes, mode.dry_run))
         })
     }
+}
+
+/// Why a peer is not removed, and what to do first.
+fn stays(why: home::Stays) -> Error {
+    let told = why.to_string();
+    let next = match why {
+        home::Stays::Store(error) => return error.into(),
+        home::Stays::Unknown(cluster) => {
+            return Error::missing(format!("peer {cluster}"), "emccd cluster list");
+        }
+        home::Stays::SessionsLive { cluster, .. } => format!(
+            "let none of its phones in with: emccd cluster set {cluster} --allow-emcc false; end them with emccd \
+             session logout, which emccd session list --peer {cluster} names; or have them end with: emccd param set \
+             end-sessions-on-revocation on"
+        ),
+        home::Stays::Unreachable { cluster, .. } => format!(
+            "mend the link first, with emccd cluster refresh {cluster}; or end them here and forget to tell it, with: \
+             emccd cluster remove {cluster} --forget-owed"
+        ),
+        home::Stays::NotTold { cluster, .. } => format!(
+            "remove it again when emccd cluster status owes it nothing; or forget to tell it, with: emccd cluster \
+             remove {cluster} --forget-owed"
+        ),
+    };
+    Error::refused(told, next)
 }
 
 /// How long a peer may take to learn that its sessions are over.

@@ -28,6 +28,8 @@ pub struct Choice {
     pub login_type: LoginType,
     /// The name home knows the user by.
     pub login_name: LoginName,
+    /// Whether that is what was typed, and not a part of it.
+    pub as_typed: bool,
     /// What there is to choose from.
     pub profiles: Vec<ProfileName>,
     /// Until when it is of any use.
@@ -40,17 +42,19 @@ pub struct Choice {
 /// [`Error`] when the store fails.
 pub fn put(tx: &mut dyn Transaction, choice: &Choice) -> Result<(), Error> {
     tx.execute(
-        "INSERT INTO choices (device_key, hash, home, login_type, login_name, profiles, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+        "INSERT INTO choices (device_key, hash, home, login_type, login_name, as_typed, profiles, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT (device_key) DO UPDATE SET
            hash = excluded.hash, home = excluded.home, login_type = excluded.login_type,
-           login_name = excluded.login_name, profiles = excluded.profiles, expires_at = excluded.expires_at",
+           login_name = excluded.login_name, as_typed = excluded.as_typed,
+           profiles = excluded.profiles, expires_at = excluded.expires_at",
         &[
             fold(choice.device.as_str()).into(),
             (&choice.hash).into(),
             (&choice.home).into(),
             choice.login_type.into(),
             (&choice.login_name).into(),
+            choice.as_typed.into(),
             Value::json(&choice.profiles)?,
             choice.expires_at.into(),
         ],
@@ -69,7 +73,7 @@ pub fn get(
     now: Timestamp,
 ) -> Result<Option<Choice>, Error> {
     let row = tx.query_one(
-        "SELECT home, login_type, login_name, profiles, expires_at FROM choices
+        "SELECT home, login_type, login_name, as_typed, profiles, expires_at FROM choices
          WHERE device_key = $1 AND hash = $2 AND expires_at > $3",
         &[fold(device.as_str()).into(), hash.into(), now.into()],
     )?;
@@ -80,6 +84,7 @@ pub fn get(
             home: row.parse()?,
             login_type: row.parse()?,
             login_name: row.parse()?,
+            as_typed: row.flag()?,
             profiles: row.json()?,
             expires_at: row.time()?,
         })

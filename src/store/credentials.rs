@@ -8,6 +8,7 @@ use crate::{
     store::{
         Transaction, batch,
         error::Error,
+        tickets,
         value::{Row, fold},
     },
 };
@@ -98,7 +99,8 @@ fn record(mut row: Row) -> Result<Credential, Error> {
     })
 }
 
-/// Sets the hash of a user's PIN, and forgets failures, lock and the duty to change it.
+/// Sets the hash of a user's PIN, and forgets failures, lock and the duty to change it. Tickets that stand in for the
+/// PIN before are void with that.
 ///
 /// # Errors
 /// [`Error::Statement`] when there is no such user.
@@ -120,7 +122,7 @@ pub fn put_hash(
             now.into(),
         ],
     )?;
-    Ok(())
+    tickets::void(tx, user_id)
 }
 
 /// Writes everything of a credential but its hash; whether there is one.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     domain::{
-        ids::{DeviceName, DevicePoolName},
+        ids::{DeviceName, DevicePoolName, GeolocationName, ServiceName},
         login::SecurityMode,
     },
     store::{
@@ -33,12 +33,16 @@ pub struct Device {
     pub device_pool: Option<DevicePoolName>,
     /// Its locale; none when that is not known.
     pub locale: Option<String>,
-    /// Where it stands: civic address fields by name.
+    /// Where it stands: civic address fields by name; none where that has a name.
     pub geolocation: BTreeMap<String, String>,
+    /// The same by the name of a geolocation.
+    pub location: Option<GeolocationName>,
+    /// The phone services that it is subscribed to while nobody is logged in, in order.
+    pub services: Vec<ServiceName>,
 }
 
-const COLUMNS: &str =
-    "name, model, protocol, security_mode, emcc, em_enabled, device_pool, locale, geolocation";
+const COLUMNS: &str = "name, model, protocol, security_mode, emcc, em_enabled, device_pool, locale, geolocation, \
+                       location, services";
 
 /// Adds a device or replaces the one with the same name.
 ///
@@ -46,12 +50,14 @@ const COLUMNS: &str =
 /// [`Error`] when the store fails.
 pub fn upsert(tx: &mut dyn Transaction, device: &Device) -> Result<(), Error> {
     tx.execute(
-        "INSERT INTO devices (device_key, name, model, protocol, security_mode, emcc, em_enabled, device_pool, locale, geolocation)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        "INSERT INTO devices (device_key, name, model, protocol, security_mode, emcc, em_enabled, device_pool, locale, geolocation,
+           location, services)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          ON CONFLICT (device_key) DO UPDATE SET
            name = excluded.name, model = excluded.model, protocol = excluded.protocol,
            security_mode = excluded.security_mode, emcc = excluded.emcc, em_enabled = excluded.em_enabled,
-           device_pool = excluded.device_pool, locale = excluded.locale, geolocation = excluded.geolocation",
+           device_pool = excluded.device_pool, locale = excluded.locale, geolocation = excluded.geolocation,
+           location = excluded.location, services = excluded.services",
         &[
             fold(device.name.as_str()).into(),
             (&device.name).into(),
@@ -63,18 +69,22 @@ pub fn upsert(tx: &mut dyn Transaction, device: &Device) -> Result<(), Error> {
             device.device_pool.as_ref().into(),
             device.locale.as_ref().into(),
             Value::json(&device.geolocation)?,
+            device.location.as_ref().into(),
+            Value::json(&device.services)?,
         ],
     )?;
     Ok(())
 }
 
-/// The device with this name, whatever its case.
+/// The device with this name, whatever its case, with the geolocation that its name stands for.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn get(tx: &mut dyn Transaction, name: &DeviceName) -> Result<Option<Device>, Error> {
     tx.query_one(
-        &format!("SELECT {COLUMNS} FROM devices WHERE device_key = $1"),
+        "SELECT d.name, d.model, d.protocol, d.security_mode, d.emcc, d.em_enabled, d.device_pool, d.locale,
+           COALESCE(l.fields, d.geolocation), d.location, d.services
+         FROM devices d LEFT JOIN geolocations l ON l.name = d.location WHERE d.device_key = $1",
         &[fold(name.as_str()).into()],
     )?
     .map(record)
@@ -137,5 +147,7 @@ fn record(mut row: Row) -> Result<Device, Error> {
         device_pool: row.opt_parse()?,
         locale: row.opt_text()?,
         geolocation: row.json()?,
+        location: row.opt_parse()?,
+        services: row.json()?,
     })
 }

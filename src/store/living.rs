@@ -1,5 +1,7 @@
 //! What of the sessions, and of other records, stands in the way of removing a record.
 
+use std::collections::BTreeSet;
+
 use crate::store::{Transaction, error::Error, value::Row};
 
 /// The users of ours who are logged in somewhere: their IDs in lower case.
@@ -46,21 +48,122 @@ pub fn peers(tx: &mut dyn Transaction) -> Result<Vec<String>, Error> {
     .collect()
 }
 
-/// Devices and profiles in a device pool that there is not: the kind, the name and the pool of some of them.
+/// A record that names one that there is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dangling {
+    /// What kind of record is missing, for example `device-pool`.
+    pub missing: &'static str,
+    /// Its name.
+    pub name: String,
+    /// The kind of the record that names it.
+    pub kind: &'static str,
+    /// Its name.
+    pub holder: String,
+}
+
+/// Where one table names rows of another: kind and table of what is named, kind and table of what names it, and the
+/// column.
+const NAMES: [(&str, &str, &str, &str, &str); 5] = [
+    (
+        "device-pool",
+        "device_pools",
+        "device",
+        "devices",
+        "device_pool",
+    ),
+    (
+        "device-pool",
+        "device_pools",
+        "profile",
+        "profiles",
+        "device_pool",
+    ),
+    (
+        "geolocation",
+        "geolocations",
+        "device",
+        "devices",
+        "location",
+    ),
+    (
+        "geolocation",
+        "geolocations",
+        "device-pool",
+        "device_pools",
+        "location",
+    ),
+    (
+        "call-control-group",
+        "call_groups",
+        "device-pool",
+        "device_pools",
+        "call_group",
+    ),
+];
+
+/// What is told of one kind of name; beyond that the list says no more.
+const MOST_DANGLING: u32 = 100;
+
+/// Records that name a record of a kind in `missing` that there is not.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
-pub fn without_pool(tx: &mut dyn Transaction) -> Result<Vec<(String, String, String)>, Error> {
-    tx.query(
-        "SELECT 'device', name, device_pool FROM devices
-         WHERE device_pool IS NOT NULL AND device_pool NOT IN (SELECT name FROM device_pools)
-         UNION ALL
-         SELECT 'profile', name, device_pool FROM profiles
-         WHERE device_pool IS NOT NULL AND device_pool NOT IN (SELECT name FROM device_pools)
-         LIMIT 100",
-        &[],
-    )?
-    .into_iter()
-    .map(|mut row: Row| Ok((row.text()?, row.text()?, row.text()?)))
-    .collect()
+pub fn dangling(tx: &mut dyn Transaction, missing: &[&str]) -> Result<Vec<Dangling>, Error> {
+    let mut found = Vec::new();
+    for (named, there, kind, table, column) in NAMES {
+        if !missing.contains(&named) {
+            continue;
+        }
+        let sql = format!(
+            "SELECT {column}, name FROM {table}
+             WHERE {column} IS NOT NULL AND {column} NOT IN (SELECT name FROM {there}) ORDER BY name LIMIT $1"
+        );
+        for mut row in tx.query(&sql, &[MOST_DANGLING.into()])? {
+            found.push(Dangling {
+                missing: named,
+                name: row.text()?,
+                kind,
+                holder: row.text()?,
+            });
+        }
+    }
+    if missing.contains(&"phone-service") {
+        subscriptions(tx, &mut found)?;
+    }
+    Ok(found)
+}
+
+/// Subscriptions are lists, of which there are few different ones.
+fn subscriptions(tx: &mut dyn Transaction, found: &mut Vec<Dangling>) -> Result<(), Error> {
+    let there = tx.query("SELECT name FROM phone_services", &[])?;
+    let there = there
+        .into_iter()
+        .map(|mut row: Row| row.text())
+        .collect::<Result<BTreeSet<_>, _>>()?;
+    for (kind, table) in [("device", "devices"), ("profile", "profiles")] {
+        let lists = tx.query(
+            &format!("SELECT DISTINCT services, services FROM {table} WHERE services <> '[]'"),
+            &[],
+        )?;
+        for mut row in lists {
+            let text = row.text()?;
+            let names: Vec<String> = row.json()?;
+            let gone = names.into_iter().filter(|name| !there.contains(name));
+            for name in gone {
+                let holders = tx.query(
+                    &format!("SELECT name FROM {table} WHERE services = $1 ORDER BY name LIMIT $2"),
+                    &[text.as_str().into(), MOST_DANGLING.into()],
+                )?;
+                for mut row in holders {
+                    found.push(Dangling {
+                        missing: "phone-service",
+                        name: name.clone(),
+                        kind,
+                        holder: row.text()?,
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
 }

@@ -5,12 +5,15 @@
 //! [`Store::read`]. Closures can be run again and have no effect outside the store.
 
 pub mod answers;
+pub mod applications;
 pub mod audit;
 pub mod base_devices;
+pub mod call_groups;
 pub mod choices;
 pub mod claims;
 pub mod credentials;
 pub mod devices;
+pub mod geolocations;
 pub mod hints;
 pub mod living;
 pub mod membership;
@@ -18,6 +21,7 @@ pub mod meta;
 pub mod nodes;
 pub mod parameters;
 pub mod peers;
+pub mod phone_services;
 pub mod pools;
 pub mod profiles;
 pub mod refs;

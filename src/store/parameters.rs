@@ -40,19 +40,26 @@ pub fn all(tx: &mut dyn Transaction) -> Result<Vec<Setting>, Error> {
     .collect()
 }
 
+/// What one is set to; none while its default holds.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn get(tx: &mut dyn Transaction, name: &str) -> Result<Option<String>, Error> {
+    tx.query_one(
+        "SELECT value FROM parameters WHERE name = $1",
+        &[name.into()],
+    )?
+    .map(|mut row| row.text())
+    .transpose()
+}
+
 /// Sets a parameter; whether its value is another one than before. Setting it to what it is changes nothing,
 /// neither the time nor the name beside it.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn set(tx: &mut dyn Transaction, setting: &Setting) -> Result<bool, Error> {
-    let before = tx.query_one(
-        "SELECT value FROM parameters WHERE name = $1",
-        &[(&setting.name).into()],
-    )?;
-    if let Some(mut row) = before
-        && row.text()? == setting.value
-    {
+    if get(tx, &setting.name)?.as_ref() == Some(&setting.value) {
         return Ok(false);
     }
     meta::bump(tx, REVISION)?;

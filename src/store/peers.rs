@@ -1,6 +1,7 @@
 //! Peers: the clusters we federate with.
 
 use crate::{
+    clock::Timestamp,
     domain::{address::HostPort, bounds::is_line, ids::ClusterId},
     store::{
         Transaction, batch,
@@ -169,6 +170,39 @@ pub fn upsert(tx: &mut dyn Transaction, peer: &Peer) -> Result<(), Error> {
         ],
     )?;
     Ok(())
+}
+
+/// Marks a peer as one that is being removed, until a time at which the mark lapses; or takes the mark back. Whether
+/// there is such a peer. A change of its record leaves the mark as it is.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn set_leaving(
+    tx: &mut dyn Transaction,
+    cluster_id: &ClusterId,
+    until: Option<Timestamp>,
+) -> Result<bool, Error> {
+    let marked = tx.execute(
+        "UPDATE peers SET leaving_until = $1 WHERE cluster_id = $2",
+        &[until.into(), cluster_id.into()],
+    )?;
+    Ok(marked > 0)
+}
+
+/// Whether a peer is being removed: no session with it begins.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn is_leaving(
+    tx: &mut dyn Transaction,
+    cluster_id: &ClusterId,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let marked = tx.query_one(
+        "SELECT 1 FROM peers WHERE cluster_id = $1 AND leaving_until > $2",
+        &[cluster_id.into(), now.into()],
+    )?;
+    Ok(marked.is_some())
 }
 
 /// The peer with this cluster ID.

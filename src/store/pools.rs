@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    domain::{ids::DevicePoolName, login::CallManager},
+    domain::{
+        ids::{CallGroupName, DevicePoolName, GeolocationName},
+        login::CallManager,
+    },
     store::{
         Transaction, batch,
         error::Error,
@@ -16,17 +19,28 @@ use crate::{
 pub struct DevicePool {
     /// Its name, unique.
     pub name: DevicePoolName,
-    /// The place it is for: civic address fields by name.
+    /// The place it is for: civic address fields by name; none where it has a name.
     pub geolocation: BTreeMap<String, String>,
-    /// Call-control group, in order of priority.
+    /// The same by the name of a geolocation.
+    pub location: Option<GeolocationName>,
+    /// Call-control servers of its own; none where it has a group.
     pub call_managers: Vec<CallManager>,
+    /// The same by the name of a call-control group.
+    pub call_group: Option<CallGroupName>,
     /// TFTP servers, first one first.
     pub tftp_servers: Vec<String>,
     /// Whether it may be chosen for a phone of another cluster.
     pub roaming: bool,
 }
 
-const COLUMNS: &str = "name, geolocation, call_managers, tftp_servers, roaming";
+const COLUMNS: &str =
+    "name, geolocation, location, call_managers, call_group, tftp_servers, roaming";
+
+/// With what the names stand for in the place of the pool's own.
+const WHOLE: &str = "SELECT p.name, COALESCE(l.fields, p.geolocation), p.location,
+      COALESCE(g.members, p.call_managers), p.call_group, p.tftp_servers, p.roaming
+    FROM device_pools p LEFT JOIN geolocations l ON l.name = p.location
+    LEFT JOIN call_groups g ON g.name = p.call_group";
 
 /// Adds a pool or replaces the one with the same name.
 ///
@@ -34,15 +48,18 @@ const COLUMNS: &str = "name, geolocation, call_managers, tftp_servers, roaming";
 /// [`Error`] when the store fails.
 pub fn upsert(tx: &mut dyn Transaction, pool: &DevicePool) -> Result<(), Error> {
     tx.execute(
-        "INSERT INTO device_pools (name, geolocation, call_managers, tftp_servers, roaming)
-         VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO device_pools (name, geolocation, location, call_managers, call_group, tftp_servers, roaming)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (name) DO UPDATE SET
-           geolocation = excluded.geolocation, call_managers = excluded.call_managers,
+           geolocation = excluded.geolocation, location = excluded.location,
+           call_managers = excluded.call_managers, call_group = excluded.call_group,
            tftp_servers = excluded.tftp_servers, roaming = excluded.roaming",
         &[
             (&pool.name).into(),
             Value::json(&pool.geolocation)?,
+            pool.location.as_ref().into(),
             Value::json(&pool.call_managers)?,
+            pool.call_group.as_ref().into(),
             Value::json(&pool.tftp_servers)?,
             pool.roaming.into(),
         ],
@@ -50,17 +67,14 @@ pub fn upsert(tx: &mut dyn Transaction, pool: &DevicePool) -> Result<(), Error> 
     Ok(())
 }
 
-/// The pool with this name.
+/// The pool with this name, with the geolocation and the call-control servers that its names stand for.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn get(tx: &mut dyn Transaction, name: &DevicePoolName) -> Result<Option<DevicePool>, Error> {
-    tx.query_one(
-        &format!("SELECT {COLUMNS} FROM device_pools WHERE name = $1"),
-        &[name.into()],
-    )?
-    .map(record)
-    .transpose()
+    tx.query_one(&format!("{WHOLE} WHERE p.name = $1"), &[name.into()])?
+        .map(record)
+        .transpose()
 }
 
 /// The pools whose names are among `names`; in no order.
@@ -100,18 +114,15 @@ pub fn list(tx: &mut dyn Transaction) -> Result<Vec<DevicePool>, Error> {
     .collect()
 }
 
-/// The pools that may be chosen for a phone of another cluster, by name.
+/// The pools that may be chosen for a phone of another cluster, by name; each as [`get`] gives it.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn roaming(tx: &mut dyn Transaction) -> Result<Vec<DevicePool>, Error> {
-    tx.query(
-        &format!("SELECT {COLUMNS} FROM device_pools WHERE roaming = 1 ORDER BY name"),
-        &[],
-    )?
-    .into_iter()
-    .map(record)
-    .collect()
+    tx.query(&format!("{WHOLE} WHERE p.roaming = 1 ORDER BY p.name"), &[])?
+        .into_iter()
+        .map(record)
+        .collect()
 }
 
 /// Removes a pool; whether there was one.
@@ -127,7 +138,9 @@ fn record(mut row: Row) -> Result<DevicePool, Error> {
     Ok(DevicePool {
         name: row.parse()?,
         geolocation: row.json()?,
+        location: row.opt_parse()?,
         call_managers: row.json()?,
+        call_group: row.opt_parse()?,
         tftp_servers: row.json()?,
         roaming: row.flag()?,
     })

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{
-        ids::{DevicePoolName, ProfileName, UserId},
+        ids::{DevicePoolName, ProfileName, ServiceName, UserId},
         login::Line,
     },
     store::{
@@ -27,9 +27,12 @@ pub struct Profile {
     pub locale: Option<String>,
     /// The device pool when no roaming pool fits.
     pub device_pool: Option<DevicePoolName>,
+    /// The phone services that it is subscribed to, in order.
+    pub services: Vec<ServiceName>,
 }
 
-const SELECT: &str = "SELECT p.name, u.user_id, p.is_default, p.lines, p.locale, p.device_pool
+const SELECT: &str =
+    "SELECT p.name, u.user_id, p.is_default, p.lines, p.locale, p.device_pool, p.services
     FROM profiles p JOIN users u ON u.user_key = p.user_key";
 
 /// Adds a profile or replaces the one with the same name.
@@ -38,11 +41,11 @@ const SELECT: &str = "SELECT p.name, u.user_id, p.is_default, p.lines, p.locale,
 /// [`Error::Statement`] when there is no such user.
 pub fn upsert(tx: &mut dyn Transaction, profile: &Profile) -> Result<(), Error> {
     tx.execute(
-        "INSERT INTO profiles (name, user_key, is_default, lines, locale, device_pool)
-         VALUES ($1, $2, $3, $4, $5, $6)
+        "INSERT INTO profiles (name, user_key, is_default, lines, locale, device_pool, services)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (name) DO UPDATE SET
            user_key = excluded.user_key, is_default = excluded.is_default, lines = excluded.lines,
-           locale = excluded.locale, device_pool = excluded.device_pool",
+           locale = excluded.locale, device_pool = excluded.device_pool, services = excluded.services",
         &[
             (&profile.name).into(),
             fold(profile.user_id.as_str()).into(),
@@ -50,6 +53,7 @@ pub fn upsert(tx: &mut dyn Transaction, profile: &Profile) -> Result<(), Error> 
             Value::json(&profile.lines)?,
             profile.locale.as_ref().into(),
             profile.device_pool.as_ref().into(),
+            Value::json(&profile.services)?,
         ],
     )?;
     Ok(())
@@ -127,5 +131,6 @@ fn record(mut row: Row) -> Result<Profile, Error> {
         lines: row.json()?,
         locale: row.opt_text()?,
         device_pool: row.opt_parse()?,
+        services: row.json()?,
     })
 }

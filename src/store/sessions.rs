@@ -262,8 +262,8 @@ pub fn activate(
     Ok(moved > 0)
 }
 
-/// Home's active sessions whose users may not be logged in so any more, the oldest first: users that are gone or
-/// disabled, and on other clusters' phones those that may not use them.
+/// Home's active sessions whose users may not be logged in so any more: users that are gone or disabled, and on other
+/// clusters' phones those that may not use them.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -273,10 +273,10 @@ pub fn revoked(
     limit: u32,
 ) -> Result<Vec<Session>, Error> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM sessions WHERE role = 'home' AND state = 'active' AND NOT EXISTS (
-           SELECT 1 FROM users u WHERE u.user_key = sessions.user_key AND u.enabled = 1
-             AND (u.emcc_enabled = 1 OR sessions.counterpart = $1))
-         ORDER BY created_at, id LIMIT $2"
+        "SELECT {COLUMNS} FROM sessions s WHERE role = 'home' AND state = 'active' AND NOT EXISTS (
+           SELECT 1 FROM users u WHERE u.user_key = s.user_key AND u.enabled = 1
+             AND (u.emcc_enabled = 1 OR s.counterpart = $1))
+         LIMIT $2"
     );
     records(tx, &sql, &[own.into(), limit.into()])
 }
@@ -291,10 +291,26 @@ pub fn living_with(
     limit: u32,
 ) -> Result<Vec<Session>, Error> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM sessions WHERE counterpart = $1 AND state <> 'ended'
+        "SELECT {COLUMNS} FROM sessions s WHERE counterpart = $1 AND state <> 'ended'
          ORDER BY created_at, id LIMIT $2"
     );
     records(tx, &sql, &[counterpart.into(), limit.into()])
+}
+
+/// How many sessions we share with a cluster that live, and of how many ends it has yet to be told; both roles.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn shared_with(tx: &mut dyn Transaction, counterpart: &ClusterId) -> Result<(u64, u64), Error> {
+    let mut count = |sql: &str| {
+        let row = tx.query_one(sql, &[counterpart.into()])?;
+        let count = row.map(|mut row| row.int()).transpose()?.unwrap_or(0);
+        Ok::<_, Error>(u64::try_from(count).unwrap_or(0))
+    };
+    let living =
+        count("SELECT count(*) FROM sessions s WHERE counterpart = $1 AND state <> 'ended'")?;
+    let owed = count("SELECT count(*) FROM sessions s WHERE counterpart = $1 AND owed = 1")?;
+    Ok((living, owed))
 }
 
 /// Ends one of home's active sessions here; whether its visiting cluster is owed the news. Of a local login both

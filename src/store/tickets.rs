@@ -56,28 +56,26 @@ pub fn issue(
     tx: &mut dyn Transaction,
     holder: Holder<'_>,
     hash: &[u8; 32],
-    now: Timestamp,
     until: Timestamp,
 ) -> Result<(), Error> {
     tx.execute(
-        "INSERT INTO tickets (caller, device_key, user_key, purpose, hash, issued_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+        "INSERT INTO tickets (caller, device_key, user_key, purpose, hash, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (caller, device_key, user_key, purpose) DO UPDATE SET
-           hash = excluded.hash, issued_at = excluded.issued_at, expires_at = excluded.expires_at",
+           hash = excluded.hash, expires_at = excluded.expires_at",
         &[
             holder.caller.into(),
             fold(holder.device.as_str()).into(),
             fold(holder.user.as_str()).into(),
             holder.purpose.as_str().into(),
             hash.into(),
-            now.into(),
             until.into(),
         ],
     )?;
     Ok(())
 }
 
-/// Takes a ticket back, once; whether it was good. One from before the last change of the PIN is not.
+/// Takes a ticket back, once; whether it was good.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -89,9 +87,7 @@ pub fn redeem(
 ) -> Result<bool, Error> {
     let redeemed = tx.execute(
         "DELETE FROM tickets WHERE caller = $1 AND device_key = $2 AND user_key = $3 AND purpose = $4
-           AND hash = $5 AND expires_at > $6 AND EXISTS (
-             SELECT 1 FROM credentials c
-             WHERE c.user_key = tickets.user_key AND c.changed_at <= tickets.issued_at)",
+           AND hash = $5 AND expires_at > $6",
         &[
             holder.caller.into(),
             fold(holder.device.as_str()).into(),
@@ -102,6 +98,18 @@ pub fn redeem(
         ],
     )?;
     Ok(redeemed > 0)
+}
+
+/// Takes back all tickets of a user: the PIN that they stand in for is no more.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn void(tx: &mut dyn Transaction, user: &UserId) -> Result<(), Error> {
+    tx.execute(
+        "DELETE FROM tickets WHERE user_key = $1",
+        &[fold(user.as_str()).into()],
+    )?;
+    Ok(())
 }
 
 /// Forgets what is no longer good, at most `limit`; how many.

@@ -8,8 +8,8 @@ use crate::{
     clock::Timestamp,
     domain::{
         ids::{
-            BaseDeviceName, ClusterId, DeviceName, DevicePoolName, LoginName, ProfileName, Ref,
-            SessionId, UserId,
+            ApplicationId, BaseDeviceName, CallGroupName, ClusterId, DeviceName, DevicePoolName,
+            GeolocationName, LoginName, ProfileName, Ref, ServiceName, SessionId, UserId,
         },
         login::LoginType,
         session::{EndReason, Initiator, Role, State},
@@ -136,12 +136,16 @@ macro_rules! from_names {
 }
 
 from_names!(
+    ApplicationId,
     BaseDeviceName,
+    CallGroupName,
     ClusterId,
     DeviceName,
     DevicePoolName,
+    GeolocationName,
     LoginName,
     ProfileName,
+    ServiceName,
     UserId
 );
 

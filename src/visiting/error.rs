@@ -62,8 +62,18 @@ pub enum Error {
     #[error("the typed name can't be a user's")]
     ImpossibleName,
     /// There is no other cluster to ask.
-    #[error("the user is unknown here and no peer is configured; add one with `emccd cluster add`")]
+    #[error(
+        "the user is unknown here and no peer is enabled; see `emccd cluster list`, and add one with `emccd cluster add`"
+    )]
     NoPeers,
+    /// Home is being removed from our peers.
+    #[error("cluster {0} is being removed from this one's peers; no login of its users begins")]
+    PeerLeaves(ClusterId),
+    /// The cluster that had asked for a choice is none of ours any more.
+    #[error(
+        "cluster {0} asked which device profile, and is no peer of this one any more, or disabled"
+    )]
+    PeerGone(ClusterId),
     /// The search for the home found none; the refusal says why.
     #[error("{}", .0.cause)]
     NotLocated(Refusal),
@@ -113,7 +123,8 @@ impl Error {
             Self::NotEmccCapable(_) => EmCode::DeviceDoesNotSupportEmcc,
             Self::HomeTooOld(_) => EmCode::RemoteVersionNotSupported,
             Self::ImpossibleName => EmCode::UserDoesNotExist,
-            Self::NoPeers => EmCode::NoRemoteCluster,
+            Self::PeerLeaves(_) => EmCode::EmccNotAllowed,
+            Self::NoPeers | Self::PeerGone(_) => EmCode::NoRemoteCluster,
             Self::NotLocated(refusal) | Self::Home(refusal) => refusal.code,
             Self::TooLate(_) => EmCode::NoResponseFromRemoteHost,
             Self::NobodyLoggedIn(_) | Self::NoSession => EmCode::NoUserLoggedIn,

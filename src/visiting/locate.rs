@@ -254,10 +254,10 @@ fn unanswered(refusal: Refusal) -> PeerAnswer {
             PeerAnswer::Incompatible(refusal.cause)
         }
         EmCode::ErrorOnParsing => PeerAnswer::Unaskable(refusal.cause),
-        EmCode::ServiceConnectionError
-        | EmCode::VisitingClusterUnknown
-        | EmCode::EmccNotAllowed
-        | EmCode::InvalidClusterId => PeerAnswer::Refused(refusal.cause),
+        EmCode::VisitingClusterUnknown | EmCode::EmccNotAllowed | EmCode::InvalidClusterId => {
+            PeerAnswer::Declined(refusal.code, refusal.cause)
+        }
+        EmCode::ServiceConnectionError => PeerAnswer::Refused(refusal.cause),
         // It is there, and busy or ailing: the next try may find it well.
         _ => PeerAnswer::Silent(refusal.cause),
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use super::{
-    Caller, Choice, Error, Inner, LoggedIn, LoginOutcome, PhoneChoice, PhoneLogin, in_time,
+    Caller, Error, Inner, LoggedIn, LoginOutcome, PhoneChoice, PhoneLogin, choose, in_time,
     locate::{self, Hints, Home},
 };
 use crate::{
@@ -14,23 +14,25 @@ use crate::{
         em_code::EmCode,
         ids::{ClusterId, DeviceName, LoginName, ProfileName, Ref, SessionId},
         login::{
-            DeviceFacts, FindUser, HomeCluster, HomeServices, LoginAnswer, LoginRequest,
-            ProfileChoice, Proof, SecurityMode, TICKET_LIFE,
+            DeviceFacts, FindUser, HomeCluster, HomeServices, LoginAnswer, LoginRequest, Proof,
+            SecurityMode,
         },
         refusal::{Detail, Refusal},
         session::{EndReason, Initiator, Role, State},
     },
     store::{
-        Transaction, audit, choices,
+        Transaction, audit,
         devices::{self, Device},
-        hints,
+        hints, peers,
         sessions::{self, Session},
-        tickets,
     },
 };
 
 /// How many ended sessions a login may tell home of.
 const MAX_SUPERSEDES: u32 = 64;
+
+/// What the audit has of an answer whose row had ended by then.
+pub(super) const TOO_LATE: &str = "the answer came too late; given up";
 
 /// What is left of the deadline for writing down an answer that came at the last moment.
 const ANSWER_MARGIN: Duration = Duration::from_millis(200);
@@ -53,16 +55,25 @@ impl Submission {
 }
 
 /// A login whose parts are types.
-struct Attempt {
-    device: Device,
-    query: FindUser,
-    proof: Proof,
-    profile: Option<ProfileName>,
-    emcc: bool,
-    address: std::net::IpAddr,
-    reference: Ref,
+pub(super) struct Attempt {
+    pub(super) device: Device,
+    pub(super) query: FindUser,
+    /// Whether the query is what was typed: only of that it may be remembered whose it is.
+    pub(super) as_typed: bool,
+    pub(super) proof: Proof,
+    pub(super) profile: Option<ProfileName>,
+    pub(super) emcc: bool,
+    pub(super) address: std::net::IpAddr,
+    pub(super) reference: Ref,
     /// From the phone's request; every step takes from what is left of it.
-    deadline: Instant,
+    pub(super) deadline: Instant,
+}
+
+impl Attempt {
+    /// Whether home knows the user by what was typed. A part of it may be somebody else's whole name.
+    pub(super) fn is_known_as_typed(&self, home: &Home) -> bool {
+        self.as_typed && self.query == home.query
+    }
 }
 
 pub(super) async fn login(
@@ -90,7 +101,7 @@ async fn attempt(inner: &Inner, submission: Submission) -> Result<LoginOutcome, 
     check_caller(inner, caller)?;
     let request = match submission {
         Submission::Typed(request) => request,
-        Submission::Chosen(request) => return chosen(inner, request, deadline).await,
+        Submission::Chosen(request) => return choose::chosen(inner, request, deadline).await,
     };
     let attempt = check(inner, request, deadline).await?;
     let home = locate::locate(
@@ -135,49 +146,12 @@ pub(super) fn check_caller(inner: &Inner, caller: Caller) -> Result<(), Error> {
     }
 }
 
-/// Goes on where the user had to choose: to the home that asked, with its ticket instead of the PIN.
-async fn chosen(
-    inner: &Inner,
-    request: PhoneChoice,
-    deadline: Instant,
-) -> Result<LoginOutcome, Error> {
-    let device = free_phone(inner, request.device, deadline).await?;
-    let ticket = request.ticket.ok_or(Error::WrongTicket)?;
-    let (name, hash, now) = (
-        device.name.clone(),
-        tickets::hash_of(&ticket),
-        inner.clock.now(),
-    );
-    let choice = inner
-        .look_up(deadline, move |tx: &mut dyn Transaction| {
-            choices::get(tx, &name, &hash, now)?.ok_or(Error::WrongTicket)
-        })
-        .await?;
-    let profile = choice.profiles.into_iter().nth(request.entry);
-    let query = FindUser {
-        login_type: choice.login_type,
-        name: choice.login_name,
-    };
-    let home = Home {
-        cluster: inner.home(&choice.home).ok_or(Error::NoPeers)?,
-        query: query.clone(),
-        from_hint: false,
-    };
-    let attempt = Attempt {
-        device,
-        query,
-        proof: Proof::Ticket(ticket),
-        profile: Some(profile.ok_or(Error::WrongTicket)?),
-        emcc: request.emcc,
-        address: request.caller.address,
-        reference: request.reference,
-        deadline,
-    };
-    at_home(inner, &attempt, home).await
-}
-
 /// The phone exists, allows EM, and nobody is on it.
-async fn free_phone(inner: &Inner, device: String, deadline: Instant) -> Result<Device, Error> {
+pub(super) async fn free_phone(
+    inner: &Inner,
+    device: String,
+    deadline: Instant,
+) -> Result<Device, Error> {
     let name = DeviceName::new(device).map_err(|_| Error::DeviceUnknown)?;
     let now = inner.clock.now();
     let (device, on_it) = {
@@ -220,6 +194,7 @@ async fn check(inner: &Inner, request: PhoneLogin, deadline: Instant) -> Result<
             login_type: request.login_type,
             name,
         },
+        as_typed: true,
         proof: Proof::Pin(pin),
         profile: None,
         emcc: request.emcc,
@@ -242,7 +217,11 @@ fn occupied(session: Session) -> Error {
 }
 
 /// Asks one home cluster for a session, with the pending row before and the active row after.
-async fn at_home(inner: &Inner, attempt: &Attempt, home: Home) -> Result<LoginOutcome, Error> {
+pub(super) async fn at_home(
+    inner: &Inner,
+    attempt: &Attempt,
+    home: Home,
+) -> Result<LoginOutcome, Error> {
     let cluster = home.cluster.cluster_id().clone();
     if cluster != inner.config.cluster {
         if !(attempt.emcc && attempt.device.emcc) {
@@ -263,12 +242,12 @@ async fn at_home(inner: &Inner, attempt: &Attempt, home: Home) -> Result<LoginOu
     inner.faults.pass("visiting.login.answered").await;
     match answer {
         Ok(LoginAnswer::Opened(services)) => {
-            let done = activate(inner, attempt, &cluster, id, *services).await;
+            let done = activate(inner, attempt, &home, id, *services).await;
             inner.faults.pass("visiting.login.committed").await;
             done.map(LoginOutcome::from)
         }
         Ok(LoginAnswer::Choose(choice)) => {
-            let outcome = ask_user(inner, attempt, &home, id, choice).await;
+            let outcome = choose::ask_user(inner, attempt, &home, id, choice).await;
             inner.faults.pass("visiting.login.committed").await;
             outcome
         }
@@ -319,6 +298,9 @@ async fn open_pending(
             // Between the first look and now somebody else may have come.
             if let Some(session) = sessions::active_on_device(tx, Role::Visiting, &row.device)? {
                 return Err(occupied(session));
+            }
+            if peers::is_leaving(tx, &row.counterpart, clock.now())? {
+                return Err(Error::PeerLeaves(row.counterpart.clone()));
             }
             sessions::insert(tx, &row)?;
             Ok(sessions::newest_owed(
@@ -376,72 +358,19 @@ async fn ask(
     }
 }
 
-/// Home wants to know which profile: nobody is on the phone, and what it is shown is remembered.
-async fn ask_user(
-    inner: &Inner,
-    attempt: &Attempt,
-    home: &Home,
-    id: SessionId,
-    choice: ProfileChoice,
-) -> Result<LoginOutcome, Error> {
-    let now = inner.clock.now();
-    let (cluster, reference) = (home.cluster.cluster_id().clone(), attempt.reference);
-    let shown = choices::Choice {
-        device: attempt.device.name.clone(),
-        hash: tickets::hash_of(&choice.ticket),
-        home: cluster.clone(),
-        login_type: home.query.login_type,
-        login_name: home.query.name.clone(),
-        profiles: choice.profiles.clone(),
-        expires_at: now.plus(TICKET_LIFE),
-    };
-    inner
-        .write(attempt.deadline, move |tx: &mut dyn Transaction| {
-            let end = Some((EndReason::Refused, Initiator::Visiting, now));
-            sessions::transition(
-                tx,
-                Role::Visiting,
-                &cluster,
-                id,
-                &[State::Pending],
-                State::Ended,
-                end,
-                false,
-            )?;
-            choices::put(tx, &shown)?;
-            audit::append(
-                tx,
-                &audit::Entry {
-                    at: now,
-                    actor: format!("phone {}", shown.device),
-                    action: audit::Action::SessionLogin,
-                    subject: format!("{} of {cluster} on {}", shown.login_name, shown.device),
-                    outcome: "asked which device profile".to_owned(),
-                    reference: Some(reference),
-                },
-            )?;
-            Ok::<_, Error>(())
-        })
-        .await?;
-    Ok(LoginOutcome::Choose(Choice {
-        profiles: choice.profiles,
-        ticket: choice.ticket,
-        reference,
-    }))
-}
-
 /// The answer came: the row becomes active, unless it was given up meanwhile.
 async fn activate(
     inner: &Inner,
     attempt: &Attempt,
-    home: &ClusterId,
+    home: &Home,
     id: SessionId,
     services: HomeServices,
 ) -> Result<LoggedIn, Error> {
     let clock = inner.clock.clone();
-    let local = *home == inner.config.cluster;
+    let cluster = home.cluster.cluster_id();
+    let remember = *cluster != inner.config.cluster && attempt.is_known_as_typed(home);
     let (home_in, services_in, query, device, reference) = (
-        home.clone(),
+        cluster.clone(),
         services.clone(),
         attempt.query.clone(),
         attempt.device.name.clone(),
@@ -460,22 +389,7 @@ async fn activate(
             };
             // Read here: the transaction may have waited for its turn.
             let now = clock.now();
-            if let Some(row) = sessions::get(tx, Role::Visiting, &home_in, id)?
-                && row.deadline.is_some_and(|deadline| deadline <= now)
-            {
-                let end = Some((EndReason::Abandoned, Initiator::Visiting, now));
-                if sessions::transition(
-                    tx,
-                    Role::Visiting,
-                    &home_in,
-                    id,
-                    &[State::Pending],
-                    State::Ended,
-                    end,
-                    true,
-                )? {
-                    audit::append(tx, &entry(now, "the answer came too late; given up"))?;
-                }
+            if is_overdue(tx, &home_in, id, &entry(now, TOO_LATE))? {
                 return Ok(false);
             }
             if !sessions::activate(
@@ -490,35 +404,74 @@ async fn activate(
             )? {
                 return Ok::<_, Error>(false);
             }
-            if !local {
+            if remember {
                 hints::put(tx, query.login_type, &query.name, &home_in)?;
             }
             audit::append(tx, &entry(now, "success"))?;
             Ok(true)
         })
         .await;
-    let active = match active {
-        Ok(active) => active,
-        Err(error) => {
-            // The phone must not be left taken by a login that it is told has failed. Where the row may yet become
-            // active, this stands behind it in the store's queue.
-            let refusal = Refusal::new(error.em_code(), error.to_string());
-            give_up(inner, attempt, home, id, &refusal).await?;
-            return Err(error);
-        }
-    };
-    if !active {
-        // Its end is on record, and home is owed the news unless it ended the session itself.
-        inner.owed.notify_one();
-        return Err(Error::TooLate(home.clone()));
-    }
+    in_force(inner, attempt, cluster, id, active).await?;
     Ok(LoggedIn {
         user_id: services.user_id.clone(),
-        home: home.clone(),
+        home: cluster.clone(),
         profile: services.profile.clone(),
         services,
         reference: attempt.reference,
     })
+}
+
+/// Whether the deadline of a login that would go on now is over. Then its row has ended, and home is owed the news.
+pub(super) fn is_overdue(
+    tx: &mut dyn Transaction,
+    home: &ClusterId,
+    id: SessionId,
+    late: &audit::Entry,
+) -> Result<bool, Error> {
+    let row = sessions::get(tx, Role::Visiting, home, id)?;
+    let until = row.and_then(|row| row.deadline);
+    if until.is_none_or(|until| late.at < until) {
+        return Ok(false);
+    }
+    let end = Some((EndReason::Abandoned, Initiator::Visiting, late.at));
+    if sessions::transition(
+        tx,
+        Role::Visiting,
+        home,
+        id,
+        &[State::Pending],
+        State::Ended,
+        end,
+        true,
+    )? {
+        audit::append(tx, late)?;
+    }
+    Ok(true)
+}
+
+/// What home's answer came to: `moved` says whether its row was still there for it. Whatever the phone is told has
+/// failed takes it no more.
+pub(super) async fn in_force(
+    inner: &Inner,
+    attempt: &Attempt,
+    home: &ClusterId,
+    id: SessionId,
+    moved: Result<bool, Error>,
+) -> Result<(), Error> {
+    match moved {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            // Its end is on record, and home is owed the news unless it ended the session itself.
+            inner.owed.notify_one();
+            Err(Error::TooLate(home.clone()))
+        }
+        Err(error) => {
+            // Where the row may yet be moved, this stands behind it in the store's queue.
+            let refusal = Refusal::new(error.em_code(), error.to_string());
+            give_up(inner, attempt, home, id, &refusal).await?;
+            Err(error)
+        }
+    }
 }
 
 /// Ends the row before the failure is shown, also one that became active too late. Home is owed the end where it may hold a session, or

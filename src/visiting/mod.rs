@@ -12,6 +12,7 @@ use std::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+mod choose;
 mod ends;
 pub mod error;
 mod locate;

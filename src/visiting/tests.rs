@@ -5,12 +5,13 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use super::*;
 
+mod choices;
 mod late;
 mod names;
 
@@ -21,14 +22,14 @@ use crate::{
         ids::{ProfileName, UserId},
         login::{
             Answer, FindUser, HomeServices, LoginAnswer, LoginRequest, LoginType, Ownership,
-            SecurityMode,
+            ProfileChoice, Proof, SecurityMode,
         },
         parameters::Parameters,
         refusal::{Detail, Refusal},
         session::Initiator,
     },
     secret::Pin,
-    store::{self, audit, devices::Device},
+    store::{self, audit, devices::Device, peers},
 };
 
 /// A home cluster that answers as it was told, and counts what reached it.
@@ -36,6 +37,13 @@ struct Script {
     name: ClusterId,
     find: Mutex<Option<Result<Ownership, Refusal>>>,
     login: Mutex<Option<Result<(), Refusal>>>,
+    /// What it asks whoever comes with a PIN.
+    choice: Mutex<Option<ProfileChoice>>,
+    traits: Mutex<Option<Traits>>,
+    /// It is no peer any more.
+    gone: AtomicBool,
+    /// The profile of the newest login.
+    profile: Mutex<Option<ProfileName>>,
     /// Never answers a login.
     silent: bool,
     /// Answers a login when told so.
@@ -56,6 +64,10 @@ impl Script {
             name: cluster(name),
             find: Mutex::default(),
             login: Mutex::default(),
+            choice: Mutex::default(),
+            traits: Mutex::default(),
+            gone: AtomicBool::default(),
+            profile: Mutex::default(),
             silent: false,
             gate: None,
             owns: None,
@@ -99,7 +111,12 @@ impl HomeCluster for Script {
         self.logins.fetch_add(1, Ordering::SeqCst);
         *self.supersedes.lock().unwrap() = request.supersedes.clone();
         let answer = self.login.lock().unwrap().clone().unwrap_or(Ok(()));
+        *self.profile.lock().unwrap() = request.profile.clone();
         let user = request.user.name.to_string();
+        let choice = match request.proof {
+            Proof::Pin(_) => self.choice.lock().unwrap().clone(),
+            _ => None,
+        };
         Box::pin(async move {
             if self.silent {
                 std::future::pending::<()>().await;
@@ -107,7 +124,10 @@ impl HomeCluster for Script {
             if let Some(gate) = &self.gate {
                 gate.notified().await;
             }
-            answer.map(|()| services(&user).into())
+            answer.map(|()| match choice {
+                Some(choice) => LoginAnswer::Choose(choice),
+                None => services(&user).into(),
+            })
         })
     }
 
@@ -122,14 +142,18 @@ impl HomeCluster for Script {
             }
         })
     }
+
+    fn traits(&self) -> Option<Traits> {
+        *self.traits.lock().unwrap()
+    }
 }
 
 struct Peers(Vec<Arc<Script>>);
 
 impl Federation for Peers {
     fn enabled(&self) -> Vec<Arc<dyn HomeCluster>> {
-        self.0
-            .iter()
+        let there = self.0.iter().filter(|p| !p.gone.load(Ordering::SeqCst));
+        there
             .map(|p| Arc::clone(p) as Arc<dyn HomeCluster>)
             .collect()
     }
@@ -163,6 +187,7 @@ fn services(user: &str) -> HomeServices {
         remaining: None,
         reset: false,
         restart_reason: None,
+        phone_services: Vec::new(),
     }
 }
 
@@ -218,6 +243,8 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
                         device_pool: None,
                         locale: None,
                         geolocation: BTreeMap::new(),
+                        location: None,
+                        services: Vec::new(),
                     },
                 )?;
             }
@@ -436,6 +463,43 @@ async fn what_is_owed_goes_along_with_the_next_login() {
     *world.peers[0].login.lock().unwrap() = None;
     world.login("SEP1", "ana").await.unwrap();
     assert_eq!(world.peers[0].supersedes.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn no_login_begins_at_a_peer_that_is_being_removed() {
+    let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
+    let world = world(vec![berlin]).await;
+    let until = world.clock.now().plus(Duration::from_secs(60));
+    let mark = |until| {
+        world.store.write(move |tx: &mut dyn Transaction| {
+            peers::upsert(tx, &record("berlin"))?;
+            peers::set_leaving(tx, &cluster("berlin"), until)?;
+            // Who changes the record meanwhile takes no mark away.
+            peers::upsert(tx, &record("berlin"))
+        })
+    };
+    mark(Some(until)).await.unwrap();
+    let refused = world.login("SEP1", "ana").await.unwrap_err();
+    assert_eq!(refused.code.number(), 38);
+    assert!(refused.cause.contains("removed"), "{refused}");
+    assert_eq!(world.pins_sent(), 0);
+    assert!(world.free("SEP1").await);
+    mark(None).await.unwrap();
+    world.login("SEP1", "ana").await.unwrap();
+}
+
+fn record(name: &str) -> peers::Peer {
+    peers::Peer {
+        cluster_id: cluster(name),
+        enabled: true,
+        allow_emcc: true,
+        addresses: Vec::new(),
+        node_names: Vec::new(),
+        user_patterns: Vec::new(),
+        dn_patterns: Vec::new(),
+        ignore_eku: false,
+        description: String::new(),
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use emccd::{
     wire::admin as pb,
 };
 
-use crate::support::{lab, living, log_in, log_out, set_parameter as set};
+use crate::support::{lab, living, log_in, set_parameter as set};
 
 const HOME: usize = 0;
 const FIRST: usize = 1;
@@ -104,28 +104,29 @@ async fn who_loses_the_right_is_off_the_phone_within_two_seconds() {
         assert_eq!(shown.em_code, Some(code), "{}", shown.body);
         with_user(home, "enabled = true").await;
     }
-    // At home the right to roam is not needed, and a session there stays.
+    // At home the right to roam is not needed: when the visited phone is free again, the session there has stayed.
+    set(home, "multiple-login-behavior", "allowed").await;
     let user = home.data.user(0).unwrap();
     let phone = home.member().unwrap().phone().unwrap();
     let device = &home.data.phone(0).unwrap().name;
     let shown = phone.login(device, None, &user.user_id, &user.pin).await;
     assert_eq!(shown.unwrap().em_code, None);
-    with_user(home, "emcc = false").await;
-    // Something behind it in the same queue: what was done with the right has been done when this has.
-    logs_in_other(&lab).await;
+    logs_in(&lab, FIRST, None).await;
     assert_eq!(living(&lab, HOME).await.len(), 2 + 1);
+    with_user(home, "emcc = false").await;
+    until_living(&lab, FIRST, 0, SOON).await;
+    assert_eq!(living(&lab, HOME).await.len(), 2);
     with_user(home, "enabled = false").await;
-    until_living(&lab, HOME, 1, SOON).await;
-    log_out(&lab.clusters[FIRST], 0).await;
-    // Switched off, a session outlives the right to it.
+    until_living(&lab, HOME, 0, SOON).await;
+    // Switched off, a session outlives the right to it, and ends when it is switched on, without another word.
     with_user(home, "enabled = true").await;
     set(home, "end-sessions-on-revocation", "off").await;
     logs_in(&lab, FIRST, None).await;
+    with_user(home, "enabled = false").await;
+    let refused = log_in(&lab, HOME, 0, FIRST, 1).await;
+    assert_eq!(refused.em_code, Some(2), "{}", refused.body);
+    assert_eq!(living(&lab, FIRST).await.len(), 1);
+    set(home, "end-sessions-on-revocation", "on").await;
+    until_living(&lab, FIRST, 0, SOON).await;
     lab.shut_down().await;
-}
-
-/// Another user of home, on a visited phone.
-async fn logs_in_other(lab: &Lab) {
-    let shown = log_in(lab, HOME, 1, FIRST, 0).await;
-    assert_eq!(shown.em_code, None, "{}", shown.body);
 }

@@ -28,7 +28,7 @@ use crate::support::{
     set_parameter,
 };
 
-mod kills;
+pub(crate) mod kills;
 mod repeats;
 mod stage;
 

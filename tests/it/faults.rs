@@ -40,7 +40,8 @@ fn tells(shown: &Shown, code: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_home_that_fails_without_a_reason_of_ours_is_0_and_is_told_to_forget_the_session() {
+pub(crate) async fn a_home_that_fails_without_a_reason_of_ours_is_0_and_is_told_to_forget_the_session()
+ {
     let mut lab = lab(2).await;
     works(&lab).await;
     lab.clusters[HOME].member_mut().unwrap().stop().await;
@@ -98,7 +99,7 @@ async fn a_home_that_fails_without_a_reason_of_ours_is_0_and_is_told_to_forget_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_cannot_be_used_is_6_on_the_phone_and_nothing_is_left_behind() {
+pub(crate) async fn a_database_that_cannot_be_used_is_6_on_the_phone_and_nothing_is_left_behind() {
     let lab = lab(2).await;
     works(&lab).await;
     // At home: the PIN can't be looked up, and the answer says so instead of "wrong PIN".

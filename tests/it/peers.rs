@@ -77,7 +77,7 @@ async fn a_peer_is_switched_off_and_on_and_led_astray_and_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_stands_still_is_silent_and_heals() {
+pub(crate) async fn a_peer_that_stands_still_is_silent_and_heals() {
     let lab = support::lab_of_processes(2).await;
     let (here, there) = (&lab.clusters[1], &lab.clusters[0]);
     there.member().unwrap().pause().unwrap();

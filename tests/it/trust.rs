@@ -28,7 +28,7 @@ use crate::support::{
 };
 
 mod anchors;
-mod claims;
+pub(crate) mod claims;
 mod openssl;
 mod refusals;
 mod swaps;

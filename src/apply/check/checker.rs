@@ -2,25 +2,29 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{MAX_BASE_DEVICES, MAX_BASE_DEVICES_IN_ALL, NO_HASH, Placed, Problem, Rows};
+use super::{MAX_BASE_DEVICES, MAX_BASE_DEVICES_IN_ALL, NO_HASH, Placed, Problem, Rows, Whose};
 use crate::{
     apply::{
         Source,
         cell::{Cell, Raw, SecretText},
-        columns,
+        columns::{self, Kind},
     },
+    clock::Timestamp,
     credentials,
     domain::{
         bounds::{self, is_line},
         ids::{
-            BaseDeviceName, ClusterId, DeviceName, DevicePoolName, InvalidName, ProfileName, UserId,
+            ApplicationId, BaseDeviceName, ClusterId, DeviceName, DevicePoolName, InvalidName,
+            ProfileName, ServiceName, UserId,
         },
-        login::{CallManager, Line, SecurityMode},
+        login::{CallManager, Line, PhoneService, SecurityMode, ServiceMenu},
+        parameters,
     },
-    secret::Pin,
+    secret::{Pin, PinError},
     store::{
-        credentials::Phc, devices::Device, fold, peers::Peer, pools::DevicePool, profiles::Profile,
-        users::User,
+        applications::Application, call_groups::CallGroup, credentials::Phc, devices::Device,
+        geolocations::Geolocation, parameters::Setting, peers::Peer, pools::DevicePool,
+        profiles::Profile, users::User,
     },
 };
 
@@ -81,21 +85,22 @@ impl Checker<'_> {
         self.rows.kinds.insert(raw.kind.name);
         if let Some(Some(Cell::Text(name))) = raw.cells.first() {
             let named = self.rows.named.entry(raw.kind.name).or_default();
-            named.insert(if raw.kind.ignores_case {
-                fold(name)
-            } else {
-                name.clone()
-            });
+            named.insert(raw.kind.key(name));
         }
         if raw.is_broken {
             return;
         }
         match raw.kind {
+            kind if *kind == columns::GEOLOCATION => self.place_row(raw),
+            kind if *kind == columns::CALL_GROUP => self.call_group(raw),
+            kind if *kind == columns::PHONE_SERVICE => self.phone_service(raw),
             kind if *kind == columns::DEVICE_POOL => self.pool(raw),
             kind if *kind == columns::USER => self.user(raw),
             kind if *kind == columns::PROFILE => self.profile(raw),
             kind if *kind == columns::DEVICE => self.device(raw),
             kind if *kind == columns::BASE_DEVICE => self.base_device(raw),
+            kind if *kind == columns::APPLICATION_USER => self.application(raw),
+            kind if *kind == columns::PARAMETER => self.parameter(raw),
             _ => self.peer(raw),
         }
     }
@@ -147,32 +152,11 @@ impl Checker<'_> {
         let display_name = text(&mut raw, "name");
         self.text(line, "user.name", &display_name, bounds::TEXT_BYTES);
         let user_id = self.name::<UserId>(line, "user.id", &text(&mut raw, "id"));
-        let (pin, hash) = (secret(&mut raw, "pin"), secret(&mut raw, "pin-hash"));
-        if pin.is_some() && hash.is_some() {
-            self.problem(line, "user.pin", "give pin or pin-hash, not both");
-        }
-        let pin = pin.map(|mut pin| Pin::new(std::mem::take(&mut *pin.0)));
-        let pin = match pin.transpose() {
-            Ok(pin) => pin,
-            Err(error) => {
-                self.problem(line, "user.pin", error);
-                None
-            }
-        };
-        let hash = hash.map(|mut hash| Phc::new(std::mem::take(&mut *hash.0)));
-        if hash
-            .as_ref()
-            .is_some_and(|h| credentials::check_hash(h).is_err())
-        {
-            self.problem(line, "user.pin-hash", NO_HASH);
-        }
+        let pin = secret(&mut raw, "pin");
+        let hash = secret(&mut raw, "pin-hash");
+        let secrets = self.secrets(line, ["user.pin", "user.pin-hash"], pin, hash);
         let Some(user_id) = user_id else { return };
-        if let Some(pin) = pin {
-            self.rows.pins.insert(user_id.clone(), pin);
-        }
-        if let Some(hash) = hash {
-            self.rows.hashes.insert(user_id.clone(), hash);
-        }
+        self.keep(&columns::USER, user_id.as_str(), secrets);
         let user = User {
             user_id,
             self_service_id,
@@ -183,6 +167,171 @@ impl Checker<'_> {
         };
         let placed = self.place(line, user);
         self.rows.users.push(placed);
+    }
+
+    /// A secret in clear, or its hash.
+    fn secrets(
+        &mut self,
+        line: usize,
+        [clear, hashed]: [&str; 2],
+        secret: Option<SecretText>,
+        hash: Option<SecretText>,
+    ) -> (Option<Pin>, Option<Phc>) {
+        self.either(line, [hashed, clear], secret.is_some() && hash.is_some());
+        let secret = secret.map(|mut secret| Pin::new(std::mem::take(&mut *secret.0)));
+        if let Some(Err(error)) = &secret {
+            // It is one rule for both; its words are those of the PIN.
+            let rule = match error {
+                PinError::Blank => "it is blank".to_owned(),
+                PinError::Malformed => format!(
+                    "it is longer than {} bytes or holds a control character",
+                    Pin::MAX_BYTES
+                ),
+            };
+            self.problem(line, clear, rule);
+        }
+        let hash = hash.map(|mut hash| Phc::new(std::mem::take(&mut *hash.0)));
+        if hash
+            .as_ref()
+            .is_some_and(|h| credentials::check_hash(h).is_err())
+        {
+            self.problem(line, hashed, NO_HASH);
+        }
+        (secret.and_then(Result::ok), hash)
+    }
+
+    fn keep(
+        &mut self,
+        kind: &'static Kind,
+        name: &str,
+        (secret, hash): (Option<Pin>, Option<Phc>),
+    ) {
+        let whose = || Whose::named(kind, name);
+        if let Some(secret) = secret {
+            self.rows.secrets.insert(whose(), secret);
+        }
+        if let Some(hash) = hash {
+            self.rows.hashes.insert(whose(), hash);
+        }
+    }
+
+    fn application(&mut self, mut raw: Raw) {
+        let line = raw.line;
+        let id = self.name::<ApplicationId>(line, "application-user.id", &text(&mut raw, "id"));
+        let password = secret(&mut raw, "password");
+        let hash = secret(&mut raw, "password-hash");
+        let fields = [
+            "application-user.password",
+            "application-user.password-hash",
+        ];
+        let secrets = self.secrets(line, fields, password, hash);
+        let Some(id) = id else { return };
+        self.keep(&columns::APPLICATION_USER, id.as_str(), secrets);
+        let application = Application {
+            id,
+            proxy: flag(&mut raw, "authentication-proxy"),
+        };
+        let placed = self.place(line, application);
+        self.rows.applications.push(placed);
+    }
+
+    fn parameter(&mut self, mut raw: Raw) {
+        let line = raw.line;
+        let (name, value) = (text(&mut raw, "name"), text(&mut raw, "value"));
+        let parameter = match parameters::find(&name) {
+            Ok(parameter) => parameter,
+            Err(error) => return self.problem(line, "parameter.name", error),
+        };
+        match parameter.canonical(&value) {
+            Ok(value) => {
+                let setting = Setting {
+                    name,
+                    value,
+                    // Whoever writes it puts in when and by whom.
+                    set_at: Timestamp::from_millis(0),
+                    set_by: String::new(),
+                };
+                let placed = self.place(line, setting);
+                self.rows.parameters.push(placed);
+            }
+            Err(error) => self.problem(line, "parameter.value", error),
+        }
+    }
+
+    fn place_row(&mut self, mut raw: Raw) {
+        let line = raw.line;
+        let fields = map(&mut raw, "fields");
+        self.geolocation(line, "geolocation.fields", &fields);
+        let name = self.name(line, "geolocation.name", &text(&mut raw, "name"));
+        let Some(name) = name else { return };
+        let placed = self.place(line, Geolocation { name, fields });
+        self.rows.geolocations.push(placed);
+    }
+
+    fn call_group(&mut self, mut raw: Raw) {
+        let line = raw.line;
+        let members = parts(&mut raw, "members");
+        let members = self.call_managers(line, "call-control-group.members", members);
+        let name = self.name(line, "call-control-group.name", &text(&mut raw, "name"));
+        let Some(name) = name else { return };
+        let placed = self.place(line, CallGroup { name, members });
+        self.rows.call_groups.push(placed);
+    }
+
+    fn phone_service(&mut self, mut raw: Raw) {
+        let line = raw.line;
+        let url = text(&mut raw, "url");
+        let is_url = ["http://", "https://"].iter().any(|scheme| {
+            url.strip_prefix(scheme)
+                .is_some_and(|rest| !rest.is_empty())
+        });
+        if !is_url || url.contains(char::is_whitespace) || !is_line(&url, bounds::URL_BYTES) {
+            let rule = format!(
+                "it must begin with http:// or https:// and be at most {} bytes long, without blanks",
+                bounds::URL_BYTES
+            );
+            self.problem(line, "phone-service.url", rule);
+        }
+        let menu = ServiceMenu::named(&text(&mut raw, "menu"));
+        if menu.is_none() {
+            let rule = "it must be services, directories or messages";
+            self.problem(line, "phone-service.menu", rule);
+        }
+        let name = self.name(line, "phone-service.name", &text(&mut raw, "name"));
+        let (Some(name), Some(menu)) = (name, menu) else {
+            return;
+        };
+        let placed = self.place(line, PhoneService { name, url, menu });
+        self.rows.phone_services.push(placed);
+    }
+
+    /// The phone services of a subscription.
+    fn services(&mut self, line: usize, field: &str, names: &[String]) -> Vec<ServiceName> {
+        if names.len() > bounds::SERVICES {
+            let rule = format!("there must be at most {}", bounds::SERVICES);
+            self.problem(line, field, rule);
+        }
+        let mut services = Vec::with_capacity(names.len());
+        for name in names.iter().take(bounds::SERVICES) {
+            let Some(service) = self.name::<ServiceName>(line, field, name) else {
+                break;
+            };
+            if services.contains(&service) {
+                self.problem(line, field, "a service stands in it twice");
+                break;
+            }
+            services.push(service);
+        }
+        services
+    }
+
+    /// Two columns of which one says what the other only names.
+    fn either(&mut self, line: usize, [one, other]: [&str; 2], has_both: bool) {
+        if has_both {
+            let word = |field: &str| field.rsplit('.').next().unwrap_or_default().to_owned();
+            let rule = format!("give {} or {}, not both", word(other), word(one));
+            self.problem(line, other, rule);
+        }
     }
 
     fn profile(&mut self, mut raw: Raw) {
@@ -207,6 +356,8 @@ impl Checker<'_> {
         if let Some(locale) = &locale {
             self.text(line, "profile.locale", locale, bounds::TEXT_BYTES);
         }
+        let services = list(&mut raw, "services");
+        let services = self.services(line, "profile.services", &services);
         let (Some(name), Some(user_id)) = (name, user_id) else {
             return;
         };
@@ -217,6 +368,7 @@ impl Checker<'_> {
             lines,
             locale,
             device_pool,
+            services,
         };
         let placed = self.place(line, profile);
         self.rows.profiles.push(placed);
@@ -299,6 +451,12 @@ impl Checker<'_> {
         if let Some(locale) = &locale {
             self.text(line, "device.locale", locale, bounds::TEXT_BYTES);
         }
+        let location = text_or_none(&mut raw, "location");
+        let location = self.optional(line, "device.location", location);
+        let has_both = location.is_some() && !geolocation.is_empty();
+        self.either(line, ["device.location", "device.geolocation"], has_both);
+        let services = list(&mut raw, "services");
+        let services = self.services(line, "device.services", &services);
         let name = self.name::<DeviceName>(line, "device.name", &text(&mut raw, "name"));
         let Some(name) = name else { return };
         let device = Device {
@@ -311,6 +469,8 @@ impl Checker<'_> {
             device_pool,
             locale,
             geolocation,
+            location,
+            services,
         };
         let placed = self.place(line, device);
         self.rows.devices.push(placed);
@@ -332,17 +492,35 @@ impl Checker<'_> {
 
     fn pool(&mut self, mut raw: Raw) {
         let line = raw.line;
-        let call_managers = self.call_managers(line, parts(&mut raw, "call-managers"));
+        let call_managers = parts(&mut raw, "call-managers");
+        let call_managers = self.call_managers(line, "device-pool.call-managers", call_managers);
+        let call_group = text_or_none(&mut raw, "call-control-group");
+        let call_group = self.optional(line, "device-pool.call-control-group", call_group);
+        let fields = [
+            "device-pool.call-control-group",
+            "device-pool.call-managers",
+        ];
+        self.either(
+            line,
+            fields,
+            call_group.is_some() && !call_managers.is_empty(),
+        );
         let tftp_servers = list(&mut raw, "tftp-servers");
         self.servers(line, "device-pool.tftp-servers", tftp_servers.iter());
         let geolocation = map(&mut raw, "geolocation");
         self.geolocation(line, "device-pool.geolocation", &geolocation);
+        let location = text_or_none(&mut raw, "location");
+        let location = self.optional(line, "device-pool.location", location);
+        let fields = ["device-pool.location", "device-pool.geolocation"];
+        self.either(line, fields, location.is_some() && !geolocation.is_empty());
         let name = self.name::<DevicePoolName>(line, "device-pool.name", &text(&mut raw, "name"));
         let Some(name) = name else { return };
         let pool = DevicePool {
             name,
             geolocation,
+            location,
             call_managers,
+            call_group,
             tftp_servers,
             roaming: flag(&mut raw, "roaming"),
         };
@@ -350,7 +528,12 @@ impl Checker<'_> {
         self.rows.pools.push(placed);
     }
 
-    fn call_managers(&mut self, line: usize, entries: Vec<Vec<String>>) -> Vec<CallManager> {
+    fn call_managers(
+        &mut self,
+        line: usize,
+        field: &str,
+        entries: Vec<Vec<String>>,
+    ) -> Vec<CallManager> {
         let mut found = Vec::with_capacity(entries.len());
         let mut is_high = false;
         for entry in entries {
@@ -366,10 +549,10 @@ impl Checker<'_> {
         }
         if is_high {
             let rule = format!("a priority is 0 to {}", bounds::PRIORITY);
-            self.problem(line, "device-pool.call-managers", rule);
+            self.problem(line, field, rule);
         }
         let hosts = found.iter().map(|manager| &manager.host);
-        self.servers(line, "device-pool.call-managers", hosts);
+        self.servers(line, field, hosts);
         found
     }
 

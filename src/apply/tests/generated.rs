@@ -7,14 +7,23 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::{
     apply::export::{Exported, Format, export},
+    clock::Timestamp,
     domain::{
-        ids::{BaseDeviceName, DeviceName, DevicePoolName, LoginName, ProfileName},
-        login::{CallManager, Line, SecurityMode},
+        ids::{
+            ApplicationId, BaseDeviceName, CallGroupName, DeviceName, DevicePoolName,
+            GeolocationName, LoginName, ProfileName, ServiceName,
+        },
+        login::{CallManager, Line, PhoneService, SecurityMode, ServiceMenu},
     },
     store::{
+        applications::{self, Application},
+        call_groups::{self, CallGroup},
         credentials::Phc,
         devices::{self, Device},
+        geolocations::{self, Geolocation},
+        parameters::{self, Setting},
         peers::{self, Peer},
+        phone_services,
         pools::{self, DevicePool},
         profiles::{self, Profile},
         users::User,
@@ -24,6 +33,11 @@ use crate::{
 /// What a cluster holds.
 #[derive(Clone, Debug)]
 struct Data {
+    geolocations: Vec<Geolocation>,
+    call_groups: Vec<CallGroup>,
+    services: Vec<PhoneService>,
+    applications: Vec<(Application, bool)>,
+    settings: Vec<Setting>,
     pools: Vec<DevicePool>,
     users: Vec<(User, bool)>,
     profiles: Vec<Profile>,
@@ -64,8 +78,61 @@ prop_compose! {
             call_managers: hosts.into_iter().map(manager).collect(),
             tftp_servers,
             roaming,
+location: None, call_group: None,
+}
+    }
+}
+
+prop_compose! {
+    fn place()(text in line(), fields in geolocation()) -> Geolocation {
+        Geolocation { name: GeolocationName::new(name(&text, 0)).unwrap(), fields }
+    }
+}
+
+prop_compose! {
+    fn call_group()(text in line(), hosts in vec((line(), 0..5u8), 0..3)) -> CallGroup {
+        let manager = |(host, priority): (String, u8)| CallManager { host: name(&host, 0), priority };
+        CallGroup {
+            name: CallGroupName::new(name(&text, 0)).unwrap(),
+            members: hosts.into_iter().map(manager).collect(),
         }
     }
+}
+
+prop_compose! {
+    fn service()(text in line(), path in "[a-z;|=#\\\\\"]{0,8}", menu in 0..3usize) -> PhoneService {
+        PhoneService {
+            name: ServiceName::new(name(&text, 0)).unwrap(),
+            url: format!("https://phones.example/{path}"),
+            menu: ServiceMenu::ALL[menu],
+        }
+    }
+}
+
+prop_compose! {
+    fn application()(text in line(), proxy: bool, with_hash: bool) -> (Application, bool) {
+        (Application { id: ApplicationId::new(name(&text, 0)).unwrap(), proxy }, with_hash)
+    }
+}
+
+/// Any of these may be set.
+fn settings() -> impl Strategy<Value = Vec<Setting>> {
+    let all = vec![
+        ("emcc-geolocation-filter", "A3,country"),
+        ("inter-cluster-maximum-login-time", "8:30"),
+        ("maximum-concurrent-requests", "17"),
+        ("multiple-login-behavior", "auto-logout"),
+        ("trusted-ips", "10.0.0.1;2001:db8::1"),
+    ];
+    proptest::sample::subsequence(all, 0..=5).prop_map(|set| {
+        let setting = |(name, value): (&str, &str)| Setting {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            set_at: Timestamp::from_millis(1),
+            set_by: "somebody".to_owned(),
+        };
+        set.into_iter().map(setting).collect()
+    })
 }
 
 prop_compose! {
@@ -96,7 +163,8 @@ prop_compose! {
             device_pool: None,
             locale,
             geolocation,
-        }
+location: None, services: Vec::new(),
+}
     }
 }
 
@@ -111,7 +179,8 @@ prop_compose! {
             lines: lines.into_iter().map(line).collect(),
             locale,
             device_pool: None,
-        };
+services: Vec::new(),
+};
         (profile, user, pool)
     }
 }
@@ -135,9 +204,33 @@ prop_compose! {
 
 prop_compose! {
     fn data()(mut pools in vec(pool(), 1..4), mut users in vec(user(), 1..5), profiles in vec(profile(), 0..5),
-              mut devices in vec(device(), 0..4), base_devices in 0..4usize, mut peers in vec(peer(), 0..3)) -> Data {
+              mut devices in vec(device(), 0..4), base_devices in 0..4usize, mut peers in vec(peer(), 0..3),
+              mut geolocations in vec(place(), 1..3), mut call_groups in vec(call_group(), 1..3),
+              mut services in vec(service(), 1..4), mut applications in vec(application(), 0..3),
+              settings in settings()) -> Data {
+        for (number, place) in geolocations.iter_mut().enumerate() {
+            place.name = GeolocationName::new(name(place.name.as_str(), number)).unwrap();
+        }
+        for (number, group) in call_groups.iter_mut().enumerate() {
+            group.name = CallGroupName::new(name(group.name.as_str(), number)).unwrap();
+        }
+        for (number, service) in services.iter_mut().enumerate() {
+            service.name = ServiceName::new(name(service.name.as_str(), number)).unwrap();
+        }
+        for (number, (application, _)) in applications.iter_mut().enumerate() {
+            application.id = ApplicationId::new(name(application.id.as_str(), number)).unwrap();
+        }
+        let subscribed = |number: usize| -> Vec<_> {
+            services.iter().rev().take(number % (services.len() + 1)).map(|s| s.name.clone()).collect()
+        };
         for (number, pool) in pools.iter_mut().enumerate() {
             pool.name = DevicePoolName::new(name(pool.name.as_str(), number)).unwrap();
+            if pool.geolocation.is_empty() {
+                pool.location = geolocations.get(number).map(|place| place.name.clone());
+            }
+            if pool.call_managers.is_empty() {
+                pool.call_group = call_groups.get(number).map(|group| group.name.clone());
+            }
         }
         for (number, (user, _)) in users.iter_mut().enumerate() {
             user.user_id = UserId::new(name(user.user_id.as_str(), number)).unwrap();
@@ -148,17 +241,25 @@ prop_compose! {
             profile.name = ProfileName::new(name(profile.name.as_str(), number)).unwrap();
             profile.user_id = users[place(user, users.len())].0.user_id.clone();
             profile.device_pool = pool.map(|pool| pools[place(pool.into(), pools.len())].name.clone());
+            profile.services = subscribed(user % 7);
             profile
         }).collect();
         for (number, device) in devices.iter_mut().enumerate() {
             device.name = DeviceName::new(name("SEP", number)).unwrap();
             device.device_pool = (number % 2 == 0).then(|| pools[place(number, pools.len())].name.clone());
+            device.services = subscribed(number);
+            if device.geolocation.is_empty() {
+                device.location = geolocations.get(number).map(|place| place.name.clone());
+            }
         }
         for (number, peer) in peers.iter_mut().enumerate() {
             peer.cluster_id = ClusterId::new(name("c", number)).unwrap();
         }
         let base_devices = (0..base_devices).map(|n| BaseDeviceName::new(name("E", n)).unwrap()).collect();
-        Data { pools, users, profiles, devices, base_devices, peers }
+        Data {
+            geolocations, call_groups, services, applications, settings, pools, users, profiles, devices, base_devices,
+            peers,
+        }
     }
 }
 
@@ -168,6 +269,24 @@ impl World {
         let (data, phc) = (data.clone(), phc.clone());
         self.store
             .write(move |tx: &mut dyn Transaction| {
+                for place in &data.geolocations {
+                    geolocations::upsert(tx, place)?;
+                }
+                for group in &data.call_groups {
+                    call_groups::upsert(tx, group)?;
+                }
+                for service in &data.services {
+                    phone_services::upsert(tx, service)?;
+                }
+                for (application, with_hash) in &data.applications {
+                    applications::upsert(tx, application)?;
+                    if *with_hash {
+                        applications::put_hash(tx, &application.id, &phc)?;
+                    }
+                }
+                for setting in &data.settings {
+                    parameters::set(tx, setting)?;
+                }
                 for pool in &data.pools {
                     pools::upsert(tx, pool)?;
                 }
@@ -261,6 +380,55 @@ const ROWS: &[(bool, &str)] = &[
     (true, "[[base-device]]\nname = \"E#-\"\ncount = 2"),
     (true, "[[peer]]\nid = \"c#\"\naddresses = [\"a:1\"]"),
     (true, "[[profile]]\nname = \"f#\"\nuser = \"first\""),
+    (
+        true,
+        "[[geolocation]]\nname = \"g#\"\nfields = { country = \"DE\" }",
+    ),
+    (true, "[[call-control-group]]\nname = \"k#\""),
+    (
+        true,
+        "[[phone-service]]\nname = \"s#\"\nurl = \"http://a/\"\nmenu = \"messages\"",
+    ),
+    (
+        true,
+        "[[application-user]]\nid = \"a#\"\nauthentication-proxy = true",
+    ),
+    (
+        false,
+        "[[geolocation]]\nname = \"g#\"\nfields = { \"\" = \"x\" }",
+    ),
+    (
+        false,
+        "[[call-control-group]]\nname = \"k#\"\nmembers = [{ host = \"h\", priority = 5 }]",
+    ),
+    (
+        false,
+        "[[phone-service]]\nname = \"s#\"\nurl = \"ftp://a/\"",
+    ),
+    (
+        false,
+        "[[phone-service]]\nname = \"s#\"\nurl = \"http://a/\"\nmenu = \"x\"",
+    ),
+    (false, "[[application-user]]\nid = \"a#\"\npassword = \" \""),
+    (
+        false,
+        "[[application-user]]\nid = \"a#\"\npassword-hash = \"x\"",
+    ),
+    (false, "[[parameter]]\nname = \"nothing#\"\nvalue = \"1\""),
+    (
+        false,
+        "[[parameter]]\nname = \"maximum-concurrent-requests\"\nvalue = \"many\"",
+    ),
+    (false, "[[policy]]\nname = \"p#\""),
+    (
+        false,
+        "[[device-pool]]\nname = \"p#\"\ncall-control-group = \"nowhere\"",
+    ),
+    (false, "[[device]]\nname = \"SEP#\"\nlocation = \"nowhere\""),
+    (
+        false,
+        "[[profile]]\nname = \"f#\"\nuser = \"first\"\nservices = [\"nowhere\"]",
+    ),
     (false, "[[user]]\nid = \"\"\nextension = \"1\""),
     (false, "[[user]]\nid = \"u#\"\nextention = \"1\""),
     (false, "[[user]]\nid = \"u#\"\nenabled = 1"),
@@ -289,7 +457,7 @@ proptest! {
 
     #[test]
     fn any_mix_of_good_and_broken_rows_changes_all_or_nothing(
-        picked in vec(prop_oneof![2 => 0..7usize, 1 => 0..ROWS.len()], 1..12)
+        picked in vec(prop_oneof![2 => 0..11usize, 1 => 0..ROWS.len()], 1..12)
     ) {
         runtime().block_on(async {
             let world = world();
@@ -348,8 +516,8 @@ async fn an_export_leaves_out_what_is_the_default_and_clear_pins() {
     let devices = csv.iter().find(|(name, _)| name == "devices.csv").unwrap();
     assert_eq!(
         devices.1,
-        "name,model,protocol,security-mode,emcc,extension-mobility,device-pool,locale,geolocation\n\
-         SEP1,CP-8841,SIP,non-secure,true,true,,,\n"
+        "name,model,protocol,security-mode,emcc,extension-mobility,device-pool,locale,geolocation,location,services\n\
+         SEP1,CP-8841,SIP,non-secure,true,true,,,,,\n"
     );
     for (_, text) in toml.iter().chain(&csv) {
         assert!(!text.contains("24680"), "{text}");
@@ -387,8 +555,9 @@ async fn csv_and_toml_are_one_change_and_problems_name_the_file() {
         told,
         [
             "users.csv:5: user.id: it stands in users.csv:2 already",
-            "people.csv:1: the name of a CSV file says what it holds: one of device-pools, users, profiles, devices, \
-             base-devices, peers, then .csv, or something more behind a dash",
+            "people.csv:1: the name of a CSV file says what it holds: one of geolocations, call-control-groups, \
+             phone-services, device-pools, users, profiles, devices, base-devices, application-users, peers, \
+             parameters, then .csv, or something more behind a dash",
             "devices.csv:2: device.emcc: it must be true or false",
             "devices.csv:3: device: there are 1 cells, and the first line names 2 columns",
         ]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    clock::Timestamp,
     domain::{
         ids::{Ref, SessionId},
         login::LoginType,
@@ -136,7 +137,7 @@ async fn what_is_in_use_is_kept_and_all_of_it_is_told() {
     let pools = "[[device-pool]]\nname = \"Bonn\"\n";
     assert_eq!(
         world.kept(pools).await,
-        ["device-pool Hamburg: profile ana-1 is in it"]
+        ["device-pool Hamburg: profile ana-1 names it"]
     );
     assert_eq!(world.exported().await, before);
 }
@@ -175,4 +176,152 @@ async fn a_change_tells_its_columns_and_no_pin() {
     assert_eq!(fields("user"), user);
     assert_eq!(fields("device"), [("model", "CP-8841", "CP-8851")]);
     assert!(fields("peer").is_empty());
+}
+
+const NAMED: &str = r#"
+[[geolocation]]
+name = "Altona"
+fields = { country = "DE", A3 = "Hamburg" }
+
+[[call-control-group]]
+name = "North"
+members = [{ host = "cm2", priority = 1 }, { host = "cm1", priority = 0 }]
+
+[[phone-service]]
+name = "Menu"
+url = "https://canteen.example/today"
+
+[[phone-service]]
+name = "News"
+url = "https://news.example/"
+menu = "messages"
+
+[[device-pool]]
+name = "Hamburg"
+call-control-group = "North"
+location = "Altona"
+roaming = true
+
+[[device]]
+name = "SEP1"
+location = "Altona"
+services = ["News"]
+
+[[user]]
+id = "ana"
+
+[[profile]]
+name = "ana-1"
+user = "ana"
+device-pool = "Hamburg"
+services = ["News", "Menu"]
+
+[[application-user]]
+id = "crm"
+password = "correct horse"
+authentication-proxy = true
+
+[[parameter]]
+name = "emcc-geolocation-filter"
+value = "country, A3"
+"#;
+
+#[tokio::test]
+async fn what_others_name_is_kept_and_who_names_it_is_told() {
+    let world = world();
+    world.apply(NAMED, Mode::Write).await.unwrap();
+    let again = world.apply(NAMED, Mode::Write).await.unwrap();
+    assert!(
+        actions(&again).iter().all(|a| *a == Action::Unchanged),
+        "{again:?}"
+    );
+    let before = world.exported().await;
+    assert!(before.contains("password-hash = \"$argon2id$"), "{before}");
+    assert!(!before.contains("correct horse"), "{before}");
+    for (row, told) in [
+        (
+            "[[geolocation]]\nname = \"x\"",
+            vec![
+                "geolocation Altona: device SEP1 names it",
+                "geolocation Altona: device-pool Hamburg names it",
+            ],
+        ),
+        (
+            "[[call-control-group]]\nname = \"x\"",
+            vec!["call-control-group North: device-pool Hamburg names it"],
+        ),
+        (
+            "[[phone-service]]\nname = \"Menu\"\nurl = \"https://canteen.example/today\"",
+            vec![
+                "phone-service News: device SEP1 names it",
+                "phone-service News: profile ana-1 names it",
+            ],
+        ),
+    ] {
+        assert_eq!(world.kept(row).await, told, "{row}");
+        assert_eq!(world.exported().await, before);
+    }
+    // Given up by all, it can go.
+    let alone = NAMED
+        .replace("services = [\"News\"]", "")
+        .replace("\"News\", ", "");
+    let i = alone.find("[[phone-service]]\nname = \"News\"").unwrap();
+    let j = alone.find("[[device-pool]]").unwrap();
+    let alone = format!("{}{}", &alone[..i], &alone[j..]);
+    let changes = world.prune(&alone, Mode::Write).await.unwrap();
+    assert_eq!(removed(&changes), [("phone-service", "News")]);
+}
+
+#[tokio::test]
+async fn a_parameter_that_no_file_names_has_its_default_again() {
+    use crate::store::parameters;
+    let world = world();
+    world.apply(NAMED, Mode::Write).await.unwrap();
+    let all = |tx: &mut dyn Transaction| parameters::all(tx);
+    let set = world.store.read(all).await.unwrap();
+    let told: Vec<_> = set
+        .iter()
+        .map(|s| (&*s.name, &*s.value, &*s.set_by))
+        .collect();
+    assert_eq!(
+        told,
+        [("emcc-geolocation-filter", "A3,country", "user root")]
+    );
+    let other = "[[parameter]]\nname = \"allow-proxy\"\nvalue = \"True\"\n";
+    let changes = world.prune(other, Mode::Write).await.unwrap();
+    assert_eq!(
+        removed(&changes),
+        [("parameter", "emcc-geolocation-filter")]
+    );
+    let set = world.store.read(all).await.unwrap();
+    let told: Vec<_> = set.iter().map(|s| (&*s.name, &*s.value)).collect();
+    assert_eq!(told, [("allow-proxy", "on")]);
+}
+
+#[tokio::test]
+async fn a_thing_and_its_name_are_not_given_together_and_policies_are_refused() {
+    let world = world();
+    world.apply(NAMED, Mode::Write).await.unwrap();
+    for (row, told) in [
+        (
+            "[[device]]\nname = \"SEP2\"\nlocation = \"Altona\"\ngeolocation = { A3 = \"x\" }",
+            "data.toml:1: device.geolocation: give geolocation or location, not both",
+        ),
+        (
+            "[[device-pool]]\nname = \"x\"\ncall-control-group = \"North\"\n\
+             call-managers = [{ host = \"h\", priority = 0 }]",
+            "data.toml:1: device-pool.call-managers: give call-managers or call-control-group, not both",
+        ),
+        (
+            "[[profile]]\nname = \"x\"\nuser = \"ana\"\nservices = [\"News\", \"News\"]",
+            "data.toml:1: profile.services: a service stands in it twice",
+        ),
+        (
+            "[[policy]]\nname = \"x\"",
+            "data.toml:1: policy: there are no credential policies yet; when a user is locked is set on each node, \
+             under [credentials]",
+        ),
+    ] {
+        assert_eq!(world.problems(row).await, [told], "{row}");
+    }
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use crate::domain::ids::{BaseDeviceName, DeviceName, DevicePoolName, ProfileName, UserId};
+use crate::domain::ids::{
+    BaseDeviceName, DeviceName, DevicePoolName, ProfileName, ServiceName, UserId,
+};
 
 /// `user add` and `user set`: what may be given.
 #[derive(Debug, Args)]
@@ -102,6 +104,12 @@ pub struct DeviceFields {
     /// Where it stands: a civic address field, for example country=DE; may be repeated, takes the place of all
     #[arg(long, value_name = "FIELD=VALUE")]
     pub geolocation: Vec<String>,
+    /// The same by the name of a geolocation; '' for none
+    #[arg(long, value_name = "NAME", conflicts_with = "geolocation")]
+    pub location: Option<String>,
+    /// A phone service that it is subscribed to; may be repeated, takes the place of all
+    #[arg(long, value_name = "SERVICE")]
+    pub service: Vec<ServiceName>,
 }
 
 /// `device add`.
@@ -123,6 +131,7 @@ pub struct DeviceAdd {
 #[command(
     group = ArgGroup::new("change").required(true).multiple(true).args([
         "model", "protocol", "security_mode", "emcc", "extension_mobility", "device_pool", "geolocation",
+        "location", "service",
     ]),
     after_help = "What is not named stays.\n\nExample:\n  emccd device set SEP00112233AABB --extension-mobility false"
 )]
@@ -218,6 +227,9 @@ pub struct ProfileAdd {
     /// The device pool when no roaming pool fits
     #[arg(long, value_name = "POOL")]
     pub device_pool: Option<DevicePoolName>,
+    /// A phone service that it is subscribed to; may be repeated
+    #[arg(long, value_name = "SERVICE")]
+    pub service: Vec<ServiceName>,
 }
 
 /// `profile remove`.

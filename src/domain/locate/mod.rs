@@ -16,6 +16,9 @@ pub enum PeerAnswer {
     /// It could not be asked, or did not understand the question: no version in common, or a message that one
     /// side can't read. The name may be its own for all that we know; why.
     Unaskable(String),
+    /// Its role has said that it serves none of our phones: it has no record of us, or does not allow us; with which
+    /// code, and why. Whose the name is it has not said.
+    Declined(EmCode, String),
     /// It refused: connection, TLS or trust; why.
     Refused(String),
     /// It did not answer in time; what we know of it.
@@ -95,7 +98,11 @@ struct Sorted<'a> {
     incompatible: Vec<(&'a ClusterId, &'a str)>,
     /// They could not be asked, and may own the name.
     unaskable: Vec<(&'a ClusterId, &'a str)>,
-    /// They turned us away or could not be reached.
+    /// They serve none of our phones, each with its code.
+    declined: Vec<(&'a ClusterId, &'a str)>,
+    /// Of those the lowest code, so that the order in which they say it does not matter.
+    declined_with: Option<EmCode>,
+    /// They could not be reached, or turned our connection away.
     refused: Vec<(&'a ClusterId, &'a str)>,
     /// They said nothing.
     silent: Vec<(&'a ClusterId, &'a str)>,
@@ -108,6 +115,8 @@ impl<'a> Sorted<'a> {
             denials: Vec::new(),
             incompatible: Vec::new(),
             unaskable: Vec::new(),
+            declined: Vec::new(),
+            declined_with: None,
             refused: Vec::new(),
             silent: Vec::new(),
         };
@@ -117,6 +126,13 @@ impl<'a> Sorted<'a> {
                 PeerAnswer::NotMine => sorted.denials.push(entry),
                 PeerAnswer::Incompatible(why) => sorted.incompatible.push((&entry.cluster, why)),
                 PeerAnswer::Unaskable(why) => sorted.unaskable.push((&entry.cluster, why)),
+                PeerAnswer::Declined(code, why) => {
+                    sorted.declined.push((&entry.cluster, why));
+                    let lowest = sorted
+                        .declined_with
+                        .filter(|one| one.number() < code.number());
+                    sorted.declined_with = lowest.or(Some(*code));
+                }
                 PeerAnswer::Refused(why) => sorted.refused.push((&entry.cluster, why)),
                 PeerAnswer::Silent(why) => sorted.silent.push((&entry.cluster, why)),
             }
@@ -126,20 +142,22 @@ impl<'a> Sorted<'a> {
 
     /// The peers that may own the name for all that we know. An error is not an answer.
     fn open(&self) -> impl Iterator<Item = &(&'a ClusterId, &'a str)> {
-        self.unaskable.iter().chain(self.unanswered())
+        let open = self.unaskable.iter().chain(self.unanswered());
+        open.chain(&self.declined)
     }
 
-    /// Those of them that were asked.
+    /// Those of them that were asked and have not answered.
     fn unanswered(&self) -> impl Iterator<Item = &(&'a ClusterId, &'a str)> {
         self.refused.iter().chain(&self.silent)
     }
 
     fn open_code(&self) -> EmCode {
-        if self.refused.is_empty() && self.unaskable.is_empty() {
-            EmCode::NoResponseFromRemoteHost
-        } else {
-            EmCode::ServiceConnectionError
+        if !self.refused.is_empty() || !self.unaskable.is_empty() {
+            return EmCode::ServiceConnectionError;
         }
+        // What may be otherwise in a minute comes before what an operator has to change.
+        let declined = self.declined_with.filter(|_| self.silent.is_empty());
+        declined.unwrap_or(EmCode::NoResponseFromRemoteHost)
     }
 
     fn unclaimed(&self, login_type: LoginType) -> Refusal {
@@ -154,14 +172,23 @@ impl<'a> Sorted<'a> {
                 cause.push_str("; without an answer: ");
                 cause.push_str(&reasons(self.unanswered()));
             }
+            cause.push_str(&self.and_declined());
             return Refusal::new(EmCode::ErrorOnParsing, cause);
         }
         if has_open {
             let cause = format!(
-                "no peer that answered has this {what}; without an answer: {}",
+                "no peer that answered has this {what}; without an answer: {}{}",
                 reasons(self.unanswered()),
+                self.and_declined(),
             );
             return Refusal::new(self.open_code(), cause);
+        }
+        if let Some(code) = self.declined_with {
+            let cause = format!(
+                "no peer that serves this cluster's phones has this {what}{}",
+                self.and_declined()
+            );
+            return Refusal::new(code, cause);
         }
         if self.denials.is_empty() {
             let cause =
@@ -171,6 +198,14 @@ impl<'a> Sorted<'a> {
         let peers = listed(self.denials.iter().map(|entry| entry.cluster.to_string()));
         let cause = format!("no cluster has this {what}; every peer answered: {peers}");
         Refusal::new(EmCode::UserDoesNotExist, cause)
+    }
+
+    /// The end of a sentence that names those who serve none of our phones, if there are any.
+    fn and_declined(&self) -> String {
+        if self.declined.is_empty() {
+            return String::new();
+        }
+        format!("; not served by: {}", reasons(self.declined.iter()))
     }
 
     /// One claims, but another could be home as well: the PIN stays here.

@@ -31,6 +31,10 @@ fn refused() -> PeerAnswer {
     PeerAnswer::Refused("unknown_issuer".to_owned())
 }
 
+fn declined() -> PeerAnswer {
+    PeerAnswer::Declined(EmCode::EmccNotAllowed, "not allowed there".to_owned())
+}
+
 fn incompatible() -> PeerAnswer {
     PeerAnswer::Incompatible("it speaks 1.0, upgrade it".to_owned())
 }
@@ -72,6 +76,7 @@ fn with_a_silent_peer_the_claimer_needs_a_pattern() {
         (silent(), EmCode::NoResponseFromRemoteHost),
         (refused(), EmCode::ServiceConnectionError),
         (unaskable(), EmCode::ServiceConnectionError),
+        (declined(), EmCode::EmccNotAllowed),
     ] {
         let without = [
             asked("tokyo", PeerAnswer::Mine),
@@ -109,6 +114,27 @@ fn a_refusing_peer_weighs_more_than_a_silent_one() {
         assert!(cause.contains("paris (no proof for 9 s)"), "{cause}");
         assert!(cause.contains("rome (unknown_issuer)"), "{cause}");
     }
+}
+
+#[test]
+fn who_serves_none_of_our_phones_is_named_and_weighs_least() {
+    for (other, code) in [
+        (silent(), EmCode::NoResponseFromRemoteHost),
+        (refused(), EmCode::ServiceConnectionError),
+        (unaskable(), EmCode::ErrorOnParsing),
+    ] {
+        let answers = [asked("rome", declined()), asked("paris", other)];
+        let (found, cause) = refusal(decide(LoginType::Uid, &answers));
+        assert_eq!(found, code);
+        assert!(
+            cause.ends_with("; not served by: rome (not allowed there)"),
+            "{cause}"
+        );
+    }
+    let unknown = PeerAnswer::Declined(EmCode::VisitingClusterUnknown, "no record".to_owned());
+    let answers = [asked("rome", declined()), asked("paris", unknown)];
+    let (found, _) = refusal(decide(LoginType::Uid, &answers));
+    assert_eq!(found, EmCode::VisitingClusterUnknown);
 }
 
 #[test]
@@ -179,6 +205,7 @@ fn nobody_has_the_user_only_when_everybody_said_so() {
     for (other, code) in [
         (silent(), EmCode::NoResponseFromRemoteHost),
         (refused(), EmCode::ServiceConnectionError),
+        (declined(), EmCode::EmccNotAllowed),
         (incompatible(), EmCode::ErrorOnParsing),
         (unaskable(), EmCode::ErrorOnParsing),
     ] {
@@ -281,6 +308,8 @@ fn any_answer() -> impl Strategy<Value = PeerAnswer> {
         1 => Just(incompatible()),
         1 => Just(unaskable()),
         1 => Just(refused()),
+        1 => Just(declined()),
+        1 => Just(PeerAnswer::Declined(EmCode::VisitingClusterUnknown, "no record".to_owned())),
         1 => Just(silent()),
     ]
 }

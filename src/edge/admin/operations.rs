@@ -72,8 +72,17 @@ pub trait Operations: Send + Sync + 'static {
     /// Adds or changes one record.
     fn edit<'a>(&'a self, edit: Edit, actor: &'a Actor) -> Answer<'a, Vec<pb::ApplyCount>>;
 
-    /// Ends all sessions shared with a peer that is to be removed, and waits until it knows, for a while.
-    fn retire_peer<'a>(&'a self, cluster: &'a ClusterId, actor: &'a Actor) -> Answer<'a, ()>;
+    /// Ends all sessions shared with a peer that is to be removed, and waits until it knows, for a while. No session
+    /// with it begins from then on. Refused where that can't be; then it is as it was.
+    fn retire_peer<'a>(
+        &'a self,
+        cluster: &'a ClusterId,
+        forget_owed: bool,
+        actor: &'a Actor,
+    ) -> Answer<'a, ()>;
+
+    /// Lets sessions with a peer begin again that was to be removed and stays after all.
+    fn keep_peer<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, ()>;
 
     /// Has the link to a peer tried at once, and tells how it stands then. `owed_ends` is left open.
     fn refresh_cluster<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, pb::PeerStatus>;

@@ -7,13 +7,11 @@ use crate::{
         ids::{BaseDeviceName, ClusterId, DeviceName, ProfileName, UserId},
         session::Role,
     },
-    edge::admin::{directory::LIVE, error::Error, peers::find, roles::Actor, views},
+    edge::admin::{error::Error, peers::find, roles::Actor, views},
     store::{
         self, Store, Transaction,
         audit::{self, Action, Noun},
-        base_devices, devices, hints, peers, profiles,
-        sessions::{self, Filter},
-        trust_entries, users,
+        base_devices, devices, hints, peers, profiles, sessions, trust_entries, users,
     },
     wire::admin as pb,
 };
@@ -155,19 +153,12 @@ pub async fn remove_cluster(
 }
 
 fn refuse_while_sessions_live(tx: &mut dyn Transaction, id: &ClusterId) -> Result<(), Error> {
-    let filter = Filter {
-        counterpart: Some(id.clone()),
-        states: LIVE.to_vec(),
-        limit: Some(MOST_COUNTED),
-        ..Filter::default()
-    };
-    match sessions::list(tx, &filter)?.len() {
+    match sessions::shared_with(tx, id)?.0 {
         0 => Ok(()),
-        count => Err(Error::refused(
-            format!("{count} sessions with {id} are not over"),
+        living => Err(Error::refused(
+            format!("{living} sessions with {id} are not over"),
             format!(
-                "let nobody else in with: emccd cluster set {id} --allow-emcc false; end them with emccd session \
-                 logout, which emccd session list --peer {id} names; then remove it"
+                "remove it again; or end them with emccd session logout, which emccd session list --peer {id} names"
             ),
         )),
     }
@@ -175,8 +166,7 @@ fn refuse_while_sessions_live(tx: &mut dyn Transaction, id: &ClusterId) -> Resul
 
 /// What a removed peer is owed will never be delivered.
 fn forget_debts(tx: &mut dyn Transaction, id: &ClusterId, forget: bool) -> Result<u32, Error> {
-    let owed = sessions::owed(tx, id, MOST_COUNTED)?;
-    let count = u32::try_from(owed.len()).unwrap_or(u32::MAX);
+    let (_, count) = sessions::shared_with(tx, id)?;
     if count > 0 && !forget {
         return Err(Error::refused(
             format!("{id} has still to be told of the end of {count} sessions"),
@@ -237,6 +227,3 @@ pub async fn get_profile(store: &Store, name: String) -> Result<pb::GetProfileRe
         profile: Some(views::profile(found)),
     })
 }
-
-/// Counted for a message; beyond that the number says no more.
-const MOST_COUNTED: u32 = 1_000;

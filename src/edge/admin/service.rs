@@ -233,9 +233,15 @@ impl AdminEdge {
         request: pb::RemoveClusterRequest,
     ) -> Result<pb::RemoveClusterResponse, Error> {
         let cluster = cluster_id(request.cluster_id.clone())?;
-        self.operations.retire_peer(&cluster, actor).await?;
+        self.operations
+            .retire_peer(&cluster, request.forget_owed, actor)
+            .await?;
         let now = self.clock.now();
-        let removed = removals::remove_cluster(&self.store, request, actor, now).await?;
+        let removed = removals::remove_cluster(&self.store, request, actor, now).await;
+        if removed.is_err() {
+            self.operations.keep_peer(&cluster).await?;
+        }
+        let removed = removed?;
         self.operations.peers_changed().await?;
         Ok(removed)
     }

@@ -135,6 +135,7 @@ pub fn profile(profile: Profile) -> pb::Profile {
         lines: lines.collect(),
         locale: profile.locale,
         device_pool: profile.device_pool.map(Into::into),
+        services: profile.services.into_iter().map(Into::into).collect(),
     }
 }
 
@@ -166,6 +167,8 @@ pub fn device(device: Device) -> pb::Device {
         em_enabled: device.em_enabled,
         device_pool: device.device_pool.map(Into::into),
         geolocation: device.geolocation,
+        location: device.location.map(Into::into),
+        services: device.services.into_iter().map(Into::into).collect(),
     }
 }
 

@@ -102,6 +102,7 @@ fn logged_in(user: &str, reference: Ref) -> LoggedIn {
             remaining: None,
             reset: false,
             restart_reason: None,
+            phone_services: Vec::new(),
         },
         reference,
     }

@@ -4,11 +4,16 @@ use super::*;
 use crate::{
     domain::{
         federation::Links,
-        ids::DevicePoolName,
-        login::CallManager,
+        ids::{CallGroupName, DevicePoolName, GeolocationName, ServiceName},
+        login::{CallManager, PhoneService, ServiceMenu},
         parameters::{Parameters, WhenUnreachable},
     },
-    store::pools::{self, DevicePool},
+    store::{
+        call_groups::{self, CallGroup},
+        geolocations::{self, Geolocation},
+        phone_services,
+        pools::{self, DevicePool},
+    },
 };
 
 /// Only these clusters can be told of anything.
@@ -47,6 +52,8 @@ impl World {
                 .into(),
             tftp_servers: vec![format!("tftp.{name}")],
             roaming,
+            location: None,
+            call_group: None,
         };
         self.store
             .write(move |tx: &mut dyn Transaction| pools::upsert(tx, &pool))
@@ -63,6 +70,7 @@ impl World {
             lines: Vec::new(),
             locale: locale.map(str::to_owned),
             device_pool: pool.map(|name| DevicePoolName::new(name).unwrap()),
+            services: Vec::new(),
         };
         self.store
             .write(move |tx: &mut dyn Transaction| profiles::upsert(tx, &profile))
@@ -274,5 +282,79 @@ async fn another_locale_asks_for_a_reset() {
         assert_eq!(services.reset, reset, "{locale:?}");
         assert_eq!(services.locale.as_deref(), Some("de_DE"));
         assert!(services.restart_reason.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_pool_that_names_a_place_and_a_group_is_found_by_the_one_and_answers_with_the_other() {
+    let world = world(2).await;
+    world.pool("own", false, &[]).await;
+    world.profile(Some("own"), None).await;
+    let service = |name: &str| PhoneService {
+        name: ServiceName::new(name).unwrap(),
+        url: format!("https://{name}.example/"),
+        menu: ServiceMenu::Directories,
+    };
+    let (menu, news) = (service("menu"), service("news"));
+    let given = [menu.clone(), news.clone()];
+    world
+        .store
+        .write(move |tx: &mut dyn Transaction| {
+            geolocations::upsert(
+                tx,
+                &Geolocation {
+                    name: GeolocationName::new("Ginza").unwrap(),
+                    fields: fields(&[("country", "JP")]),
+                },
+            )?;
+            call_groups::upsert(
+                tx,
+                &CallGroup {
+                    name: CallGroupName::new("East").unwrap(),
+                    members: [("late", 4), ("first", 1)]
+                        .map(|(host, priority)| CallManager {
+                            host: host.to_owned(),
+                            priority,
+                        })
+                        .into(),
+                },
+            )?;
+            for service in &given {
+                phone_services::upsert(tx, service)?;
+            }
+            let mut profile = profiles::for_user(tx, &UserId::new("ana").unwrap())?.remove(0);
+            // Another order than that of the names, and one that is gone since.
+            let named = ["news", "gone", "menu"];
+            profile.services = named.map(|name| ServiceName::new(name).unwrap()).into();
+            profiles::upsert(tx, &profile)?;
+            pools::upsert(
+                tx,
+                &DevicePool {
+                    name: DevicePoolName::new("Roaming JP").unwrap(),
+                    geolocation: BTreeMap::new(),
+                    location: GeolocationName::new("Ginza").ok(),
+                    call_managers: Vec::new(),
+                    call_group: CallGroupName::new("East").ok(),
+                    tftp_servers: Vec::new(),
+                    roaming: true,
+                },
+            )
+        })
+        .await
+        .unwrap();
+    for (number, (country, pool, hosts)) in [
+        ("JP", "Roaming JP", ["first", "late"]),
+        ("DE", "own", ["first.own", "late.own"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut login = request("ana", "13579", &format!("SEP{number}"));
+        login.geolocation = fields(&[("country", country)]);
+        let services = world.opens("tokyo", &login).await;
+        assert_eq!(services.device_pool.unwrap().as_str(), pool);
+        let told: Vec<_> = services.call_managers.iter().map(|c| &*c.host).collect();
+        assert_eq!(told, hosts);
+        assert_eq!(services.phone_services, [news.clone(), menu.clone()]);
     }
 }

@@ -1,9 +1,13 @@
-//! Sessions that end because a right was lost, or because a peer leaves.
+//! Sessions that end because a right was lost.
 
 use super::*;
-use crate::{store::audit, tasks::Tasks};
+use crate::{
+    home::revocation::{BATCH, look},
+    store::parameters::{self as stored_parameters, Setting},
+    tasks::Tasks,
+};
 
-const WITHIN: Duration = Duration::from_secs(10);
+pub(super) const WITHIN: Duration = Duration::from_secs(10);
 
 impl World {
     async fn user(&self, id: &str, change: fn(&mut User)) {
@@ -15,8 +19,24 @@ impl World {
             .unwrap();
     }
 
+    /// Sets whether sessions end with the right to them, in the store alone: what the node goes by stays behind.
+    pub(super) async fn switch(&self, value: &'static str) {
+        self.store
+            .write(move |tx: &mut dyn Transaction| {
+                let setting = Setting {
+                    name: "end-sessions-on-revocation".to_owned(),
+                    value: value.to_owned(),
+                    set_at: crate::clock::Timestamp::from_millis(1),
+                    set_by: "user root".to_owned(),
+                };
+                stored_parameters::set(tx, &setting)
+            })
+            .await
+            .unwrap();
+    }
+
     /// Waits until a session has ended.
-    async fn until_ended(&self, caller: &str, id: SessionId) {
+    pub(super) async fn until_ended(&self, caller: &str, id: SessionId) {
         let mut changes = self.store.changes();
         let ended = async {
             while self.state(caller, id).await != Some(State::Ended) {
@@ -70,72 +90,47 @@ async fn who_loses_a_right_loses_the_sessions_that_need_it_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_peer_that_leaves_is_told_of_every_end_first() {
+async fn what_the_store_says_of_the_switch_counts_also_before_the_node_goes_by_it() {
     let world = world(4).await;
-    let (theirs, local) = (
-        request("ana", "13579", "SEP1"),
-        request("bob", "13579", "SEP2"),
-    );
-    world.opens("tokyo", &theirs).await;
-    world.opens("berlin", &local).await;
-    let (tokyo, store) = (cluster("tokyo"), world.store.clone());
-    // The peer hears of it as soon as somebody tells it.
-    let telling = async {
-        world.until_ended("tokyo", theirs.session_id).await;
-        let id = theirs.session_id;
-        store
-            .write(move |tx: &mut dyn Transaction| {
-                sessions::acknowledge(tx, Role::Home, &cluster("tokyo"), id)
-            })
-            .await
-            .unwrap();
-    };
-    let leaving = world.role.retire_peer(&tokyo, "user root", WITHIN);
-    let (retired, ()) = tokio::join!(leaving, telling);
-    let expected = Retired {
-        ended: 1,
-        delivered: true,
-    };
-    assert_eq!(retired.unwrap(), expected);
-    assert_eq!(
-        world.state("berlin", local.session_id).await,
-        Some(State::Active)
-    );
-    assert_eq!(
-        code(&world, "tokyo", &request("ana", "13579", "SEP1")).await,
-        38,
-        "no login is taken from it any more"
-    );
-    let all = world
-        .store
-        .read(|tx: &mut dyn Transaction| audit::list(tx, 100))
-        .await
-        .unwrap();
-    let who: Vec<_> = all.iter().filter(|e| e.outcome == "revoked").collect();
-    assert_eq!(who.len(), 1);
-    assert_eq!(who[0].actor, "user root");
+    assert!(world.role.parameters().end_sessions_on_revocation);
+    let login = request("ana", "13579", "SEP1");
+    world.opens("tokyo", &login).await;
+    world.switch("off").await;
+    world.user("ana", |u| u.enabled = false).await;
+    let mut seen = None;
+    let look_again = async |seen: &mut _| look(&world.role, seen).await.unwrap();
+    look_again(&mut seen).await;
+    look_again(&mut seen).await;
+    let state = world.state("tokyo", login.session_id).await;
+    assert_eq!(state, Some(State::Active), "it was switched off");
+    // Switched on it looks at once, though no user has changed since.
+    world.switch("on").await;
+    look_again(&mut seen).await;
+    let state = world.state("tokyo", login.session_id).await;
+    assert_eq!(state, Some(State::Ended));
 }
 
 #[tokio::test]
-async fn a_peer_that_can_not_be_told_holds_up_its_removal_no_longer_than_allowed() {
+async fn more_sessions_than_one_batch_end_in_one_look() {
     let world = world(1).await;
-    let login = request("ana", "13579", "SEP1");
-    world.opens("tokyo", &login).await;
-    let retired = world
-        .role
-        .retire_peer(&cluster("tokyo"), "user root", Duration::from_millis(50))
+    let many = BATCH + 1;
+    world
+        .store
+        .write(move |tx: &mut dyn Transaction| {
+            let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
+                INSERT INTO sessions (role, counterpart, id, state, device, user_key, user_id, login_type, login_name,
+                  reference, created_at, owed)
+                SELECT 'home', 'tokyo', lower(printf('00000000-0000-7000-8000-%012x', i)), 'active', 'SEP' || i,
+                  'gone', 'gone', 'UID', 'gone', printf('%08X', i), i, 0 FROM n";
+            tx.execute(sql, &[many.into()])
+        })
         .await
         .unwrap();
-    let expected = Retired {
-        ended: 1,
-        delivered: false,
-    };
-    assert_eq!(retired, expected);
-    assert_eq!(world.owed("tokyo").await, [login.session_id]);
-    let unknown = world
-        .role
-        .retire_peer(&cluster("paris"), "user root", WITHIN)
+    look(&world.role, &mut None).await.unwrap();
+    let (living, owed) = world
+        .store
+        .read(|tx: &mut dyn Transaction| sessions::shared_with(tx, &cluster("tokyo")))
         .await
-        .unwrap_err();
-    assert!(matches!(unknown, Error::CallerUnknown(_)), "{unknown:?}");
+        .unwrap();
+    assert_eq!((living, owed), (0, u64::from(many)));
 }

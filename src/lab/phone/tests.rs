@@ -94,6 +94,7 @@ impl Desk for OneUser {
                     remaining: None,
                     reset: false,
                     restart_reason: None,
+                    phone_services: Vec::new(),
                 },
                 reference: login.reference,
             }

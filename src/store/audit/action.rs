@@ -35,14 +35,22 @@ pub enum Action {
 /// Records that are added, changed and removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Noun {
+    /// Application users.
+    Application,
     /// Base devices.
     Base,
+    /// Call-control groups.
+    CallGroup,
     /// Other clusters.
     Cluster,
     /// Phones.
     Device,
+    /// Geolocations.
+    Geolocation,
     /// Parameters: one that is reset has its default again.
     Param,
+    /// Phone services.
+    PhoneService,
     /// Device pools.
     Pool,
     /// Device profiles.
@@ -54,7 +62,11 @@ pub enum Noun {
 }
 
 impl Noun {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 12] = [
+        Self::Application,
+        Self::CallGroup,
+        Self::Geolocation,
+        Self::PhoneService,
         Self::Base,
         Self::Cluster,
         Self::Device,
@@ -68,6 +80,10 @@ impl Noun {
     /// Added, changed, removed.
     const fn words(self) -> [&'static str; 3] {
         match self {
+            Self::Application => ["application.add", "application.set", "application.remove"],
+            Self::CallGroup => ["call-group.add", "call-group.set", "call-group.remove"],
+            Self::Geolocation => ["geolocation.add", "geolocation.set", "geolocation.remove"],
+            Self::PhoneService => ["service.add", "service.set", "service.remove"],
             Self::Base => ["base.add", "base.set", "base.remove"],
             Self::Cluster => ["cluster.add", "cluster.set", "cluster.remove"],
             Self::Device => ["device.add", "device.set", "device.remove"],

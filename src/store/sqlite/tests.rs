@@ -479,6 +479,43 @@ async fn a_base_device_is_found_without_a_look_at_what_has_ended() {
         .unwrap();
 }
 
+#[tokio::test]
+async fn what_is_revoked_or_shared_is_found_without_a_look_at_what_has_ended() {
+    let (store, _dir) = fresh();
+    store
+        .write::<_, Error>(|tx| {
+            tx.execute(
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+                 INSERT INTO sessions (role, counterpart, id, state, device, user_key, login_type, login_name, reference,
+                   created_at, ended_at, owed)
+                 SELECT 'home', 'berlin', 'id' || i, 'ended', 'SEP' || i, 'u' || i, 'UID', 'anna', 'ref', i, i, 0
+                 FROM n",
+                &[],
+            )?;
+            let (berlin, tokyo) = (cluster("berlin"), cluster("tokyo"));
+            // Whether the database knows something of its tables or nothing.
+            for statement in ["SELECT 1", "ANALYZE"] {
+                if statement == "ANALYZE" {
+                    tx.execute(statement, &[])?;
+                }
+                let mut plans = Plans { tx: &mut *tx, of_sessions: Vec::new() };
+                sessions::revoked(&mut plans, &tokyo, 256)?;
+                sessions::living_with(&mut plans, &berlin, 256)?;
+                sessions::shared_with(&mut plans, &berlin)?;
+                let found: Vec<_> = plans
+                    .of_sessions
+                    .iter()
+                    .map(|plan| plan.split_whitespace().find(|word| word.starts_with("sessions_")))
+                    .collect();
+                let [user, living, owed] = ["sessions_active_of_user", "sessions_living", "sessions_owed"].map(Some);
+                assert_eq!(found, [user, living, living, owed], "{:?}", plans.of_sessions);
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
 /// Passes queries on, and notes how SQLite finds the sessions `s` in them.
 struct Plans<'t> {
     tx: &'t mut dyn Transaction,

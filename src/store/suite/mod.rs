@@ -1,5 +1,6 @@
 //! What every engine must do: tests as functions over a [`Store`], run by each engine's own tests.
 
+mod asked;
 mod records;
 mod session_rows;
 mod transactions;
@@ -41,7 +42,7 @@ use crate::{
     },
 };
 
-pub(super) use self::{records::*, session_rows::*, transactions::*};
+pub(super) use self::{asked::*, records::*, session_rows::*, transactions::*};
 
 /// Runs each test of the suite on a database of its own that `$open` makes.
 macro_rules! run_suite {
@@ -75,7 +76,9 @@ macro_rules! each_engine_must {
                 a_phone_has_one_session_per_role,
                 a_read_changes_nothing,
                 a_look_up_is_a_read_also_where_many_come_at_once_and_ends_with_the_store,
+                a_ticket_is_good_once_for_its_holder_until_it_is_old_or_another_pin_is_set,
                 a_tombstone_ends_what_is_known_and_what_is_not,
+                a_choice_is_that_of_the_phones_newest_page_until_it_is_old,
                 answers_stay_as_first_given,
                 commits_are_announced,
                 concurrent_increments_are_not_lost,
@@ -176,6 +179,7 @@ fn services() -> HomeServices {
         remaining: Some(Duration::from_secs(36_000)),
         reset: true,
         restart_reason: None,
+        phone_services: Vec::new(),
     }
 }
 

@@ -16,6 +16,8 @@ pub(in crate::store) async fn records_come_back_as_written(store: &Store) {
         device_pool: Some(pool_name.clone()),
         locale: Some("de_DE".to_owned()),
         geolocation: place.clone(),
+        location: None,
+        services: Vec::new(),
     };
     let profile = Profile {
         name: ProfileName::new("Anna's profile").unwrap(),
@@ -28,6 +30,7 @@ pub(in crate::store) async fn records_come_back_as_written(store: &Store) {
         }],
         locale: None,
         device_pool: Some(pool_name.clone()),
+        services: Vec::new(),
     };
     let pool = DevicePool {
         name: pool_name.clone(),
@@ -35,6 +38,8 @@ pub(in crate::store) async fn records_come_back_as_written(store: &Store) {
         call_managers: services().call_managers,
         tftp_servers: vec!["tftp1".into()],
         roaming: true,
+        location: None,
+        call_group: None,
     };
     let peer = Peer {
         cluster_id: cluster("tokyo"),

@@ -63,26 +63,24 @@ async fn a_success_after_the_deadline_is_discarded_and_home_is_owed_the_end() {
     assert_eq!(world.audit().await, ["the answer came too late; given up"]);
 }
 
+async fn end_by_operator(world: &World) {
+    let sep1 = DeviceName::new("SEP1").unwrap();
+    let pending = world
+        .store
+        .read(move |tx: &mut dyn Transaction| sessions::active_on_device(tx, Role::Visiting, &sep1))
+        .await;
+    let id = pending.unwrap().unwrap().id;
+    let ended = world.role.end(&cluster("berlin"), id, "user root").await;
+    ended.unwrap();
+}
+
 #[tokio::test]
 async fn a_success_for_a_row_that_has_ended_is_never_promoted() {
     let (home, gate) = gated();
     let world = world(vec![home]).await;
     let ending = async {
         until_home_is_asked(&world).await;
-        let id = world
-            .store
-            .read(|tx: &mut dyn Transaction| {
-                sessions::active_on_device(tx, Role::Visiting, &DeviceName::new("SEP1").unwrap())
-            })
-            .await
-            .unwrap()
-            .unwrap()
-            .id;
-        world
-            .role
-            .end(&cluster("berlin"), id, "user root")
-            .await
-            .unwrap();
+        end_by_operator(&world).await;
         gate.notify_one();
     };
     let (failure, ()) = tokio::join!(world.login("SEP1", "ana"), ending);
@@ -207,4 +205,76 @@ async fn a_commit_that_comes_too_late_is_taken_back() {
     assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
     assert!(world.free("SEP1").await);
     assert_eq!(world.owed("berlin").await, 1);
+}
+
+/// A gated home that asks which profile.
+fn gated_asking() -> (Script, Arc<Notify>) {
+    let (home, gate) = gated();
+    *home.choice.lock().unwrap() = Some(ProfileChoice {
+        profiles: vec![ProfileName::new("desk").unwrap()],
+        ticket: crate::secret::Ticket::from_bytes([7; 16]),
+    });
+    (home, gate)
+}
+
+/// What the phone would bring back for that page.
+async fn chosen(world: &World) -> u16 {
+    let choice = PhoneChoice {
+        device: "SEP1".to_owned(),
+        ticket: Some(crate::secret::Ticket::from_bytes([7; 16])),
+        entry: 0,
+        emcc: true,
+        caller: caller(),
+        reference: world.role.new_ref(),
+    };
+    let failure = world.role.choose(choice).await.unwrap_err();
+    failure.code.number()
+}
+
+#[tokio::test]
+async fn a_question_after_the_deadline_is_not_shown() {
+    let (home, gate) = gated_asking();
+    let world = world(vec![home]).await;
+    let late = async {
+        until_home_is_asked(&world).await;
+        world.clock.set_offset_millis(60_000);
+        gate.notify_one();
+    };
+    let (failure, ()) = tokio::join!(world.login("SEP1", "ana"), late);
+    assert_eq!(failure.unwrap_err().code.number(), 40);
+    assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
+    assert_eq!(world.audit().await, ["the answer came too late; given up"]);
+    assert_eq!(chosen(&world).await, 201, "nothing is remembered of it");
+}
+
+#[tokio::test]
+async fn a_question_for_a_login_that_an_operator_has_ended_is_not_shown() {
+    let (home, gate) = gated_asking();
+    let world = world(vec![home]).await;
+    let ending = async {
+        until_home_is_asked(&world).await;
+        end_by_operator(&world).await;
+        gate.notify_one();
+    };
+    let (failure, ()) = tokio::join!(world.login("SEP1", "ana"), ending);
+    assert_eq!(failure.unwrap_err().code.number(), 40);
+    assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
+    assert_eq!(chosen(&world).await, 201, "nothing is remembered of it");
+}
+
+#[tokio::test]
+async fn a_store_that_is_stuck_when_home_asks_leaves_the_phone_free() {
+    let (home, gate) = gated_asking();
+    let (world, lock, _folder) = shared_world(vec![home]).await;
+    let stuck = async {
+        until_home_is_asked(&world).await;
+        lock.lock().unwrap();
+        gate.notify_one();
+    };
+    let (failure, ()) = tokio::join!(world.login("SEP1", "ana"), stuck);
+    assert_eq!(failure.unwrap_err().code.number(), 26);
+    lock.unlock().unwrap();
+    settled(&world).await;
+    assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
+    assert!(world.free("SEP1").await);
 }

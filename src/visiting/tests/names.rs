@@ -6,6 +6,7 @@ use super::*;
 async fn the_search_answers_as_its_table_says_and_the_pin_goes_nowhere() {
     let silent = || Err(EmCode::NoResponseFromRemoteHost);
     let refused = || Err(EmCode::ServiceConnectionError);
+    let declined = || Err(EmCode::EmccNotAllowed);
     let unaskable = || Err(EmCode::ErrorOnParsing);
     for (answers, expected) in [
         (vec![], 36),
@@ -19,10 +20,16 @@ async fn the_search_answers_as_its_table_says_and_the_pin_goes_nowhere() {
         (vec![Ok(Ownership::Mine), Err(EmCode::Busy)], 40),
         (vec![Ok(Ownership::NotMine), Err(EmCode::DatabaseError)], 40),
         (vec![Ok(Ownership::NotMine), Err(EmCode::UnknownError)], 40),
-        (
-            vec![Ok(Ownership::NotMine), Err(EmCode::EmccNotAllowed)],
-            208,
-        ),
+        // A role that serves none of our phones says so itself, and nobody else's silence is told as its refusal.
+        (vec![Ok(Ownership::NotMine), declined()], 38),
+        (vec![declined(), declined()], 38),
+        (vec![Err(EmCode::VisitingClusterUnknown)], 35),
+        (vec![Err(EmCode::InvalidClusterId)], 42),
+        (vec![declined(), Err(EmCode::VisitingClusterUnknown)], 35),
+        (vec![Ok(Ownership::Mine), declined()], 38),
+        (vec![silent(), declined()], 40),
+        (vec![refused(), declined()], 208),
+        (vec![unaskable(), declined()], 1),
         (vec![Ok(Ownership::Mine), Ok(Ownership::Mine)], 4),
         (vec![Ok(Ownership::Mine), silent()], 40),
         (vec![Ok(Ownership::Mine), refused()], 208),

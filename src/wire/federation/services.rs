@@ -2,8 +2,8 @@
 
 use crate::{
     domain::{
-        bounds::{LINES, PRIORITY, REASON_BYTES, SERVERS, TEXT_BYTES},
-        login::{CallManager, HomeServices, Line},
+        bounds::{LINES, PRIORITY, REASON_BYTES, SERVERS, SERVICES, TEXT_BYTES, URL_BYTES},
+        login::{CallManager, HomeServices, Line, PhoneService, ServiceMenu},
     },
     wire::{
         malformed::{self, Malformed},
@@ -43,6 +43,20 @@ impl From<&HomeServices> for pb::HomeServices {
             remaining: services.remaining.map(time::duration),
             reset: services.reset,
             restart_reason: text(services.restart_reason.as_ref()),
+            phone_services: services
+                .phone_services
+                .iter()
+                .map(|service| pb::PhoneService {
+                    name: service.name.to_string(),
+                    url: service.url.clone(),
+                    menu: match service.menu {
+                        ServiceMenu::Services => pb::ServiceMenu::Services,
+                        ServiceMenu::Directories => pb::ServiceMenu::Directories,
+                        ServiceMenu::Messages => pb::ServiceMenu::Messages,
+                    }
+                    .into(),
+                })
+                .collect(),
         }
     }
 }
@@ -69,6 +83,12 @@ impl TryFrom<pb::HomeServices> for HomeServices {
             )?,
             device_pool: malformed::optional_name("device_pool", services.device_pool)?,
             lines: malformed::list("lines", services.lines, LINES, Line::try_from)?,
+            phone_services: malformed::list(
+                "phone_services",
+                services.phone_services,
+                SERVICES,
+                PhoneService::try_from,
+            )?,
             locale: malformed::optional_text("locale", services.locale, TEXT_BYTES)?,
             remaining: services.remaining.as_ref().map(time::duration_from),
             reset: services.reset,
@@ -92,6 +112,24 @@ impl TryFrom<pb::CallManager> for CallManager {
         Ok(Self {
             host: malformed::text("call_managers.host", server.host, TEXT_BYTES)?,
             priority,
+        })
+    }
+}
+
+impl TryFrom<pb::PhoneService> for PhoneService {
+    type Error = Malformed;
+
+    fn try_from(service: pb::PhoneService) -> Result<Self, Malformed> {
+        // A menu that we don't know is the one that every phone has.
+        let menu = match service.menu() {
+            pb::ServiceMenu::Unspecified | pb::ServiceMenu::Services => ServiceMenu::Services,
+            pb::ServiceMenu::Directories => ServiceMenu::Directories,
+            pb::ServiceMenu::Messages => ServiceMenu::Messages,
+        };
+        Ok(Self {
+            name: malformed::name("phone_services.name", service.name)?,
+            url: malformed::text("phone_services.url", service.url, URL_BYTES)?,
+            menu,
         })
     }
 }

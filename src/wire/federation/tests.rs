@@ -14,11 +14,12 @@ use crate::{
         em_code::EmCode,
         ids::{
             BaseDeviceName, ClusterId, DeviceName, DevicePoolName, LoginName, ProfileName,
-            SessionId, UserId,
+            ServiceName, SessionId, UserId,
         },
         login::{
             CallManager, DeviceFacts, FindUser, HomeServices, Line, LoginAnswer, LoginRequest,
-            LoginType, LogoutRequest, Ownership, ProfileChoice, Proof, SecurityMode,
+            LoginType, LogoutRequest, Ownership, PhoneService, ProfileChoice, Proof, SecurityMode,
+            ServiceMenu,
         },
         refusal::Refusal,
         session::{EndReason, Initiator},
@@ -87,6 +88,13 @@ fn services() -> HomeServices {
         remaining: Some(Duration::from_millis(36_000_500)),
         reset: true,
         restart_reason: Some("other network locale".to_owned()),
+        phone_services: ServiceMenu::ALL
+            .map(|menu| PhoneService {
+                name: ServiceName::new(menu.as_str()).unwrap(),
+                url: "https://canteen.example/".to_owned(),
+                menu,
+            })
+            .into(),
     }
 }
 
@@ -326,7 +334,7 @@ fn services_survive_the_way() {
 
 #[test]
 fn services_that_break_a_rule_are_refused_by_field() {
-    let cases: [(&str, Change<pb::HomeServices>); 11] = [
+    let cases: [(&str, Change<pb::HomeServices>); 14] = [
         ("user_id", |m| m.user_id.clear()),
         ("profile", |m| m.profile.clear()),
         ("base_device", |m| m.base_device = "a b".to_owned()),
@@ -335,6 +343,13 @@ fn services_that_break_a_rule_are_refused_by_field() {
         }),
         ("call_managers.priority", |m| {
             m.call_managers[0].priority = u32::MAX;
+        }),
+        ("phone_services.name", |m| m.phone_services[0].name.clear()),
+        ("phone_services.url", |m| {
+            m.phone_services[0].url = "x".repeat(257);
+        }),
+        ("phone_services", |m| {
+            m.phone_services = vec![pb::PhoneService::default(); 65];
         }),
         ("call_managers", |m| {
             m.call_managers = vec![pb::CallManager::default(); 65];
@@ -544,6 +559,14 @@ fn the_largest_answer_fits_into_a_message() {
             priority: 4
         };
         bounds::SERVERS
+    ];
+    largest.phone_services = vec![
+        pb::PhoneService {
+            name: "x".repeat(64),
+            url: "x".repeat(bounds::URL_BYTES),
+            menu: 3
+        };
+        bounds::SERVICES
     ];
     largest.lines = vec![
         pb::Line {

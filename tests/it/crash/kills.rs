@@ -19,7 +19,7 @@ async fn home_is_killed_during_a_logout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn visiting_is_killed_during_a_login() {
+pub(crate) async fn visiting_is_killed_during_a_login() {
     let mut stage = Stage::set(2, HOME, VISITING, VISITING).await;
     for (point, stands) in [
         ("visiting.login.pending", false),

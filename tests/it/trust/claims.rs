@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_peer_that_claims_another_cluster_s_id_gets_42_whatever_it_calls() {
+pub(crate) async fn a_peer_that_claims_another_cluster_s_id_gets_42_whatever_it_calls() {
     let lab = support::lab_of_processes(3).await;
     let (berlin, tokyo, lima) = (&lab.clusters[0], &lab.clusters[1], &lab.clusters[2]);
     // A user of berlin is on a phone of lima.

@@ -129,6 +129,7 @@ fn services() -> HomeServices {
         remaining: Some(Duration::from_secs(36_000)),
         reset: false,
         restart_reason: None,
+        phone_services: Vec::new(),
     }
 }
 

@@ -42,7 +42,8 @@ CREATE TABLE profiles (
     is_default  INTEGER NOT NULL CHECK (is_default IN (0, 1)),
     lines       TEXT NOT NULL,
     locale      TEXT,
-    device_pool TEXT
+    device_pool TEXT,
+    services    TEXT NOT NULL
 ) STRICT;
 CREATE INDEX profiles_user ON profiles (user_key);
 
@@ -56,7 +57,9 @@ CREATE TABLE devices (
     em_enabled    INTEGER NOT NULL CHECK (em_enabled IN (0, 1)),
     device_pool   TEXT,
     locale        TEXT,
-    geolocation   TEXT NOT NULL
+    geolocation   TEXT NOT NULL,
+    location      TEXT,
+    services      TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE device_pools (
@@ -64,7 +67,33 @@ CREATE TABLE device_pools (
     geolocation   TEXT NOT NULL,
     call_managers TEXT NOT NULL,
     tftp_servers  TEXT NOT NULL,
-    roaming       INTEGER NOT NULL CHECK (roaming IN (0, 1))
+    roaming       INTEGER NOT NULL CHECK (roaming IN (0, 1)),
+    location      TEXT,
+    call_group    TEXT
+) STRICT;
+
+CREATE TABLE geolocations (
+    name   TEXT NOT NULL PRIMARY KEY,
+    fields TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE call_groups (
+    name    TEXT NOT NULL PRIMARY KEY,
+    members TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE phone_services (
+    name TEXT NOT NULL PRIMARY KEY,
+    url  TEXT NOT NULL,
+    menu TEXT NOT NULL CHECK (menu IN ('services', 'directories', 'messages'))
+) STRICT;
+
+-- Programs that sign in by themselves; no password, no way in.
+CREATE TABLE applications (
+    application_key TEXT NOT NULL PRIMARY KEY,
+    application_id  TEXT NOT NULL,
+    proxy           INTEGER NOT NULL CHECK (proxy IN (0, 1)),
+    phc             TEXT
 ) STRICT;
 
 CREATE TABLE base_devices (
@@ -81,7 +110,9 @@ CREATE TABLE peers (
     user_patterns TEXT NOT NULL,
     dn_patterns   TEXT NOT NULL,
     ignore_eku    INTEGER NOT NULL CHECK (ignore_eku IN (0, 1)),
-    description   TEXT NOT NULL
+    description   TEXT NOT NULL,
+    -- While it is being removed: until when the mark counts.
+    leaving_until INTEGER
 ) STRICT;
 
 -- No reference to peers: entries of a cluster without a record are kept, and count from when it has one.
@@ -130,9 +161,12 @@ CREATE TABLE sessions (
 CREATE UNIQUE INDEX sessions_one_per_device ON sessions (role, lower(device))
     WHERE state IN ('pending', 'active');
 -- A base device is held by one session at most. Visiting's rows name base devices of other clusters.
-CREATE UNIQUE INDEX sessions_one_per_base_device ON sessions (lower(base_device))
+CREATE UNIQUE INDEX sessions_one_per_base_device ON sessions (role, state, lower(base_device))
     WHERE role = 'home' AND state = 'active' AND base_device IS NOT NULL;
-CREATE INDEX sessions_active_of_user ON sessions (user_key) WHERE role = 'home' AND state = 'active';
+-- Role and state come first here and above, so that each is taken for what it is for.
+CREATE INDEX sessions_active_of_user ON sessions (role, state, user_key, created_at, id)
+    WHERE role = 'home' AND state = 'active';
+CREATE INDEX sessions_living ON sessions (counterpart, created_at, id) WHERE state <> 'ended';
 CREATE INDEX sessions_owed ON sessions (counterpart, ended_at) WHERE owed = 1;
 CREATE INDEX sessions_ended ON sessions (ended_at) WHERE state = 'ended' AND owed = 0;
 CREATE INDEX sessions_pending ON sessions (deadline) WHERE state = 'pending';
@@ -158,11 +192,11 @@ CREATE TABLE tickets (
     user_key   TEXT NOT NULL REFERENCES users (user_key) ON DELETE CASCADE,
     purpose    TEXT NOT NULL CHECK (purpose IN ('change-pin', 'choose-profile')),
     hash       BLOB NOT NULL CHECK (length(hash) = 32),
-    issued_at  INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
     PRIMARY KEY (caller, device_key, user_key, purpose)
 ) STRICT;
 CREATE INDEX tickets_expire ON tickets (expires_at);
+CREATE INDEX tickets_user ON tickets (user_key);
 
 -- Visiting's: what a phone was asked to choose from, and whose home the chosen profile goes to.
 CREATE TABLE choices (
@@ -171,6 +205,7 @@ CREATE TABLE choices (
     home       TEXT NOT NULL,
     login_type TEXT NOT NULL CHECK (login_type IN ('UID', 'SP', 'DN')),
     login_name TEXT NOT NULL,
+    as_typed   INTEGER NOT NULL CHECK (as_typed IN (0, 1)),
     profiles   TEXT NOT NULL,
     expires_at INTEGER NOT NULL
 ) STRICT;

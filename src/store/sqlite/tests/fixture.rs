@@ -9,20 +9,27 @@ use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 use super::*;
 use crate::{
     domain::{
-        ids::{BaseDeviceName, ClusterId, DevicePoolName, ProfileName, Ref},
+        ids::{
+            ApplicationId, BaseDeviceName, CallGroupName, ClusterId, DevicePoolName,
+            GeolocationName, ProfileName, Ref, ServiceName,
+        },
         liveness::Incarnation,
-        login::{CallManager, HomeServices, Line, SecurityMode},
+        login::{CallManager, HomeServices, Line, PhoneService, SecurityMode, ServiceMenu},
         session::{EndReason, Initiator, State},
     },
     store::{
         self,
         answers::Answer,
+        applications::{self, Application},
         audit::{self, Entry},
+        call_groups::{self, CallGroup},
         choices::{self, Choice},
         credentials::Phc,
         devices::Device,
+        geolocations::{self, Geolocation},
         parameters::{self, Setting},
         peers::{self, Peer},
+        phone_services,
         pools::{self, DevicePool},
         profiles::Profile,
         sessions::Session,
@@ -64,6 +71,7 @@ fn everything() -> Everything {
         remaining: Some(Duration::from_secs(36_000)),
         reset: false,
         restart_reason: None,
+        phone_services: Vec::new(),
     };
     let session = |role, n: u8, device: &str, state| Session {
         role,
@@ -112,6 +120,7 @@ fn everything() -> Everything {
             }],
             locale: Some("de_DE".into()),
             device_pool: Some(pool.clone()),
+            services: Vec::new(),
         },
         device: Device {
             name: device_name("SEP001122334455"),
@@ -123,6 +132,8 @@ fn everything() -> Everything {
             device_pool: Some(pool.clone()),
             locale: Some("de_DE".into()),
             geolocation: place.clone(),
+            location: None,
+            services: Vec::new(),
         },
         pool: DevicePool {
             name: pool,
@@ -130,6 +141,8 @@ fn everything() -> Everything {
             call_managers: services.call_managers.clone(),
             tftp_servers: services.tftp_servers.clone(),
             roaming: true,
+            location: None,
+            call_group: None,
         },
         peer: Peer {
             cluster_id: cluster("tokyo"),
@@ -184,9 +197,18 @@ fn everything() -> Everything {
             home: cluster("tokyo"),
             login_type: LoginType::Uid,
             login_name: LoginName::new("taro").unwrap(),
+            as_typed: true,
             profiles: vec![ProfileName::new("taro-desk").unwrap()],
             expires_at: at(9_000),
         },
+    }
+}
+
+fn service() -> PhoneService {
+    PhoneService {
+        name: ServiceName::new("Menu").unwrap(),
+        url: "https://canteen.example/".into(),
+        menu: ServiceMenu::Services,
     }
 }
 
@@ -194,6 +216,27 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
     let all = everything();
     meta::put(tx, "cluster-id", "berlin")?;
     parameters::set(tx, &all.setting)?;
+    geolocations::upsert(
+        tx,
+        &Geolocation {
+            name: GeolocationName::new("Mitte").unwrap(),
+            fields: all.pool.geolocation.clone(),
+        },
+    )?;
+    call_groups::upsert(
+        tx,
+        &CallGroup {
+            name: CallGroupName::new("North").unwrap(),
+            members: all.pool.call_managers.clone(),
+        },
+    )?;
+    phone_services::upsert(tx, &service())?;
+    let application = Application {
+        id: ApplicationId::new("crm").unwrap(),
+        proxy: true,
+    };
+    applications::upsert(tx, &application)?;
+    applications::put_hash(tx, &application.id, &Phc::new(PHC.into()))?;
     pools::upsert(tx, &all.pool)?;
     users::upsert(tx, &all.user)?;
     credentials::put_hash(tx, &all.user.user_id, &Phc::new(PHC.into()), at(6))?;
@@ -218,7 +261,7 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
         &LoginName::new("taro").unwrap(),
         &cluster("tokyo"),
     )?;
-    tickets::issue(tx, holder(&all), &[4; 32], at(8_000), at(9_000))?;
+    tickets::issue(tx, holder(&all), &[4; 32], at(9_000))?;
     choices::put(tx, &all.choice)?;
     let node = node();
     store::nodes::register(tx, &node)?;

@@ -157,7 +157,7 @@ async fn what_is_damaged_or_no_database_of_ours_is_told() {
         .unwrap();
     connection
         .execute(
-            "INSERT INTO profiles (name, user_key, is_default, lines) VALUES ('p', 'nobody', 1, '[]')",
+            "INSERT INTO profiles (name, user_key, is_default, lines, services) VALUES ('p', 'nobody', 1, '[]', '[]')",
             [],
         )
         .unwrap();
