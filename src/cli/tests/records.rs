@@ -132,16 +132,29 @@ async fn a_file_is_checked_and_migrated_without_a_daemon() {
     fs::copy(dir.path().join("copy.db"), &other).unwrap();
     let shown = other.display().to_string();
     let newer = "UPDATE refinery_schema_history SET version = 900";
-    rusqlite::Connection::open(&other).unwrap().execute(newer, []).unwrap();
-    let told = alone(&format!("db verify {shown}")).await.unwrap_err().to_string();
-    assert!(told.contains("or a newer one") && !told.contains("not fit"), "{told}");
+    rusqlite::Connection::open(&other)
+        .unwrap()
+        .execute(newer, [])
+        .unwrap();
+    let told = alone(&format!("db verify {shown}"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        told.contains("or a newer one") && !told.contains("not fit"),
+        "{told}"
+    );
     let foreign = dir.path().join("foreign.db");
     let theirs = rusqlite::Connection::open(&foreign).unwrap();
     theirs.execute("CREATE TABLE theirs (a)", []).unwrap();
     drop(theirs);
     let before = fs::read(&foreign).unwrap();
     let told = alone(&format!("db migrate {}", foreign.display())).await;
-    assert!(told.unwrap_err().to_string().contains("no database of emccd"));
+    assert!(
+        told.unwrap_err()
+            .to_string()
+            .contains("no database of emccd")
+    );
     assert_eq!(fs::read(&foreign).unwrap(), before);
     assert!(!dir.path().join("foreign.turn").exists());
 

@@ -112,7 +112,11 @@ pub(super) fn inspect(path: &Path, check_with: &Check) -> Result<Inspection, Err
     } else {
         problems.extend(schema.problem());
     }
-    if found.audit.as_ref().is_some_and(|report| report.chains.is_empty()) {
+    if found
+        .audit
+        .as_ref()
+        .is_some_and(|report| report.chains.is_empty())
+    {
         problems.push("its audit is empty".to_owned());
     }
     found.problems = problems;
@@ -141,9 +145,10 @@ fn other_schema(connection: &Connection) -> Result<Vec<String>, Error> {
     let (ours, theirs) = (read(&fresh)?, read(connection)?);
     let missing = ours.iter().filter_map(|(key, sql)| match theirs.get(key) {
         None => Some(format!("the {} {} is missing", key.0, key.1)),
-        Some(found) if found != sql => {
-            Some(format!("the {} {} is not as this version makes it", key.0, key.1))
-        }
+        Some(found) if found != sql => Some(format!(
+            "the {} {} is not as this version makes it",
+            key.0, key.1
+        )),
         Some(_) => None,
     });
     let foreign = theirs.keys().filter(|key| !ours.contains_key(key));
@@ -190,7 +195,9 @@ fn unreadable_rows(tx: &mut SqliteTransaction<'_>) -> Vec<String> {
     match tx.query(sql, &[]) {
         Ok(rows) => problems.extend(rows.into_iter().filter_map(|mut row| {
             let user = row.text().ok()?;
-            Some(format!("a row of credentials can't be read: the one of {user} holds no hash"))
+            Some(format!(
+                "a row of credentials can't be read: the one of {user} holds no hash"
+            ))
         })),
         Err(error) => problems.push(format!("credentials can't be read: {error}")),
     }

@@ -168,7 +168,11 @@ async fn what_is_damaged_or_no_database_of_ours_is_told() {
         ["a row of profiles points at none of users"]
     );
 
-    assert!(store::inspect(&to, &store::Check::default()).unwrap().is_whole());
+    assert!(
+        store::inspect(&to, &store::Check::default())
+            .unwrap()
+            .is_whole()
+    );
     for (sql, told) in [
         ("DROP TABLE tickets", "the table tickets is missing"),
         ("DROP INDEX audit_at", "the index audit_at is missing"),
