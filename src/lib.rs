@@ -7,6 +7,8 @@ pub mod cli;
 
 pub mod lab;
 
+pub mod doctor;
+
 pub mod node;
 
 pub mod config;

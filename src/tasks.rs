@@ -91,6 +91,13 @@ impl Tasks {
         }
     }
 
+    /// How many tasks of that name run.
+    #[must_use]
+    pub fn count(&self, name: &str) -> usize {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.get(name).copied().unwrap_or_default()
+    }
+
     /// Completes when the node begins to shut down. Cancel safe.
     pub async fn cancelled(&self) {
         self.token.cancelled().await;

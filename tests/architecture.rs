@@ -28,6 +28,7 @@ const ROWS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["lab"],
+    &["doctor"],
     &["node"],
     &["config"],
     &["edge"],

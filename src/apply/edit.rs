@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::{
-    Applier, Change, Error, Mode, Rest, Source,
+    Applier, Change, Error, Mode, Progress, Rest, Source,
     cell::{self, Cell, SecretText, read_csv},
     columns::{Kind, Shape},
     export,
@@ -81,7 +82,9 @@ impl Applier {
             name: "command line".to_owned(),
             text,
         };
-        self.apply_if(&[source], Mode::Write, Rest::Stays, actor, Some(premise))
+        let told = watch::Sender::new(Progress::begin());
+        let how = (Mode::Write, Rest::Stays);
+        self.apply_if(&[source], how, actor, Some(premise), &told)
             .await
     }
 }

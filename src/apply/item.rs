@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    store::{Error, Transaction, credentials::Phc, fold},
+    store::{Error, Transaction, Value, credentials::Phc, fold},
 };
 
 mod directory;
@@ -51,6 +51,21 @@ pub(super) trait Item: Sized + Send + Sync + 'static {
 
     /// Adds it, or replaces the one of its name.
     fn put(&self, tx: &mut dyn Transaction, stamp: &Stamp) -> Result<(), Error>;
+
+    /// The values of its row, where such rows are put in place all at once.
+    fn values(&self) -> Result<Option<Vec<Value>>, Error> {
+        Ok(None)
+    }
+
+    /// Puts those of an import in place that wait; `hands_over` as [`Plan`](super::plan::Plan) has it.
+    fn put_waiting(
+        _tx: &mut dyn Transaction,
+        _import: i64,
+        _hands_over: bool,
+        _stamp: &Stamp,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Deletes it.
     fn remove(&self, tx: &mut dyn Transaction) -> Result<(), Error>;

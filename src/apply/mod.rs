@@ -1,12 +1,17 @@
 //! `apply`: the cluster's data from files, all or nothing.
 //!
 //! A file is read and checked whole before anything is written: every problem is told at once, with file,
-//! line and field. Then PINs are hashed on all workers, and everything is written in one transaction. Applying
-//! the same files again changes nothing.
+//! line and field. Then PINs are hashed on all workers, and everything is put in place by one transaction, which
+//! many rows wait for beside the others. Applying the same files again changes nothing.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::watch;
+use tracing::info;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -17,7 +22,7 @@ use crate::{
     store::{
         self, Store, Transaction,
         audit::{self, Noun},
-        credentials as stored, users,
+        credentials as stored, imports, users,
     },
     trust::{self, bundle, stored as stored_trust},
 };
@@ -32,6 +37,7 @@ mod csv_file;
 mod item;
 mod plan;
 mod prune;
+mod stage;
 mod suggest;
 mod toml_file;
 
@@ -41,6 +47,7 @@ use check::{Secrets, Whose};
 use edit::Premise;
 use item::{Item, Stamp, for_every_kind};
 use plan::{Plan, whose};
+use stage::Staged;
 
 /// A file to apply: its name, for messages, and its text.
 #[derive(Clone)]
@@ -189,6 +196,92 @@ pub enum Error {
     Trust(#[source] trust::Error),
 }
 
+/// How far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done.
+    pub step: Step,
+    /// How much of it is done.
+    pub done: u64,
+    /// Of how much; 0 where that is not known.
+    pub of: u64,
+    /// When the step began.
+    pub since: Instant,
+}
+
+/// What is done one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The files are read and checked.
+    Reading,
+    /// PINs are compared with those that users have.
+    Verifying,
+    /// PINs are hashed.
+    Hashing,
+    /// The rows are compared with the store.
+    Comparing,
+    /// What differs is put beside the store's own rows; nobody sees it yet.
+    Staging,
+    /// All of it is put in place, in one transaction. From here on it can't be stopped.
+    Switching,
+    /// The audit is told of each row.
+    Recording,
+}
+
+impl Step {
+    /// The word in messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reading => "reading",
+            Self::Verifying => "verifying",
+            Self::Hashing => "hashing",
+            Self::Comparing => "comparing",
+            Self::Staging => "staging",
+            Self::Switching => "switching",
+            Self::Recording => "recording",
+        }
+    }
+}
+
+impl Progress {
+    /// The beginning.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self::of(Step::Reading, 0, 0)
+    }
+
+    fn of(step: Step, done: u64, of: u64) -> Self {
+        Self {
+            step,
+            done,
+            of,
+            since: Instant::now(),
+        }
+    }
+
+    /// How long the step will take still, going on as so far; none where that can't be told.
+    #[must_use]
+    pub fn left(&self, now: Instant) -> Option<Duration> {
+        let (done, of) = (u32::try_from(self.done).ok()?, u32::try_from(self.of).ok()?);
+        let each = now
+            .saturating_duration_since(self.since)
+            .checked_div(done)?;
+        each.checked_mul(of.saturating_sub(done))
+    }
+
+    /// The same step, further on.
+    fn on(told: &watch::Sender<Self>, step: Step, done: u64, of: u64) {
+        told.send_modify(|progress| {
+            if progress.step == step {
+                (progress.done, progress.of) = (done, of);
+            } else {
+                *progress = Self::of(step, done, of);
+            }
+        });
+    }
+}
+
 /// Applies files to one cluster.
 #[derive(Clone, Debug)]
 pub struct Applier {
@@ -200,7 +293,15 @@ pub struct Applier {
     pub credentials: Credentials,
     /// The node's clock.
     pub clock: Clock,
+    /// From how many rows on they wait beside the others first; [`AT_ONCE_FROM`] is right.
+    pub at_once_from: usize,
 }
+
+/// Rows that one transaction writes one by one in some tens of milliseconds.
+pub const AT_ONCE_FROM: usize = 1_000;
+
+/// How often the comparison is made anew when the store's data has moved on meanwhile.
+const ATTEMPTS: usize = 3;
 
 impl Applier {
     /// Applies the files, or says what they would change; `actor` is who is on record for it.
@@ -214,67 +315,150 @@ impl Applier {
         rest: Rest,
         actor: &str,
     ) -> Result<Vec<Change>, Error> {
-        self.apply_if(sources, mode, rest, actor, None).await
+        let told = watch::Sender::new(Progress::begin());
+        self.apply_telling(sources, mode, rest, actor, &told).await
     }
 
-    /// As [`Self::apply`], where what the files were made from still is so when they are written.
-    async fn apply_if(
+    /// The same, telling how far it has come. Dropped before the last transaction, it changes nothing.
+    ///
+    /// # Errors
+    /// [`Error`]; in every case nothing was changed.
+    pub async fn apply_telling(
         &self,
         sources: &[Source],
         mode: Mode,
         rest: Rest,
         actor: &str,
-        premise: Option<Premise>,
+        told: &watch::Sender<Progress>,
     ) -> Result<Vec<Change>, Error> {
-        let Self {
-            cluster,
-            store,
-            credentials,
-            clock,
-        } = self;
-        let (mut rows, mut problems) = read(sources, cluster).await?;
+        self.apply_if(sources, (mode, rest), actor, None, told)
+            .await
+    }
+
+    /// The same, where what the files were made from still is so when they are written.
+    async fn apply_if(
+        &self,
+        sources: &[Source],
+        how: (Mode, Rest),
+        actor: &str,
+        premise: Option<Premise>,
+        told: &watch::Sender<Progress>,
+    ) -> Result<Vec<Change>, Error> {
+        let rest = how.1;
+        let premise = Arc::new(premise);
+        let (mut rows, mut problems) = read(sources, &self.cluster).await?;
         let secrets = std::mem::take(&mut rows.secrets);
         let rows = Arc::new(rows);
         let known = {
             let rows = Arc::clone(&rows);
-            store
+            self.store
                 .read(move |tx: &mut dyn Transaction| plan::known(tx, &rows, rest))
                 .await?
         };
         problems.extend(check::check_references(&rows, &known));
-        if !problems.is_empty() {
-            let file = |problem: &Problem| sources.iter().position(|s| s.name == problem.file);
-            problems.sort_by_key(|problem| (file(problem), problem.line));
-            return Err(Error::Problems(problems));
-        }
-        let hashes = hash(store, credentials, secrets).await?;
+        refuse(sources, problems)?;
+        let hashes = hash(&self.store, &self.credentials, secrets, told).await?;
+        let hashes = Arc::new(hashes);
         let stamp = Stamp {
-            at: clock.now(),
+            at: self.clock.now(),
             actor: actor.to_owned(),
         };
-        let outcome = store
-            .write(move |tx: &mut dyn Transaction| {
-                if let Some(premise) = &premise
+        let mut moved = String::new();
+        for _ in 0..ATTEMPTS {
+            let made = (&rows, &hashes, &premise);
+            match self.attempt(made, how, &stamp, told).await {
+                Ok(changes) => return Ok(changes),
+                Err(Undone::Moved(what)) => moved = what,
+                Err(Undone::Premise(record)) => return Err(Error::Moved(record)),
+                Err(Undone::DryRun | Undone::Store(store::Error::Closed)) => {
+                    return Err(Error::Store(store::Error::Closed));
+                }
+                Err(Undone::Store(error)) => return Err(Error::Store(error)),
+                Err(Undone::Trust(error)) => return Err(Error::Trust(error)),
+                Err(Undone::Kept(reasons)) => return Err(Error::Kept(reasons)),
+                Err(Undone::Problems(problems)) => refuse(sources, problems)?,
+            }
+        }
+        Err(Error::Moved(moved))
+    }
+
+    /// Compares and writes once.
+    async fn attempt(
+        &self,
+        (rows, hashes, premise): (
+            &Arc<Rows>,
+            &Arc<Secrets<stored::Phc>>,
+            &Arc<Option<Premise>>,
+        ),
+        (mode, rest): (Mode, Rest),
+        stamp: &Stamp,
+        told: &watch::Sender<Progress>,
+    ) -> Result<Vec<Change>, Undone> {
+        Progress::on(told, Step::Comparing, 0, 0);
+        let mut plan = {
+            let (rows, hashes) = (Arc::clone(rows), Arc::clone(hashes));
+            let make = move |tx: &mut dyn Transaction| Plan::make(tx, &rows, &hashes, rest);
+            self.store.read(make).await?
+        };
+        if !plan.problems.is_empty() {
+            return Err(Undone::Problems(std::mem::take(&mut plan.problems)));
+        }
+        let plan = Arc::new(plan);
+        let staged = if plan.count_at_once() >= self.at_once_from.max(1) {
+            Some(self.stage(rows, &plan, stamp, told).await?)
+        } else {
+            None
+        };
+        Progress::on(told, Step::Switching, 0, 0);
+        let outcome = {
+            let (rows, plan, stamp) = (Arc::clone(rows), Arc::clone(&plan), stamp.clone());
+            let premise = Arc::clone(premise);
+            let switch = move |tx: &mut dyn Transaction| {
+                if let Some(premise) = premise.as_ref()
                     && !premise.holds(tx)?
                 {
-                    return Err(Undone::Moved(premise.name.clone()));
+                    return Err(Undone::Premise(premise.name.clone()));
                 }
-                let changes = write(tx, &rows, &hashes, rest, &stamp)?;
+                switch(tx, &rows, &plan, staged, &stamp)?;
                 // A dry run does everything, so that it finds every fault, and then takes it back.
                 match mode {
-                    Mode::Write => Ok(changes),
-                    Mode::DryRun => Err(Undone::DryRun(changes)),
+                    Mode::Write => Ok(()),
+                    Mode::DryRun => Err(Undone::DryRun),
                 }
-            })
-            .await;
+            };
+            let began = Instant::now();
+            let outcome = self.store.write(switch).await;
+            if let Some(staged) = staged {
+                info!(
+                    import = staged.id,
+                    rows = staged.rows,
+                    took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    done = outcome.is_ok(),
+                    "the one transaction of an import"
+                );
+            }
+            outcome
+        };
+        match (staged, &outcome) {
+            (Some(staged), Ok(())) => self.record(staged, told).await,
+            (Some(staged), Err(_)) => self.forget(staged.id).await,
+            (None, _) => {}
+        }
         match outcome {
-            Ok(changes) | Err(Undone::DryRun(changes)) => Ok(changes),
-            Err(Undone::Store(error)) => Err(Error::Store(error)),
-            Err(Undone::Trust(error)) => Err(Error::Trust(error)),
-            Err(Undone::Kept(reasons)) => Err(Error::Kept(reasons)),
-            Err(Undone::Moved(record)) => Err(Error::Moved(record)),
+            Ok(()) | Err(Undone::DryRun) => Ok(plan.changes.clone()),
+            Err(other) => Err(other),
         }
     }
+}
+
+/// All problems in the order of the files.
+fn refuse(sources: &[Source], mut problems: Vec<Problem>) -> Result<(), Error> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let file = |problem: &Problem| sources.iter().position(|s| s.name == problem.file);
+    problems.sort_by_key(|problem| (file(problem), problem.line));
+    Err(Error::Problems(problems))
 }
 
 /// Reads the files: large ones on a thread of their own, so that nobody else waits for that.
@@ -292,9 +476,13 @@ async fn read(sources: &[Source], cluster: &ClusterId) -> Result<(Rows, Vec<Prob
 
 /// Why the transaction was taken back.
 enum Undone {
-    DryRun(Vec<Change>),
+    DryRun,
     Kept(Vec<String>),
+    /// The data is not what the plan was made for.
     Moved(String),
+    /// A record is not what an edit was made from.
+    Premise(String),
+    Problems(Vec<Problem>),
     Store(store::Error),
     Trust(trust::Error),
 }
@@ -342,27 +530,35 @@ async fn changed_secrets(
     store: &Store,
     credentials: &Credentials,
     secrets: Secrets<Pin>,
+    told: &watch::Sender<Progress>,
 ) -> Result<Secrets<Pin>, Error> {
     let keys: Vec<_> = secrets.keys().cloned().collect();
     let existing = store
         .read(move |tx: &mut dyn Transaction| hashes_there(tx, &keys))
         .await?;
-    let existing = &existing;
+    let (existing, of) = (&existing, existing.len() as u64);
+    let mut done = 0;
     let changed = stream::iter(secrets)
         .map(|(whose, pin)| async move {
-            let same = match existing.get(&whose) {
-                None => Ok(false),
-                Some(phc) => match credentials.verify_in_turn(&pin, phc.clone()).await {
-                    // What can't be checked is replaced. Any other failure says nothing about the secret: taken for
-                    // another one it would unlock the user.
-                    Err(credentials::Error::Stored(_)) => Ok(false),
-                    checked => checked,
-                },
+            let Some(phc) = existing.get(&whose) else {
+                return Ok((false, Some((whose, pin))));
             };
-            same.map(|same| (!same).then_some((whose, pin)))
+            match credentials.verify_in_turn(&pin, phc.clone()).await {
+                Ok(true) => Ok((true, None)),
+                // What can't be checked is replaced. Any other failure says nothing about the secret: taken for
+                // another one it would unlock the user.
+                Ok(false) | Err(credentials::Error::Stored(_)) => Ok((true, Some((whose, pin)))),
+                Err(error) => Err(error),
+            }
         })
         .buffered(credentials.workers())
-        .try_filter_map(|changed| std::future::ready(Ok(changed)))
+        .try_filter_map(|(was_verified, changed)| {
+            if was_verified {
+                done += 1;
+                Progress::on(told, Step::Verifying, done, of);
+            }
+            std::future::ready(Ok(changed))
+        })
         .try_collect()
         .await?;
     Ok(changed)
@@ -372,10 +568,19 @@ async fn hash(
     store: &Store,
     credentials: &Credentials,
     secrets: Secrets<Pin>,
+    told: &watch::Sender<Progress>,
 ) -> Result<Secrets<stored::Phc>, Error> {
-    let changed = changed_secrets(store, credentials, secrets).await?;
+    let changed = changed_secrets(store, credentials, secrets, told).await?;
     let (whose, pins): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
-    let hashes = credentials.hash_all(pins, |_| {}).await?;
+    let of = pins.len() as u64;
+    if of > 0 {
+        Progress::on(told, Step::Hashing, 0, of);
+    }
+    let hashes = credentials
+        .hash_all(pins, |done| {
+            Progress::on(told, Step::Hashing, done as u64, of);
+        })
+        .await?;
     Ok(whose.into_iter().zip(hashes).collect())
 }
 
@@ -384,10 +589,18 @@ fn put<T: Item>(
     tx: &mut dyn Transaction,
     rows: &Rows,
     plan: &Plan,
+    import: Option<i64>,
     stamp: &Stamp,
 ) -> Result<(), store::Error> {
-    let places = plan.places.get(T::KIND.name).into_iter().flatten();
-    for row in places.filter_map(|place| T::rows(rows).get(*place)) {
+    let kind = T::KIND.name;
+    let places = plan.places.get(kind).map(Vec::as_slice).unwrap_or_default();
+    if let Some(import) = import.filter(|_| imports::is_at_once(kind)) {
+        if !places.is_empty() {
+            T::put_waiting(tx, import, plan.hands_over, stamp)?;
+        }
+        return Ok(());
+    }
+    for row in places.iter().filter_map(|place| T::rows(rows).get(*place)) {
         row.value.put(tx, stamp)?;
         if let Some(phc) = plan.hashes.get(&whose::<T>(row.value.key())) {
             row.value.put_hash(tx, phc, stamp)?;
@@ -396,52 +609,103 @@ fn put<T: Item>(
     Ok(())
 }
 
-fn write(
+/// Puts everything in place: what waits all at once, the rest row by row.
+fn switch(
     tx: &mut dyn Transaction,
     rows: &Rows,
-    hashes: &Secrets<stored::Phc>,
-    rest: Rest,
+    plan: &Plan,
+    staged: Option<Staged>,
     stamp: &Stamp,
-) -> Result<Vec<Change>, Undone> {
-    let plan = Plan::make(tx, rows, hashes, rest)?;
+) -> Result<(), Undone> {
+    if imports::revision(tx)? != plan.revision {
+        return Err(Undone::Moved("the data".to_owned()));
+    }
+    if let Some(staged) = staged
+        && !imports::is_whole(tx, staged.id, staged.rows)?
+    {
+        return Err(Undone::Moved("what waits".to_owned()));
+    }
+    let import = staged.map(|staged| staged.id);
     let kept = plan.gone.kept(tx)?;
     if !kept.is_empty() {
         return Err(Undone::Kept(kept));
     }
     // First: what goes may hold a name that is given to somebody else.
-    plan.gone.remove(tx)?;
-    // All first: users may hand theirs to one another.
-    let users = plan.places.get(columns::USER.name).into_iter().flatten();
-    for row in users.filter_map(|place| rows.users.get(*place)) {
-        users::release_self_service_id(tx, &row.value)?;
+    plan.gone.remove(tx, import)?;
+    if import.is_none() && plan.hands_over {
+        // All first: users may hand theirs to one another.
+        let users = plan.places.get(columns::USER.name).into_iter().flatten();
+        for row in users.filter_map(|place| rows.users.get(*place)) {
+            users::release_self_service_id(tx, &row.value)?;
+        }
     }
-    for_every_kind!(put(tx, rows, &plan, stamp));
+    for_every_kind!(put(tx, rows, plan, import, stamp));
     let kept = plan.gone.left_behind(tx)?;
     if !kept.is_empty() {
         return Err(Undone::Kept(kept));
     }
-    let changes = plan.changes;
     if !rows.peers.is_empty() {
         // Other node names may make one certificate two peers'.
         bundle::check(&stored_trust::bundles(tx)?).map_err(Undone::Trust)?;
     }
-    for change in changes.iter().filter(|c| c.action != Action::Unchanged) {
+    audit(tx, plan, import, stamp)?;
+    Ok(())
+}
+
+/// Each change, or that there are many: then each follows from the rows of the import.
+fn audit(
+    tx: &mut dyn Transaction,
+    plan: &Plan,
+    import: Option<i64>,
+    stamp: &Stamp,
+) -> Result<(), store::Error> {
+    let entry = |action, subject: String, outcome: String| audit::Entry {
+        at: stamp.at,
+        actor: stamp.actor.clone(),
+        action,
+        subject,
+        outcome,
+        reference: None,
+    };
+    if let Some(import) = import {
+        let outcome = format!("{}; each follows", counts(&plan.changes));
         audit::append(
             tx,
-            &audit::Entry {
-                at: stamp.at,
-                actor: stamp.actor.clone(),
-                action: change.audited(),
-                subject: change.name.clone(),
-                outcome: match &change.detail {
-                    Some(detail) => format!("{}: {detail}", change.action.as_str()),
-                    None => change.action.as_str().to_owned(),
-                },
-                reference: None,
-            },
+            &entry(audit::Action::DataImport, import.to_string(), outcome),
         )?;
+        return imports::finish(tx, import, stamp.at);
     }
-    Ok(changes)
+    let changed = plan.changes.iter();
+    let entries: Vec<_> = changed
+        .filter(|change| change.action != Action::Unchanged)
+        .map(|change| entry(change.audited(), change.name.clone(), outcome(change)))
+        .collect();
+    audit::append_all(tx, &entries)
+}
+
+/// What the audit says of a change.
+fn outcome(change: &Change) -> String {
+    match &change.detail {
+        Some(detail) => format!("{}: {detail}", change.action.as_str()),
+        None => change.action.as_str().to_owned(),
+    }
+}
+
+/// `3 user added, 1 device changed`.
+fn counts(changes: &[Change]) -> String {
+    let mut counts: Vec<((&str, Action), usize)> = Vec::new();
+    for change in changes.iter().filter(|c| c.action != Action::Unchanged) {
+        let what = (change.kind, change.action);
+        match counts.iter_mut().find(|(counted, _)| *counted == what) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((what, 1)),
+        }
+    }
+    let told: Vec<_> = counts
+        .iter()
+        .map(|((kind, action), count)| format!("{count} {kind} {}", action.as_str()))
+        .collect();
+    told.join(", ")
 }
 
 #[cfg(test)]

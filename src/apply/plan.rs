@@ -5,12 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Action, Change, Field, Rest,
     cell::{self, Cell},
-    check::{Known, Rows, Secrets, Whose},
+    check::{Known, Problem, Rows, Secrets, Whose, check_references},
     columns::{self, KINDS},
     item::{Item, for_every_kind},
     prune::Gone,
 };
-use crate::store::{self, Transaction, credentials::Phc, trust_entries, users};
+use crate::{
+    domain::ids::UserId,
+    store::{
+        self, Transaction,
+        credentials::Phc,
+        imports, trust_entries,
+        users::{self, User},
+    },
+};
 
 /// What of the rows' references is in the store.
 pub(super) fn known(
@@ -38,7 +46,10 @@ pub(super) fn known(
         // What stands in no file is as good as gone.
         known.there.retain(|kind, _| !rows.kinds.contains(kind));
         if rows.kinds.contains(columns::USER.name) {
-            known.self_service_ids.clear();
+            let named = rows.named.get(columns::USER.name);
+            known.self_service_ids.retain(|_, holder| {
+                named.is_some_and(|named| named.contains(&columns::USER.key(holder.as_str())))
+            });
         }
     }
     if !rows.peers.is_empty() {
@@ -75,7 +86,16 @@ fn look<T: Item>(
 /// What changes, and which rows have to be written for it.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
+    /// Every row, and then what goes.
     pub(super) changes: Vec<Change>,
+    /// Where the rows of a kind begin in `changes`.
+    starts: BTreeMap<&'static str, usize>,
+    /// The state of the store that all this is compared with.
+    pub(super) revision: Option<String>,
+    /// What the rows name that is no longer there.
+    pub(super) problems: Vec<Problem>,
+    /// Whether a user gets the self-service user ID that another user of the files has.
+    pub(super) hands_over: bool,
     /// The places of the rows to write, in the files' own order, by kind.
     pub(super) places: BTreeMap<&'static str, Vec<usize>>,
     /// What goes.
@@ -92,7 +112,19 @@ impl Plan {
         made: &Secrets<Phc>,
         rest: Rest,
     ) -> Result<Self, store::Error> {
-        let mut plan = Self::default();
+        let known = known(tx, rows, rest)?;
+        let key = |id: &UserId| columns::USER.key(id.as_str());
+        let takes_anothers = |user: &User| {
+            let holder = user.self_service_id.as_ref();
+            let holder = holder.and_then(|id| known.self_service_ids.get(id));
+            holder.is_some_and(|holder| key(holder) != key(&user.user_id))
+        };
+        let mut plan = Self {
+            revision: imports::revision(tx)?,
+            hands_over: rows.users.iter().any(|row| takes_anothers(&row.value)),
+            problems: check_references(rows, &known),
+            ..Self::default()
+        };
         for_every_kind!(new_hashes(tx, rows, made, &mut plan));
         for_every_kind!(compare(tx, rows, &mut plan));
         if rest == Rest::Goes {
@@ -100,6 +132,24 @@ impl Plan {
         }
         debug_assert_eq!(plan.places.len(), KINDS.len(), "every kind is compared");
         Ok(plan)
+    }
+
+    /// What becomes of a row.
+    pub(super) fn change(&self, kind: &str, place: usize) -> Option<&Change> {
+        self.changes.get(self.starts.get(kind)? + place)
+    }
+
+    /// How many rows are written or deleted of the kinds that can be put in place all at once.
+    pub(super) fn count_at_once(&self) -> usize {
+        let places = self.places.iter();
+        let places = places.filter(|(kind, _)| imports::is_at_once(kind));
+        places.map(|(_, places)| places.len()).sum::<usize>() + self.gone.count_at_once()
+    }
+
+    /// How many rows are written or deleted.
+    pub(super) fn writes(&self) -> u64 {
+        let places: usize = self.places.values().map(Vec::len).sum();
+        u64::try_from(places + self.gone.count()).unwrap_or(u64::MAX)
     }
 }
 
@@ -117,6 +167,7 @@ fn compare<T: Item>(
         .map(|record| (record.key(), record))
         .collect();
     let mut places = Vec::new();
+    plan.starts.insert(kind.name, plan.changes.len());
     for (place, (row, key)) in rows.iter().zip(keys).enumerate() {
         let before = there.get(&key);
         let mut change = Change {

@@ -7,12 +7,17 @@ use std::{
 };
 
 use super::{
-    Action, Change,
+    Action, Change, Field,
     check::Rows,
-    columns::{self, KINDS},
+    columns::{self, KINDS, Kind},
     item::{Item, each, for_every_kind},
 };
-use crate::store::{self, Transaction, living, profiles, profiles::Profile};
+use crate::store::{
+    self, Transaction, audit,
+    imports::{self, Waiting},
+    living, profiles,
+    profiles::Profile,
+};
 
 /// A record of any kind, on its way out.
 trait Record: Send + Sync {
@@ -59,14 +64,17 @@ impl Gone {
         let mut gone = Self::default();
         for_every_kind!(unnamed(tx, rows, &mut gone));
         gone.with_their_users(tx, rows)?;
+        let mut sessions = gone.sessions(tx)?;
         for kind in KINDS {
             for record in gone.of(kind.name) {
+                let is_user = *kind == columns::USER;
+                let ends = is_user.then(|| sessions.remove(&record.key()));
                 changes.push(Change {
                     kind: kind.name,
                     noun: kind.noun,
                     name: record.name().to_owned(),
                     action: Action::Removed,
-                    fields: Vec::new(),
+                    fields: ends.flatten().unwrap_or_default(),
                     detail: None,
                 });
             }
@@ -76,6 +84,56 @@ impl Gone {
 
     fn of(&self, kind: &str) -> &[Box<dyn Record>] {
         self.0.get(kind).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The sessions that end with their users, by the users' keys.
+    fn sessions(
+        &self,
+        tx: &mut dyn Transaction,
+    ) -> Result<BTreeMap<String, Vec<Field>>, store::Error> {
+        let mut sessions: BTreeMap<String, Vec<Field>> = BTreeMap::new();
+        if !self.of(columns::USER.name).is_empty() {
+            for (user, device, cluster) in living::user_sessions(tx)? {
+                sessions.entry(user).or_default().push(Field {
+                    name: "session",
+                    old: format!("{device} of {cluster}"),
+                    new: String::new(),
+                });
+            }
+        }
+        Ok(sessions)
+    }
+
+    /// How many rows of the kinds that are put in place all at once.
+    pub(super) fn count_at_once(&self) -> usize {
+        let gone = self.0.iter().filter(|(kind, _)| imports::is_at_once(kind));
+        gone.map(|(_, gone)| gone.len()).sum()
+    }
+
+    /// How many in all.
+    pub(super) fn count(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
+    /// Those of one kind, to wait.
+    pub(super) fn waiting(&self, kind: &'static Kind) -> Vec<Waiting> {
+        let (kind, noun) = (kind.name, kind.noun);
+        let action = if imports::is_at_once(kind) {
+            imports::Action::Remove
+        } else {
+            imports::Action::Tell
+        };
+        let gone = self.of(kind).iter();
+        gone.map(|record| Waiting {
+            kind,
+            name: record.name().to_owned(),
+            audited: audit::Action::Remove(noun),
+            change: Action::Removed.as_str().to_owned(),
+            action,
+            values: vec![record.key().into()],
+            phc: None,
+        })
+        .collect()
     }
 
     fn keys(&self, kind: &str) -> BTreeSet<String> {
@@ -116,9 +174,17 @@ impl Gone {
         Ok(reasons)
     }
 
-    /// Deletes it: what names others first.
-    pub(super) fn remove(&self, tx: &mut dyn Transaction) -> Result<(), store::Error> {
+    /// Deletes it, what names others first: record by record, or what of an import waits for it.
+    pub(super) fn remove(
+        &self,
+        tx: &mut dyn Transaction,
+        import: Option<i64>,
+    ) -> Result<(), store::Error> {
         for kind in KINDS.iter().rev() {
+            if let Some(import) = import.filter(|_| imports::is_at_once(kind.name)) {
+                imports::remove(tx, import, kind.name)?;
+                continue;
+            }
             for record in self.of(kind.name) {
                 record.remove(tx)?;
             }

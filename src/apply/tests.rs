@@ -3,6 +3,7 @@
 mod edits;
 mod generated;
 mod prune;
+mod staged;
 
 use super::*;
 use crate::{domain::ids::UserId, store::trust_entries};
@@ -63,6 +64,7 @@ fn world() -> World {
         store: store.clone(),
         credentials,
         clock: Clock::system(),
+        at_once_from: AT_ONCE_FROM,
     };
     World { store, applier }
 }

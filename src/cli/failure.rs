@@ -61,6 +61,24 @@ impl Failure {
         )
     }
 
+    /// What could not be done.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn next(&self) -> &str {
+        &self.next
+    }
+
     /// The same with a field of its own for programs, where people read it in the text.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {

@@ -11,6 +11,7 @@ mod confirm;
 mod daemon;
 mod db;
 mod directory;
+mod doctor;
 mod export;
 pub mod failure;
 mod generate;
@@ -62,9 +63,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         ..command_line
     };
     let format = Format::of(&command_line.global);
-    let written = run(command_line).map(|report| report.write(&mut io::stdout().lock(), format));
+    let written = run(command_line).map(|report| {
+        let code = if report.fails {
+            FAILED
+        } else {
+            ExitCode::SUCCESS
+        };
+        report
+            .write(&mut io::stdout().lock(), format)
+            .map(|()| code)
+    });
     match written {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(code)) => code,
         // Whoever read our output has seen enough.
         Ok(Err(closed)) if closed.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Ok(Err(cause)) => complain(
@@ -120,6 +130,7 @@ async fn dispatch(CommandLine { global, command }: CommandLine) -> Outcome {
         Command::Audit(verb) => audit::run(global, verb).await,
         Command::Db(verb) => db::run(global, verb).await,
         Command::Phone(verb) => phone::run(verb).await,
+        Command::Doctor => doctor::run(global).await,
     }
 }
 
@@ -131,6 +142,9 @@ fn complain(failure: &Failure, format: Format) -> ExitCode {
     };
     ExitCode::from(failure.exit_code())
 }
+
+/// What was asked for was done, and what it found is not as it should be.
+const FAILED: ExitCode = ExitCode::FAILURE;
 
 /// The command line itself is wrong.
 const USAGE: u8 = 2;

@@ -15,6 +15,8 @@ pub struct Report {
     pub text: String,
     /// For programs.
     pub json: serde_json::Value,
+    /// Whether what was found is a failure, although it could be told.
+    pub fails: bool,
 }
 
 impl Report {
@@ -25,7 +27,15 @@ impl Report {
         Self {
             text: text.into(),
             json,
+            fails: false,
         }
+    }
+
+    /// The same, for something that is not as it should be.
+    #[must_use]
+    pub fn failing(mut self) -> Self {
+        self.fails = true;
+        self
     }
 
     /// Writes the one or the other.

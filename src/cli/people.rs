@@ -52,7 +52,14 @@ pub async fn user_set(global: &Global, args: UserSet) -> Outcome {
 /// What the daemon refuses, and a question that was answered with no.
 pub async fn user_remove(global: &Global, args: UserRemove) -> Outcome {
     let question = "The user's PIN and device profiles go too. Remove the user?";
-    remove(global, "user", args.user_id.to_string(), question, args.yes).await
+    remove(
+        global,
+        "user",
+        args.user_id.to_string(),
+        question,
+        (args.yes, args.end_sessions),
+    )
+    .await
 }
 
 /// `device add`.
@@ -100,7 +107,7 @@ pub async fn device_remove(global: &Global, args: DeviceRemove) -> Outcome {
         "device",
         args.device.to_string(),
         question,
-        args.yes,
+        (args.yes, args.end_sessions),
     )
     .await
 }
@@ -136,7 +143,7 @@ pub async fn base_remove(global: &Global, args: BaseRemove) -> Outcome {
         "base-device",
         args.base.to_string(),
         question,
-        args.yes,
+        (args.yes, args.end_sessions),
     )
     .await
 }
@@ -171,7 +178,7 @@ pub async fn profile(global: &Global, verb: Profile) -> Outcome {
                 "profile",
                 args.profile.to_string(),
                 question,
-                args.yes,
+                (args.yes, false),
             )
             .await
         }
@@ -206,7 +213,13 @@ async fn put(
     Ok(Report::new(text, &done))
 }
 
-async fn remove(global: &Global, kind: &str, name: String, question: &str, sure: bool) -> Outcome {
+async fn remove(
+    global: &Global,
+    kind: &str,
+    name: String,
+    question: &str,
+    (sure, end_sessions): (bool, bool),
+) -> Outcome {
     let what = format!("cannot remove the {} {name}", spoken(kind));
     let mut client = connect(global).await?;
     if !sure {
@@ -215,6 +228,7 @@ async fn remove(global: &Global, kind: &str, name: String, question: &str, sure:
     let request = pb::RemoveRecordRequest {
         kind: kind.to_owned(),
         name: name.clone(),
+        end_sessions,
     };
     let done = answer(what, client.remove_record(request).await)?;
     Ok(Report::new(

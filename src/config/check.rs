@@ -12,7 +12,7 @@ use std::{
 use crate::{
     config::{
         Admin, Config, Credentials, Federation, Groups, IdentityFiles, Log, LogFormat, Login,
-        Phone, Problem, Problems, Setting, Store,
+        Metrics, Phone, Problem, Problems, Setting, Store,
         file::{self, Given, Value, quoted},
         keys::{self, KEYS, Key, Preset},
         units::show_duration,
@@ -72,12 +72,17 @@ impl Reader {
         let identity = self.identity_files("identity.certificate", "identity.key");
         let phone = self.phone();
         let admin = self.admin();
+        let metrics = self.take(
+            "metrics.listen",
+            values::address_or_off,
+            show_address_or_off,
+        );
         let store = self.take("store.url", values::store_url, |url| quoted(url));
         let credentials = self.credentials();
         let login = self.login();
         let log = self.log();
         if let (Some(federation), Some(phone)) = (&federation, &phone) {
-            self.ports_must_differ(federation, phone);
+            self.ports_must_differ(federation, phone, metrics.flatten());
         }
         version?;
         Some(Config {
@@ -90,6 +95,7 @@ impl Reader {
             identity: identity?,
             phone: phone?,
             admin: admin?,
+            metrics: Metrics { listen: metrics? },
             store: store.map(|url| Store { url })?,
             credentials: credentials?,
             login: login?,
@@ -140,9 +146,11 @@ impl Reader {
 
     fn phone(&mut self) -> Option<Phone> {
         let listen = self.address("phone.listen");
-        let show =
-            |a: &Option<SocketAddr>| quoted(&a.map_or_else(|| "off".to_owned(), |a| a.to_string()));
-        let plain_listen = self.take("phone.plain-listen", values::address_or_off, show);
+        let plain_listen = self.take(
+            "phone.plain-listen",
+            values::address_or_off,
+            show_address_or_off,
+        );
         let identity = self.identity_files("phone.certificate", "phone.key");
         let max_connections = self.count("phone.max-connections");
         // Phones of a whole site may stand behind one address.
@@ -245,7 +253,12 @@ impl Reader {
     }
 
     /// One socket of a machine serves one purpose; a wildcard address holds all others of its port.
-    fn ports_must_differ(&mut self, federation: &Federation, phone: &Phone) {
+    fn ports_must_differ(
+        &mut self,
+        federation: &Federation,
+        phone: &Phone,
+        metrics: Option<SocketAddr>,
+    ) {
         let clash = |a: SocketAddr, b: SocketAddr| {
             let same = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
             a.port() == b.port() && a.port() != 0 && same
@@ -253,18 +266,25 @@ impl Reader {
         if clash(phone.listen, federation.listen) {
             self.conflict("phone.listen", "takes the port of federation.listen");
         }
-        let Some(plain) = phone.plain_listen else {
-            return;
-        };
-        for (address, name) in [
-            (federation.listen, "federation.listen"),
-            (phone.listen, "phone.listen"),
+        let mut taken = vec![
+            ("federation.listen", federation.listen),
+            ("phone.listen", phone.listen),
+        ];
+        for (key, address) in [
+            ("phone.plain-listen", phone.plain_listen),
+            ("metrics.listen", metrics),
         ] {
-            if clash(plain, address) {
-                self.conflict("phone.plain-listen", format!("takes the port of {name}"));
+            let Some(address) = address else { continue };
+            for (name, _) in taken.iter().filter(|(_, other)| clash(address, *other)) {
+                self.conflict(key, format!("takes the port of {name}"));
             }
+            taken.push((key, address));
         }
     }
+}
+
+fn show_address_or_off(address: &Option<SocketAddr>) -> String {
+    quoted(&address.map_or_else(|| "off".to_owned(), |a| a.to_string()))
 }
 
 /// One function per kind of key.

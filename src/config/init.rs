@@ -30,7 +30,8 @@ pub struct InitOptions {
     pub cluster_id: ClusterId,
     /// The folder; made with mode 0700 when it isn't there.
     pub folder: PathBuf,
-    /// Added to 443 for phones, 444 for the federation and 80 for plain HTTP; at most [`MAX_PORT_BASE`].
+    /// Added to 443 for phones, 444 for the federation, 80 for plain HTTP and 1464 for figures and health; at most
+    /// [`MAX_PORT_BASE`].
     pub port_base: u16,
     /// Names and IP addresses under which others reach the node, besides this machine's name.
     pub hosts: Vec<String>,
@@ -40,15 +41,16 @@ pub struct InitOptions {
     pub now: Timestamp,
 }
 
-/// Gives 8443 for phones, 8444 for the federation, 8080 for plain HTTP.
+/// Gives 8443 for phones, 8444 for the federation, 8080 for plain HTTP, 9464 for figures and health.
 pub const DEFAULT_PORT_BASE: u16 = 8000;
 
-/// Above this the federation's port would not exist.
-pub const MAX_PORT_BASE: u16 = u16::MAX - FEDERATION_PORT;
+/// Above this the port for figures and health would not exist.
+pub const MAX_PORT_BASE: u16 = u16::MAX - METRICS_PORT;
 
 const PHONE_PORT: u16 = 443;
 const FEDERATION_PORT: u16 = 444;
 const PLAIN_PORT: u16 = 80;
+const METRICS_PORT: u16 = 1_464;
 
 /// As long as voice platforms give their own; a rotation in time is what alarms are for.
 const VALIDITY_DAYS: u32 = 5 * 365;
@@ -310,6 +312,10 @@ fn configuration(options: &InitOptions) -> Result<String, Error> {
         Line::new("phone.certificate", "\"certs/phone.pem\""),
         Line::new("phone.key", "\"certs/phone.key\""),
         Line::new("admin.socket", "\"admin.sock\""),
+        Line::new(
+            "metrics.listen",
+            format!("\"127.0.0.1:{}\"", port(METRICS_PORT)?),
+        ),
         Line::new("store.url", "\"sqlite:emccd.db\""),
         Line::new("credentials.pepper-file", "\"pepper.key\""),
     ];

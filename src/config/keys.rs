@@ -193,6 +193,12 @@ pub const SECTIONS: &[Section] = &[
                 everything.",
     },
     Section {
+        name: "metrics",
+        about: "Figures for a monitoring system (/metrics, OpenMetrics text), and whether the node lives (/healthz) \
+                and can serve (/readyz). Plain HTTP, for whoever can reach it: it tells peers' names and how much is \
+                going on, and nothing of users, phones or PINs.",
+    },
+    Section {
         name: "store",
         about: "Where users, devices and sessions are kept.",
     },
@@ -271,8 +277,9 @@ pub const KEYS: &[Key] = &[
         name: "federation.advertise",
         kind: Kind::Addresses,
         preset: Preset::Is("[]"),
-        meaning: "Where other clusters should dial this node, the best address first. Empty means the address that it \
-                  listens on, or nothing where it listens on all of them.",
+        meaning: "Where other clusters should dial this node, the best address first. Peers learn it over \
+                  their links and dial it beside what their operators gave. Empty means the address that it listens on, \
+                  or nothing where it listens on all of them or for this machine alone.",
         why: "which of its addresses others can reach is known to nobody but the operator",
         change: Change::Restart,
     },
@@ -433,6 +440,15 @@ pub const KEYS: &[Key] = &[
         preset: Preset::Is("[]"),
         meaning: "Groups that may see everything and change nothing.",
         why: "nobody gets rights unasked",
+        change: Change::Restart,
+    },
+    Key {
+        name: "metrics.listen",
+        kind: Kind::AddressOrOff,
+        preset: Preset::Is("\"127.0.0.1:9464\""),
+        meaning: "Where figures and health are served. A port that is taken keeps the node from nothing else: it \
+                  says so, and tries again every second.",
+        why: "9464 is what such figures are usually asked at, and the machine itself may always ask",
         change: Change::Restart,
     },
     Key {

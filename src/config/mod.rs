@@ -53,6 +53,8 @@ pub struct Config {
     pub phone: Phone,
     /// The socket for the command line.
     pub admin: Admin,
+    /// Figures and health.
+    pub metrics: Metrics,
     /// The database.
     pub store: Store,
     /// PIN hashing and lock-out.
@@ -129,6 +131,13 @@ pub struct Groups {
     pub help_desk: Vec<String>,
     /// May look.
     pub viewer: Vec<String>,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where to serve figures and health, if at all; port 0 is any free one.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[store]`

@@ -3,4 +3,5 @@
 pub mod admin;
 pub mod federation;
 pub mod listener;
+pub mod metrics;
 pub mod phone;

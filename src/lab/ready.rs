@@ -36,6 +36,7 @@ struct Node {
     phone: String,
     admin_socket: PathBuf,
     config: PathBuf,
+    metrics: String,
     pid: u32,
 }
 
@@ -73,6 +74,7 @@ impl Ready {
                             phone: m.addresses.phone.clone(),
                             admin_socket: m.addresses.admin.clone(),
                             config: m.config.clone(),
+                            metrics: m.addresses.metrics.clone(),
                             pid: m.pid().unwrap_or_default(),
                         })
                         .collect(),

@@ -10,25 +10,30 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
 use tracing::{Instrument as _, info, info_span};
 
+mod addresses;
 mod applied;
 pub mod error;
+mod handover;
 mod operations;
 mod reload;
 mod roles;
 mod shutdown;
+mod sight;
+mod sockets;
 mod wiring;
 mod witness;
 
 pub use error::Error;
 pub use wiring::most_files;
 
-use self::{reload::Reloader, shutdown::Stages};
+use self::{handover::HandOver, reload::Reloader, shutdown::Stages};
 use crate::{
     clock::Clock,
     config::{Config, PEPPER_BYTES},
-    domain::version::VersionRange,
+    domain::{phase::Phase, version::VersionRange},
     fault::FaultPoints,
     secret::Secret,
     store::audit,
@@ -43,6 +48,8 @@ pub struct Options {
     pub faults: FaultPoints,
     /// Its clock.
     pub clock: Clock,
+    /// Whether it takes the place, and the listening sockets, of a process of the same node that runs.
+    pub take_over: bool,
 }
 
 impl Default for Options {
@@ -51,6 +58,7 @@ impl Default for Options {
             versions: VersionRange::SUPPORTED,
             faults: FaultPoints::none(),
             clock: Clock::system(),
+            take_over: false,
         }
     }
 }
@@ -66,6 +74,8 @@ pub struct Addresses {
     pub phone_plain: Option<SocketAddr>,
     /// Operators.
     pub admin: PathBuf,
+    /// Figures and health; none where that is off, or the port was taken.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A running node.
@@ -74,6 +84,7 @@ pub struct Node {
     addresses: Addresses,
     stages: Stages,
     reloader: Arc<Reloader>,
+    hand_over: HandOver,
     grace: Duration,
 }
 
@@ -115,6 +126,17 @@ impl Node {
         &self.addresses
     }
 
+    /// Where it is in its life, now and from now on: for whatever answers that it is ready.
+    #[must_use]
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.stages.phase()
+    }
+
+    /// Completes when another process has taken over: this one is to be shut down.
+    pub async fn handed_over(&self) {
+        self.hand_over.done().await;
+    }
+
     /// Reads identities, peers and trust again; what is not valid leaves the last good one in force. The audit
     /// has it in the name of `SIGHUP`, which is how a process is asked for it.
     ///
@@ -126,10 +148,12 @@ impl Node {
         outcome
     }
 
-    /// Stops in steps, all of them together within the configured grace: the doors accept nothing new and peers are
-    /// told; work in progress ends, with its links still up; then the links end.
+    /// Stops in steps, all of them together within the configured grace: peers and phones are told to go elsewhere; the
+    /// doors close and connections end when their calls have; work in progress ends, with its links still up; then the
+    /// links end.
     pub async fn shut_down(self) {
         info!("shutting down");
+        self.hand_over.close();
         self.stages.shut_down(self.grace).await;
     }
 }

@@ -1,12 +1,14 @@
 //! What operators ask of a running node beyond its records.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     applied,
+    handover::HandOver,
     reload::{Reloader, Shown},
 };
 use crate::{
@@ -35,6 +37,7 @@ pub(super) struct NodeOperations {
     pub(super) applier: Applier,
     pub(super) trust: TrustStore,
     pub(super) peers: Peers,
+    pub(super) hand_over: HandOver,
     pub(super) reloader: Arc<Reloader>,
     pub(super) home: HomeRole,
     pub(super) visiting: VisitingRole,
@@ -191,6 +194,15 @@ impl Operations for NodeOperations {
         })
     }
 
+    fn hand_over<'a>(&'a self, to: &'a Path, actor: &'a Actor) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let sent = self.hand_over.send_to(to, &actor.to_string()).await;
+            sent.map_err(|why| {
+                Error::refused(why, "this node goes on; look at its log and try again")
+            })
+        })
+    }
+
     fn apply<'a>(
         &'a self,
         files: Vec<File>,
@@ -316,6 +328,7 @@ fn peer_node(node: &NodeStatus) -> pb::PeerNode {
         version: node.version.map(|version| version.to_string()),
         reason: node.last_error.clone(),
         instance: told(&node.instance),
+        learned: node.learned,
     }
 }
 

@@ -1,21 +1,21 @@
 //! The roles as the edges ask for them.
 
+use std::time::Instant;
+
 use tracing::warn;
 
 use crate::{
     domain::{
-        ids::Ref,
         login::{Answer, Context, FindUser, LoginAnswer, LoginRequest, LogoutRequest, Ownership},
-        session::EndReason,
+        refusal::Refusal,
+        session::{EndReason, Role},
     },
     edge::{
         federation::Roles,
-        phone::{Desk, Reply},
+        metrics::{Metrics, Outcome},
     },
     home::HomeRole,
-    visiting::{
-        Caller, LoggedOut, LoginOutcome, PhoneChoice, PhoneLogin, PhoneState, VisitingRole,
-    },
+    visiting::VisitingRole,
 };
 
 /// Both roles, as peers call them.
@@ -23,10 +23,23 @@ use crate::{
 pub(super) struct FederationRoles {
     pub(super) home: HomeRole,
     pub(super) visiting: VisitingRole,
+    pub(super) metrics: Metrics,
+}
+
+impl FederationRoles {
+    /// The end of a session that another cluster told of has its answer.
+    fn ended(&self, outcome: &Result<EndReason, Refusal>) {
+        let what = match outcome {
+            Ok(_) => Outcome::Success,
+            Err(refusal) => Outcome::Refused(refusal.code),
+        };
+        self.metrics.logout(Role::Home, what);
+    }
 }
 
 impl Roles for FederationRoles {
     fn find_user<'a>(&'a self, context: &'a Context, query: &'a FindUser) -> Answer<'a, Ownership> {
+        self.metrics.peer_call("find_user");
         Box::pin(async move {
             self.home
                 .find_user(context, query)
@@ -40,11 +53,18 @@ impl Roles for FederationRoles {
         context: &'a Context,
         request: &'a LoginRequest,
     ) -> Answer<'a, LoginAnswer> {
+        self.metrics.peer_call("login");
         Box::pin(async move {
-            self.home
-                .login(context, request)
-                .await
-                .map_err(|e| e.to_refusal(false))
+            let began = Instant::now();
+            let outcome = self.home.login(context, request).await;
+            let outcome = outcome.map_err(|e| e.to_refusal(false));
+            let what = match &outcome {
+                Ok(LoginAnswer::Opened(_)) => Outcome::Success,
+                Ok(LoginAnswer::Choose(_)) => Outcome::Choice,
+                Err(refusal) => Outcome::Refused(refusal.code),
+            };
+            self.metrics.login(Role::Home, what, began);
+            outcome
         })
     }
 
@@ -53,11 +73,12 @@ impl Roles for FederationRoles {
         context: &'a Context,
         request: LogoutRequest,
     ) -> Answer<'a, EndReason> {
+        self.metrics.peer_call("logout");
         Box::pin(async move {
-            self.home
-                .logout(context, request)
-                .await
-                .map_err(|e| e.to_refusal(false))
+            let outcome = self.home.logout(context, request).await;
+            let outcome = outcome.map_err(|e| e.to_refusal(false));
+            self.ended(&outcome);
+            outcome
         })
     }
 
@@ -66,49 +87,19 @@ impl Roles for FederationRoles {
         context: &'a Context,
         request: LogoutRequest,
     ) -> Answer<'a, EndReason> {
+        self.metrics.peer_call("logout");
         Box::pin(async move {
-            self.visiting
-                .end_from_home(context, request)
-                .await
-                .map_err(|error| {
-                    warn!(
-                        peer.cluster_id = %context.caller, session.id = %request.session_id,
-                        r#ref = %context.reference, cause = crate::telemetry::error_chain(&error),
-                        "a session could not be ended on the word of cluster {}", context.caller
-                    );
-                    error.to_refusal()
-                })
+            let outcome = self.visiting.end_from_home(context, request).await;
+            let outcome = outcome.map_err(|error| {
+                warn!(
+                    peer.cluster_id = %context.caller, session.id = %request.session_id,
+                    r#ref = %context.reference, cause = crate::telemetry::error_chain(&error),
+                    "a session could not be ended on the word of cluster {}", context.caller
+                );
+                error.to_refusal()
+            });
+            self.ended(&outcome);
+            outcome
         })
-    }
-}
-
-impl Desk for VisitingRole {
-    fn phone_state<'a>(&'a self, device: &'a str) -> Reply<'a, PhoneState> {
-        Box::pin(Self::phone_state(self, device))
-    }
-
-    fn login(&self, login: PhoneLogin) -> Reply<'_, LoginOutcome> {
-        Box::pin(Self::login(self, login))
-    }
-
-    fn choose(&self, choice: PhoneChoice) -> Reply<'_, LoginOutcome> {
-        Box::pin(Self::choose(self, choice))
-    }
-
-    fn logout<'a>(
-        &'a self,
-        device: &'a str,
-        caller: Caller,
-        reference: Ref,
-    ) -> Reply<'a, LoggedOut> {
-        Box::pin(Self::logout(self, device, caller, reference))
-    }
-
-    fn new_ref(&self) -> Ref {
-        Self::new_ref(self)
-    }
-
-    fn knows_login_types(&self) -> bool {
-        Self::knows_login_types(self)
     }
 }

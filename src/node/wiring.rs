@@ -7,19 +7,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, Semaphore},
-};
+use tokio::sync::{Notify, Semaphore};
 use tracing::{error, info, warn};
 
 use super::{
+<<<<<<< HEAD
     Addresses, Error, Node, Options, operations::NodeOperations, reload::Reloader,
     roles::FederationRoles, shutdown::Stages, witness::watch_audit,
+=======
+    Addresses, Error, Node, Options, addresses,
+    handover::{HandOver, Predecessor},
+    operations::NodeOperations,
+    reload::Reloader,
+    roles::FederationRoles,
+    shutdown::Stages,
+    sight::{self, CountedDesk, Sight},
+    sockets::Sockets,
+>>>>>>> main
 };
 use crate::{
     admission::Admission,
-    apply::Applier,
+    apply::{self, Applier},
     clock::Clock,
     config::{Config, PEPPER_BYTES},
     credentials::{self, Credentials, lockout},
@@ -27,15 +35,19 @@ use crate::{
         federation::Federation, ids::ClusterId, login::HomeCluster, parameters::Parameters,
         version::VersionRange,
     },
-    edge::{admin, federation, listener, phone},
+    edge::{admin, federation, listener, metrics::Metrics, phone},
     fault::FaultPoints,
     home::{self, HomeRole, LocalHome},
     peer::{self, Peers, outbox::Outbox},
     secret::Secret,
     store::{
+<<<<<<< HEAD
         self, Store, Transaction, audit,
+=======
+        self, Store, Transaction, claims,
+>>>>>>> main
         membership::{self, Membership},
-        meta, retention,
+        meta, nodes, retention,
     },
     tasks::Tasks,
     trust::TrustStore,
@@ -65,10 +77,12 @@ struct Core {
     store: Store,
     credentials: Credentials,
     admission: Admission,
+    metrics: Metrics,
     pepper: Pepper,
     trust: TrustStore,
     peers: Peers,
     membership: Membership,
+    hand_over: HandOver,
     reloader: Arc<Reloader>,
     /// Told when a debt to another cluster is made.
     owed: Arc<Notify>,
@@ -92,6 +106,7 @@ pub(super) async fn start(
         versions,
         faults,
         clock,
+        take_over,
     } = options;
     let store = open_store(&config).await?;
     claim_store(&store, &config.cluster_id).await?;
@@ -99,9 +114,19 @@ pub(super) async fn start(
     let audit_key = audit::Key::from_pepper(&secret);
     let credentials = Credentials::new(&credentials_config(&config), secret)?;
     let pepper = claim_pepper(&store, &credentials, &config.credentials.pepper_file).await?;
+<<<<<<< HEAD
     store.seal_audit(audit_key).await?;
     let sockets = Sockets::bind(&config).await?;
     let addresses = sockets.addresses(&config)?;
+=======
+    let mut predecessor = match take_over {
+        true => Predecessor::ask(&config).await?,
+        false => None,
+    };
+    let inherited = predecessor.as_mut().map(|p| std::mem::take(&mut p.sockets));
+    let sockets = Sockets::open(&config, inherited.unwrap_or_default()).await?;
+    let mut addresses = sockets.addresses(&config)?;
+>>>>>>> main
 
     let trust = TrustStore::new(None, clock.clone());
     let peers = Peers::new(
@@ -119,7 +144,8 @@ pub(super) async fn start(
             software: peers.config().software.clone(),
         },
     );
-    membership.join().await?;
+    let hand_over = HandOver::new(&sockets, store.clone(), clock.clone(), stages.work.clone())?;
+    let socket_file = sockets.admin.keep();
     let reloader = Reloader::new(&config, store.clone(), trust.clone(), peers.clone())?;
     let core = Core {
         reloader: Arc::new(reloader),
@@ -130,16 +156,31 @@ pub(super) async fn start(
         store,
         credentials,
         admission: Admission::new(Parameters::default().maximum_concurrent_requests),
+        metrics: Metrics::default(),
         pepper,
         trust,
         peers,
         membership,
+        hand_over,
     };
     core.reloader.refresh_parameters().await?;
     core.read_all().await;
+    // What may fail has not: from here on this is the node, also for the process before.
+    core.membership.join().await?;
     let roles = core.roles(faults, &stages.work);
+    if predecessor.is_none() {
+        // One that hands over still carries its logins to their end.
+        core.end_left_behind(&roles.visiting).await;
+    }
     core.open_doors(sockets, &addresses, &roles, stages).await?;
+    addresses.metrics = core.open_window(stages).await;
     core.begin_tasks(roles, &stages.work);
+    if let Some(predecessor) = predecessor {
+        predecessor.serving().await?;
+        socket_file.keep(false);
+        info!("took over from the process before");
+    }
+    stages.serving();
     core.let_go_at_the_end(&stages.doors);
     info!(
         federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),
@@ -149,6 +190,7 @@ pub(super) async fn start(
         addresses,
         stages: stages.clone(),
         reloader: core.reloader,
+        hand_over: core.hand_over,
         grace: core.config.shutdown_grace,
     })
 }
@@ -203,12 +245,23 @@ impl Core {
             admission: self.admission.clone(),
             tasks: tasks.clone(),
             owed: Arc::clone(&self.owed),
+            membership: self.membership.clone(),
         });
         AllRoles {
             home,
             visiting,
             local,
             others,
+        }
+    }
+
+    /// What the last run of this node left behind is over, whatever kept it from saying so.
+    async fn end_left_behind(&self, visiting: &VisitingRole) {
+        if let Err(error) = visiting.end_left_behind().await {
+            warn!(
+                cause = crate::telemetry::error_chain(&error),
+                "logins that the last run left behind could not be ended; they are at their deadline"
+            );
         }
     }
 
@@ -224,16 +277,18 @@ impl Core {
             roles: Arc::new(FederationRoles {
                 home: roles.home.clone(),
                 visiting: roles.visiting.clone(),
+                metrics: self.metrics.clone(),
             }),
             peers: self.peers.clone(),
             refusals: self.trust.refusals().clone(),
             clock: self.clock.clone(),
             tasks: stages.work.clone(),
-            drain: doors.token(),
+            drain: stages.drain.clone(),
         })
         .await?;
         let limits = |max_connections| listener::Config {
             drain_grace: config.shutdown_grace,
+            draining: stages.drain.clone(),
             ..listener::Config::for_connections(max_connections)
         };
         let door = listener::serve_federation(
@@ -250,7 +305,8 @@ impl Core {
             config.phone.max_connections_per_address,
         );
         let limits = limits(config.phone.max_connections);
-        let router = pages(&roles.visiting, &stages.work, "https", addresses.phone)?;
+        let pages = |scheme, address| self.pages(&roles.visiting, &stages.work, scheme, address);
+        let router = pages("https", addresses.phone)?;
         let door = listener::serve_http(
             sockets.phone,
             Some(self.reloader.phone_tls()),
@@ -261,7 +317,7 @@ impl Core {
         );
         doors.spawn("phone listener", door);
         if let (Some(plain), Some(address)) = (sockets.phone_plain, addresses.phone_plain) {
-            let router = pages(&roles.visiting, &stages.work, "http", address)?;
+            let router = pages("http", address)?;
             let door = listener::serve_http(plain, None, router, doors.clone(), places, limits);
             doors.spawn("plain phone listener", door);
         }
@@ -273,6 +329,26 @@ impl Core {
         Ok(())
     }
 
+    fn pages(
+        &self,
+        visiting: &VisitingRole,
+        tasks: &Tasks,
+        scheme: &str,
+        address: SocketAddr,
+    ) -> Result<axum::Router, Error> {
+        let base_url = phone::BaseUrl::new(&format!("{scheme}://{address}"))
+            .map_err(|_| Error::Broken("making the phone listener's URL"))?;
+        let routes = phone::router(phone::Pages {
+            desk: Arc::new(CountedDesk {
+                role: visiting.clone(),
+                metrics: self.metrics.clone(),
+            }),
+            tasks: tasks.clone(),
+            base_url,
+        });
+        Ok(self.metrics.counting(routes))
+    }
+
     fn admin_edge(&self, roles: &AllRoles, tasks: &Tasks) -> admin::AdminEdge {
         let config = &self.config;
         let operations = NodeOperations {
@@ -280,14 +356,10 @@ impl Core {
             node: config.node.clone(),
             versions: self.versions,
             clock: self.clock.clone(),
-            applier: Applier {
-                cluster: config.cluster_id.clone(),
-                store: self.store.clone(),
-                credentials: self.credentials.clone(),
-                clock: self.clock.clone(),
-            },
+            applier: self.applier(),
             trust: self.trust.clone(),
             peers: self.peers.clone(),
+            hand_over: self.hand_over.clone(),
             reloader: Arc::clone(&self.reloader),
             home: roles.home.clone(),
             visiting: roles.visiting.clone(),
@@ -303,6 +375,26 @@ impl Core {
         }
     }
 
+    /// Figures and health. It outlives the doors, to say that they are closing.
+    async fn open_window(&self, stages: &Stages) -> Option<SocketAddr> {
+        let address = self.config.metrics.listen?;
+        let sight = Sight {
+            cluster: self.config.cluster_id.clone(),
+            clock: self.clock.clone(),
+            store: self.store.clone(),
+            credentials: self.credentials.clone(),
+            admission: self.admission.clone(),
+            trust: self.trust.clone(),
+            peers: self.peers.clone(),
+            reloader: Arc::clone(&self.reloader),
+            draining: stages.drain.clone(),
+            doors: stages.doors.clone(),
+            started: Instant::now(),
+            counted: tokio::sync::Mutex::default(),
+        };
+        sight::open_window(address, self.metrics.clone(), sight, &stages.work).await
+    }
+
     /// Who waits for a place when the node begins to end is served as long as there is time for it, and told the
     /// truth while there is still time for that.
     fn let_go_at_the_end(&self, doors: &Tasks) {
@@ -314,6 +406,16 @@ impl Core {
         });
     }
 
+    fn applier(&self) -> Applier {
+        Applier {
+            cluster: self.config.cluster_id.clone(),
+            store: self.store.clone(),
+            credentials: self.credentials.clone(),
+            clock: self.clock.clone(),
+            at_once_from: apply::AT_ONCE_FROM,
+        }
+    }
+
     fn begin_tasks(&self, roles: AllRoles, tasks: &Tasks) {
         let (membership, keeping) = (self.membership.clone(), tasks.clone());
         tasks.spawn("membership", async move { membership.keep(&keeping).await });
@@ -323,15 +425,28 @@ impl Core {
             store: self.store.clone(),
             local: roles.local,
             federation: roles.others,
+            links: Arc::new(self.peers.clone()),
+            membership: self.membership.clone(),
+            clock: self.clock.clone(),
             wake: Arc::clone(&self.owed),
             up: Arc::clone(&up),
             tasks: tasks.clone(),
             deadline: self.config.login.deadline,
         };
         tasks.spawn("outbox", outbox.run());
+        let publishing = addresses::publish(
+            self.store.clone(),
+            self.membership.clone(),
+            self.clock.clone(),
+            tasks.clone(),
+        );
+        tasks.spawn("own addresses", publishing);
+        let learning = addresses::learn(self.store.clone(), self.peers.clone(), tasks.clone());
+        tasks.spawn("learned addresses", learning);
         let (home, watching) = (roles.home, tasks.clone());
+        let membership = self.membership.clone();
         tasks.spawn("revocations", async move {
-            home.watch_revocations(&watching).await;
+            home.watch_revocations(&membership, &watching).await;
         });
         let watching = watch_audit(self.store.clone(), self.clock.clone(), tasks.clone());
         tasks.spawn("audit heads", watching);
@@ -343,9 +458,19 @@ impl Core {
                 mark_pepper(&store, &credentials, &ended).await;
             });
         }
+        let applier = self.applier();
+        tasks.spawn("imports left over", async move {
+            if let Err(error) = applier.sweep(true).await {
+                warn!(
+                    cause = crate::telemetry::error_chain(&error),
+                    "imports that were broken off could not be cleared away; it is done with the next import"
+                );
+            }
+        });
         let (store, clock, ended) = (self.store.clone(), self.clock.clone(), tasks.clone());
+        let membership = self.membership.clone();
         tasks.spawn("retention", async move {
-            forget(&store, &clock, &ended).await;
+            forget(&store, &membership, &clock, &ended).await;
         });
     }
 }
@@ -380,34 +505,63 @@ fn spawn_watchers(
     });
 }
 
-/// Forgets what is older than it need be, once an hour. Several nodes doing so do no harm.
-async fn forget(store: &Store, clock: &Clock, tasks: &Tasks) {
+/// Forgets what is older than it need be, once an hour, on one node at a time.
+async fn forget(store: &Store, membership: &Membership, clock: &Clock, tasks: &Tasks) {
     const INTERVAL: Duration = Duration::from_secs(3_600);
-    let mut ticks = tokio::time::interval(INTERVAL);
+    let task = claims::Task::retention();
     loop {
+        let round = async {
+            let claim = membership.held(&task).await;
+            forget_now(store, membership, &claim, clock).await;
+            tokio::select! {
+                biased;
+                () = membership.lost(&claim) => {}
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        };
         tokio::select! {
             biased;
             () = tasks.cancelled() => return,
-            _ = ticks.tick() => {}
+            () = round => {}
         }
-        let purged = tokio::select! {
-            biased;
-            () = tasks.cancelled() => return,
-            purged = retention::purge(store, clock.now()) => purged,
-        };
-        match purged {
-            Ok(0) => {}
-            Ok(rows) => info!(
-                rows,
-                "forgot ended sessions and answers of more than 7 days ago"
-            ),
-            Err(error) => {
-                error!(
-                    cause = crate::telemetry::error_chain(&error),
-                    "old sessions could not be forgotten"
-                );
+    }
+}
+
+async fn forget_now(store: &Store, membership: &Membership, claim: &claims::Claim, clock: &Clock) {
+    match retention::purge(store, claim, clock.now()).await {
+        // Whoever has taken over forgets the rest.
+        Ok(0) | Err(store::Error::ClaimLost { .. }) => {}
+        Ok(rows) => info!(
+            rows,
+            "forgot ended sessions and answers of more than 7 days ago"
+        ),
+        Err(error) => {
+            error!(
+                cause = crate::telemetry::error_chain(&error),
+                "old sessions could not be forgotten"
+            );
+        }
+    }
+    let dead = membership.dead();
+    let (claim, now) = (claim.clone(), clock.now());
+    let forgotten = store.write(move |tx: &mut dyn Transaction| {
+        for run in dead.iter() {
+            if nodes::remove(tx, run)? {
+                claims::effect(
+                    tx,
+                    &claim,
+                    &format!("forgot node {run}, which is silent"),
+                    now,
+                )?;
             }
         }
+        Ok::<_, store::Error>(())
+    });
+    if let Err(error) = forgotten.await {
+        warn!(
+            cause = crate::telemetry::error_chain(&error),
+            "nodes that are gone could not be forgotten"
+        );
     }
 }
 
@@ -588,10 +742,12 @@ fn visiting_config(config: &Config, versions: VersionRange) -> visiting::Config 
     }
 }
 
-/// Where peers should dial this node: what the operator says, else where it listens, unless that is everywhere.
+/// Where peers should dial this node: what the operator says, else where it listens, unless that is everywhere, or
+/// reached from this machine alone.
 fn advertised(config: &Config, listening: SocketAddr) -> Vec<String> {
     let said = &config.federation.advertise;
-    if said.is_empty() && !listening.ip().is_unspecified() {
+    let ip = listening.ip();
+    if said.is_empty() && !ip.is_unspecified() && !ip.is_loopback() {
         return vec![listening.to_string()];
     }
     said.iter().map(ToString::to_string).collect()
@@ -605,71 +761,6 @@ fn groups(config: &Config) -> admin::roles::Groups {
         help_desk: named.help_desk.clone(),
         viewer: named.viewer.clone(),
     }
-}
-
-fn pages(
-    visiting: &VisitingRole,
-    tasks: &Tasks,
-    scheme: &str,
-    address: SocketAddr,
-) -> Result<axum::Router, Error> {
-    let base_url = phone::BaseUrl::new(&format!("{scheme}://{address}"))
-        .map_err(|_| Error::Broken("making the phone listener's URL"))?;
-    Ok(phone::router(phone::Pages {
-        desk: Arc::new(visiting.clone()),
-        tasks: tasks.clone(),
-        base_url,
-    }))
-}
-
-/// All sockets of a node, bound.
-struct Sockets {
-    federation: TcpListener,
-    phone: TcpListener,
-    phone_plain: Option<TcpListener>,
-    admin: admin::socket::AdminSocket,
-}
-
-impl Sockets {
-    async fn bind(config: &Config) -> Result<Self, Error> {
-        let socket = admin::socket::Config {
-            path: config.admin.socket.clone(),
-            group: admin::socket::Config::DEFAULT_GROUP.to_owned(),
-        };
-        Ok(Self {
-            federation: bind("federation", config.federation.listen).await?,
-            phone: bind("phone", config.phone.listen).await?,
-            phone_plain: match config.phone.plain_listen {
-                Some(address) => Some(bind("plain phone", address).await?),
-                None => None,
-            },
-            admin: admin::socket::AdminSocket::bind(&socket).await?,
-        })
-    }
-
-    fn addresses(&self, config: &Config) -> Result<Addresses, Error> {
-        let local = |listener: &TcpListener| {
-            listener
-                .local_addr()
-                .map_err(|_| Error::Broken("reading a socket's address"))
-        };
-        Ok(Addresses {
-            federation: local(&self.federation)?,
-            phone: local(&self.phone)?,
-            phone_plain: self.phone_plain.as_ref().map(local).transpose()?,
-            admin: config.admin.socket.clone(),
-        })
-    }
-}
-
-async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Bind {
-            what,
-            address,
-            source,
-        })
 }
 
 #[cfg(test)]

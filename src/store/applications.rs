@@ -6,6 +6,7 @@ use crate::{
         Transaction, batch,
         credentials::Phc,
         error::Error,
+        imports,
         value::{Row, fold},
     },
 };
@@ -36,7 +37,7 @@ pub fn upsert(tx: &mut dyn Transaction, application: &Application) -> Result<(),
             application.proxy.into(),
         ],
     )?;
-    Ok(())
+    imports::data_changed(tx)
 }
 
 /// Sets the hash of a password.
@@ -48,7 +49,7 @@ pub fn put_hash(tx: &mut dyn Transaction, id: &ApplicationId, phc: &Phc) -> Resu
         "UPDATE applications SET phc = $1 WHERE application_key = $2",
         &[phc.as_str().into(), fold(id.as_str()).into()],
     )?;
-    Ok(())
+    imports::data_changed(tx)
 }
 
 /// The hashes of those whose IDs, in lower case, are among `keys`: each with the key.
@@ -101,6 +102,7 @@ pub fn remove(tx: &mut dyn Transaction, id: &str) -> Result<bool, Error> {
         "DELETE FROM applications WHERE application_key = $1",
         &[fold(id).into()],
     )?;
+    imports::data_changed(tx)?;
     Ok(removed > 0)
 }
 

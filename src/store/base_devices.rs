@@ -3,7 +3,12 @@
 
 use crate::{
     domain::ids::{BaseDeviceName, SessionId},
-    store::{Transaction, batch, error::Error, meta, value::fold},
+    store::{
+        Transaction, batch,
+        error::Error,
+        imports, meta,
+        value::{Value, fold},
+    },
 };
 
 // The `|| ''` takes the column's affinity away: compared with a bare column of another affinity, the expression
@@ -14,17 +19,30 @@ const HOLDER: &str = "s.role = 'home' AND s.state = 'active' AND s.base_device I
 /// are held.
 const LAST: &str = "base_devices.last";
 
+const INTO: &str = "INSERT INTO base_devices (base_device_key, name)";
+const KEEP: &str = "ON CONFLICT (base_device_key) DO NOTHING";
+
+/// The values of its row, the key first.
+#[must_use]
+pub fn values(name: &BaseDeviceName) -> Vec<Value> {
+    vec![fold(name.as_str()).into(), name.into()]
+}
+
 /// Adds a base device; one with the same name stays as it is.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn upsert(tx: &mut dyn Transaction, name: &BaseDeviceName) -> Result<(), Error> {
-    tx.execute(
-        "INSERT INTO base_devices (base_device_key, name) VALUES ($1, $2)
-         ON CONFLICT (base_device_key) DO NOTHING",
-        &[fold(name.as_str()).into(), name.into()],
-    )?;
-    Ok(())
+    tx.execute(&format!("{INTO} VALUES ($1, $2) {KEEP}"), &values(name))?;
+    imports::data_changed(tx)
+}
+
+/// Puts those of an import in place.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn put_waiting(tx: &mut dyn Transaction, import: i64) -> Result<(), Error> {
+    imports::put(tx, import, "base-device", [INTO, "c1", KEEP])
 }
 
 /// All base devices by name, each with the session that holds it.
@@ -106,5 +124,6 @@ pub fn remove(tx: &mut dyn Transaction, name: &BaseDeviceName) -> Result<bool, E
         "DELETE FROM base_devices WHERE base_device_key = $1",
         &[fold(name.as_str()).into()],
     )?;
+    imports::data_changed(tx)?;
     Ok(removed > 0)
 }

@@ -5,6 +5,7 @@ use crate::{
     store::{
         Transaction, batch,
         error::Error,
+        imports,
         value::{Row, Value},
     },
 };
@@ -30,7 +31,7 @@ pub fn upsert(tx: &mut dyn Transaction, group: &CallGroup) -> Result<(), Error> 
          ON CONFLICT (name) DO UPDATE SET members = excluded.members",
         &[(&group.name).into(), Value::json(&group.members)?],
     )?;
-    Ok(())
+    imports::data_changed(tx)
 }
 
 /// The groups whose names are among `names`; in no order.
@@ -62,6 +63,7 @@ pub fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<Cal
 /// [`Error`] when the store fails.
 pub fn remove(tx: &mut dyn Transaction, name: &str) -> Result<bool, Error> {
     let removed = tx.execute("DELETE FROM call_groups WHERE name = $1", &[name.into()])?;
+    imports::data_changed(tx)?;
     Ok(removed > 0)
 }
 

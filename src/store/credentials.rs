@@ -8,7 +8,7 @@ use crate::{
     store::{
         Transaction, batch,
         error::Error,
-        tickets,
+        imports, tickets,
         value::{Row, fold},
     },
 };
@@ -99,6 +99,11 @@ fn record(mut row: Row) -> Result<Credential, Error> {
     })
 }
 
+const INTO: &str = "INSERT INTO credentials (user_key, phc, changed_at, failures, must_change)";
+const REPLACE: &str = "ON CONFLICT (user_key) DO UPDATE SET
+    phc = excluded.phc, changed_at = excluded.changed_at,
+    failures = 0, window_started = NULL, locked_until = NULL, must_change = 0";
+
 /// Sets the hash of a user's PIN, and forgets failures, lock and the duty to change it. Tickets that stand in for the
 /// PIN before are void with that.
 ///
@@ -111,18 +116,36 @@ pub fn put_hash(
     now: Timestamp,
 ) -> Result<(), Error> {
     tx.execute(
-        "INSERT INTO credentials (user_key, phc, changed_at, failures, must_change)
-         VALUES ($1, $2, $3, 0, 0)
-         ON CONFLICT (user_key) DO UPDATE SET
-           phc = excluded.phc, changed_at = excluded.changed_at,
-           failures = 0, window_started = NULL, locked_until = NULL, must_change = 0",
+        &format!("{INTO} VALUES ($1, $2, $3, 0, 0) {REPLACE}"),
         &[
             fold(user_id.as_str()).into(),
             phc.as_str().into(),
             now.into(),
         ],
     )?;
+    imports::data_changed(tx)?;
     tickets::void(tx, user_id)
+}
+
+/// The same for all hashes of an import.
+///
+/// # Errors
+/// As [`put_hash`].
+pub fn put_waiting(tx: &mut dyn Transaction, import: i64, now: Timestamp) -> Result<(), Error> {
+    tx.execute(
+        &format!(
+            "{INTO} SELECT key, phc, CAST($1 AS INTEGER), 0, 0 FROM import_rows
+             WHERE import = $2 AND kind = 'user' AND action = 'put' AND phc IS NOT NULL ORDER BY key {REPLACE}"
+        ),
+        &[now.into(), import.into()],
+    )?;
+    tx.execute(
+        "DELETE FROM tickets WHERE user_key IN (
+           SELECT key FROM import_rows
+           WHERE import = $1 AND kind = 'user' AND action = 'put' AND phc IS NOT NULL)",
+        &[import.into()],
+    )?;
+    imports::data_changed(tx)
 }
 
 /// Writes everything of a credential but its hash; whether there is one.

@@ -10,6 +10,7 @@ use crate::{
     store::{
         Transaction, batch,
         error::Error,
+        imports,
         value::{Row, Value, fold},
     },
 };
@@ -44,36 +45,61 @@ pub struct Device {
 const COLUMNS: &str = "name, model, protocol, security_mode, emcc, em_enabled, device_pool, locale, geolocation, \
                        location, services";
 
+const INTO: &str = "INSERT INTO devices (device_key, name, model, protocol, security_mode, emcc, em_enabled, device_pool, locale, geolocation,
+           location, services)";
+const REPLACE: &str = "ON CONFLICT (device_key) DO UPDATE SET
+           name = excluded.name, model = excluded.model, protocol = excluded.protocol,
+           security_mode = excluded.security_mode, emcc = excluded.emcc, em_enabled = excluded.em_enabled,
+           device_pool = excluded.device_pool, locale = excluded.locale, geolocation = excluded.geolocation,
+           location = excluded.location, services = excluded.services";
+
+/// The values of its row, the key first.
+///
+/// # Errors
+/// [`Error::Unencodable`] when it has no JSON form.
+pub fn values(device: &Device) -> Result<Vec<Value>, Error> {
+    Ok(vec![
+        fold(device.name.as_str()).into(),
+        (&device.name).into(),
+        (&device.model).into(),
+        (&device.protocol).into(),
+        (device.security_mode == SecurityMode::Secure).into(),
+        device.emcc.into(),
+        device.em_enabled.into(),
+        device.device_pool.as_ref().into(),
+        device.locale.as_ref().into(),
+        Value::json(&device.geolocation)?,
+        device.location.as_ref().into(),
+        Value::json(&device.services)?,
+    ])
+}
+
 /// Adds a device or replaces the one with the same name.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn upsert(tx: &mut dyn Transaction, device: &Device) -> Result<(), Error> {
-    tx.execute(
-        "INSERT INTO devices (device_key, name, model, protocol, security_mode, emcc, em_enabled, device_pool, locale, geolocation,
-           location, services)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-         ON CONFLICT (device_key) DO UPDATE SET
-           name = excluded.name, model = excluded.model, protocol = excluded.protocol,
-           security_mode = excluded.security_mode, emcc = excluded.emcc, em_enabled = excluded.em_enabled,
-           device_pool = excluded.device_pool, locale = excluded.locale, geolocation = excluded.geolocation,
-           location = excluded.location, services = excluded.services",
-        &[
-            fold(device.name.as_str()).into(),
-            (&device.name).into(),
-            (&device.model).into(),
-            (&device.protocol).into(),
-            (device.security_mode == SecurityMode::Secure).into(),
-            device.emcc.into(),
-            device.em_enabled.into(),
-            device.device_pool.as_ref().into(),
-            device.locale.as_ref().into(),
-            Value::json(&device.geolocation)?,
-            device.location.as_ref().into(),
-            Value::json(&device.services)?,
+    let sql =
+        format!("{INTO} VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) {REPLACE}");
+    tx.execute(&sql, &values(device)?)?;
+    imports::data_changed(tx)
+}
+
+/// Puts those of an import in place.
+///
+/// # Errors
+/// As [`upsert`].
+pub fn put_waiting(tx: &mut dyn Transaction, import: i64) -> Result<(), Error> {
+    imports::put(
+        tx,
+        import,
+        "device",
+        [
+            INTO,
+            "c1, c2, c3, CAST(c4 AS INTEGER), CAST(c5 AS INTEGER), CAST(c6 AS INTEGER), c7, c8, c9, c10, c11",
+            REPLACE,
         ],
-    )?;
-    Ok(())
+    )
 }
 
 /// The device with this name, whatever its case, with the geolocation that its name stands for.
@@ -129,6 +155,7 @@ pub fn remove(tx: &mut dyn Transaction, name: &DeviceName) -> Result<bool, Error
         "DELETE FROM devices WHERE device_key = $1",
         &[fold(name.as_str()).into()],
     )?;
+    imports::data_changed(tx)?;
     Ok(removed > 0)
 }
 

@@ -4,6 +4,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    time::Duration,
 };
 
 use tokio::sync::{oneshot, watch};
@@ -57,6 +58,14 @@ pub struct Stats {
     pub writes: u64,
     /// Read operations that ran.
     pub reads: u64,
+    /// How long the commits took, all together.
+    pub commit_time: Duration,
+    /// Write operations that wait for the writer.
+    pub waiting_writes: usize,
+    /// Read operations that wait for a reader.
+    pub waiting_reads: usize,
+    /// For how long the writer has been waiting for another process to let go of the database; zero when it isn't.
+    pub lock_wait: Duration,
 }
 
 /// Whether a job may change rows.

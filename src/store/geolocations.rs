@@ -7,6 +7,7 @@ use crate::{
     store::{
         Transaction, batch,
         error::Error,
+        imports,
         value::{Row, Value},
     },
 };
@@ -32,7 +33,7 @@ pub fn upsert(tx: &mut dyn Transaction, place: &Geolocation) -> Result<(), Error
          ON CONFLICT (name) DO UPDATE SET fields = excluded.fields",
         &[(&place.name).into(), Value::json(&place.fields)?],
     )?;
-    Ok(())
+    imports::data_changed(tx)
 }
 
 /// The geolocations whose names are among `names`; in no order.
@@ -64,6 +65,7 @@ pub fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<Geo
 /// [`Error`] when the store fails.
 pub fn remove(tx: &mut dyn Transaction, name: &str) -> Result<bool, Error> {
     let removed = tx.execute("DELETE FROM geolocations WHERE name = $1", &[name.into()])?;
+    imports::data_changed(tx)?;
     Ok(removed > 0)
 }
 

@@ -19,6 +19,21 @@ pub fn users(tx: &mut dyn Transaction) -> Result<Vec<String>, Error> {
     .collect()
 }
 
+/// The same with the phone and the cluster of each of their sessions.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn user_sessions(tx: &mut dyn Transaction) -> Result<Vec<(String, String, String)>, Error> {
+    tx.query(
+        "SELECT user_key, device, counterpart FROM sessions
+         WHERE role = 'home' AND state = 'active' AND user_key IS NOT NULL ORDER BY user_key, device",
+        &[],
+    )?
+    .into_iter()
+    .map(|mut row: Row| Ok((row.text()?, row.text()?, row.text()?)))
+    .collect()
+}
+
 /// The phones of ours with somebody on them: their names in lower case.
 ///
 /// # Errors

@@ -11,10 +11,13 @@ pub mod base_devices;
 pub mod call_groups;
 pub mod choices;
 pub mod claims;
+pub mod counts;
 pub mod credentials;
 pub mod devices;
 pub mod geolocations;
 pub mod hints;
+pub mod imports;
+pub mod learned;
 pub mod living;
 pub mod membership;
 pub mod meta;
@@ -44,6 +47,7 @@ mod suite;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::sync::watch;
@@ -149,6 +153,31 @@ pub struct Check {
 /// [`Error::Open`] when it is no database or can't be read.
 pub fn inspect(path: &Path, check: &Check) -> Result<Inspection, Error> {
     sqlite::inspect(path, check)
+}
+
+/// What a quick look at a file tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// Its schema.
+    pub schema: Schema,
+    /// What is wrong with its pages.
+    pub problems: Vec<String>,
+}
+
+/// Looks at a file quickly, also while a daemon has it open, and changes nothing. Blocks.
+///
+/// # Errors
+/// [`Error::Open`] when it is no database or can't be read.
+pub fn glance(path: &Path) -> Result<Glance, Error> {
+    sqlite::glance(path)
+}
+
+/// Whether some process holds the write lock of a database for longer than `patience`. Blocks for as long at most.
+///
+/// # Errors
+/// When the lock file is there and can't be opened.
+pub fn is_lock_held(path: &Path, patience: Duration) -> std::io::Result<bool> {
+    sqlite::is_lock_held(path, patience)
 }
 
 /// The schema of a file. Blocks.

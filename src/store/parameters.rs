@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use crate::{
     clock::Timestamp,
     domain::parameters::Parameters,
-    store::{Transaction, error::Error, meta, value::Row},
+    store::{Transaction, error::Error, imports, meta, value::Row},
 };
 
 /// A parameter that somebody has set.
@@ -63,6 +63,7 @@ pub fn set(tx: &mut dyn Transaction, setting: &Setting) -> Result<bool, Error> {
         return Ok(false);
     }
     meta::bump(tx, REVISION)?;
+    imports::data_changed(tx)?;
     tx.execute(
         "INSERT INTO parameters (name, value, set_at, set_by) VALUES ($1, $2, $3, $4)
          ON CONFLICT (name) DO UPDATE SET
@@ -85,8 +86,19 @@ pub fn reset(tx: &mut dyn Transaction, name: &str) -> Result<bool, Error> {
     let removed = tx.execute("DELETE FROM parameters WHERE name = $1", &[name.into()])?;
     if removed > 0 {
         meta::bump(tx, REVISION)?;
+        imports::data_changed(tx)?;
     }
     Ok(removed > 0)
+}
+
+/// Whether the sessions of a user end who is removed, as it stands in the store.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn ends_sessions(tx: &mut dyn Transaction) -> Result<bool, Error> {
+    let all = all(tx)?;
+    let stored = all.iter().map(|s| (s.name.as_str(), s.value.as_str()));
+    Ok(Parameters::from_stored(stored).0.end_sessions_on_revocation)
 }
 
 /// The parameters in force on one node. Cheap to clone; all clones see the same.

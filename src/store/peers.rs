@@ -6,7 +6,7 @@ use crate::{
     store::{
         Transaction, batch,
         error::Error,
-        meta,
+        imports, learned, meta,
         value::{Row, Value},
     },
 };
@@ -169,7 +169,7 @@ pub fn upsert(tx: &mut dyn Transaction, peer: &Peer) -> Result<(), Error> {
             (&peer.description).into(),
         ],
     )?;
-    Ok(())
+    imports::data_changed(tx)
 }
 
 /// Marks a peer as one that is being removed, until a time at which the mark lapses; or takes the mark back. Whether
@@ -255,16 +255,18 @@ pub fn list(tx: &mut dyn Transaction) -> Result<Vec<Peer>, Error> {
     .collect()
 }
 
-/// Removes a peer; whether there was one. Its trust entries and sessions are left to the caller.
+/// Removes a peer, with the addresses that it told; whether there was one. Its trust entries and sessions are left to the caller.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn remove(tx: &mut dyn Transaction, cluster_id: &ClusterId) -> Result<bool, Error> {
     meta::bump(tx, REVISION)?;
+    learned::forget(tx, cluster_id)?;
     let removed = tx.execute(
         "DELETE FROM peers WHERE cluster_id = $1",
         &[cluster_id.into()],
     )?;
+    imports::data_changed(tx)?;
     Ok(removed > 0)
 }
 

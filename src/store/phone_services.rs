@@ -5,7 +5,7 @@ use crate::{
         ids::ServiceName,
         login::{PhoneService, ServiceMenu},
     },
-    store::{Transaction, batch, error::Error, value::Row},
+    store::{Transaction, batch, error::Error, imports, value::Row},
 };
 
 const COLUMNS: &str = "name, url, menu";
@@ -24,7 +24,7 @@ pub fn upsert(tx: &mut dyn Transaction, service: &PhoneService) -> Result<(), Er
             service.menu.as_str().into(),
         ],
     )?;
-    Ok(())
+    imports::data_changed(tx)
 }
 
 /// The services of a subscription, in its order.
@@ -73,6 +73,7 @@ pub fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<Pho
 /// [`Error`] when the store fails.
 pub fn remove(tx: &mut dyn Transaction, name: &str) -> Result<bool, Error> {
     let removed = tx.execute("DELETE FROM phone_services WHERE name = $1", &[name.into()])?;
+    imports::data_changed(tx)?;
     Ok(removed > 0)
 }
 

@@ -10,6 +10,7 @@ use crate::{
     store::{
         Transaction, batch,
         error::Error,
+        imports,
         value::{Row, Value},
     },
 };
@@ -64,7 +65,7 @@ pub fn upsert(tx: &mut dyn Transaction, pool: &DevicePool) -> Result<(), Error> 
             pool.roaming.into(),
         ],
     )?;
-    Ok(())
+    imports::data_changed(tx)
 }
 
 /// The pool with this name, with the geolocation and the call-control servers that its names stand for.
@@ -131,6 +132,7 @@ pub fn roaming(tx: &mut dyn Transaction) -> Result<Vec<DevicePool>, Error> {
 /// [`Error`] when the store fails.
 pub fn remove(tx: &mut dyn Transaction, name: &DevicePoolName) -> Result<bool, Error> {
     let removed = tx.execute("DELETE FROM device_pools WHERE name = $1", &[name.into()])?;
+    imports::data_changed(tx)?;
     Ok(removed > 0)
 }
 

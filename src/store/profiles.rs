@@ -8,6 +8,7 @@ use crate::{
     store::{
         Transaction, batch,
         error::Error,
+        imports,
         value::{Row, Value, fold},
     },
 };
@@ -35,28 +36,49 @@ const SELECT: &str =
     "SELECT p.name, u.user_id, p.is_default, p.lines, p.locale, p.device_pool, p.services
     FROM profiles p JOIN users u ON u.user_key = p.user_key";
 
+const INTO: &str =
+    "INSERT INTO profiles (name, user_key, is_default, lines, locale, device_pool, services)";
+const REPLACE: &str = "ON CONFLICT (name) DO UPDATE SET
+           user_key = excluded.user_key, is_default = excluded.is_default, lines = excluded.lines,
+           locale = excluded.locale, device_pool = excluded.device_pool, services = excluded.services";
+
+/// The values of its row, the key first.
+///
+/// # Errors
+/// [`Error::Unencodable`] when it has no JSON form.
+pub fn values(profile: &Profile) -> Result<Vec<Value>, Error> {
+    Ok(vec![
+        (&profile.name).into(),
+        fold(profile.user_id.as_str()).into(),
+        profile.is_default.into(),
+        Value::json(&profile.lines)?,
+        profile.locale.as_ref().into(),
+        profile.device_pool.as_ref().into(),
+        Value::json(&profile.services)?,
+    ])
+}
+
 /// Adds a profile or replaces the one with the same name.
 ///
 /// # Errors
 /// [`Error::Statement`] when there is no such user.
 pub fn upsert(tx: &mut dyn Transaction, profile: &Profile) -> Result<(), Error> {
-    tx.execute(
-        "INSERT INTO profiles (name, user_key, is_default, lines, locale, device_pool, services)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
-         ON CONFLICT (name) DO UPDATE SET
-           user_key = excluded.user_key, is_default = excluded.is_default, lines = excluded.lines,
-           locale = excluded.locale, device_pool = excluded.device_pool, services = excluded.services",
-        &[
-            (&profile.name).into(),
-            fold(profile.user_id.as_str()).into(),
-            profile.is_default.into(),
-            Value::json(&profile.lines)?,
-            profile.locale.as_ref().into(),
-            profile.device_pool.as_ref().into(),
-            Value::json(&profile.services)?,
-        ],
-    )?;
-    Ok(())
+    let sql = format!("{INTO} VALUES ($1, $2, $3, $4, $5, $6, $7) {REPLACE}");
+    tx.execute(&sql, &values(profile)?)?;
+    imports::data_changed(tx)
+}
+
+/// Puts those of an import in place.
+///
+/// # Errors
+/// As [`upsert`].
+pub fn put_waiting(tx: &mut dyn Transaction, import: i64) -> Result<(), Error> {
+    imports::put(
+        tx,
+        import,
+        "profile",
+        [INTO, "c1, CAST(c2 AS INTEGER), c3, c4, c5, c6", REPLACE],
+    )
 }
 
 /// A user's profiles: the default first, then by name.
@@ -120,6 +142,7 @@ pub fn list(tx: &mut dyn Transaction) -> Result<Vec<Profile>, Error> {
 /// [`Error`] when the store fails.
 pub fn remove(tx: &mut dyn Transaction, name: &ProfileName) -> Result<bool, Error> {
     let removed = tx.execute("DELETE FROM profiles WHERE name = $1", &[name.into()])?;
+    imports::data_changed(tx)?;
     Ok(removed > 0)
 }
 

@@ -77,6 +77,11 @@ impl<T> Queue<T> {
         }
     }
 
+    /// How many items wait.
+    pub(super) fn len(&self) -> usize {
+        self.lock().items.len()
+    }
+
     /// An item that is already there.
     pub(super) fn try_pop(&self) -> Option<T> {
         self.lock().items.pop_front()

@@ -8,8 +8,8 @@ use crate::{
     store::{
         Transaction, batch,
         error::Error,
-        meta,
-        value::{Row, fold},
+        imports, meta,
+        value::{Row, Value, fold},
     },
 };
 
@@ -39,29 +39,61 @@ pub const SELF_SERVICE_ID: &str = "users_self_service_id";
 const COLUMNS: &str =
     "user_id, self_service_id, primary_extension, display_name, enabled, emcc_enabled";
 
+const INTO: &str = "INSERT INTO users (user_key, user_id, self_service_id, primary_extension, display_name, enabled, emcc_enabled)";
+const REPLACE: &str = "ON CONFLICT (user_key) DO UPDATE SET
+    user_id = excluded.user_id, self_service_id = excluded.self_service_id,
+    primary_extension = excluded.primary_extension, display_name = excluded.display_name,
+    enabled = excluded.enabled, emcc_enabled = excluded.emcc_enabled";
+
+/// The values of a user's row, its key first.
+#[must_use]
+pub fn values(user: &User) -> Vec<Value> {
+    vec![
+        fold(user.user_id.as_str()).into(),
+        (&user.user_id).into(),
+        user.self_service_id.as_ref().into(),
+        user.primary_extension.as_ref().into(),
+        (&user.display_name).into(),
+        user.enabled.into(),
+        user.emcc_enabled.into(),
+    ]
+}
+
 /// Adds a user or replaces the one with the same ID.
 ///
 /// # Errors
 /// [`Error::Unique`] on [`SELF_SERVICE_ID`] when another user has that self-service user ID.
 pub fn upsert(tx: &mut dyn Transaction, user: &User) -> Result<(), Error> {
-    tx.execute(
-        "INSERT INTO users (user_key, user_id, self_service_id, primary_extension, display_name, enabled, emcc_enabled)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
-         ON CONFLICT (user_key) DO UPDATE SET
-           user_id = excluded.user_id, self_service_id = excluded.self_service_id,
-           primary_extension = excluded.primary_extension, display_name = excluded.display_name,
-           enabled = excluded.enabled, emcc_enabled = excluded.emcc_enabled",
-        &[
-            fold(user.user_id.as_str()).into(),
-            (&user.user_id).into(),
-            user.self_service_id.as_ref().into(),
-            user.primary_extension.as_ref().into(),
-            (&user.display_name).into(),
-            user.enabled.into(),
-            user.emcc_enabled.into(),
-        ],
-    )?;
+    let sql = format!("{INTO} VALUES ($1, $2, $3, $4, $5, $6, $7) {REPLACE}");
+    tx.execute(&sql, &values(user))?;
+    imports::data_changed(tx)?;
     if !user.enabled || !user.emcc_enabled {
+        meta::bump(tx, REVOCATIONS)?;
+    }
+    Ok(())
+}
+
+/// Puts the users of an import in place. `hands_over` where one of them gets the self-service user ID that another
+/// one of them has.
+///
+/// # Errors
+/// As [`upsert`].
+pub fn put_waiting(tx: &mut dyn Transaction, import: i64, hands_over: bool) -> Result<(), Error> {
+    if hands_over {
+        tx.execute(
+            "UPDATE users SET self_service_id = NULL WHERE self_service_id IS NOT NULL AND user_key IN (
+               SELECT key FROM import_rows WHERE import = $1 AND kind = 'user' AND action = 'put')",
+            &[import.into()],
+        )?;
+    }
+    let values = "c1, c2, c3, c4, CAST(c5 AS INTEGER), CAST(c6 AS INTEGER)";
+    imports::put(tx, import, "user", [INTO, values, REPLACE])?;
+    let revoked = tx.query_one(
+        "SELECT 1 FROM import_rows WHERE import = $1 AND kind = 'user' AND action = 'put'
+         AND (c5 = '0' OR c6 = '0') LIMIT 1",
+        &[import.into()],
+    )?;
+    if revoked.is_some() {
         meta::bump(tx, REVOCATIONS)?;
     }
     Ok(())
@@ -168,6 +200,7 @@ pub fn remove(tx: &mut dyn Transaction, user_id: &UserId) -> Result<bool, Error>
         &[fold(user_id.as_str()).into()],
     )?;
     if removed > 0 {
+        imports::data_changed(tx)?;
         meta::bump(tx, REVOCATIONS)?;
     }
     Ok(removed > 0)

@@ -27,6 +27,7 @@ struct Kept {
     /// at most [`RecentRefusals::LINES_PER_SECOND`] new ones a second, besides those of calls that we choose.
     logged: BTreeMap<Kind, Timestamp>,
     lines: Lines,
+    counts: BTreeMap<(Side, Rejection), u64>,
 }
 
 /// What makes two refusals one.
@@ -197,6 +198,10 @@ impl RecentRefusals {
     fn keep(&self, mut refused: Refused, is_logged: bool) -> Novelty {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = &mut *kept;
+        *kept
+            .counts
+            .entry((refused.side, refused.rejection))
+            .or_default() += 1;
         let earlier = kept
             .ring
             .iter()
@@ -246,6 +251,16 @@ impl RecentRefusals {
     pub fn claim_accepted(&self, fingerprint: &str) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.forget(|kind| kind.is_claim() && kind.is_of(fingerprint));
+    }
+
+    /// How many there were of each kind since the node started, those that are not kept included.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(Side, Rejection, u64)> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = kept.counts.iter();
+        counts
+            .map(|((side, why), count)| (*side, *why, *count))
+            .collect()
     }
 
     /// What is remembered, the newest first.

@@ -136,6 +136,7 @@ fn check_ready(ready: &Value, clusters: usize, nodes: usize) {
             "admin_socket",
             "config",
             "federation",
+            "metrics",
             "name",
             "phone",
             "pid",
@@ -148,6 +149,10 @@ fn check_ready(ready: &Value, clusters: usize, nodes: usize) {
                 .unwrap_or_else(|| panic!("{node}"));
             assert!(
                 text(node, "phone").starts_with("https://127.0.0.1:"),
+                "{node}"
+            );
+            assert!(
+                text(node, "metrics").starts_with("http://127.0.0.1:"),
                 "{node}"
             );
             assert!(node["pid"].as_u64().is_some_and(|pid| pid > 0), "{node}");

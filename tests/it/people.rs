@@ -88,7 +88,7 @@ async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
     // What still carries the session stays.
     for line in ["user remove zoe --yes", "device remove SEPZOE --yes"] {
         let told = refused(cluster, line).await;
-        assert!(told.contains("emccd session logout"), "{told}");
+        assert!(told.contains("--end-sessions"), "{told}");
     }
     phone.logout("SEPZOE").await.unwrap();
 
@@ -130,7 +130,13 @@ async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
     );
     let unsure = refused(cluster, "user remove zoe").await;
     assert!(unsure.contains("add --yes"), "{unsure}");
-    done(cluster, "user remove zoe --yes", "").await;
+    // Asked for, the session ends with the user, on both sides, and the phone is free.
+    let on = phone
+        .login_at_once("SEPZOE", None, "zoe", "86420")
+        .await
+        .unwrap();
+    assert!(on.em_code.is_none(), "{on:?}");
+    done(cluster, "user remove zoe --yes --end-sessions", "").await;
     done(cluster, "device remove SEPZOE --yes", "").await;
     let gone = refused(cluster, "profile show zoe-desk").await;
     assert!(gone.contains("no profile zoe-desk"), "{gone}");

@@ -36,7 +36,7 @@ mod heard;
 mod scanner;
 mod scene;
 
-use heard::{AsTheyAre, Heard, command, raw_http};
+use heard::{AsTheyAre, Heard, command, exchange, raw_http};
 use scanner::{Scanner, base64, key_secrets};
 use scene::{Scene, new_pin};
 
@@ -62,6 +62,7 @@ async fn pins_keys_and_pepper_are_seen_nowhere() {
     scene.operators().await;
     scene.phone_command().await;
     scene.keys().await;
+    scene.figures().await;
     scene.process_lists();
 
     let Scene {

@@ -9,12 +9,12 @@ use super::{
 use crate::{
     domain::{ids::BaseDeviceName, login::SecurityMode},
     store::{
-        Error, Transaction,
+        Error, Transaction, Value,
         applications::{self, Application},
         base_devices,
         credentials::{self, Phc},
         devices::{self, Device},
-        fold, living,
+        fold, living, parameters,
         peers::{self, Peer},
         profiles::{self, Profile},
         users::{self, User},
@@ -23,7 +23,7 @@ use crate::{
 
 impl Item for User {
     const KIND: &'static Kind = &columns::USER;
-    const IN_USE: &'static str = "is logged in";
+    const IN_USE: &'static str = "is logged in, and end-sessions-on-revocation is off";
 
     fn rows(rows: &Rows) -> &[Placed<Self>] {
         &rows.users
@@ -58,6 +58,20 @@ impl Item for User {
         users::upsert(tx, self)
     }
 
+    fn values(&self) -> Result<Option<Vec<Value>>, Error> {
+        Ok(Some(users::values(self)))
+    }
+
+    fn put_waiting(
+        tx: &mut dyn Transaction,
+        import: i64,
+        hands_over: bool,
+        stamp: &Stamp,
+    ) -> Result<(), Error> {
+        users::put_waiting(tx, import, hands_over)?;
+        credentials::put_waiting(tx, import, stamp.at)
+    }
+
     fn remove(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
         users::remove(tx, &self.user_id).map(drop)
     }
@@ -79,6 +93,10 @@ impl Item for User {
     }
 
     fn living(tx: &mut dyn Transaction) -> Result<Vec<String>, Error> {
+        // Where it is on, their sessions end for it.
+        if parameters::ends_sessions(tx)? {
+            return Ok(Vec::new());
+        }
         living::users(tx)
     }
 }
@@ -130,6 +148,14 @@ impl Item for Profile {
 
     fn put(&self, tx: &mut dyn Transaction, _: &Stamp) -> Result<(), Error> {
         profiles::upsert(tx, self)
+    }
+
+    fn values(&self) -> Result<Option<Vec<Value>>, Error> {
+        profiles::values(self).map(Some)
+    }
+
+    fn put_waiting(tx: &mut dyn Transaction, import: i64, _: bool, _: &Stamp) -> Result<(), Error> {
+        profiles::put_waiting(tx, import)
     }
 
     fn remove(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
@@ -201,6 +227,14 @@ impl Item for Device {
         devices::upsert(tx, self)
     }
 
+    fn values(&self) -> Result<Option<Vec<Value>>, Error> {
+        devices::values(self).map(Some)
+    }
+
+    fn put_waiting(tx: &mut dyn Transaction, import: i64, _: bool, _: &Stamp) -> Result<(), Error> {
+        devices::put_waiting(tx, import)
+    }
+
     fn remove(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
         devices::remove(tx, &self.name).map(drop)
     }
@@ -239,6 +273,14 @@ impl Item for BaseDeviceName {
 
     fn put(&self, tx: &mut dyn Transaction, _: &Stamp) -> Result<(), Error> {
         base_devices::upsert(tx, self)
+    }
+
+    fn values(&self) -> Result<Option<Vec<Value>>, Error> {
+        Ok(Some(base_devices::values(self)))
+    }
+
+    fn put_waiting(tx: &mut dyn Transaction, import: i64, _: bool, _: &Stamp) -> Result<(), Error> {
+        base_devices::put_waiting(tx, import)
     }
 
     fn remove(&self, tx: &mut dyn Transaction) -> Result<(), Error> {

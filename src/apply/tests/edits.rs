@@ -128,7 +128,13 @@ async fn what_was_made_from_another_state_is_not_written() {
     };
     let refused = world
         .applier
-        .apply_if(&[source], Mode::Write, Rest::Stays, "root", Some(premise))
+        .apply_if(
+            &[source],
+            (Mode::Write, Rest::Stays),
+            "root",
+            Some(premise),
+            &watch::Sender::new(Progress::begin()),
+        )
         .await
         .unwrap_err();
     assert!(

@@ -349,13 +349,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn what_is_exported_makes_the_same_again(data in data()) {
+    fn what_is_exported_makes_the_same_again(data in data(), at_once_from in 0..4usize) {
         runtime().block_on(async {
             let from = world();
             from.put(&data, &some_hash(&from).await).await;
             for format in Format::ALL {
                 let files = from.export(format).await;
-                let to = world();
+                let mut to = world();
+                to.applier.at_once_from = at_once_from;
                 let added = to.apply_files(&files).await.unwrap();
                 assert!(actions(&added).iter().all(|a| *a == Action::Added), "{added:?}");
                 for format in Format::ALL {
@@ -457,10 +458,11 @@ proptest! {
 
     #[test]
     fn any_mix_of_good_and_broken_rows_changes_all_or_nothing(
-        picked in vec(prop_oneof![2 => 0..11usize, 1 => 0..ROWS.len()], 1..12)
+        picked in vec(prop_oneof![2 => 0..11usize, 1 => 0..ROWS.len()], 1..12), at_once_from in 0..4usize
     ) {
         runtime().block_on(async {
-            let world = world();
+            let mut world = world();
+            world.applier.at_once_from = at_once_from;
             world.apply(&user_row("holder", "held"), Mode::Write).await.unwrap();
             let mut text = user_row("first", "first");
             let mut broken = BTreeSet::new();

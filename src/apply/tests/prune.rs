@@ -42,7 +42,7 @@ fn removed(changes: &[Change]) -> Vec<(&str, &str)> {
     gone.map(|c| (c.kind, &*c.name)).collect()
 }
 
-fn session(role: Role, device: &str) -> Session {
+pub(super) fn session(role: Role, device: &str) -> Session {
     Session {
         role,
         counterpart: ClusterId::new("tokyo").unwrap(),
@@ -124,12 +124,19 @@ async fn what_is_in_use_is_kept_and_all_of_it_is_told() {
         .await
         .unwrap();
     let before = world.exported().await;
+    let stays = "[[user]]\nid = \"bob\"\n";
+    let told = world.prune(stays, Mode::DryRun).await.unwrap();
+    let ana = told.iter().find(|c| c.name == "ana").unwrap();
+    let ends: Vec<_> = ana.fields.iter().map(|f| (f.name, &*f.old)).collect();
+    assert_eq!(ends, [("session", "SEPFAR of tokyo")]);
+    let off = "[[parameter]]\nname = \"end-sessions-on-revocation\"\nvalue = \"off\"\n";
+    world.apply(off, Mode::Write).await.unwrap();
     let others = "[[user]]\nid = \"bob\"\n[[device]]\nname = \"SEP2\"\n\
                   [[peer]]\nid = \"oslo\"\naddresses = [\"o:1\"]\n";
     assert_eq!(
         world.kept(others).await,
         [
-            "user ana is logged in",
+            "user ana is logged in, and end-sessions-on-revocation is off",
             "device SEP1 has somebody logged in on it",
             "peer tokyo has sessions with us, or is still to be told of ends",
         ]
@@ -139,7 +146,21 @@ async fn what_is_in_use_is_kept_and_all_of_it_is_told() {
         world.kept(pools).await,
         ["device-pool Hamburg: profile ana-1 names it"]
     );
-    assert_eq!(world.exported().await, before);
+    let after = world.exported().await;
+    assert_eq!(after.replace(off, "").trim(), before.trim());
+    // With it on, the user goes, and the session is left to what ends those of removed users.
+    world
+        .apply(&off.replace("off", "on"), Mode::Write)
+        .await
+        .unwrap();
+    let gone = world.prune(stays, Mode::Write).await.unwrap();
+    assert_eq!(removed(&gone), [("user", "ana"), ("profile", "ana-1")]);
+    let revoked = world
+        .store
+        .read(|tx: &mut dyn Transaction| sessions::revoked(tx, &own(), 9))
+        .await
+        .unwrap();
+    assert_eq!(revoked.len(), 1);
 }
 
 #[tokio::test]

@@ -176,6 +176,12 @@ pub enum Command {
     /// Act as a phone against any cluster's phone service
     #[command(subcommand)]
     Phone(Phone),
+    /// Find out what is wrong with this node, running or not, and what mends it
+    #[command(
+        after_help = "Examples:\n  emccd doctor --config /etc/emccd/emccd.toml\n  emccd doctor --json\n\n\
+            Ends with 0 when nothing is an error, otherwise with 1."
+    )]
+    Doctor,
 }
 
 impl Command {
@@ -188,6 +194,7 @@ impl Command {
             | Self::Lab(_)
             | Self::Config(_)
             | Self::Phone(_)
+            | Self::Doctor
             | Self::Completions { .. }
             | Self::Man { .. } => false,
             Self::Db(verb) => matches!(verb, Db::Backup { .. }),
@@ -230,7 +237,7 @@ pub struct Init {
     /// Folder to make
     #[arg(long, value_name = "DIR", default_value = "emccd")]
     pub dir: PathBuf,
-    /// Ports begin here: N+443 for phones, N+444 for peers; default 8000
+    /// Ports begin here: N+443 for phones, N+444 for peers, N+1464 for figures and health; default 8000
     #[arg(long, value_name = "N")]
     pub port_base: Option<u16>,
     /// Name or address under which phones and peers reach this node; may be repeated
@@ -251,6 +258,9 @@ pub struct Run {
     /// Highest protocol version to speak
     #[arg(long, value_name = "V")]
     pub protocol_max: Option<Version>,
+    /// Take the place of the process that runs with this configuration, and its sockets; without one just start
+    #[arg(long)]
+    pub take_over: bool,
     /// Stop for good at a named point, so that a test can kill the process exactly there
     #[arg(long, value_name = "POINT", hide = true)]
     pub stop_at: Option<String>,

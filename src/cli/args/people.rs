@@ -70,11 +70,16 @@ pub struct UserSet {
 
 /// `user remove`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  emccd user remove anna")]
+#[command(
+    after_help = "Examples:\n  emccd user remove anna\n  emccd user remove anna --end-sessions"
+)]
 pub struct UserRemove {
     /// User ID
     #[arg(value_name = "USER")]
     pub user_id: UserId,
+    /// End the sessions that need it first, on both clusters
+    #[arg(long)]
+    pub end_sessions: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
@@ -151,6 +156,9 @@ pub struct DeviceRemove {
     /// Device name
     #[arg(value_name = "DEVICE")]
     pub device: DeviceName,
+    /// End the sessions that need it first, on both clusters
+    #[arg(long)]
+    pub end_sessions: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
@@ -175,6 +183,9 @@ pub struct BaseRemove {
     /// Its name
     #[arg(value_name = "BASE")]
     pub base: BaseDeviceName,
+    /// End the sessions that need it first, on both clusters
+    #[arg(long)]
+    pub end_sessions: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,

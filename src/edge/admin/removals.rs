@@ -7,7 +7,7 @@ use crate::{
         ids::{BaseDeviceName, ClusterId, DeviceName, ProfileName, UserId},
         session::Role,
     },
-    edge::admin::{error::Error, peers::find, roles::Actor, views},
+    edge::admin::{error::Error, operations::SessionKey, peers::find, roles::Actor, views},
     store::{
         self, Store, Transaction,
         audit::{self, Action, Noun},
@@ -65,12 +65,63 @@ pub async fn remove(
         .await
 }
 
+/// The sessions that stand in the way of removing a record.
+///
+/// # Errors
+/// [`Error::Invalid`] when it can't be one.
+pub async fn sessions(
+    store: &Store,
+    request: &pb::RemoveRecordRequest,
+) -> Result<Vec<SessionKey>, Error> {
+    let (kind, name) = (request.kind.clone(), request.name.clone());
+    store
+        .read(move |tx| {
+            let found = match &*kind {
+                "user" => {
+                    let id =
+                        UserId::new(&*name).map_err(|e| Error::invalid("the user", e.rule()))?;
+                    sessions::active_of_user(tx, &id)?
+                }
+                "device" => {
+                    let device = DeviceName::new(&*name)
+                        .map_err(|e| Error::invalid("the device", e.rule()))?;
+                    let found = sessions::active_on_device(tx, Role::Visiting, &device)?;
+                    found.into_iter().collect()
+                }
+                "base-device" => {
+                    let holders = base_devices::list(tx)?.into_iter();
+                    let mut holders =
+                        holders.filter(|(of, _)| of.as_str().eq_ignore_ascii_case(&name));
+                    let filter = sessions::Filter {
+                        role: Some(Role::Home),
+                        id: holders.next().and_then(|(_, session)| session),
+                        ..sessions::Filter::default()
+                    };
+                    match filter.id {
+                        Some(_) => sessions::list(tx, &filter)?,
+                        None => Vec::new(),
+                    }
+                }
+                _ => Vec::new(),
+            };
+            Ok(found
+                .into_iter()
+                .map(|session| SessionKey {
+                    role: session.role,
+                    counterpart: session.counterpart,
+                    id: session.id,
+                })
+                .collect())
+        })
+        .await
+}
+
 fn user(tx: &mut dyn Transaction, name: &str) -> Result<bool, Error> {
     let id = UserId::new(name).map_err(|e| Error::invalid("the user", e.rule()))?;
     if let Some(session) = sessions::active_of_user(tx, &id)?.first() {
         return Err(Error::refused(
             format!("{id} is on the phone {}", session.device),
-            format!("end it first: emccd session logout {}", session.id),
+            format!("end it with the user: emccd user remove {id} --end-sessions"),
         ));
     }
     Ok(users::remove(tx, &id)?)
@@ -81,7 +132,7 @@ fn device(tx: &mut dyn Transaction, name: &str) -> Result<bool, Error> {
     if let Some(session) = sessions::active_on_device(tx, Role::Visiting, &name)? {
         return Err(Error::refused(
             format!("{} is on the phone {name}", session.login_name),
-            format!("end it first: emccd session logout --device {name}"),
+            format!("end it with the device: emccd device remove {name} --end-sessions"),
         ));
     }
     Ok(devices::remove(tx, &name)?)
@@ -96,7 +147,7 @@ fn base_device(tx: &mut dyn Transaction, name: &str) -> Result<bool, Error> {
     if let Some((_, Some(session))) = holder {
         return Err(Error::refused(
             format!("the session {session} holds {name}"),
-            format!("end it first: emccd session logout {session}"),
+            format!("end it with the base device: emccd base remove {name} --end-sessions"),
         ));
     }
     Ok(base_devices::remove(tx, &name)?)

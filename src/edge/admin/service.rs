@@ -1,6 +1,6 @@
 //! The service itself: who calls, may they, and which part answers.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming, transport::server::UdsConnectInfo};
@@ -544,6 +544,26 @@ impl AdminService for AdminEdge {
         .await
     }
 
+    async fn hand_over(
+        &self,
+        request: Request<pb::HandOverRequest>,
+    ) -> Result<Response<pb::HandOverResponse>, Status> {
+        let (actor, request) = self.admit(Action::HandOver, request).await?;
+        within(CHANGE, async {
+            // The new process has the keys: it is not enough that somebody may change records.
+            if !actor.owns_the_node() {
+                return Err(Error::refused(
+                    "only root and the daemon's own user may take over from it",
+                    "start the new process as the user that the running one has",
+                ));
+            }
+            let to = Path::new(&request.socket);
+            self.operations.hand_over(to, &actor).await?;
+            Ok(pb::HandOverResponse {})
+        })
+        .await
+    }
+
     async fn list_profiles(
         &self,
         request: Request<pb::ListProfilesRequest>,
@@ -574,7 +594,15 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::RemoveRecordResponse>, Status> {
         let (actor, request) = self.admit(Action::RemoveRecord, request).await?;
         let now = self.clock.now();
-        within(CHANGE, removals::remove(&self.store, request, &actor, now)).await
+        within(CHANGE, async {
+            if request.end_sessions {
+                for key in removals::sessions(&self.store, &request).await? {
+                    self.operations.end_session(&key, &actor).await?;
+                }
+            }
+            removals::remove(&self.store, request, &actor, now).await
+        })
+        .await
     }
 
     async fn list_audit(

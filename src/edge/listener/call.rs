@@ -7,13 +7,14 @@ use hyper::body::Incoming;
 use tonic::{Status, body::Body, service::Routes};
 use tower::ServiceExt;
 
-use super::caller::Caller;
-use crate::{trust::judge::Verdict, wire::status::rejection_status};
+use super::{Shares, caller::Caller};
+use crate::{domain::ids::ClusterId, trust::judge::Verdict, wire::status::rejection_status};
 
 /// Answers a call. An unidentified caller gets the reason at once, whatever it asked for.
 pub(super) async fn answer(
     caller: Arc<Caller>,
     routes: Routes,
+    begun: Shares<ClusterId>,
     max_call: Duration,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
@@ -25,6 +26,11 @@ pub(super) async fn answer(
     if let Some(refused) = refuse_foreign(&request) {
         return Ok(refused);
     }
+    // Kept until the head of the answer is there; streams are counted by whoever serves them.
+    let Some(_share) = identity.peer().and_then(|peer| begun.take(peer)) else {
+        let cause = "too many calls of this peer are begun and not answered";
+        return Ok(Status::resource_exhausted(cause).into_http());
+    };
     let limit = grpc_timeout(request.headers()).map_or(max_call, |asked| asked.min(max_call));
     request.extensions_mut().insert(identity.as_ref().clone());
     // Only the head of the answer is waited for: a stream has begun by then and may go on.

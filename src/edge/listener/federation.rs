@@ -51,13 +51,15 @@ pub async fn serve_federation(
         config,
     });
     let pending = door.slots.pending.clone();
-    accept_all(&listener, &pending, &tasks, |accepted| {
+    let accepting = accept_all(&listener, &pending, &tasks, |accepted| {
         tasks.spawn(
             "federation connection",
             Arc::clone(&door).connection(accepted),
         );
-    })
-    .await;
+    });
+    // A peer that comes now would only be sent away again, and has other nodes to go to.
+    let draining = door.config.draining.clone();
+    draining.run_until_cancelled(accepting).await;
 }
 
 struct Door {
@@ -205,12 +207,16 @@ impl Door {
         generations: watch::Receiver<u64>,
     ) {
         let service = service_fn({
-            let (caller, routes, max_call) = (
+            let (caller, routes, begun) = (
                 Arc::clone(&caller),
                 self.routes.clone(),
-                self.config.max_call,
+                self.slots.begun.clone(),
             );
-            move |request| answer(Arc::clone(&caller), routes.clone(), max_call, request)
+            let max_call = self.config.max_call;
+            move |request| {
+                let (caller, routes, begun) = (Arc::clone(&caller), routes.clone(), begun.clone());
+                answer(caller, routes, begun, max_call, request)
+            }
         });
         let connection = self.http2().serve_connection(TokioIo::new(tls), service);
         let mut connection = pin!(connection);

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use arc_swap::ArcSwap;
 use axum::{Router, body::Body, extract::ConnectInfo};
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
@@ -93,16 +93,17 @@ impl Door {
 
     /// A phone that gets no answer shows nothing that an operator could search for.
     fn tell(&self, remote: SocketAddr, full: Full) {
-        let (what, key) = match full {
-            Full::Network => ("from its address", "phone.max-connections-per-address"),
-            Full::All => ("in all", "phone.max-connections"),
+        let whose = self.places.whose();
+        let (what, key, callers) = match full {
+            Full::Network => ("from its address", whose.of_network, whose.callers),
+            Full::All => ("in all", whose.of_all, whose.callers),
         };
         match self.places.tell(Instant::now().into_std()) {
             Some(muted) => warn!(
                 peer.address = %remote, muted,
-                "too many connections of phones {what}; closed the newest ({key})"
+                "too many connections of {callers} {what}; closed the newest ({key})"
             ),
-            None => debug!(%remote, "too many connections of phones {what}; closed the newest"),
+            None => debug!(%remote, "too many connections of {callers} {what}; closed the newest"),
         }
     }
 
@@ -161,13 +162,21 @@ impl Door {
         remote: SocketAddr,
     ) -> Result<Response<Body>, std::convert::Infallible> {
         request.extensions_mut().insert(ConnectInfo(remote));
-        match timeout(self.config.max_call, self.router.clone().oneshot(request)).await {
-            Ok(answered) => answered,
+        let answered = timeout(self.config.max_call, self.router.clone().oneshot(request)).await;
+        let mut answer = match answered {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(never)) => match never {},
             Err(_) => {
                 let mut late = Response::new(Body::empty());
                 *late.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-                Ok(late)
+                late
             }
+        };
+        if self.config.draining.is_cancelled() {
+            // The next request is for another connection, and by then perhaps for another node.
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(header::CONNECTION, close);
         }
+        Ok(answer)
     }
 }

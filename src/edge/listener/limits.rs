@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::share::{Share, Shares};
 use crate::{domain::ids::ClusterId, trust::refusals::network};
@@ -15,7 +16,7 @@ use crate::{domain::ids::ClusterId, trust::refusals::network};
 pub(in crate::edge) const MAX_CALL: Duration = Duration::from_secs(30);
 
 /// The limits of one listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// From the first byte awaited to the end of the handshake.
     pub handshake_timeout: Duration,
@@ -38,6 +39,9 @@ pub struct Config {
     pub max_call: Duration,
     /// Calls at the same time on one connection.
     pub max_streams: u32,
+    /// Calls of one identified peer that have no answer yet, on all its connections together: also those that were
+    /// begun and never finished, which reach no role that would count them.
+    pub max_begun_per_peer: usize,
     /// Longest time for the head of an HTTP/1.1 request, and between two requests of a connection.
     pub header_timeout: Duration,
     /// How often a live connection is judged again although trust has not changed: an issuer may have expired,
@@ -47,6 +51,8 @@ pub struct Config {
     pub trust_grace: Duration,
     /// How long calls may go on after the node began to shut down.
     pub drain_grace: Duration,
+    /// Cancelled a moment before the doors close: callers are told to go elsewhere.
+    pub draining: CancellationToken,
 }
 
 impl Default for Config {
@@ -65,10 +71,13 @@ impl Default for Config {
             unidentified_life: Duration::from_secs(2),
             max_call: MAX_CALL,
             max_streams: 256,
+            // Twice what the roles take of one peer.
+            max_begun_per_peer: 1_024,
             header_timeout: Duration::from_secs(10),
             look_again: Duration::from_secs(5),
             trust_grace: Duration::from_millis(500),
             drain_grace: Duration::from_secs(5),
+            draining: CancellationToken::new(),
         }
     }
 }
@@ -96,6 +105,18 @@ pub struct Places {
     free: Arc<Semaphore>,
     shares: Shares<IpAddr>,
     told: Arc<Mutex<Told>>,
+    whose: Whose,
+}
+
+/// Whose connections take places, for the line about one that got none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whose {
+    /// Who calls.
+    pub(super) callers: &'static str,
+    /// What bounds those of one network.
+    pub(super) of_network: &'static str,
+    /// What bounds all of them.
+    pub(super) of_all: &'static str,
 }
 
 /// What was told of callers that got no place.
@@ -131,11 +152,34 @@ impl Places {
         Self::new(max_connections, max_per_network)
     }
 
+    /// Places for whoever asks for figures and health: a handful.
+    #[must_use]
+    pub fn for_monitoring() -> Self {
+        Self {
+            whose: Whose {
+                callers: "monitoring",
+                of_network: "16, half of what there are",
+                of_all: "32",
+            },
+            ..Self::new(32, 16)
+        }
+    }
+
+    /// Whose they are.
+    pub(super) const fn whose(&self) -> Whose {
+        self.whose
+    }
+
     fn new(most: usize, most_per_network: usize) -> Self {
         Self {
             free: semaphore(most),
             shares: Shares::new(most_per_network),
             told: Arc::default(),
+            whose: Whose {
+                callers: "phones",
+                of_network: "phone.max-connections-per-address",
+                of_all: "phone.max-connections",
+            },
         }
     }
 
@@ -181,6 +225,7 @@ pub(super) struct Slots {
     pub(super) pending: Places,
     pub(super) connections: Arc<Semaphore>,
     pub(super) peers: Shares<ClusterId>,
+    pub(super) begun: Shares<ClusterId>,
     pub(super) unidentified: Places,
 }
 
@@ -190,6 +235,7 @@ impl Slots {
             pending: pending(config),
             connections: semaphore(config.max_connections),
             peers: Shares::new(config.max_connections_per_peer),
+            begun: Shares::new(config.max_begun_per_peer),
             unidentified: Places::new(config.max_unidentified, config.max_unidentified_per_network),
         }
     }

@@ -20,8 +20,12 @@ pub enum Action {
     CertReload,
     /// All data was given out.
     DataExport,
+    /// Many rows were put in place at once; each of them follows.
+    DataImport,
     /// A copy of the database was written.
     DbBackup,
+    /// A new process of a node asked for its sockets, and what came of it.
+    NodeHandOver,
     /// A record is gone.
     Remove(Noun),
     /// A login, whatever came of it.
@@ -111,7 +115,9 @@ impl Action {
             Self::ClaimTake => "claim.take",
             Self::CertReload => "cert.reload",
             Self::DataExport => "data.export",
+            Self::DataImport => "data.import",
             Self::DbBackup => "db.backup",
+            Self::NodeHandOver => "node.hand-over",
             Self::Remove(noun) => {
                 let [_, _, remove] = noun.words();
                 remove
@@ -125,6 +131,15 @@ impl Action {
         }
     }
 
+    /// What is done to a record, by its word.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        let nouns = Noun::ALL.into_iter();
+        nouns
+            .flat_map(|noun| [Self::Add(noun), Self::Set(noun), Self::Remove(noun)])
+            .find(|action| action.as_str() == word)
+    }
+
     /// Every word that is ever written, in their order.
     #[must_use]
     pub fn all() -> Vec<&'static str> {
@@ -135,7 +150,9 @@ impl Action {
             Self::ClaimTake,
             Self::CertReload,
             Self::DataExport,
+            Self::DataImport,
             Self::DbBackup,
+            Self::NodeHandOver,
             Self::SessionLogin,
             Self::SessionLogout,
         ];

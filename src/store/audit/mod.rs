@@ -77,7 +77,19 @@ const COLUMNS: &str = "node, seq, at, actor, action, subject, outcome, reference
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn append(tx: &mut dyn Transaction, entry: &Entry) -> Result<(), Error> {
+    append_all(tx, std::slice::from_ref(entry))
+}
+
+/// Appends entries, in their order.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn append_all(tx: &mut dyn Transaction, entries: &[Entry]) -> Result<(), Error> {
+    if entries.is_empty() {
+        return Ok(());
+    }
     let node = tx.node().to_owned();
+<<<<<<< HEAD
     let found = head(tx, &node)?;
     // What others have cut off or written anew is not made good by going on from there: no seal any more. Yet it goes on:
     // whoever can write one row could stop every login otherwise.
@@ -154,6 +166,44 @@ fn last(tx: &mut dyn Transaction, node: &str) -> Result<Head, Error> {
     let newest = tx.query_one(
         "SELECT seq, hash FROM audit WHERE node = $1 ORDER BY seq DESC LIMIT 1",
         &[node.into()],
+=======
+    let (mut seq, mut hash) = head(tx, &node)?;
+    for entry in entries {
+        seq = seq.saturating_add(1);
+        let mut recorded = Recorded {
+            node: node.clone(),
+            seq,
+            at: entry.at,
+            actor: entry.actor.clone(),
+            action: entry.action.as_str().to_owned(),
+            subject: entry.subject.clone(),
+            outcome: entry.outcome.clone(),
+            reference: entry.reference,
+            hash: [0; 32],
+        };
+        hash = digest(&recorded, &hash);
+        recorded.hash = hash;
+        tx.execute(
+            "INSERT INTO audit (node, seq, at, actor, action, subject, outcome, reference, hash)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            &[
+                (&recorded.node).into(),
+                recorded.seq.into(),
+                recorded.at.into(),
+                (&recorded.actor).into(),
+                (&recorded.action).into(),
+                (&recorded.subject).into(),
+                (&recorded.outcome).into(),
+                recorded.reference.into(),
+                (&recorded.hash).into(),
+            ],
+        )?;
+    }
+    tx.execute(
+        "INSERT INTO audit_heads (node, seq, hash) VALUES ($1, $2, $3)
+         ON CONFLICT (node) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
+        &[(&node).into(), seq.into(), (&hash).into()],
+>>>>>>> main
     )?;
     newest.map_or(Ok(Head::default()), |mut row| {
         Ok(Head {

@@ -6,7 +6,7 @@
 //! lets go of the locks of a process that has died; one that is stopped while it holds them blocks the file.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
@@ -113,14 +113,49 @@ fn unlocked(path: &Path, source: io::Error) -> Error {
     }
 }
 
+/// Whether some process holds the write lock for longer than `patience`. It is taken for a moment, if it can be.
+pub(super) fn is_held(database: &Path, patience: Duration) -> io::Result<bool> {
+    /// A writer that is busy lets go of it many times within this.
+    const AGAIN: Duration = Duration::from_millis(2);
+    let path = database.with_extension("write");
+    if !path.exists() {
+        return Ok(false);
+    }
+    let file = OpenOptions::new().write(true).open(path)?;
+    let until = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return file.unlock().map(|()| false),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => wait(AGAIN),
+            Err(TryLockError::WouldBlock) => return Ok(true),
+            Err(TryLockError::Error(cause)) => return Err(cause),
+        }
+    }
+}
+
+/// This thread has nothing else to do.
+fn wait(length: Duration) {
+    std::thread::park_timeout(length);
+}
+
 /// Since when the writer waits for its turn: looked at by another thread, since the writer itself is stuck then.
 #[derive(Debug, Default)]
-pub(super) struct LockWait(Mutex<Option<(Instant, PathBuf)>>);
+pub(super) struct LockWait(Mutex<Option<Waiting>>);
+
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    path: PathBuf,
+    is_told: bool,
+}
 
 impl LockWait {
     fn begin(&self, path: &Path) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((Instant::now(), path.to_owned()));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Waiting {
+            since: Instant::now(),
+            path: path.to_owned(),
+            is_told: false,
+        });
     }
 
     fn end(&self) {
@@ -130,13 +165,23 @@ impl LockWait {
     /// Says so once when the wait is long, with what to do.
     pub(super) fn warn_if_long(&self) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, path)) = waiting.take_if(|(since, _)| since.elapsed() > LONG) {
+        let is_news = |waiting: &&mut Waiting| !waiting.is_told && waiting.since.elapsed() > LONG;
+        if let Some(waiting) = waiting.as_mut().filter(is_news) {
+            waiting.is_told = true;
             warn!(
-                path = %path.display(),
+                path = %waiting.path.display(),
                 "another process holds the store's write lock and does not let go; \
                  a stopped one has to be continued or killed (`fuser` names it)"
             );
         }
+    }
+
+    /// For how long the writer has been waiting; zero when it isn't.
+    pub(super) fn length(&self) -> Duration {
+        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting
+            .as_ref()
+            .map_or(Duration::ZERO, |waiting| waiting.since.elapsed())
     }
 }
 

@@ -38,7 +38,11 @@ use self::{
     writer::Writer,
 };
 use crate::store::{
+<<<<<<< HEAD
     Check, Inspection, Saved, Schema, audit,
+=======
+    Glance, Inspection, Saved, Schema,
+>>>>>>> main
     engine::{Access, Engine, Job, Stats},
     error::Error,
     queue::{Popped, Queue, Refused},
@@ -58,6 +62,16 @@ pub(super) fn inspect(path: &Path, check: &Check) -> Result<Inspection, Error> {
     offline::inspect(path, check)
 }
 
+/// What a quick look at a file tells.
+pub(super) fn glance(path: &Path) -> Result<Glance, Error> {
+    offline::glance(path)
+}
+
+/// Whether some process holds the write lock for longer than that.
+pub(super) fn is_lock_held(path: &Path, patience: Duration) -> std::io::Result<bool> {
+    locks::is_held(path, patience)
+}
+
 /// The schema of a file.
 pub(super) fn schema(path: &Path) -> Result<Schema, Error> {
     offline::schema(path)
@@ -70,6 +84,8 @@ struct Shared {
     reads: Queue<Pending>,
     changes: watch::Sender<u64>,
     commits: AtomicU64,
+    /// How long the commits took, in nanoseconds.
+    commit_nanos: AtomicU64,
     writes_kept: AtomicU64,
     reads_run: AtomicU64,
     lock_wait: LockWait,
@@ -217,6 +233,10 @@ impl Engine for Sqlite {
             commits: self.shared.commits.load(Ordering::Relaxed),
             writes: self.shared.writes_kept.load(Ordering::Relaxed),
             reads: self.shared.reads_run.load(Ordering::Relaxed),
+            commit_time: Duration::from_nanos(self.shared.commit_nanos.load(Ordering::Relaxed)),
+            waiting_writes: self.shared.writes.len(),
+            waiting_reads: self.shared.reads.len(),
+            lock_wait: self.shared.lock_wait.length(),
         }
     }
 
@@ -259,6 +279,7 @@ impl Shared {
             reads: Queue::new(QUEUE),
             changes: watch::Sender::new(0),
             commits: AtomicU64::new(0),
+            commit_nanos: AtomicU64::new(0),
             writes_kept: AtomicU64::new(0),
             reads_run: AtomicU64::new(0),
             lock_wait,

@@ -15,8 +15,12 @@ use super::{
     migrate,
 };
 use crate::store::{
+<<<<<<< HEAD
     Check, Inspection, Saved, Schema, audit, base_devices, devices, engine::Transaction as _,
     error::Error, meta, parameters, peers, pools, profiles, sessions, trust_entries, users,
+=======
+    Glance, Inspection, Saved, Schema, audit, engine::Transaction as _, error::Error, meta,
+>>>>>>> main
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -123,6 +127,15 @@ pub(super) fn inspect(path: &Path, check_with: &Check) -> Result<Inspection, Err
     Ok(found)
 }
 
+/// What a quick look at a file tells.
+pub(super) fn glance(path: &Path) -> Result<Glance, Error> {
+    let connection = open_to_look(path)?;
+    let schema = migrate::schema(&connection)?;
+    let sql = format!("PRAGMA quick_check({MOST_PROBLEMS})");
+    let problems = said(&connection, &sql).map_err(|e| unopened(path, e))?;
+    Ok(Glance { schema, problems })
+}
+
 /// The schema of a file.
 pub(super) fn schema(path: &Path) -> Result<Schema, Error> {
     migrate::schema(&open_to_look(path)?)
@@ -221,15 +234,8 @@ fn open_to_look(path: &Path) -> Result<Connection, Error> {
 
 /// What SQLite itself finds wrong.
 fn check(connection: &Connection) -> Result<Vec<String>, Failure> {
-    let mut problems = Vec::new();
-    let mut statement = connection.prepare(&format!("PRAGMA integrity_check({MOST_PROBLEMS})"))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let text: String = row.get(0)?;
-        if text != "ok" {
-            problems.push(text);
-        }
-    }
+    let sql = format!("PRAGMA integrity_check({MOST_PROBLEMS})");
+    let mut problems = said(connection, &sql)?;
     let mut statement = connection.prepare("PRAGMA foreign_key_check")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -238,6 +244,20 @@ fn check(connection: &Connection) -> Result<Vec<String>, Failure> {
         }
         let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
         problems.push(format!("a row of {table} points at none of {parent}"));
+    }
+    Ok(problems)
+}
+
+/// What one of the checks says besides that all is well.
+fn said(connection: &Connection, sql: &str) -> Result<Vec<String>, Failure> {
+    let mut problems = Vec::new();
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let text: String = row.get(0)?;
+        if text != "ok" {
+            problems.push(text);
+        }
     }
     Ok(problems)
 }

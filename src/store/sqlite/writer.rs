@@ -174,6 +174,7 @@ impl<'s> Writer<'s> {
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), Error> {
+        let began = Instant::now();
         let committed = if batch.is_lost {
             Err(uncommitted_silently())
         } else if self.connection.is_autocommit() {
@@ -182,6 +183,10 @@ impl<'s> Writer<'s> {
         } else {
             connection::execute(&self.connection, "COMMIT").map_err(uncommitted)
         };
+        if batch.has_changed {
+            let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.shared.commit_nanos.fetch_add(took, Ordering::Relaxed);
+        }
         if committed.is_err() && !self.connection.is_autocommit() {
             // If even this fails, the next BEGIN does too, and all are refused until it works again.
             let _ = connection::execute(&self.connection, "ROLLBACK");

@@ -247,6 +247,33 @@ impl Scene {
     }
 
     /// What an operator asks, and files that can't be applied.
+    /// What a monitoring system is told.
+    pub(super) async fn figures(&self) {
+        for cluster in &self.lab.clusters {
+            let address = &cluster.member().unwrap().addresses.metrics;
+            let address = address.trim_start_matches("http://");
+            for path in ["/metrics", "/readyz", "/healthz", "/"] {
+                let stream = TcpStream::connect(address).await.unwrap();
+                let request =
+                    format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+                exchange(&self.heard, stream, &request).await;
+            }
+        }
+        let heard = self.heard.0.lock().unwrap();
+        let figures: Vec<_> = heard
+            .iter()
+            .map(|(_, bytes)| String::from_utf8_lossy(bytes))
+            .filter(|text| text.contains("# TYPE emccd_logins counter"))
+            .collect();
+        assert_eq!(figures.len(), self.lab.clusters.len());
+        for text in figures {
+            assert!(text.contains("outcome=\"success\""), "{text}");
+            for name in ["ana.berlin", "ana@berlin", "SEP0", "1001"] {
+                assert!(!text.contains(name), "{name} is in {text}");
+            }
+        }
+    }
+
     pub(super) async fn operators(&mut self) {
         let pin = self.typed("files to apply");
         let member = self.home().member().unwrap();

@@ -146,7 +146,7 @@ pub(crate) async fn set_parameter(cluster: &Cluster, name: &str, value: &str) {
     admin.set_parameter(request).await.unwrap();
 }
 
-/// A port base for `emccd init` whose three ports are free; each call gives another one, below the ports that the
+/// A port base for `emccd init` whose ports are free; each call gives another one, below the ports that the
 /// system gives to whoever asks for any.
 pub(crate) fn free_port_base() -> u16 {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
@@ -156,7 +156,10 @@ pub(crate) fn free_port_base() -> u16 {
         assert!(turn < 2_000, "no ports are free");
         let base =
             10_000 + u16::try_from((std::process::id() % 200 * 7 + turn) % 200).unwrap() * 100;
-        if [80, 443, 444].iter().all(|offset| is_free(base + offset)) {
+        if [80, 443, 444, 1_464]
+            .iter()
+            .all(|offset| is_free(base + offset))
+        {
             return base;
         }
     }

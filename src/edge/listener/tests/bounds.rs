@@ -341,6 +341,37 @@ async fn a_deadline_is_kept_and_named_and_streams_outlive_it() {
 }
 
 #[tokio::test]
+async fn a_peer_that_begins_calls_without_end_gets_no_further_ones_and_others_do() {
+    let (berlin, paris) = (
+        Spec::new("berlin").self_signed(),
+        Spec::new("paris").self_signed(),
+    );
+    let config = Config {
+        max_begun_per_peer: 1,
+        ..Config::default()
+    };
+    let bundles = vec![pinned("berlin", &berlin), pinned("paris", &paris)];
+    let tokyo = Tokyo::start_with(bundles, config).await;
+    let (mut first, mut second) = (tokyo.client(&berlin), tokyo.client(&berlin));
+    // It is never answered; the next one comes over another connection.
+    let never = first.find_user(pb::FindUserRequest::default());
+    let refused = async {
+        loop {
+            match hello(&mut second).await {
+                Ok(_) => tokio::task::yield_now().await,
+                Err(refused) => return refused,
+            }
+        }
+    };
+    let refused = tokio::select! {
+        answer = never => panic!("{answer:?}"),
+        refused = within(refused) => refused,
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert_eq!(hello(&mut tokyo.client(&paris)).await.unwrap(), "paris");
+}
+
+#[tokio::test]
 async fn the_deadline_in_the_header_is_kept() {
     let berlin = Spec::new("berlin").self_signed();
     let tokyo = Tokyo::start(vec![pinned("berlin", &berlin)]).await;

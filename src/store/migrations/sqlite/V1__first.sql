@@ -101,6 +101,39 @@ CREATE TABLE base_devices (
     name            TEXT NOT NULL
 ) STRICT;
 
+-- Imports that are not over: what they bring waits in import_rows, and nobody sees it before is_done.
+CREATE TABLE imports (
+    id         INTEGER NOT NULL PRIMARY KEY,
+    node       TEXT NOT NULL,
+    actor      TEXT NOT NULL,
+    touched_at INTEGER NOT NULL,
+    is_done    INTEGER NOT NULL CHECK (is_done IN (0, 1))
+) STRICT;
+
+CREATE TABLE import_rows (
+    import INTEGER NOT NULL,
+    seq    INTEGER NOT NULL,
+    kind   TEXT NOT NULL,
+    name   TEXT NOT NULL,
+    audited TEXT NOT NULL,
+    change TEXT NOT NULL,
+    action TEXT NOT NULL CHECK (action IN ('put', 'remove', 'tell')),
+    key    TEXT NOT NULL,
+    phc    TEXT,
+    c1     TEXT,
+    c2     TEXT,
+    c3     TEXT,
+    c4     TEXT,
+    c5     TEXT,
+    c6     TEXT,
+    c7     TEXT,
+    c8     TEXT,
+    c9     TEXT,
+    c10    TEXT,
+    c11    TEXT,
+    PRIMARY KEY (import, seq)
+) STRICT;
+
 CREATE TABLE peers (
     cluster_id    TEXT NOT NULL PRIMARY KEY,
     enabled       INTEGER NOT NULL CHECK (enabled IN (0, 1)),
@@ -154,6 +187,8 @@ CREATE TABLE sessions (
     end_reason  TEXT,
     initiator   TEXT,
     owed        INTEGER NOT NULL CHECK (owed IN (0, 1)),
+    node        TEXT,
+    instance    TEXT,
     PRIMARY KEY (role, counterpart, id),
     CHECK (role = 'visiting' OR state IN ('active', 'ended'))
 ) STRICT;

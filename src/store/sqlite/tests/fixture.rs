@@ -27,6 +27,7 @@ use crate::{
         credentials::Phc,
         devices::Device,
         geolocations::{self, Geolocation},
+        imports,
         parameters::{self, Setting},
         peers::{self, Peer},
         phone_services,
@@ -204,6 +205,18 @@ fn everything() -> Everything {
     }
 }
 
+fn waiting(all: &Everything) -> imports::Waiting {
+    imports::Waiting {
+        kind: "user",
+        name: "anna".into(),
+        audited: audit::Action::Set(audit::Noun::User),
+        change: "changed: name = Anna".into(),
+        action: imports::Action::Put,
+        values: users::values(&all.user),
+        phc: None,
+    }
+}
+
 fn service() -> PhoneService {
     PhoneService {
         name: ServiceName::new("Menu").unwrap(),
@@ -255,6 +268,8 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
         sessions::insert(tx, session)?;
     }
     answers::put(tx, &all.answer)?;
+    let import = imports::begin(tx, "root (uid 0)", at(7))?;
+    imports::add(tx, import, 1, &[waiting(&all)], at(7))?;
     hints::put(
         tx,
         LoginType::Uid,

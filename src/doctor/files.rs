@@ -1,0 +1,115 @@
+//! The configuration and the files that it names.
+
+use std::path::Path;
+
+use super::{Finding, SOON};
+use crate::{
+    clock::Timestamp,
+    config::{self, Config, IdentityFiles, Problem, Problems},
+    trust::identity::Identity,
+};
+
+/// The file can't be used at all: nothing else is known then.
+pub(super) fn unreadable(file: &Path, problems: &Problems) -> Finding {
+    let all: Vec<_> = problems.list.iter().map(ToString::to_string).collect();
+    let hint = if file.exists() {
+        format!(
+            "correct the file, and check it with: emccd config check --config {}",
+            file.display()
+        )
+    } else {
+        "name another one: emccd doctor --config FILE; or make a node: emccd init --cluster-id ID"
+            .to_owned()
+    };
+    Finding::error(
+        "config",
+        format!("{}: {}", file.display(), all.join("; ")),
+        hint,
+    )
+}
+
+/// The files that a configuration names.
+pub(super) fn check(config: &Config, now: Timestamp) -> Vec<Finding> {
+    let problems = match config::check_files(config, now) {
+        Ok(()) => Vec::new(),
+        Err(problems) => problems.list,
+    };
+    let mut found: Vec<_> = problems.iter().map(|p| problem(config, p)).collect();
+    let is_named = |found: &[Finding], id| found.iter().any(|f| f.id == id);
+    for (id, files) in [
+        ("federation-identity", &config.identity),
+        ("phone-identity", &config.phone.identity),
+    ] {
+        if !is_named(&found, id) {
+            found.extend(validity(id, files, now));
+        }
+    }
+    if !is_named(&found, "pepper") {
+        found.push(Finding::ok(
+            "pepper",
+            "its file is there, and readable by its owner only",
+        ));
+    }
+    found
+}
+
+fn problem(config: &Config, problem: &Problem) -> Finding {
+    let id = match problem.key.as_str() {
+        "identity.certificate" | "identity.key" => "federation-identity",
+        "phone.certificate" | "phone.key" => "phone-identity",
+        "credentials.pepper-file" => "pepper",
+        _ => "folders",
+    };
+    let hint = problem
+        .suggestion
+        .clone()
+        .unwrap_or_else(|| mend(config, problem));
+    let told = Problem {
+        suggestion: None,
+        ..problem.clone()
+    };
+    Finding::error(id, told.to_string(), hint)
+}
+
+/// What mends an identity.
+fn mend(config: &Config, problem: &Problem) -> String {
+    let is_phone = problem.key.starts_with("phone.");
+    let files = if is_phone {
+        &config.phone.identity
+    } else {
+        &config.identity
+    };
+    let purpose = if is_phone { " --purpose phone" } else { "" };
+    if problem.reason.contains("readable by others") || problem.reason.contains("mode 0") {
+        return format!("chmod 600 {}", files.key.display());
+    }
+    format!(
+        "emccd cert new{purpose} --common-name {} --name HOST --out NEW; put the two files where {} and {} are, then: \
+         emccd cert reload",
+        config.cluster_id,
+        files.certificate.display(),
+        files.key.display()
+    )
+}
+
+fn validity(id: &'static str, files: &IdentityFiles, now: Timestamp) -> Option<Finding> {
+    let identity = Identity::from_files(&files.certificate, &files.key).ok()?;
+    let leaf = identity.leaf();
+    let left = leaf.not_after().since(now);
+    let text = format!(
+        "{} is valid for another {} days, until {}",
+        leaf.subject(),
+        left.as_secs() / 86_400,
+        leaf.not_after()
+    );
+    Some(if left < SOON {
+        let hint = format!(
+            "emccd cert new --help tells how to make the next one; then have the peers trust it, replace {}, and: \
+             emccd cert reload",
+            files.certificate.display()
+        );
+        Finding::warning(id, text, hint)
+    } else {
+        Finding::ok(id, text)
+    })
+}

@@ -1,0 +1,192 @@
+//! What a running daemon has told, judged. Pure.
+
+use super::{Daemon, Finding, Told};
+use crate::{config::Config, wire::admin as pb};
+
+/// Beyond this the clocks of two clusters make logs hard to compare.
+const CLOCKS_APART_MS: u64 = 2_000;
+/// Beyond this certificates that have just been made are not valid yet.
+const CLOCKS_WRONG_MS: u64 = 300_000;
+
+/// Judges what is known of a running daemon.
+pub(super) fn check(config: &Config, daemon: &Daemon) -> Vec<Finding> {
+    match daemon {
+        Daemon::Down => {
+            let text = format!("none answers at {}", config.admin.socket.display());
+            let hint = format!("emccd run --config {}", config.file.display());
+            vec![Finding::warning("daemon", text, hint)]
+        }
+        Daemon::Silent { why, hint } => vec![Finding::error("daemon", why, hint)],
+        Daemon::Up(told) => judge(config, told),
+    }
+}
+
+fn judge(config: &Config, told: &Told) -> Vec<Finding> {
+    let status = &told.status;
+    let text = format!(
+        "{} of cluster {} runs {}",
+        status.node, status.cluster_id, status.software
+    );
+    let mut found = vec![Finding::ok("daemon", text)];
+    if status.cluster_id != config.cluster_id.as_str() || status.node != config.node {
+        let text = format!(
+            "the daemon at the socket is {} of cluster {}, and the configuration is that of {} of cluster {}",
+            status.node, status.cluster_id, config.node, config.cluster_id
+        );
+        found.push(Finding::error(
+            "daemon",
+            text,
+            "name the configuration that it was started with: emccd doctor --config FILE",
+        ));
+    }
+    if let Some(why) = &status.federation_down_reason {
+        let hint = status
+            .federation_hint
+            .clone()
+            .unwrap_or_else(|| "emccd cluster status".to_owned());
+        found.push(Finding::error("federation", why, hint));
+    }
+    found.extend(told.identities.identities.iter().filter_map(identity));
+    if status.peers.is_empty() {
+        let hint = "emccd cluster add ID --address HOST:PORT --trust FILE";
+        found.push(Finding::warning(
+            "link",
+            "no other cluster is configured",
+            hint,
+        ));
+    }
+    for peer in &status.peers {
+        found.extend(links(peer));
+    }
+    found.extend(parameters(&told.parameters));
+    found
+}
+
+fn identity(identity: &pb::Identity) -> Option<Finding> {
+    let problem = identity.problem.as_ref()?;
+    let text = format!("of the {} identity: {problem}", identity.purpose);
+    let finding = if identity.certificate.is_some() {
+        Finding::warning
+    } else {
+        Finding::error
+    };
+    Some(finding(
+        "identity-in-force",
+        &text,
+        "mend the files that emccd cert show names, then: emccd cert reload",
+    ))
+}
+
+fn links(peer: &pb::PeerStatus) -> Vec<Finding> {
+    let id = peer.cluster_id.as_str();
+    let (out, inbound) = (
+        peer.outbound.clone().unwrap_or_default(),
+        peer.inbound.clone().unwrap_or_default(),
+    );
+    let see = || format!("emccd cluster refresh {id}");
+    if !peer.enabled {
+        return vec![Finding::ok("link", "it is disabled").about(id)];
+    }
+    let mut found = vec![match out.state.as_str() {
+        "up" => Finding::ok(
+            "link",
+            format!("up, version {}", out.version.clone().unwrap_or_default()),
+        ),
+        state => {
+            let why = out
+                .reason
+                .clone()
+                .unwrap_or_else(|| "no reason is known yet".to_owned());
+            Finding::error(
+                "link",
+                format!("{state}: {why}"),
+                out.hint.clone().unwrap_or_else(see),
+            )
+        }
+    }];
+    if let Some(why) = &inbound.peer_down_reason {
+        let text = format!("{id} says that its link to us is down: {why}");
+        found.push(Finding::error(
+            "link-inbound",
+            text,
+            format!("on {id}: emccd cluster status"),
+        ));
+    } else if out.state == "up" && !inbound.watching {
+        // Its links go to one node of ours at least; with several this may be another one.
+        let text = format!("{id} holds no link to this node");
+        found.push(Finding::warning(
+            "link-inbound",
+            text,
+            format!("on {id}: emccd cluster status"),
+        ));
+    }
+    if let Some(offset) = out.clock_offset_ms {
+        found.push(clock(id, offset));
+    }
+    if peer.owed_ends > 0 && out.state != "up" {
+        let text = format!("{} ends of sessions are to be told to {id}", peer.owed_ends);
+        found.push(Finding::warning(
+            "owed",
+            text,
+            format!("they are told when the link is up: {}", see()),
+        ));
+    }
+    found.into_iter().map(|finding| finding.about(id)).collect()
+}
+
+fn clock(peer: &str, offset_ms: i64) -> Finding {
+    let apart = offset_ms.unsigned_abs();
+    let which = if offset_ms < 0 { "behind" } else { "ahead of" };
+    let text = format!(
+        "the clock of {peer} is {}.{:03} s {which} ours",
+        apart / 1_000,
+        apart % 1_000
+    );
+    let hint = "timedatectl status, on both sides";
+    match apart {
+        0..CLOCKS_APART_MS => Finding::ok("clock", text),
+        CLOCKS_APART_MS..CLOCKS_WRONG_MS => Finding::warning("clock", text, hint),
+        _ => Finding::error("clock", text, hint),
+    }
+}
+
+fn parameters(list: &pb::ListParametersResponse) -> Vec<Finding> {
+    const ID: &str = "parameters";
+    let value = |name: &str| {
+        list.parameters
+            .iter()
+            .find(|p| p.name == name)
+            .map(|p| p.value.as_str())
+    };
+    if value("validate-ip-address") == Some("on") && value("trusted-ips") == Some("none") {
+        let text = "validate-ip-address is on and trusted-ips is none: every phone is refused (28)";
+        return vec![Finding::error(
+            ID,
+            text,
+            "emccd param set trusted-ips ADDRESS, or: emccd param reset validate-ip-address",
+        )];
+    }
+    let pending: Vec<_> = list
+        .parameters
+        .iter()
+        .filter(|p| p.value != p.in_force)
+        .map(|p| p.name.as_str())
+        .collect();
+    if !pending.is_empty() {
+        let text = format!("set, and not in force on this node: {}", pending.join(", "));
+        return vec![Finding::warning(
+            ID,
+            text,
+            "emccd param list, after a second; then look into the daemon's log",
+        )];
+    }
+    let set = list
+        .parameters
+        .iter()
+        .filter(|p| p.set_at.is_some())
+        .count();
+    vec![Finding::ok(
+        ID,
+        format!("{set} of {} are set, and in force", list.parameters.len()),
+    )]
+}

@@ -1,0 +1,385 @@
+//! Setups that are really broken, without a daemon; and what a daemon might tell.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    clock::Clock,
+    config::{
+        example::Line,
+        init::{self, InitOptions},
+    },
+    domain::ids::ClusterId,
+    store::{self, Store},
+};
+
+const DAY_MILLIS: i64 = 86_400_000;
+
+/// The folder of a node that has never run.
+struct Node {
+    dir: TempDir,
+    config: PathBuf,
+}
+
+fn line(key: &'static str, value: &str) -> Line {
+    Line::new(key, format!("\"{value}\""))
+}
+
+impl Node {
+    fn new() -> Self {
+        Self::with(Vec::new())
+    }
+
+    fn with(settings: Vec<Line>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut all = vec![
+            line("federation.listen", "127.0.0.1:0"),
+            line("phone.listen", "127.0.0.1:0"),
+            line("metrics.listen", "127.0.0.1:0"),
+        ];
+        for setting in settings {
+            all.retain(|other| other.key != setting.key);
+            all.push(setting);
+        }
+        let options = InitOptions {
+            cluster_id: ClusterId::new("munich").unwrap(),
+            folder: dir.path().join("node"),
+            port_base: init::DEFAULT_PORT_BASE,
+            hosts: Vec::new(),
+            settings: all,
+            now: Clock::system().now(),
+        };
+        let config = init::create(&options).unwrap().config;
+        Self { dir, config }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join("node").join(name)
+    }
+
+    async fn examined(&self, days_from_now: i64) -> Vec<Finding> {
+        let now = Clock::system().now().as_millis() + days_from_now * DAY_MILLIS;
+        examine(
+            &self.config,
+            Timestamp::from_millis(now),
+            async |_: &Config| Daemon::Down,
+        )
+        .await
+    }
+
+    /// The one error that there is, and what is told of it.
+    async fn error(&self, days_from_now: i64) -> Finding {
+        let found = self.examined(days_from_now).await;
+        let mut errors: Vec<_> = found.iter().filter(|f| f.level == Level::Error).collect();
+        assert_eq!(errors.len(), 1, "{found:#?}");
+        assert!(!is_well(&found));
+        errors.remove(0).clone()
+    }
+}
+
+fn tells(finding: &Finding, id: &str, text: &str, hint: &str) {
+    assert_eq!(finding.id, id, "{finding:?}");
+    assert!(finding.text.contains(text), "{finding:?}");
+    assert!(
+        finding.hint.as_ref().is_some_and(|h| h.contains(hint)),
+        "{finding:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_new_node_is_well_and_does_not_run_yet() {
+    let node = Node::new();
+    let found = node.examined(0).await;
+    assert!(is_well(&found), "{found:#?}");
+    for (id, level) in [
+        ("config", Level::Ok),
+        ("federation-identity", Level::Ok),
+        ("phone-identity", Level::Ok),
+        ("pepper", Level::Ok),
+        ("store", Level::Ok),
+        ("daemon", Level::Warning),
+    ] {
+        let one = found.iter().find(|f| f.id == id);
+        assert_eq!(one.map(|f| f.level), Some(level), "{id}: {found:#?}");
+    }
+    // What is not well says what to do.
+    assert!(
+        found
+            .iter()
+            .all(|f| (f.level == Level::Ok) == f.hint.is_none()),
+        "{found:#?}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_or_no_configuration_is_told_with_what_to_do() {
+    let missing = Path::new("/nowhere/emccd.toml");
+    let found = examine(missing, Timestamp::default(), async |_: &Config| {
+        Daemon::Down
+    })
+    .await;
+    tells(&found[0], "config", "/nowhere/emccd.toml", "emccd init");
+    let node = Node::new();
+    fs::write(&node.config, "version = 1\nclutser-id = \"x\"\n").unwrap();
+    tells(
+        &node.error(0).await,
+        "config",
+        "clutser-id",
+        "emccd config check",
+    );
+}
+
+#[tokio::test]
+async fn a_key_or_a_pepper_that_others_can_read_is_an_error_with_its_chmod() {
+    for (name, id) in [
+        ("certs/federation.key", "federation-identity"),
+        ("certs/phone.key", "phone-identity"),
+        ("pepper.key", "pepper"),
+    ] {
+        let node = Node::new();
+        let file = node.file(name);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        let hint = format!("chmod 600 {}", file.canonicalize().unwrap().display());
+        tells(&node.error(0).await, id, "", &hint);
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_another_certificate_is_told() {
+    let (node, other) = (Node::new(), Node::new());
+    fs::copy(
+        other.file("certs/federation.key"),
+        node.file("certs/federation.key"),
+    )
+    .unwrap();
+    tells(
+        &node.error(0).await,
+        "federation-identity",
+        "key",
+        "emccd cert new",
+    );
+    let node = Node::new();
+    fs::remove_file(node.file("certs/phone.pem")).unwrap();
+    tells(
+        &node.error(0).await,
+        "phone-identity",
+        "no such file",
+        "emccd cert new",
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_is_warned_of_before_it_expires_and_an_error_afterwards() {
+    let node = Node::new();
+    let five_years = 5 * 365;
+    let found = node.examined(five_years - 10).await;
+    assert!(is_well(&found));
+    for id in ["federation-identity", "phone-identity"] {
+        let soon = found.iter().find(|f| f.id == id).unwrap();
+        assert_eq!(soon.level, Level::Warning);
+        tells(soon, id, "another ", "emccd cert reload");
+    }
+    let found = node.examined(five_years + 10).await;
+    let expired: Vec<_> = found.iter().filter(|f| f.level == Level::Error).collect();
+    assert_eq!(expired.len(), 2, "{found:#?}");
+    tells(
+        expired[0],
+        "federation-identity",
+        "expired",
+        "emccd cert new --common-name munich",
+    );
+    tells(expired[1], "phone-identity", "expired", "--purpose phone");
+}
+
+#[tokio::test]
+async fn a_port_that_another_program_has_is_told_with_the_program() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let node = Node::with(vec![line("phone.listen", &address.to_string())]);
+    let error = node.error(0).await;
+    tells(
+        &error,
+        "port",
+        &format!("{address} is taken by "),
+        &format!("ss -tlnp 'sport = :{}'", address.port()),
+    );
+    assert_eq!(error.subject.as_deref(), Some("phone.listen"));
+    drop(taken);
+    assert!(is_well(&node.examined(0).await));
+}
+
+#[tokio::test]
+async fn a_database_of_newer_software_and_one_that_is_none_are_told() {
+    let node = Node::new();
+    let file = node.file("emccd.db");
+    let settings = store::Config {
+        url: format!("sqlite:{}", file.display()),
+        node: "n1".to_owned(),
+    };
+    let store = Store::open(&settings).unwrap();
+    assert!(is_well(&node.examined(0).await));
+    let later = store.write(|tx: &mut dyn store::Transaction| {
+        let sql =
+            "INSERT INTO refinery_schema_history VALUES (99, 'later', '2030-01-01T00:00:00Z', '1')";
+        tx.execute(sql, &[])
+    });
+    later.await.unwrap();
+    store.close();
+    tells(
+        &node.error(0).await,
+        "store",
+        "knows versions up to",
+        "newer",
+    );
+    fs::write(
+        &file,
+        "this is no database at all, and long enough to be looked at\n".repeat(99),
+    )
+    .unwrap();
+    tells(
+        &node.error(0).await,
+        "store",
+        "can't be looked at",
+        "emccd db verify",
+    );
+}
+
+#[tokio::test]
+async fn a_database_that_somebody_holds_is_told() {
+    let node = Node::new();
+    let file = node.file("emccd.db");
+    let settings = store::Config {
+        url: format!("sqlite:{}", file.display()),
+        node: "n1".to_owned(),
+    };
+    Store::open(&settings).unwrap().close();
+    let held = fs::File::open(file.with_extension("write")).unwrap();
+    held.lock().unwrap();
+    tells(&node.error(0).await, "store-lock", "write lock", "fuser -v");
+}
+
+fn up(told: Told) -> Vec<Finding> {
+    let node = Node::new();
+    let config = config::load(&node.config).unwrap();
+    let status = pb::GetClusterStatusResponse {
+        cluster_id: "munich".to_owned(),
+        node: config.node.clone(),
+        ..told.status
+    };
+    live::check(&config, &Daemon::Up(Box::new(Told { status, ..told })))
+}
+
+fn peer(state: &str, offset_ms: i64) -> pb::PeerStatus {
+    pb::PeerStatus {
+        cluster_id: "tokyo".to_owned(),
+        enabled: true,
+        outbound: Some(pb::OutboundStatus {
+            state: state.to_owned(),
+            reason: (state != "up").then(|| "connection refused".to_owned()),
+            hint: (state != "up").then(|| "start it".to_owned()),
+            clock_offset_ms: Some(offset_ms),
+            ..pb::OutboundStatus::default()
+        }),
+        inbound: Some(pb::InboundStatus {
+            watching: true,
+            ..pb::InboundStatus::default()
+        }),
+        owed_ends: 2,
+        ..pb::PeerStatus::default()
+    }
+}
+
+fn levels(told: Told) -> Vec<(&'static str, Level)> {
+    let found = up(told);
+    found.iter().map(|f| (f.id, f.level)).collect()
+}
+
+#[test]
+fn links_clocks_and_debts_are_judged() {
+    let with = |peers: Vec<pb::PeerStatus>| Told {
+        status: pb::GetClusterStatusResponse {
+            peers,
+            ..pb::GetClusterStatusResponse::default()
+        },
+        ..Told::default()
+    };
+    let well = [
+        ("daemon", Level::Ok),
+        ("link", Level::Ok),
+        ("clock", Level::Ok),
+        ("parameters", Level::Ok),
+    ];
+    assert_eq!(levels(with(vec![peer("up", -900)])), well);
+    let apart = levels(with(vec![peer("up", -2_000)]));
+    assert!(apart.contains(&("clock", Level::Warning)), "{apart:?}");
+    let wrong = up(with(vec![peer("up", 3_600_000)]));
+    let clock = wrong.iter().find(|f| f.id == "clock").unwrap();
+    tells(clock, "clock", "3600.000 s ahead of ours", "timedatectl");
+    assert_eq!(
+        (clock.level, clock.subject.as_deref()),
+        (Level::Error, Some("tokyo"))
+    );
+    let down = up(with(vec![peer("down", 0)]));
+    let link = down.iter().find(|f| f.id == "link").unwrap();
+    tells(link, "link", "connection refused", "start it");
+    assert!(
+        down.iter()
+            .any(|f| f.id == "owed" && f.level == Level::Warning)
+    );
+    let none = levels(with(Vec::new()));
+    assert!(none.contains(&("link", Level::Warning)), "{none:?}");
+    let mut disabled = peer("disabled", 0);
+    disabled.enabled = false;
+    assert!(is_well(&up(with(vec![disabled]))));
+}
+
+#[test]
+fn a_daemon_of_another_node_and_one_that_is_silent_are_errors() {
+    let node = Node::new();
+    let config = config::load(&node.config).unwrap();
+    let found = live::check(&config, &Daemon::Up(Box::default()));
+    assert!(
+        found
+            .iter()
+            .any(|f| f.id == "daemon" && f.level == Level::Error),
+        "{found:?}"
+    );
+    let silent = Daemon::Silent {
+        why: "it was stopped".to_owned(),
+        hint: "kill -CONT".to_owned(),
+    };
+    tells(
+        &live::check(&config, &silent)[0],
+        "daemon",
+        "stopped",
+        "kill -CONT",
+    );
+}
+
+#[test]
+fn parameters_that_shut_everybody_out_are_an_error() {
+    let parameter = |name: &str, value: &str| pb::Parameter {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        in_force: value.to_owned(),
+        ..pb::Parameter::default()
+    };
+    let told = |trusted: &str| Told {
+        parameters: pb::ListParametersResponse {
+            parameters: vec![
+                parameter("validate-ip-address", "on"),
+                parameter("trusted-ips", trusted),
+            ],
+        },
+        ..Told::default()
+    };
+    assert!(levels(told("none")).contains(&("parameters", Level::Error)));
+    assert!(levels(told("192.0.2.1")).contains(&("parameters", Level::Ok)));
+}

@@ -1,0 +1,177 @@
+//! What a monitoring system sees of real nodes, over a real socket.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use emccd::lab::{Lab, member::Member};
+use regex::Regex;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::support::{lab, log_in, log_out};
+
+const HOME: usize = 0;
+const VISITING: usize = 1;
+
+/// What a path of the listener for figures answers: status and body.
+async fn ask(member: &Member, path: &str) -> (u16, String) {
+    let address = member.addresses.metrics.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    tokio::time::timeout(Duration::from_secs(20), read)
+        .await
+        .unwrap()
+        .unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
+}
+
+/// All samples by their name with labels, from a text that keeps the rules of the format.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let sample = Regex::new(
+        r#"^([a-z][a-z0-9_]*)(\{[a-z_]+="[^"]*"(?:,[a-z_]+="[^"]*")*\})? (-?[0-9][0-9.e+-]*)$"#,
+    )
+    .unwrap();
+    let mut families: Vec<String> = Vec::new();
+    let mut samples = BTreeMap::new();
+    let mut lines = text.lines();
+    assert_eq!(lines.next_back(), Some("# EOF"));
+    for line in lines {
+        if let Some(described) = line.strip_prefix("# TYPE ") {
+            let family = described.split(' ').next().unwrap().to_owned();
+            assert!(!families.contains(&family), "{family} is there twice");
+            families.push(family);
+        } else if !line.starts_with("# HELP ") {
+            let parts = sample
+                .captures(line)
+                .unwrap_or_else(|| panic!("no sample: {line}"));
+            let family = families.last().unwrap();
+            assert!(
+                parts[1].starts_with(family.as_str()),
+                "{line} under {family}"
+            );
+            let name = format!("{}{}", &parts[1], parts.get(2).map_or("", |l| l.as_str()));
+            let before = samples.insert(name, parts[3].parse().unwrap());
+            assert_eq!(before, None, "{line}");
+        }
+    }
+    samples
+}
+
+async fn scrape(lab: &Lab, cluster: usize) -> BTreeMap<String, f64> {
+    let (status, text) = ask(lab.clusters[cluster].member().unwrap(), "/metrics").await;
+    assert_eq!(status, 200, "{text}");
+    parse(&text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_figures_move_with_real_logins() {
+    let lab = lab(2).await;
+    let before = scrape(&lab, VISITING).await;
+    assert_eq!(before["emccd_ready"], 1.0);
+    assert_eq!(before["emccd_link_up{peer=\"berlin\"}"], 1.0);
+    assert!(before["emccd_link_proof_age_seconds{peer=\"berlin\"}"] < 20.0);
+    assert_eq!(
+        before["emccd_requests_throttled_total{kind=\"login\"}"],
+        0.0
+    );
+
+    let shown = log_in(&lab, HOME, 0, VISITING, 0).await;
+    assert_eq!(shown.em_code, None, "{}", shown.text);
+    let (user, device) = (
+        &lab.clusters[HOME].data.user(1).unwrap().user_id,
+        &lab.clusters[VISITING].data.phone(1).unwrap().name,
+    );
+    let phone = lab.clusters[VISITING].member().unwrap().phone().unwrap();
+    let wrong = phone
+        .login_at_once(device, None, user, "000111")
+        .await
+        .unwrap();
+    assert_eq!(wrong.em_code, Some(2), "{}", wrong.text);
+
+    let visiting = scrape(&lab, VISITING).await;
+    let home = scrape(&lab, HOME).await;
+    for (figures, role) in [(&visiting, "visiting"), (&home, "home")] {
+        for outcome in ["success", "2"] {
+            let name = format!("emccd_logins_total{{role=\"{role}\",outcome=\"{outcome}\"}}");
+            assert_eq!(figures.get(&name), Some(&1.0), "{name} in {figures:#?}");
+        }
+        let name = format!("emccd_login_duration_seconds_count{{role=\"{role}\"}}");
+        assert_eq!(figures[&name], 2.0);
+        assert!(figures["emccd_store_commits_total"] > 0.0);
+        assert!(figures["emccd_store_commit_seconds_total"] > 0.0);
+        assert!(figures["emccd_certificate_expiry_seconds{identity=\"federation\"}"] > 3_600.0);
+        assert!(figures["emccd_certificate_expiry_seconds{identity=\"phone\"}"] > 3_600.0);
+        assert!(figures["process_resident_memory_bytes"] > 1e6);
+    }
+    assert_eq!(visiting["emccd_requests_handled_total"], 2.0);
+    assert_eq!(visiting["emccd_requests_in_progress"], 0.0);
+    assert_eq!(
+        visiting["emccd_requests_admitted_total{kind=\"login\"}"],
+        2.0
+    );
+    assert_eq!(home["emccd_requests_admitted_total{kind=\"inbound\"}"], 2.0);
+    assert_eq!(home["emccd_peer_calls_total{call=\"login\"}"], 2.0);
+    // A right PIN and a wrong one.
+    assert!(home["emccd_pin_checks_total"] >= 2.0);
+    // Rows are counted every ten seconds; home was not asked before.
+    let session = "emccd_sessions{role=\"home\",state=\"active\",remote=\"yes\"}";
+    assert_eq!(home.get(session), Some(&1.0), "{home:#?}");
+    assert_eq!(home["emccd_base_devices{state=\"held\"}"], 1.0);
+
+    log_out(&lab.clusters[VISITING], 0).await;
+    let after = scrape(&lab, VISITING).await;
+    assert_eq!(
+        after["emccd_logouts_total{role=\"visiting\",outcome=\"success\"}"],
+        1.0
+    );
+    lab.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_can_not_serve_is_not_ready_and_says_why() {
+    let lab = lab(1).await;
+    let member = lab.clusters[0].member().unwrap();
+    assert_eq!(ask(member, "/readyz").await, (200, "ready\n".to_owned()));
+    assert_eq!(ask(member, "/healthz").await, (200, "alive\n".to_owned()));
+
+    // Another program holds the database.
+    let lock = std::fs::File::open(lab.folder().join("berlin/emccd.write")).unwrap();
+    lock.lock().unwrap();
+    let (status, text) = ask(member, "/readyz").await;
+    assert_eq!(status, 503);
+    assert!(
+        text.contains("store: the store could not be written"),
+        "{text}"
+    );
+    assert!(scrape(&lab, 0).await["emccd_store_lock_wait_seconds"] > 0.5);
+    lock.unlock().unwrap();
+    assert_eq!(ask(member, "/readyz").await.0, 200);
+
+    // Its certificates have run out.
+    member
+        .clock
+        .set_offset_millis(50 * 365 * crate::support::DAY_MILLIS);
+    let (status, text) = ask(member, "/readyz?format=json").await;
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, &told["ready"]), (503, &false.into()));
+    let ids: Vec<_> = told["reasons"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| &r["id"])
+        .collect();
+    assert_eq!(ids, ["federation-identity", "phone-identity"], "{told}");
+    let figures = scrape(&lab, 0).await;
+    assert_eq!(figures["emccd_ready"], 0.0);
+    assert!(figures["emccd_certificate_expiry_seconds{identity=\"federation\"}"] < 0.0);
+    assert_eq!(ask(member, "/healthz").await.0, 200);
+    member.clock.set_offset_millis(0);
+    assert_eq!(ask(member, "/readyz").await.0, 200);
+    lab.shut_down().await;
+}
