@@ -32,7 +32,7 @@ use crate::{
         devices, phone_services, pools,
         profiles::Profile,
         sessions::{self, Session},
-        tickets::{self, Holder, Purpose},
+        tickets::{self, Holder, Issue, Purpose},
         users::User,
     },
 };
@@ -142,9 +142,13 @@ impl Desk {
             }
             Proven::Ticket(hash) => self.judge_ticket(tx, &user, credential, hash)?,
         };
-        // A repeat is answered as the first was; its ticket is a new one, and the old one is void.
+        // A repeat is answered as the first was, with a ticket of its own; whichever answer arrives, its ticket is good.
+        let why = match repeat {
+            Repeat::New => Issue::First(self.request.session_id),
+            _ => Issue::Again(self.request.session_id),
+        };
         if repeat == Repeat::MustChange || (must_change && repeat == Repeat::New) {
-            self.issue(tx, &user, Purpose::ChangePin)?;
+            self.issue(tx, &user, Purpose::ChangePin, why)?;
             return Err(Error::MustChangePin {
                 user: user.user_id,
                 ticket: self.ticket.clone(),
@@ -155,13 +159,13 @@ impl Desk {
         }
         if repeat == Repeat::Asked {
             let names = decide::profile_names(tx, &user.user_id)?;
-            return self.ask_which(tx, &user, names).map(Some);
+            return self.ask_which(tx, &user, names, why).map(Some);
         }
         let may_choose = self.context.traits.profile_choice;
         let wanted = self.request.profile.as_ref();
         let profile = match decide::profile(tx, &user.user_id, wanted, may_choose)? {
             Chosen::One(profile) => *profile,
-            Chosen::Several(names) => return self.ask_which(tx, &user, names).map(Some),
+            Chosen::Several(names) => return self.ask_which(tx, &user, names, why).map(Some),
         };
         self.clear_device(tx, owes)?;
         let others = self.other_sessions(tx, &user)?;
@@ -179,8 +183,9 @@ impl Desk {
         tx: &mut dyn Transaction,
         user: &User,
         profiles: Vec<ProfileName>,
+        why: Issue,
     ) -> Result<LoginAnswer, Error> {
-        self.issue(tx, user, Purpose::ChooseProfile)?;
+        self.issue(tx, user, Purpose::ChooseProfile, why)?;
         self.keep(tx, None, String::new(), Vec::new())?;
         self.record(tx, "asked which device profile")?;
         Ok(LoginAnswer::Choose(ProfileChoice {
@@ -189,10 +194,16 @@ impl Desk {
         }))
     }
 
-    fn issue(&self, tx: &mut dyn Transaction, user: &User, purpose: Purpose) -> Result<(), Error> {
+    fn issue(
+        &self,
+        tx: &mut dyn Transaction,
+        user: &User,
+        purpose: Purpose,
+        why: Issue,
+    ) -> Result<(), Error> {
         let hash = tickets::hash_of(&self.ticket);
         let until = self.now.plus(TICKET_LIFE);
-        tickets::issue(tx, self.holder(user, purpose), &hash, until)?;
+        tickets::issue(tx, self.holder(user, purpose), why, &hash, until)?;
         Ok(())
     }
 

@@ -21,6 +21,9 @@ use crate::{
 /// When to come back to a node whose store was too slow for the deadline.
 const RETRY_WHEN_LATE: Duration = Duration::from_secs(1);
 
+/// What was looked up so long ago is looked up again before a PIN is hashed: no copy of a request comes sooner.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
 /// How often a login starts anew because the PIN changed under it.
 const ATTEMPTS: usize = 3;
 
@@ -29,13 +32,7 @@ pub(super) async fn login(
     context: &Context,
     request: &LoginRequest,
 ) -> Result<LoginAnswer, Error> {
-    let outcome = match admit(role, context, request).await {
-        Ok(_place) => {
-            role.faults.pass("home.login.received").await;
-            attempt(role, context, request).await
-        }
-        Err(error) => Err(error),
-    };
+    let outcome = attempt(role, context, request).await;
     role.faults.pass("home.login.committed").await;
     match &outcome {
         Ok(LoginAnswer::Choose(choice)) => info!(
@@ -79,29 +76,26 @@ async fn attempt(
     context: &Context,
     request: &LoginRequest,
 ) -> Result<LoginAnswer, Error> {
+    let first = look_up_and_end(role, context, request).await?;
+    // What is known of an id is told without a place: a copy of the request may hold one, or may have done all.
+    let _place = if first.is_known() {
+        None
+    } else {
+        admit(role, context, request).await?
+    };
+    role.faults.pass("home.login.received").await;
+    let mut first = Some(first);
     for _ in 0..ATTEMPTS {
-        let looked_up = match look_up(role, context, request).await {
-            Ok(looked_up) => looked_up,
-            Err(Error::Store(error)) => return Err(Error::Store(error)),
-            // A repeat may know of more ends than the first one did.
-            Err(error) => {
-                supersede_only(role, context, request).await?;
-                return Err(error);
-            }
+        let looked = match first.take() {
+            Some(looked) => looked,
+            None => look_up_and_end(role, context, request).await?,
         };
-        let proven = match looked_up {
-            LookedUp::Repeat(services) => {
+        let proven = match prove(role, context, request, looked).await? {
+            Proved::Repeat(services) => {
                 supersede_only(role, context, request).await?;
                 return Ok(LoginAnswer::Opened(services));
             }
-            LookedUp::Refused => Proven::Nothing,
-            LookedUp::User { phc } => match prove(role, context, request, phc).await {
-                Ok(proven) => proven,
-                Err(error) => {
-                    supersede_only(role, context, request).await?;
-                    return Err(error);
-                }
-            },
+            Proved::So(proven) => proven,
         };
         match commit(role, context, request, proven).await? {
             Committed::Answered(answer) => return Ok(answer),
@@ -114,41 +108,114 @@ async fn attempt(
     Err(Error::Contended)
 }
 
-/// What the first look says.
+/// What a look at the store said, and when.
+struct Looked {
+    at: Instant,
+    says: LookedUp,
+}
+
+impl Looked {
+    /// Whether the id was answered before.
+    const fn is_known(&self) -> bool {
+        match &self.says {
+            LookedUp::Repeat(_) => true,
+            LookedUp::User { is_repeat, .. } => *is_repeat,
+            LookedUp::Refused => false,
+        }
+    }
+}
+
+/// What a look at the store says.
 enum LookedUp {
-    /// The id was answered before.
+    /// The id was answered before, and the session lives.
     Repeat(Box<HomeServices>),
     /// Refused whatever the PIN; the transaction will say why, and keep it.
     Refused,
     /// There is a user, and perhaps a hash.
-    User { phc: Option<stored::Phc> },
+    User {
+        phc: Option<stored::Phc>,
+        /// The id was answered before with a question, which is asked again if the PIN is right again.
+        is_repeat: bool,
+    },
+}
+
+/// What is known of the proof.
+enum Proved {
+    /// The id was answered before, and the session lives.
+    Repeat(Box<HomeServices>),
+    /// This is for the transaction to judge.
+    So(Proven),
 }
 
 /// Checks the PIN, off the database. A ticket is for the transaction alone, which also takes it back.
+///
+/// Who waited in the line of PIN checks looks again before the hash: by then another node may have answered a copy of
+/// this request, and the hash would be for nobody.
 async fn prove(
     role: &HomeRole,
     context: &Context,
     request: &LoginRequest,
-    phc: Option<stored::Phc>,
-) -> Result<Proven, Error> {
+    looked: Looked,
+) -> Result<Proved, Error> {
+    let mut phc = match looked.says {
+        LookedUp::Repeat(services) => return Ok(Proved::Repeat(services)),
+        LookedUp::Refused => return Ok(Proved::So(Proven::Nothing)),
+        LookedUp::User { phc, .. } => phc,
+    };
     let pin = match &request.proof {
         Proof::Pin(pin) => pin,
-        Proof::Ticket(ticket) => return Ok(Proven::Ticket(tickets::hash_of(ticket))),
+        Proof::Ticket(ticket) => {
+            return Ok(Proved::So(Proven::Ticket(tickets::hash_of(ticket))));
+        }
         Proof::Gone => return Err(Error::Damaged("a login without a PIN".to_owned())),
     };
-    let checked = role
-        .credentials
-        .verify(
-            pin,
-            phc.clone(),
-            &source(role, context, request),
-            context.deadline,
-        )
-        .await;
+    let source = source(role, context, request);
+    let turn = match role.credentials.turn(&source, context.deadline).await {
+        Ok(turn) => turn,
+        Err(error) => return not_proved(role, context, request, error).await,
+    };
+    if looked.at.elapsed() >= LOOK_AGAIN_AFTER {
+        match look_up_and_end(role, context, request).await?.says {
+            LookedUp::Repeat(services) => return Ok(Proved::Repeat(services)),
+            LookedUp::Refused => return Ok(Proved::So(Proven::Nothing)),
+            LookedUp::User { phc: newest, .. } => phc = newest,
+        }
+    }
+    let checked = role.credentials.verify_at(turn, pin, phc.clone()).await;
     match checked {
-        Ok(matches) => Ok(Proven::Pin(Checked { phc, matches })),
-        Err(credentials::Error::Busy { retry_after }) => Err(Error::Busy(retry_after)),
-        Err(other) => Err(Error::Credentials(other)),
+        Ok(matches) => Ok(Proved::So(Proven::Pin(Checked { phc, matches }))),
+        Err(error) => not_proved(role, context, request, error).await,
+    }
+}
+
+async fn not_proved(
+    role: &HomeRole,
+    context: &Context,
+    request: &LoginRequest,
+    error: credentials::Error,
+) -> Result<Proved, Error> {
+    supersede_only(role, context, request).await?;
+    Err(match error {
+        credentials::Error::Busy { retry_after } => Error::Busy(retry_after),
+        other => Error::Credentials(other),
+    })
+}
+
+/// Looks at the store. Where that settles it, the superseded sessions end all the same: a repeat may know of more
+/// of them than the first one did.
+async fn look_up_and_end(
+    role: &HomeRole,
+    context: &Context,
+    request: &LoginRequest,
+) -> Result<Looked, Error> {
+    let at = Instant::now();
+    match look_up(role, context, request).await {
+        Ok(says) => Ok(Looked { at, says }),
+        Err(Error::Store(error)) => Err(Error::Store(error)),
+        Err(error) => {
+            supersede_only(role, context, request).await?;
+            Err(error)
+        }
     }
 }
 
@@ -175,15 +242,18 @@ async fn look_up(
     let now = role.clock.now();
     role.store
         .look_up(move |tx: &mut dyn Transaction| {
-            if let decide::Repeat::Opened(services) = decide::replay(tx, &caller, &request)? {
-                return Ok(LookedUp::Repeat(services));
-            }
+            let is_repeat = match decide::replay(tx, &caller, &request)? {
+                decide::Repeat::Opened(services) => return Ok(LookedUp::Repeat(services)),
+                decide::Repeat::Asked | decide::Repeat::MustChange => true,
+                decide::Repeat::New => false,
+            };
             if decide::admit_caller(tx, &own, &caller, now).is_err() {
                 return Ok(LookedUp::Refused);
             }
             match decide::one_user(tx, &request.user) {
                 Ok(user) => Ok(LookedUp::User {
                     phc: stored::get(tx, &user.user_id)?.map(|c| c.phc),
+                    is_repeat,
                 }),
                 Err(Error::Store(error)) => Err(Error::Store(error)),
                 Err(_) => Ok(LookedUp::Refused),
