@@ -11,10 +11,6 @@ use tokio::sync::{Notify, Semaphore};
 use tracing::{error, info, warn};
 
 use super::{
-<<<<<<< HEAD
-    Addresses, Error, Node, Options, operations::NodeOperations, reload::Reloader,
-    roles::FederationRoles, shutdown::Stages, witness::watch_audit,
-=======
     Addresses, Error, Node, Options, addresses,
     handover::{HandOver, Predecessor},
     operations::NodeOperations,
@@ -23,7 +19,7 @@ use super::{
     shutdown::Stages,
     sight::{self, CountedDesk, Sight},
     sockets::Sockets,
->>>>>>> main
+    witness::watch_audit,
 };
 use crate::{
     admission::Admission,
@@ -41,11 +37,7 @@ use crate::{
     peer::{self, Peers, outbox::Outbox},
     secret::Secret,
     store::{
-<<<<<<< HEAD
-        self, Store, Transaction, audit,
-=======
-        self, Store, Transaction, claims,
->>>>>>> main
+        self, Store, Transaction, audit, claims,
         membership::{self, Membership},
         meta, nodes, retention,
     },
@@ -114,11 +106,7 @@ pub(super) async fn start(
     let audit_key = audit::Key::from_pepper(&secret);
     let credentials = Credentials::new(&credentials_config(&config), secret)?;
     let pepper = claim_pepper(&store, &credentials, &config.credentials.pepper_file).await?;
-<<<<<<< HEAD
     store.seal_audit(audit_key).await?;
-    let sockets = Sockets::bind(&config).await?;
-    let addresses = sockets.addresses(&config)?;
-=======
     let mut predecessor = match take_over {
         true => Predecessor::ask(&config).await?,
         false => None,
@@ -126,7 +114,6 @@ pub(super) async fn start(
     let inherited = predecessor.as_mut().map(|p| std::mem::take(&mut p.sockets));
     let sockets = Sockets::open(&config, inherited.unwrap_or_default()).await?;
     let mut addresses = sockets.addresses(&config)?;
->>>>>>> main
 
     let trust = TrustStore::new(None, clock.clone());
     let peers = Peers::new(

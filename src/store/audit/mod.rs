@@ -89,39 +89,33 @@ pub fn append_all(tx: &mut dyn Transaction, entries: &[Entry]) -> Result<(), Err
         return Ok(());
     }
     let node = tx.node().to_owned();
-<<<<<<< HEAD
     let found = head(tx, &node)?;
     // What others have cut off or written anew is not made good by going on from there: no seal any more. Yet it goes on:
     // whoever can write one row could stop every login otherwise.
     let mut is_sound = found.as_ref().map_or(tx.audit_key().is_none(), |head| {
         head.is_sealed(tx.audit_key(), &node)
     });
-    let before = match found {
+    let mut end = match found {
         Some(head) => head,
         None => last(tx, &node)?,
     };
-    let recorded = match link(tx, entry, &node, &before) {
-        Err(Error::Unique { .. }) => {
-            is_sound = false;
-            let before = last(tx, &node)?;
-            link(tx, entry, &node, &before)?
-        }
-        linked => linked?,
-    };
-    let seal = tx
+    for entry in entries {
+        let recorded = match link(tx, entry, &node, &end) {
+            Err(Error::Unique { .. }) => {
+                is_sound = false;
+                let newest = last(tx, &node)?;
+                link(tx, entry, &node, &newest)?
+            }
+            linked => linked?,
+        };
+        (end.seq, end.hash) = (recorded.seq, recorded.hash);
+    }
+    end.seal = tx
         .audit_key()
         .filter(|_| is_sound)
-        .map(|key| {
-            key.seal(&recorded.node, recorded.seq, &recorded.hash)
-                .to_vec()
-        })
+        .map(|key| key.seal(&node, end.seq, &end.hash).to_vec())
         .unwrap_or_default();
-    let head = Head {
-        seq: recorded.seq,
-        hash: recorded.hash,
-        seal,
-    };
-    put_head(tx, &recorded.node, &head)
+    put_head(tx, &node, &end)
 }
 
 /// Puts an entry behind `before`.
@@ -166,44 +160,6 @@ fn last(tx: &mut dyn Transaction, node: &str) -> Result<Head, Error> {
     let newest = tx.query_one(
         "SELECT seq, hash FROM audit WHERE node = $1 ORDER BY seq DESC LIMIT 1",
         &[node.into()],
-=======
-    let (mut seq, mut hash) = head(tx, &node)?;
-    for entry in entries {
-        seq = seq.saturating_add(1);
-        let mut recorded = Recorded {
-            node: node.clone(),
-            seq,
-            at: entry.at,
-            actor: entry.actor.clone(),
-            action: entry.action.as_str().to_owned(),
-            subject: entry.subject.clone(),
-            outcome: entry.outcome.clone(),
-            reference: entry.reference,
-            hash: [0; 32],
-        };
-        hash = digest(&recorded, &hash);
-        recorded.hash = hash;
-        tx.execute(
-            "INSERT INTO audit (node, seq, at, actor, action, subject, outcome, reference, hash)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-            &[
-                (&recorded.node).into(),
-                recorded.seq.into(),
-                recorded.at.into(),
-                (&recorded.actor).into(),
-                (&recorded.action).into(),
-                (&recorded.subject).into(),
-                (&recorded.outcome).into(),
-                recorded.reference.into(),
-                (&recorded.hash).into(),
-            ],
-        )?;
-    }
-    tx.execute(
-        "INSERT INTO audit_heads (node, seq, hash) VALUES ($1, $2, $3)
-         ON CONFLICT (node) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
-        &[(&node).into(), seq.into(), (&hash).into()],
->>>>>>> main
     )?;
     newest.map_or(Ok(Head::default()), |mut row| {
         Ok(Head {

@@ -38,11 +38,7 @@ use self::{
     writer::Writer,
 };
 use crate::store::{
-<<<<<<< HEAD
-    Check, Inspection, Saved, Schema, audit,
-=======
-    Glance, Inspection, Saved, Schema,
->>>>>>> main
+    Check, Glance, Inspection, Saved, Schema, audit,
     engine::{Access, Engine, Job, Stats},
     error::Error,
     queue::{Popped, Queue, Refused},

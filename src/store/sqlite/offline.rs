@@ -15,12 +15,9 @@ use super::{
     migrate,
 };
 use crate::store::{
-<<<<<<< HEAD
-    Check, Inspection, Saved, Schema, audit, base_devices, devices, engine::Transaction as _,
-    error::Error, meta, parameters, peers, pools, profiles, sessions, trust_entries, users,
-=======
-    Glance, Inspection, Saved, Schema, audit, engine::Transaction as _, error::Error, meta,
->>>>>>> main
+    Check, Glance, Inspection, Saved, Schema, audit, base_devices, devices,
+    engine::Transaction as _, error::Error, meta, parameters, peers, pools, profiles, sessions,
+    trust_entries, users,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -28,13 +28,8 @@ use crate::{
     store::{
         Error, Store, Transaction,
         answers::{self, Answer},
-<<<<<<< HEAD
         audit::{self, AuditReport, Entry, Fault, Key, Noted},
-        base_devices,
-=======
-        audit::{self, Entry, Fault},
         base_devices, claims,
->>>>>>> main
         credentials::{self, Phc},
         devices::{self, Device},
         hints, meta,
