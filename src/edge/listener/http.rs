@@ -44,10 +44,12 @@ pub async fn serve_http(
         places,
         config,
     });
-    accept_all(&listener, &pending, &tasks, |accepted| {
+    let accepting = accept_all(&listener, &pending, &tasks, |accepted| {
         tasks.spawn("http connection", Arc::clone(&door).connection(accepted));
-    })
-    .await;
+    });
+    // What is in its handshake now has time to be served; a later one would be cut in the middle of it.
+    let draining = door.config.draining.clone();
+    draining.run_until_cancelled(accepting).await;
 }
 
 struct Door {
