@@ -49,10 +49,12 @@ pub async fn serve_http(
         places,
         config,
     });
-    accept_all(&listener, &pending, &tasks, |accepted| {
+    let accepting = accept_all(&listener, &pending, &tasks, |accepted| {
         tasks.spawn("http connection", Arc::clone(&door).connection(accepted));
-    })
-    .await;
+    });
+    // What is in its handshake now has time to be served; a later one would be cut in the middle of it.
+    let draining = door.config.draining.clone();
+    draining.run_until_cancelled(accepting).await;
 }
 
 /// How long after the doors have closed a connection that was just opened or used may still send a request: a handshake
