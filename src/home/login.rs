@@ -13,9 +13,17 @@ use super::{
 use crate::{
     admission::{Kind, Party, Permit, Source},
     credentials,
-    domain::login::{Context, HomeServices, LoginAnswer, LoginRequest, Proof},
+    domain::{
+        geolocation,
+        login::{Context, HomeServices, LoginAnswer, LoginRequest, Proof},
+        parameters::Parameters,
+    },
     secret::Ticket,
-    store::{Transaction, credentials as stored, tickets},
+    store::{
+        Transaction, credentials as stored,
+        pools::{self, DevicePool},
+        tickets,
+    },
 };
 
 /// When to come back to a node whose store was too slow for the deadline.
@@ -86,10 +94,11 @@ async fn attempt(
     role.faults.pass("home.login.received").await;
     let mut first = Some(first);
     for _ in 0..ATTEMPTS {
-        let looked = match first.take() {
+        let mut looked = match first.take() {
             Some(looked) => looked,
             None => look_up_and_end(role, context, request).await?,
         };
+        let pool = looked.take_pool();
         let proven = match prove(role, context, request, looked).await? {
             Proved::Repeat(services) => {
                 supersede_only(role, context, request).await?;
@@ -97,7 +106,7 @@ async fn attempt(
             }
             Proved::So(proven) => proven,
         };
-        match commit(role, context, request, proven).await? {
+        match commit(role, context, request, proven, pool).await? {
             Committed::Answered(answer) => return Ok(answer),
             Committed::Refused(error) => return Err(*error),
             Committed::PinChanged => {
@@ -123,6 +132,13 @@ impl Looked {
             LookedUp::Refused => false,
         }
     }
+
+    fn take_pool(&mut self) -> Option<Box<DevicePool>> {
+        match &mut self.says {
+            LookedUp::User { roaming, .. } => roaming.take(),
+            LookedUp::Repeat(_) | LookedUp::Refused => None,
+        }
+    }
 }
 
 /// What a look at the store says.
@@ -134,6 +150,8 @@ enum LookedUp {
     /// There is a user, and perhaps a hash.
     User {
         phc: Option<stored::Phc>,
+        /// The pool for where a visitor's phone stands, if there is one.
+        roaming: Option<Box<DevicePool>>,
         /// The id was answered before with a question, which is asked again if the PIN is right again.
         is_repeat: bool,
     },
@@ -239,7 +257,7 @@ async fn look_up(
         context.caller.clone(),
         request.without_proof(),
     );
-    let now = role.clock.now();
+    let (now, parameters) = (role.clock.now(), role.parameters());
     role.store
         .look_up(move |tx: &mut dyn Transaction| {
             let is_repeat = match decide::replay(tx, &caller, &request)? {
@@ -247,12 +265,15 @@ async fn look_up(
                 decide::Repeat::Asked | decide::Repeat::MustChange => true,
                 decide::Repeat::New => false,
             };
-            if decide::admit_caller(tx, &own, &caller, now).is_err() {
-                return Ok(LookedUp::Refused);
+            match decide::admit_caller(tx, &own, &caller, now) {
+                Ok(()) => {}
+                Err(unknown @ Error::CallerUnknown(_)) => return Err(unknown),
+                Err(_) => return Ok(LookedUp::Refused),
             }
             match decide::one_user(tx, &request.user) {
                 Ok(user) => Ok(LookedUp::User {
                     phc: stored::get(tx, &user.user_id)?.map(|c| c.phc),
+                    roaming: roaming_pool(tx, own == caller, &parameters, &request)?,
                     is_repeat,
                 }),
                 Err(Error::Store(error)) => Err(Error::Store(error)),
@@ -260,6 +281,24 @@ async fn look_up(
             }
         })
         .await
+}
+
+/// The pool for where a visitor's phone stands. Chosen here, since it takes a look at all of them: the writer has
+/// better to do.
+fn roaming_pool(
+    tx: &mut dyn Transaction,
+    is_local: bool,
+    parameters: &Parameters,
+    request: &LoginRequest,
+) -> Result<Option<Box<DevicePool>>, Error> {
+    let place = &request.geolocation;
+    if is_local || place.is_empty() {
+        return Ok(None);
+    }
+    let filter = parameters.emcc_geolocation_filter.as_ref();
+    let all = pools::roaming(tx)?;
+    let best = geolocation::best(filter, place, &all, |p| (p.name.as_str(), &p.geolocation));
+    Ok(best.cloned().map(Box::new))
 }
 
 /// What the transaction did.
@@ -275,8 +314,12 @@ async fn commit(
     context: &Context,
     request: &LoginRequest,
     proven: Proven,
+    roaming: Option<Box<DevicePool>>,
 ) -> Result<Committed, Error> {
-    let desk = desk(role, context, request);
+    let desk = Desk {
+        roaming,
+        ..desk(role, context, request)
+    };
     let owed = std::sync::Arc::clone(&role.owed);
     let deadline = context.deadline;
     let committed = role
@@ -327,10 +370,11 @@ async fn supersede_only(
 fn desk(role: &HomeRole, context: &Context, request: &LoginRequest) -> Desk {
     Desk {
         own: role.cluster.clone(),
-        own_mode: role.security_mode,
+        traits: role.traits,
         context: context.clone(),
         request: request.without_proof(),
         now: role.clock.now(),
+        roaming: None,
         rules: role.credentials.lockout(),
         parameters: role.parameters(),
         links: Arc::clone(&role.links),

@@ -16,10 +16,9 @@ use super::*;
 use crate::{
     admission::{Kind, Party, Source},
     domain::{
-        capability::Traits,
         em_code::EmCode,
         ids::{BaseDeviceName, DeviceName, LoginName, ProfileName, Ref, UserId},
-        login::{DeviceFacts, HomeServices, LoginType, Proof},
+        login::{DeviceFacts, HomeServices, LoginType, Proof, SecurityMode},
         parameters::MultipleLoginBehavior,
         refusal::Detail,
         session::{Initiator, Role, State},
@@ -149,7 +148,7 @@ async fn world(base_devices: usize) -> World {
     let links = Arc::new(AllLinks(AtomicBool::new(true)));
     let role = HomeRole::new(Parts {
         cluster: cluster("berlin"),
-        security_mode: SecurityMode::NonSecure,
+        traits: Traits::ours(SecurityMode::NonSecure),
         store: store.clone(),
         credentials,
         admission: Admission::new(PLACES),
@@ -766,3 +765,28 @@ mod elsewhere;
 mod profiles_and_tickets;
 mod retirement;
 mod revocation;
+
+#[tokio::test]
+async fn a_caller_without_a_record_leaves_no_rows() {
+    let world = world(1).await;
+    for n in 0..20 {
+        let mut login = request("ana", "13579", &format!("SEP{n}"));
+        login.supersedes = vec![SessionId::from_uuid(Uuid::now_v7())];
+        assert_eq!(code(&world, "paris", &login).await, 35);
+        let logout = logout_of(login.session_id);
+        let refused = world.role.logout(&from("paris"), logout).await;
+        assert!(
+            matches!(refused, Err(Error::CallerUnknown(_))),
+            "{refused:?}"
+        );
+    }
+    let mut rows = Vec::new();
+    for table in ["answers", "audit", "sessions", "tickets"] {
+        let count = move |tx: &mut dyn Transaction| {
+            let row = tx.query_one(&format!("SELECT count(*) FROM {table}"), &[])?;
+            row.unwrap().int()
+        };
+        rows.push(world.store.read(count).await.unwrap());
+    }
+    assert_eq!(rows, [0, 0, 0, 0]);
+}

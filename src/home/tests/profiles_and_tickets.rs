@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     clock::Timestamp,
-    domain::login::{ProfileChoice, TICKET_LIFE},
+    domain::{
+        login::{ProfileChoice, TICKET_LIFE},
+        version::Version,
+    },
     secret::Ticket,
     store::audit,
 };
@@ -358,4 +361,25 @@ async fn security_modes_are_judged_by_what_hello_told_and_not_for_our_own_phones
         assert_eq!(world.held().await, 0);
     }
     world.opens("berlin", &secure("SEP1")).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_held_back_offers_nothing_that_it_does_not_tell() {
+    let mut world = world(2).await;
+    world.role.traits = Traits::of(SecurityMode::Secure, Version::V1_0);
+    world.profiles(&["lobby", "desk"], None).await;
+    let services = world.opens("tokyo", &request("ana", "13579", "SEP1")).await;
+    assert_eq!(
+        services.profile.as_str(),
+        "desk",
+        "it has no choice to offer"
+    );
+    let mut secure = request("bob", "13579", "SEP2");
+    secure.device.security_mode = SecurityMode::Secure;
+    let mut caller = from("tokyo");
+    caller.traits = Traits::ours(SecurityMode::Secure);
+    let refused = world.role.login(&caller, &secure).await.unwrap_err();
+    assert_eq!(refused.em_code(false).number(), 45);
+    // Nothing of this goes over the wire for a phone of its own.
+    world.asks("berlin", &request("ana", "13579", "SEP3")).await;
 }
