@@ -5,10 +5,11 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::{
-    apply::edit::Edit,
+    apply::{Progress, edit::Edit},
     domain::{
         ids::{ClusterId, SessionId},
         parameters::Parameters,
@@ -87,12 +88,13 @@ pub trait Operations: Send + Sync + 'static {
     /// Has the link to a peer tried at once, and tells how it stands then. `owed_ends` is left open.
     fn refresh_cluster<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, pb::PeerStatus>;
 
-    /// Brings the cluster's data to what the files say, all or nothing.
+    /// Brings the cluster's data to what the files say, all or nothing, and tells how far it has come.
     fn apply<'a>(
         &'a self,
         files: Vec<File>,
         mode: ApplyMode,
         actor: &'a Actor,
+        told: watch::Sender<Progress>,
     ) -> Answer<'a, pb::ApplyResponse>;
 }
 
