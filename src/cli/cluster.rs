@@ -160,7 +160,11 @@ async fn refresh(global: &Global, id: String) -> Outcome {
     if link.state == "up" {
         let version = link.version.unwrap_or_default();
         let proof = link.proof_age_ms.map(age).unwrap_or_default();
-        let text = format!("the link to {id} is up: version {version}, last proof {proof} ago");
+        let mut text = format!("the link to {id} is up: version {version}, last proof {proof} ago");
+        let nodes = nodes_text(&peer);
+        if !nodes.is_empty() {
+            text += &format!("\n{}", nodes.trim_end());
+        }
         return Ok(Report::new(text, &peer));
     }
     let next = link.hint.clone().unwrap_or_else(|| {
@@ -368,8 +372,9 @@ fn nodes_text(peer: &pb::PeerStatus) -> String {
         };
         let reason = node.reason.as_deref();
         let reason = reason.map(|reason| format!(": {reason}"));
+        let learned = if node.learned { " (it told)" } else { "" };
         text += &format!(
-            "  {}  {name}  {state}{}\n",
+            "  {}{learned}  {name}  {state}{}\n",
             node.address,
             reason.unwrap_or_default()
         );
@@ -561,6 +566,7 @@ paris: 2 ends of sessions will be told as soon as the link is up
             state: "down".to_owned(),
             state_age_ms: 12_000,
             reason: Some("connection refused".to_owned()),
+            learned: true,
             ..pb::PeerNode::default()
         };
         let mut peer = healthy("tokyo");
@@ -571,7 +577,7 @@ paris: 2 ends of sessions will be told as soon as the link is up
             nodes_text(&peer),
             "\ntokyo, node by node:\n  \
              10.0.0.7:8444  t1  draining, proof 0.8 s ago, version 1.1\n  \
-             10.0.0.8:8444  (never answered)  down for 12 s: connection refused\n"
+             10.0.0.8:8444 (it told)  (never answered)  down for 12 s: connection refused\n"
         );
     }
 

@@ -73,6 +73,7 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
                 })
             }),
         clock: Clock::system(),
+        take_over: args.take_over,
     };
     let mut signals = Signals::new()?;
     let mut hangup = listen(SignalKind::hangup())?;
@@ -103,6 +104,7 @@ async fn until_ended(node: &Node, signals: &mut Signals, hangup: &mut Signal, su
                 info!(signal = ended, "asked to end");
                 return;
             }
+            () = node.handed_over() => return,
             _ = hangup.recv(), if !is_reading => {
                 is_reading = true;
                 reload.set(Some(node.reload()).into());

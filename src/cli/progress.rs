@@ -66,8 +66,11 @@ impl Shown {
                     say(&line);
                 }
             }
-            Form::Lines if self.is_due(&progress.step, Instant::now()) => say(&line(progress)),
-            Form::Lines => {}
+            Form::Lines => {
+                if self.is_due(&progress.step, Instant::now()) {
+                    say(&line(progress));
+                }
+            }
         }
     }
 

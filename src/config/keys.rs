@@ -277,8 +277,9 @@ pub const KEYS: &[Key] = &[
         name: "federation.advertise",
         kind: Kind::Addresses,
         preset: Preset::Is("[]"),
-        meaning: "Where other clusters should dial this node, the best address first. Empty means the address that it \
-                  listens on, or nothing where it listens on all of them.",
+        meaning: "Where other clusters should dial this node, the best address first. Peers learn it over \
+                  their links and dial it beside what their operators gave. Empty means the address that it listens on, \
+                  or nothing where it listens on all of them or for this machine alone.",
         why: "which of its addresses others can reach is known to nobody but the operator",
         change: Change::Restart,
     },

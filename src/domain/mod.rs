@@ -2,6 +2,7 @@
 //! log them.
 
 pub mod address;
+pub mod address_list;
 pub mod bounds;
 pub mod capability;
 pub mod em_code;
@@ -13,6 +14,7 @@ pub mod locate;
 pub mod login;
 pub mod multiple_login;
 pub mod parameters;
+pub mod phase;
 pub mod refs;
 pub mod refusal;
 pub mod rejection;

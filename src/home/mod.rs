@@ -34,7 +34,7 @@ use crate::{
         session::EndReason,
     },
     fault::FaultPoints,
-    store::{self, Store, Transaction, parameters, users},
+    store::{self, Store, Transaction, membership::Membership, parameters, users},
     tasks::Tasks,
 };
 
@@ -203,9 +203,9 @@ impl HomeRole {
 impl HomeRole {
     /// Ends the sessions of users that were disabled, removed, or barred from other clusters' phones, as that
     /// happens and by whatever way, until the node shuts down. The parameter `end-sessions-on-revocation` turns it
-    /// off. Several nodes doing so do no harm.
-    pub async fn watch_revocations(&self, tasks: &Tasks) {
-        revocation::watch(self, tasks).await;
+    /// off. Of the nodes of the cluster one at a time does it.
+    pub async fn watch_revocations(&self, membership: &Membership, tasks: &Tasks) {
+        revocation::watch(self, membership, tasks).await;
     }
 
     /// Ends all that we share with a peer that is to be removed, and waits until it knows. No session with it begins

@@ -10,6 +10,8 @@ use crate::{
     store::{
         self, Transaction,
         audit::{self, Action},
+        claims::{self, Claim, Task},
+        membership::Membership,
         meta, parameters,
         sessions::{self, Session},
         users,
@@ -24,13 +26,37 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// When a sweep that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-pub(super) async fn watch(role: &HomeRole, tasks: &Tasks) {
+/// One node at a time does it, and looks through everything when it takes over.
+pub(super) async fn watch(role: &HomeRole, membership: &Membership, tasks: &Tasks) {
+    let task = Task::revocations();
+    loop {
+        let claim = tokio::select! {
+            biased;
+            () = tasks.cancelled() => return,
+            claim = membership.held(&task) => claim,
+        };
+        tokio::select! {
+            biased;
+            () = tasks.cancelled() => return,
+            () = membership.lost(&claim) => {}
+            () = follow(role, &claim) => {}
+        }
+    }
+}
+
+/// Sweeps after changes, until the claim is found lost.
+async fn follow(role: &HomeRole, claim: &Claim) {
     let mut changes = role.store.changes();
     let mut seen = None;
     loop {
         changes.mark_unchanged();
-        let pause = match look(role, &mut seen).await {
+        let pause = match look(role, claim, &mut seen).await {
             Ok(()) => None,
+            Err(Error::Store(store::Error::ClaimLost { .. })) => {
+                // The handle hears of it at its next look.
+                tokio::time::sleep(RETRY).await;
+                return;
+            }
             Err(error) => {
                 warn!(
                     cause = crate::telemetry::error_chain(&error),
@@ -39,17 +65,13 @@ pub(super) async fn watch(role: &HomeRole, tasks: &Tasks) {
                 Some(RETRY)
             }
         };
-        tokio::select! {
-            biased;
-            () = tasks.cancelled() => return,
-            changed = changes.changed(), if pause.is_none() => if changed.is_err() { return },
-            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+        match pause {
+            Some(pause) => tokio::time::sleep(pause).await,
+            // The store's end is the node's.
+            None if changes.changed().await.is_err() => std::future::pending().await,
+            None => {}
         }
-        tokio::select! {
-            biased;
-            () = tasks.cancelled() => return,
-            () = tokio::time::sleep(SETTLE) => {}
-        }
+        tokio::time::sleep(SETTLE).await;
     }
 }
 
@@ -65,6 +87,7 @@ pub(super) fn is_on(tx: &mut dyn Transaction) -> Result<bool, store::Error> {
 /// Sweeps when a right may have been lost since the last look, and when the switch was turned on.
 pub(super) async fn look(
     role: &HomeRole,
+    claim: &Claim,
     seen: &mut Option<(Option<String>, bool)>,
 ) -> Result<(), Error> {
     let now = role
@@ -76,13 +99,13 @@ pub(super) async fn look(
     if seen.as_ref() == Some(&now) {
         return Ok(());
     }
-    while now.1 && sweep(role).await? == usize::try_from(BATCH).unwrap_or(usize::MAX) {}
+    while now.1 && sweep(role, claim).await? == usize::try_from(BATCH).unwrap_or(usize::MAX) {}
     *seen = Some(now);
     Ok(())
 }
 
 /// Ends a batch of them; how many. First it only looks: mostly there are none.
-async fn sweep(role: &HomeRole) -> Result<usize, Error> {
+async fn sweep(role: &HomeRole, claim: &Claim) -> Result<usize, Error> {
     let own = role.cluster.clone();
     let found = role
         .store
@@ -91,7 +114,7 @@ async fn sweep(role: &HomeRole) -> Result<usize, Error> {
     if found.is_empty() {
         return Ok(0);
     }
-    let (own, now) = (role.cluster.clone(), role.clock.now());
+    let (own, claim, now) = (role.cluster.clone(), claim.clone(), role.clock.now());
     let ended = role
         .store
         .write(move |tx: &mut dyn Transaction| {
@@ -103,6 +126,7 @@ async fn sweep(role: &HomeRole) -> Result<usize, Error> {
                 sessions::end_at_home(tx, &own, session, EndReason::Revoked, now)?;
                 audit::append(tx, &entry(session, "the node", now))?;
             }
+            claims::effect(tx, &claim, &format!("ended {} sessions", all.len()), now)?;
             Ok::<_, store::Error>(all)
         })
         .await?;

@@ -284,7 +284,7 @@ impl Member {
         self.hosted = match &self.hosting {
             Hosting::InProcess => Hosted::Here(Box::new(self.start_here(versions).await?)),
             Hosting::Processes { binary } => {
-                let running = self.spawn(binary, versions)?;
+                let running = self.spawn(binary, &self.config, versions, &[])?;
                 Hosted::Child(Box::new(running))
             }
         };
@@ -319,11 +319,18 @@ impl Member {
             versions: range,
             faults: FaultPoints::none(),
             clock: self.clock.clone(),
+            take_over: false,
         };
         Ok(Node::start(config, options).await?)
     }
 
-    fn spawn(&self, binary: &Path, versions: &Versions) -> Result<Running> {
+    fn spawn(
+        &self,
+        binary: &Path,
+        config: &Path,
+        versions: &Versions,
+        more: &[&str],
+    ) -> Result<Running> {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -331,7 +338,8 @@ impl Member {
         let mut command = Command::new(binary);
         command
             .args(["run", "--supervised", "--config"])
-            .arg(&self.config);
+            .arg(config)
+            .args(more);
         if let Some(min) = versions.min {
             command.args(["--protocol-min", &min.to_string()]);
         }
@@ -428,6 +436,35 @@ impl Member {
                 }
             }
         }
+    }
+
+    /// Has a new process of the node take over from the one that runs, and waits until that one has ended. The new one
+    /// goes by `config`, which is the node's own unless a test wants it to fail.
+    ///
+    /// # Errors
+    /// When the new one does not start, in which case the old one goes on; or when the old one does not end.
+    pub async fn take_over(&mut self, config: &Path) -> Result<()> {
+        let Hosting::Processes { binary } = &self.hosting else {
+            bail!("{} has no process of its own", self.name);
+        };
+        let mut new = self.spawn(binary, config, &Versions::default(), &["--take-over"])?;
+        let first = tokio::time::timeout(START_LIMIT, new.events.next_line()).await;
+        let line = first.context("the new process was not ready in time")??;
+        if line.is_none() {
+            bail!("the new process ended; the log:\n{}", self.log_tail());
+        }
+        let old = std::mem::replace(&mut self.hosted, Hosted::Child(Box::new(new)));
+        if let Hosted::Child(mut old) = old {
+            let ended = tokio::time::timeout(STOP_LIMIT, old.child.wait()).await;
+            let status = ended.context("the old process did not end")??;
+            if !status.success() {
+                bail!(
+                    "the old process ended with {status}; the log:\n{}",
+                    self.log_tail()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// `kill -9`, and waits until the process is gone.

@@ -193,11 +193,8 @@ impl Lab {
 
     /// Stops every node in an orderly way.
     pub async fn shut_down(mut self) {
-        for cluster in &mut self.clusters {
-            for member in &mut cluster.members {
-                member.stop().await;
-            }
-        }
+        let members = self.clusters.iter_mut().flat_map(|c| &mut c.members);
+        futures_util::future::join_all(members.map(Member::stop)).await;
     }
 }
 
@@ -331,8 +328,11 @@ impl Cluster {
         .map(drop)
     }
 
-    /// Waits until every node here has its own link to `other`; only one of them may be called by it.
-    async fn wait_all_up(&self, other: &ClusterId) -> Result<()> {
+    /// Waits until every node here that runs has its own link to `other`; only one of them may be called by it.
+    ///
+    /// # Errors
+    /// When one does not come up in time; the message has the last state.
+    pub async fn wait_all_up(&self, other: &ClusterId) -> Result<()> {
         let is_up = |peer: &pb::PeerStatus| peer.outbound.as_ref().is_some_and(|o| o.state == "up");
         for member in self.members.iter().filter(|member| member.is_running()) {
             let seen = member.admin().await?.wait_status(other, "up", is_up).await;

@@ -94,6 +94,9 @@ pub enum Error {
         /// Its file.
         path: PathBuf,
     },
+    /// The process before did not give way.
+    #[error("the running process does not hand over: {0}")]
+    HandOver(String),
     /// The database can't be used.
     #[error("the store can't be used")]
     Store(#[from] store::Error),
@@ -145,6 +148,11 @@ impl Error {
             }
             Self::Pepper { .. } | Self::PepperLength { .. } | Self::PepperReadable { .. } => {
                 format!("mend the file that credentials.pepper-file names, from another node or your copy; {CHECK}")
+            }
+            Self::HandOver(_) => {
+                "the running process goes on; start this one as its user, or stop it and start this one without \
+                 --take-over"
+                    .to_owned()
             }
             Self::Store(store::Error::NewerSchema { .. }) => {
                 "run the newer emccd, or restore a copy of the store from before it; nothing was changed".to_owned()

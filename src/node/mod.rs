@@ -5,25 +5,29 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use tokio::sync::watch;
 use tracing::{Instrument as _, info, info_span};
 
+mod addresses;
 mod applied;
 pub mod error;
+mod handover;
 mod operations;
 mod reload;
 mod roles;
 mod shutdown;
 mod sight;
+mod sockets;
 mod wiring;
 
 pub use error::Error;
 pub use wiring::most_files;
 
-use self::{reload::Reloader, shutdown::Stages};
+use self::{handover::HandOver, reload::Reloader, shutdown::Stages};
 use crate::{
     clock::Clock,
     config::{Config, PEPPER_BYTES},
-    domain::version::VersionRange,
+    domain::{phase::Phase, version::VersionRange},
     fault::FaultPoints,
     secret::Secret,
 };
@@ -37,6 +41,8 @@ pub struct Options {
     pub faults: FaultPoints,
     /// Its clock.
     pub clock: Clock,
+    /// Whether it takes the place, and the listening sockets, of a process of the same node that runs.
+    pub take_over: bool,
 }
 
 impl Default for Options {
@@ -45,6 +51,7 @@ impl Default for Options {
             versions: VersionRange::SUPPORTED,
             faults: FaultPoints::none(),
             clock: Clock::system(),
+            take_over: false,
         }
     }
 }
@@ -70,6 +77,7 @@ pub struct Node {
     addresses: Addresses,
     stages: Stages,
     reloader: Arc<Reloader>,
+    hand_over: HandOver,
     grace: Duration,
 }
 
@@ -103,6 +111,17 @@ impl Node {
         &self.addresses
     }
 
+    /// Where it is in its life, now and from now on: for whatever answers that it is ready.
+    #[must_use]
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.stages.phase()
+    }
+
+    /// Completes when another process has taken over: this one is to be shut down.
+    pub async fn handed_over(&self) {
+        self.hand_over.done().await;
+    }
+
     /// Reads identities, peers and trust again; what is not valid leaves the last good one in force. The audit
     /// has it in the name of `SIGHUP`, which is how a process is asked for it.
     ///
@@ -114,10 +133,12 @@ impl Node {
         outcome
     }
 
-    /// Stops in steps, all of them together within the configured grace: the doors accept nothing new and peers are
-    /// told; work in progress ends, with its links still up; then the links end.
+    /// Stops in steps, all of them together within the configured grace: peers and phones are told to go elsewhere; the
+    /// doors close and connections end when their calls have; work in progress ends, with its links still up; then the
+    /// links end.
     pub async fn shut_down(self) {
         info!("shutting down");
+        self.hand_over.close();
         self.stages.shut_down(self.grace).await;
     }
 }

@@ -1,6 +1,7 @@
 //! What operators ask of a running node beyond its records.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 
 use super::{
     applied,
+    handover::HandOver,
     reload::{Reloader, Shown},
 };
 use crate::{
@@ -37,6 +39,7 @@ pub(super) struct NodeOperations {
     pub(super) applier: Applier,
     pub(super) trust: TrustStore,
     pub(super) peers: Peers,
+    pub(super) hand_over: HandOver,
     pub(super) reloader: Arc<Reloader>,
     pub(super) home: HomeRole,
     pub(super) visiting: VisitingRole,
@@ -193,6 +196,15 @@ impl Operations for NodeOperations {
         })
     }
 
+    fn hand_over<'a>(&'a self, to: &'a Path, actor: &'a Actor) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let sent = self.hand_over.send_to(to, &actor.to_string()).await;
+            sent.map_err(|why| {
+                Error::refused(why, "this node goes on; look at its log and try again")
+            })
+        })
+    }
+
     fn apply<'a>(
         &'a self,
         files: Vec<File>,
@@ -319,6 +331,7 @@ fn peer_node(node: &NodeStatus) -> pb::PeerNode {
         version: node.version.map(|version| version.to_string()),
         reason: node.last_error.clone(),
         instance: told(&node.instance),
+        learned: node.learned,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     config::{Config, IdentityFiles},
     domain::parameters::Parameters,
     peer::Peers,
-    store::{self, Store, Transaction, audit, meta, parameters, peers},
+    store::{self, Store, Transaction, audit, learned, meta, parameters, peers},
     tasks::Tasks,
     trust::{
         TrustStore,
@@ -199,18 +199,19 @@ impl Reloader {
     /// Peers and trust as the store has them now.
     pub(super) async fn refresh_peers(&self) -> Result<(), Error> {
         let _refreshing = self.refreshing.lock().await;
-        let (revision, records, bundles) = self
+        let (revision, records, learned, bundles) = self
             .store
             .read(|tx: &mut dyn Transaction| {
                 let revision = revision_of(tx, peers::REVISION)?;
-                let records = peers::list(tx)?;
-                Ok::<_, stored_trust::Error>((revision, records, stored_trust::bundles(tx)?))
+                let (records, learned) = (peers::list(tx)?, learned::all(tx)?);
+                let bundles = stored_trust::bundles(tx)?;
+                Ok::<_, stored_trust::Error>((revision, records, learned, bundles))
             })
             .await?;
         self.trust
             .publish_bundles(bundles)
             .map_err(|error| Error::StoredTrust(stored_trust::Error::Trust(error)))?;
-        self.peers.set(records);
+        self.peers.set_with(records, &learned);
         self.revision.store(revision, Ordering::Release);
         Ok(())
     }
@@ -242,13 +243,15 @@ impl Reloader {
 
     /// Looks whether peers or parameters have moved, and reads those that have.
     async fn take_up(&self) -> Result<(), Error> {
-        let (of_peers, of_parameters) = self
+        let (of_peers, of_parameters, own) = self
             .store
             .read(|tx: &mut dyn Transaction| {
                 let of_peers = revision_of(tx, peers::REVISION)?;
-                Ok::<_, store::Error>((of_peers, revision_of(tx, parameters::REVISION)?))
+                let of_parameters = revision_of(tx, parameters::REVISION)?;
+                Ok::<_, store::Error>((of_peers, of_parameters, learned::own(tx)?))
             })
             .await?;
+        self.peers.publish_addresses(own);
         // Trust that was taken back comes first, and neither waits for the other to be right.
         let peers = if of_peers == self.revision.load(Ordering::Acquire) {
             Ok(())

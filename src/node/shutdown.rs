@@ -2,14 +2,22 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use crate::tasks::Tasks;
+use crate::{domain::phase::Phase, tasks::Tasks};
 
 /// The tasks of a node, by when they end.
 #[derive(Clone, Debug)]
 pub(super) struct Stages {
+    /// Cancelled first, while everything still runs: whoever may choose another node is told to.
+    pub(super) drain: CancellationToken,
+    /// Where the node is in its life, for health checks.
+    phase: watch::Sender<Phase>,
     /// What accepts from outside, and the calls that came in; it ends first.
     pub(super) doors: Tasks,
     /// Logins and logouts whose callers may be gone by now, the admin socket, and whatever runs by itself.
@@ -22,10 +30,16 @@ impl Stages {
     /// What links have to end in, if nothing of the grace is left. They do it at once.
     const LEAST: Duration = Duration::from_millis(250);
 
+    /// How long others have to turn to another node before connections are ended: a round trip to the far side of the
+    /// world. It is part of the grace, and a quarter of it at most.
+    const NOTICE: Duration = Duration::from_millis(250);
+
     /// Tasks whose log lines carry `span`.
     pub(super) fn in_span(span: &Span) -> Self {
         let tasks = || Tasks::in_span(span.clone());
         Self {
+            drain: CancellationToken::new(),
+            phase: watch::Sender::default(),
             doors: tasks(),
             work: tasks(),
             links: tasks(),
@@ -34,14 +48,28 @@ impl Stages {
 
     /// Tells everything to end, without waiting: of a node that did not come to be.
     pub(super) fn cancel(&self) {
+        self.drain.cancel();
         self.doors.cancel();
         self.work.cancel();
         self.links.cancel();
     }
 
-    /// Ends one after the other. The grace is for all of them together.
+    /// All parts are there.
+    pub(super) fn serving(&self) {
+        self.phase.send_replace(Phase::Serving);
+    }
+
+    /// Where the node is in its life, now and from now on.
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Tells that the node ends, and then ends one stage after the other. The grace is for all of it together.
     pub(super) async fn shut_down(&self, grace: Duration) {
         let deadline = Instant::now() + grace;
+        self.phase.send_replace(Phase::Draining);
+        self.drain.cancel();
+        sleep(Self::NOTICE.min(grace / 4)).await;
         self.doors.shut_down_by(deadline).await;
         self.work.shut_down_by(deadline).await;
         let least = Instant::now() + Self::LEAST;
@@ -66,6 +94,8 @@ mod tests {
             .spawn("link", async move { link.cancelled().await });
         // A login whose phone has hung up: the doors are empty.
         let (work, links) = (stages.work.clone(), stages.links.clone());
+        let (mut phase, doors) = (stages.phase(), stages.doors.clone());
+        stages.serving();
         let answered = Arc::new(Notify::new());
         let answer = Arc::clone(&answered);
         let login = stages.work.spawn("login", async move {
@@ -76,6 +106,14 @@ mod tests {
         let ended = stages.links.spawn("test", async move {
             ending.shut_down(Duration::from_secs(60)).await;
         });
+        // Whoever can go elsewhere is told while the doors are open.
+        let told = phase.wait_for(|phase| !phase.is_ready());
+        let told = timeout(Duration::from_secs(20), told).await.unwrap();
+        assert_eq!(*told.unwrap(), Phase::Draining);
+        timeout(Duration::from_secs(20), stages.drain.cancelled())
+            .await
+            .unwrap();
+        assert!(!doors.is_shutting_down());
         timeout(Duration::from_secs(20), stages.work.cancelled())
             .await
             .unwrap();

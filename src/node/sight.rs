@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::reload::{Reloader, Shown};
@@ -54,6 +55,8 @@ pub(super) struct Sight {
     pub(super) trust: TrustStore,
     pub(super) peers: Peers,
     pub(super) reloader: Arc<Reloader>,
+    /// Cancelled when others are to turn to another node.
+    pub(super) draining: CancellationToken,
     /// What accepts from outside.
     pub(super) doors: Tasks,
     pub(super) started: Instant,
@@ -64,7 +67,7 @@ impl Probe for Sight {
     fn reasons(&self) -> Reply<'_, Vec<Reason>> {
         Box::pin(async {
             let mut reasons = Vec::new();
-            if self.doors.is_shutting_down() {
+            if self.draining.is_cancelled() || self.doors.is_shutting_down() {
                 reasons.push(reason("draining", "the node is shutting down"));
             } else {
                 let closed = DOORS.iter().filter(|door| self.doors.count(door) == 0);

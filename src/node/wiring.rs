@@ -6,19 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, Semaphore},
-};
+use tokio::sync::{Notify, Semaphore};
 use tracing::{error, info, warn};
 
 use super::{
-    Addresses, Error, Node, Options,
+    Addresses, Error, Node, Options, addresses,
+    handover::{HandOver, Predecessor},
     operations::NodeOperations,
     reload::Reloader,
     roles::FederationRoles,
     shutdown::Stages,
     sight::{self, CountedDesk, Sight},
+    sockets::Sockets,
 };
 use crate::{
     admission::Admission,
@@ -36,9 +35,9 @@ use crate::{
     peer::{self, Peers, outbox::Outbox},
     secret::Secret,
     store::{
-        self, Store, Transaction,
+        self, Store, Transaction, claims,
         membership::{self, Membership},
-        meta, retention,
+        meta, nodes, retention,
     },
     tasks::Tasks,
     trust::TrustStore,
@@ -73,6 +72,7 @@ struct Core {
     trust: TrustStore,
     peers: Peers,
     membership: Membership,
+    hand_over: HandOver,
     reloader: Arc<Reloader>,
     /// Told when a debt to another cluster is made.
     owed: Arc<Notify>,
@@ -96,12 +96,18 @@ pub(super) async fn start(
         versions,
         faults,
         clock,
+        take_over,
     } = options;
     let store = open_store(&config).await?;
     claim_store(&store, &config.cluster_id).await?;
     let credentials = Credentials::new(&credentials_config(&config), read_pepper(&config)?)?;
     let pepper = claim_pepper(&store, &credentials, &config.credentials.pepper_file).await?;
-    let sockets = Sockets::bind(&config).await?;
+    let mut predecessor = match take_over {
+        true => Predecessor::ask(&config).await?,
+        false => None,
+    };
+    let inherited = predecessor.as_mut().map(|p| std::mem::take(&mut p.sockets));
+    let sockets = Sockets::open(&config, inherited.unwrap_or_default()).await?;
     let mut addresses = sockets.addresses(&config)?;
 
     let trust = TrustStore::new(None, clock.clone());
@@ -120,7 +126,8 @@ pub(super) async fn start(
             software: peers.config().software.clone(),
         },
     );
-    membership.join().await?;
+    let hand_over = HandOver::new(&sockets, store.clone(), clock.clone(), stages.work.clone())?;
+    let socket_file = sockets.admin.keep();
     let reloader = Reloader::new(&config, store.clone(), trust.clone(), peers.clone())?;
     let core = Core {
         reloader: Arc::new(reloader),
@@ -136,13 +143,26 @@ pub(super) async fn start(
         trust,
         peers,
         membership,
+        hand_over,
     };
     core.reloader.refresh_parameters().await?;
     core.read_all().await;
+    // What may fail has not: from here on this is the node, also for the process before.
+    core.membership.join().await?;
     let roles = core.roles(faults, &stages.work);
+    if predecessor.is_none() {
+        // One that hands over still carries its logins to their end.
+        core.end_left_behind(&roles.visiting).await;
+    }
     core.open_doors(sockets, &addresses, &roles, stages).await?;
     addresses.metrics = core.open_window(stages).await;
     core.begin_tasks(roles, &stages.work);
+    if let Some(predecessor) = predecessor {
+        predecessor.serving().await?;
+        socket_file.keep(false);
+        info!("took over from the process before");
+    }
+    stages.serving();
     core.let_go_at_the_end(&stages.doors);
     info!(
         federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),
@@ -152,6 +172,7 @@ pub(super) async fn start(
         addresses,
         stages: stages.clone(),
         reloader: core.reloader,
+        hand_over: core.hand_over,
         grace: core.config.shutdown_grace,
     })
 }
@@ -206,12 +227,23 @@ impl Core {
             admission: self.admission.clone(),
             tasks: tasks.clone(),
             owed: Arc::clone(&self.owed),
+            membership: self.membership.clone(),
         });
         AllRoles {
             home,
             visiting,
             local,
             others,
+        }
+    }
+
+    /// What the last run of this node left behind is over, whatever kept it from saying so.
+    async fn end_left_behind(&self, visiting: &VisitingRole) {
+        if let Err(error) = visiting.end_left_behind().await {
+            warn!(
+                cause = crate::telemetry::error_chain(&error),
+                "logins that the last run left behind could not be ended; they are at their deadline"
+            );
         }
     }
 
@@ -233,11 +265,12 @@ impl Core {
             refusals: self.trust.refusals().clone(),
             clock: self.clock.clone(),
             tasks: stages.work.clone(),
-            drain: doors.token(),
+            drain: stages.drain.clone(),
         })
         .await?;
         let limits = |max_connections| listener::Config {
             drain_grace: config.shutdown_grace,
+            draining: stages.drain.clone(),
             ..listener::Config::for_connections(max_connections)
         };
         let door = listener::serve_federation(
@@ -308,6 +341,7 @@ impl Core {
             applier: self.applier(),
             trust: self.trust.clone(),
             peers: self.peers.clone(),
+            hand_over: self.hand_over.clone(),
             reloader: Arc::clone(&self.reloader),
             home: roles.home.clone(),
             visiting: roles.visiting.clone(),
@@ -335,6 +369,7 @@ impl Core {
             trust: self.trust.clone(),
             peers: self.peers.clone(),
             reloader: Arc::clone(&self.reloader),
+            draining: stages.drain.clone(),
             doors: stages.doors.clone(),
             started: Instant::now(),
             counted: tokio::sync::Mutex::default(),
@@ -372,15 +407,28 @@ impl Core {
             store: self.store.clone(),
             local: roles.local,
             federation: roles.others,
+            links: Arc::new(self.peers.clone()),
+            membership: self.membership.clone(),
+            clock: self.clock.clone(),
             wake: Arc::clone(&self.owed),
             up: Arc::clone(&up),
             tasks: tasks.clone(),
             deadline: self.config.login.deadline,
         };
         tasks.spawn("outbox", outbox.run());
+        let publishing = addresses::publish(
+            self.store.clone(),
+            self.membership.clone(),
+            self.clock.clone(),
+            tasks.clone(),
+        );
+        tasks.spawn("own addresses", publishing);
+        let learning = addresses::learn(self.store.clone(), self.peers.clone(), tasks.clone());
+        tasks.spawn("learned addresses", learning);
         let (home, watching) = (roles.home, tasks.clone());
+        let membership = self.membership.clone();
         tasks.spawn("revocations", async move {
-            home.watch_revocations(&watching).await;
+            home.watch_revocations(&membership, &watching).await;
         });
         spawn_watchers(tasks, roles.visiting, &self.reloader, &self.peers, up);
         if self.pepper == Pepper::Unproven {
@@ -400,8 +448,9 @@ impl Core {
             }
         });
         let (store, clock, ended) = (self.store.clone(), self.clock.clone(), tasks.clone());
+        let membership = self.membership.clone();
         tasks.spawn("retention", async move {
-            forget(&store, &clock, &ended).await;
+            forget(&store, &membership, &clock, &ended).await;
         });
     }
 }
@@ -436,34 +485,63 @@ fn spawn_watchers(
     });
 }
 
-/// Forgets what is older than it need be, once an hour. Several nodes doing so do no harm.
-async fn forget(store: &Store, clock: &Clock, tasks: &Tasks) {
+/// Forgets what is older than it need be, once an hour, on one node at a time.
+async fn forget(store: &Store, membership: &Membership, clock: &Clock, tasks: &Tasks) {
     const INTERVAL: Duration = Duration::from_secs(3_600);
-    let mut ticks = tokio::time::interval(INTERVAL);
+    let task = claims::Task::retention();
     loop {
+        let round = async {
+            let claim = membership.held(&task).await;
+            forget_now(store, membership, &claim, clock).await;
+            tokio::select! {
+                biased;
+                () = membership.lost(&claim) => {}
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        };
         tokio::select! {
             biased;
             () = tasks.cancelled() => return,
-            _ = ticks.tick() => {}
+            () = round => {}
         }
-        let purged = tokio::select! {
-            biased;
-            () = tasks.cancelled() => return,
-            purged = retention::purge(store, clock.now()) => purged,
-        };
-        match purged {
-            Ok(0) => {}
-            Ok(rows) => info!(
-                rows,
-                "forgot ended sessions and answers of more than 7 days ago"
-            ),
-            Err(error) => {
-                error!(
-                    cause = crate::telemetry::error_chain(&error),
-                    "old sessions could not be forgotten"
-                );
+    }
+}
+
+async fn forget_now(store: &Store, membership: &Membership, claim: &claims::Claim, clock: &Clock) {
+    match retention::purge(store, claim, clock.now()).await {
+        // Whoever has taken over forgets the rest.
+        Ok(0) | Err(store::Error::ClaimLost { .. }) => {}
+        Ok(rows) => info!(
+            rows,
+            "forgot ended sessions and answers of more than 7 days ago"
+        ),
+        Err(error) => {
+            error!(
+                cause = crate::telemetry::error_chain(&error),
+                "old sessions could not be forgotten"
+            );
+        }
+    }
+    let dead = membership.dead();
+    let (claim, now) = (claim.clone(), clock.now());
+    let forgotten = store.write(move |tx: &mut dyn Transaction| {
+        for run in dead.iter() {
+            if nodes::remove(tx, run)? {
+                claims::effect(
+                    tx,
+                    &claim,
+                    &format!("forgot node {run}, which is silent"),
+                    now,
+                )?;
             }
         }
+        Ok::<_, store::Error>(())
+    });
+    if let Err(error) = forgotten.await {
+        warn!(
+            cause = crate::telemetry::error_chain(&error),
+            "nodes that are gone could not be forgotten"
+        );
     }
 }
 
@@ -643,10 +721,12 @@ fn visiting_config(config: &Config, versions: VersionRange) -> visiting::Config 
     }
 }
 
-/// Where peers should dial this node: what the operator says, else where it listens, unless that is everywhere.
+/// Where peers should dial this node: what the operator says, else where it listens, unless that is everywhere, or
+/// reached from this machine alone.
 fn advertised(config: &Config, listening: SocketAddr) -> Vec<String> {
     let said = &config.federation.advertise;
-    if said.is_empty() && !listening.ip().is_unspecified() {
+    let ip = listening.ip();
+    if said.is_empty() && !ip.is_unspecified() && !ip.is_loopback() {
         return vec![listening.to_string()];
     }
     said.iter().map(ToString::to_string).collect()
@@ -660,57 +740,6 @@ fn groups(config: &Config) -> admin::roles::Groups {
         help_desk: named.help_desk.clone(),
         viewer: named.viewer.clone(),
     }
-}
-
-/// All sockets of a node, bound.
-struct Sockets {
-    federation: TcpListener,
-    phone: TcpListener,
-    phone_plain: Option<TcpListener>,
-    admin: admin::socket::AdminSocket,
-}
-
-impl Sockets {
-    async fn bind(config: &Config) -> Result<Self, Error> {
-        let socket = admin::socket::Config {
-            path: config.admin.socket.clone(),
-            group: admin::socket::Config::DEFAULT_GROUP.to_owned(),
-        };
-        Ok(Self {
-            federation: bind("federation", config.federation.listen).await?,
-            phone: bind("phone", config.phone.listen).await?,
-            phone_plain: match config.phone.plain_listen {
-                Some(address) => Some(bind("plain phone", address).await?),
-                None => None,
-            },
-            admin: admin::socket::AdminSocket::bind(&socket).await?,
-        })
-    }
-
-    fn addresses(&self, config: &Config) -> Result<Addresses, Error> {
-        let local = |listener: &TcpListener| {
-            listener
-                .local_addr()
-                .map_err(|_| Error::Broken("reading a socket's address"))
-        };
-        Ok(Addresses {
-            federation: local(&self.federation)?,
-            phone: local(&self.phone)?,
-            phone_plain: self.phone_plain.as_ref().map(local).transpose()?,
-            admin: config.admin.socket.clone(),
-            metrics: None,
-        })
-    }
-}
-
-async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Bind {
-            what,
-            address,
-            source,
-        })
 }
 
 #[cfg(test)]

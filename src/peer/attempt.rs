@@ -61,6 +61,8 @@ pub(super) struct Session {
 pub(super) struct Attempt<'a> {
     pub(super) config: &'a Config,
     pub(super) clock: &'a Clock,
+    /// Of our own list of addresses.
+    pub(super) address_sequence: u64,
     pub(super) cluster: &'a ClusterId,
     pub(super) trust: &'a TrustStore,
     pub(super) snapshot: &'a Snapshot,
@@ -155,7 +157,7 @@ impl Attempt<'_> {
     async fn hello(&self, client: &mut Client, address: &str) -> Result<Facts, Error> {
         const STEP: &str = "Hello";
         let sent = self.clock.now();
-        let message = self.config.hello(sent);
+        let message = self.config.hello(sent, self.address_sequence);
         let mut request = Request::new(pb::HelloRequest::from(&message));
         metadata::write(
             request.metadata_mut(),

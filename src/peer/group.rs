@@ -125,28 +125,31 @@ impl Group {
         self.common.inbound()
     }
 
-    /// Makes `addresses` the ones that have links. New ones are made by `begin`; one that is up and whose address is
+    /// Makes `addresses` the ones that have links, and `learned` behind them, which the peer told. New ones are made by `begin`; one that is up and whose address is
     /// gone stays until another one is up or all others have failed, so that no call is without a way.
-    pub(super) fn set(&self, addresses: &[String], begin: impl Fn(&str) -> Arc<Shared>) {
+    pub(super) fn set(
+        &self,
+        addresses: &[String],
+        learned: &[String],
+        begin: impl Fn(&str) -> Arc<Shared>,
+    ) {
         if self.closed.is_some() {
             return;
         }
         let before = self.links();
         let mut links: Vec<Arc<Shared>> = Vec::new();
-        for address in addresses {
+        let all = addresses.iter().map(|a| (a, false));
+        for (address, is_learned) in all.chain(learned.iter().map(|a| (a, true))) {
             if links.len() >= MAX_LINKS || links.iter().any(|l| l.address == *address) {
                 continue;
             }
             let known = before
                 .iter()
                 .find(|l| l.address == *address && !l.link(|link| link.is_closed()));
-            links.push(known.map_or_else(
-                || begin(address),
-                |link| {
-                    link.retire(false);
-                    Arc::clone(link)
-                },
-            ));
+            let link = known.map_or_else(|| begin(address), Arc::clone);
+            link.retire(false);
+            link.set_learned(is_learned);
+            links.push(link);
         }
         for link in before.iter() {
             if links.iter().any(|l| l.number == link.number) {
@@ -401,7 +404,10 @@ impl Group {
         let seen: Vec<_> = links.iter().map(|l| (l, l.view())).collect();
         let nodes = seen
             .iter()
-            .map(|(l, (link, _))| NodeStatus::of(&l.address, link, l.is_draining(), now))
+            .map(|(l, (link, _))| NodeStatus {
+                learned: l.is_learned(),
+                ..NodeStatus::of(&l.address, link, l.is_draining(), now)
+            })
             .collect();
         let told = seen.iter().filter_map(|(_, (_, told))| told.as_ref());
         let inbound = self.inbound().view(told, now);

@@ -52,6 +52,7 @@ pub use self::{
 use crate::{
     clock::{Clock, Timestamp},
     domain::{
+        address_list::AddressList,
         capability::{self, Traits},
         ids::ClusterId,
         login::{HomeCluster, SecurityMode},
@@ -111,7 +112,7 @@ impl Config {
 
     /// How we introduce ourselves, in both directions.
     #[must_use]
-    pub fn hello(&self, now: Timestamp) -> Hello {
+    pub fn hello(&self, now: Timestamp, address_sequence: u64) -> Hello {
         Hello {
             versions: self.versions,
             capabilities: capability::names(self.versions.max()),
@@ -122,7 +123,7 @@ impl Config {
             now,
             security_mode: self.security_mode,
             trust_sequence: 0,
-            address_sequence: 0,
+            address_sequence,
         }
     }
 
@@ -147,6 +148,8 @@ struct Inner {
     tasks: Tasks,
     entries: Mutex<BTreeMap<ClusterId, Entry>>,
     changes: watch::Sender<u64>,
+    /// Where our own cluster can be dialled, for our peers.
+    own: watch::Sender<Arc<AddressList>>,
     /// Numbers the links that were begun, so that no two are taken for one.
     begun: AtomicU64,
 }
@@ -179,6 +182,7 @@ impl Peers {
                 tasks,
                 entries: Mutex::default(),
                 changes: watch::Sender::new(0),
+                own: watch::Sender::default(),
                 begun: AtomicU64::new(0),
             }),
         }
@@ -187,6 +191,11 @@ impl Peers {
     /// Makes `records` the set of peers: links of new ones are begun, of missing and disabled ones ended; a
     /// connection whose address is gone stays until another one is up.
     pub fn set(&self, records: Vec<Peer>) {
+        self.set_with(records, &BTreeMap::new());
+    }
+
+    /// The same, with the addresses that each of them has told: they are dialled beside the operator's.
+    pub fn set_with(&self, records: Vec<Peer>, learned: &BTreeMap<ClusterId, AddressList>) {
         let mut entries = self.entries();
         let mut before = std::mem::take(&mut *entries);
         for record in records {
@@ -199,9 +208,16 @@ impl Peers {
                 None => self.begin(record, Arc::default()),
             };
             let addresses = &entry.record.addresses;
+            let list = learned.get(&entry.record.cluster_id);
+            let beside = list.map(|list| list.beside(addresses));
+            if let Some(list) = list {
+                entry.group.common.addresses_known(list.sequence);
+            }
             entry
                 .group
-                .set(addresses, |address| self.link(&entry.group, address));
+                .set(addresses, &beside.unwrap_or_default(), |address| {
+                    self.link(&entry.group, address)
+                });
             entries.insert(entry.record.cluster_id.clone(), entry);
         }
         for removed in before.into_values() {
@@ -209,6 +225,42 @@ impl Peers {
         }
         drop(entries);
         self.inner.changes.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// Has our peers told, from now on, where our own cluster can be dialled.
+    pub fn publish_addresses(&self, list: AddressList) {
+        self.inner.own.send_if_modified(|own| {
+            let news = **own != list;
+            if news {
+                *own = Arc::new(list);
+            }
+            news
+        });
+    }
+
+    /// What our peers are told of where our own cluster can be dialled.
+    #[must_use]
+    pub fn own_addresses(&self) -> watch::Receiver<Arc<AddressList>> {
+        self.inner.own.subscribe()
+    }
+
+    /// What peers have told of where they can be dialled, and is not on record yet. [`Peers::changes`] moves with it.
+    #[must_use]
+    pub fn told_addresses(&self) -> Vec<(ClusterId, AddressList)> {
+        let entries = self.entries();
+        let told = entries
+            .iter()
+            .filter_map(|(id, entry)| Some((id.clone(), entry.group.common.told_addresses()?)));
+        told.collect()
+    }
+
+    /// These are on record, or have none to be on.
+    pub fn addresses_kept(&self, told: &[(ClusterId, AddressList)]) {
+        for (cluster, list) in told {
+            if let Some(group) = self.group(cluster) {
+                group.common.addresses_known(list.sequence);
+            }
+        }
     }
 
     /// The enabled peers, as home clusters.
@@ -390,6 +442,7 @@ impl Peers {
             group: Arc::clone(group),
             shared: Arc::clone(&shared),
             lookups: Lookups::default(),
+            own: inner.own.subscribe(),
         };
         inner.tasks.spawn("peer link", task.run());
         shared

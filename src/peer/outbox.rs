@@ -4,6 +4,10 @@
 //! here only deliver. Each creditor has one of its own, so that one that hangs holds up nobody else. It is rung
 //! when a debt is made, when a link comes up, and every few seconds as long as it is owed anything.
 //!
+//! One node at a time delivers to a creditor: it holds the claim on that (see [`claims`]), and each acknowledgement is
+//! written down under it. A node whose link is down lets go of the claim, so that one with a link may have it; what
+//! another node owes is seen by the change in the store.
+//!
 //! A debt that the creditor refuses, though it is well, is set aside for a while: the later ones go on. One that
 //! it fails to take (a full disk, for example) is tried again soon, and ever less often up to a limit.
 
@@ -17,20 +21,23 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use crate::{
+    clock::Clock,
     domain::{
         capability::Traits,
         em_code::EmCode,
-        federation::Federation,
+        federation::{Federation, Links},
         ids::{ClusterId, SessionId},
         login::{Context, HomeCluster, LogoutRequest},
         session::{EndReason, Initiator, Role},
     },
     store::{
         self, Store, Transaction,
+        claims::{self, Claim, Task},
+        membership::Membership,
         sessions::{self, Debt},
     },
     tasks::Tasks,
@@ -48,6 +55,12 @@ pub struct Outbox {
     pub local: Arc<dyn HomeCluster>,
     /// The other clusters.
     pub federation: Arc<dyn Federation>,
+    /// Which of them can be told of something now.
+    pub links: Arc<dyn Links>,
+    /// Our place among the nodes that could do this.
+    pub membership: Membership,
+    /// For the audit.
+    pub clock: Clock,
     /// Told when a debt is made.
     pub wake: Arc<Notify>,
     /// Told when a link comes up.
@@ -58,6 +71,10 @@ pub struct Outbox {
     pub deadline: Duration,
 }
 
+/// How long a debt that another node made may stand before it is looked at: its own node is likely to settle it at once.
+const SETTLE: Duration = Duration::from_millis(300);
+/// Acknowledgements that are written down together.
+const SETTLED_AT_ONCE: usize = 32;
 /// How often debts are looked for without a reason.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Debts to one cluster that are read at a time.
@@ -118,6 +135,13 @@ impl Memory {
         aside.until = Instant::now() + aside.backoff.next_delay(rand::random());
     }
 
+    fn complain(&mut self, cluster: &ClusterId, cause: String) {
+        if self.complaint.as_ref() != Some(&cause) {
+            warn!(peer.cluster_id = %cluster, cause, "cluster {cluster} is still owed ends of sessions");
+            self.complaint = Some(cause);
+        }
+    }
+
     fn entry(&mut self, key: (Role, SessionId)) -> &mut Aside {
         self.aside.entry(key).or_insert_with(|| Aside {
             until: Instant::now(),
@@ -152,7 +176,9 @@ impl Outbox {
         let outbox = Arc::new(self);
         let mut bells: BTreeMap<ClusterId, Arc<Bell>> = BTreeMap::new();
         let mut afresh = false;
+        let (mut changes, mut claims) = (outbox.store.changes(), outbox.membership.claims());
         loop {
+            changes.mark_unchanged();
             match outbox.creditors().await {
                 Ok(creditors) => {
                     for cluster in creditors {
@@ -176,6 +202,8 @@ impl Outbox {
                 () = outbox.tasks.cancelled() => return,
                 () = outbox.up.notified() => true,
                 () = outbox.wake.notified() => false,
+                () = changed(&mut claims) => false,
+                () = settled(&mut changes) => false,
                 () = tokio::time::sleep(INTERVAL) => false,
             };
         }
@@ -196,8 +224,13 @@ impl Outbox {
                 if bell.afresh.swap(false, Ordering::AcqRel) {
                     memory.aside.clear();
                 }
-                if let Err(error) = self.deliver_all(&cluster, &mut memory).await {
-                    complain(&error);
+                let Some(claim) = self.claim(&cluster, &mut memory) else {
+                    continue;
+                };
+                match self.deliver_all(&cluster, &claim, &mut memory).await {
+                    // Whoever has taken over delivers what is left.
+                    Ok(()) | Err(store::Error::ClaimLost { .. }) => {}
+                    Err(error) => complain(&error),
                 }
             }
         };
@@ -208,16 +241,30 @@ impl Outbox {
         }
     }
 
+    /// The right to deliver to a cluster. Without one it is asked for, and whoever waits is rung when it comes; where
+    /// we can't reach the cluster it is left to others.
+    fn claim(&self, cluster: &ClusterId, memory: &mut Memory) -> Option<Claim> {
+        let task = Task::deliveries(cluster);
+        if *cluster != self.cluster && !self.links.is_up(cluster) {
+            self.membership.let_go(&task);
+            memory.complain(cluster, "this node has no link to it".to_owned());
+            return None;
+        }
+        self.membership.want(&task);
+        self.membership.claim(&task)
+    }
+
     /// Delivers batch by batch, for as long as the cluster takes anything and more may be there.
     async fn deliver_all(
         &self,
         cluster: &ClusterId,
+        claim: &Claim,
         memory: &mut Memory,
     ) -> Result<(), store::Error> {
         let mut delivered = 0;
         let mut complaint = None;
         loop {
-            let round = self.deliver(cluster, memory).await?;
+            let round = self.deliver(cluster, claim, memory).await?;
             delivered += round.taken;
             complaint = complaint.or(round.complaint);
             if round.stopped || round.taken == 0 || !round.more {
@@ -228,9 +275,8 @@ impl Outbox {
             memory.complaint = None;
             info!(peer.cluster_id = %cluster, delivered, "told cluster {cluster} which sessions have ended");
         }
-        if let Some(cause) = complaint.filter(|cause| memory.complaint.as_ref() != Some(cause)) {
-            warn!(peer.cluster_id = %cluster, cause, "cluster {cluster} is still owed ends of sessions");
-            memory.complaint = Some(cause);
+        if let Some(cause) = complaint {
+            memory.complain(cluster, cause);
         }
         Ok(())
     }
@@ -239,6 +285,7 @@ impl Outbox {
     async fn deliver(
         &self,
         cluster: &ClusterId,
+        claim: &Claim,
         memory: &mut Memory,
     ) -> Result<Round, store::Error> {
         let creditor = if *cluster == self.cluster {
@@ -260,18 +307,19 @@ impl Outbox {
         let (mut taken, mut failed, mut stopped) = (0, 0, false);
         let mut refused: Option<(SessionId, String)> = None;
         let mut complaint = None;
+        let mut told = Vec::new();
         loop {
             while !stopped && flying.len() < IN_FLIGHT {
                 let Some(debt) = waiting.next() else { break };
                 flying.push(self.settle(Arc::clone(&creditor), debt));
             }
-            let Some(outcome) = flying.next().await else {
+            let Some((role, id, delivery)) = flying.next().await else {
                 break;
             };
-            let (role, id, delivery) = outcome?;
             match delivery {
                 Delivery::Taken => {
                     taken += 1;
+                    told.push((role, id));
                     memory.aside.remove(&(role, id));
                 }
                 Delivery::Unreachable(cause) => {
@@ -289,6 +337,10 @@ impl Outbox {
                     memory.set_aside((role, id));
                     refused.get_or_insert((id, cause));
                 }
+            }
+            if told.len() >= SETTLED_AT_ONCE || flying.is_empty() {
+                self.acknowledge(cluster, claim, std::mem::take(&mut told))
+                    .await?;
             }
         }
         if let Some((id, cause)) = refused {
@@ -338,22 +390,40 @@ impl Outbox {
         Ok((owed, more))
     }
 
-    /// Tells of one end, and keeps the acknowledgement.
+    /// Tells of one end.
     async fn settle(
         &self,
         creditor: Arc<dyn HomeCluster>,
         debt: Debt,
-    ) -> Result<(Role, SessionId, Delivery), store::Error> {
+    ) -> (Role, SessionId, Delivery) {
         let delivery = self.tell(creditor.as_ref(), &debt).await;
-        let (role, id, cluster) = (debt.role, debt.id, creditor.cluster_id().clone());
-        if matches!(delivery, Delivery::Taken) {
-            self.store
-                .write(move |tx: &mut dyn Transaction| {
-                    sessions::acknowledge(tx, role, &cluster, id)
-                })
-                .await?;
+        (debt.role, debt.id, delivery)
+    }
+
+    /// Writes down what the creditor knows, if the claim still stands.
+    async fn acknowledge(
+        &self,
+        cluster: &ClusterId,
+        claim: &Claim,
+        told: Vec<(Role, SessionId)>,
+    ) -> Result<(), store::Error> {
+        if told.is_empty() {
+            return Ok(());
         }
-        Ok((role, id, delivery))
+        let (cluster, claim, now) = (cluster.clone(), claim.clone(), self.clock.now());
+        self.store
+            .write(move |tx: &mut dyn Transaction| {
+                let mut settled = 0;
+                for (role, id) in &told {
+                    settled += u32::from(sessions::acknowledge(tx, *role, &cluster, *id)?);
+                }
+                if settled == 0 {
+                    // Settled some other way meanwhile.
+                    return Ok(());
+                }
+                claims::effect(tx, &claim, &format!("told of {settled} ends"), now)
+            })
+            .await
     }
 
     async fn tell(&self, creditor: &dyn HomeCluster, debt: &Debt) -> Delivery {
@@ -391,6 +461,19 @@ impl Outbox {
             },
             Err(_) => Delivery::Unreachable("no answer in time".to_owned()),
         }
+    }
+}
+
+/// Waits until something has changed in the store, and a moment more.
+async fn settled(changes: &mut watch::Receiver<u64>) {
+    changed(changes).await;
+    tokio::time::sleep(SETTLE).await;
+}
+
+/// Waits for a change; for ever when there can be none any more.
+async fn changed<T>(changes: &mut watch::Receiver<T>) {
+    if changes.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::{
-    domain::ids::ClusterId,
+    domain::{address_list::AddressList, ids::ClusterId},
     peer::{
         balance::Candidate,
         inbound::{InboundRecord, Told},
@@ -36,6 +36,10 @@ pub(super) struct Common {
     ticks: watch::Sender<u64>,
     /// Bumped at each change of any link of any peer.
     changes: watch::Sender<u64>,
+    /// Sequence of the newest list of its addresses that is on record.
+    known_addresses: AtomicU64,
+    /// A newer list that a node of it told.
+    told_addresses: Mutex<Option<AddressList>>,
 }
 
 impl Common {
@@ -50,6 +54,39 @@ impl Common {
             inbound,
             ticks: watch::Sender::new(0),
             changes,
+            known_addresses: AtomicU64::new(0),
+            told_addresses: Mutex::default(),
+        }
+    }
+
+    /// A node told where the peer can be dialled.
+    pub(super) fn hear_addresses(&self, list: AddressList) {
+        let known = self.known_addresses.load(Ordering::Relaxed);
+        let news = {
+            let mut told = lock(&self.told_addresses);
+            let newest = told.as_ref().map_or(known, |told| told.sequence.max(known));
+            let news = list.replaces(newest);
+            if news {
+                *told = Some(list);
+            }
+            news
+        };
+        if news {
+            self.announce();
+        }
+    }
+
+    /// What was told and is not on record yet.
+    pub(super) fn told_addresses(&self) -> Option<AddressList> {
+        lock(&self.told_addresses).clone()
+    }
+
+    /// The list with that sequence, or a newer one, is on record; or there is no record to put it on.
+    pub(super) fn addresses_known(&self, sequence: u64) {
+        self.known_addresses.fetch_max(sequence, Ordering::Relaxed);
+        let mut told = lock(&self.told_addresses);
+        if told.as_ref().is_some_and(|told| !told.replaces(sequence)) {
+            *told = None;
         }
     }
 
@@ -108,6 +145,8 @@ pub(super) struct Shared {
     spent: AtomicU64,
     /// A call waits for longer than it should, and no sign of life has come since.
     suspect: AtomicBool,
+    /// The peer told its address; the operator did not give it.
+    learned: AtomicBool,
     /// Its address is the peer's no more: it goes when another link is up, or when it is lost.
     retiring: AtomicBool,
 }
@@ -146,6 +185,7 @@ impl Shared {
             in_flight: AtomicUsize::new(0),
             spent: AtomicU64::new(0),
             suspect: AtomicBool::new(false),
+            learned: AtomicBool::new(false),
             retiring: AtomicBool::new(false),
         }
     }
@@ -275,6 +315,14 @@ impl Shared {
 
     pub(super) fn is_draining(&self) -> bool {
         self.published().draining
+    }
+
+    pub(super) fn set_learned(&self, learned: bool) {
+        self.learned.store(learned, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_learned(&self) -> bool {
+        self.learned.load(Ordering::Relaxed)
     }
 
     pub(super) fn retire(&self, retiring: bool) {

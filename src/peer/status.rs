@@ -52,6 +52,8 @@ pub struct LinkStatus {
 pub struct NodeStatus {
     /// The address, `host:port`.
     pub address: String,
+    /// Whether the peer told it; else the operator gave it.
+    pub learned: bool,
     /// From us to what is there.
     pub state: LinkState,
     /// Whether the node has said that it shuts down: it gets no more calls while there is another.
@@ -104,6 +106,7 @@ impl NodeStatus {
         let up = link.state() == LinkState::Up;
         Self {
             address: address.to_owned(),
+            learned: false,
             state: link.state(),
             draining: draining && up,
             proof_age: link.proof_age(now),

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     clock::Clock,
-    domain::ids::ClusterId,
+    domain::{address_list::AddressList, ids::ClusterId},
     peer::{
         Config, Error,
         attempt::{Attempt, Session, offset_of, shown_by},
@@ -51,6 +51,8 @@ pub(super) struct LinkTask {
     pub(super) group: Arc<Group>,
     pub(super) shared: Arc<Shared>,
     pub(super) lookups: Lookups,
+    /// What we tell of our own addresses.
+    pub(super) own: watch::Receiver<Arc<AddressList>>,
 }
 
 /// What of a trust snapshot a link depends on.
@@ -137,6 +139,7 @@ impl LinkTask {
         let attempt = Attempt {
             config: &self.config,
             clock: &self.clock,
+            address_sequence: self.own.borrow().sequence,
             trust: &self.trust,
             cluster,
             snapshot: &snapshot,
@@ -344,6 +347,9 @@ impl LinkTask {
                 let beat = self.heard(address, message)?;
                 self.shared.proved(Some(offset_of(&beat, &self.clock)));
                 self.told(beat.reverse_proof_age, &beat.reverse_down_reason);
+                if let Some(list) = beat.addresses.clone() {
+                    self.shared.common.hear_addresses(list);
+                }
                 Ok(beat)
             }
             () = sleep_until(dead_at) => Err(self.dead(address)),

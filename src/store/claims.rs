@@ -42,6 +42,12 @@ impl Task {
         Self("retention".to_owned())
     }
 
+    /// Putting the addresses of the nodes that live on record.
+    #[must_use]
+    pub fn addresses() -> Self {
+        Self("addresses".to_owned())
+    }
+
     /// Ending the sessions of users who lost the right to them.
     #[must_use]
     pub fn revocations() -> Self {

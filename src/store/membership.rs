@@ -71,6 +71,8 @@ struct Inner {
     ring: Notify,
     living: watch::Sender<Arc<Vec<Node>>>,
     held: watch::Sender<Arc<BTreeMap<Task, Claim>>>,
+    /// Those on record that are silent.
+    dead: watch::Sender<Arc<BTreeSet<Incarnation>>>,
     /// Whether this run is off the record for good: it left, or another one has its name.
     gone: AtomicBool,
 }
@@ -108,9 +110,32 @@ impl Membership {
                 ring: Notify::new(),
                 living: watch::Sender::new(Arc::new(Vec::new())),
                 held: watch::Sender::new(Arc::new(BTreeMap::new())),
+                dead: watch::Sender::new(Arc::new(BTreeSet::new())),
                 gone: AtomicBool::new(false),
             }),
         }
+    }
+
+    /// A node that is on no record, for tests that need no more than a name.
+    #[cfg(test)]
+    pub(crate) fn of(store: &Store) -> Self {
+        let config = Config {
+            node: "n1".to_owned(),
+            ..Config::default()
+        };
+        Self::new(store.clone(), Clock::system(), config)
+    }
+
+    /// A node that is alone on its store, on record and looking after its claims until `tasks` end.
+    #[cfg(test)]
+    pub(crate) async fn alone(store: &Store, tasks: &Tasks) -> Self {
+        let member = Self::of(store);
+        if let Err(error) = member.join().await {
+            warn!(cause = %error, "not on record");
+        }
+        let (keeper, ends) = (member.clone(), tasks.clone());
+        tasks.spawn("membership", async move { keeper.keep(&ends).await });
+        member
     }
 
     /// Which run of which node this is.
@@ -187,6 +212,12 @@ impl Membership {
     #[must_use]
     pub fn living(&self) -> watch::Receiver<Arc<Vec<Node>>> {
         self.inner.living.subscribe()
+    }
+
+    /// The runs on record that have been silent for too long.
+    #[must_use]
+    pub fn dead(&self) -> Arc<BTreeSet<Incarnation>> {
+        Arc::clone(&self.inner.dead.borrow())
     }
 
     /// Asks for a task, until it is [let go](Self::let_go).
@@ -303,6 +334,9 @@ impl Inner {
     }
 
     fn publish_living(&self, pulses: &Pulses<Incarnation, i64>, nodes: Vec<Node>) {
+        let dead = nodes.iter().map(|node| &node.run);
+        let dead = dead.filter(|run| pulses.is_dead(run)).cloned().collect();
+        self.dead.send_replace(Arc::new(dead));
         let living: Vec<Node> = nodes
             .into_iter()
             .filter(|node| pulses.is_alive(&node.run))

@@ -17,6 +17,7 @@ pub mod devices;
 pub mod geolocations;
 pub mod hints;
 pub mod imports;
+pub mod learned;
 pub mod living;
 pub mod membership;
 pub mod meta;

@@ -6,7 +6,7 @@ use crate::{
     store::{
         Transaction, batch,
         error::Error,
-        imports, meta,
+        imports, learned, meta,
         value::{Row, Value},
     },
 };
@@ -255,12 +255,13 @@ pub fn list(tx: &mut dyn Transaction) -> Result<Vec<Peer>, Error> {
     .collect()
 }
 
-/// Removes a peer; whether there was one. Its trust entries and sessions are left to the caller.
+/// Removes a peer, with the addresses that it told; whether there was one. Its trust entries and sessions are left to the caller.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn remove(tx: &mut dyn Transaction, cluster_id: &ClusterId) -> Result<bool, Error> {
     meta::bump(tx, REVISION)?;
+    learned::forget(tx, cluster_id)?;
     let removed = tx.execute(
         "DELETE FROM peers WHERE cluster_id = $1",
         &[cluster_id.into()],

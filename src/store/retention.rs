@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use crate::{
     clock::Timestamp,
-    store::{Error, Store, Transaction, answers, choices, sessions, tickets},
+    store::{
+        Error, Store, Transaction, answers, choices,
+        claims::{self, Claim},
+        sessions, tickets,
+    },
 };
 
 /// Tombstones and answers stay this long; tombstones longer where a peer has yet to acknowledge them.
@@ -13,23 +17,26 @@ pub const KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// Rows of one transaction: the writer is held for milliseconds.
 const BATCH: u32 = 1_000;
 
-/// Forgets what is older than [`KEPT`], and what is no longer good; how many rows.
+/// Forgets what is older than [`KEPT`], and what is no longer good; how many rows. One node at a time does it.
 ///
 /// # Errors
-/// [`Error`] when the store fails; what was forgotten before stays forgotten.
-pub async fn purge(store: &Store, now: Timestamp) -> Result<u64, Error> {
+/// [`Error::ClaimLost`] when another node does it now; [`Error`] when the store fails; what was forgotten before stays forgotten.
+pub async fn purge(store: &Store, claim: &Claim, now: Timestamp) -> Result<u64, Error> {
     let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
     let before = Timestamp::from_millis(now.as_millis().saturating_sub(kept));
     let mut total = 0;
     loop {
+        let claim = claim.clone();
         let gone = store
             .write(move |tx: &mut dyn Transaction| {
-                Ok::<_, Error>(
-                    sessions::purge(tx, before, BATCH)?
-                        + answers::purge(tx, before, BATCH)?
-                        + tickets::purge(tx, now, BATCH)?
-                        + choices::purge(tx, now, BATCH)?,
-                )
+                let gone = sessions::purge(tx, before, BATCH)?
+                    + answers::purge(tx, before, BATCH)?
+                    + tickets::purge(tx, now, BATCH)?
+                    + choices::purge(tx, now, BATCH)?;
+                if gone > 0 {
+                    claims::effect(tx, &claim, &format!("forgot {gone} rows"), now)?;
+                }
+                Ok::<_, Error>(gone)
             })
             .await?;
         total += gone;

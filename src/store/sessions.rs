@@ -12,6 +12,7 @@ use crate::{
         ids::{
             BaseDeviceName, ClusterId, DeviceName, LoginName, ProfileName, Ref, SessionId, UserId,
         },
+        liveness::Incarnation,
         login::{HomeServices, LoginType},
         session::{EndReason, Initiator, Role, State},
     },
@@ -127,6 +128,50 @@ pub fn insert(tx: &mut dyn Transaction, session: &Session) -> Result<(), Error> 
         ],
     )?;
     Ok(())
+}
+
+/// Adds a login of ours that is under way, with the run of the node that carries it: if that dies, the row is nobody's.
+///
+/// # Errors
+/// As [`insert`].
+pub fn insert_pending(
+    tx: &mut dyn Transaction,
+    session: &Session,
+    carrier: &Incarnation,
+) -> Result<(), Error> {
+    insert(tx, session)?;
+    tx.execute(
+        "UPDATE sessions SET node = $1, instance = $2 WHERE role = $3 AND counterpart = $4 AND id = $5",
+        &[
+            (&carrier.node).into(),
+            (&carrier.instance).into(),
+            session.role.into(),
+            (&session.counterpart).into(),
+            session.id.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// The `pending` sessions with the runs that carry them, the oldest first.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn carried(tx: &mut dyn Transaction) -> Result<Vec<(Incarnation, Session)>, Error> {
+    let sql = format!(
+        "SELECT node, instance, {COLUMNS} FROM sessions
+         WHERE state = 'pending' AND node IS NOT NULL AND instance IS NOT NULL ORDER BY deadline, id"
+    );
+    tx.query(&sql, &[])?
+        .into_iter()
+        .map(|mut row| {
+            let carrier = Incarnation {
+                node: row.text()?,
+                instance: row.text()?,
+            };
+            Ok((carrier, record(row)?))
+        })
+        .collect()
 }
 
 /// One session.

@@ -172,7 +172,7 @@ pub(super) async fn free_phone(
         Some(session)
             if session.state == State::Pending && session.deadline.is_some_and(|d| d <= now) =>
         {
-            in_time(deadline, super::pending::end_overdue(inner)).await?;
+            in_time(deadline, super::pending::end_abandoned(inner, None)).await?;
         }
         Some(session) => return Err(occupied(session)),
         None => {}
@@ -289,6 +289,7 @@ async fn open_pending(
         initiator: None,
         owed: false,
     };
+    let carrier = inner.membership.run().clone();
     inner
         .write(attempt.deadline, move |tx: &mut dyn Transaction| {
             // The phone has been told that it failed: nothing may begin now.
@@ -302,7 +303,7 @@ async fn open_pending(
             if peers::is_leaving(tx, &row.counterpart, clock.now())? {
                 return Err(Error::PeerLeaves(row.counterpart.clone()));
             }
-            sessions::insert(tx, &row)?;
+            sessions::insert_pending(tx, &row, &carrier)?;
             Ok(sessions::newest_owed(
                 tx,
                 Role::Visiting,

@@ -38,7 +38,7 @@ use crate::{
         version::Version,
     },
     fault::FaultPoints,
-    store::{Store, Transaction, devices, parameters, sessions},
+    store::{Store, Transaction, devices, membership::Membership, parameters, sessions},
     tasks::Tasks,
 };
 
@@ -73,6 +73,7 @@ struct Inner {
     admission: Admission,
     /// Told whenever a home cluster is owed the end of a session.
     owed: Arc<Notify>,
+    membership: Membership,
     refs: refs::Refs,
 }
 
@@ -98,6 +99,8 @@ pub struct Parts {
     pub tasks: Tasks,
     /// Told whenever a home cluster is owed the end of a session.
     pub owed: Arc<Notify>,
+    /// This node's place among those of its cluster.
+    pub membership: Membership,
 }
 
 impl fmt::Debug for Parts {
@@ -123,6 +126,7 @@ impl VisitingRole {
             admission,
             tasks,
             owed,
+            membership,
         } = parts;
         let inner = Inner {
             config,
@@ -135,6 +139,7 @@ impl VisitingRole {
             parameters,
             admission,
             owed,
+            membership,
             refs: refs::Refs::new(),
         };
         Self {
@@ -284,7 +289,18 @@ impl VisitingRole {
         ends::end_from_home(&self.inner, context, request).await
     }
 
-    /// Ends logins that were never answered, as they fall due, until the node shuts down.
+    /// Ends the logins that earlier runs of this node left behind, and owes their homes the news: their phones, and
+    /// their users on other phones, need not wait. Not to be called where an earlier run still carries logins, as it
+    /// does while it hands over.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store fails.
+    pub async fn end_left_behind(&self) -> Result<(), Error> {
+        pending::end_left_behind(&self.inner).await
+    }
+
+    /// Ends logins that were never answered, as they fall due, and those of nodes that have died, until the node shuts
+    /// down. Of the nodes of the cluster one at a time does it.
     pub async fn sweep_pending(&self) {
         pending::sweep(&self.inner).await;
     }

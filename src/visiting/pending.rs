@@ -6,52 +6,110 @@ use tracing::{error, warn};
 
 use super::{Error, Inner};
 use crate::{
+    clock::Timestamp,
     domain::session::{EndReason, Initiator, Role, State},
-    store::{Transaction, audit, sessions},
+    store::{
+        self, Transaction,
+        audit::{self, Action},
+        claims::{self, Claim, Task},
+        sessions::{self, Session},
+    },
 };
 
 /// How often overdue rows are looked for. A phone that logs in earlier is served earlier.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Ends overdue rows until the node shuts down.
+/// Ends overdue rows, and those of dead nodes, until the node shuts down, whenever this is the node that does so.
 pub(super) async fn sweep(inner: &Inner) {
-    let mut ticks = tokio::time::interval(INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let task = Task::pending_logins();
     loop {
+        let claim = tokio::select! {
+            biased;
+            () = inner.tasks.cancelled() => return,
+            claim = inner.membership.held(&task) => claim,
+        };
         tokio::select! {
             biased;
             () = inner.tasks.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let ended = tokio::select! {
-            biased;
-            () = inner.tasks.cancelled() => return,
-            ended = end_overdue(inner) => ended,
-        };
-        if let Err(error) = ended {
-            error!(
-                cause = crate::telemetry::error_chain(&error),
-                "overdue logins could not be ended"
-            );
+            () = inner.membership.lost(&claim) => {}
+            () = sweep_under(inner, &claim) => {}
         }
     }
 }
 
-/// Ends every pending row past its deadline; home is owed the end, since it may hold a session.
-pub(super) async fn end_overdue(inner: &Inner) -> Result<(), Error> {
-    let now = inner.clock.now();
-    let overdue = inner
+async fn sweep_under(inner: &Inner, claim: &Claim) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match end_abandoned(inner, Some(claim)).await {
+            // Whoever has taken over ends what is left.
+            Ok(()) | Err(Error::Store(store::Error::ClaimLost { .. })) => {}
+            Err(error) => error!(
+                cause = crate::telemetry::error_chain(&error),
+                "overdue logins could not be ended"
+            ),
+        }
+    }
+}
+
+/// Ends every pending row that is past its deadline, or carried by a node that has died.
+/// A login that finds one in its way does so without being the node that sweeps.
+pub(super) async fn end_abandoned(inner: &Inner, claim: Option<&Claim>) -> Result<(), Error> {
+    let (now, dead) = (inner.clock.now(), inner.membership.dead());
+    let rows = inner
         .store
-        .read(move |tx: &mut dyn Transaction| Ok::<_, Error>(sessions::overdue_pending(tx, now)?))
+        .read(move |tx: &mut dyn Transaction| {
+            let mut rows = sessions::overdue_pending(tx, now)?;
+            if !dead.is_empty() {
+                let carried = sessions::carried(tx)?.into_iter();
+                rows.extend(
+                    carried
+                        .filter(|(carrier, row)| {
+                            dead.contains(carrier) && row.deadline.is_none_or(|until| until > now)
+                        })
+                        .map(|(_, row)| row),
+                );
+            }
+            Ok::<_, Error>(rows)
+        })
         .await?;
-    if overdue.is_empty() {
+    let why = "never answered; given up";
+    end_rows(inner, rows, why, claim.cloned()).await
+}
+
+/// Ends the rows of earlier runs of this node.
+pub(super) async fn end_left_behind(inner: &Inner) -> Result<(), Error> {
+    let run = inner.membership.run().clone();
+    let rows = inner
+        .store
+        .read(move |tx: &mut dyn Transaction| {
+            let carried = sessions::carried(tx)?.into_iter();
+            let earlier = carried.filter(|(carrier, _)| {
+                carrier.node == run.node && carrier.instance != run.instance
+            });
+            Ok::<_, Error>(earlier.map(|(_, row)| row).collect::<Vec<_>>())
+        })
+        .await?;
+    end_rows(inner, rows, "the node ended before the answer", None).await
+}
+
+/// Ends rows that are still pending; home is owed the end, since it may hold a session.
+async fn end_rows(
+    inner: &Inner,
+    rows: Vec<Session>,
+    why: &'static str,
+    claim: Option<Claim>,
+) -> Result<(), Error> {
+    if rows.is_empty() {
         return Ok(());
     }
+    let now = inner.clock.now();
     let ended = inner
         .store
         .write(move |tx: &mut dyn Transaction| {
             let mut ended = Vec::new();
-            for row in &overdue {
+            for row in &rows {
                 let end = Some((EndReason::Abandoned, Initiator::Visiting, now));
                 let from = [State::Pending];
                 if sessions::transition(
@@ -64,20 +122,7 @@ pub(super) async fn end_overdue(inner: &Inner) -> Result<(), Error> {
                     end,
                     true,
                 )? {
-                    audit::append(
-                        tx,
-                        &audit::Entry {
-                            at: now,
-                            actor: "the node".to_owned(),
-                            action: audit::Action::SessionLogin,
-                            subject: format!(
-                                "{} of {} on {}",
-                                row.login_name, row.counterpart, row.device
-                            ),
-                            outcome: "never answered; given up".to_owned(),
-                            reference: Some(row.reference),
-                        },
-                    )?;
+                    audit::append(tx, &entry(row, why, now))?;
                     ended.push((
                         row.id,
                         row.device.clone(),
@@ -85,6 +130,10 @@ pub(super) async fn end_overdue(inner: &Inner) -> Result<(), Error> {
                         row.reference,
                     ));
                 }
+            }
+            if let Some(claim) = claim.as_ref().filter(|_| !ended.is_empty()) {
+                let what = format!("gave up {} logins", ended.len());
+                claims::effect(tx, claim, &what, now)?;
             }
             Ok::<_, Error>(ended)
         })
@@ -99,4 +148,18 @@ pub(super) async fn end_overdue(inner: &Inner) -> Result<(), Error> {
         inner.owed.notify_one();
     }
     Ok(())
+}
+
+fn entry(row: &Session, why: &str, now: Timestamp) -> audit::Entry {
+    audit::Entry {
+        at: now,
+        actor: "the node".to_owned(),
+        action: Action::SessionLogin,
+        subject: format!(
+            "{} of {} on {}",
+            row.login_name, row.counterpart, row.device
+        ),
+        outcome: why.to_owned(),
+        reference: Some(row.reference),
+    }
 }

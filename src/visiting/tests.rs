@@ -255,6 +255,7 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
     let local = Arc::new(local);
     let (parameters, admission) = (parameters::Live::new(limit(2)), Admission::new(2));
     let peers: Vec<_> = peers.into_iter().map(Arc::new).collect();
+    let tasks = Tasks::default();
     let role = VisitingRole::new(Parts {
         config: Config {
             cluster: cluster("tokyo"),
@@ -269,7 +270,8 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
         faults: FaultPoints::none(),
         parameters: parameters.clone(),
         admission: admission.clone(),
-        tasks: Tasks::default(),
+        membership: Membership::of(&store),
+        tasks,
         owed: Arc::new(Notify::new()),
     });
     World {

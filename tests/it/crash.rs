@@ -25,7 +25,6 @@ use crate::support::{
     binary, is_long, lab,
     raw_peer::{self, Client, call, peer_client},
     rows::{Rows, rows, settled},
-    set_parameter,
 };
 
 pub(crate) mod kills;

@@ -258,6 +258,9 @@ pub struct Run {
     /// Highest protocol version to speak
     #[arg(long, value_name = "V")]
     pub protocol_max: Option<Version>,
+    /// Take the place of the process that runs with this configuration, and its sockets; without one just start
+    #[arg(long)]
+    pub take_over: bool,
     /// Stop for good at a named point, so that a test can kill the process exactly there
     #[arg(long, value_name = "POINT", hide = true)]
     pub stop_at: Option<String>,

@@ -70,6 +70,8 @@ pub enum Action {
     BackUp,
     /// Give out the cluster's data, hashes of PINs among them.
     Export,
+    /// Hand the node's sockets to a new process.
+    HandOver,
     /// End a session.
     LogoutSession,
     /// Add or change one record.
@@ -94,12 +96,13 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
         Self::BackUp,
         Self::Export,
+        Self::HandOver,
         Self::LogoutSession,
         Self::PutRecord,
         Self::ReloadIdentities,
@@ -120,6 +123,7 @@ impl Action {
             | Self::Apply
             | Self::BackUp
             | Self::Export
+            | Self::HandOver
             | Self::PutRecord
             | Self::RemoveCluster
             | Self::RemoveRecord
@@ -141,6 +145,7 @@ impl Action {
             Self::Apply => "apply",
             Self::BackUp => "db backup",
             Self::Export => "export",
+            Self::HandOver => "run --take-over",
             Self::LogoutSession => "session logout",
             Self::PutRecord => "add or set a record",
             Self::ReloadIdentities => "cert reload",
@@ -210,6 +215,7 @@ pub struct Actor {
     uid: u32,
     name: Option<String>,
     roles: BTreeSet<Role>,
+    owns_the_node: bool,
 }
 
 impl Actor {
@@ -228,7 +234,14 @@ impl Actor {
             uid: account.uid,
             name: account.name,
             roles,
+            owns_the_node,
         }
+    }
+
+    /// Whether it is root or the daemon's own user.
+    #[must_use]
+    pub const fn owns_the_node(&self) -> bool {
+        self.owns_the_node
     }
 
     /// Decides whether this caller may do `action`.

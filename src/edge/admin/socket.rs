@@ -2,11 +2,18 @@
 
 use std::{
     fs, io,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+        },
     },
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -112,8 +119,44 @@ impl AdminSocket {
         let file = SocketFile {
             path: path.clone(),
             inode,
+            keep: Keep::default(),
         };
         Ok(Self { listener, file })
+    }
+
+    /// The socket that another process made at `path`, and handed to this one. Its file stays until [`Keep`] says
+    /// otherwise. It must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error`] when the file is gone, or the socket can't be used.
+    pub fn adopt(path: &Path, listener: OwnedFd) -> Result<Self, Error> {
+        let failed = |step| {
+            move |source| Error::Io {
+                step,
+                path: path.to_owned(),
+                source,
+            }
+        };
+        let inode = fs::symlink_metadata(path).map_err(failed("look at"))?.ino();
+        let listener = std::os::unix::net::UnixListener::from(listener);
+        listener
+            .set_nonblocking(true)
+            .map_err(failed("take over"))?;
+        let listener = UnixListener::from_std(listener).map_err(failed("take over"))?;
+        let keep = Keep::default();
+        keep.keep(true);
+        let file = SocketFile {
+            path: path.to_owned(),
+            inode,
+            keep,
+        };
+        Ok(Self { listener, file })
+    }
+
+    /// Decides whether the file stays behind.
+    #[must_use]
+    pub fn keep(&self) -> Keep {
+        self.file.keep.clone()
     }
 
     /// Where it stands.
@@ -129,17 +172,35 @@ impl AdminSocket {
     }
 }
 
+impl AsFd for AdminSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+/// Whether a socket's file stays behind when the node ends, because another process has the socket.
+#[derive(Clone, Debug, Default)]
+pub struct Keep(Arc<AtomicBool>);
+
+impl Keep {
+    /// It stays, or goes.
+    pub fn keep(&self, keep: bool) {
+        self.0.store(keep, Ordering::Release);
+    }
+}
+
 /// Removes the socket's file when dropped, if it is still ours.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     inode: u64,
+    keep: Keep,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
-        if ours {
+        if ours && !self.keep.0.load(Ordering::Acquire) {
             // Nothing is lost when it stays: the next start sees that nobody answers.
             let _ = fs::remove_file(&self.path);
         }
@@ -266,6 +327,26 @@ mod tests {
         let second = AdminSocket::bind(&config(path.clone())).await.unwrap();
         drop(first);
         UnixStream::connect(second.path()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_handed_on_stays_reachable_until_its_last_owner_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let first = AdminSocket::bind(&config(path.clone())).await.unwrap();
+        let handed = first.as_fd().try_clone_to_owned().unwrap();
+        let second = AdminSocket::adopt(&path, handed).unwrap();
+        first.keep().keep(true);
+        drop(first);
+        UnixStream::connect(&path).await.unwrap();
+        second.keep().keep(false);
+        drop(second);
+        assert!(!path.exists());
+        // One whose taking over failed removes nothing.
+        let first = AdminSocket::bind(&config(path.clone())).await.unwrap();
+        let handed = first.as_fd().try_clone_to_owned().unwrap();
+        drop(AdminSocket::adopt(&path, handed).unwrap());
+        UnixStream::connect(first.path()).await.unwrap();
     }
 
     #[tokio::test]

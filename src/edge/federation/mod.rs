@@ -108,7 +108,7 @@ pub struct Parts {
     pub clock: Clock,
     /// Where logins and logouts run, whatever becomes of the caller.
     pub tasks: Tasks,
-    /// Cancelled when the node begins to shut down.
+    /// Cancelled when the node is about to shut down: callers are told, while everything still runs.
     pub drain: CancellationToken,
 }
 
@@ -300,6 +300,7 @@ impl FederationService for Federation {
             &caller.cluster,
             &theirs,
             self.parts.clock.now(),
+            self.parts.peers.own_addresses().borrow().sequence,
         )
         .map_err(|cause| self.door().contradict(&caller, &cause, MEND_CLAIM))?;
         let traits = Traits::told(theirs.security_mode, &theirs.capabilities);

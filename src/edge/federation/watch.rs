@@ -2,16 +2,19 @@
 //!
 //! Each message is made when it can be sent, from what is true then: nothing queues up behind a slow reader.
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::stream::{self, Stream, StreamExt};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
     clock::Clock,
-    domain::ids::ClusterId,
+    domain::{address_list::AddressList, ids::ClusterId},
     peer::{Peers, WatchGuard},
     wire::{federation::Beat, pb},
 };
@@ -50,6 +53,9 @@ struct Beating {
     sequence: u64,
     sent_at: Instant,
     told_draining: bool,
+    /// Our own addresses, and the sequence of those that were told.
+    own: watch::Receiver<Arc<AddressList>>,
+    told_addresses: u64,
     /// Completes when what the last message told is no longer true.
     changed: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -60,6 +66,8 @@ impl Watch {
     #[must_use]
     pub fn beats(self) -> Beats {
         let start = Beating {
+            own: self.peers.own_addresses(),
+            told_addresses: 0,
             watch: self,
             sequence: 0,
             sent_at: Instant::now(),
@@ -99,12 +107,16 @@ impl Beating {
                 format!("there is no peer record of {} here", self.watch.cluster),
             ),
         };
+        let own = Arc::clone(&self.own.borrow_and_update());
+        let addresses = own.replaces(self.told_addresses).then(|| (*own).clone());
+        self.told_addresses = own.sequence;
         pb::WatchResponse::from(&Beat {
             sequence: self.sequence,
             now: self.watch.clock.now(),
             reverse_proof_age,
             reverse_down_reason,
             draining: self.told_draining,
+            addresses,
         })
     }
 
@@ -113,6 +125,7 @@ impl Beating {
         tokio::select! {
             () = sleep_until(self.sent_at + self.watch.heartbeat) => {}
             () = &mut self.changed => sleep_until(soonest).await,
+            Ok(()) = self.own.changed() => sleep_until(soonest).await,
             () = self.watch.drain.cancelled(), if !self.told_draining => {}
         }
     }

@@ -51,13 +51,15 @@ pub async fn serve_federation(
         config,
     });
     let pending = door.slots.pending.clone();
-    accept_all(&listener, &pending, &tasks, |accepted| {
+    let accepting = accept_all(&listener, &pending, &tasks, |accepted| {
         tasks.spawn(
             "federation connection",
             Arc::clone(&door).connection(accepted),
         );
-    })
-    .await;
+    });
+    // A peer that comes now would only be sent away again, and has other nodes to go to.
+    let draining = door.config.draining.clone();
+    draining.run_until_cancelled(accepting).await;
 }
 
 struct Door {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use arc_swap::ArcSwap;
 use axum::{Router, body::Body, extract::ConnectInfo};
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
@@ -162,13 +162,21 @@ impl Door {
         remote: SocketAddr,
     ) -> Result<Response<Body>, std::convert::Infallible> {
         request.extensions_mut().insert(ConnectInfo(remote));
-        match timeout(self.config.max_call, self.router.clone().oneshot(request)).await {
-            Ok(answered) => answered,
+        let answered = timeout(self.config.max_call, self.router.clone().oneshot(request)).await;
+        let mut answer = match answered {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(never)) => match never {},
             Err(_) => {
                 let mut late = Response::new(Body::empty());
                 *late.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-                Ok(late)
+                late
             }
+        };
+        if self.config.draining.is_cancelled() {
+            // The next request is for another connection, and by then perhaps for another node.
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(header::CONNECTION, close);
         }
+        Ok(answer)
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::share::{Share, Shares};
 use crate::{domain::ids::ClusterId, trust::refusals::network};
@@ -15,7 +16,7 @@ use crate::{domain::ids::ClusterId, trust::refusals::network};
 pub(in crate::edge) const MAX_CALL: Duration = Duration::from_secs(30);
 
 /// The limits of one listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// From the first byte awaited to the end of the handshake.
     pub handshake_timeout: Duration,
@@ -50,6 +51,8 @@ pub struct Config {
     pub trust_grace: Duration,
     /// How long calls may go on after the node began to shut down.
     pub drain_grace: Duration,
+    /// Cancelled a moment before the doors close: callers are told to go elsewhere.
+    pub draining: CancellationToken,
 }
 
 impl Default for Config {
@@ -74,6 +77,7 @@ impl Default for Config {
             look_again: Duration::from_secs(5),
             trust_grace: Duration::from_millis(500),
             drain_grace: Duration::from_secs(5),
+            draining: CancellationToken::new(),
         }
     }
 }

@@ -3,7 +3,11 @@
 use super::*;
 use crate::{
     home::revocation::{BATCH, look},
-    store::parameters::{self as stored_parameters, Setting},
+    store::{
+        claims::{self, Claim, Task},
+        membership::Membership,
+        parameters::{self as stored_parameters, Setting},
+    },
     tasks::Tasks,
 };
 
@@ -35,6 +39,19 @@ impl World {
             .unwrap();
     }
 
+    /// The right to sweep.
+    async fn claim(&self) -> Claim {
+        let run = Membership::of(&self.store).run().clone();
+        self.store
+            .write(move |tx: &mut dyn Transaction| {
+                let now = crate::clock::Timestamp::from_millis(1);
+                claims::take(tx, &Task::revocations(), None, &run, now)
+            })
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
     /// Waits until a session has ended.
     pub(super) async fn until_ended(&self, caller: &str, id: SessionId) {
         let mut changes = self.store.changes();
@@ -54,8 +71,9 @@ async fn who_loses_a_right_loses_the_sessions_that_need_it_and_no_others() {
     let world = world(4).await;
     let tasks = Tasks::default();
     let (role, stop) = (world.role.clone(), tasks.clone());
+    let membership = Membership::alone(&world.store, &tasks).await;
     tasks.spawn("revocations", async move {
-        role.watch_revocations(&stop).await;
+        role.watch_revocations(&membership, &stop).await;
     });
     let [away, here, other] = [
         request("ana", "13579", "SEP1"),
@@ -98,7 +116,8 @@ async fn what_the_store_says_of_the_switch_counts_also_before_the_node_goes_by_i
     world.switch("off").await;
     world.user("ana", |u| u.enabled = false).await;
     let mut seen = None;
-    let look_again = async |seen: &mut _| look(&world.role, seen).await.unwrap();
+    let claim = world.claim().await;
+    let look_again = async |seen: &mut _| look(&world.role, &claim, seen).await.unwrap();
     look_again(&mut seen).await;
     look_again(&mut seen).await;
     let state = world.state("tokyo", login.session_id).await;
@@ -126,7 +145,8 @@ async fn more_sessions_than_one_batch_end_in_one_look() {
         })
         .await
         .unwrap();
-    look(&world.role, &mut None).await.unwrap();
+    let claim = world.claim().await;
+    look(&world.role, &claim, &mut None).await.unwrap();
     let (living, owed) = world
         .store
         .read(|tx: &mut dyn Transaction| sessions::shared_with(tx, &cluster("tokyo")))

@@ -91,6 +91,16 @@ impl HomeCluster for Script {
 
 struct Peers(Vec<Arc<Script>>);
 
+/// Links that are up, but for those to these.
+#[derive(Debug, Default)]
+struct Up(Mutex<Vec<ClusterId>>);
+
+impl Links for Up {
+    fn is_up(&self, cluster: &ClusterId) -> bool {
+        !self.0.lock().unwrap().contains(cluster)
+    }
+}
+
 impl Federation for Peers {
     fn enabled(&self) -> Vec<Arc<dyn HomeCluster>> {
         self.0
@@ -141,13 +151,13 @@ fn new_store() -> Store {
     .unwrap()
 }
 
-fn start(store: &Store, creditors: &[&Arc<Script>], deadline: Duration) -> World {
-    let (outbox, world) = outbox(store, creditors, deadline);
+async fn start(store: &Store, creditors: &[&Arc<Script>], deadline: Duration) -> World {
+    let (outbox, world) = outbox(store, creditors, deadline).await;
     world.tasks.spawn("outbox", outbox.run());
     world
 }
 
-fn outbox(store: &Store, creditors: &[&Arc<Script>], deadline: Duration) -> (Outbox, World) {
+async fn outbox(store: &Store, creditors: &[&Arc<Script>], deadline: Duration) -> (Outbox, World) {
     let world = World {
         store: store.clone(),
         wake: Arc::default(),
@@ -159,6 +169,9 @@ fn outbox(store: &Store, creditors: &[&Arc<Script>], deadline: Duration) -> (Out
         store: store.clone(),
         local: Arc::new(Script::new("tokyo")),
         federation: Arc::new(Peers(creditors.iter().map(|c| Arc::clone(c)).collect())),
+        links: Arc::new(Up::default()),
+        membership: Membership::alone(store, &world.tasks).await,
+        clock: Clock::system(),
         wake: Arc::clone(&world.wake),
         up: Arc::clone(&world.up),
         tasks: world.tasks.clone(),
@@ -230,7 +243,7 @@ const LONG: Duration = Duration::from_secs(600);
 async fn debts_are_delivered_in_order_and_over_several_batches() {
     let (store, berlin) = (new_store(), Arc::new(Script::new("berlin")));
     owe(&store, "berlin", 0..600).await;
-    let _world = start(&store, &[&berlin], LONG);
+    let _world = start(&store, &[&berlin], LONG).await;
     wait_owed(&store, "berlin", &[]).await;
     assert_eq!(berlin.told(), (0..600).map(id).collect::<Vec<_>>());
 }
@@ -240,7 +253,7 @@ async fn a_refused_debt_holds_up_no_later_one_and_is_told_again_when_a_link_come
     let store = new_store();
     let berlin = Arc::new(Script::new("berlin").refusing(0, EmCode::LogoutRequestError));
     owe(&store, "berlin", 0..300).await;
-    let world = start(&store, &[&berlin], LONG);
+    let world = start(&store, &[&berlin], LONG).await;
     wait_owed(&store, "berlin", &[0]).await;
     // A debt made later goes past it too, without asking about it again.
     owe(&store, "berlin", 300..301).await;
@@ -271,7 +284,7 @@ async fn a_creditor_that_cannot_be_reached_or_fails_at_all_is_not_told_the_rest(
         let berlin = Arc::new(berlin);
         let prague = Arc::new(Script::new("prague"));
         owe(&store, "berlin", 0..100).await;
-        let world = start(&store, &[&berlin, &prague], LONG);
+        let world = start(&store, &[&berlin, &prague], LONG).await;
         owe(&store, "prague", 200..201).await;
         world.wake.notify_one();
         wait_owed(&store, "prague", &[]).await;
@@ -302,7 +315,7 @@ async fn a_creditor_that_fails_for_a_moment_is_told_again_soon() {
         creditors.push(Arc::new(creditor));
         owe(&store, name, 0..2).await;
     }
-    let _world = start(&store, &creditors.iter().collect::<Vec<_>>(), LONG);
+    let _world = start(&store, &creditors.iter().collect::<Vec<_>>(), LONG).await;
     // The other debt is delivered all the same, but for the link that is down.
     for name in ["berlin", "prague", "rome"] {
         wait_owed(&store, name, &[0]).await;
@@ -321,7 +334,7 @@ async fn what_was_never_tried_comes_before_what_always_fails_however_much_that_i
     let store = new_store();
     let failing = u16::try_from(BATCH).unwrap() + 50;
     owe(&store, "berlin", 0..failing + 2).await;
-    let (outbox, _world) = outbox(&store, &[], LONG);
+    let (outbox, _world) = outbox(&store, &[], LONG).await;
     let mut memory = Memory::default();
     for number in 0..failing {
         // Due again at once.
@@ -353,7 +366,7 @@ async fn a_creditor_that_hangs_delays_nobody_else() {
     let berlin = Arc::new(Script::new("berlin").hanging());
     let prague = Arc::new(Script::new("prague"));
     owe(&store, "berlin", 0..20).await;
-    let world = start(&store, &[&berlin, &prague], LONG);
+    let world = start(&store, &[&berlin, &prague], LONG).await;
     // Several rounds: the first may have been under way before the other one hung.
     for n in 100..105 {
         owe(&store, "prague", n..n + 1).await;
@@ -369,11 +382,11 @@ async fn debts_outlive_the_outbox() {
     let store = new_store();
     let away = Arc::new(Script::new("berlin").hanging());
     owe(&store, "berlin", 0..3).await;
-    let first = start(&store, &[&away], LONG);
+    let first = start(&store, &[&away], LONG).await;
     first.tasks.shut_down(Duration::from_secs(20)).await;
     wait_owed(&store, "berlin", &[0, 1, 2]).await;
     let back = Arc::new(Script::new("berlin"));
-    let second = start(&store, &[&back], LONG);
+    let second = start(&store, &[&back], LONG).await;
     wait_owed(&second.store, "berlin", &[]).await;
     assert_eq!(back.told(), [id(0), id(1), id(2)]);
 }

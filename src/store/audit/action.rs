@@ -22,6 +22,8 @@ pub enum Action {
     DataImport,
     /// A copy of the database was written.
     DbBackup,
+    /// A new process of a node asked for its sockets, and what came of it.
+    NodeHandOver,
     /// A record is gone.
     Remove(Noun),
     /// A login, whatever came of it.
@@ -112,6 +114,7 @@ impl Action {
             Self::DataExport => "data.export",
             Self::DataImport => "data.import",
             Self::DbBackup => "db.backup",
+            Self::NodeHandOver => "node.hand-over",
             Self::Remove(noun) => {
                 let [_, _, remove] = noun.words();
                 remove
@@ -145,6 +148,7 @@ impl Action {
             Self::DataExport,
             Self::DataImport,
             Self::DbBackup,
+            Self::NodeHandOver,
             Self::SessionLogin,
             Self::SessionLogout,
         ];

@@ -152,10 +152,11 @@ pub(in crate::store) async fn a_choice_is_that_of_the_phones_newest_page_until_i
         })
         .await
         .unwrap();
+    let claim = to_forget(store).await;
     // The ticket is good until 2,000, the choices until 3,000 and 4,000.
     for (now, gone) in [(1_999, 0), (2_000, 1), (3_000, 1), (4_000, 1), (5_000, 0)] {
         assert_eq!(
-            retention::purge(store, at(now)).await.unwrap(),
+            retention::purge(store, &claim, at(now)).await.unwrap(),
             gone,
             "{now}"
         );

@@ -20,6 +20,7 @@ use crate::{
             BaseDeviceName, ClusterId, DeviceName, DevicePoolName, LoginName, ProfileName, Ref,
             SessionId, UserId,
         },
+        liveness::Incarnation,
         login::{CallManager, HomeServices, Line, LoginType, SecurityMode},
         session::{EndReason, Initiator, Role, State},
     },
@@ -27,7 +28,7 @@ use crate::{
         Error, Store, Transaction,
         answers::{self, Answer},
         audit::{self, Entry, Fault},
-        base_devices,
+        base_devices, claims,
         credentials::{self, Phc},
         devices::{self, Device},
         hints, meta,
@@ -196,6 +197,19 @@ pub(super) fn increment(tx: &mut dyn Transaction, key: &str) -> Result<i64, Erro
     let value = meta::get(tx, key)?.map_or(0, |text| text.parse().unwrap()) + 1;
     meta::put(tx, key, &value.to_string())?;
     Ok(value)
+}
+
+/// The right to forget what is old.
+async fn to_forget(store: &Store) -> claims::Claim {
+    let run = Incarnation {
+        node: "n1".to_owned(),
+        instance: "1".to_owned(),
+    };
+    store
+        .write(move |tx| claims::take(tx, &claims::Task::retention(), None, &run, at(1)))
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 async fn put(store: &Store, row: Session) -> Result<(), Error> {

@@ -375,7 +375,14 @@ pub(in crate::store) async fn old_ends_and_their_answers_are_forgotten_and_nothi
         })
         .await
         .unwrap();
-    assert_eq!(retention::purge(store, now).await.unwrap(), 3);
+    let claim = to_forget(store).await;
+    let lost = claims::Claim {
+        generation: 0,
+        ..claim.clone()
+    };
+    let refused = retention::purge(store, &lost, now).await.unwrap_err();
+    assert!(matches!(refused, Error::ClaimLost { .. }), "{refused}");
+    assert_eq!(retention::purge(store, &claim, now).await.unwrap(), 3);
     let left = store
         .read::<_, Error>(|tx| {
             let mut left = Vec::new();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     clock::Timestamp,
     domain::{
+        address_list::{AddressList, MAX_ADDRESS_BYTES, MAX_ADDRESSES},
         ids::ClusterId,
         login::SecurityMode,
         version::{Version, VersionRange},
@@ -59,6 +60,8 @@ pub struct Beat {
     pub reverse_down_reason: String,
     /// Whether the sender is shutting down.
     pub draining: bool,
+    /// Where the sender's cluster can be dialled; none when that has not changed on this stream.
+    pub addresses: Option<AddressList>,
 }
 
 impl From<Version> for pb::Version {
@@ -186,6 +189,10 @@ impl From<&Beat> for pb::WatchResponse {
             reverse_proof_age: beat.reverse_proof_age.map(time::duration),
             reverse_down_reason: beat.reverse_down_reason.clone(),
             draining: beat.draining,
+            addresses: beat.addresses.as_ref().map(|list| pb::AddressList {
+                sequence: list.sequence,
+                addresses: list.addresses.clone(),
+            }),
         }
     }
 }
@@ -210,8 +217,18 @@ impl TryFrom<pb::WatchResponse> for Beat {
                 REASON_BYTES,
             )?,
             draining: message.draining,
+            addresses: message.addresses.map(read_addresses).transpose()?,
         })
     }
+}
+
+fn read_addresses(list: pb::AddressList) -> Result<AddressList, Malformed> {
+    Ok(AddressList {
+        sequence: list.sequence,
+        addresses: malformed::list("addresses", list.addresses, MAX_ADDRESSES, |address| {
+            malformed::text("addresses", address, MAX_ADDRESS_BYTES)
+        })?,
+    })
 }
 
 fn told_time(at: Option<&prost_types::Timestamp>) -> Timestamp {

@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     clock::Timestamp,
     domain::{
+        address_list::AddressList,
         bounds,
         em_code::EmCode,
         ids::{
@@ -480,18 +481,33 @@ fn a_beat_survives_the_way_and_is_bounded() {
         reverse_proof_age: Some(Duration::from_millis(1250)),
         reverse_down_reason: String::new(),
         draining: false,
+        addresses: None,
     };
     let down = Beat {
         reverse_proof_age: None,
         reverse_down_reason: "connection refused".to_owned(),
         draining: true,
-        ..up
+        addresses: Some(AddressList {
+            sequence: 9,
+            addresses: vec!["berlin-1.example:8444".to_owned()],
+        }),
+        ..up.clone()
     };
     for beat in [up.clone(), down] {
         assert_eq!(
             Beat::try_from(sent(pb::WatchResponse::from(&beat))),
             Ok(beat)
         );
+    }
+    for addresses in [vec!["a:1".to_owned(); 17], vec!["a".repeat(261)]] {
+        let mut message = pb::WatchResponse::from(&up);
+        let sequence = 1;
+        message.addresses = Some(pb::AddressList {
+            sequence,
+            addresses,
+        });
+        let refused: Result<Beat, Malformed> = Beat::try_from(message);
+        assert_eq!(refused.unwrap_err().field, "addresses");
     }
     let mut message = pb::WatchResponse::from(up);
     message.reverse_down_reason = "r".repeat(513);

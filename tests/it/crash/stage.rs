@@ -40,10 +40,6 @@ impl Stage {
             visiting,
             victim,
         };
-        // This is about rows and not about policy: what a killed visiting node left pending counts at home as a
-        // session on another phone until its deadline is over.
-        let home = &stage.lab.clusters[home];
-        set_parameter(home, "multiple-login-behavior", "allowed").await;
         assert_eq!(stage.log_in(OLD, OLD).await.unwrap().em_code, None);
         stage
     }
@@ -188,30 +184,25 @@ impl Stage {
         }
         self.restart_victim(&Versions::default()).await;
         self.rows_of_victim().await.hold_invariants();
-        self.must_log_in(
-            CUT,
-            SECOND,
-            &format!("{point}: the user at once on another phone"),
-        )
-        .await;
         if stands {
+            let elsewhere = self.log_in(CUT, SECOND).await.unwrap();
+            assert_eq!(elsewhere.em_code, Some(25), "{point}: {}", elsewhere.text);
             let taken = self.log_in(SECOND, CUT).await.unwrap();
             assert_eq!(taken.em_code, Some(18), "{point}: {}", taken.text);
-            assert_eq!(
-                self.agreed(point).await,
-                [(CUT, CUT), (CUT, SECOND)],
-                "{point}"
-            );
+            assert_eq!(self.agreed(point).await, [(CUT, CUT)], "{point}");
+            self.must_log_out(CUT, point).await;
         } else {
+            let when = format!("{point}: the user at once on another phone");
+            self.must_log_in(CUT, SECOND, &when).await;
             self.free_in_time(point).await;
             assert_eq!(
                 self.agreed(point).await,
                 [(CUT, SECOND), (SECOND, CUT)],
                 "{point}"
             );
-        }
-        for phone in [CUT, SECOND] {
-            self.must_log_out(phone, point).await;
+            for phone in [CUT, SECOND] {
+                self.must_log_out(phone, point).await;
+            }
         }
         self.nobody_but_the_old(point).await;
     }

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use super::rig::{Node, PATIENCE, cluster_of, context, find, login, record, relay};
 use crate::{
     domain::{
+        address_list::AddressList,
         em_code::EmCode,
         ids::SessionId,
         login::{LoginType, LogoutRequest},
@@ -298,4 +299,79 @@ async fn a_peer_is_down_when_all_its_nodes_are_and_each_has_its_reason() {
         .find_user(&context, &find(LoginType::Uid))
         .await;
     assert_eq!(refused.unwrap_err().code, EmCode::ServiceConnectionError);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_that_a_peer_tells_are_dialled_beside_the_operators() {
+    let list = |sequence, addresses: &[String]| AddressList {
+        sequence,
+        addresses: addresses.to_vec(),
+    };
+    let (one, other, paris) = (berlin(1).await, berlin(2).await, Node::new("paris").await);
+    let addresses = [one.address, other.address, paris.address].map(|a| a.to_string());
+    let tokyo = tokyo_with(&[&one, &other], &addresses[..1]).await;
+    paris.trusts(&[&tokyo]);
+    paris.serve().await;
+    tokyo
+        .trust
+        .publish_bundles(vec![cluster_of(&[&one, &other]), cluster_of(&[&paris])])
+        .unwrap();
+    until_all_up(&tokyo).await;
+    assert!(tokyo.peers.told_addresses().is_empty());
+
+    // The newest one wins; one of them leads to somebody else.
+    one.peers.publish_addresses(list(6, &addresses[..2]));
+    one.peers.publish_addresses(list(7, &addresses));
+    let told = tokyo
+        .until("told", |_| {
+            let told = tokyo.peers.told_addresses();
+            told.first().is_some_and(|(_, list)| list.sequence == 7)
+        })
+        .await;
+    assert_eq!(told.nodes.len(), 1, "nothing is dialled before it is kept");
+    let kept = tokyo.peers.told_addresses();
+    assert_eq!(kept, [(one.id.clone(), list(7, &addresses))]);
+    let learned = kept.into_iter().collect();
+    let record = record(&one.id, one.address);
+    tokyo.peers.set_with(vec![record.clone()], &learned);
+    let status = tokyo
+        .until("up at two, refused at one", |s| {
+            s.nodes.len() == 3
+                && node(s, &addresses[1]).state == LinkState::Up
+                && node(s, &addresses[2]).rejection == Some(Rejection::WrongCluster)
+        })
+        .await;
+    let shown: Vec<_> = status
+        .nodes
+        .iter()
+        .map(|n| (&*n.address, n.learned))
+        .collect();
+    let expected = [
+        (&*addresses[0], false),
+        (&*addresses[1], true),
+        (&*addresses[2], true),
+    ];
+    assert_eq!(shown, expected);
+    finds(&tokyo, &one, 60).await;
+    assert!(calls(&other) >= 10, "{}", calls(&other));
+    assert!(paris.roles.seen().is_empty());
+
+    // An old list changes nothing, and nor does the same one again.
+    one.peers.publish_addresses(list(3, &[]));
+    one.peers.publish_addresses(list(7, &[]));
+    finds(&tokyo, &one, 5).await;
+    assert!(tokyo.peers.told_addresses().is_empty());
+    // A new one does, also when it is empty; what the operator gave stays.
+    one.peers.publish_addresses(list(8, &[]));
+    tokyo
+        .until("told", |_| !tokyo.peers.told_addresses().is_empty())
+        .await;
+    let learned = tokyo.peers.told_addresses().into_iter().collect();
+    tokyo.peers.set_with(vec![record], &learned);
+    let status = tokyo.until("one node", |s| s.nodes.len() == 1).await;
+    assert_eq!(
+        (&*status.nodes[0].address, status.outbound),
+        (&*addresses[0], LinkState::Up)
+    );
+    assert!(tokyo.peers.told_addresses().is_empty());
 }

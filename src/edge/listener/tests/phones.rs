@@ -126,3 +126,43 @@ async fn phones_are_served_over_tls_and_in_the_clear() {
     drop(within(tcp.read_to_end(&mut rest)).await);
     within(tasks.shut_down(Duration::from_secs(10))).await;
 }
+
+#[tokio::test]
+async fn a_node_that_drains_serves_and_asks_for_no_second_request() {
+    let router = axum::Router::new().route("/", axum::routing::get(|| async { "here" }));
+    let tasks = Tasks::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = Config::default();
+    let draining = limits.draining.clone();
+    let places = Places::for_phones(8, 8);
+    let door = serve_http(listener, None, router, tasks.clone(), places, limits);
+    tasks.spawn("plain", door);
+    let ask = async |tcp: &mut TcpStream| {
+        tcp.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+    };
+    let mut kept = TcpStream::connect(address).await.unwrap();
+    ask(&mut kept).await;
+    let mut first = [0; 1024];
+    let read = within(kept.read(&mut first)).await.unwrap();
+    let first = String::from_utf8_lossy(&first[..read]).to_lowercase();
+    assert!(
+        first.ends_with("here") && !first.contains("connection: close"),
+        "{first}"
+    );
+    draining.cancel();
+    // On the old connection and on a new one: answered, and closed by us.
+    for mut tcp in [kept, TcpStream::connect(address).await.unwrap()] {
+        ask(&mut tcp).await;
+        let mut answer = String::new();
+        within(tcp.read_to_string(&mut answer)).await.unwrap();
+        let answer = answer.to_lowercase();
+        assert!(
+            answer.ends_with("here") && answer.contains("connection: close"),
+            "{answer}"
+        );
+    }
+    within(tasks.shut_down(Duration::from_secs(10))).await;
+}

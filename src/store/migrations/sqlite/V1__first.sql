@@ -187,6 +187,8 @@ CREATE TABLE sessions (
     end_reason  TEXT,
     initiator   TEXT,
     owed        INTEGER NOT NULL CHECK (owed IN (0, 1)),
+    node        TEXT,
+    instance    TEXT,
     PRIMARY KEY (role, counterpart, id),
     CHECK (role = 'visiting' OR state IN ('active', 'ended'))
 ) STRICT;

@@ -1,0 +1,241 @@
+//! Nodes that stop gently, and nodes that take over from one another, while people log in: nobody notices.
+
+use std::time::{Duration, Instant};
+
+use emccd::{
+    lab::{Cluster, Lab, Spec, member::Versions, phone::Phone},
+    wire::admin::{self as pb, admin_service_client::AdminServiceClient},
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::support::lab_of_processes;
+
+/// How long the load runs on after the last event: what broke then shows by now.
+const AFTER: Duration = Duration::from_millis(500);
+
+/// People who log in and out without a pause.
+struct Load {
+    stop: CancellationToken,
+    people: JoinSet<Result<usize, String>>,
+}
+
+impl Load {
+    /// `people` users of `home` on as many phones of `visiting`, all at `node` of it.
+    fn begin(home: &Cluster, visiting: &Cluster, node: usize, people: usize) -> Self {
+        let stop = CancellationToken::new();
+        let mut all = JoinSet::new();
+        for number in 0..people {
+            let user = home.data.user(number).unwrap();
+            let (name, pin) = (user.user_id.clone(), user.pin.clone());
+            let device = visiting.data.phone(number).unwrap().name.clone();
+            let phone = visiting.members[node].phone().unwrap();
+            all.spawn(person(phone, device, name, pin, stop.clone()));
+        }
+        Self { stop, people: all }
+    }
+
+    /// How many logins there were. Each that failed, and each logout, fails the test.
+    async fn end(self) -> usize {
+        tokio::time::sleep(AFTER).await;
+        self.stop.cancel();
+        let counts: Result<Vec<usize>, String> = self.people.join_all().await.into_iter().collect();
+        counts.unwrap().into_iter().sum()
+    }
+}
+
+async fn person(
+    phone: Phone,
+    device: String,
+    name: String,
+    pin: String,
+    stop: CancellationToken,
+) -> Result<usize, String> {
+    let mut logins = 0;
+    while !stop.is_cancelled() {
+        let began = Instant::now();
+        let failed = |what: &str, cause: String| {
+            format!(
+                "login {logins} of {name}: {what} after {:?}: {cause}",
+                began.elapsed()
+            )
+        };
+        match phone.login_at_once(&device, None, &name, &pin).await {
+            Ok(shown) if shown.em_code.is_none() => {}
+            Ok(shown) => return Err(failed("refused", shown.text)),
+            Err(error) => return Err(failed("no page", format!("{error:?}"))),
+        }
+        match phone.logout(&device).await {
+            Ok(shown) if shown.em_code.is_none() => {}
+            Ok(shown) => return Err(failed("logout refused", shown.text)),
+            Err(error) => return Err(failed("no page at logout", format!("{error:?}"))),
+        }
+        logins += 1;
+    }
+    Ok(logins)
+}
+
+fn all_nodes_up(peer: &pb::PeerStatus) -> bool {
+    peer.nodes.len() == 2 && peer.nodes.iter().all(|node| node.state == "up")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_node_of_a_home_cluster_is_stopped_in_turn_and_no_login_fails() {
+    let mut lab = Lab::start(&Spec {
+        nodes: 2,
+        ..Spec::default()
+    })
+    .await
+    .unwrap();
+    let berlin = lab.clusters[0].id.clone();
+    lab.clusters[1]
+        .wait_status(&berlin, "up with both nodes", all_nodes_up)
+        .await
+        .unwrap();
+    let load = Load::begin(&lab.clusters[0], &lab.clusters[1], 0, 4);
+    for node in 0..2 {
+        lab.clusters[0].members[node].stop().await;
+        lab.clusters[0].members[node]
+            .start(&Versions::default())
+            .await
+            .unwrap();
+        lab.clusters[1]
+            .wait_status(&berlin, "up with both nodes again", all_nodes_up)
+            .await
+            .unwrap();
+    }
+    let logins = load.end().await;
+    assert!(logins >= 8, "{logins}");
+    lab.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_the_operator_did_not_name_is_learned_and_remembered() {
+    let mut lab = Lab::start(&Spec {
+        nodes: 2,
+        paired: false,
+        ..Spec::default()
+    })
+    .await
+    .unwrap();
+    for member in &mut lab.clusters[0].members {
+        // Loopback addresses are told to nobody unless the operator says so.
+        member.stop().await;
+        let text = std::fs::read_to_string(&member.config).unwrap();
+        let address = &member.addresses.federation;
+        let said = format!("[federation]\nadvertise = [\"{address}\"]");
+        std::fs::write(&member.config, text.replace("[federation]", &said)).unwrap();
+        member.start(&Versions::default()).await.unwrap();
+    }
+    let (berlin, tokyo) = (&lab.clusters[0], &lab.clusters[1]);
+    let named = berlin.members[0].addresses.federation.clone();
+    let unnamed = berlin.members[1].addresses.federation.clone();
+    berlin.trust(tokyo).await.unwrap();
+    tokyo.trust_at(berlin, vec![named.clone()]).await.unwrap();
+    let learned = |peer: &pb::PeerStatus| {
+        all_nodes_up(peer)
+            && peer.nodes.iter().any(|n| n.address == named && !n.learned)
+            && peer.nodes.iter().any(|n| n.address == unnamed && n.learned)
+    };
+    let id = berlin.id.clone();
+    tokyo
+        .wait_status(&id, "up with both nodes", learned)
+        .await
+        .unwrap();
+    // The record is the operator's alone.
+    let mut admin = client(tokyo).await;
+    let clusters = admin
+        .list_clusters(pb::ListClustersRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(clusters.clusters[0].addresses, [named.clone()]);
+    // It is known without being told anew: the node that told it is gone.
+    for node in 0..2 {
+        lab.clusters[1].members[node].stop().await;
+    }
+    lab.clusters[0].members[0].stop().await;
+    for node in 0..2 {
+        lab.clusters[1].members[node]
+            .start(&Versions::default())
+            .await
+            .unwrap();
+    }
+    lab.clusters[1]
+        .wait_status(&id, "up by what was learned", |peer| {
+            let up = |n: &&pb::PeerNode| n.address == unnamed && n.state == "up" && n.learned;
+            peer.nodes.iter().find(up).is_some()
+        })
+        .await
+        .unwrap();
+    lab.shut_down().await;
+}
+
+/// All calls of the admin service.
+async fn client(cluster: &Cluster) -> AdminServiceClient<Channel> {
+    let socket = &cluster.member().unwrap().addresses.admin;
+    AdminServiceClient::new(emccd::wire::unix::connect(socket).await.unwrap())
+}
+
+/// What came of each action of that name, by the audit of a cluster.
+async fn audited(cluster: &Cluster, action: &str) -> Vec<String> {
+    let request = pb::ListAuditRequest {
+        action: Some(action.to_owned()),
+        ..pb::ListAuditRequest::default()
+    };
+    let mut admin = client(cluster).await;
+    let entries = admin
+        .list_audit(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .entries;
+    entries.into_iter().map(|entry| entry.outcome).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_processes_take_over_while_people_log_in_and_no_login_fails() {
+    let mut lab = lab_of_processes(2).await;
+    let load = Load::begin(&lab.clusters[0], &lab.clusters[1], 0, 4);
+    for _ in 0..2 {
+        for cluster in [1, 0] {
+            let member = &mut lab.clusters[cluster].members[0];
+            let (config, before) = (member.config.clone(), member.pid());
+            member.take_over(&config).await.unwrap();
+            assert_ne!(member.pid(), before);
+            assert!(member.addresses.admin.exists());
+        }
+    }
+    // One that fails after it has the sockets: the port of its plain listener is taken.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let member = &mut lab.clusters[1].members[0];
+    let text = std::fs::read_to_string(&member.config).unwrap();
+    let plain = format!(
+        "[phone]\nplain-listen = \"{}\"",
+        taken.local_addr().unwrap()
+    );
+    let bad = member.config.with_file_name("bad.toml");
+    std::fs::write(&bad, text.replace("[phone]", &plain)).unwrap();
+    let before = member.pid();
+    let failed = member.take_over(&bad).await.unwrap_err();
+    assert!(
+        format!("{failed:#}").contains("the new process ended"),
+        "{failed:#}"
+    );
+    assert_eq!(member.pid(), before);
+    let logins = load.end().await;
+    assert!(logins >= 8, "{logins}");
+    let told = audited(&lab.clusters[1], "node.hand-over").await;
+    let count = |word: &str| told.iter().filter(|outcome| outcome.contains(word)).count();
+    assert_eq!(
+        (count("sent the"), count("this one ends")),
+        (3, 2),
+        "{told:?}"
+    );
+    assert_eq!(count("did not start"), 1, "{told:?}");
+    // And once more, after one that failed.
+    let config = lab.clusters[1].members[0].config.clone();
+    lab.clusters[1].members[0].take_over(&config).await.unwrap();
+    lab.shut_down().await;
+}
