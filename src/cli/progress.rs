@@ -41,6 +41,7 @@ impl Form {
 #[derive(Debug)]
 pub struct Shown {
     form: Form,
+    began: Instant,
     bar: Option<ProgressBar>,
     /// The step that a line told last, and when.
     last: Option<(String, Instant)>,
@@ -49,9 +50,10 @@ pub struct Shown {
 impl Shown {
     /// Nothing yet.
     #[must_use]
-    pub const fn new(form: Form) -> Self {
+    pub fn new(form: Form) -> Self {
         Self {
             form,
+            began: Instant::now(),
             bar: None,
             last: None,
         }
@@ -61,6 +63,8 @@ impl Shown {
     pub fn show(&mut self, progress: &pb::ApplyProgress) {
         match self.form {
             Form::Bar => self.move_bar(progress),
+            // What is soon done needs no telling: scripts take anything on standard error for a fault.
+            Form::Json | Form::Lines if self.began.elapsed() < QUIET => {}
             Form::Json => {
                 if let Ok(line) = serde_json::to_string(progress) {
                     say(&line);
@@ -109,6 +113,9 @@ impl Drop for Shown {
         }
     }
 }
+
+/// Nothing is told before, but on a terminal.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Between two lines of one step.
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
