@@ -21,6 +21,7 @@ mod param;
 mod people;
 mod phone;
 mod process;
+mod progress;
 mod session;
 mod trust;
 
