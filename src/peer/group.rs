@@ -317,7 +317,7 @@ impl Group {
     ) -> Result<Way, NoWay> {
         match self.pick(tried, needs) {
             Pick::Way(way) => return Ok(way),
-            Pick::Lacking(live) => return Err(NoWay::Lacking(live)),
+            Pick::Lacking(live) => return Err(NoWay::Lacking(Box::new(live))),
             Pick::Nothing => {}
         }
         let mut ticks = self.common.ticks();
@@ -331,7 +331,7 @@ impl Group {
             ticks.mark_unchanged();
             match self.pick(tried, needs) {
                 Pick::Way(way) => return Ok(way),
-                Pick::Lacking(live) => return Err(NoWay::Lacking(live)),
+                Pick::Lacking(live) => return Err(NoWay::Lacking(Box::new(live))),
                 Pick::Nothing => {}
             }
             if let Some(failure) = self.hopeless(&marks, tried) {
@@ -457,7 +457,7 @@ impl fmt::Debug for Group {
 /// Why there is no way for a call.
 pub(super) enum NoWay {
     /// This node comes nearest to what it needs.
-    Lacking(Live),
+    Lacking(Box<Live>),
     /// As the caller is told.
     Refused(Refusal),
 }
