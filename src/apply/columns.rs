@@ -342,7 +342,8 @@ pub const DEVICE: Kind = Kind {
             "geolocation",
             Shape::Map,
             "",
-            "Where it stands: civic address fields by name.",
+            "Where it stands: civic address fields by name. Where neither this nor `location` is given, it stands \
+             where its device pool does.",
         ),
         may(
             "location",

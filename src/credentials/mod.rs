@@ -22,7 +22,7 @@ pub mod lockout;
 pub use error::Error;
 
 use crate::{
-    admission::{self, Counts, Pool, Refused, Source},
+    admission::{self, Counts, Permit, Pool, Refused, Source},
     secret::{Pin, Secret},
     store::credentials::Phc,
 };
@@ -138,24 +138,28 @@ impl Credentials {
         source: &Source,
         deadline: Instant,
     ) -> Result<bool, Error> {
-        self.check(pin, stored, source, Some(deadline)).await
+        let turn = self.turn(source, deadline).await?;
+        self.verify_at(turn, pin, stored).await
     }
 
-    /// The same for imports: it waits for its turn, however long that takes.
+    /// Waits in the line for a worker. Between this and [`Credentials::verify_at`] a caller can look whether the check
+    /// is still wanted; what it does meanwhile keeps a worker waiting. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when a hash could not finish by `deadline`.
+    pub async fn turn(&self, source: &Source, deadline: Instant) -> Result<Turn, Error> {
+        self.enter(source, Some(deadline)).await
+    }
+
+    /// [`Credentials::verify`] for who has waited for a worker.
     ///
     /// # Errors
     /// [`Error::Stored`] when the stored text is no hash that we can check.
-    pub async fn verify_in_turn(&self, pin: &Pin, stored: Phc) -> Result<bool, Error> {
-        self.check(pin, Some(stored), &Source::operators(), None)
-            .await
-    }
-
-    async fn check(
+    pub async fn verify_at(
         &self,
+        turn: Turn,
         pin: &Pin,
         stored: Option<Phc>,
-        source: &Source,
-        deadline: Option<Instant>,
     ) -> Result<bool, Error> {
         let known = stored.is_some();
         let parsed = match stored {
@@ -164,15 +168,22 @@ impl Credentials {
         };
         let pin = pin.clone();
         let inner = Arc::clone(&self.inner);
-        let matches = self
-            .run(source, deadline, move || inner.matches(&pin, &parsed))
-            .await??;
+        let matches = turn.run(move || inner.matches(&pin, &parsed)).await??;
         let is_right = matches && known;
         if is_right {
             let proven = |proven: &mut bool| !std::mem::replace(proven, true);
             self.inner.proven.send_if_modified(proven);
         }
         Ok(is_right)
+    }
+
+    /// The same for imports: it waits for its turn, however long that takes.
+    ///
+    /// # Errors
+    /// [`Error::Stored`] when the stored text is no hash that we can check.
+    pub async fn verify_in_turn(&self, pin: &Pin, stored: Phc) -> Result<bool, Error> {
+        let turn = self.enter(&Source::operators(), None).await?;
+        self.verify_at(turn, pin, Some(stored)).await
     }
 
     /// Waits until a PIN has matched its hash: then the pepper is the one that the hashes were made with. Cancel
@@ -247,25 +258,46 @@ impl Credentials {
         .await
     }
 
-    /// Runs one piece of hashing on a blocking thread, when its turn comes; without a deadline it waits for that as
-    /// long as it takes.
-    ///
-    /// Dropped while it waits, it leaves the line; dropped later, the hash goes on and keeps its worker until it is
-    /// through, so that callers who go away start no more hashes than there are workers.
+    /// Runs one piece of hashing when its turn comes.
     async fn run<T: Send + 'static>(
         &self,
         source: &Source,
         deadline: Option<Instant>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
+        self.enter(source, deadline).await?.run(work).await
+    }
+
+    /// Waits for a worker; without a deadline as long as it takes.
+    async fn enter(&self, source: &Source, deadline: Option<Instant>) -> Result<Turn, Error> {
         let entered = self.inner.pool.enter(source, deadline).await;
-        let permit = entered.map_err(|refused| match refused {
-            Refused::Busy { retry_after, .. } => Error::Busy { retry_after },
-            Refused::Closed => Error::Stopped,
-        })?;
+        entered
+            .map(|_permit| Turn { _permit })
+            .map_err(|refused| match refused {
+                Refused::Busy { retry_after, .. } => Error::Busy { retry_after },
+                Refused::Closed => Error::Stopped,
+            })
+    }
+}
+
+/// A worker for one hash: who holds this has waited in the line. Dropped, it is free for the next one.
+#[derive(Debug)]
+pub struct Turn {
+    _permit: Permit,
+}
+
+impl Turn {
+    /// Runs one piece of hashing on a blocking thread.
+    ///
+    /// Dropped meanwhile, the hash goes on and keeps its worker until it is through, so that callers who go away start
+    /// no more hashes than there are workers.
+    async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
         tokio::task::spawn_blocking(move || {
             let output = work();
-            drop(permit);
+            drop(self);
             output
         })
         .await

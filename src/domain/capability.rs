@@ -33,6 +33,12 @@ impl Traits {
         }
     }
 
+    /// Our own: those of a node that is held back to 1.0 are those of then.
+    #[must_use]
+    pub fn of(security_mode: SecurityMode, newest: Version) -> Self {
+        Self::told(security_mode, &names(newest))
+    }
+
     /// Our own, where nothing holds us back.
     #[must_use]
     pub const fn ours(security_mode: SecurityMode) -> Self {

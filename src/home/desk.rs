@@ -10,12 +10,12 @@ use crate::{
     clock::Timestamp,
     credentials::lockout,
     domain::{
+        capability::Traits,
         federation::Links,
-        geolocation,
         ids::{BaseDeviceName, ClusterId, DevicePoolName, ProfileName},
         login::{
             CallManager, Context, HomeServices, LoginAnswer, LoginRequest, ProfileChoice,
-            SecurityMode, TICKET_LIFE,
+            TICKET_LIFE,
         },
         multiple_login::{self, Verdict},
         parameters::Parameters,
@@ -29,10 +29,11 @@ use crate::{
         answers::{self, Answer},
         audit, base_devices,
         credentials::{self as stored, Credential},
-        devices, phone_services, pools,
+        devices, phone_services,
+        pools::{self, DevicePool},
         profiles::Profile,
         sessions::{self, Session},
-        tickets::{self, Holder, Purpose},
+        tickets::{self, Holder, Issue, Purpose},
         users::User,
     },
 };
@@ -66,12 +67,14 @@ pub(super) enum Proven {
 /// One login inside its transaction. It can run again: it changes nothing outside the store.
 pub(super) struct Desk {
     pub(super) own: ClusterId,
-    pub(super) own_mode: SecurityMode,
+    pub(super) traits: Traits,
     pub(super) context: Context,
     pub(super) request: LoginRequest,
     pub(super) now: Timestamp,
     pub(super) rules: lockout::Rules,
     pub(super) parameters: Arc<Parameters>,
+    /// The pool for where the phone stands.
+    pub(super) roaming: Option<Box<DevicePool>>,
     pub(super) links: Arc<dyn Links>,
     /// For the answer that carries one.
     pub(super) ticket: Ticket,
@@ -142,9 +145,13 @@ impl Desk {
             }
             Proven::Ticket(hash) => self.judge_ticket(tx, &user, credential, hash)?,
         };
-        // A repeat is answered as the first was; its ticket is a new one, and the old one is void.
+        // A repeat is answered as the first was, with a ticket of its own; whichever answer arrives, its ticket is good.
+        let why = match repeat {
+            Repeat::New => Issue::First(self.request.session_id),
+            _ => Issue::Again(self.request.session_id),
+        };
         if repeat == Repeat::MustChange || (must_change && repeat == Repeat::New) {
-            self.issue(tx, &user, Purpose::ChangePin)?;
+            self.issue(tx, &user, Purpose::ChangePin, why)?;
             return Err(Error::MustChangePin {
                 user: user.user_id,
                 ticket: self.ticket.clone(),
@@ -155,13 +162,14 @@ impl Desk {
         }
         if repeat == Repeat::Asked {
             let names = decide::profile_names(tx, &user.user_id)?;
-            return self.ask_which(tx, &user, names).map(Some);
+            return self.ask_which(tx, &user, names, why).map(Some);
         }
-        let may_choose = self.context.traits.profile_choice;
+        let may_choose =
+            self.context.traits.profile_choice && (self.is_local() || self.traits.profile_choice);
         let wanted = self.request.profile.as_ref();
         let profile = match decide::profile(tx, &user.user_id, wanted, may_choose)? {
             Chosen::One(profile) => *profile,
-            Chosen::Several(names) => return self.ask_which(tx, &user, names).map(Some),
+            Chosen::Several(names) => return self.ask_which(tx, &user, names, why).map(Some),
         };
         self.clear_device(tx, owes)?;
         let others = self.other_sessions(tx, &user)?;
@@ -179,8 +187,9 @@ impl Desk {
         tx: &mut dyn Transaction,
         user: &User,
         profiles: Vec<ProfileName>,
+        why: Issue,
     ) -> Result<LoginAnswer, Error> {
-        self.issue(tx, user, Purpose::ChooseProfile)?;
+        self.issue(tx, user, Purpose::ChooseProfile, why)?;
         self.keep(tx, None, String::new(), Vec::new())?;
         self.record(tx, "asked which device profile")?;
         Ok(LoginAnswer::Choose(ProfileChoice {
@@ -189,10 +198,16 @@ impl Desk {
         }))
     }
 
-    fn issue(&self, tx: &mut dyn Transaction, user: &User, purpose: Purpose) -> Result<(), Error> {
+    fn issue(
+        &self,
+        tx: &mut dyn Transaction,
+        user: &User,
+        purpose: Purpose,
+        why: Issue,
+    ) -> Result<(), Error> {
         let hash = tickets::hash_of(&self.ticket);
         let until = self.now.plus(TICKET_LIFE);
-        tickets::issue(tx, self.holder(user, purpose), &hash, until)?;
+        tickets::issue(tx, self.holder(user, purpose), why, &hash, until)?;
         Ok(())
     }
 
@@ -241,8 +256,8 @@ impl Desk {
             return Ok(());
         }
         let home = Side {
-            mode: self.own_mode,
-            secure_config: true,
+            mode: self.traits.security_mode,
+            secure_config: self.traits.secure_config,
         };
         let visiting = Side {
             mode: self.context.traits.security_mode,
@@ -451,15 +466,8 @@ impl Desk {
     /// Where the phone finds its call control: for a visitor's phone the roaming pool for where it stands, else the
     /// profile's own. A phone that is carried elsewhere gets its configuration where the parameters say, if they do.
     fn pool(&self, tx: &mut dyn Transaction, profile: &Profile) -> Result<Pool, Error> {
-        let (place, parameters) = (&self.request.geolocation, &self.parameters);
-        let mut chosen = None;
-        if !self.is_local() && !place.is_empty() {
-            let filter = parameters.emcc_geolocation_filter.as_ref();
-            let all = pools::roaming(tx)?;
-            let best =
-                geolocation::best(filter, place, &all, |p| (p.name.as_str(), &p.geolocation));
-            chosen = best.cloned();
-        }
+        let parameters = &self.parameters;
+        let mut chosen = self.roaming.as_deref().cloned();
         if let (None, Some(name)) = (&chosen, &profile.device_pool) {
             chosen = pools::get(tx, name)?;
         }
@@ -499,7 +507,7 @@ impl Desk {
                 Vec::new(),
             )?;
         }
-        if !matches!(error, Error::Repeated(_)) {
+        if !matches!(error, Error::Repeated(_) | Error::CallerUnknown(_)) {
             self.record(tx, &error.to_string())?;
         }
         Ok(())

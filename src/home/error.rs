@@ -215,12 +215,14 @@ impl Error {
         Refusal::new(code, cause).with_detail(detail)
     }
 
-    /// Whether the answer is kept under the session's id, so that a repeat gets it again.
+    /// Whether the answer is kept under the session's id, so that a repeat gets it again. A caller that is no peer gets
+    /// no row of ours: it could fill the disk.
     #[must_use]
     pub const fn is_kept(&self) -> bool {
         !matches!(
             self,
             Self::Busy(_)
+                | Self::CallerUnknown(_)
                 | Self::NotAdmitted(_)
                 | Self::Contended
                 | Self::Credentials(_)

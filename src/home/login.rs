@@ -13,13 +13,24 @@ use super::{
 use crate::{
     admission::{Kind, Party, Permit, Source},
     credentials,
-    domain::login::{Context, HomeServices, LoginAnswer, LoginRequest, Proof},
+    domain::{
+        geolocation,
+        login::{Context, HomeServices, LoginAnswer, LoginRequest, Proof},
+        parameters::Parameters,
+    },
     secret::Ticket,
-    store::{Transaction, credentials as stored, tickets},
+    store::{
+        Transaction, credentials as stored,
+        pools::{self, DevicePool},
+        tickets,
+    },
 };
 
 /// When to come back to a node whose store was too slow for the deadline.
 const RETRY_WHEN_LATE: Duration = Duration::from_secs(1);
+
+/// What was looked up so long ago is looked up again before a PIN is hashed: no copy of a request comes sooner.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// How often a login starts anew because the PIN changed under it.
 const ATTEMPTS: usize = 3;
@@ -29,13 +40,7 @@ pub(super) async fn login(
     context: &Context,
     request: &LoginRequest,
 ) -> Result<LoginAnswer, Error> {
-    let outcome = match admit(role, context, request).await {
-        Ok(_place) => {
-            role.faults.pass("home.login.received").await;
-            attempt(role, context, request).await
-        }
-        Err(error) => Err(error),
-    };
+    let outcome = attempt(role, context, request).await;
     role.faults.pass("home.login.committed").await;
     match &outcome {
         Ok(LoginAnswer::Choose(choice)) => info!(
@@ -79,31 +84,29 @@ async fn attempt(
     context: &Context,
     request: &LoginRequest,
 ) -> Result<LoginAnswer, Error> {
+    let first = look_up_and_end(role, context, request).await?;
+    // What is known of an id is told without a place: a copy of the request may hold one, or may have done all.
+    let _place = if first.is_known() {
+        None
+    } else {
+        admit(role, context, request).await?
+    };
+    role.faults.pass("home.login.received").await;
+    let mut first = Some(first);
     for _ in 0..ATTEMPTS {
-        let looked_up = match look_up(role, context, request).await {
-            Ok(looked_up) => looked_up,
-            Err(Error::Store(error)) => return Err(Error::Store(error)),
-            // A repeat may know of more ends than the first one did.
-            Err(error) => {
-                supersede_only(role, context, request).await?;
-                return Err(error);
-            }
+        let mut looked = match first.take() {
+            Some(looked) => looked,
+            None => look_up_and_end(role, context, request).await?,
         };
-        let proven = match looked_up {
-            LookedUp::Repeat(services) => {
+        let pool = looked.take_pool();
+        let proven = match prove(role, context, request, looked).await? {
+            Proved::Repeat(services) => {
                 supersede_only(role, context, request).await?;
                 return Ok(LoginAnswer::Opened(services));
             }
-            LookedUp::Refused => Proven::Nothing,
-            LookedUp::User { phc } => match prove(role, context, request, phc).await {
-                Ok(proven) => proven,
-                Err(error) => {
-                    supersede_only(role, context, request).await?;
-                    return Err(error);
-                }
-            },
+            Proved::So(proven) => proven,
         };
-        match commit(role, context, request, proven).await? {
+        match commit(role, context, request, proven, pool).await? {
             Committed::Answered(answer) => return Ok(answer),
             Committed::Refused(error) => return Err(*error),
             Committed::PinChanged => {
@@ -114,41 +117,123 @@ async fn attempt(
     Err(Error::Contended)
 }
 
-/// What the first look says.
+/// What a look at the store said, and when.
+struct Looked {
+    at: Instant,
+    says: LookedUp,
+}
+
+impl Looked {
+    /// Whether the id was answered before.
+    const fn is_known(&self) -> bool {
+        match &self.says {
+            LookedUp::Repeat(_) => true,
+            LookedUp::User { is_repeat, .. } => *is_repeat,
+            LookedUp::Refused => false,
+        }
+    }
+
+    fn take_pool(&mut self) -> Option<Box<DevicePool>> {
+        match &mut self.says {
+            LookedUp::User { roaming, .. } => roaming.take(),
+            LookedUp::Repeat(_) | LookedUp::Refused => None,
+        }
+    }
+}
+
+/// What a look at the store says.
 enum LookedUp {
-    /// The id was answered before.
+    /// The id was answered before, and the session lives.
     Repeat(Box<HomeServices>),
     /// Refused whatever the PIN; the transaction will say why, and keep it.
     Refused,
     /// There is a user, and perhaps a hash.
-    User { phc: Option<stored::Phc> },
+    User {
+        phc: Option<stored::Phc>,
+        /// The pool for where a visitor's phone stands, if there is one.
+        roaming: Option<Box<DevicePool>>,
+        /// The id was answered before with a question, which is asked again if the PIN is right again.
+        is_repeat: bool,
+    },
+}
+
+/// What is known of the proof.
+enum Proved {
+    /// The id was answered before, and the session lives.
+    Repeat(Box<HomeServices>),
+    /// This is for the transaction to judge.
+    So(Proven),
 }
 
 /// Checks the PIN, off the database. A ticket is for the transaction alone, which also takes it back.
+///
+/// Who waited in the line of PIN checks looks again before the hash: by then another node may have answered a copy of
+/// this request, and the hash would be for nobody.
 async fn prove(
     role: &HomeRole,
     context: &Context,
     request: &LoginRequest,
-    phc: Option<stored::Phc>,
-) -> Result<Proven, Error> {
+    looked: Looked,
+) -> Result<Proved, Error> {
+    let mut phc = match looked.says {
+        LookedUp::Repeat(services) => return Ok(Proved::Repeat(services)),
+        LookedUp::Refused => return Ok(Proved::So(Proven::Nothing)),
+        LookedUp::User { phc, .. } => phc,
+    };
     let pin = match &request.proof {
         Proof::Pin(pin) => pin,
-        Proof::Ticket(ticket) => return Ok(Proven::Ticket(tickets::hash_of(ticket))),
+        Proof::Ticket(ticket) => {
+            return Ok(Proved::So(Proven::Ticket(tickets::hash_of(ticket))));
+        }
         Proof::Gone => return Err(Error::Damaged("a login without a PIN".to_owned())),
     };
-    let checked = role
-        .credentials
-        .verify(
-            pin,
-            phc.clone(),
-            &source(role, context, request),
-            context.deadline,
-        )
-        .await;
+    let source = source(role, context, request);
+    let turn = match role.credentials.turn(&source, context.deadline).await {
+        Ok(turn) => turn,
+        Err(error) => return not_proved(role, context, request, error).await,
+    };
+    if looked.at.elapsed() >= LOOK_AGAIN_AFTER {
+        match look_up_and_end(role, context, request).await?.says {
+            LookedUp::Repeat(services) => return Ok(Proved::Repeat(services)),
+            LookedUp::Refused => return Ok(Proved::So(Proven::Nothing)),
+            LookedUp::User { phc: newest, .. } => phc = newest,
+        }
+    }
+    let checked = role.credentials.verify_at(turn, pin, phc.clone()).await;
     match checked {
-        Ok(matches) => Ok(Proven::Pin(Checked { phc, matches })),
-        Err(credentials::Error::Busy { retry_after }) => Err(Error::Busy(retry_after)),
-        Err(other) => Err(Error::Credentials(other)),
+        Ok(matches) => Ok(Proved::So(Proven::Pin(Checked { phc, matches }))),
+        Err(error) => not_proved(role, context, request, error).await,
+    }
+}
+
+async fn not_proved(
+    role: &HomeRole,
+    context: &Context,
+    request: &LoginRequest,
+    error: credentials::Error,
+) -> Result<Proved, Error> {
+    supersede_only(role, context, request).await?;
+    Err(match error {
+        credentials::Error::Busy { retry_after } => Error::Busy(retry_after),
+        other => Error::Credentials(other),
+    })
+}
+
+/// Looks at the store. Where that settles it, the superseded sessions end all the same: a repeat may know of more
+/// of them than the first one did.
+async fn look_up_and_end(
+    role: &HomeRole,
+    context: &Context,
+    request: &LoginRequest,
+) -> Result<Looked, Error> {
+    let at = Instant::now();
+    match look_up(role, context, request).await {
+        Ok(says) => Ok(Looked { at, says }),
+        Err(Error::Store(error)) => Err(Error::Store(error)),
+        Err(error) => {
+            supersede_only(role, context, request).await?;
+            Err(error)
+        }
     }
 }
 
@@ -172,24 +257,48 @@ async fn look_up(
         context.caller.clone(),
         request.without_proof(),
     );
-    let now = role.clock.now();
+    let (now, parameters) = (role.clock.now(), role.parameters());
     role.store
         .look_up(move |tx: &mut dyn Transaction| {
-            if let decide::Repeat::Opened(services) = decide::replay(tx, &caller, &request)? {
-                return Ok(LookedUp::Repeat(services));
-            }
-            if decide::admit_caller(tx, &own, &caller, now).is_err() {
-                return Ok(LookedUp::Refused);
+            let is_repeat = match decide::replay(tx, &caller, &request)? {
+                decide::Repeat::Opened(services) => return Ok(LookedUp::Repeat(services)),
+                decide::Repeat::Asked | decide::Repeat::MustChange => true,
+                decide::Repeat::New => false,
+            };
+            match decide::admit_caller(tx, &own, &caller, now) {
+                Ok(()) => {}
+                Err(unknown @ Error::CallerUnknown(_)) => return Err(unknown),
+                Err(_) => return Ok(LookedUp::Refused),
             }
             match decide::one_user(tx, &request.user) {
                 Ok(user) => Ok(LookedUp::User {
                     phc: stored::get(tx, &user.user_id)?.map(|c| c.phc),
+                    roaming: roaming_pool(tx, own == caller, &parameters, &request)?,
+                    is_repeat,
                 }),
                 Err(Error::Store(error)) => Err(Error::Store(error)),
                 Err(_) => Ok(LookedUp::Refused),
             }
         })
         .await
+}
+
+/// The pool for where a visitor's phone stands. Chosen here, since it takes a look at all of them: the writer has
+/// better to do.
+fn roaming_pool(
+    tx: &mut dyn Transaction,
+    is_local: bool,
+    parameters: &Parameters,
+    request: &LoginRequest,
+) -> Result<Option<Box<DevicePool>>, Error> {
+    let place = &request.geolocation;
+    if is_local || place.is_empty() {
+        return Ok(None);
+    }
+    let filter = parameters.emcc_geolocation_filter.as_ref();
+    let all = pools::roaming(tx)?;
+    let best = geolocation::best(filter, place, &all, |p| (p.name.as_str(), &p.geolocation));
+    Ok(best.cloned().map(Box::new))
 }
 
 /// What the transaction did.
@@ -205,8 +314,12 @@ async fn commit(
     context: &Context,
     request: &LoginRequest,
     proven: Proven,
+    roaming: Option<Box<DevicePool>>,
 ) -> Result<Committed, Error> {
-    let desk = desk(role, context, request);
+    let desk = Desk {
+        roaming,
+        ..desk(role, context, request)
+    };
     let owed = std::sync::Arc::clone(&role.owed);
     let deadline = context.deadline;
     let committed = role
@@ -257,10 +370,11 @@ async fn supersede_only(
 fn desk(role: &HomeRole, context: &Context, request: &LoginRequest) -> Desk {
     Desk {
         own: role.cluster.clone(),
-        own_mode: role.security_mode,
+        traits: role.traits,
         context: context.clone(),
         request: request.without_proof(),
         now: role.clock.now(),
+        roaming: None,
         rules: role.credentials.lockout(),
         parameters: role.parameters(),
         links: Arc::clone(&role.links),

@@ -24,11 +24,12 @@ use crate::{
     clock::Clock,
     credentials::Credentials,
     domain::{
+        capability::Traits,
         federation::Links,
         ids::{ClusterId, SessionId},
         login::{
             Answer, Context, FindUser, HomeCluster, LoginAnswer, LoginRequest, LogoutRequest,
-            Ownership, SecurityMode,
+            Ownership,
         },
         parameters::Parameters,
         session::EndReason,
@@ -42,7 +43,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct HomeRole {
     cluster: ClusterId,
-    security_mode: SecurityMode,
+    traits: Traits,
     store: Store,
     credentials: Credentials,
     admission: Admission,
@@ -59,8 +60,8 @@ pub struct HomeRole {
 pub struct Parts {
     /// Our own cluster.
     pub cluster: ClusterId,
-    /// Whether it is one in mixed mode.
-    pub security_mode: SecurityMode,
+    /// What this node tells of itself: it does no more than that.
+    pub traits: Traits,
     /// Where users and sessions are.
     pub store: Store,
     /// Checks PINs.
@@ -97,7 +98,7 @@ impl HomeRole {
     pub fn new(parts: Parts) -> Self {
         let Parts {
             cluster,
-            security_mode,
+            traits,
             store,
             credentials,
             admission,
@@ -109,7 +110,7 @@ impl HomeRole {
         } = parts;
         Self {
             cluster,
-            security_mode,
+            traits,
             store,
             credentials,
             admission,

@@ -16,10 +16,9 @@ use super::*;
 use crate::{
     admission::{Kind, Party, Source},
     domain::{
-        capability::Traits,
         em_code::EmCode,
         ids::{BaseDeviceName, DeviceName, LoginName, ProfileName, Ref, UserId},
-        login::{DeviceFacts, HomeServices, LoginType, Proof},
+        login::{DeviceFacts, HomeServices, LoginType, Proof, SecurityMode},
         parameters::MultipleLoginBehavior,
         refusal::Detail,
         session::{Initiator, Role, State},
@@ -42,6 +41,27 @@ struct World {
     role: HomeRole,
     store: Store,
     links: Arc<AllLinks>,
+}
+
+impl World {
+    /// Another node of the cluster: the store is the same, its places and its line of PIN checks are its own.
+    fn another_node(&self) -> HomeRole {
+        HomeRole {
+            credentials: Credentials::new(&cheap(), Secret::new(vec![1; 32])).unwrap(),
+            admission: Admission::new(PLACES),
+            ..self.role.clone()
+        }
+    }
+}
+
+/// One worker, and the cheapest hash.
+fn cheap() -> crate::credentials::Config {
+    crate::credentials::Config {
+        memory_kib: 8,
+        iterations: 1,
+        workers: 1,
+        ..crate::credentials::Config::default()
+    }
 }
 
 fn cluster(name: &str) -> ClusterId {
@@ -89,12 +109,7 @@ async fn world(base_devices: usize) -> World {
         node: "n1".to_owned(),
     })
     .unwrap();
-    let config = crate::credentials::Config {
-        memory_kib: 8,
-        iterations: 1,
-        ..crate::credentials::Config::default()
-    };
-    let credentials = Credentials::new(&config, Secret::new(vec![1; 32])).unwrap();
+    let credentials = Credentials::new(&cheap(), Secret::new(vec![1; 32])).unwrap();
     let clock = Clock::system();
     let phc = credentials.hash(&pin("13579"), soon()).await.unwrap();
     let now = clock.now();
@@ -133,7 +148,7 @@ async fn world(base_devices: usize) -> World {
     let links = Arc::new(AllLinks(AtomicBool::new(true)));
     let role = HomeRole::new(Parts {
         cluster: cluster("berlin"),
-        security_mode: SecurityMode::NonSecure,
+        traits: Traits::ours(SecurityMode::NonSecure),
         store: store.clone(),
         credentials,
         admission: Admission::new(PLACES),
@@ -284,7 +299,8 @@ async fn a_login_whose_turn_at_the_store_comes_too_late_opens_nothing() {
         }
     );
     held.unwrap();
-    assert!(matches!(refused, Err(Error::Busy(_))), "{refused:?}");
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.em_code(false), EmCode::Busy, "{refused}");
     assert_eq!(
         (
             world.state("tokyo", late.session_id).await,
@@ -675,6 +691,15 @@ async fn a_peer_whose_logins_fill_the_places_waits_and_our_own_phones_do_not() {
     let login = request("ana", "13579", "SEP1");
     let refused = world.role.login(&hurried, &login).await.unwrap_err();
     assert!(matches!(refused, Error::NotAdmitted(_)), "{refused}");
+    // What another node has answered is told without a place, and so is what it asks for once more.
+    let second = world.another_node();
+    let answered = request("ana", "13579", "SEP3");
+    second.login(&from("tokyo"), &answered).await.unwrap();
+    world.role.login(&from("tokyo"), &answered).await.unwrap();
+    let wrong = request("ana", "00000", "SEP4");
+    let refused_there = second.login(&from("tokyo"), &wrong).await.unwrap_err();
+    assert!(matches!(refused_there, Error::WrongPin { .. }));
+    assert_eq!(code(&world, "tokyo", &wrong).await, 2);
     let refusal = refused.to_refusal(false);
     assert_eq!(refusal.code, EmCode::Busy);
     assert!(
@@ -687,6 +712,40 @@ async fn a_peer_whose_logins_fill_the_places_waits_and_our_own_phones_do_not() {
     drop(held);
     // The refusal is not kept: the same id may come again.
     world.role.login(&from("tokyo"), &login).await.unwrap();
+}
+
+/// A copy of a login waits for its PIN check while another node answers: its hash would be for nobody.
+#[tokio::test]
+async fn a_copy_that_was_answered_while_it_waited_is_not_hashed() {
+    let world = world(1).await;
+    let (source, login) = (
+        Source::of(Party::Phones, None),
+        request("ana", "13579", "SEP1"),
+    );
+    let worker = world.role.credentials.turn(&source, soon()).await.unwrap();
+    let context = from("tokyo");
+    let copy = world.role.login(&context, &login);
+    let answer = async {
+        while world.role.credentials.counts().waiting == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let second = world.another_node();
+        let answer = second.login(&from("tokyo"), &login).await.unwrap();
+        // The hash that is on record by now can't be checked: who hashed all the same would fail.
+        world
+            .store
+            .write(|tx: &mut dyn Transaction| {
+                tx.execute("UPDATE credentials SET phc = 'none'", &[])
+            })
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(25)).await;
+        drop(worker);
+        answer
+    };
+    let (copied, answered) = tokio::join!(copy, answer);
+    assert_eq!(copied.unwrap(), answered);
+    assert_eq!(world.held().await, 1);
 }
 
 #[test]
@@ -706,3 +765,28 @@ mod elsewhere;
 mod profiles_and_tickets;
 mod retirement;
 mod revocation;
+
+#[tokio::test]
+async fn a_caller_without_a_record_leaves_no_rows() {
+    let world = world(1).await;
+    for n in 0..20 {
+        let mut login = request("ana", "13579", &format!("SEP{n}"));
+        login.supersedes = vec![SessionId::from_uuid(Uuid::now_v7())];
+        assert_eq!(code(&world, "paris", &login).await, 35);
+        let logout = logout_of(login.session_id);
+        let refused = world.role.logout(&from("paris"), logout).await;
+        assert!(
+            matches!(refused, Err(Error::CallerUnknown(_))),
+            "{refused:?}"
+        );
+    }
+    let mut rows = Vec::new();
+    for table in ["answers", "audit", "sessions", "tickets"] {
+        let count = move |tx: &mut dyn Transaction| {
+            let row = tx.query_one(&format!("SELECT count(*) FROM {table}"), &[])?;
+            row.unwrap().int()
+        };
+        rows.push(world.store.read(count).await.unwrap());
+    }
+    assert_eq!(rows, [0, 0, 0, 0]);
+}

@@ -26,8 +26,8 @@ use crate::{
     config::{Config, PEPPER_BYTES},
     credentials::{self, Credentials, lockout},
     domain::{
-        federation::Federation, ids::ClusterId, login::HomeCluster, parameters::Parameters,
-        version::VersionRange,
+        capability::Traits, federation::Federation, ids::ClusterId, login::HomeCluster,
+        parameters::Parameters, version::VersionRange,
     },
     edge::{admin, federation, listener, metrics::Metrics, phone},
     fault::FaultPoints,
@@ -225,7 +225,7 @@ impl Core {
     fn roles(&self, faults: FaultPoints, tasks: &Tasks) -> AllRoles {
         let home = HomeRole::new(home::Parts {
             cluster: self.config.cluster_id.clone(),
-            security_mode: self.config.federation.security_mode,
+            traits: own_traits(&self.config, self.versions),
             store: self.store.clone(),
             credentials: self.credentials.clone(),
             admission: self.admission.clone(),
@@ -759,7 +759,13 @@ fn visiting_config(config: &Config, versions: VersionRange) -> visiting::Config 
         login_deadline: config.login.deadline,
         find_deadline: config.login.find_deadline,
         newest_version: versions.max(),
+        traits: own_traits(config, versions),
     }
+}
+
+/// What this node tells of itself.
+fn own_traits(config: &Config, versions: VersionRange) -> Traits {
+    Traits::of(config.federation.security_mode, versions.max())
 }
 
 /// Where peers should dial this node: what the operator says, else where it listens, unless that is everywhere, or

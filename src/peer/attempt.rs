@@ -267,6 +267,7 @@ impl Attempt<'_> {
         let refusal = status::from_status(status, self.cluster);
         let kind = match refusal.code {
             EmCode::NoResponseFromRemoteHost => FailureKind::Silent,
+            EmCode::VisitingClusterUnknown => FailureKind::Unconfigured,
             _ => FailureKind::Refused,
         };
         Error::Call {

@@ -204,12 +204,13 @@ impl Error {
 
 /// What is told of a peer none of whose links is up: `failures` are theirs, in the order of the addresses.
 pub(super) fn all_failures(cluster: &ClusterId, failures: &[Failure]) -> Failure {
-    // One node that says "no version in common" speaks for its cluster, and a refusal is a more certain thing than
-    // silence.
+    // One node that says "no version in common", or that it has no record of us, speaks for its cluster, and a refusal
+    // is a more certain thing than silence.
     let weight = |kind: FailureKind| match kind {
         FailureKind::Incompatible => 0,
-        FailureKind::Refused => 1,
-        FailureKind::Silent => 2,
+        FailureKind::Unconfigured => 1,
+        FailureKind::Refused => 2,
+        FailureKind::Silent => 3,
     };
     let kinds = failures.iter().map(|failure| failure.kind);
     let Some(kind) = kinds.min_by_key(|kind| weight(*kind)) else {

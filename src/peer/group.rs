@@ -440,6 +440,7 @@ pub(super) enum NoWay {
 fn refusal(failure: &Failure) -> Refusal {
     let code = match failure.kind {
         FailureKind::Incompatible => EmCode::ErrorOnParsing,
+        FailureKind::Unconfigured => EmCode::VisitingClusterUnknown,
         FailureKind::Refused => EmCode::ServiceConnectionError,
         FailureKind::Silent => EmCode::NoResponseFromRemoteHost,
     };

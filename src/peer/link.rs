@@ -52,6 +52,8 @@ impl LinkState {
 pub enum FailureKind {
     /// No version in common: code 1.
     Incompatible,
+    /// The peer's role said that it has no record of us: code 35.
+    Unconfigured,
     /// Somebody said no (connection, TLS, trust, service): code 208.
     Refused,
     /// Nobody said anything: code 40.
@@ -205,7 +207,9 @@ impl Link {
     pub fn lost(&mut self, failure: Failure, now: Instant) {
         let state = match failure.kind {
             FailureKind::Incompatible => LinkState::Incompatible,
-            FailureKind::Refused | FailureKind::Silent => LinkState::Down,
+            FailureKind::Unconfigured | FailureKind::Refused | FailureKind::Silent => {
+                LinkState::Down
+            }
         };
         if self.state != state {
             self.since = now;

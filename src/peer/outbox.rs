@@ -97,8 +97,8 @@ struct Bell {
 
 /// What became of one delivery.
 enum Delivery {
-    /// The creditor knows of the end.
-    Taken,
+    /// The creditor knows of the end, for this reason.
+    Taken(EndReason),
     /// The creditor is well and does not take this one.
     Refused(String),
     /// The creditor was reached, and failed: the next try may find it well.
@@ -317,9 +317,9 @@ impl Outbox {
                 break;
             };
             match delivery {
-                Delivery::Taken => {
+                Delivery::Taken(reason) => {
                     taken += 1;
-                    told.push((role, id));
+                    told.push((role, id, reason));
                     memory.aside.remove(&(role, id));
                 }
                 Delivery::Unreachable(cause) => {
@@ -405,7 +405,7 @@ impl Outbox {
         &self,
         cluster: &ClusterId,
         claim: &Claim,
-        told: Vec<(Role, SessionId)>,
+        told: Vec<(Role, SessionId, EndReason)>,
     ) -> Result<(), store::Error> {
         if told.is_empty() {
             return Ok(());
@@ -414,8 +414,9 @@ impl Outbox {
         self.store
             .write(move |tx: &mut dyn Transaction| {
                 let mut settled = 0;
-                for (role, id) in &told {
-                    settled += u32::from(sessions::acknowledge(tx, *role, &cluster, *id)?);
+                for (role, id, reason) in &told {
+                    let knows = sessions::acknowledge_as(tx, *role, &cluster, *id, *reason)?;
+                    settled += u32::from(knows);
                 }
                 if settled == 0 {
                     // Settled some other way meanwhile.
@@ -445,13 +446,15 @@ impl Outbox {
         match tokio::time::timeout_at(context.deadline.into(), creditor.logout(&context, request))
             .await
         {
-            Ok(Ok(_)) => Delivery::Taken,
+            Ok(Ok(reason)) => Delivery::Taken(reason),
             Ok(Err(refusal)) => match refusal.code {
                 EmCode::NoResponseFromRemoteHost
                 | EmCode::ServiceConnectionError
                 | EmCode::Busy => Delivery::Unreachable(refusal.to_string()),
-                // Our own link says so of itself: no version in common.
-                EmCode::ErrorOnParsing if refusal.cluster.is_none() => {
+                // Our own link says so of itself: no version in common, or no record of us there.
+                EmCode::ErrorOnParsing | EmCode::VisitingClusterUnknown
+                    if refusal.cluster.is_none() =>
+                {
                     Delivery::Unreachable(refusal.to_string())
                 }
                 EmCode::DatabaseError | EmCode::ErrorOnParsing | EmCode::UnknownError => {

@@ -10,7 +10,7 @@ use crate::store::{Transaction, error::Error, value::Row};
 /// [`Error`] when the store fails.
 pub fn users(tx: &mut dyn Transaction) -> Result<Vec<String>, Error> {
     tx.query(
-        "SELECT DISTINCT user_key FROM sessions
+        "SELECT DISTINCT user_key FROM sessions s
          WHERE role = 'home' AND state = 'active' AND user_key IS NOT NULL ORDER BY user_key",
         &[],
     )?
@@ -40,8 +40,8 @@ pub fn user_sessions(tx: &mut dyn Transaction) -> Result<Vec<(String, String, St
 /// [`Error`] when the store fails.
 pub fn devices(tx: &mut dyn Transaction) -> Result<Vec<String>, Error> {
     tx.query(
-        "SELECT DISTINCT lower(device) FROM sessions
-         WHERE role = 'visiting' AND state IN ('pending', 'active', 'ending')",
+        // The key begins with the role, and would be taken: with all that has ended.
+        "SELECT DISTINCT lower(device) FROM sessions s WHERE role || '' = 'visiting' AND state <> 'ended'",
         &[],
     )?
     .into_iter()
@@ -55,7 +55,8 @@ pub fn devices(tx: &mut dyn Transaction) -> Result<Vec<String>, Error> {
 /// [`Error`] when the store fails.
 pub fn peers(tx: &mut dyn Transaction) -> Result<Vec<String>, Error> {
     tx.query(
-        "SELECT DISTINCT counterpart FROM sessions WHERE state <> 'ended' OR owed = 1",
+        "SELECT counterpart FROM sessions s WHERE state <> 'ended'
+         UNION SELECT counterpart FROM sessions s WHERE owed = 1",
         &[],
     )?
     .into_iter()

@@ -537,6 +537,25 @@ pub fn acknowledge(
     Ok(acknowledged > 0)
 }
 
+/// As [`acknowledge`], with the reason that the counterpart has on record: of two reasons home's counts.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn acknowledge_as(
+    tx: &mut dyn Transaction,
+    role: Role,
+    counterpart: &ClusterId,
+    id: SessionId,
+    theirs: EndReason,
+) -> Result<bool, Error> {
+    let acknowledged = tx.execute(
+        "UPDATE sessions SET owed = 0, end_reason = CASE WHEN role = 'visiting' THEN $1 ELSE end_reason END
+         WHERE role = $2 AND counterpart = $3 AND id = $4 AND owed = 1",
+        &[theirs.into(), role.into(), counterpart.into(), id.into()],
+    )?;
+    Ok(acknowledged > 0)
+}
+
 /// The ids of the newest ends that a cluster has not acknowledged, newest first.
 ///
 /// # Errors

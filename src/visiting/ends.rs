@@ -14,7 +14,7 @@ use crate::{
         session::{EndReason, Initiator, Role, State},
     },
     store::{
-        Transaction, audit, devices,
+        Transaction, audit, devices, peers,
         sessions::{self, Session},
     },
 };
@@ -131,7 +131,7 @@ async fn tell_home(
             )
             .await
             {
-                Ok(Ok(_)) => Ok(()),
+                Ok(Ok(reason)) => Ok(reason),
                 Ok(Err(refusal)) => Err(refusal.to_string()),
                 Err(_) => Err("no answer in time".to_owned()),
             }
@@ -141,8 +141,9 @@ async fn tell_home(
     let mut acknowledged = told.is_ok();
     match told {
         // Both sides have ended it; that we could not write down that home knows only means it is told again.
-        Ok(()) => {
-            if let Err(error) = acknowledge(inner, &home, session.id, context.deadline).await {
+        Ok(theirs) => {
+            let id = session.id;
+            if let Err(error) = acknowledge(inner, &home, id, theirs, context.deadline).await {
                 acknowledged = false;
                 warn!(
                     cause = crate::telemetry::error_chain(&error), session.id = %session.id,
@@ -174,12 +175,14 @@ async fn acknowledge(
     inner: &Inner,
     home: &ClusterId,
     id: SessionId,
+    theirs: EndReason,
     deadline: Instant,
 ) -> Result<(), Error> {
     let home = home.clone();
     inner
         .write(deadline, move |tx: &mut dyn Transaction| {
-            Ok::<_, Error>(sessions::acknowledge(tx, Role::Visiting, &home, id)?)
+            let role = Role::Visiting;
+            Ok::<_, Error>(sessions::acknowledge_as(tx, role, &home, id, theirs)?)
         })
         .await?;
     Ok(())
@@ -193,12 +196,19 @@ pub(super) async fn end_from_home(
     let (home, reference, now) = (context.caller.clone(), context.reference, inner.clock.now());
     let reason = inner
         .write(context.deadline, move |tx: &mut dyn Transaction| {
+            // One without a record has no session here, and gets no row: it could fill the disk.
+            if peers::get(tx, &home)?.is_none() {
+                return Err(Error::NoRecord(home.clone()));
+            }
             let before = sessions::get(tx, Role::Visiting, &home, request.session_id)?;
             if let Some(before) = &before
                 && before.state == State::Ended
             {
-                sessions::acknowledge(tx, Role::Visiting, &home, request.session_id)?;
-                return Ok::<_, Error>(before.end_reason.unwrap_or(request.reason));
+                let (role, id) = (Role::Visiting, request.session_id);
+                if sessions::acknowledge_as(tx, role, &home, id, request.reason)? {
+                    return Ok::<_, Error>(request.reason);
+                }
+                return Ok(before.end_reason.unwrap_or(request.reason));
             }
             sessions::tombstone(
                 tx,

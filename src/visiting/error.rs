@@ -9,6 +9,7 @@ use crate::{
         em_code::EmCode,
         ids::{ClusterId, DeviceName, Ref, UserId},
         refusal::{Detail, Refusal},
+        security::Mismatch,
     },
     store,
 };
@@ -55,9 +56,14 @@ pub enum Error {
     /// The phone can't take a user of another cluster.
     #[error("{0} does not support logins of other clusters' users")]
     NotEmccCapable(DeviceName),
-    /// The phone is secure, and home can't serve such phones.
-    #[error("the phone is secure, and cluster {0} lacks the capability secure-config")]
-    HomeTooOld(ClusterId),
+    /// The phone is secure, and this cluster or home can't serve such phones.
+    #[error("{mismatch}; home is cluster {home}")]
+    SecurityMode {
+        /// What does not go together.
+        mismatch: Mismatch,
+        /// The home cluster.
+        home: ClusterId,
+    },
     /// What was typed can't be a user's name.
     #[error("the typed name can't be a user's")]
     ImpossibleName,
@@ -66,6 +72,11 @@ pub enum Error {
         "the user is unknown here and no peer is enabled; see `emccd cluster list`, and add one with `emccd cluster add`"
     )]
     NoPeers,
+    /// A cluster without a record wants to end a session.
+    #[error(
+        "cluster {0} is trusted but not configured here; add it with `emccd cluster add {0} --address HOST:PORT`"
+    )]
+    NoRecord(ClusterId),
     /// Home is being removed from our peers.
     #[error("cluster {0} is being removed from this one's peers; no login of its users begins")]
     PeerLeaves(ClusterId),
@@ -121,7 +132,8 @@ impl Error {
             Self::DeviceDisabled(_) => EmCode::DeviceLogonDisabled,
             Self::Occupied { .. } => EmCode::AnotherUserLoggedIn,
             Self::NotEmccCapable(_) => EmCode::DeviceDoesNotSupportEmcc,
-            Self::HomeTooOld(_) => EmCode::RemoteVersionNotSupported,
+            Self::SecurityMode { mismatch, .. } => mismatch.em_code(),
+            Self::NoRecord(_) => EmCode::VisitingClusterUnknown,
             Self::ImpossibleName => EmCode::UserDoesNotExist,
             Self::PeerLeaves(_) => EmCode::EmccNotAllowed,
             Self::NoPeers | Self::PeerGone(_) => EmCode::NoRemoteCluster,

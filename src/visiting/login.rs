@@ -18,12 +18,13 @@ use crate::{
             SecurityMode,
         },
         refusal::{Detail, Refusal},
+        security::{self, Side},
         session::{EndReason, Initiator, Role, State},
     },
     store::{
         Transaction, audit,
         devices::{self, Device},
-        hints, peers,
+        hints, peers, pools,
         sessions::{self, Session},
     },
 };
@@ -157,7 +158,12 @@ pub(super) async fn free_phone(
     let (device, on_it) = {
         let name = name.clone();
         let read = move |tx: &mut dyn Transaction| {
-            let device = devices::get(tx, &name)?.ok_or(Error::DeviceUnknown)?;
+            let mut device = devices::get(tx, &name)?.ok_or(Error::DeviceUnknown)?;
+            // Where it stands is mostly said of its pool: nobody says it of each phone.
+            if let (true, Some(pool)) = (device.geolocation.is_empty(), &device.device_pool) {
+                let pool = pools::get(tx, pool)?;
+                device.geolocation = pool.map(|pool| pool.geolocation).unwrap_or_default();
+            }
             Ok::<_, Error>((
                 device,
                 sessions::active_on_device(tx, Role::Visiting, &name)?,
@@ -227,13 +233,7 @@ pub(super) async fn at_home(
         if !(attempt.emcc && attempt.device.emcc) {
             return Err(Error::NotEmccCapable(attempt.device.name.clone()));
         }
-        // An old home would not see what is wrong. One that we know nothing of yet is asked.
-        let traits = home.cluster.traits();
-        if attempt.device.security_mode == SecurityMode::Secure
-            && traits.is_some_and(|told| !told.secure_config)
-        {
-            return Err(Error::HomeTooOld(cluster));
-        }
+        judge_security(inner, attempt, home.cluster.as_ref())?;
     }
     let id = inner.new_session_id();
     let supersedes = open_pending(inner, attempt, &cluster, &home.query, id).await?;
@@ -256,6 +256,25 @@ pub(super) async fn at_home(
             Err(Error::Home(refusal))
         }
     }
+}
+
+/// An old home would not see what is wrong with a secure phone. One that we know nothing of yet is asked, and its own
+/// mode is always its own to judge.
+fn judge_security(inner: &Inner, attempt: &Attempt, home: &dyn HomeCluster) -> Result<(), Error> {
+    let ours = inner.config.traits;
+    let here = Side {
+        mode: ours.security_mode,
+        secure_config: ours.secure_config,
+    };
+    let there = Side {
+        mode: SecurityMode::Secure,
+        secure_config: home.traits().is_none_or(|told| told.secure_config),
+    };
+    let carried = security::judge(there, here, attempt.device.security_mode);
+    carried.map(drop).map_err(|mismatch| Error::SecurityMode {
+        mismatch,
+        home: home.cluster_id().clone(),
+    })
 }
 
 /// Writes the pending row, before the first byte leaves; gives what home must be told has ended.

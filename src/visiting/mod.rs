@@ -53,6 +53,8 @@ pub struct Config {
     pub find_deadline: Duration,
     /// The newest protocol version that we may speak.
     pub newest_version: Version,
+    /// What this node tells of itself: it does no more than that.
+    pub traits: Traits,
 }
 
 /// The visiting role of one node. Cheap to clone.

@@ -19,7 +19,7 @@ use crate::{
     domain::{
         em_code::EmCode,
         federation::Claim,
-        ids::{ProfileName, UserId},
+        ids::{DevicePoolName, ProfileName, UserId},
         login::{
             Answer, FindUser, HomeServices, LoginAnswer, LoginRequest, LoginType, Ownership,
             ProfileChoice, Proof, SecurityMode,
@@ -29,7 +29,7 @@ use crate::{
         session::Initiator,
     },
     secret::Pin,
-    store::{self, audit, devices::Device, peers},
+    store::{self, audit, devices::Device, peers, pools},
 };
 
 /// A home cluster that answers as it was told, and counts what reached it.
@@ -42,6 +42,8 @@ struct Script {
     traits: Mutex<Option<Traits>>,
     /// It is no peer any more.
     gone: AtomicBool,
+    /// Where the phone of the newest login stands.
+    place: Mutex<BTreeMap<String, String>>,
     /// The profile of the newest login.
     profile: Mutex<Option<ProfileName>>,
     /// Never answers a login.
@@ -56,6 +58,8 @@ struct Script {
     logouts: Mutex<Vec<SessionId>>,
     supersedes: Mutex<Vec<SessionId>>,
     refuse_logout: bool,
+    /// The reason that it has on record for every end, whatever it is told.
+    ended_for: Option<EndReason>,
 }
 
 impl Script {
@@ -67,6 +71,7 @@ impl Script {
             choice: Mutex::default(),
             traits: Mutex::default(),
             gone: AtomicBool::default(),
+            place: Mutex::default(),
             profile: Mutex::default(),
             silent: false,
             gate: None,
@@ -77,6 +82,7 @@ impl Script {
             logouts: Mutex::default(),
             supersedes: Mutex::default(),
             refuse_logout: false,
+            ended_for: None,
         }
     }
     fn finding(self, answer: Result<Ownership, EmCode>) -> Self {
@@ -111,6 +117,7 @@ impl HomeCluster for Script {
         self.logins.fetch_add(1, Ordering::SeqCst);
         *self.supersedes.lock().unwrap() = request.supersedes.clone();
         let answer = self.login.lock().unwrap().clone().unwrap_or(Ok(()));
+        *self.place.lock().unwrap() = request.geolocation.clone();
         *self.profile.lock().unwrap() = request.profile.clone();
         let user = request.user.name.to_string();
         let choice = match request.proof {
@@ -134,11 +141,12 @@ impl HomeCluster for Script {
     fn logout<'a>(&'a self, _: &'a Context, request: LogoutRequest) -> Answer<'a, EndReason> {
         self.logouts.lock().unwrap().push(request.session_id);
         let refused = self.refuse_logout;
+        let reason = self.ended_for.unwrap_or(request.reason);
         Box::pin(async move {
             if refused {
                 Err(Refusal::new(EmCode::ServiceConnectionError, "cut off"))
             } else {
-                Ok(request.reason)
+                Ok(reason)
             }
         })
     }
@@ -217,6 +225,17 @@ async fn world_with(peers: Vec<Script>, local: Script, login_deadline: Duration)
 }
 
 async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: Duration) -> World {
+    world_of(SecurityMode::NonSecure, url, peers, local, login_deadline).await
+}
+
+async fn world_of(
+    mode: SecurityMode,
+    url: &str,
+    peers: Vec<Script>,
+    local: Script,
+    login_deadline: Duration,
+) -> World {
+    let names: Vec<_> = peers.iter().map(|peer| peer.name.clone()).collect();
     let store = Store::open(&store::Config {
         url: url.to_owned(),
         node: "n1".to_owned(),
@@ -224,8 +243,12 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
     .unwrap();
     let clock = Clock::system();
     store
-        .write(|tx: &mut dyn Transaction| {
+        .write(move |tx: &mut dyn Transaction| {
+            for name in &names {
+                peers::upsert(tx, &record(name.as_str()))?;
+            }
             for (name, em_enabled, emcc) in [
+                ("SEPSEC", true, true),
                 ("SEP1", true, true),
                 ("SEP2", true, true),
                 ("SEPOFF", false, true),
@@ -237,7 +260,10 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
                         name: DeviceName::new(name).unwrap(),
                         model: "CP-8841".to_owned(),
                         protocol: "SIP".to_owned(),
-                        security_mode: SecurityMode::NonSecure,
+                        security_mode: match name {
+                            "SEPSEC" => SecurityMode::Secure,
+                            _ => SecurityMode::NonSecure,
+                        },
                         emcc,
                         em_enabled,
                         device_pool: None,
@@ -262,6 +288,7 @@ async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: 
             login_deadline,
             find_deadline: Duration::from_millis(500),
             newest_version: Version::CURRENT,
+            traits: Traits::ours(mode),
         },
         store: store.clone(),
         clock: clock.clone(),
@@ -474,7 +501,6 @@ async fn no_login_begins_at_a_peer_that_is_being_removed() {
     let until = world.clock.now().plus(Duration::from_secs(60));
     let mark = |until| {
         world.store.write(move |tx: &mut dyn Transaction| {
-            peers::upsert(tx, &record("berlin"))?;
             peers::set_leaving(tx, &cluster("berlin"), until)?;
             // Who changes the record meanwhile takes no mark away.
             peers::upsert(tx, &record("berlin"))
@@ -784,4 +810,135 @@ async fn where_addresses_are_checked_only_trusted_callers_are_heard() {
     log_out(proxied).await.unwrap();
     world.parameters.publish(Parameters::default());
     assert_eq!(log_out(proxied).await.unwrap_err(), 19);
+}
+
+#[tokio::test]
+async fn a_secure_phone_is_judged_by_both_sides_before_its_user_is_and_home_judges_its_own_mode() {
+    let old = Traits::default();
+    let able = Traits::ours(SecurityMode::NonSecure);
+    for (mode, told, expected) in [
+        // What an upgrade of home would only lead to comes first.
+        (SecurityMode::NonSecure, Some(old), Some(43)),
+        (SecurityMode::NonSecure, Some(able), Some(43)),
+        (SecurityMode::NonSecure, None, Some(43)),
+        (SecurityMode::Secure, Some(old), Some(45)),
+        (SecurityMode::Secure, Some(able), None),
+        (SecurityMode::Secure, None, None),
+    ] {
+        let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
+        *berlin.traits.lock().unwrap() = told;
+        let (url, local) = ("sqlite::memory:", Script::new("tokyo"));
+        let world = world_of(mode, url, vec![berlin], local, Duration::from_secs(5)).await;
+        let outcome = world.login("SEPSEC", "ana").await;
+        let code = outcome.err().map(|failure| failure.code.number());
+        assert_eq!(code, expected, "{mode:?} {told:?}");
+        let asked = world.pins_sent();
+        assert_eq!(asked, usize::from(expected.is_none()), "{mode:?} {told:?}");
+        world.login("SEP1", "ana").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_without_a_record_ends_nothing_and_leaves_no_rows() {
+    let world = world(vec![Script::new("berlin")]).await;
+    let context = Context {
+        caller: cluster("paris"),
+        ..world
+            .role
+            .inner
+            .context(world.role.new_ref(), Duration::from_secs(5))
+    };
+    for _ in 0..20 {
+        let request = LogoutRequest {
+            session_id: world.role.inner.new_session_id(),
+            reason: EndReason::Operator,
+            initiator: Initiator::Home,
+        };
+        let refused = world.role.end_from_home(&context, request).await;
+        let refusal = refused.unwrap_err().to_refusal();
+        assert_eq!(refusal.code, EmCode::VisitingClusterUnknown);
+    }
+    let all = sessions::Filter::default();
+    let rows = world
+        .store
+        .read(move |tx: &mut dyn Transaction| sessions::list(tx, &all))
+        .await;
+    assert!(rows.unwrap().is_empty() && world.audit().await.is_empty());
+}
+
+#[tokio::test]
+async fn home_is_told_where_the_phone_stands_by_itself_or_by_its_pool() {
+    let world = world(vec![Script::new("berlin").finding(Ok(Ownership::Mine))]).await;
+    let place = |country: &str| BTreeMap::from([("country".to_owned(), country.to_owned())]);
+    let stands = |own: BTreeMap<String, String>, pool: Option<&'static str>| {
+        let store = world.store.clone();
+        async move {
+            store
+                .write(move |tx: &mut dyn Transaction| {
+                    let sep1 = DeviceName::new("SEP1").unwrap();
+                    let mut device = devices::get(tx, &sep1)?.unwrap();
+                    device.geolocation = own.clone();
+                    device.device_pool = pool.map(|name| DevicePoolName::new(name).unwrap());
+                    devices::upsert(tx, &device)
+                })
+                .await
+                .unwrap();
+        }
+    };
+    let fields = place("JP");
+    world
+        .store
+        .write(move |tx: &mut dyn Transaction| {
+            let pool = pools::DevicePool {
+                name: DevicePoolName::new("Tokyo").unwrap(),
+                geolocation: fields.clone(),
+                location: None,
+                call_managers: Vec::new(),
+                call_group: None,
+                tftp_servers: Vec::new(),
+                roaming: false,
+            };
+            pools::upsert(tx, &pool)
+        })
+        .await
+        .unwrap();
+    for (own, pool, told) in [
+        (BTreeMap::new(), None, BTreeMap::new()),
+        (BTreeMap::new(), Some("Tokyo"), place("JP")),
+        (place("DE"), Some("Tokyo"), place("DE")),
+        (place("DE"), None, place("DE")),
+        (BTreeMap::new(), Some("Gone"), BTreeMap::new()),
+    ] {
+        stands(own, pool).await;
+        world.login("SEP1", "ana").await.unwrap();
+        assert_eq!(*world.peers[0].place.lock().unwrap(), told, "{pool:?}");
+        let reference = world.role.new_ref();
+        world
+            .role
+            .logout("SEP1", caller(), reference)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn of_two_reasons_for_an_end_that_of_home_stays() {
+    let mut berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
+    berlin.ended_for = Some(EndReason::Superseded);
+    let world = world(vec![berlin]).await;
+    world.login("SEP1", "ana").await.unwrap();
+    let reference = world.role.new_ref();
+    world
+        .role
+        .logout("SEP1", caller(), reference)
+        .await
+        .unwrap();
+    let all = sessions::Filter::default();
+    let rows = world
+        .store
+        .read(move |tx: &mut dyn Transaction| sessions::list(tx, &all))
+        .await
+        .unwrap();
+    let reasons: Vec<_> = rows.iter().map(|row| row.end_reason).collect();
+    assert_eq!(reasons, [Some(EndReason::Superseded)]);
 }

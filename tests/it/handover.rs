@@ -153,7 +153,7 @@ async fn a_node_that_the_operator_did_not_name_is_learned_and_remembered() {
         .await
         .unwrap()
         .into_inner();
-    assert_eq!(clusters.clusters[0].addresses, [named.clone()]);
+    assert_eq!(clusters.clusters[0].addresses, std::slice::from_ref(&named));
     // It is known without being told anew: the node that told it is gone.
     for node in 0..2 {
         lab.clusters[1].members[node].stop().await;

@@ -6,6 +6,7 @@ use emccd::lab::{Cluster, Lab};
 
 use crate::support::{lab_of_processes, log_in, log_out};
 
+mod attacks;
 mod connections;
 mod messages;
 mod pages;

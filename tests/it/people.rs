@@ -5,7 +5,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use emccd::lab::{Cluster, Lab, Spec};
+use emccd::{
+    lab::{Cluster, Lab, Spec, member::Versions},
+    wire::admin as pb,
+};
 
 use crate::support::binary;
 
@@ -169,8 +172,8 @@ async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_is_removed_after_it_was_told_that_its_sessions_are_over() {
-    let lab = crate::support::lab(2).await;
-    let (here, there) = (&lab.clusters[0], &lab.clusters[1]);
+    let mut lab = crate::support::lab(2).await;
+    let here = &lab.clusters[0];
     let up = done(here, "cluster refresh tokyo", "").await;
     assert!(up.contains("the link to tokyo is up"), "{up}");
     let none = refused(here, "cluster refresh lima").await;
@@ -178,6 +181,27 @@ async fn a_peer_is_removed_after_it_was_told_that_its_sessions_are_over() {
 
     let shown = crate::support::log_in(&lab, 0, 0, 1, 0).await;
     assert!(shown.em_code.is_none(), "{shown:?}");
+    // Nobody could tell it: nothing ends, and nobody is barred.
+    let tokyo = lab.clusters[1].id.clone();
+    lab.clusters[1].member_mut().unwrap().stop().await;
+    let here = &lab.clusters[0];
+    let down = |peer: &pb::PeerStatus| peer.outbound.as_ref().is_some_and(|o| o.state != "up");
+    here.wait_status(&tokyo, "down", down).await.unwrap();
+    let stays = refused(here, "cluster remove tokyo --yes").await;
+    assert!(
+        stays.contains("nothing was ended") && stays.contains("--forget-owed"),
+        "{stays}"
+    );
+    let living = done(here, "session list", "").await;
+    assert!(living.contains("tokyo"), "{living}");
+    let member = lab.clusters[1].member_mut().unwrap();
+    member.start(&Versions::default()).await.unwrap();
+    let (here, there) = (&lab.clusters[0], &lab.clusters[1]);
+    here.wait_linked(&there.id).await.unwrap();
+    there.wait_linked(&here.id).await.unwrap();
+    let shown = crate::support::log_in(&lab, 0, 1, 1, 1).await;
+    assert!(shown.em_code.is_none(), "{shown:?}");
+
     // What it shares with us ends, and it is told, before it goes.
     let removed = done(here, "cluster remove tokyo --yes", "").await;
     assert!(

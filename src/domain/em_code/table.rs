@@ -350,7 +350,7 @@ table! {
         login: "Login is unavailable(38)",
         logout: "Logout is unavailable(38)",
         advice: "Tell your help desk: your home does not allow visits here.",
-        hint: "Home has the visiting cluster disabled, or does not allow logins from it; see `emccd cluster list` there and allow it with `emccd cluster set ID --enabled true --allow-emcc true`.",
+        hint: "Home has the visiting cluster disabled, or does not allow logins from it; see `emccd cluster list` there and allow it with `emccd cluster set ID --enabled true --allow-emcc true`. For a minute at most also while one of the two removes the other.",
         grpc: PermissionDenied,
         raised: Yes,
     }

@@ -140,7 +140,7 @@ pub const TABLE: &[Parameter] = &[
         kind: Kind::Switch(place!(end_sessions_on_revocation)),
         default: "on",
         meaning: "Whether a user's sessions end when the user is disabled, and a peer's sessions when the peer \
-                  is removed; the other cluster is told first.",
+                  is removed, which is told first. While it is off, a peer with sessions is not removed.",
         why: "whoever takes a right away means now",
         replaces: "",
     },

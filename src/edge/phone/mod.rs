@@ -19,6 +19,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin as BoxPin,
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -271,10 +272,13 @@ impl Phone {
         match self.desk.phone_state(self.device.as_str()).await? {
             PhoneState::Nobody => Ok(self.login_form()),
             PhoneState::LoggedIn { user, home } => Ok(self.logout_question(&user, &home)),
-            PhoneState::Busy => Err(self.failure(
-                EmCode::Busy,
-                "a login on this phone is under way and not yet decided".to_owned(),
-            )),
+            PhoneState::Busy => {
+                let cause = "a login on this phone is under way and not yet decided".to_owned();
+                Err(Failure {
+                    retry_after: Some(RETRY),
+                    ..self.failure(EmCode::Busy, cause)
+                })
+            }
         }
     }
 
@@ -296,6 +300,9 @@ impl Phone {
         }
     }
 }
+
+/// When a login that is under way may be decided.
+const RETRY: Duration = Duration::from_secs(1);
 
 fn no_sense(unreadable: Unreadable) -> (EmCode, String) {
     (EmCode::ErrorOnParsing, unreadable.to_string())

@@ -133,7 +133,7 @@ struct Fields {
     logout: Option<String>,
     name: Option<String>,
     pin: Option<Zeroizing<String>>,
-    ticket: Option<String>,
+    ticket: Option<Zeroizing<String>>,
     profile: Option<String>,
     unreadable: Option<Unreadable>,
 }
@@ -147,22 +147,25 @@ impl Fields {
             "loginType" => store(&mut self.login_type, value),
             "doLogout" => store(&mut self.logout, value),
             "userid" => store(&mut self.name, value),
-            "ticket" => store(&mut self.ticket, value),
+            "ticket" => store_secret(&mut self.ticket, value),
             "profile" => store(&mut self.profile, value),
-            "seq" => match decode(value) {
-                Ok(_) if self.pin.is_some() => Err(Unreadable::Doubled),
-                Ok(pin) => {
-                    self.pin = Some(Zeroizing::new(pin));
-                    Ok(())
-                }
-                Err(unreadable) => Err(unreadable),
-            },
+            "seq" => store_secret(&mut self.pin, value),
             _ => Ok(()),
         };
         if let Err(unreadable) = stored {
             self.unreadable.get_or_insert(unreadable);
         }
     }
+}
+
+/// As [`store`], for what must not stay in memory.
+fn store_secret(field: &mut Option<Zeroizing<String>>, value: &str) -> Result<(), Unreadable> {
+    let value = Zeroizing::new(decode(value)?);
+    if field.is_some() {
+        return Err(Unreadable::Doubled);
+    }
+    *field = Some(value);
+    Ok(())
 }
 
 fn store(field: &mut Option<String>, value: &str) -> Result<(), Unreadable> {

@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     clock::Timestamp,
-    domain::login::{ProfileChoice, TICKET_LIFE},
+    domain::{
+        login::{ProfileChoice, TICKET_LIFE},
+        version::Version,
+    },
     secret::Ticket,
     store::audit,
 };
@@ -222,23 +225,72 @@ async fn a_changed_pin_voids_the_ticket() {
 }
 
 #[tokio::test]
-async fn a_repeat_is_asked_again_with_a_new_ticket_if_the_pin_is_right_again() {
+async fn a_repeat_is_asked_again_if_the_pin_is_right_again_and_either_answers_ticket_opens_once() {
+    for used in [0, 1] {
+        let world = world(1).await;
+        world.profiles(&["desk", "lobby"], None).await;
+        let first = request("ana", "13579", "SEP1");
+        let one = world.asks("tokyo", &first).await;
+        // Also where the user has only one profile by now: an id that was asked about opens nothing.
+        world.profiles(&["desk"], None).await;
+        let other = world.asks("tokyo", &first).await;
+        assert_ne!(one.ticket, other.ticket);
+        let mut wrong = first.clone();
+        wrong.proof = Proof::Pin(pin("00000"));
+        assert_eq!(code(&world, "tokyo", &wrong).await, 2);
+        let tickets = [&one.ticket, &other.ticket];
+        world
+            .opens("tokyo", &chosen(tickets[used], "desk", "SEP1"))
+            .await;
+        for ticket in tickets {
+            assert_eq!(
+                code(&world, "tokyo", &chosen(ticket, "desk", "SEP1")).await,
+                2
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_login_voids_the_ticket_of_the_one_before_and_a_late_copy_of_that_one_takes_nothing()
+ {
     let world = world(1).await;
     world.profiles(&["desk", "lobby"], None).await;
     let first = request("ana", "13579", "SEP1");
     let old = world.asks("tokyo", &first).await;
-    // Also where the user has only one profile by now: an id that was asked about opens nothing.
-    world.profiles(&["desk"], None).await;
-    let new = world.asks("tokyo", &first).await;
-    assert_ne!(old.ticket, new.ticket);
-    let mut wrong = first.clone();
-    wrong.proof = Proof::Pin(pin("00000"));
-    assert_eq!(code(&world, "tokyo", &wrong).await, 2);
+    let new = world.asks("tokyo", &request("ana", "13579", "SEP1")).await;
+    world.asks("tokyo", &first).await;
     let voided = chosen(&old.ticket, "desk", "SEP1");
     assert_eq!(code(&world, "tokyo", &voided).await, 2);
     world
         .opens("tokyo", &chosen(&new.ticket, "desk", "SEP1"))
         .await;
+}
+
+/// Two nodes of one cluster on one store.
+#[tokio::test]
+async fn two_copies_of_a_login_at_two_nodes_ask_the_user_and_either_ticket_is_good() {
+    for used in [0, 1] {
+        let world = world(1).await;
+        world.profiles(&["desk", "lobby"], None).await;
+        let second = world.another_node();
+        let login = request("ana", "13579", "SEP1");
+        let context = from("tokyo");
+        let (a, b) = tokio::join!(
+            world.role.login(&context, &login),
+            second.login(&context, &login)
+        );
+        let tickets: Vec<_> = [a, b]
+            .into_iter()
+            .map(|answer| match answer.unwrap() {
+                LoginAnswer::Choose(choice) => choice.ticket,
+                LoginAnswer::Opened(services) => panic!("opened: {services:?}"),
+            })
+            .collect();
+        let login = chosen(&tickets[used], "desk", "SEP1");
+        let answer = second.login(&context, &login).await.unwrap();
+        assert!(matches!(answer, LoginAnswer::Opened(_)), "{answer:?}");
+    }
 }
 
 #[tokio::test]
@@ -270,7 +322,7 @@ async fn a_pin_that_must_be_changed_is_41_or_209_with_a_ticket_and_only_when_it_
             };
             tickets.push(ticket);
         }
-        assert_ne!(tickets[0], tickets[1], "a repeat voids the first");
+        assert_ne!(tickets[0], tickets[1], "each answer has its own");
         let mut repeat = right.clone();
         repeat.proof = Proof::Pin(pin("00000"));
         assert_eq!(code(&world, caller, &repeat).await, wrong);
@@ -309,4 +361,25 @@ async fn security_modes_are_judged_by_what_hello_told_and_not_for_our_own_phones
         assert_eq!(world.held().await, 0);
     }
     world.opens("berlin", &secure("SEP1")).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_held_back_offers_nothing_that_it_does_not_tell() {
+    let mut world = world(2).await;
+    world.role.traits = Traits::of(SecurityMode::Secure, Version::V1_0);
+    world.profiles(&["lobby", "desk"], None).await;
+    let services = world.opens("tokyo", &request("ana", "13579", "SEP1")).await;
+    assert_eq!(
+        services.profile.as_str(),
+        "desk",
+        "it has no choice to offer"
+    );
+    let mut secure = request("bob", "13579", "SEP2");
+    secure.device.security_mode = SecurityMode::Secure;
+    let mut caller = from("tokyo");
+    caller.traits = Traits::ours(SecurityMode::Secure);
+    let refused = world.role.login(&caller, &secure).await.unwrap_err();
+    assert_eq!(refused.em_code(false).number(), 45);
+    // Nothing of this goes over the wire for a phone of its own.
+    world.asks("berlin", &request("ana", "13579", "SEP3")).await;
 }

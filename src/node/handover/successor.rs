@@ -62,7 +62,7 @@ impl Predecessor {
                 ));
             }
         }
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
         let own = tempfile::Builder::new()
             .prefix(".h")
             .rand_bytes(4)

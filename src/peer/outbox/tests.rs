@@ -273,6 +273,7 @@ async fn a_creditor_that_cannot_be_reached_or_fails_at_all_is_not_told_the_rest(
     for (code, in_person) in [
         (EmCode::ServiceConnectionError, true),
         (EmCode::ErrorOnParsing, false),
+        (EmCode::VisitingClusterUnknown, false),
         (EmCode::DatabaseError, true),
     ] {
         let store = new_store();

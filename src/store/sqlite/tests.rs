@@ -22,7 +22,7 @@ use crate::{
     },
     store::{
         Config, Error, Row, Store, Transaction, Value, answers, base_devices, credentials, devices,
-        hints, meta, profiles,
+        hints, living, meta, profiles,
         sessions::{self, Filter},
         suite::{at, cluster, device_name, each_engine_must, increment, session_id},
         users,
@@ -502,13 +502,16 @@ async fn what_is_revoked_or_shared_is_found_without_a_look_at_what_has_ended() {
                 sessions::revoked(&mut plans, &tokyo, 256)?;
                 sessions::living_with(&mut plans, &berlin, 256)?;
                 sessions::shared_with(&mut plans, &berlin)?;
+                living::users(&mut plans)?;
+                living::devices(&mut plans)?;
+                living::peers(&mut plans)?;
                 let found: Vec<_> = plans
                     .of_sessions
                     .iter()
                     .map(|plan| plan.split_whitespace().find(|word| word.starts_with("sessions_")))
                     .collect();
                 let [user, living, owed] = ["sessions_active_of_user", "sessions_living", "sessions_owed"].map(Some);
-                assert_eq!(found, [user, living, living, owed], "{:?}", plans.of_sessions);
+                assert_eq!(found, [user, living, living, owed, user, living, living, owed], "{:?}", plans.of_sessions);
             }
             Ok(())
         })

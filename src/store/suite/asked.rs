@@ -6,7 +6,7 @@ use crate::{
     store::{
         choices::{self, Choice},
         retention,
-        tickets::{self, Holder, Purpose},
+        tickets::{self, Holder, Issue, Purpose},
     },
 };
 
@@ -35,13 +35,22 @@ fn try_ticket(tx: &mut dyn Transaction, other: Other, now: i64) -> Result<bool, 
 }
 
 fn issue(tx: &mut dyn Transaction, hash: [u8; 32]) -> Result<(), Error> {
+    issue_for(tx, Issue::First(session_id(1)), hash, 2_000)
+}
+
+fn issue_for(
+    tx: &mut dyn Transaction,
+    why: Issue,
+    hash: [u8; 32],
+    until: i64,
+) -> Result<(), Error> {
     let holder = Holder {
         caller: &cluster("tokyo"),
         device: &device_name("SEP1"),
         user: &user_id("anna"),
         purpose: Purpose::ChooseProfile,
     };
-    tickets::issue(tx, holder, &hash, at(2_000))
+    tickets::issue(tx, holder, why, &hash, at(until))
 }
 
 pub(in crate::store) async fn a_ticket_is_good_once_for_its_holder_until_it_is_old_or_another_pin_is_set(
@@ -96,6 +105,27 @@ pub(in crate::store) async fn a_ticket_is_good_once_for_its_holder_until_it_is_o
                 },
                 1_500
             )?);
+
+            // Answers to one login beside each other each have a good one, of which one is used.
+            let other = |n: u8| Other {
+                hash: Some([n; 32]),
+                ..none
+            };
+            for used in [1, 3] {
+                issue(tx, [1; 32])?;
+                issue_for(tx, Issue::Again(session_id(1)), [3; 32], 2_000)?;
+                assert!(try_ticket(tx, other(used), 1_500)?);
+                assert!(!try_ticket(tx, other(1), 1_500)? && !try_ticket(tx, other(3), 1_500)?);
+            }
+            // A late answer to a login does not take the ticket of the next one, and repeats have an end.
+            issue_for(tx, Issue::First(session_id(2)), [9; 32], 2_100)?;
+            for n in 20..50 {
+                issue_for(tx, Issue::Again(session_id(1)), [n; 32], 2_000)?;
+            }
+            let rows = tx.query("SELECT hash FROM tickets", &[])?;
+            assert_eq!(rows.len(), 8);
+            assert!(try_ticket(tx, other(9), 1_500)?);
+            issue(tx, [1; 32])?;
 
             // So does a new PIN of this user, whatever the clock of who sets it says.
             credentials::put_hash(tx, &user_id("bob"), &phc(2), at(5_000))?;

@@ -491,7 +491,7 @@ fn a_beat_survives_the_way_and_is_bounded() {
             sequence: 9,
             addresses: vec!["berlin-1.example:8444".to_owned()],
         }),
-        ..up.clone()
+        ..up
     };
     for beat in [up.clone(), down] {
         assert_eq!(

@@ -575,6 +575,12 @@ async fn a_trusted_stranger_may_say_hello_but_not_watch() {
         text.contains("Watch failed") && text.contains("35"),
         "{text}"
     );
+    // Whoever wants to log in there is told so, and not that nobody was reached.
+    let home = tokyo.peers.get(&berlin.id).unwrap();
+    let context = context(&tokyo, Duration::from_secs(5));
+    let refusal = home.find_user(&context, &find(LoginType::Uid)).await;
+    let refusal = refusal.unwrap_err();
+    assert_eq!(refusal.code, EmCode::VisitingClusterUnknown, "{refusal}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -152,9 +152,13 @@ async fn a_node_that_drains_serves_and_asks_for_no_second_request() {
         first.ends_with("here") && !first.contains("connection: close"),
         "{first}"
     );
+    let mut second = TcpStream::connect(address).await.unwrap();
+    ask(&mut second).await;
+    let mut answer = [0; 1024];
+    assert!(within(second.read(&mut answer)).await.unwrap() > 0);
     draining.cancel();
-    // On the old connection and on a new one: answered, and closed by us.
-    for mut tcp in [kept, TcpStream::connect(address).await.unwrap()] {
+    // On connections that there are: answered, and closed by us.
+    for mut tcp in [kept, second] {
         ask(&mut tcp).await;
         let mut answer = String::new();
         within(tcp.read_to_string(&mut answer)).await.unwrap();

@@ -226,9 +226,11 @@ CREATE TABLE tickets (
     device_key TEXT NOT NULL,
     user_key   TEXT NOT NULL REFERENCES users (user_key) ON DELETE CASCADE,
     purpose    TEXT NOT NULL CHECK (purpose IN ('change-pin', 'choose-profile')),
+    -- The login that it was given out for. Each copy of that one's answer carries a ticket of its own.
+    session_id TEXT NOT NULL,
     hash       BLOB NOT NULL CHECK (length(hash) = 32),
     expires_at INTEGER NOT NULL,
-    PRIMARY KEY (caller, device_key, user_key, purpose)
+    PRIMARY KEY (caller, device_key, user_key, purpose, hash)
 ) STRICT;
 CREATE INDEX tickets_expire ON tickets (expires_at);
 CREATE INDEX tickets_user ON tickets (user_key);

@@ -275,7 +275,8 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
         &LoginName::new("taro").unwrap(),
         &cluster("tokyo"),
     )?;
-    tickets::issue(tx, holder(&all), &[4; 32], at(9_000))?;
+    let why = tickets::Issue::First(all.answer.id);
+    tickets::issue(tx, holder(&all), why, &[4; 32], at(9_000))?;
     choices::put(tx, &all.choice)?;
     let node = node();
     store::nodes::register(tx, &node)?;
