@@ -326,33 +326,38 @@ impl Inner {
                 Ok::<_, Error>(beat)
             })
             .await?;
-        let is_replaced = beat == Beat::Replaced;
-        let was_replaced = self.replaced.swap(is_replaced, Ordering::AcqRel);
-        match beat {
-            Beat::Gone => warn!("this node was off the record; it is on record again"),
-            Beat::Replaced if !was_replaced => warn!(
-                "another process runs under this node's name on this store: this one takes up no work for the cluster \
-                 as long as that one lives"
-            ),
-            Beat::Kept | Beat::Replaced => {}
+        self.notice(beat == Beat::Replaced);
+        if beat == Beat::Gone {
+            warn!("this node was off the record; it is on record again");
         }
         Ok(())
     }
 
-    /// Goes on record again when the run that stands under our name is dead.
+    fn notice(&self, is_replaced: bool) {
+        let was_replaced = self.replaced.swap(is_replaced, Ordering::AcqRel);
+        if is_replaced && !was_replaced {
+            warn!(
+                "another process runs under this node's name on this store: this one takes up no work for the cluster \
+                 as long as that one lives"
+            );
+        }
+    }
+
+    /// Takes up nothing beside another run under our name; goes on record again when that one is dead.
     async fn come_back(
         &self,
         pulses: &Pulses<Incarnation, i64>,
         nodes: &[Node],
     ) -> Result<(), Error> {
-        if self.gone.load(Ordering::Acquire) || !self.replaced.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let other = nodes.iter().find(|node| node.run.node == self.me.run.node);
-        let Some(dead) = other.filter(|other| pulses.is_dead(&other.run)) else {
+        let stands = nodes.iter().find(|node| node.run.node == self.me.run.node);
+        let Some(other) = stands.filter(|stands| stands.run != self.me.run) else {
             return Ok(());
         };
-        let (me, dead, now) = (self.me.clone(), dead.clone(), self.clock.now());
+        self.notice(true);
+        if self.gone.load(Ordering::Acquire) || !pulses.is_dead(&other.run) {
+            return Ok(());
+        }
+        let (me, dead, now) = (self.me.clone(), other.clone(), self.clock.now());
         let is_back = self
             .store
             .write(move |tx: &mut dyn Transaction| {
