@@ -326,7 +326,7 @@ fn peer_node(node: &NodeStatus) -> pb::PeerNode {
         node: told(&node.node),
         software: told(&node.software),
         version: node.version.map(|version| version.to_string()),
-        reason: node.last_error.clone(),
+        reason: node.trouble(),
         instance: told(&node.instance),
         learned: node.learned,
     }
