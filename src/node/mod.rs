@@ -103,7 +103,8 @@ pub fn new_pepper() -> Secret {
 }
 
 impl Node {
-    /// Starts a node; when this returns all its listeners are open.
+    /// Starts a node; when this returns all its listeners are open. Whoever stops waiting for it stops the start: a
+    /// process that it was taking over from then goes on.
     ///
     /// # Errors
     /// [`Error`]: which part could not start, and why. An identity that is not valid is no reason: the node then
@@ -111,11 +112,12 @@ impl Node {
     pub async fn start(config: Config, options: Options) -> Result<Self, Error> {
         let span = info_span!("node", cluster = %config.cluster_id, node = config.node);
         let stages = Stages::in_span(&span);
+        let unfinished = Unfinished(&stages);
         let started = wiring::start(config, options, &stages)
             .instrument(span)
             .await;
-        if started.is_err() {
-            stages.cancel();
+        if started.is_ok() {
+            std::mem::forget(unfinished);
         }
         started
     }
@@ -155,5 +157,14 @@ impl Node {
         info!("shutting down");
         self.hand_over.close();
         self.stages.shut_down(self.grace).await;
+    }
+}
+
+/// Ends what a start has begun when it does not come to its end.
+struct Unfinished<'a>(&'a Stages);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }

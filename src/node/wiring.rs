@@ -88,6 +88,13 @@ struct AllRoles {
     others: Arc<dyn Federation>,
 }
 
+/// What answers behind each door.
+struct Doors {
+    federation: tonic::service::Routes,
+    phone: axum::Router,
+    phone_plain: Option<axum::Router>,
+}
+
 /// Starts a node. What it began before an error goes on until `stages` are cancelled.
 pub(super) async fn start(
     config: Config,
@@ -131,7 +138,13 @@ pub(super) async fn start(
             software: peers.config().software.clone(),
         },
     );
-    let hand_over = HandOver::new(&sockets, store.clone(), clock.clone(), stages.work.clone())?;
+    let hand_over = HandOver::new(
+        &sockets,
+        store.clone(),
+        membership.clone(),
+        clock.clone(),
+        stages.work.clone(),
+    )?;
     let socket_file = sockets.admin.keep();
     let reloader = Reloader::new(&config, store.clone(), trust.clone(), peers.clone())?;
     let core = Core {
@@ -152,19 +165,27 @@ pub(super) async fn start(
     };
     core.reloader.refresh_parameters().await?;
     core.read_all().await;
-    // What may fail has not: from here on this is the node, also for the process before.
-    core.membership.join().await?;
-    let roles = core.roles(faults, &stages.work);
+    let roles = core.roles(faults.clone(), &stages.work);
+    let doors = core.doors(&addresses, &roles, stages).await?;
+    // What may fail has not. From here on this is the node, unless the process before says otherwise; that one serves
+    // until the doors are open.
+    if let Some(before) = &mut predecessor {
+        faults.pass("take-over.prepared").await;
+        before.ready().await?;
+    }
+    core.join(predecessor.is_some()).await?;
     if predecessor.is_none() {
         // One that hands over still carries its logins to their end.
         core.end_left_behind(&roles.visiting).await;
+    } else {
+        faults.pass("take-over.joined").await;
     }
-    core.open_doors(sockets, &addresses, &roles, stages).await?;
+    core.open_doors(sockets, doors, &roles, stages);
     addresses.metrics = core.open_window(stages).await;
     core.begin_tasks(roles, &stages.work);
-    if let Some(predecessor) = predecessor {
-        predecessor.serving().await?;
+    if let Some(before) = predecessor {
         socket_file.keep(false);
+        before.serves().await;
         info!("took over from the process before");
     }
     stages.serving();
@@ -252,15 +273,28 @@ impl Core {
         }
     }
 
-    async fn open_doors(
+    /// Goes on record. A successor that can't does so as soon as the store lets it: nobody else serves.
+    async fn join(&self, is_successor: bool) -> Result<(), Error> {
+        match self.membership.join().await {
+            Err(error) if is_successor => {
+                warn!(
+                    cause = crate::telemetry::error_chain(&error),
+                    "this node is not on record yet; it tries again"
+                );
+                Ok(())
+            }
+            joined => Ok(joined.map(|_| ())?),
+        }
+    }
+
+    /// All that answers behind the doors, as far as it may fail.
+    async fn doors(
         &self,
-        sockets: Sockets,
         addresses: &Addresses,
         roles: &AllRoles,
         stages: &Stages,
-    ) -> Result<(), Error> {
-        let (config, doors) = (&self.config, &stages.doors);
-        let routes = federation::service(federation::Parts {
+    ) -> Result<Doors, Error> {
+        let federation = federation::service(federation::Parts {
             roles: Arc::new(FederationRoles {
                 home: roles.home.clone(),
                 visiting: roles.visiting.clone(),
@@ -273,6 +307,17 @@ impl Core {
             drain: stages.drain.clone(),
         })
         .await?;
+        let pages = |scheme, address| self.pages(&roles.visiting, &stages.work, scheme, address);
+        let plain = addresses.phone_plain;
+        Ok(Doors {
+            federation,
+            phone: pages("https", addresses.phone)?,
+            phone_plain: plain.map(|address| pages("http", address)).transpose()?,
+        })
+    }
+
+    fn open_doors(&self, sockets: Sockets, behind: Doors, roles: &AllRoles, stages: &Stages) {
+        let (config, doors) = (&self.config, &stages.doors);
         let limits = |max_connections| listener::Config {
             drain_grace: config.shutdown_grace,
             draining: stages.drain.clone(),
@@ -281,7 +326,7 @@ impl Core {
         let door = listener::serve_federation(
             sockets.federation,
             self.trust.clone(),
-            routes,
+            behind.federation,
             doors.clone(),
             limits(config.federation.max_connections),
         );
@@ -292,19 +337,16 @@ impl Core {
             config.phone.max_connections_per_address,
         );
         let limits = limits(config.phone.max_connections);
-        let pages = |scheme, address| self.pages(&roles.visiting, &stages.work, scheme, address);
-        let router = pages("https", addresses.phone)?;
         let door = listener::serve_http(
             sockets.phone,
             Some(self.reloader.phone_tls()),
-            router,
+            behind.phone,
             doors.clone(),
             places.clone(),
             limits.clone(),
         );
         doors.spawn("phone listener", door);
-        if let (Some(plain), Some(address)) = (sockets.phone_plain, addresses.phone_plain) {
-            let router = pages("http", address)?;
+        if let (Some(plain), Some(router)) = (sockets.phone_plain, behind.phone_plain) {
             let door = listener::serve_http(plain, None, router, doors.clone(), places, limits);
             doors.spawn("plain phone listener", door);
         }
@@ -313,7 +355,6 @@ impl Core {
             self.admin_edge(roles, &stages.work),
             &stages.work,
         );
-        Ok(())
     }
 
     fn pages(
