@@ -81,7 +81,6 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
         biased;
         started = Node::start(config, options) => Ok(started),
         signal = signals.end() => Err(signal),
-        () = input_ended(), if args.supervised => Err("the end of its input"),
     };
     let node = match ended {
         Ok(started) => started

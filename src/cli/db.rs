@@ -91,7 +91,7 @@ fn verify(args: &DbVerify) -> Outcome {
         let next = if has == 0 {
             "name a database of this program, such as emccd db backup FILE writes"
         } else if has > known {
-            "check it with the emccd that wrote it, or a newer one; its pages and references are good"
+            "check it with the version that wrote it, or a newer one; its pages and references are good"
         } else {
             "migrate a copy of it with emccd db migrate FILE, and check that; its pages and references are good"
         };

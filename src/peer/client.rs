@@ -153,7 +153,7 @@ impl PeerHome {
         let mut another = true;
         let mut look_at = later(deadline);
         loop {
-            if flights.is_empty() || std::mem::take(&mut another) {
+            if std::mem::take(&mut another) || flights.is_empty() {
                 let next = self.next(&mut course, errand.needs).await?;
                 if let Some(way) = next {
                     course.tried.add(&way);

@@ -44,6 +44,13 @@ mod value;
 #[cfg(test)]
 mod suite;
 
+/// What others do to a database behind our back.
+#[cfg(test)]
+pub(crate) fn tamper(file: &Path, sql: &str) {
+    let connection = rusqlite::Connection::open(file).unwrap();
+    connection.execute_batch(sql).unwrap();
+}
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,

@@ -132,10 +132,7 @@ async fn a_file_is_checked_and_migrated_without_a_daemon() {
     fs::copy(dir.path().join("copy.db"), &other).unwrap();
     let shown = other.display().to_string();
     let newer = "UPDATE refinery_schema_history SET version = 900";
-    rusqlite::Connection::open(&other)
-        .unwrap()
-        .execute(newer, [])
-        .unwrap();
+    store::tamper(&other, newer);
     let told = alone(&format!("db verify {shown}"))
         .await
         .unwrap_err()
@@ -145,9 +142,7 @@ async fn a_file_is_checked_and_migrated_without_a_daemon() {
         "{told}"
     );
     let foreign = dir.path().join("foreign.db");
-    let theirs = rusqlite::Connection::open(&foreign).unwrap();
-    theirs.execute("CREATE TABLE theirs (a)", []).unwrap();
-    drop(theirs);
+    store::tamper(&foreign, "CREATE TABLE theirs (a)");
     let before = fs::read(&foreign).unwrap();
     let told = alone(&format!("db migrate {}", foreign.display())).await;
     assert!(
