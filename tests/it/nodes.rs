@@ -228,9 +228,11 @@ async fn what_was_told_stands(lab: &Lab, roamers: &[Roamer]) {
             ),
         }
     }
+    let mut effects = 0;
     for cluster in &lab.clusters {
-        once_only(cluster).await;
+        effects += once_only(cluster).await;
     }
+    assert!(effects > 0, "what is done under claims is on record");
 }
 
 async fn all_linked(lab: &Lab) {

@@ -63,7 +63,9 @@ async fn changes_of_one_record_at_once_are_all_there_afterwards() {
         let moved = edit(How::Set, &[("extension", &extension)], None);
         let moved = world.applier.edit(moved, "admin");
         let (with_pin, off, moved) = tokio::join!(with_pin, off, moved);
-        (with_pin.unwrap(), off.unwrap(), moved.unwrap());
+        with_pin.unwrap();
+        off.unwrap();
+        moved.unwrap();
         let ana = ana(&world).await;
         assert!(!ana.enabled, "round {round}");
         assert_eq!(ana.primary_extension.unwrap().as_str(), extension);

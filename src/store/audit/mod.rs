@@ -92,9 +92,10 @@ pub fn append_all(tx: &mut dyn Transaction, entries: &[Entry]) -> Result<(), Err
     let found = head(tx, &node)?;
     // What others have cut off or written anew is not made good by going on from there: no seal any more. Yet it goes on:
     // whoever can write one row could stop every login otherwise.
-    let mut is_sound = found.as_ref().map_or(tx.audit_key().is_none(), |head| {
-        head.is_sealed(tx.audit_key(), &node)
-    });
+    let mut is_sound = match &found {
+        Some(head) => head.is_sealed(tx.audit_key(), &node),
+        None => tx.audit_key().is_none(),
+    };
     let mut end = match found {
         Some(head) => head,
         None => last(tx, &node)?,

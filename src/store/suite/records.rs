@@ -429,7 +429,7 @@ pub(in crate::store) async fn a_chain_cut_off_with_its_head_is_found(store: &Sto
                 seq: 6,
                 ..noted.clone()
             };
-            for noted in [&[][..], &[noted.clone()], &[later]] {
+            for noted in [&[][..], std::slice::from_ref(&noted), &[later]] {
                 tell.send(audit::verify(tx, noted)?.chains.remove(0).fault)
                     .unwrap();
             }

@@ -1,6 +1,11 @@
 //! Attackers in processes of their own, each with a tenth of a core: strangers leave four fifths of their rate to
 //! others, peers stop nobody, and memory stays within what the bounds on connections and streams come to.
 
+#![expect(
+    clippy::print_stderr,
+    reason = "how much was left is for whoever reads the test's output"
+)]
+
 use std::{
     process::Stdio,
     time::{Duration, Instant},
