@@ -373,6 +373,11 @@ impl Group {
 
     /// Why it is not up; none while it is, or when nothing is known.
     pub(super) fn failure(&self) -> Option<Failure> {
+        self.failure_of(|_| true)
+    }
+
+    /// The same, as these links have it.
+    fn failure_of(&self, counts: impl Fn(&Shared) -> bool) -> Option<Failure> {
         if let Some(closed) = &self.closed {
             return Some(closed.clone());
         }
@@ -382,6 +387,7 @@ impl Group {
         let links = self.links();
         let failures: Vec<_> = links
             .iter()
+            .filter(|l| counts(l))
             .filter_map(|l| l.link(|link| link.failure().cloned()))
             .collect();
         let none_known = failures.is_empty() && !links.is_empty();
@@ -407,7 +413,9 @@ impl Group {
         let links = self.links();
         let ages = links.iter().filter_map(|l| l.link(|k| k.proof_age(now)));
         let proof_age = ages.min();
-        let down_reason = match (proof_age, self.failure()) {
+        // Of addresses that it told us the peer hears nothing: it could have us try whom it likes, and tell it how that went.
+        let failure = self.failure_of(|link| !link.is_learned());
+        let down_reason = match (proof_age, failure) {
             (Some(_), _) => String::new(),
             (None, Some(failure)) => bounded(&failure.text),
             (None, None) => self.state().as_str().to_owned(),

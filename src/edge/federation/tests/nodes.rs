@@ -174,6 +174,40 @@ async fn a_node_from_which_nothing_comes_costs_a_third_of_the_deadline_and_the_w
     assert_eq!((calls(&one), calls(&other)), (0, 8));
 }
 
+/// Else it could have us find out for it who listens where.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_does_not_hear_what_became_of_the_addresses_that_it_told() {
+    let (one, paris) = (berlin(1).await, Node::new("paris").await);
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = unused.local_addr().unwrap();
+    drop(unused);
+    let (closed_text, learned_text) = (closed.to_string(), paris.address.to_string());
+    let tokyo = tokyo_with(&[&one], &[one.address.to_string()]).await;
+    paris.trusts(&[&tokyo]);
+    paris.serve().await;
+    tokyo
+        .trust
+        .publish_bundles(vec![cluster_of(&[&one]), cluster_of(&[&paris])])
+        .unwrap();
+    let list = AddressList {
+        sequence: 1,
+        addresses: vec![learned_text.clone()],
+    };
+    let learned = [(one.id.clone(), list)].into_iter().collect();
+    tokyo
+        .peers
+        .set_with(vec![record(&one.id, closed)], &learned);
+    let reason = || tokyo.peers.outbound_view(&one.id).unwrap().down_reason;
+    tokyo
+        .until("refused here, another cluster there", |s| {
+            s.nodes.len() == 2
+                && node(s, &learned_text).rejection == Some(Rejection::WrongCluster)
+                && reason().contains(&closed_text)
+        })
+        .await;
+    assert!(!reason().contains(&learned_text), "{}", reason());
+}
+
 /// A copy would cost another PIN check just where there are too many.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_works_is_waited_for_however_long_it_takes() {
