@@ -55,6 +55,7 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
     ("refinery", &["store"]),
     ("clap", &["main", "cli"]),
+    ("indicatif", &["cli"]),
 ];
 
 /// The modules that are pure as a whole. Any other file is when its module comment says `Pure.`

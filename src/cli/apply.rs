@@ -10,6 +10,7 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, clean, table},
+        progress::{Form, Shown},
     },
     wire::admin as pb,
 };
@@ -22,13 +23,15 @@ pub async fn run(global: &Global, args: &args::Apply) -> Outcome {
     let what = "cannot apply the files; nothing was changed";
     let files = read_files(&args.files)?;
     let mut client = connect(global).await?;
+    let form = Form::of(global);
     if args.prune && !args.dry_run && !args.yes {
-        let tried = send(&mut client, what, &files, true, true).await?;
+        let tried = send(&mut client, what, &files, (true, true), form).await?;
         if let Some(question) = question(&tried) {
             confirm(what, &question)?;
         }
     }
-    let applied = send(&mut client, what, &files, args.dry_run, args.prune).await?;
+    let how = (args.dry_run, args.prune);
+    let applied = send(&mut client, what, &files, how, form).await?;
     Ok(Report::new(applied_text(&applied), &applied))
 }
 
@@ -36,8 +39,8 @@ async fn send(
     client: &mut Client,
     what: &str,
     files: &[pb::ApplyFile],
-    dry_run: bool,
-    prune: bool,
+    (dry_run, prune): (bool, bool),
+    form: Form,
 ) -> Outcome<pb::ApplyResponse> {
     let pieces: Vec<_> = files
         .iter()
@@ -50,7 +53,25 @@ async fn send(
         })
         .collect();
     let answered = client.apply_stream(tokio_stream::iter(pieces)).await;
-    Ok(answer(what, answered)?.applied.unwrap_or_default())
+    let mut told = answer(what, answered)?;
+    let mut shown = Shown::new(form);
+    loop {
+        let message = told.message().await;
+        let message = message.map_err(|status| Failure::from_status(what, &status))?;
+        let Some(message) = message else {
+            return Err(Failure::new(
+                what,
+                "the daemon ended before it was done",
+                "apply again: nothing is changed twice",
+            ));
+        };
+        if let Some(applied) = message.applied {
+            return Ok(applied);
+        }
+        if let Some(progress) = message.progress {
+            shown.show(&progress);
+        }
+    }
 }
 
 /// A file in pieces that fit into messages, and whether each goes on with the one before.
@@ -179,6 +200,8 @@ fn change_text(change: &pb::ApplyChange) -> String {
         .iter()
         .map(|field| match field.name.as_str() {
             "pin" => "PIN set".to_owned(),
+            "password" => "password set".to_owned(),
+            "session" => format!("the session on {} ends", clean(&field.before)),
             name => format!(
                 "{}: {} \u{2192} {}",
                 clean(name),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     cli::{
-        args::{Audit, AuditList, Global},
+        args::{Audit, AuditList, AuditVerify, Global},
         client::{Client, answer, connect},
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
@@ -25,9 +25,9 @@ pub async fn run(global: &Global, verb: Audit) -> Outcome {
             let mut client = connect(global).await?;
             list(&mut client, args, since).await
         }
-        Audit::Verify => {
+        Audit::Verify(args) => {
             let mut client = connect(global).await?;
-            verify(&mut client).await
+            verify(&mut client, &args).await
         }
     }
 }
@@ -96,9 +96,13 @@ fn list_text(entries: &[pb::AuditEntry]) -> String {
     )
 }
 
-async fn verify(client: &mut Client) -> Outcome {
+async fn verify(client: &mut Client, args: &AuditVerify) -> Outcome {
     const WHAT: &str = "the audit is not whole";
-    let asked = client.verify_audit(pb::VerifyAuditRequest {}).await;
+    let asked = client
+        .verify_audit(pb::VerifyAuditRequest {
+            noted: args.noted.iter().map(ToString::to_string).collect(),
+        })
+        .await;
     let chains = answer("cannot check the audit", asked)?.chains;
     judge(WHAT, &chains)?;
     let entries: u64 = chains.iter().map(|chain| chain.entries).sum();
@@ -142,9 +146,14 @@ pub(super) fn judge(what: &str, chains: &[pb::AuditChain]) -> Outcome<()> {
 fn chains_text(chains: &[pb::AuditChain]) -> String {
     let rows = chains.iter().map(|chain| {
         let state = chain.fault.clone().unwrap_or_else(|| "whole".to_owned());
-        [chain.node.clone(), chain.entries.to_string(), state]
+        [
+            chain.node.clone(),
+            chain.entries.to_string(),
+            state,
+            chain.head.clone(),
+        ]
     });
-    table(["NODE", "ENTRIES", "STATE"], rows.collect())
+    table(["NODE", "ENTRIES", "STATE", "HEAD"], rows.collect())
 }
 
 #[cfg(test)]
@@ -172,6 +181,7 @@ mod tests {
             entries: 2,
             fault: fault.map(str::to_owned),
             entry: fault.map(|_| 3),
+            head: String::new(),
         };
         judge("cannot", &[chain("n1", None)]).unwrap();
         let told = judge(

@@ -51,7 +51,7 @@ pub async fn run(global: &Global, verb: Cluster) -> Outcome {
     }
 }
 
-/// Whether every link that should be up is, in both directions.
+/// Whether every link that should be up is, to each address that the operator gave, and in both directions.
 fn all_up(status: &pb::GetClusterStatusResponse) -> bool {
     let is_up = |peer: &pb::PeerStatus| {
         let to_them = peer.outbound.as_ref().is_some_and(|o| o.state == "up");
@@ -59,7 +59,10 @@ fn all_up(status: &pb::GetClusterStatusResponse) -> bool {
             .inbound
             .as_ref()
             .is_some_and(|i| i.watching && i.peer_down_reason.is_none());
-        to_them && from_them
+        // What the operator gave must be there; what the peer told of may have gone since.
+        let mut given = peer.nodes.iter().filter(|node| !node.learned);
+        let all_nodes = given.all(|node| matches!(&*node.state, "up" | "draining"));
+        to_them && from_them && all_nodes
     };
     status.federation_down_reason.is_none() && status.peers.iter().filter(|p| p.enabled).all(is_up)
 }
@@ -353,9 +356,10 @@ fn from_them(inbound: &pb::InboundStatus) -> String {
     }
 }
 
-/// A line per address of a peer that has several; nothing for one that has not.
+/// A line per address of a peer that has several, or one that is up and fails calls; nothing for another.
 fn nodes_text(peer: &pb::PeerStatus) -> String {
-    if peer.nodes.len() < 2 {
+    let fails = |node: &pb::PeerNode| node.proof_age_ms.is_some() && node.reason.is_some();
+    if peer.nodes.len() < 2 && !peer.nodes.iter().any(fails) {
         return String::new();
     }
     let mut text = format!("\n{}, node by node:\n", peer.cluster_id);
@@ -572,6 +576,8 @@ paris: 2 ends of sessions will be told as soon as the link is up
         let mut peer = healthy("tokyo");
         peer.nodes = vec![up.clone()];
         assert_eq!(nodes_text(&peer), "");
+        peer.nodes[0].reason = Some("calls failed there".to_owned());
+        assert!(nodes_text(&peer).contains("version 1.1: calls failed there"));
         peer.nodes = vec![up, down];
         assert_eq!(
             nodes_text(&peer),
@@ -641,6 +647,22 @@ connections that failed for want of trust, and have not been mended since:
             p.inbound.as_mut().unwrap().peer_down_reason = Some("refused".to_owned());
         }));
         assert!(!with(|p| p.inbound = None));
+        let node = |state: &str, learned| pb::PeerNode {
+            state: state.to_owned(),
+            learned,
+            ..pb::PeerNode::default()
+        };
+        for (state, learned, expected) in [
+            ("up", false, true),
+            ("draining", false, true),
+            ("down", false, false),
+            ("connecting", false, false),
+            ("down", true, true),
+        ] {
+            let mut peer = healthy("tokyo");
+            peer.nodes = vec![node("up", false), node(state, learned)];
+            assert_eq!(all_up(&status(vec![peer])), expected, "{state} {learned}");
+        }
         assert!(with(|p| {
             p.enabled = false;
             p.outbound.as_mut().unwrap().state = "disabled".to_owned();

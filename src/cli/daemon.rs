@@ -77,9 +77,19 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
     };
     let mut signals = Signals::new()?;
     let mut hangup = listen(SignalKind::hangup())?;
-    let node = Node::start(config, options)
-        .await
-        .map_err(|cause| Failure::from_error("cannot run a node", &cause, cause.advice()))?;
+    let ended = tokio::select! {
+        biased;
+        started = Node::start(config, options) => Ok(started),
+        signal = signals.end() => Err(signal),
+    };
+    let node = match ended {
+        Ok(started) => started
+            .map_err(|cause| Failure::from_error("cannot run a node", &cause, cause.advice()))?,
+        Err(signal) => {
+            info!(signal, "asked to end before it served");
+            return Ok(Report::new("", &()));
+        }
+    };
     if args.supervised {
         tell(&Event::Ready);
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     cli::{
-        args::{Db, DbMigrate, Global},
+        args::{Db, DbMigrate, DbVerify, Global},
         audit,
         client::{answer, connect},
         cluster::shown,
@@ -15,7 +15,8 @@ use crate::{
         output::{Report, record},
     },
     edge::admin::views,
-    store::{self, Inspection, Schema},
+    node,
+    store::{self, Check, Inspection, Schema},
     wire::admin as pb,
 };
 
@@ -26,7 +27,7 @@ use crate::{
 pub async fn run(global: &Global, verb: Db) -> Outcome {
     match verb {
         Db::Backup { file } => backup(global, &file).await,
-        Db::Verify { file } => verify(&file),
+        Db::Verify(args) => verify(&args),
         Db::Migrate(args) => migrate(global, args),
     }
 }
@@ -59,15 +60,43 @@ async fn backup(global: &Global, file: &Path) -> Outcome {
     Ok(Report::new(text, &saved))
 }
 
-fn verify(file: &Path) -> Outcome {
+fn verify(args: &DbVerify) -> Outcome {
+    let file = &*args.file;
     let what = format!("cannot check {}", shown(file));
-    let found = store::inspect(file).map_err(|e| unreadable(&what, &e))?;
+    let key = args.pepper_file.as_deref().map(node::read_audit_key);
+    let key = key.transpose().map_err(|cause| {
+        Failure::from_error(
+            &what,
+            &cause,
+            "name the pepper of the cluster whose database it is",
+        )
+    })?;
+    let check = Check {
+        key,
+        noted: args.noted.clone(),
+    };
+    let found = store::inspect(file, &check).map_err(|e| unreadable(&what, &e))?;
     let chains: Vec<_> = found
         .audit
         .iter()
         .flat_map(|report| &report.chains)
         .map(views::audit_chain)
         .collect();
+    if let Some(problem) = found.schema.problem()
+        && found.problems.iter().all(|found| *found == problem)
+    {
+        let Schema {
+            found: has, known, ..
+        } = found.schema;
+        let next = if has == 0 {
+            "name a database of this program, such as emccd db backup FILE writes"
+        } else if has > known {
+            "check it with the version that wrote it, or a newer one; its pages and references are good"
+        } else {
+            "migrate a copy of it with emccd db migrate FILE, and check that; its pages and references are good"
+        };
+        return Err(Failure::new(&what, problem, next));
+    }
     if !found.problems.is_empty() {
         return Err(Failure::new(
             format!("{} is not whole", shown(file)),
@@ -88,8 +117,13 @@ fn verify(file: &Path) -> Outcome {
         "rows": found.counts.iter().map(|(table, count)| ((*table).to_owned(), json!(count)))
             .collect::<serde_json::Map<_, _>>(),
         "chains": chains,
+        "seals_checked": check.key.is_some(),
     });
-    Ok(Report::new(whole_text(file, &found), &answer))
+    let mut text = whole_text(file, &found);
+    if check.key.is_none() {
+        text += "\n\nthe seals of the audit were not looked at: give the cluster's pepper with --pepper-file";
+    }
+    Ok(Report::new(text, &answer))
 }
 
 fn whole_text(file: &Path, found: &Inspection) -> String {
@@ -127,6 +161,13 @@ fn migrate(global: &Global, args: DbMigrate) -> Outcome {
             what,
             error.to_string(),
             "nothing was changed; there is no way back but a backup from before the newer version",
+        ));
+    }
+    if before.found == 0 {
+        return Err(Failure::new(
+            what,
+            "it is no database of emccd; nothing was changed",
+            "name another file; a new database needs no migration, the first start of the daemon makes it",
         ));
     }
     let done = !args.dry_run && !before.missing.is_empty();

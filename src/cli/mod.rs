@@ -21,6 +21,7 @@ mod param;
 mod people;
 mod phone;
 mod process;
+mod progress;
 mod session;
 mod trust;
 
@@ -28,6 +29,7 @@ use std::{
     ffi::OsString,
     io::{self, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Parser as _;
@@ -90,6 +92,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(command_line: CommandLine) -> Outcome {
+    /// How long what is left over may take to end.
+    const LEFT_OVER: Duration = Duration::from_millis(250);
     let runtime = Runtime::new().map_err(|cause| {
         Failure::from_error(
             "cannot start",
@@ -97,7 +101,10 @@ fn run(command_line: CommandLine) -> Outcome {
             "check the limits on threads and files",
         )
     })?;
-    runtime.block_on(dispatch(command_line))
+    let outcome = runtime.block_on(dispatch(command_line));
+    // A read of standard input that nobody waits for any more ends when it likes.
+    runtime.shutdown_timeout(LEFT_OVER);
+    outcome
 }
 
 async fn dispatch(CommandLine { global, command }: CommandLine) -> Outcome {

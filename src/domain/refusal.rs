@@ -18,6 +18,9 @@ pub struct Refusal {
     pub cluster: Option<ClusterId>,
     /// What else a caller can act on.
     pub detail: Detail,
+    /// Whether copies of the request went to other nodes that do not know of this refusal, so that one of them may yet
+    /// do what was asked.
+    pub is_one_of_several: bool,
 }
 
 /// What a caller can act on besides the code.
@@ -47,6 +50,7 @@ impl Refusal {
             cause: cause.into(),
             cluster: None,
             detail: Detail::None,
+            is_one_of_several: false,
         }
     }
 

@@ -426,7 +426,9 @@ impl Member {
             Hosted::Off => {}
             Hosted::Here(node) => node.shut_down().await,
             Hosted::Child(mut running) => {
-                // A signal rather than the end of its input: this is what a service manager does.
+                // A signal rather than the end of its input: this is what a service manager does. The input stays open
+                // until it is gone: waiting closes it otherwise, and two reasons to end are one to end at once.
+                let _input = running.child.stdin.take();
                 let _gone = signal(running.pid, nix::sys::signal::Signal::SIGTERM);
                 if tokio::time::timeout(STOP_LIMIT, running.child.wait())
                     .await

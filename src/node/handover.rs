@@ -6,7 +6,7 @@
 //! old one goes on as before; if it never does, for good.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSlice},
     mem::MaybeUninit,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -17,14 +17,12 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
-    net::{UnixListener, UnixStream},
+    net::UnixStream,
+    sync::oneshot,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -33,24 +31,28 @@ use tracing::{info, warn};
 use super::{Error, sockets::Sockets};
 use crate::{
     clock::Clock,
-    config::Config,
     edge::admin::socket::Keep,
-    store::{self, Store, Transaction, audit},
+    store::{self, Store, Transaction, audit, membership::Membership},
     tasks::Tasks,
-    wire::{
-        admin::{HandOverRequest, admin_service_client::AdminServiceClient},
-        unix,
-    },
 };
+
+mod successor;
+
+pub(super) use successor::{Inherited, Predecessor};
 
 /// How long each step between the two may take that waits for nothing but the other's attention.
 const STEP: Duration = Duration::from_secs(5);
-/// How long the new process may take until it serves: a large store is brought up to date meanwhile.
+/// How long the new process may take until it is ready: it reads keys, peers and trust meanwhile, and may wait for the
+/// store.
 const START: Duration = Duration::from_secs(300);
-/// What the new process says, and what the old one answers.
-const SERVES: u8 = b'R';
+/// The new process could serve. It has changed nothing so far.
+const READY: u8 = b'R';
+/// The old one is there to be replaced: the new one goes on record and opens its doors.
 const GO_ON: u8 = b'G';
+/// The old one has waited for too long, and goes on.
 const TOO_LATE: u8 = b'X';
+/// The new one serves.
+const OPEN: u8 = b'O';
 /// More sockets than a node has.
 const MAX_SOCKETS: usize = 8;
 /// More than a list of them takes.
@@ -83,8 +85,27 @@ struct Inner {
     busy: AtomicBool,
     done: CancellationToken,
     store: Store,
+    membership: Membership,
     clock: Clock,
     tasks: Tasks,
+    /// How long a successor may take until it is ready.
+    patience: Duration,
+}
+
+/// The right to talk to a successor, which one task at a time has.
+struct Turn(Arc<Inner>);
+
+impl Turn {
+    fn begin(inner: &Arc<Inner>) -> Option<Self> {
+        let is_free = !inner.busy.swap(true, Ordering::AcqRel);
+        is_free.then(|| Self(Arc::clone(inner)))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.busy.store(false, Ordering::Release);
+    }
 }
 
 impl HandOver {
@@ -92,6 +113,7 @@ impl HandOver {
     pub(super) fn new(
         sockets: &Sockets,
         store: Store,
+        membership: Membership,
         clock: Clock,
         tasks: Tasks,
     ) -> Result<Self, Error> {
@@ -113,8 +135,10 @@ impl HandOver {
                 busy: AtomicBool::new(false),
                 done: CancellationToken::new(),
                 store,
+                membership,
                 clock,
                 tasks,
+                patience: START,
             }),
         })
     }
@@ -134,33 +158,69 @@ impl HandOver {
         sockets.clear();
     }
 
-    /// Sends the sockets to whoever waits at `path`, and goes on waiting for its word.
+    /// Sends the sockets to whoever waits at `path`, and goes on waiting for its word, also when the caller no longer
+    /// waits for the answer.
     ///
     /// # Errors
     /// Why they were not sent, in words.
     pub(super) async fn send_to(&self, path: &Path, actor: &str) -> Result<(), String> {
-        let inner = &self.inner;
-        if inner.busy.swap(true, Ordering::AcqRel) {
+        let Some(turn) = Turn::begin(&self.inner) else {
             return Err("another process is taking over already".to_owned());
-        }
-        let sent = inner.send(path).await;
-        match sent {
-            Ok(stream) => {
-                inner
-                    .record(actor, "sent the listening sockets".to_owned())
-                    .await;
-                let (waiting, actor) = (Arc::clone(inner), actor.to_owned());
-                inner.tasks.spawn("hand-over", async move {
-                    waiting.wait(stream, &actor).await;
-                });
-                Ok(())
-            }
-            Err(cause) => {
-                inner.busy.store(false, Ordering::Release);
-                Err(cause)
-            }
-        }
+        };
+        let (told, sent) = oneshot::channel();
+        let (path, actor) = (path.to_owned(), actor.to_owned());
+        self.inner.tasks.spawn("hand-over", async move {
+            hand_over(turn, &path, &actor, told).await;
+        });
+        let gone = |_| Err("this node is shutting down".to_owned());
+        sent.await.unwrap_or_else(gone)
     }
+}
+
+async fn hand_over(
+    turn: Turn,
+    path: &Path,
+    actor: &str,
+    told: oneshot::Sender<Result<(), String>>,
+) {
+    let inner = Arc::clone(&turn.0);
+    // From here on the file is that of another process too, and it stays even if this one is stopped in the middle.
+    inner.file.keep(true);
+    let mut stream = match inner.send(path).await {
+        Ok(stream) => stream,
+        Err(cause) => {
+            inner.file.keep(false);
+            drop(turn);
+            let _gone = told.send(Err(cause));
+            return;
+        }
+    };
+    let _gone = told.send(Ok(()));
+    // The audit may wait for the store; the successor does not.
+    let (recording, who) = (Arc::clone(&inner), actor.to_owned());
+    let recorded = inner.tasks.spawn("hand-over on record", async move {
+        recording.record(&who, "sent the listening sockets").await;
+    });
+    let outcome = tokio::select! {
+        // The successor has nothing to take over from, and finds that the connection ends.
+        () = inner.tasks.cancelled() => return,
+        outcome = inner.talk(&mut stream) => outcome,
+    };
+    let outcome = match outcome {
+        Ok(()) => {
+            info!("another process has taken over");
+            inner.done.cancel();
+            "the new process serves, this one ends"
+        }
+        Err(outcome) => {
+            inner.file.keep(false);
+            drop(turn);
+            warn!("{outcome}");
+            outcome
+        }
+    };
+    let _panicked = recorded.await;
+    inner.record(actor, outcome).await;
 }
 
 impl Inner {
@@ -216,35 +276,32 @@ impl Inner {
         }
     }
 
-    /// Waits for the successor's word; without it all stays as it is.
-    async fn wait(&self, mut stream: UnixStream, actor: &str) {
-        let word = tokio::select! {
-            // It would have nothing to take over from.
-            () = self.tasks.cancelled() => return,
-            word = timeout(START, stream.read_u8()) => word,
-        };
-        let outcome = match word {
-            Ok(Ok(SERVES)) => {
-                let _gone = stream.write_all(&[GO_ON]).await;
-                self.record(actor, "the new process serves, this one ends".to_owned())
-                    .await;
-                info!("another process has taken over");
-                self.file.keep(true);
-                self.done.cancel();
-                return;
-            }
-            Ok(_) => "the new process did not start; this one goes on",
+    /// Waits until the successor serves; what came of it when it does not. Then all stays as it is.
+    async fn talk(&self, stream: &mut UnixStream) -> Result<(), &'static str> {
+        match timeout(self.patience, stream.read_u8()).await {
+            Ok(Ok(READY)) => {}
+            Ok(_) => return Err("the new process did not start; this one goes on"),
             Err(_) => {
                 let _gone = stream.write_all(&[TOO_LATE]).await;
-                "the new process was not ready in time; this one goes on"
+                return Err("the new process was not ready in time; this one goes on");
             }
-        };
-        warn!("{outcome}");
-        self.record(actor, outcome.to_owned()).await;
-        self.busy.store(false, Ordering::Release);
+        }
+        let _gone = stream.write_all(&[GO_ON]).await;
+        // From here on it may open its doors at any moment, for as long as it lives.
+        if let Ok(OPEN) = stream.read_u8().await {
+            return Ok(());
+        }
+        // It may be on record as this node's run by now.
+        if let Err(error) = self.membership.join().await {
+            warn!(
+                cause = %error,
+                "this node could not be put on record again; it tries again"
+            );
+        }
+        Err("the new process ended before it served; this one goes on")
     }
 
-    async fn record(&self, actor: &str, outcome: String) {
+    async fn record(&self, actor: &str, outcome: &'static str) {
         let (at, actor) = (self.clock.now(), actor.to_owned());
         let recorded = self.store.write(move |tx: &mut dyn Transaction| {
             let entry = audit::Entry {
@@ -252,7 +309,7 @@ impl Inner {
                 actor: actor.clone(),
                 action: audit::Action::NodeHandOver,
                 subject: tx.node().to_owned(),
-                outcome: outcome.clone(),
+                outcome: outcome.to_owned(),
                 reference: None,
             };
             audit::append(tx, &entry)?;
@@ -264,212 +321,5 @@ impl Inner {
     }
 }
 
-/// Listening sockets from the process before.
-#[derive(Debug, Default)]
-pub(super) struct Inherited {
-    pub(super) federation: Option<OwnedFd>,
-    pub(super) phone: Option<OwnedFd>,
-    pub(super) phone_plain: Option<OwnedFd>,
-    pub(super) admin: Option<(PathBuf, OwnedFd)>,
-}
-
-/// The process before, which goes on until it is told that we serve.
-#[derive(Debug)]
-pub(super) struct Predecessor {
-    stream: UnixStream,
-    /// Its listening sockets.
-    pub(super) sockets: Inherited,
-}
-
-impl Predecessor {
-    /// Asks the process at the configured admin socket for its listening sockets; none when there is no process.
-    ///
-    /// # Errors
-    /// [`Error::HandOver`] when there is one that does not give them.
-    pub(super) async fn ask(config: &Config) -> Result<Option<Self>, Error> {
-        let path = &config.admin.socket;
-        match timeout(STEP, UnixStream::connect(path)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(cause)) if is_absent(&cause) => return Ok(None),
-            Ok(Err(cause)) => return Err(refused("the admin socket can't be opened", &cause)),
-            Err(_) => {
-                return Err(Error::HandOver(
-                    "the running process does not answer on its admin socket".to_owned(),
-                ));
-            }
-        }
-        let folder = path.parent().unwrap_or_else(|| Path::new("."));
-        let own = tempfile::Builder::new()
-            .prefix(".h")
-            .rand_bytes(4)
-            .tempdir_in(folder)
-            .map_err(|cause| refused("no private folder beside the admin socket", &cause))?;
-        let waiting_at = own.path().join("s");
-        let listener = UnixListener::bind(&waiting_at)
-            .map_err(|cause| refused("no socket to wait at", &cause))?;
-        let channel = unix::connect(path)
-            .await
-            .map_err(|cause| refused("the admin socket can't be used", &cause))?;
-        let request = HandOverRequest {
-            socket: waiting_at.to_string_lossy().into_owned(),
-        };
-        let mut client = AdminServiceClient::new(channel);
-        match timeout(STEP * 3, client.hand_over(request)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(status)) => return Err(Error::HandOver(status.message().to_owned())),
-            Err(_) => {
-                return Err(Error::HandOver(
-                    "the running process does not answer".to_owned(),
-                ));
-            }
-        }
-        let taken = timeout(STEP, async {
-            let (stream, _) = listener.accept().await?;
-            let sockets = receive(&stream).await?;
-            Ok::<_, io::Error>(Self { stream, sockets })
-        });
-        match taken.await {
-            Ok(Ok(predecessor)) => Ok(Some(predecessor)),
-            Ok(Err(cause)) => Err(refused("its sockets could not be received", &cause)),
-            Err(_) => Err(Error::HandOver("it sent no sockets".to_owned())),
-        }
-    }
-
-    /// Tells it that we serve, so that it ends.
-    ///
-    /// # Errors
-    /// [`Error::HandOver`] when it has given us up: it goes on, and we must not.
-    pub(super) async fn serving(mut self) -> Result<(), Error> {
-        let told = timeout(STEP, async {
-            self.stream.write_all(&[SERVES]).await?;
-            self.stream.read_u8().await
-        });
-        match told.await {
-            Ok(Ok(TOO_LATE)) => Err(Error::HandOver(
-                "the running process had given this one up, and goes on".to_owned(),
-            )),
-            Ok(Ok(_)) => Ok(()),
-            // It is gone, or stopped: nobody else serves.
-            Ok(Err(_)) | Err(_) => {
-                warn!("the process before did not answer at the end; it is left alone");
-                Ok(())
-            }
-        }
-    }
-}
-
-fn is_absent(cause: &io::Error) -> bool {
-    matches!(
-        cause.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-    )
-}
-
-fn refused(what: &str, cause: &(dyn std::error::Error + 'static)) -> Error {
-    Error::HandOver(format!("{what}: {}", crate::telemetry::error_chain(cause)))
-}
-
-async fn receive(stream: &UnixStream) -> io::Result<Inherited> {
-    let mut bytes = vec![0; MAX_LIST_BYTES];
-    let mut handles: Vec<OwnedFd> = Vec::new();
-    let count = loop {
-        stream.readable().await?;
-        let received = stream.try_io(Interest::READABLE, || {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let mut into = [IoSliceMut::new(&mut bytes)];
-            let received = recvmsg(stream, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-            for message in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(sent) = message {
-                    handles.extend(sent);
-                }
-            }
-            Ok(received.bytes)
-        });
-        match received {
-            Err(empty) if empty.kind() == io::ErrorKind::WouldBlock => {}
-            received => break received?,
-        }
-    };
-    bytes.truncate(count);
-    let list: List = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
-    if list.names.len() != handles.len() {
-        return Err(io::Error::other("not as many sockets as were named"));
-    }
-    let mut all = Inherited::default();
-    for (name, handle) in list.names.iter().zip(handles) {
-        match &**name {
-            FEDERATION => all.federation = Some(handle),
-            PHONE => all.phone = Some(handle),
-            PHONE_PLAIN => all.phone_plain = Some(handle),
-            ADMIN => all.admin = Some((list.admin.clone(), handle)),
-            // Of a later version; it closes.
-            _ => {}
-        }
-    }
-    Ok(all)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_socket_that_was_sent_is_the_same_socket() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let waiting = UnixListener::bind(&path).unwrap();
-        let config = store::Config {
-            url: "sqlite::memory:".to_owned(),
-            node: "n1".to_owned(),
-        };
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let inner = Inner {
-            sockets: Mutex::new(vec![(FEDERATION, listener.into())]),
-            admin: PathBuf::from("/run/x"),
-            file: Keep::default(),
-            busy: AtomicBool::new(false),
-            done: CancellationToken::new(),
-            store: Store::open(&config).unwrap(),
-            clock: Clock::system(),
-            tasks: Tasks::default(),
-        };
-        let old = HandOver {
-            inner: Arc::new(inner),
-        };
-        // One that goes away without a word leaves all as it was.
-        old.send_to(&path, "test").await.unwrap();
-        assert!(
-            old.send_to(&path, "test")
-                .await
-                .unwrap_err()
-                .contains("already")
-        );
-        drop(waiting.accept().await.unwrap());
-        while old.inner.busy.load(Ordering::Acquire) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        assert!(!old.inner.done.is_cancelled());
-        old.send_to(&path, "test").await.unwrap();
-        let (stream, _) = waiting.accept().await.unwrap();
-        let sockets = receive(&stream).await.unwrap();
-        assert!(sockets.phone.is_none() && sockets.admin.is_none());
-        let taken = std::net::TcpListener::from(sockets.federation.unwrap());
-        assert_eq!(taken.local_addr().unwrap(), address);
-        let new = Predecessor {
-            stream,
-            sockets: Inherited::default(),
-        };
-        new.serving().await.unwrap();
-        timeout(STEP, old.done()).await.unwrap();
-        old.close();
-        // The old process's handle is closed, and the socket is not.
-        let near = std::net::TcpStream::connect(address).unwrap();
-        let (_, from) = taken.accept().unwrap();
-        assert_eq!(from, near.local_addr().unwrap());
-        old.inner.busy.store(false, Ordering::Release);
-        let late = old.send_to(&path, "test").await.unwrap_err();
-        assert!(late.contains("shutting down"), "{late}");
-    }
-}
+mod tests;

@@ -3,7 +3,12 @@
 //! `wiring` reads top to bottom: store, secrets, sockets, trust, roles, tasks. Sockets are bound before anything is
 //! spawned; `shutdown` ends it in steps. Many nodes live in one process; none shares anything with another but the machine.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::watch;
 use tracing::{Instrument as _, info, info_span};
@@ -19,6 +24,7 @@ mod shutdown;
 mod sight;
 mod sockets;
 mod wiring;
+mod witness;
 
 pub use error::Error;
 pub use wiring::most_files;
@@ -30,6 +36,7 @@ use crate::{
     domain::{phase::Phase, version::VersionRange},
     fault::FaultPoints,
     secret::Secret,
+    store::audit,
 };
 
 /// What a node is told besides its configuration.
@@ -81,6 +88,14 @@ pub struct Node {
     grace: Duration,
 }
 
+/// Reads the key that seals a cluster's audit.
+///
+/// # Errors
+/// [`Error`] when the file is no pepper, or others can read it.
+pub fn read_audit_key(pepper_file: &Path) -> Result<audit::Key, Error> {
+    Ok(audit::Key::from_pepper(&wiring::read_pepper(pepper_file)?))
+}
+
 /// Makes a pepper for a new cluster.
 #[must_use]
 pub fn new_pepper() -> Secret {
@@ -88,7 +103,8 @@ pub fn new_pepper() -> Secret {
 }
 
 impl Node {
-    /// Starts a node; when this returns all its listeners are open.
+    /// Starts a node; when this returns all its listeners are open. Whoever stops waiting for it stops the start: a
+    /// process that it was taking over from then goes on.
     ///
     /// # Errors
     /// [`Error`]: which part could not start, and why. An identity that is not valid is no reason: the node then
@@ -96,11 +112,12 @@ impl Node {
     pub async fn start(config: Config, options: Options) -> Result<Self, Error> {
         let span = info_span!("node", cluster = %config.cluster_id, node = config.node);
         let stages = Stages::in_span(&span);
+        let unfinished = Unfinished(&stages);
         let started = wiring::start(config, options, &stages)
             .instrument(span)
             .await;
-        if started.is_err() {
-            stages.cancel();
+        if started.is_ok() {
+            std::mem::forget(unfinished);
         }
         started
     }
@@ -140,5 +157,14 @@ impl Node {
         info!("shutting down");
         self.hand_over.close();
         self.stages.shut_down(self.grace).await;
+    }
+}
+
+/// Ends what a start has begun when it does not come to its end.
+struct Unfinished<'a>(&'a Stages);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }

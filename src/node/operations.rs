@@ -6,13 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::watch;
+
 use super::{
     applied,
     handover::HandOver,
     reload::{Reloader, Shown},
 };
 use crate::{
-    apply::{Applier, Mode, Rest, Source, edit::Edit},
+    apply::{Applier, Mode, Progress, Rest, Source, edit::Edit},
     clock::Clock,
     domain::{ids::ClusterId, parameters::Parameters, session::Role, version::VersionRange},
     edge::admin::{
@@ -208,6 +210,7 @@ impl Operations for NodeOperations {
         files: Vec<File>,
         mode: ApplyMode,
         actor: &'a Actor,
+        told: watch::Sender<Progress>,
     ) -> Answer<'a, pb::ApplyResponse> {
         Box::pin(async move {
             let sources: Vec<Source> = files
@@ -226,7 +229,7 @@ impl Operations for NodeOperations {
             let actor = actor.to_string();
             let changes = self
                 .applier
-                .apply(&sources, how, rest, &actor)
+                .apply_telling(&sources, how, rest, &actor, &told)
                 .await
                 .map_err(applied::error)?;
             if how == Mode::Write && changes.iter().any(|c| c.kind == "peer") {
@@ -326,7 +329,7 @@ fn peer_node(node: &NodeStatus) -> pb::PeerNode {
         node: told(&node.node),
         software: told(&node.software),
         version: node.version.map(|version| version.to_string()),
-        reason: node.last_error.clone(),
+        reason: node.trouble(),
         instance: told(&node.instance),
         learned: node.learned,
     }

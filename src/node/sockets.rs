@@ -34,9 +34,10 @@ impl Sockets {
                 None => None,
             },
             admin: match inherited.admin {
-                Some((path, listener)) if path == admin.path => {
+                Some((path, listener)) if path == admin.path && path.exists() => {
                     AdminSocket::adopt(&path, listener)?
                 }
+                // Nobody reaches a socket whose file is gone.
                 _ => AdminSocket::bind(&admin).await?,
             },
         })

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,6 +19,7 @@ use super::{
     shutdown::Stages,
     sight::{self, CountedDesk, Sight},
     sockets::Sockets,
+    witness::watch_audit,
 };
 use crate::{
     admission::Admission,
@@ -35,7 +37,7 @@ use crate::{
     peer::{self, Peers, outbox::Outbox},
     secret::Secret,
     store::{
-        self, Store, Transaction, claims,
+        self, Store, Transaction, audit, claims,
         membership::{self, Membership},
         meta, nodes, retention,
     },
@@ -86,6 +88,13 @@ struct AllRoles {
     others: Arc<dyn Federation>,
 }
 
+/// What answers behind each door.
+struct Doors {
+    federation: tonic::service::Routes,
+    phone: axum::Router,
+    phone_plain: Option<axum::Router>,
+}
+
 /// Starts a node. What it began before an error goes on until `stages` are cancelled.
 pub(super) async fn start(
     config: Config,
@@ -100,8 +109,11 @@ pub(super) async fn start(
     } = options;
     let store = open_store(&config).await?;
     claim_store(&store, &config.cluster_id).await?;
-    let credentials = Credentials::new(&credentials_config(&config), read_pepper(&config)?)?;
+    let secret = read_pepper(&config.credentials.pepper_file)?;
+    let audit_key = audit::Key::from_pepper(&secret);
+    let credentials = Credentials::new(&credentials_config(&config), secret)?;
     let pepper = claim_pepper(&store, &credentials, &config.credentials.pepper_file).await?;
+    store.seal_audit(audit_key).await?;
     let mut predecessor = match take_over {
         true => Predecessor::ask(&config).await?,
         false => None,
@@ -126,7 +138,13 @@ pub(super) async fn start(
             software: peers.config().software.clone(),
         },
     );
-    let hand_over = HandOver::new(&sockets, store.clone(), clock.clone(), stages.work.clone())?;
+    let hand_over = HandOver::new(
+        &sockets,
+        store.clone(),
+        membership.clone(),
+        clock.clone(),
+        stages.work.clone(),
+    )?;
     let socket_file = sockets.admin.keep();
     let reloader = Reloader::new(&config, store.clone(), trust.clone(), peers.clone())?;
     let core = Core {
@@ -147,19 +165,27 @@ pub(super) async fn start(
     };
     core.reloader.refresh_parameters().await?;
     core.read_all().await;
-    // What may fail has not: from here on this is the node, also for the process before.
-    core.membership.join().await?;
-    let roles = core.roles(faults, &stages.work);
+    let roles = core.roles(faults.clone(), &stages.work);
+    let doors = core.doors(&addresses, &roles, stages).await?;
+    // What may fail has not. From here on this is the node, unless the process before says otherwise; that one serves
+    // until the doors are open.
+    if let Some(before) = &mut predecessor {
+        faults.pass("take-over.prepared").await;
+        before.ready().await?;
+    }
+    core.join(predecessor.is_some()).await?;
     if predecessor.is_none() {
         // One that hands over still carries its logins to their end.
         core.end_left_behind(&roles.visiting).await;
+    } else {
+        faults.pass("take-over.joined").await;
     }
-    core.open_doors(sockets, &addresses, &roles, stages).await?;
+    core.open_doors(sockets, doors, &roles, stages);
     addresses.metrics = core.open_window(stages).await;
     core.begin_tasks(roles, &stages.work);
-    if let Some(predecessor) = predecessor {
-        predecessor.serving().await?;
+    if let Some(before) = predecessor {
         socket_file.keep(false);
+        before.serves().await;
         info!("took over from the process before");
     }
     stages.serving();
@@ -247,15 +273,28 @@ impl Core {
         }
     }
 
-    async fn open_doors(
+    /// Goes on record. A successor that can't does so as soon as the store lets it: nobody else serves.
+    async fn join(&self, is_successor: bool) -> Result<(), Error> {
+        match self.membership.join().await {
+            Err(error) if is_successor => {
+                warn!(
+                    cause = crate::telemetry::error_chain(&error),
+                    "this node is not on record yet; it tries again"
+                );
+                Ok(())
+            }
+            joined => Ok(joined.map(|_| ())?),
+        }
+    }
+
+    /// All that answers behind the doors, as far as it may fail.
+    async fn doors(
         &self,
-        sockets: Sockets,
         addresses: &Addresses,
         roles: &AllRoles,
         stages: &Stages,
-    ) -> Result<(), Error> {
-        let (config, doors) = (&self.config, &stages.doors);
-        let routes = federation::service(federation::Parts {
+    ) -> Result<Doors, Error> {
+        let federation = federation::service(federation::Parts {
             roles: Arc::new(FederationRoles {
                 home: roles.home.clone(),
                 visiting: roles.visiting.clone(),
@@ -268,6 +307,17 @@ impl Core {
             drain: stages.drain.clone(),
         })
         .await?;
+        let pages = |scheme, address| self.pages(&roles.visiting, &stages.work, scheme, address);
+        let plain = addresses.phone_plain;
+        Ok(Doors {
+            federation,
+            phone: pages("https", addresses.phone)?,
+            phone_plain: plain.map(|address| pages("http", address)).transpose()?,
+        })
+    }
+
+    fn open_doors(&self, sockets: Sockets, behind: Doors, roles: &AllRoles, stages: &Stages) {
+        let (config, doors) = (&self.config, &stages.doors);
         let limits = |max_connections| listener::Config {
             drain_grace: config.shutdown_grace,
             draining: stages.drain.clone(),
@@ -276,7 +326,7 @@ impl Core {
         let door = listener::serve_federation(
             sockets.federation,
             self.trust.clone(),
-            routes,
+            behind.federation,
             doors.clone(),
             limits(config.federation.max_connections),
         );
@@ -287,19 +337,16 @@ impl Core {
             config.phone.max_connections_per_address,
         );
         let limits = limits(config.phone.max_connections);
-        let pages = |scheme, address| self.pages(&roles.visiting, &stages.work, scheme, address);
-        let router = pages("https", addresses.phone)?;
         let door = listener::serve_http(
             sockets.phone,
             Some(self.reloader.phone_tls()),
-            router,
+            behind.phone,
             doors.clone(),
             places.clone(),
             limits.clone(),
         );
         doors.spawn("phone listener", door);
-        if let (Some(plain), Some(address)) = (sockets.phone_plain, addresses.phone_plain) {
-            let router = pages("http", address)?;
+        if let (Some(plain), Some(router)) = (sockets.phone_plain, behind.phone_plain) {
             let door = listener::serve_http(plain, None, router, doors.clone(), places, limits);
             doors.spawn("plain phone listener", door);
         }
@@ -308,7 +355,6 @@ impl Core {
             self.admin_edge(roles, &stages.work),
             &stages.work,
         );
-        Ok(())
     }
 
     fn pages(
@@ -430,6 +476,8 @@ impl Core {
         tasks.spawn("revocations", async move {
             home.watch_revocations(&membership, &watching).await;
         });
+        let watching = watch_audit(self.store.clone(), self.clock.clone(), tasks.clone());
+        tasks.spawn("audit heads", watching);
         spawn_watchers(tasks, roles.visiting, &self.reloader, &self.peers, up);
         if self.pepper == Pepper::Unproven {
             let (store, credentials) = (self.store.clone(), self.credentials.clone());
@@ -584,7 +632,7 @@ const PEPPER_MARK: &str = "pepper-mark";
 async fn claim_pepper(
     store: &Store,
     credentials: &Credentials,
-    file: &std::path::Path,
+    file: &Path,
 ) -> Result<Pepper, Error> {
     let ours = credentials.pepper_mark()?;
     let pepper = store
@@ -658,11 +706,10 @@ async fn claim(
         .await
 }
 
-fn read_pepper(config: &Config) -> Result<Secret, Error> {
+pub(super) fn read_pepper(path: &Path) -> Result<Secret, Error> {
     use std::os::unix::fs::PermissionsExt as _;
-    let path = &config.credentials.pepper_file;
     let failed = |source| Error::Pepper {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     };
     let mode = std::fs::metadata(path)
@@ -670,14 +717,16 @@ fn read_pepper(config: &Config) -> Result<Secret, Error> {
         .permissions()
         .mode();
     if mode & 0o077 != 0 {
-        return Err(Error::PepperReadable { path: path.clone() });
+        return Err(Error::PepperReadable {
+            path: path.to_owned(),
+        });
     }
     let bytes = Secret::new(std::fs::read(path).map_err(failed)?);
     if bytes.expose().len() == PEPPER_BYTES {
         Ok(bytes)
     } else {
         Err(Error::PepperLength {
-            path: path.clone(),
+            path: path.to_owned(),
             length: bytes.expose().len(),
         })
     }
@@ -750,7 +799,6 @@ fn groups(config: &Config) -> admin::roles::Groups {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use super::*;
     use crate::{

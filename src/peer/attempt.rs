@@ -28,7 +28,7 @@ use crate::{
         link::{Facts, FailureKind},
         lookup::Lookups,
         race::{Race, race},
-        shared::Client,
+        shared::{Client, Probe},
     },
     trust::{
         Snapshot, TrustStore,
@@ -47,6 +47,7 @@ pub(super) const MAX_ANSWER_BYTES: usize = crate::wire::federation::MAX_ANSWER_B
 /// A link that is up.
 pub(super) struct Session {
     pub(super) client: Client,
+    pub(super) probe: Probe,
     pub(super) facts: Facts,
     pub(super) beats: Streaming<pb::WatchResponse>,
     /// What the peer showed.
@@ -138,6 +139,7 @@ impl Attempt<'_> {
             chain,
             cut,
         } = dialer.dial(address, socket).await?;
+        let probe = Probe::new(channel.clone());
         let mut client = Client::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
         let mut facts = self.hello(&mut client, address).await?;
         facts.certificate = chain
@@ -146,6 +148,7 @@ impl Attempt<'_> {
         let beats = self.watch(&mut client, address, &facts).await?;
         Ok(Session {
             client,
+            probe,
             facts,
             beats,
             chain,

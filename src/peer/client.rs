@@ -1,10 +1,20 @@
 //! A peer as a home cluster: typed calls with a deadline, spread over its nodes.
 
-use std::{error::Error as _, future::Future, pin::Pin, sync::Arc, time::Instant};
+use std::{
+    error::Error as _,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use futures_util::{
+    future::join_all,
+    stream::{FuturesUnordered, StreamExt as _},
+};
 use tokio::time::sleep_until;
 use tonic::{Request, Response, Status};
+use tracing::warn;
 
 use crate::{
     domain::{
@@ -25,16 +35,19 @@ use crate::{
         connector::Spent,
         error::{bounded, with_sources},
         group::{Group, Needs, NoWay, Pick, Tried, Way},
-        shared::{Client, Live, Shared, UnderWay, now},
+        shared::{Client, Live, UnderWay, now},
     },
     wire::{Malformed, federation, metadata, pb, status},
 };
 
 /// When a caller may try again whom we turned away for the number of calls under way.
-const RETRY_WHEN_FULL: std::time::Duration = std::time::Duration::from_secs(1);
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(1);
 
 /// To how many connections one call is sent at most.
 const MAX_TRIES: usize = 4;
+
+/// How long a node has for the answer to a probe, and how often the nodes are looked after that owe an answer.
+const PROBE: Duration = Duration::from_millis(250);
 
 type Sent<R> = Pin<Box<dyn Future<Output = Result<Response<R>, Status>> + Send>>;
 
@@ -45,20 +58,68 @@ pub(super) struct PeerHome {
     pub(super) group: Arc<Group>,
 }
 
+/// What there is to know of a call before it is sent.
+#[derive(Clone, Copy, Debug)]
+struct Errand {
+    needs: Needs,
+    twice: Twice,
+}
+
+/// When another node is asked beside one that has not answered for [`hedge_after`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Twice {
+    /// Only where that one does not answer a probe either: the call costs a PIN check wherever it arrives.
+    WhereSilent,
+    /// Also where it is only slow, within [`Budget`](crate::peer::balance::Budget).
+    WhereSlow,
+}
+
 /// How one sending of a call ended.
 struct Landed<R> {
     way: Way,
     outcome: Result<Response<R>, Status>,
 }
 
+/// What has become of the sendings of one call.
+struct Course {
+    deadline: Instant,
+    tried: Tried,
+    /// Those that are under way.
+    waiting: Vec<Way>,
+    /// The first that broke.
+    broken: Option<Status>,
+    /// The first answer that its node does not keep: it says nothing of what the others do.
+    unkept: Option<Refusal>,
+}
+
+impl Course {
+    fn landed(&mut self, way: &Way) {
+        self.waiting.retain(|w| !w.is(way));
+    }
+
+    /// For who gives up now, in place of `refusal` where a node has said more.
+    fn or_unkept(&mut self, refusal: impl FnOnce() -> Refusal) -> Refusal {
+        let refusal = self.unkept.take().unwrap_or_else(refusal);
+        self.marked(refusal)
+    }
+
+    /// A refusal that may not be on record at home, with whether a copy of the call may yet be carried out.
+    fn marked(&self, mut refusal: Refusal) -> Refusal {
+        let others = self.tried.times() > 1;
+        refusal.is_one_of_several = others && Weight::of(refusal.code) != Weight::Kept;
+        refusal
+    }
+}
+
 impl PeerHome {
     /// Sends to one of the peer's nodes and waits for the answer, at most until the deadline. Where a connection fails
-    /// before there is an answer, and where a node is silent for [`hedge_after`], another node is asked: all calls may
-    /// be repeated, since they change nothing or are known by their id. The first answer counts, whatever it is.
+    /// before there is an answer, and where a node is silent, another node is asked: all calls may be repeated, since
+    /// they change nothing or are known by their id. The first answer that home keeps counts; one that it does not keep
+    /// is given when no other node is left.
     async fn call<R, T>(
         &self,
         context: &Context,
-        needs: Needs,
+        errand: Errand,
         send: impl Fn(Client, Version) -> Sent<R> + Send + Sync,
         read: impl FnOnce(R) -> Result<T, Malformed> + Send,
     ) -> Result<T, Refusal>
@@ -67,6 +128,7 @@ impl PeerHome {
     {
         let room = self.group.calls.try_acquire();
         let _room = room.map_err(|_| self.full())?;
+        self.group.budget().earn();
         let deadline = context.deadline;
         let begin = |way: Way| {
             let sent = send(way.live.client.clone(), way.live.facts.version);
@@ -77,52 +139,47 @@ impl PeerHome {
                 Landed { way, outcome }
             }
         };
-        let mut tried = Tried::default();
-        let mut waiting: Vec<Arc<Shared>> = Vec::new();
+        let mut course = Course {
+            deadline,
+            tried: Tried::default(),
+            waiting: Vec::new(),
+            broken: None,
+            unkept: None,
+        };
         let mut flights = FuturesUnordered::new();
-        let mut failed: Option<Status> = None;
-        let mut hedge_at = now();
+        // One at most.
+        let mut looks: FuturesUnordered<Pin<Box<dyn Future<Output = bool> + Send>>> =
+            FuturesUnordered::new();
+        let mut another = true;
+        let mut look_at = later(deadline);
         loop {
-            let next = if flights.is_empty() {
-                match self.group.way(deadline, &tried, needs).await {
-                    Ok(way) => Some(way),
-                    Err(none) => {
-                        return Err(failed.map_or_else(
-                            || self.no_way(none, needs),
-                            |status| self.refused(&status, deadline),
-                        ));
-                    }
+            if std::mem::take(&mut another) || flights.is_empty() {
+                let next = self.next(&mut course, errand.needs).await?;
+                if let Some(way) = next {
+                    course.tried.add(&way);
+                    course.waiting.push(way.clone());
+                    flights.push(begin(way));
                 }
-            } else if now() >= hedge_at && tried.times() < MAX_TRIES {
-                match self.group.pick(&tried, needs) {
-                    Pick::Way(way) => Some(way),
-                    Pick::Lacking(_) | Pick::Nothing => None,
-                }
-            } else {
-                None
-            };
-            if let Some(way) = next {
-                tried.add(&way);
-                waiting.push(Arc::clone(&way.link));
-                flights.push(begin(way));
-            }
-            if now() >= hedge_at {
-                hedge_at = now() + hedge_after(deadline.saturating_duration_since(now()));
             }
             let landed = tokio::select! {
                 biased;
                 Some(landed) = flights.next() => landed,
                 () = sleep_until(deadline.into()) => {
-                    return Err(self.silent("no answer by the deadline"));
+                    return Err(course.or_unkept(|| self.silent("no answer by the deadline")));
                 }
-                () = sleep_until(hedge_at.into()) => {
-                    // Until they give a sign of life others are asked first.
-                    waiting.iter().for_each(|link| link.suspect());
+                Some(is_alive) = looks.next() => {
+                    another = !is_alive
+                        || errand.twice == Twice::WhereSlow && self.group.budget().spend();
+                    look_at = if another { later(deadline) } else { now() + PROBE };
+                    continue;
+                }
+                () = sleep_until(look_at.into()), if looks.is_empty() => {
+                    looks.push(Box::pin(is_any_alive(course.waiting.clone(), deadline)));
                     continue;
                 }
             };
-            waiting.retain(|link| link.number != landed.way.link.number);
-            let status = match landed.outcome {
+            course.landed(&landed.way);
+            match landed.outcome {
                 Ok(answer) => {
                     landed.way.link.answered();
                     // What can't be read is no answer: the caller must not take it for a decision.
@@ -130,25 +187,79 @@ impl PeerHome {
                         self.silent(&format!("an answer that breaks the protocol: {malformed}"))
                     });
                 }
-                Err(status) => status,
-            };
-            let broke = Broke::of(&status);
-            if broke == Broke::Answered || now() >= deadline {
-                return Err(self.refused(&status, deadline));
+                Err(status) => another = self.failed(&mut course, &landed.way, status)?,
             }
-            if broke == Broke::Connection {
-                landed.way.link.report_spent(landed.way.live.serial);
-            }
-            if tried.times() >= MAX_TRIES && flights.is_empty() {
-                return Err(self.refused(&status, deadline));
-            }
-            // What was never sent has no story of its own.
-            if broke == Broke::Call {
-                failed.get_or_insert(status);
-            }
-            // Another node is asked at once.
-            hedge_at = now();
         }
+    }
+
+    /// What follows from a sending that was not answered with a success: whether another node is asked at once, or
+    /// what the caller is told.
+    fn failed(&self, course: &mut Course, way: &Way, status: Status) -> Result<bool, Refusal> {
+        let broke = Broke::of(&status);
+        if broke == Broke::Answered {
+            let refusal = self.refused(&status, course.deadline);
+            let weight = Weight::of(refusal.code);
+            if weight == Weight::Failure {
+                way.link.failed(refusal.code);
+            } else {
+                way.link.answered();
+            }
+            if weight == Weight::Kept {
+                return Err(refusal);
+            }
+            let last = course.waiting.is_empty() && weight == Weight::NotKept;
+            course.unkept.get_or_insert(refusal);
+            if last || now() >= course.deadline {
+                return Err(course.or_unkept(|| self.silent("no answer by the deadline")));
+            }
+            // While others are under way they are waited for.
+            return Ok(course.waiting.is_empty());
+        }
+        if now() >= course.deadline {
+            let deadline = course.deadline;
+            return Err(course.or_unkept(|| self.refused(&status, deadline)));
+        }
+        if broke != Broke::Call {
+            way.link.report_spent(way.live.serial);
+        }
+        // What was never sent has no story of its own.
+        if broke != Broke::Unsent {
+            course.broken.get_or_insert(status);
+        }
+        Ok(true)
+    }
+
+    /// To whom a call goes next: to nobody where none is left beside those under way, and otherwise there is a node, or
+    /// what the caller is told.
+    async fn next(&self, course: &mut Course, needs: Needs) -> Result<Option<Way>, Refusal> {
+        let may = course.tried.times() < MAX_TRIES && now() < course.deadline;
+        let pick = || match self.group.pick(&course.tried, needs) {
+            Pick::Way(way) if may => Some(way),
+            Pick::Way(_) | Pick::Lacking(_) | Pick::Nothing => None,
+        };
+        if !course.waiting.is_empty() {
+            return Ok(pick());
+        }
+        if course.unkept.is_some() {
+            // A node that has answered is not asked again by another address.
+            let next = pick().filter(|way| !course.tried.knows(way));
+            return match next {
+                Some(way) => Ok(Some(way)),
+                None => Err(course.or_unkept(|| self.silent("no answer"))),
+            };
+        }
+        if let (false, Some(status)) = (may, &course.broken) {
+            let refusal = self.refused(status, course.deadline);
+            return Err(course.marked(refusal));
+        }
+        let way = self.group.way(course.deadline, &course.tried, needs).await;
+        way.map(Some).map_err(|none| {
+            let refusal = match &course.broken {
+                Some(status) => self.refused(status, course.deadline),
+                None => self.no_way(none, needs),
+            };
+            course.marked(refusal)
+        })
     }
 
     fn no_way(&self, none: NoWay, needs: Needs) -> Refusal {
@@ -244,8 +355,11 @@ impl HomeCluster for PeerHome {
             let request = self.request(message, context, version);
             Box::pin(async move { client.find_user(request).await })
         };
-        let needs = needs(query.login_type, SecurityMode::NonSecure);
-        Box::pin(self.call(context, needs, send, Ownership::try_from))
+        let errand = Errand {
+            needs: needs(query.login_type, SecurityMode::NonSecure),
+            twice: Twice::WhereSlow,
+        };
+        Box::pin(self.call(context, errand, send, Ownership::try_from))
     }
 
     fn login<'a>(
@@ -258,8 +372,11 @@ impl HomeCluster for PeerHome {
             let request = self.request(message, context, version);
             Box::pin(async move { client.login(request).await })
         };
-        let needs = needs(login.user.login_type, login.device.security_mode);
-        Box::pin(self.call(context, needs, send, LoginAnswer::try_from))
+        let errand = Errand {
+            needs: needs(login.user.login_type, login.device.security_mode),
+            twice: Twice::WhereSilent,
+        };
+        Box::pin(self.call(context, errand, send, LoginAnswer::try_from))
     }
 
     fn logout<'a>(&'a self, context: &'a Context, logout: LogoutRequest) -> Answer<'a, EndReason> {
@@ -269,7 +386,11 @@ impl HomeCluster for PeerHome {
             Box::pin(async move { client.logout(request).await })
         };
         // A session id says all: no login type is needed to end a session.
-        Box::pin(self.call(context, Needs::default(), send, EndReason::try_from))
+        let errand = Errand {
+            needs: Needs::default(),
+            twice: Twice::WhereSilent,
+        };
+        Box::pin(self.call(context, errand, send, EndReason::try_from))
     }
 
     fn traits(&self) -> Option<Traits> {
@@ -284,6 +405,62 @@ fn needs(login_type: LoginType, phone: SecurityMode) -> Needs {
     }
 }
 
+/// When a call that was just sent is looked after.
+fn later(deadline: Instant) -> Instant {
+    now() + hedge_after(deadline.saturating_duration_since(now()))
+}
+
+/// Whether any of the nodes that owe an answer gives a sign of life: something came from it just now, or it answers a
+/// probe. Those that don't are avoided until they do.
+async fn is_any_alive(waiting: Vec<Way>, deadline: Instant) -> bool {
+    let limit = PROBE.min(hedge_after(deadline.saturating_duration_since(now())));
+    let looks = waiting.into_iter().map(|Way { link, live }| async move {
+        link.overdue();
+        if link.conduct().lived_within(PROBE, now()) {
+            return true;
+        }
+        let is_alive = live.answers_within(limit).await;
+        if is_alive {
+            link.lives();
+        } else if link.silent() {
+            let (peer, address) = (link.cluster().as_str(), &link.address);
+            warn!(
+                peer.cluster_id = peer, peer.address = address,
+                "a node of {peer} is silent at {address}: a call waits there, and no sign of life comes"
+            );
+        }
+        is_alive
+    });
+    join_all(looks).await.contains(&true)
+}
+
+/// What an answer of one node says of the copies of a call that other nodes have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    /// They will be answered alike: home has decided, and keeps it.
+    Kept,
+    /// Nothing; but another node would say the same.
+    NotKept,
+    /// Nothing, and it says nothing of another node either.
+    Failure,
+}
+
+impl Weight {
+    const fn of(code: EmCode) -> Self {
+        match code {
+            EmCode::Busy
+            | EmCode::DatabaseError
+            | EmCode::UnknownError
+            | EmCode::NoResponseFromRemoteHost
+            | EmCode::ServiceConnectionError => Self::Failure,
+            EmCode::NoFreeBaseDevice | EmCode::ErrorOnParsing | EmCode::VisitingClusterUnknown => {
+                Self::NotKept
+            }
+            _ => Self::Kept,
+        }
+    }
+}
+
 /// What a status says of the connection that a call was sent over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Broke {
@@ -291,8 +468,10 @@ enum Broke {
     Answered,
     /// The call did not get through, or its answer did not.
     Call,
-    /// Nor will another one: it had ended before, or was going away.
+    /// Nor will another one: the connection broke under it.
     Connection,
+    /// Nor was it sent: the connection had ended before, or was going away.
+    Unsent,
 }
 
 impl Broke {
@@ -300,20 +479,30 @@ impl Broke {
         let mut next = status.source();
         // Where our own side made the status, it has what it was made from; a node's answer has none. What a node says
         // of trust comes before any role has heard of the call.
-        if next.is_none() && status::rejection_from_status(status).is_none() {
-            return Self::Answered;
+        if next.is_none() {
+            return match status::rejection_from_status(status) {
+                Some(_) => Self::Call,
+                None => Self::Answered,
+            };
         }
         while let Some(error) = next {
             if error.is::<Spent>() {
-                return Self::Connection;
+                return Self::Unsent;
             }
             if let Some(hyper) = error.downcast_ref::<hyper::Error>()
                 && hyper.is_canceled()
             {
-                return Self::Connection;
+                return Self::Unsent;
             }
             next = error.source();
         }
-        Self::Call
+        match status.code() {
+            // Of the one call: a timer, or the stream was refused or reset with a reason.
+            tonic::Code::Cancelled
+            | tonic::Code::DeadlineExceeded
+            | tonic::Code::ResourceExhausted
+            | tonic::Code::PermissionDenied => Self::Call,
+            _ => Self::Connection,
+        }
     }
 }

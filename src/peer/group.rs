@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -16,11 +16,11 @@ use crate::{
     domain::{capability::Traits, em_code::EmCode, ids::ClusterId, refusal::Refusal},
     peer::{
         OutboundView,
-        balance::choose,
+        balance::{Budget, choose},
         error::{all_failures, bounded},
         inbound::InboundRecord,
         link::{Failure, FailureKind, Link, LinkState, Standing},
-        shared::{Common, Live, Shared, now},
+        shared::{Common, Live, Shared, lock, now},
         status::{LinkStatus, NodeStatus, best_state},
     },
 };
@@ -72,15 +72,28 @@ impl Tried {
         self.connections.contains(&(link.number, live.serial))
     }
 
+    /// Whether it was sent to the node at the end of `way`, over whichever connection.
+    pub(super) fn knows(&self, way: &Way) -> bool {
+        self.has_node(way.live.facts.identity())
+    }
+
     fn has_node(&self, (name, instance): (&str, &str)) -> bool {
         self.nodes.iter().any(|(n, i)| n == name && i == instance)
     }
 }
 
 /// A connection that a call goes over.
+#[derive(Clone)]
 pub(super) struct Way {
     pub(super) link: Arc<Shared>,
     pub(super) live: Live,
+}
+
+impl Way {
+    /// Whether both are the same connection.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        (self.link.number, self.live.serial) == (other.link.number, other.live.serial)
+    }
 }
 
 /// What there is for a call now.
@@ -97,6 +110,8 @@ pub(super) enum Pick {
 pub(super) struct Group {
     pub(super) common: Arc<Common>,
     pub(super) calls: Arc<Semaphore>,
+    /// For calls that are sent twice because a node is slow.
+    budget: Mutex<Budget>,
     links: ArcSwap<Vec<Arc<Shared>>>,
     /// Why there will be none: the peer is disabled.
     closed: Option<Failure>,
@@ -108,6 +123,7 @@ impl Group {
         Self {
             common,
             calls: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            budget: Mutex::default(),
             links: ArcSwap::default(),
             closed,
         }
@@ -119,6 +135,10 @@ impl Group {
 
     pub(super) fn links(&self) -> Arc<Vec<Arc<Shared>>> {
         self.links.load_full()
+    }
+
+    pub(super) fn budget(&self) -> MutexGuard<'_, Budget> {
+        lock(&self.budget)
     }
 
     pub(super) fn inbound(&self) -> MutexGuard<'_, InboundRecord> {
@@ -297,7 +317,7 @@ impl Group {
     ) -> Result<Way, NoWay> {
         match self.pick(tried, needs) {
             Pick::Way(way) => return Ok(way),
-            Pick::Lacking(live) => return Err(NoWay::Lacking(live)),
+            Pick::Lacking(live) => return Err(NoWay::Lacking(Box::new(live))),
             Pick::Nothing => {}
         }
         let mut ticks = self.common.ticks();
@@ -311,7 +331,7 @@ impl Group {
             ticks.mark_unchanged();
             match self.pick(tried, needs) {
                 Pick::Way(way) => return Ok(way),
-                Pick::Lacking(live) => return Err(NoWay::Lacking(live)),
+                Pick::Lacking(live) => return Err(NoWay::Lacking(Box::new(live))),
                 Pick::Nothing => {}
             }
             if let Some(failure) = self.hopeless(&marks, tried) {
@@ -353,6 +373,11 @@ impl Group {
 
     /// Why it is not up; none while it is, or when nothing is known.
     pub(super) fn failure(&self) -> Option<Failure> {
+        self.failure_of(|_| true)
+    }
+
+    /// The same, as these links have it.
+    fn failure_of(&self, counts: impl Fn(&Shared) -> bool) -> Option<Failure> {
         if let Some(closed) = &self.closed {
             return Some(closed.clone());
         }
@@ -362,6 +387,7 @@ impl Group {
         let links = self.links();
         let failures: Vec<_> = links
             .iter()
+            .filter(|l| counts(l))
             .filter_map(|l| l.link(|link| link.failure().cloned()))
             .collect();
         let none_known = failures.is_empty() && !links.is_empty();
@@ -387,7 +413,9 @@ impl Group {
         let links = self.links();
         let ages = links.iter().filter_map(|l| l.link(|k| k.proof_age(now)));
         let proof_age = ages.min();
-        let down_reason = match (proof_age, self.failure()) {
+        // Of addresses that it told us the peer hears nothing: it could have us try whom it likes, and tell it how that went.
+        let failure = self.failure_of(|link| !link.is_learned());
+        let down_reason = match (proof_age, failure) {
             (Some(_), _) => String::new(),
             (None, Some(failure)) => bounded(&failure.text),
             (None, None) => self.state().as_str().to_owned(),
@@ -404,9 +432,14 @@ impl Group {
         let seen: Vec<_> = links.iter().map(|l| (l, l.view())).collect();
         let nodes = seen
             .iter()
-            .map(|(l, (link, _))| NodeStatus {
-                learned: l.is_learned(),
-                ..NodeStatus::of(&l.address, link, l.is_draining(), now)
+            .map(|(l, (link, _))| {
+                let conduct = l.conduct();
+                NodeStatus {
+                    learned: l.is_learned(),
+                    overdue_for: conduct.overdue_for(now),
+                    failing: conduct.failing(now),
+                    ..NodeStatus::of(&l.address, link, l.is_draining(), now)
+                }
             })
             .collect();
         let told = seen.iter().filter_map(|(_, (_, told))| told.as_ref());
@@ -432,7 +465,7 @@ impl fmt::Debug for Group {
 /// Why there is no way for a call.
 pub(super) enum NoWay {
     /// This node comes nearest to what it needs.
-    Lacking(Live),
+    Lacking(Box<Live>),
     /// As the caller is told.
     Refused(Refusal),
 }

@@ -1,22 +1,27 @@
 //! What the task of one link, its callers and its readers share.
 
 use std::{
+    error::Error as _,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
-    domain::{address_list::AddressList, ids::ClusterId},
+    domain::{address_list::AddressList, em_code::EmCode, ids::ClusterId},
     peer::{
-        balance::Candidate,
+        balance::{Candidate, Conduct},
         inbound::{InboundRecord, Told},
         link::{Facts, Failure, Link, LinkState},
     },
@@ -25,6 +30,9 @@ use crate::{
 
 /// A typed client over the one live connection.
 pub(super) type Client = FederationServiceClient<Channel>;
+
+/// The health service over the same connection.
+pub(super) type Probe = HealthClient<Channel>;
 
 /// What all links to one peer have in common.
 pub(super) struct Common {
@@ -115,10 +123,26 @@ impl Common {
 pub(super) struct Live {
     /// The client; its connection is never replaced under it.
     pub(super) client: Client,
+    /// Asks over the same connection whether anybody is there.
+    pub(super) probe: Probe,
     /// What its node told on it: what counts for a call is what the node can that gets it.
     pub(super) facts: Arc<Facts>,
     /// Counts the connections of its link, so that a call can ask for another than the one that failed it.
     pub(super) serial: u64,
+}
+
+impl Live {
+    /// Whether the node answers at all, over this connection and within this time. No role of it is asked.
+    pub(super) async fn answers_within(&self, limit: Duration) -> bool {
+        let mut probe = self.probe.clone();
+        let asked = probe.check(HealthCheckRequest::default());
+        match timeout(limit, asked).await {
+            Err(_) => false,
+            Ok(Ok(_)) => true,
+            // Who refuses to answer lives; what our own side says has a source.
+            Ok(Err(status)) => status.source().is_none(),
+        }
+    }
 }
 
 struct Published {
@@ -143,8 +167,7 @@ pub(super) struct Shared {
     in_flight: AtomicUsize,
     /// Serial of the newest connection that takes no more calls.
     spent: AtomicU64,
-    /// A call waits for longer than it should, and no sign of life has come since.
-    suspect: AtomicBool,
+    conduct: Mutex<Conduct>,
     /// The peer told its address; the operator did not give it.
     learned: AtomicBool,
     /// Its address is the peer's no more: it goes when another link is up, or when it is lost.
@@ -184,7 +207,7 @@ impl Shared {
             }),
             in_flight: AtomicUsize::new(0),
             spent: AtomicU64::new(0),
-            suspect: AtomicBool::new(false),
+            conduct: Mutex::default(),
             learned: AtomicBool::new(false),
             retiring: AtomicBool::new(false),
         }
@@ -221,7 +244,7 @@ impl Shared {
         self.common.announce();
     }
 
-    pub(super) fn came_up(&self, client: Client, facts: Facts) {
+    pub(super) fn came_up(&self, client: Client, probe: Probe, facts: Facts) {
         {
             let mut published = self.published();
             if published.link.state() != LinkState::Up {
@@ -229,6 +252,7 @@ impl Shared {
             }
             published.live = Some(Live {
                 client,
+                probe,
                 facts: Arc::new(facts.clone()),
                 serial: published.link.attempts_begun(),
             });
@@ -236,7 +260,7 @@ impl Shared {
             published.draining = false;
             published.told = None;
         }
-        self.suspect.store(false, Ordering::Relaxed);
+        *lock(&self.conduct) = Conduct::default();
         self.common.announce();
     }
 
@@ -255,7 +279,7 @@ impl Shared {
     /// A heartbeat. Nobody is woken: no decision hangs on it.
     pub(super) fn proved(&self, clock_offset_ms: Option<i64>) {
         self.published().link.proved(clock_offset_ms, now());
-        self.suspect.store(false, Ordering::Relaxed);
+        self.lives();
     }
 
     /// Keeps what the node told of its view of us; true when that is news.
@@ -266,14 +290,34 @@ impl Shared {
         news
     }
 
+    /// Anything came from the node.
+    pub(super) fn lives(&self) {
+        lock(&self.conduct).lives(now());
+    }
+
     /// A call was answered.
     pub(super) fn answered(&self) {
-        self.suspect.store(false, Ordering::Relaxed);
+        lock(&self.conduct).answered(now());
+    }
+
+    /// A call was answered with an error of the node's own.
+    pub(super) fn failed(&self, code: EmCode) {
+        lock(&self.conduct).failed(code, now());
     }
 
     /// A call waits for its answer for too long.
-    pub(super) fn suspect(&self) {
-        self.suspect.store(true, Ordering::Relaxed);
+    pub(super) fn overdue(&self) {
+        lock(&self.conduct).overdue(now());
+    }
+
+    /// Not even a probe is answered. True when that is news.
+    pub(super) fn silent(&self) -> bool {
+        lock(&self.conduct).silent()
+    }
+
+    /// How the node has met our calls.
+    pub(super) fn conduct(&self) -> Conduct {
+        lock(&self.conduct).clone()
     }
 
     /// A call found that this connection takes no more calls: the peer sends its callers away.
@@ -307,7 +351,7 @@ impl Shared {
         Candidate {
             node: live.facts.identity(),
             asked,
-            suspect: self.suspect.load(Ordering::Relaxed),
+            suspect: lock(&self.conduct).is_suspect(now()),
             draining: self.is_draining(),
             in_flight: self.in_flight.load(Ordering::Relaxed),
         }

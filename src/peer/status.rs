@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     domain::{ids::ClusterId, rejection::Rejection, version::Version},
     peer::{
+        balance::Failing,
         inbound::Inbound,
         link::{Failure, Link, LinkState},
     },
@@ -58,6 +59,10 @@ pub struct NodeStatus {
     pub state: LinkState,
     /// Whether the node has said that it shuts down: it gets no more calls while there is another.
     pub draining: bool,
+    /// For how long calls have waited there longer than they should; none once one is answered.
+    pub overdue_for: Option<Duration>,
+    /// The calls that it has failed of late by an error of its own.
+    pub failing: Option<Failing>,
     /// How long ago it last proved that it lives; none while the link isn't up.
     pub proof_age: Option<Duration>,
     /// The version in use; none while the link isn't up.
@@ -99,6 +104,22 @@ const fn rank(state: LinkState) -> u8 {
 }
 
 impl NodeStatus {
+    /// Why the link isn't up, or else how the node meets calls where it fails them; none when all is well.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let failing = self.failing.map(|Failing { code, calls, of }| {
+            let number = code.number();
+            format!(
+                "calls failed there, {calls} of the last {of}, the last one with EM code {number}"
+            )
+        });
+        let overdue = self.overdue_for.map(|time| {
+            let seconds = time.as_secs();
+            format!("calls have waited there for longer than they should for {seconds} s")
+        });
+        self.last_error.clone().or(failing).or(overdue)
+    }
+
     /// Puts together what is known at `now`.
     #[must_use]
     pub fn of(address: &str, link: &Link, draining: bool, now: Instant) -> Self {
@@ -109,6 +130,8 @@ impl NodeStatus {
             learned: false,
             state: link.state(),
             draining: draining && up,
+            overdue_for: None,
+            failing: None,
             proof_age: link.proof_age(now),
             version: facts.filter(|_| up).map(|f| f.version),
             node: facts.map(|f| f.node.clone()),
@@ -213,6 +236,27 @@ mod tests {
             assert_eq!(status.proof_age.is_some(), expected == Up);
             assert_eq!(status.last_error.is_none(), expected == Up);
         }
+    }
+
+    #[test]
+    fn a_node_that_is_up_and_fails_calls_is_told_of() {
+        let well = node("a:1", LinkState::Up, 1);
+        assert_eq!(well.trouble(), None);
+        let waits = NodeStatus {
+            overdue_for: Some(Duration::from_secs(3)),
+            ..well
+        };
+        assert!(waits.trouble().unwrap().ends_with("for 3 s"));
+        let fails = NodeStatus {
+            failing: Some(Failing {
+                code: crate::domain::em_code::EmCode::DatabaseError,
+                calls: 40,
+                of: 41,
+            }),
+            ..waits
+        };
+        let told = "calls failed there, 40 of the last 41, the last one with EM code 6";
+        assert_eq!(fails.trouble().as_deref(), Some(told));
     }
 
     #[test]

@@ -277,7 +277,8 @@ impl LinkTask {
             version = %facts.version,
             "the link to {peer} is up"
         );
-        self.shared.came_up(session.client.clone(), facts.clone());
+        let (client, probe) = (session.client.clone(), session.probe.clone());
+        self.shared.came_up(client, probe, facts.clone());
         self.group.settle();
     }
 

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::{oneshot, watch};
 
 use crate::store::{
-    Saved,
+    Saved, audit,
     error::Error,
     value::{Row, Value},
 };
@@ -22,6 +22,11 @@ use crate::store::{
 pub trait Transaction {
     /// The node that runs it; its audit entries carry that name.
     fn node(&self) -> &str;
+
+    /// What seals the audit; none where the node's pepper is not at hand.
+    fn audit_key(&self) -> Option<&audit::Key> {
+        None
+    }
 
     /// Runs a statement that gives rows.
     ///
@@ -95,6 +100,9 @@ pub(super) trait Job: Send {
 pub(super) trait Engine: fmt::Debug + Send + Sync {
     /// Takes a job, or answers it with [`Error::Busy`] or [`Error::Closed`]. Never waits.
     fn submit(&self, access: Access, job: Box<dyn Job>);
+
+    /// Gives what seals the audit from here on. Once: a second key is not taken.
+    fn set_audit_key(&self, key: audit::Key);
 
     /// Counts commits: our own, and those of others that share the database.
     fn changes(&self) -> watch::Receiver<u64>;

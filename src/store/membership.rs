@@ -27,7 +27,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     domain::liveness::{BEAT, Incarnation, Pulses, SILENCE},
     store::{
         Error, Store, Transaction,
@@ -73,8 +73,11 @@ struct Inner {
     held: watch::Sender<Arc<BTreeMap<Task, Claim>>>,
     /// Those on record that are silent.
     dead: watch::Sender<Arc<BTreeSet<Incarnation>>>,
-    /// Whether this run is off the record for good: it left, or another one has its name.
+    /// Whether this run is off the record for good: it left.
     gone: AtomicBool,
+    /// Whether another run stands under this node's name. This one then takes up nothing, until that one has gone or
+    /// fallen silent.
+    replaced: AtomicBool,
 }
 
 /// What the task remembers from look to look.
@@ -112,6 +115,7 @@ impl Membership {
                 held: watch::Sender::new(Arc::new(BTreeMap::new())),
                 dead: watch::Sender::new(Arc::new(BTreeSet::new())),
                 gone: AtomicBool::new(false),
+                replaced: AtomicBool::new(false),
             }),
         }
     }
@@ -144,21 +148,23 @@ impl Membership {
         &self.inner.me.run
     }
 
-    /// Goes on record, in the place of an earlier run of the same name, and frees what that one held; which it was.
+    /// Goes on record, in the place of another run of the same name, and frees what that one held; which it was. A run
+    /// that was replaced does so again when it knows that the other one has ended.
     ///
     /// # Errors
     /// [`Error`] when the store fails.
     pub async fn join(&self) -> Result<Option<Incarnation>, Error> {
+        if self.inner.gone.load(Ordering::Acquire) {
+            return Ok(None);
+        }
         let (me, now) = (self.inner.me.clone(), self.inner.clock.now());
         let before = self
             .inner
             .store
-            .write(move |tx: &mut dyn Transaction| {
-                let before = nodes::register(tx, &me)?;
-                claims::release_replaced(tx, &me.run, now)?;
-                Ok::<_, Error>(before)
-            })
+            .write(move |tx: &mut dyn Transaction| register(tx, &me, now))
             .await?;
+        self.inner.replaced.store(false, Ordering::Release);
+        self.inner.ring.notify_one();
         self.inner
             .living
             .send_replace(Arc::new(vec![self.inner.me.clone()]));
@@ -289,6 +295,7 @@ impl Inner {
             .await?;
         let beats = nodes.iter().map(|node| (node.run.clone(), node.beat));
         watcher.nodes.look(looked, beats);
+        self.come_back(&watcher.nodes, &nodes).await?;
         let beats = standing
             .iter()
             .map(|s| (s.task.clone(), (s.generation, s.beat)));
@@ -302,7 +309,7 @@ impl Inner {
 
     /// Says that we live.
     async fn beat(&self) -> Result<(), Error> {
-        let me = self.me.clone();
+        let (me, now) = (self.me.clone(), self.clock.now());
         let beat = self
             .store
             .write(move |tx: &mut dyn Transaction| {
@@ -312,23 +319,62 @@ impl Inner {
                         claims::beat(tx, &me.run)?;
                     }
                     Beat::Gone => {
-                        nodes::register(tx, &me)?;
+                        register(tx, &me, now)?;
                     }
                     Beat::Replaced => {}
                 }
                 Ok::<_, Error>(beat)
             })
             .await?;
-        match beat {
-            Beat::Kept => {}
-            Beat::Gone => warn!("this node was taken for dead; it is on record again"),
-            Beat::Replaced => {
-                self.gone.store(true, Ordering::Release);
-                warn!(
-                    "another process runs under this node's name on this store: this one takes up no work for the \
-                     cluster any more"
-                );
-            }
+        self.notice(beat == Beat::Replaced);
+        if beat == Beat::Gone {
+            warn!("this node was off the record; it is on record again");
+        }
+        Ok(())
+    }
+
+    fn notice(&self, is_replaced: bool) {
+        let was_replaced = self.replaced.swap(is_replaced, Ordering::AcqRel);
+        if is_replaced && !was_replaced {
+            warn!(
+                "another process runs under this node's name on this store: this one takes up no work for the cluster \
+                 as long as that one lives"
+            );
+        }
+    }
+
+    /// Takes up nothing beside another run under our name; goes on record again when that one is dead.
+    async fn come_back(
+        &self,
+        pulses: &Pulses<Incarnation, i64>,
+        nodes: &[Node],
+    ) -> Result<(), Error> {
+        let stands = nodes.iter().find(|node| node.run.node == self.me.run.node);
+        let Some(other) = stands.filter(|stands| stands.run != self.me.run) else {
+            return Ok(());
+        };
+        self.notice(true);
+        if self.gone.load(Ordering::Acquire) || !pulses.is_dead(&other.run) {
+            return Ok(());
+        }
+        let (me, dead, now) = (self.me.clone(), other.clone(), self.clock.now());
+        let is_back = self
+            .store
+            .write(move |tx: &mut dyn Transaction| {
+                let stands = nodes::get(tx, &me.run.node)?;
+                let is_silent =
+                    stands.is_some_and(|now| now.run == dead.run && now.beat == dead.beat);
+                if is_silent {
+                    register(tx, &me, now)?;
+                }
+                Ok::<_, Error>(is_silent)
+            })
+            .await?;
+        if is_back {
+            self.replaced.store(false, Ordering::Release);
+            // What the dead run held is free at the next look.
+            self.ring.notify_one();
+            warn!("the process that had replaced this one is dead: this one is on record again");
         }
         Ok(())
     }
@@ -360,7 +406,7 @@ impl Inner {
         watcher: &Watcher,
         standing: Vec<Standing>,
     ) -> Result<BTreeMap<Task, Claim>, Error> {
-        if self.gone.load(Ordering::Acquire) {
+        if self.gone.load(Ordering::Acquire) || self.replaced.load(Ordering::Acquire) {
             return Ok(BTreeMap::new());
         }
         let wanted = self.wanted().clone();
@@ -449,6 +495,17 @@ impl Inner {
             watcher.complaint = Some(cause);
         }
     }
+}
+
+/// Puts a run on record, and frees what other runs of its node held; which one stood there.
+fn register(
+    tx: &mut dyn Transaction,
+    me: &Node,
+    now: Timestamp,
+) -> Result<Option<Incarnation>, Error> {
+    let before = nodes::register(tx, me)?;
+    claims::release_replaced(tx, &me.run, now)?;
+    Ok(before)
 }
 
 #[cfg(test)]

@@ -44,6 +44,13 @@ mod value;
 #[cfg(test)]
 mod suite;
 
+/// What others do to a database behind our back.
+#[cfg(test)]
+pub(crate) fn tamper(file: &Path, sql: &str) {
+    let connection = rusqlite::Connection::open(file).unwrap();
+    connection.execute_batch(sql).unwrap();
+}
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -138,12 +145,21 @@ impl Inspection {
     }
 }
 
+/// What a file's audit is held against, beyond itself.
+#[derive(Clone, Debug, Default)]
+pub struct Check {
+    /// What sealed it; without it seals are not looked at.
+    pub key: Option<audit::Key>,
+    /// Heads that were noted elsewhere.
+    pub noted: Vec<audit::Noted>,
+}
+
 /// Looks through a file that no daemon has open, and changes nothing. Blocks.
 ///
 /// # Errors
 /// [`Error::Open`] when it is no database or can't be read.
-pub fn inspect(path: &Path) -> Result<Inspection, Error> {
-    sqlite::inspect(path)
+pub fn inspect(path: &Path, check: &Check) -> Result<Inspection, Error> {
+    sqlite::inspect(path, check)
 }
 
 /// What a quick look at a file tells.
@@ -285,7 +301,16 @@ impl Store {
     /// # Errors
     /// [`Error`] when the store fails; a fault in a chain stands in the report.
     pub async fn verify(&self) -> Result<AuditReport, Error> {
-        self.read(audit::verify).await
+        self.read(|tx| audit::verify(tx, &[])).await
+    }
+
+    /// Seals the audit from here on, and begins this node's chain if it has none yet.
+    ///
+    /// # Errors
+    /// [`Error`] when the store fails.
+    pub async fn seal_audit(&self, key: audit::Key) -> Result<(), Error> {
+        self.engine.set_audit_key(key);
+        self.write(audit::begin).await
     }
 
     /// Writes a backup to a new file, as the database is at one moment, while it is in use.

@@ -510,7 +510,10 @@ async fn give_up(
         | EmCode::NoResponseFromRemoteHost
         | EmCode::ServiceConnectionError
         | EmCode::UnknownError => false,
-        _ => !matches!(refusal.detail, Detail::IdReused | Detail::SessionEnded(_)),
+        _ => {
+            !refusal.is_one_of_several
+                && !matches!(refusal.detail, Detail::IdReused | Detail::SessionEnded(_))
+        }
     };
     let reason = if kept {
         EndReason::Refused

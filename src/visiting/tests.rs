@@ -450,17 +450,23 @@ async fn local_users_win_and_no_peer_hears_of_them() {
 
 #[tokio::test]
 async fn refusals_that_home_does_not_keep_leave_a_debt_and_the_others_none() {
-    for (code, owed) in [
-        (2, 0),
-        (23, 0),
-        (31, 0),
-        (6, 1),
-        (26, 1),
-        (33, 1),
-        (208, 1),
-        (40, 1),
+    for (code, is_one_of_several, owed) in [
+        (2, false, 0),
+        (23, false, 0),
+        (31, false, 0),
+        (1, false, 0),
+        // Another node may have done what this one could not read.
+        (1, true, 1),
+        (6, false, 1),
+        (26, false, 1),
+        (33, false, 1),
+        (208, false, 1),
+        (40, false, 1),
     ] {
-        let refusal = Refusal::new(EmCode::from_number(code).unwrap(), "as scripted");
+        let refusal = Refusal {
+            is_one_of_several,
+            ..Refusal::new(EmCode::from_number(code).unwrap(), "as scripted")
+        };
         let world = world(vec![
             Script::new("berlin")
                 .finding(Ok(Ownership::Mine))

@@ -30,6 +30,17 @@ fn of<'a>(found: &'a Value, id: &str) -> Vec<&'a Value> {
 async fn a_daemon_that_is_well_a_peer_that_is_down_and_no_daemon_at_all() {
     let mut lab = lab_of_processes(2).await;
     let config = lab.clusters[0].member().unwrap().config.clone();
+    let tokyo = lab.clusters[1].id.clone();
+    // What the peer last told of its own link is as old as its last heartbeat.
+    let is_linked = |peer: &emccd::wire::admin::PeerStatus| {
+        peer.inbound
+            .as_ref()
+            .is_some_and(|i| i.watching && i.peer_proof_age_ms.is_some())
+    };
+    lab.clusters[0]
+        .wait_status(&tokyo, "up from both sides", is_linked)
+        .await
+        .unwrap();
     let (code, found) = doctor(&config).await;
     assert_eq!((code, &found["ok"]), (0, &true.into()), "{found:#}");
     for id in [
@@ -48,7 +59,6 @@ async fn a_daemon_that_is_well_a_peer_that_is_down_and_no_daemon_at_all() {
     }
     assert_eq!(of(&found, "port").len(), 3, "{found:#}");
 
-    let tokyo = lab.clusters[1].id.clone();
     lab.clusters[1].member_mut().unwrap().stop().await;
     let is_down = |peer: &emccd::wire::admin::PeerStatus| {
         peer.outbound

@@ -6,7 +6,7 @@ use emccd::{
     lab::{Cluster, Lab, Spec, member::Versions, phone::Phone},
     wire::admin::{self as pb, admin_service_client::AdminServiceClient},
 };
-use tokio::task::JoinSet;
+use tokio::{io::AsyncBufReadExt as _, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -14,6 +14,9 @@ use crate::support::lab_of_processes;
 
 /// How long the load runs on after the last event: what broke then shows by now.
 const AFTER: Duration = Duration::from_millis(500);
+
+/// Longer than any step may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// People who log in and out without a pause.
 struct Load {
@@ -238,4 +241,64 @@ async fn new_processes_take_over_while_people_log_in_and_no_login_fails() {
     let config = lab.clusters[1].members[0].config.clone();
     lab.clusters[1].members[0].take_over(&config).await.unwrap();
     lab.shut_down().await;
+}
+
+/// A new process of `member` that is to take over, stopped at that point.
+async fn successor_at(config: &std::path::Path, point: &str) -> tokio::process::Child {
+    let mut child = tokio::process::Command::new(crate::support::binary())
+        .args(["run", "--take-over", "--stop-at", point, "--config"])
+        .arg(config)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut events = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let said = tokio::time::timeout(PATIENCE, events.next_line()).await;
+    let said = said.unwrap().unwrap().unwrap();
+    assert!(said.contains(point), "{said}");
+    child
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_process_that_is_stopped_before_it_serves_changes_nothing() {
+    let mut lab = lab_of_processes(2).await;
+    let load = Load::begin(&lab.clusters[0], &lab.clusters[1], 0, 2);
+    let (config, before) = {
+        let member = &lab.clusters[1].members[0];
+        (member.config.clone(), member.pid())
+    };
+    // Asked to end while it gets ready; killed when it is on record already.
+    let mut new = successor_at(&config, "take-over.prepared").await;
+    let pid = nix::unistd::Pid::from_raw(new.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let ended = tokio::time::timeout(PATIENCE, new.wait()).await.unwrap();
+    assert!(ended.unwrap().success());
+    told(&lab.clusters[1], "did not start").await;
+    successor_at(&config, "take-over.joined")
+        .await
+        .kill()
+        .await
+        .unwrap();
+    told(&lab.clusters[1], "before it served").await;
+    let logins = load.end().await;
+    assert!(logins >= 2, "{logins}");
+    assert_eq!(lab.clusters[1].members[0].pid(), before);
+    lab.clusters[1].members[0].take_over(&config).await.unwrap();
+    lab.shut_down().await;
+}
+
+/// Waits until the audit says so of a hand-over.
+async fn told(cluster: &Cluster, word: &str) {
+    let told = async {
+        loop {
+            let told = audited(cluster, "node.hand-over").await;
+            if told.iter().any(|outcome| outcome.contains(word)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.unwrap();
 }

@@ -391,8 +391,17 @@ fn a_file_larger_than_a_message_is_applied_and_exported_again() {
     assert!(text.len() > 4 * 1024 * 1024);
     std::fs::write(daemon.file("users.csv"), &text).unwrap();
     let began = std::time::Instant::now();
-    let applied = daemon.done("--json apply users.csv");
+    let applied = daemon.command("--json apply users.csv", "");
     eprintln!("{users} users took {:?}", began.elapsed());
+    assert!(applied.status.success(), "{applied:?}");
+    // How far it had come, where that took a while.
+    for line in String::from_utf8(applied.stderr).unwrap().lines() {
+        let progress: Value = serde_json::from_str(line).unwrap();
+        assert!(
+            progress["step"].is_string() && progress["done"].as_u64() <= progress["of"].as_u64()
+        );
+    }
+    let applied = String::from_utf8(applied.stdout).unwrap();
     let applied: Value = serde_json::from_str(&applied).unwrap();
     assert_eq!(applied["counts"][0]["added"], users);
     daemon.done("export --format csv --out data");

@@ -121,9 +121,10 @@ fn the_ten_commands_of_the_readme_federate_two_daemons() {
         "{told}"
     );
     let reference = lines[4].strip_prefix("Ref: ").expect(&told);
+    // Of the cluster, and of its one node.
     assert_eq!(
         afterwards.matches("\"state\": \"up\"").count(),
-        2,
+        4,
         "both say that the other is up\n{told}"
     );
     assert_eq!(

@@ -2,16 +2,34 @@
 
 use clap::{Args, Subcommand};
 
-use crate::{domain::ids::Ref, store::audit::Action};
+use crate::{
+    domain::ids::Ref,
+    store::audit::{Action, Noted},
+};
 
 /// `audit`.
 #[derive(Debug, Subcommand)]
 pub enum Audit {
     /// What people and peers have changed, newest first
     List(AuditList),
-    /// Check that no entry was changed, removed or put in between; names the first one that was
-    #[command(after_help = "Example:\n  emccd audit verify")]
-    Verify,
+    /// Check that no entry was changed, removed or put in between, also at the end; names the first one that was
+    Verify(AuditVerify),
+}
+
+/// `audit verify`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Each entry is hashed with the one before it; the last one of each node is sealed with a key that comes \
+    from the pepper, which is not in the database, and other nodes note it in their own audit every minute. Not found \
+    is what was done with the pepper at hand, and a database that was brought back as a whole to what it once was, or \
+    emptied and begun anew. For that, note the heads elsewhere (they are in the last column here, and every minute in \
+    the log of each node, as audit.head) and give them with --noted.\n\n\
+    Examples:\n  emccd audit verify\n  emccd audit verify --noted n1:1207:5b0c...e1"
+)]
+pub struct AuditVerify {
+    /// A head that was noted earlier: its entry must still be there; may be repeated
+    #[arg(long, value_name = "NODE:NUMBER:HASH")]
+    pub noted: Vec<Noted>,
 }
 
 /// `audit list`.

@@ -10,8 +10,8 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub use self::{
-    audit::{Audit, AuditList},
-    db::{Db, DbMigrate},
+    audit::{Audit, AuditList, AuditVerify},
+    db::{Db, DbMigrate, DbVerify},
     param::{Param, ParamList, ParamSet},
     people::{
         BaseAdd, BaseRemove, DeviceAdd, DeviceFields, DeviceRemove, DeviceSet, Profile, ProfileAdd,

@@ -17,6 +17,7 @@ fn entry(n: i64, actor: &str, action: Action) -> Entry {
 async fn with_entries(store: &Store) {
     store
         .write(|tx| {
+            store::meta::put(tx, "cluster-id", "berlin")?;
             audit::append(tx, &entry(1, "anna (uid 1000)", Action::Set(Noun::Param)))?;
             audit::append(tx, &entry(2, "cluster tokyo", Action::SessionLogin))?;
             audit::append(tx, &entry(3, "bob_1 (uid 1001)", Action::SessionLogout))
@@ -117,7 +118,7 @@ async fn a_file_is_checked_and_migrated_without_a_daemon() {
     let copy = copy.display();
     let whole = alone(&format!("db verify {copy}")).await.unwrap();
     assert!(
-        whole.text.ends_with("whole, and so is its audit"),
+        whole.text.contains("whole, and so is its audit") && whole.text.contains("--pepper-file"),
         "{}",
         whole.text
     );
@@ -125,6 +126,32 @@ async fn a_file_is_checked_and_migrated_without_a_daemon() {
     let same = alone(&format!("db migrate {copy}")).await.unwrap();
     assert!(same.text.contains("that of this version"), "{}", same.text);
     assert_eq!(same.json["done"], false);
+
+    // Another version's file is not a damaged one; another program's is left as it is.
+    let other = dir.path().join("other.db");
+    fs::copy(dir.path().join("copy.db"), &other).unwrap();
+    let shown = other.display().to_string();
+    let newer = "UPDATE refinery_schema_history SET version = 900";
+    store::tamper(&other, newer);
+    let told = alone(&format!("db verify {shown}"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        told.contains("or a newer one") && !told.contains("not fit"),
+        "{told}"
+    );
+    let foreign = dir.path().join("foreign.db");
+    store::tamper(&foreign, "CREATE TABLE theirs (a)");
+    let before = fs::read(&foreign).unwrap();
+    let told = alone(&format!("db migrate {}", foreign.display())).await;
+    assert!(
+        told.unwrap_err()
+            .to_string()
+            .contains("no database of emccd")
+    );
+    assert_eq!(fs::read(&foreign).unwrap(), before);
+    assert!(!dir.path().join("foreign.turn").exists());
 
     // The audit of the file that the store has open, past its daemon.
     store

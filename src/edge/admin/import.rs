@@ -1,12 +1,19 @@
 //! The files of a large `apply`, as they arrive piece by piece.
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
+use futures_util::stream;
+use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 use zeroize::Zeroizing;
 
 use crate::{
+    apply::Progress,
     edge::admin::{
         error::Error,
         operations::{ApplyMode, File},
@@ -81,6 +88,58 @@ pub async fn collect(
     Ok((files.into_iter().map(Pieces::whole).collect(), mode))
 }
 
+/// How far an import has come, and at last what was done.
+pub type Told = Pin<Box<dyn Stream<Item = Result<pb::ApplyStreamResponse, Status>> + Send>>;
+
+/// Carries an import on for as long as the caller listens, and tells how far it has come: the newest state, some times
+/// a second.
+pub fn told(
+    applying: impl Future<Output = Result<pb::ApplyResponse, Status>> + Send + 'static,
+    told: watch::Receiver<Progress>,
+) -> Told {
+    let state = Some((Box::pin(applying), told));
+    Box::pin(stream::unfold(state, |state| async move {
+        let (mut applying, mut told) = state?;
+        tokio::select! {
+            biased;
+            done = &mut applying => {
+                let last = done.map(|applied| pb::ApplyStreamResponse {
+                    applied: Some(applied),
+                    progress: None,
+                });
+                Some((last, None))
+            }
+            progress = next(&mut told) => {
+                let message = pb::ApplyStreamResponse {
+                    applied: None,
+                    progress: Some(progress),
+                };
+                Some((Ok(message), Some((applying, told))))
+            }
+        }
+    }))
+}
+
+/// The next state that is worth telling.
+async fn next(told: &mut watch::Receiver<Progress>) -> pb::ApplyProgress {
+    tokio::time::sleep(PACE).await;
+    if told.changed().await.is_err() {
+        // It is over: the answer is on its way.
+        std::future::pending::<()>().await;
+    }
+    let progress = *told.borrow_and_update();
+    let left = progress.left(Instant::now());
+    pb::ApplyProgress {
+        step: progress.step.as_str().to_owned(),
+        done: progress.done,
+        of: progress.of,
+        left_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+    }
+}
+
+/// Between two of them.
+const PACE: Duration = Duration::from_millis(200);
+
 fn unfinished(why: &str) -> Error {
     Error::refused(
         format!("the files did not arrive whole: {why}"),
@@ -142,6 +201,35 @@ mod tests {
                 Err(error) => assert!(error.to_string().contains(word), "{error}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_newest_state_is_told_and_at_last_what_was_done() {
+        let (tell, states) = watch::channel(Progress::begin());
+        let (go, wait) = tokio::sync::oneshot::channel();
+        let applying = async move {
+            for done in 1..=7 {
+                tell.send_modify(|progress| (progress.done, progress.of) = (done, 50));
+            }
+            wait.await.unwrap();
+            Ok(pb::ApplyResponse {
+                dry_run: true,
+                ..pb::ApplyResponse::default()
+            })
+        };
+        let mut all = told(applying, states);
+        let first = all.next().await.unwrap().unwrap();
+        let first = first.progress.unwrap();
+        assert_eq!(
+            (&*first.step, first.done, first.of),
+            ("reading", 7, 50),
+            "only the newest"
+        );
+        assert!(first.left_ms.is_some());
+        go.send(()).unwrap();
+        let last = all.next().await.unwrap().unwrap();
+        assert!(last.applied.unwrap().dry_run && last.progress.is_none());
+        assert!(all.next().await.is_none());
     }
 
     #[tokio::test]

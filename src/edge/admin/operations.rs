@@ -5,10 +5,11 @@
 
 use std::{future::Future, path::Path, pin::Pin, sync::Arc};
 
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::{
-    apply::edit::Edit,
+    apply::{Progress, edit::Edit},
     domain::{
         ids::{ClusterId, SessionId},
         parameters::Parameters,
@@ -91,12 +92,13 @@ pub trait Operations: Send + Sync + 'static {
     /// that process serves. Answers when they were sent.
     fn hand_over<'a>(&'a self, to: &'a Path, actor: &'a Actor) -> Answer<'a, ()>;
 
-    /// Brings the cluster's data to what the files say, all or nothing.
+    /// Brings the cluster's data to what the files say, all or nothing, and tells how far it has come.
     fn apply<'a>(
         &'a self,
         files: Vec<File>,
         mode: ApplyMode,
         actor: &'a Actor,
+        told: watch::Sender<Progress>,
     ) -> Answer<'a, pb::ApplyResponse>;
 }
 

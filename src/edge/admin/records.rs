@@ -8,7 +8,7 @@ use crate::{
     edge::admin::{directory::page_size, error::Error, roles::Actor, views},
     store::{
         self, Store, Transaction,
-        audit::{self, Query},
+        audit::{self, Noted, Query},
     },
     tasks::Tasks,
     wire::admin as pb,
@@ -47,9 +47,19 @@ pub async fn list(
 /// The state of every node's chain.
 ///
 /// # Errors
-/// [`Error::Store`].
-pub async fn verify(store: &Store) -> Result<pb::VerifyAuditResponse, Error> {
-    let report = store.verify().await?;
+/// [`Error::Store`], and [`Error::Invalid`] when what was noted can't be.
+pub async fn verify(
+    store: &Store,
+    request: pb::VerifyAuditRequest,
+) -> Result<pb::VerifyAuditResponse, Error> {
+    let noted: Vec<Noted> = request
+        .noted
+        .iter()
+        .take(MOST_NOTED)
+        .map(|text| text.parse())
+        .collect::<Result<_, _>>()
+        .map_err(|_| Error::invalid("a noted head", "NODE:NUMBER:HASH"))?;
+    let report = store.read(move |tx| audit::verify(tx, &noted)).await?;
     Ok(pb::VerifyAuditResponse {
         chains: report.chains.iter().map(views::audit_chain).collect(),
     })
@@ -113,6 +123,9 @@ fn short(field: &'static str, text: Option<String>) -> Result<Option<String>, Er
         text => Ok(text),
     }
 }
+
+/// Heads that one call may hold the chains against.
+const MOST_NOTED: usize = 100;
 
 /// No actor and no action has more.
 const MOST_BYTES: usize = 128;

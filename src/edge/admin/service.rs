@@ -2,12 +2,13 @@
 
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tonic::{Request, Response, Status, Streaming, transport::server::UdsConnectInfo};
 use tracing::info;
 
 use crate::{
     apply::{
+        Progress,
         columns::Kind,
         edit::{Edit, How},
     },
@@ -303,7 +304,8 @@ impl AdminEdge {
             dry_run: request.dry_run,
             prune: request.prune,
         };
-        self.operations.apply(files, mode, actor).await
+        let told = watch::Sender::new(Progress::begin());
+        self.operations.apply(files, mode, actor, told).await
     }
 }
 
@@ -617,8 +619,8 @@ impl AdminService for AdminEdge {
         &self,
         request: Request<pb::VerifyAuditRequest>,
     ) -> Result<Response<pb::VerifyAuditResponse>, Status> {
-        self.admit(Action::View, request).await?;
-        within(WHOLE_STORE, records::verify(&self.store)).await
+        let (_, request) = self.admit(Action::View, request).await?;
+        within(WHOLE_STORE, records::verify(&self.store, request)).await
     }
 
     async fn back_up_store(
@@ -641,21 +643,28 @@ impl AdminService for AdminEdge {
         within(APPLY, self.apply_files(&actor, request)).await
     }
 
+    type ApplyStreamStream = import::Told;
+
     async fn apply_stream(
         &self,
         request: Request<Streaming<pb::ApplyStreamRequest>>,
-    ) -> Result<Response<pb::ApplyStreamResponse>, Status> {
+    ) -> Result<Response<Self::ApplyStreamStream>, Status> {
         let (actor, pieces) = self.admit(Action::Apply, request).await?;
         within(APPLY, async {
-            let _place = self.imports.try_acquire().map_err(|_| Error::Unavailable {
+            let place = Arc::clone(&self.imports);
+            let place = place.try_acquire_owned().map_err(|_| Error::Unavailable {
                 why: "another import is under way".to_owned(),
                 next: "try again when it is done".to_owned(),
             })?;
             let (files, mode) = import::collect(pieces, import::PAUSE).await?;
-            let applied = self.operations.apply(files, mode, &actor).await?;
-            Ok(pb::ApplyStreamResponse {
-                applied: Some(applied),
-            })
+            let (tell, told) = watch::channel(Progress::begin());
+            let operations = Arc::clone(&self.operations);
+            let applying = async move {
+                let _place = place;
+                let applied = within(APPLY, operations.apply(files, mode, &actor, tell)).await?;
+                Ok(applied.into_inner())
+            };
+            Ok(import::told(applying, told))
         })
         .await
     }

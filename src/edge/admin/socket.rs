@@ -187,6 +187,12 @@ impl Keep {
     pub fn keep(&self, keep: bool) {
         self.0.store(keep, Ordering::Release);
     }
+
+    /// Whether it stays.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// Removes the socket's file when dropped, if it is still ours.
@@ -200,7 +206,7 @@ pub struct SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
-        if ours && !self.keep.0.load(Ordering::Acquire) {
+        if ours && !self.keep.keeps() {
             // Nothing is lost when it stays: the next start sees that nobody answers.
             let _ = fs::remove_file(&self.path);
         }

@@ -75,6 +75,7 @@ pub fn audit_chain(chain: &audit::Chain) -> pb::AuditChain {
         entries: u64::try_from(chain.entries).unwrap_or(0),
         fault: chain.fault.map(|fault| fault.to_string()),
         entry: chain.fault.and_then(|f| u64::try_from(f.entry()).ok()),
+        head: chain.noted().to_string(),
     }
 }
 

@@ -1,6 +1,11 @@
 //! The door for phones and browsers: HTTP/1.1 with or without TLS, and no client certificates.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc};
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use axum::{Router, body::Body, extract::ConnectInfo};
@@ -11,7 +16,7 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::ServiceExt;
@@ -52,6 +57,10 @@ pub async fn serve_http(
     draining.run_until_cancelled(accepting).await;
 }
 
+/// How long after the doors have closed a connection that was just opened or used may still send a request: a handshake
+/// and a round trip. The answer ends it.
+const MOMENT: Duration = Duration::from_secs(1);
+
 struct Door {
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
     router: Router,
@@ -78,8 +87,12 @@ impl Door {
             }
             Some(config) => {
                 let deadline = Instant::now() + self.config.handshake_timeout;
+                let closed = async {
+                    self.tasks.cancelled().await;
+                    sleep(self.moment()).await;
+                };
                 let shaken = tokio::select! {
-                    () = self.tasks.cancelled() => return,
+                    () = closed => return,
                     shaken = timeout_at(deadline, self.shake_hands(tcp, config.load_full(), remote)) => shaken,
                 };
                 drop(pending);
@@ -91,6 +104,10 @@ impl Door {
             }
         }
         drop(place);
+    }
+
+    fn moment(&self) -> Duration {
+        MOMENT.min(self.config.drain_grace / 4)
     }
 
     /// A phone that gets no answer shows nothing that an operator could search for.
@@ -137,7 +154,11 @@ impl Door {
     }
 
     async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin, remote: SocketAddr) {
-        let service = service_fn(|request| self.answer(request, remote));
+        let used = Mutex::new(Instant::now());
+        let service = service_fn(|request| {
+            *used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            self.answer(request, remote)
+        });
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
@@ -146,9 +167,21 @@ impl Door {
             // Phones send small forms; this also bounds the head of a request.
             .max_buf_size(64 * 1024);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let closed = async {
+            self.tasks.cancelled().await;
+            // Whoever was here a moment ago may have the next request on the way.
+            loop {
+                let last = *used.lock().unwrap_or_else(PoisonError::into_inner);
+                let until = last + self.moment();
+                if until <= Instant::now() {
+                    return;
+                }
+                sleep_until(until).await;
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = self.tasks.cancelled() => {
+            () = closed => {
                 connection.as_mut().graceful_shutdown();
                 timeout(self.config.drain_grace, connection).await.unwrap_or(Ok(()))
             }

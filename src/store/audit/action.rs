@@ -8,6 +8,8 @@ use std::fmt;
 pub enum Action {
     /// A record is new.
     Add(Noun),
+    /// A node noted how far the audit of another one goes.
+    AuditWitness,
     /// Something was done under a claim to once-only work.
     ClaimEffect,
     /// A claim was given up.
@@ -107,6 +109,7 @@ impl Action {
                 let [add, _, _] = noun.words();
                 add
             }
+            Self::AuditWitness => "audit.witness",
             Self::ClaimEffect => "claim.effect",
             Self::ClaimRelease => "claim.release",
             Self::ClaimTake => "claim.take",
@@ -141,6 +144,7 @@ impl Action {
     #[must_use]
     pub fn all() -> Vec<&'static str> {
         let alone = [
+            Self::AuditWitness,
             Self::ClaimEffect,
             Self::ClaimRelease,
             Self::ClaimTake,

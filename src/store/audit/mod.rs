@@ -1,12 +1,22 @@
 //! The audit: one chain of entries per node. Each entry's SHA-256 covers its fields and the hash of the one
-//! before it; the head of each chain stands in a row of its own and moves in the same transaction. So a changed,
-//! missing or foreign entry is found, also at the end of a chain.
+//! before it; the head of each chain stands in a row of its own, moves in the same transaction, and is sealed with
+//! a key that is in no database. Nodes note one another's heads in their own chains. So a changed, missing or
+//! foreign entry is found, a chain that was cut off or written anew together with its head, and one that is gone.
+//! Not found: everything brought back together to what it once was. For that a head is noted elsewhere ([`Noted`]).
 //!
 //! Entries hold what callers give them, in plain text: never a secret.
 
 mod action;
+mod seal;
+mod verify;
+mod witness;
 
-pub use self::action::{Action, Noun};
+pub use self::{
+    action::{Action, Noun},
+    seal::Key,
+    verify::{AuditReport, Chain, Fault, Noted, verify},
+    witness::{Witnessed, witness},
+};
 
 use sha2::{Digest, Sha256};
 
@@ -60,60 +70,7 @@ pub struct Recorded {
     pub hash: [u8; 32],
 }
 
-/// What a check of all chains found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditReport {
-    /// One for each node, by name.
-    pub chains: Vec<Chain>,
-}
-
-impl AuditReport {
-    /// Whether every chain is whole.
-    #[must_use]
-    pub fn is_intact(&self) -> bool {
-        self.chains.iter().all(|chain| chain.fault.is_none())
-    }
-}
-
-/// The state of one node's chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain {
-    /// Whose.
-    pub node: String,
-    /// Entries that are good, up to the first fault.
-    pub entries: i64,
-    /// The first fault.
-    pub fault: Option<Fault>,
-}
-
-impl Fault {
-    /// The entry it is about.
-    #[must_use]
-    pub const fn entry(self) -> i64 {
-        match self {
-            Self::Changed(entry) | Self::Head(entry) | Self::Missing(entry) => entry,
-        }
-    }
-}
-
-/// What is wrong with a chain, and at which entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// The entry, or the one before it, is not what was written.
-    #[error("entry {0} does not match its hash")]
-    Changed(i64),
-    /// The head's row is not that of the last entry.
-    #[error("the head does not match entry {0}")]
-    Head(i64),
-    /// The entry is missing.
-    #[error("entry {0} is missing")]
-    Missing(i64),
-}
-
 const COLUMNS: &str = "node, seq, at, actor, action, subject, outcome, reference, hash";
-
-// How many entries a check holds in memory at once.
-const PAGE: u32 = 1_000;
 
 /// Appends an entry to the chain of the node that runs the transaction.
 ///
@@ -132,44 +89,86 @@ pub fn append_all(tx: &mut dyn Transaction, entries: &[Entry]) -> Result<(), Err
         return Ok(());
     }
     let node = tx.node().to_owned();
-    let (mut seq, mut hash) = head(tx, &node)?;
+    let found = head(tx, &node)?;
+    // What others have cut off or written anew is not made good by going on from there: no seal any more. Yet it goes on:
+    // whoever can write one row could stop every login otherwise.
+    let mut is_sound = match &found {
+        Some(head) => head.is_sealed(tx.audit_key(), &node),
+        None => tx.audit_key().is_none(),
+    };
+    let mut end = match found {
+        Some(head) => head,
+        None => last(tx, &node)?,
+    };
     for entry in entries {
-        seq = seq.saturating_add(1);
-        let mut recorded = Recorded {
-            node: node.clone(),
-            seq,
-            at: entry.at,
-            actor: entry.actor.clone(),
-            action: entry.action.as_str().to_owned(),
-            subject: entry.subject.clone(),
-            outcome: entry.outcome.clone(),
-            reference: entry.reference,
-            hash: [0; 32],
+        let recorded = match link(tx, entry, &node, &end) {
+            Err(Error::Unique { .. }) => {
+                is_sound = false;
+                let newest = last(tx, &node)?;
+                link(tx, entry, &node, &newest)?
+            }
+            linked => linked?,
         };
-        hash = digest(&recorded, &hash);
-        recorded.hash = hash;
-        tx.execute(
-            "INSERT INTO audit (node, seq, at, actor, action, subject, outcome, reference, hash)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-            &[
-                (&recorded.node).into(),
-                recorded.seq.into(),
-                recorded.at.into(),
-                (&recorded.actor).into(),
-                (&recorded.action).into(),
-                (&recorded.subject).into(),
-                (&recorded.outcome).into(),
-                recorded.reference.into(),
-                (&recorded.hash).into(),
-            ],
-        )?;
+        (end.seq, end.hash) = (recorded.seq, recorded.hash);
     }
+    end.seal = tx
+        .audit_key()
+        .filter(|_| is_sound)
+        .map(|key| key.seal(&node, end.seq, &end.hash).to_vec())
+        .unwrap_or_default();
+    put_head(tx, &node, &end)
+}
+
+/// Puts an entry behind `before`.
+fn link(
+    tx: &mut dyn Transaction,
+    entry: &Entry,
+    node: &str,
+    before: &Head,
+) -> Result<Recorded, Error> {
+    let mut recorded = Recorded {
+        node: node.to_owned(),
+        seq: before.seq.saturating_add(1),
+        at: entry.at,
+        actor: entry.actor.clone(),
+        action: entry.action.as_str().to_owned(),
+        subject: entry.subject.clone(),
+        outcome: entry.outcome.clone(),
+        reference: entry.reference,
+        hash: [0; 32],
+    };
+    recorded.hash = digest(&recorded, &before.hash);
     tx.execute(
-        "INSERT INTO audit_heads (node, seq, hash) VALUES ($1, $2, $3)
-         ON CONFLICT (node) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
-        &[(&node).into(), seq.into(), (&hash).into()],
+        "INSERT INTO audit (node, seq, at, actor, action, subject, outcome, reference, hash)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        &[
+            (&recorded.node).into(),
+            recorded.seq.into(),
+            recorded.at.into(),
+            (&recorded.actor).into(),
+            (&recorded.action).into(),
+            (&recorded.subject).into(),
+            (&recorded.outcome).into(),
+            recorded.reference.into(),
+            (&recorded.hash).into(),
+        ],
     )?;
-    Ok(())
+    Ok(recorded)
+}
+
+/// The newest entry of a chain, in place of a head that is not its own.
+fn last(tx: &mut dyn Transaction, node: &str) -> Result<Head, Error> {
+    let newest = tx.query_one(
+        "SELECT seq, hash FROM audit WHERE node = $1 ORDER BY seq DESC LIMIT 1",
+        &[node.into()],
+    )?;
+    newest.map_or(Ok(Head::default()), |mut row| {
+        Ok(Head {
+            seq: row.int()?,
+            hash: row.digest()?,
+            seal: Vec::new(),
+        })
+    })
 }
 
 /// The newest entries of all nodes, newest first.
@@ -258,74 +257,64 @@ pub fn of_reference(tx: &mut dyn Transaction, reference: Ref) -> Result<Vec<Reco
     .collect()
 }
 
-/// Checks every chain from its first entry to its head.
-///
-/// # Errors
-/// [`Error`] when the store fails; a fault in a chain is no error.
-pub fn verify(tx: &mut dyn Transaction) -> Result<AuditReport, Error> {
-    let nodes = tx.query(
-        "SELECT node FROM audit_heads UNION SELECT node FROM audit ORDER BY node",
-        &[],
-    )?;
-    let mut chains = Vec::with_capacity(nodes.len());
-    for mut node in nodes {
-        chains.push(verify_chain(tx, node.text()?)?);
-    }
-    Ok(AuditReport { chains })
+/// Where a chain ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Head {
+    seq: i64,
+    hash: [u8; 32],
+    seal: Vec<u8>,
 }
 
-fn verify_chain(tx: &mut dyn Transaction, node: String) -> Result<Chain, Error> {
-    let head = head(tx, &node)?;
-    let mut last = (0i64, [0u8; 32]);
-    loop {
-        let page = tx.query(
-            &format!(
-                "SELECT {COLUMNS} FROM audit WHERE node = $1 AND seq > $2 ORDER BY seq LIMIT $3"
-            ),
-            &[(&node).into(), last.0.into(), PAGE.into()],
-        )?;
-        if page.is_empty() {
-            break;
-        }
-        for row in page {
-            let next = last.0.saturating_add(1);
-            // An entry that can't even be read is not what was written.
-            let fault = match record(row) {
-                Ok(entry) if entry.seq != next => Some(Fault::Missing(next)),
-                Ok(entry) if entry.hash == digest(&entry, &last.1) => {
-                    last = (entry.seq, entry.hash);
-                    None
-                }
-                Ok(_) | Err(Error::Stored { .. }) => Some(Fault::Changed(next)),
-                Err(other) => return Err(other),
-            };
-            if fault.is_some() {
-                return Ok(Chain {
-                    node,
-                    entries: last.0,
-                    fault,
-                });
-            }
-        }
+impl Head {
+    /// Whether it bears the seal that it must have here; always where there is no key to tell.
+    fn is_sealed(&self, key: Option<&Key>, node: &str) -> bool {
+        key.is_none_or(|key| key.is_seal(&self.seal, node, self.seq, &self.hash))
     }
-    let fault = match head {
-        head if head == last => None,
-        (seq, _) if seq > last.0 => Some(Fault::Missing(last.0.saturating_add(1))),
-        _ => Some(Fault::Head(last.0)),
-    };
-    Ok(Chain {
-        node,
-        entries: last.0,
-        fault,
-    })
 }
 
-fn head(tx: &mut dyn Transaction, node: &str) -> Result<(i64, [u8; 32]), Error> {
+fn head(tx: &mut dyn Transaction, node: &str) -> Result<Option<Head>, Error> {
     tx.query_one(
-        "SELECT seq, hash FROM audit_heads WHERE node = $1",
+        "SELECT seq, hash, seal FROM audit_heads WHERE node = $1",
         &[node.into()],
     )?
-    .map_or(Ok((0, [0; 32])), |mut row| Ok((row.int()?, row.digest()?)))
+    .map(|mut row| {
+        Ok(Head {
+            seq: row.int()?,
+            hash: row.digest()?,
+            seal: row.blob()?,
+        })
+    })
+    .transpose()
+}
+
+fn put_head(tx: &mut dyn Transaction, node: &str, head: &Head) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO audit_heads (node, seq, hash, seal) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (node) DO UPDATE SET seq = excluded.seq, hash = excluded.hash, seal = excluded.seal",
+        &[
+            node.into(),
+            head.seq.into(),
+            (&head.hash).into(),
+            head.seal.clone().into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Begins the chain of the node that runs the transaction, where it has none.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn begin(tx: &mut dyn Transaction) -> Result<(), Error> {
+    let node = tx.node().to_owned();
+    if head(tx, &node)?.is_some() {
+        return Ok(());
+    }
+    let mut begun = Head::default();
+    if let Some(key) = tx.audit_key() {
+        begun.seal = key.seal(&node, begun.seq, &begun.hash).to_vec();
+    }
+    put_head(tx, &node, &begun)
 }
 
 /// Every field goes in with its length before it, so that no two entries have one form.
@@ -352,6 +341,10 @@ fn digest(entry: &Recorded, before: &[u8; 32]) -> [u8; 32] {
 }
 
 fn record(mut row: Row) -> Result<Recorded, Error> {
+    read(&mut row)
+}
+
+fn read(row: &mut Row) -> Result<Recorded, Error> {
     Ok(Recorded {
         node: row.text()?,
         seq: row.int()?,

@@ -197,6 +197,34 @@ async fn a_node_that_starts_again_has_its_work_back_at_once_and_the_old_run_can_
 }
 
 #[tokio::test]
+async fn a_run_that_was_replaced_by_one_that_dies_has_its_work_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let task = Task::revocations();
+    let old = Running::start(&path, "n1").await;
+    let before = old.held(&task).await;
+    // It goes on record, and ends before it has done anything.
+    let config = Config {
+        node: "n1".to_owned(),
+        ..Config::default()
+    };
+    let other = Membership::new(old.store.clone(), Clock::system(), config);
+    let replaced = other.join().await.unwrap();
+    assert_eq!(replaced.as_ref(), Some(old.member.run()));
+    timeout(PATIENCE, old.member.lost(&before)).await.unwrap();
+    let after = old.held(&task).await;
+    assert!(after.generation > before.generation);
+    old.work(&after).await.unwrap();
+    let stands = old
+        .store
+        .read(|tx: &mut dyn Transaction| nodes::get(tx, "n1"))
+        .await
+        .unwrap();
+    assert_eq!(&stands.unwrap().run, old.member.run());
+    old.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_let_go_goes_to_the_other_and_one_taken_for_dead_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");

@@ -4,7 +4,7 @@ use std::{
     fs, io,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt},
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use rusqlite::{
 use tracing::warn;
 
 use crate::store::{
+    audit,
     engine::Transaction,
     error::Error,
     value::{Row, Value},
@@ -114,18 +115,34 @@ pub(super) fn execute(connection: &Connection, sql: &str) -> Result<(), Error> {
         .map_err(|e| refused(sql, e))
 }
 
+/// Who writes the audit, and what seals it.
+#[derive(Debug)]
+pub(super) struct Author {
+    pub(super) node: String,
+    pub(super) key: OnceLock<audit::Key>,
+}
+
+impl Author {
+    pub(super) fn new(node: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            key: OnceLock::new(),
+        }
+    }
+}
+
 /// A transaction that is open on a connection.
 pub(super) struct SqliteTransaction<'c> {
     connection: &'c Connection,
-    node: &'c str,
+    author: &'c Author,
     has_changed: bool,
 }
 
 impl<'c> SqliteTransaction<'c> {
-    pub(super) fn new(connection: &'c Connection, node: &'c str) -> Self {
+    pub(super) fn new(connection: &'c Connection, author: &'c Author) -> Self {
         Self {
             connection,
-            node,
+            author,
             has_changed: false,
         }
     }
@@ -138,7 +155,11 @@ impl<'c> SqliteTransaction<'c> {
 
 impl Transaction for SqliteTransaction<'_> {
     fn node(&self) -> &str {
-        self.node
+        &self.author.node
+    }
+
+    fn audit_key(&self) -> Option<&audit::Key> {
+        self.author.key.get()
     }
 
     fn query(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {

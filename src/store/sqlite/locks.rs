@@ -8,7 +8,7 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -40,8 +40,8 @@ struct LockFile {
 impl Locks {
     pub(super) fn open(database: &Path) -> Result<Self, Error> {
         Ok(Self {
-            turn: LockFile::open(database.with_extension("turn"))?,
-            write: LockFile::open(database.with_extension("write"))?,
+            turn: LockFile::open(database, "turn")?,
+            write: LockFile::open(database, "write")?,
         })
     }
 
@@ -65,15 +65,29 @@ impl Drop for Turn<'_> {
 }
 
 impl LockFile {
-    fn open(path: PathBuf) -> Result<Self, Error> {
-        OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|e| unlocked(&path, e))
-            .map(|file| Self { file, path })
+    fn open(database: &Path, extension: &str) -> Result<Self, Error> {
+        let path = database.with_extension(extension);
+        let open = || -> io::Result<File> {
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .mode(0o600)
+                .open(&path)?;
+            // Root may work on a service's database: whom that belongs to must be able to open these as well.
+            if let Ok(database) = database.metadata() {
+                let ours = file.metadata()?;
+                if (ours.uid(), ours.gid()) != (database.uid(), database.gid()) {
+                    // Others than root can give nothing away, and need not.
+                    let _ = fchown(&file, Some(database.uid()), Some(database.gid()));
+                }
+            }
+            Ok(file)
+        };
+        match open() {
+            Ok(file) => Ok(Self { file, path }),
+            Err(error) => Err(unlocked(&path, error)),
+        }
     }
 
     fn lock(&self) -> Result<(), Error> {

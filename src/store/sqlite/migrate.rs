@@ -23,6 +23,9 @@ pub(super) fn run(connection: &mut Connection) -> Result<(), Error> {
             known: schema.known,
         });
     }
+    if schema.found == 0 && has_tables(connection)? {
+        return Err(failed(Foreign));
+    }
     Runner::new(&migrations)
         .set_grouped(true)
         .run(connection)
@@ -80,6 +83,22 @@ fn version(connection: &Connection) -> Result<i64, Error> {
     }
     Ok(newest)
 }
+
+/// Whether a database without our history holds anything.
+fn has_tables(connection: &Connection) -> Result<bool, Error> {
+    connection
+        .prepare(
+            "SELECT 1 FROM sqlite_schema WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'
+               AND name <> 'refinery_schema_history'",
+        )
+        .and_then(|mut statement| statement.exists([]))
+        .map_err(failed)
+}
+
+/// It is another program's.
+#[derive(Debug, thiserror::Error)]
+#[error("it is no database of emccd, and it is not empty")]
+struct Foreign;
 
 /// Someone else has written to the table of what was applied.
 #[derive(Debug, thiserror::Error)]

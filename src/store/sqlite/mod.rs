@@ -33,12 +33,12 @@ use tokio::sync::watch;
 use tracing::{Span, warn};
 
 use self::{
-    connection::SqliteTransaction,
+    connection::{Author, SqliteTransaction},
     locks::{LockWait, Locks},
     writer::Writer,
 };
 use crate::store::{
-    Glance, Inspection, Saved, Schema,
+    Check, Glance, Inspection, Saved, Schema, audit,
     engine::{Access, Engine, Job, Stats},
     error::Error,
     queue::{Popped, Queue, Refused},
@@ -54,8 +54,8 @@ pub(super) struct Sqlite {
 }
 
 /// What can be told of a file; see [`crate::store::inspect`].
-pub(super) fn inspect(path: &Path) -> Result<Inspection, Error> {
-    offline::inspect(path)
+pub(super) fn inspect(path: &Path, check: &Check) -> Result<Inspection, Error> {
+    offline::inspect(path, check)
 }
 
 /// What a quick look at a file tells.
@@ -75,7 +75,7 @@ pub(super) fn schema(path: &Path) -> Result<Schema, Error> {
 
 /// What the threads of one database have in common.
 struct Shared {
-    node: String,
+    author: Author,
     writes: Queue<Pending>,
     reads: Queue<Pending>,
     changes: watch::Sender<u64>,
@@ -206,6 +206,11 @@ impl Engine for Sqlite {
         }
     }
 
+    fn set_audit_key(&self, key: audit::Key) {
+        // Ours is already there, or nobody's.
+        let _ = self.shared.author.key.set(key);
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
@@ -256,7 +261,7 @@ impl Drop for Sqlite {
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sqlite")
-            .field("node", &self.shared.node)
+            .field("node", &self.shared.author.node)
             .field("has_readers", &self.has_readers)
             .finish_non_exhaustive()
     }
@@ -265,7 +270,7 @@ impl fmt::Debug for Sqlite {
 impl Shared {
     fn new(node: &str, lock_wait: LockWait, desks: Vec<Desk>) -> Self {
         Self {
-            node: node.to_owned(),
+            author: Author::new(node),
             writes: Queue::new(QUEUE),
             reads: Queue::new(QUEUE),
             changes: watch::Sender::new(0),
@@ -327,7 +332,7 @@ impl Shared {
         let verdict = connection::execute(connection, "BEGIN").and_then(|()| {
             pending
                 .job
-                .run(&mut SqliteTransaction::new(connection, &self.node));
+                .run(&mut SqliteTransaction::new(connection, &self.author));
             if connection.is_autocommit() {
                 Ok(())
             } else {

@@ -1,6 +1,7 @@
 //! Backups of a database in use, and what can be told of a file that no daemon has open.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -10,11 +11,13 @@ use std::{
 use rusqlite::{Connection, OpenFlags, backup::StepResult};
 
 use super::{
-    connection::{self, SqliteTransaction},
+    connection::{self, Author, SqliteTransaction},
     migrate,
 };
 use crate::store::{
-    Glance, Inspection, Saved, Schema, audit, engine::Transaction as _, error::Error, meta,
+    Check, Glance, Inspection, Saved, Schema, audit, base_devices, devices,
+    engine::Transaction as _, error::Error, meta, parameters, peers, pools, profiles, sessions,
+    trust_entries, users,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -74,7 +77,7 @@ fn copy_pages(source: &Connection, target: &mut Connection) -> Result<(), Failur
 }
 
 /// What a file holds, and whether it is whole. Nothing in it is changed.
-pub(super) fn inspect(path: &Path) -> Result<Inspection, Error> {
+pub(super) fn inspect(path: &Path, check_with: &Check) -> Result<Inspection, Error> {
     let connection = open_to_look(path)?;
     let schema = migrate::schema(&connection)?;
     let mut problems = check(&connection).map_err(|e| unopened(path, e))?;
@@ -87,17 +90,35 @@ pub(super) fn inspect(path: &Path) -> Result<Inspection, Error> {
         problems: Vec::new(),
     };
     if schema.found == schema.known {
-        let mut tx = SqliteTransaction::new(&connection, "");
+        problems.extend(other_schema(&connection)?);
+    }
+    if schema.found == schema.known && problems.is_empty() {
+        let author = Author::new("");
+        if let Some(key) = &check_with.key {
+            let _ = author.key.set(key.clone());
+        }
+        let mut tx = SqliteTransaction::new(&connection, &author);
         found.cluster = meta::get(&mut tx, "cluster-id")?;
+        if found.cluster.is_none() {
+            problems.push("it does not say whose it is: meta has no cluster-id".to_owned());
+        }
+        problems.extend(unreadable_rows(&mut tx));
         for table in COUNTED {
             let sql = format!("SELECT count(*) FROM {table}");
             let row = tx.query_one(&sql, &[])?;
             let count = row.map_or(Ok(0), |mut row| row.int())?;
             found.counts.push((table, count));
         }
-        found.audit = Some(audit::verify(&mut tx)?);
+        found.audit = Some(audit::verify(&mut tx, &check_with.noted)?);
     } else {
         problems.extend(schema.problem());
+    }
+    if found
+        .audit
+        .as_ref()
+        .is_some_and(|report| report.chains.is_empty())
+    {
+        problems.push("its audit is empty".to_owned());
     }
     found.problems = problems;
     Ok(found)
@@ -116,6 +137,85 @@ pub(super) fn glance(path: &Path) -> Result<Glance, Error> {
 pub(super) fn schema(path: &Path) -> Result<Schema, Error> {
     migrate::schema(&open_to_look(path)?)
 }
+
+/// Where its tables and indexes are not those that this version makes.
+fn other_schema(connection: &Connection) -> Result<Vec<String>, Error> {
+    let mut fresh = connection::open_in_memory()?;
+    migrate::run(&mut fresh)?;
+    let read = |connection: &Connection| -> Result<BTreeMap<(String, String), String>, Error> {
+        let author = Author::new("");
+        let rows = SqliteTransaction::new(connection, &author).query(
+            "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL",
+            &[],
+        )?;
+        rows.into_iter()
+            .map(|mut row| Ok(((row.text()?, row.text()?), row.text()?)))
+            .collect()
+    };
+    let (ours, theirs) = (read(&fresh)?, read(connection)?);
+    let missing = ours.iter().filter_map(|(key, sql)| match theirs.get(key) {
+        None => Some(format!("the {} {} is missing", key.0, key.1)),
+        Some(found) if found != sql => Some(format!(
+            "the {} {} is not as this version makes it",
+            key.0, key.1
+        )),
+        Some(_) => None,
+    });
+    let foreign = theirs.keys().filter(|key| !ours.contains_key(key));
+    let foreign = foreign.map(|(kind, name)| format!("the {kind} {name} is none of emccd"));
+    Ok(missing.chain(foreign).take(MOST_PROBLEMS).collect())
+}
+
+/// Tables with a row that a node could not read.
+fn unreadable_rows(tx: &mut SqliteTransaction<'_>) -> Vec<String> {
+    type Look = fn(&mut SqliteTransaction<'_>) -> Result<(), Error>;
+    let tables: [(&str, Look); 9] = [
+        ("device_pools", |tx| pools::list(tx).map(drop)),
+        ("users", |tx| {
+            let mut after = None;
+            while let Some(last) = users::list(tx, after.as_deref(), PAGE)?.pop() {
+                after = Some(last.user_id.to_string());
+            }
+            Ok(())
+        }),
+        ("profiles", |tx| profiles::list(tx).map(drop)),
+        ("devices", |tx| {
+            let mut after = None;
+            while let Some(last) = devices::list(tx, after.as_deref(), PAGE)?.pop() {
+                after = Some(last.name.to_string());
+            }
+            Ok(())
+        }),
+        ("base_devices", |tx| base_devices::list(tx).map(drop)),
+        ("peers", |tx| peers::list(tx).map(drop)),
+        ("trust_entries", |tx| trust_entries::list(tx).map(drop)),
+        ("sessions", |tx| {
+            sessions::list(tx, &sessions::Filter::default()).map(drop)
+        }),
+        ("parameters", |tx| parameters::all(tx).map(drop)),
+    ];
+    let mut problems: Vec<_> = tables
+        .into_iter()
+        .filter_map(|(table, look)| {
+            let error = look(tx).err()?;
+            Some(format!("a row of {table} can't be read: {error}"))
+        })
+        .collect();
+    let sql = "SELECT user_key FROM credentials WHERE phc NOT LIKE '$argon2id$v=%$m=%$%$%' LIMIT 3";
+    match tx.query(sql, &[]) {
+        Ok(rows) => problems.extend(rows.into_iter().filter_map(|mut row| {
+            let user = row.text().ok()?;
+            Some(format!(
+                "a row of credentials can't be read: the one of {user} holds no hash"
+            ))
+        })),
+        Err(error) => problems.push(format!("credentials can't be read: {error}")),
+    }
+    problems
+}
+
+/// Rows in memory at once.
+const PAGE: u32 = 1_000;
 
 fn open_to_look(path: &Path) -> Result<Connection, Error> {
     let open = || -> Result<Connection, rusqlite::Error> {

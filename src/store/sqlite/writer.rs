@@ -155,7 +155,7 @@ impl<'s> Writer<'s> {
     /// Runs one operation, and counts it if it is to stand.
     fn run_operation(&self, pending: &mut Pending, batch: &mut Batch) -> Result<Outcome, Error> {
         let connection = &self.connection;
-        let mut transaction = SqliteTransaction::new(connection, &self.shared.node);
+        let mut transaction = SqliteTransaction::new(connection, &self.shared.author);
         let outcome = match pending.access {
             Access::LookUp | Access::Read => {
                 self.shared.reads_run.fetch_add(1, Ordering::Relaxed);

@@ -24,10 +24,11 @@ use crate::{
         login::{CallManager, HomeServices, Line, LoginType, SecurityMode},
         session::{EndReason, Initiator, Role, State},
     },
+    secret::Secret,
     store::{
         Error, Store, Transaction,
         answers::{self, Answer},
-        audit::{self, Entry, Fault},
+        audit::{self, AuditReport, Entry, Fault, Key, Noted},
         base_devices, claims,
         credentials::{self, Phc},
         devices::{self, Device},
@@ -67,6 +68,8 @@ macro_rules! each_engine_must {
             [
                 a_base_device_is_held_by_one_active_session,
                 base_devices_are_given_out_in_turn,
+                a_chain_cut_off_with_its_head_is_found,
+                a_chain_that_another_node_has_seen_can_not_go_back,
                 a_changed_missing_or_cut_off_audit_entry_is_found,
                 a_failed_statement_undoes_itself_only,
                 a_leaf_is_pinned_for_one_peer_only,

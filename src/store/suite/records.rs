@@ -340,6 +340,20 @@ pub(in crate::store) async fn a_changed_missing_or_cut_off_audit_entry_is_found(
         ("DELETE FROM audit WHERE seq = 4", Fault::Missing(4)),
         ("DELETE FROM audit WHERE seq = 5", Fault::Missing(5)),
         ("DELETE FROM audit", Fault::Missing(1)),
+        (
+            "INSERT INTO audit SELECT node, 0, at + 99, actor, action, subject, 'forged', reference, hash
+             FROM audit WHERE seq = 3",
+            Fault::Foreign(0),
+        ),
+        (
+            "INSERT INTO audit SELECT 'aa', -5, at, actor, action, subject, 'forged', reference, hash
+             FROM audit WHERE seq = 3",
+            Fault::Foreign(-5),
+        ),
+        (
+            "UPDATE audit SET reference = '0000-0007' WHERE seq = 4",
+            Fault::Changed(4),
+        ),
         ("DELETE FROM audit_heads", Fault::Head(5)),
         ("UPDATE audit_heads SET seq = 4", Fault::Head(5)),
     ] {
@@ -348,7 +362,7 @@ pub(in crate::store) async fn a_changed_missing_or_cut_off_audit_entry_is_found(
         let undone: Result<(), Error> = store
             .write(move |tx| {
                 tx.execute(tampering, &[])?;
-                let report = audit::verify(tx)?;
+                let report = audit::verify(tx, &[])?;
                 tell.send(report.chains[0].fault).unwrap();
                 Err(Error::Busy)
             })
@@ -358,6 +372,112 @@ pub(in crate::store) async fn a_changed_missing_or_cut_off_audit_entry_is_found(
         assert_eq!(*found.lock().unwrap(), Some(fault), "{tampering}");
     }
     assert!(store.verify().await.unwrap().is_intact());
+}
+
+pub(in crate::store) async fn a_chain_cut_off_with_its_head_is_found(store: &Store) {
+    let key = Key::from_pepper(&Secret::new(vec![7; 32]));
+    store.seal_audit(key).await.unwrap();
+    let append = |n| store.write(move |tx| audit::append(tx, &entry(n)));
+    for n in 1..=5 {
+        append(n).await.unwrap();
+    }
+    let whole = store.verify().await.unwrap();
+    assert!(whole.is_intact(), "{whole:?}");
+    let noted = whole.chains[0].noted();
+
+    // The head goes back with the entries, as far as somebody without the key can do it. Then the node goes on.
+    let cut = "DELETE FROM audit WHERE seq > 3";
+    let back = "UPDATE audit_heads SET seq = 3, hash = (SELECT hash FROM audit WHERE seq = 3)";
+    for tampering in [
+        vec![cut, back],
+        vec![cut, "DELETE FROM audit_heads"],
+        vec!["DELETE FROM audit", "DELETE FROM audit_heads"],
+        vec!["UPDATE audit_heads SET seal = hash"],
+    ] {
+        for goes_on in [false, true] {
+            let (tell, told) = mpsc::channel();
+            let statements = tampering.clone();
+            let undone: Result<(), Error> = store
+                .write(move |tx| {
+                    for sql in &statements {
+                        tx.execute(sql, &[])?;
+                    }
+                    if goes_on {
+                        audit::append(tx, &entry(4))?;
+                        audit::append(tx, &entry(5))?;
+                    }
+                    tell.send(audit::verify(tx, &[])?).unwrap();
+                    Err(Error::Busy)
+                })
+                .await;
+            assert!(matches!(undone, Err(Error::Busy)));
+            let report = told.recv().unwrap();
+            assert!(!report.is_intact(), "{tampering:?} {goes_on}: {report:?}");
+        }
+    }
+
+    // With a copy of an old head and its seal nothing in the database tells it, but what was noted elsewhere does.
+    let (tell, told) = mpsc::channel();
+    let undone: Result<(), Error> = store
+        .write(move |tx| {
+            tx.execute("CREATE TABLE kept AS SELECT * FROM audit_heads", &[])?;
+            audit::append(tx, &entry(6))?;
+            tx.execute("DELETE FROM audit WHERE seq > 5", &[])?;
+            tx.execute("DELETE FROM audit_heads", &[])?;
+            tx.execute("INSERT INTO audit_heads SELECT * FROM kept", &[])?;
+            let later = Noted {
+                seq: 6,
+                ..noted.clone()
+            };
+            for noted in [&[][..], std::slice::from_ref(&noted), &[later]] {
+                tell.send(audit::verify(tx, noted)?.chains.remove(0).fault)
+                    .unwrap();
+            }
+            Err(Error::Busy)
+        })
+        .await;
+    assert!(matches!(undone, Err(Error::Busy)), "{undone:?}");
+    let faults: Vec<_> = told.iter().collect();
+    assert_eq!(faults, [None, None, Some(Fault::Noted(6))]);
+}
+
+pub(in crate::store) async fn a_chain_that_another_node_has_seen_can_not_go_back(store: &Store) {
+    let key = Key::from_pepper(&Secret::new(vec![7; 32]));
+    store.seal_audit(key.clone()).await.unwrap();
+    let report = store
+        .write::<_, Error>(move |tx| {
+            // As if another node had written two entries here.
+            for n in 1..=2 {
+                audit::append(tx, &entry(n))?;
+            }
+            let sql = "UPDATE audit_heads SET node = 'n0', seal = $1";
+            let head = tx.query_one("SELECT hash FROM audit_heads", &[])?;
+            let hash = head.unwrap().digest()?;
+            tx.execute("UPDATE audit SET node = 'n0'", &[])?;
+            tx.execute(sql, &[key.seal("n0", 2, &hash).to_vec().into()])?;
+            audit::begin(tx)?;
+            let first = audit::witness(tx, &BTreeMap::new(), at(9))?;
+            assert_eq!(first.seen, BTreeMap::from([("n0".to_owned(), 2)]));
+            assert_eq!(first.unsealed, Vec::<String>::new());
+            // Nothing new: nothing is noted.
+            let second = audit::witness(tx, &first.seen, at(10))?;
+            assert_eq!((&second.own, &second.seen), (&first.own, &first.seen));
+            // The other chain is what its entries no longer hash to; what counts here is what was seen of it.
+            let before = audit::verify(tx, &[])?;
+            tx.execute("DELETE FROM audit WHERE node = 'n0' AND seq > 1", &[])?;
+            tx.execute("DELETE FROM audit_heads WHERE node = 'n0'", &[])?;
+            tx.execute("DELETE FROM audit WHERE node = 'n0'", &[])?;
+            Ok((before, audit::verify(tx, &[])?))
+        })
+        .await
+        .unwrap();
+    let of = |report: &AuditReport, node: &str| {
+        let found = report.chains.iter().find(|chain| chain.node == node);
+        found.unwrap().fault
+    };
+    assert_eq!(of(&report.0, "n1"), None);
+    assert_eq!(of(&report.1, "n0"), Some(Fault::Witnessed(2)));
+    assert_eq!(of(&report.1, "n1"), None);
 }
 
 pub(in crate::store) async fn parameters_move_their_number_only_when_they_change(store: &Store) {

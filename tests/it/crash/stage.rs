@@ -273,9 +273,11 @@ impl Stage {
             let row = after
                 .session(role, id)
                 .unwrap_or_else(|| panic!("{point}: no tombstone at {role}"));
-            // The next login may have told home first, and its list of ended sessions has no reasons.
-            let known = row.end_reason == Some(EndReason::User)
-                || (role == Role::Home && row.end_reason == Some(EndReason::Superseded));
+            // The next login may have told home first, and its list of ended sessions has no reasons. Home's counts.
+            let known = matches!(
+                row.end_reason,
+                Some(EndReason::User | EndReason::Superseded)
+            );
             assert!(row.state == State::Ended && known, "{point}: {row:?}");
         }
         for phone in [CUT, SECOND] {

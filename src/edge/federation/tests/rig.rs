@@ -61,6 +61,8 @@ pub struct FakeRoles {
     pub finished: AtomicUsize,
     pub last: Mutex<Option<Context>>,
     pub refuses: Mutex<Option<EmCode>>,
+    /// How long each call takes.
+    pub takes: Mutex<Duration>,
 }
 
 impl FakeRoles {
@@ -68,6 +70,10 @@ impl FakeRoles {
         self.calls.lock().unwrap().push(name);
         *self.last.lock().unwrap() = Some(context.clone());
         self.begun.fetch_add(1, Ordering::SeqCst);
+        let takes = *self.takes.lock().unwrap();
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
         while self.hangs.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -385,6 +391,8 @@ impl ResolvesClientCert for Nothing {
 pub struct Proxy {
     pub address: SocketAddr,
     forwards: watch::Sender<bool>,
+    /// Ends the connections of now.
+    connections: Arc<Mutex<CancellationToken>>,
     tasks: Tasks,
 }
 
@@ -395,12 +403,19 @@ impl Proxy {
         let (forwards, receiver) = watch::channel(true);
         let tasks = Tasks::default();
         let inner = tasks.clone();
+        let connections = Arc::new(Mutex::new(CancellationToken::new()));
+        let living = Arc::clone(&connections);
         let accept = async move {
             while let Ok((inbound, _)) = listener.accept().await {
                 let outbound = TcpStream::connect(target).await.unwrap();
                 let ((ri, wi), (ro, wo)) = (inbound.into_split(), outbound.into_split());
-                inner.spawn("out", copy(ri, wo, receiver.clone()));
-                inner.spawn("in", copy(ro, wi, receiver.clone()));
+                let lives = living.lock().unwrap().clone();
+                for (name, from, to) in [("out", ri, wo), ("in", ro, wi)] {
+                    let (lives, forwards) = (lives.clone(), receiver.clone());
+                    inner.spawn(name, async move {
+                        lives.run_until_cancelled(copy(from, to, forwards)).await;
+                    });
+                }
             }
         };
         let token = tasks.token();
@@ -411,8 +426,15 @@ impl Proxy {
         Self {
             address,
             forwards,
+            connections,
             tasks,
         }
+    }
+
+    /// Ends all connections; new ones are taken as before.
+    pub fn reset(&self) {
+        let before = std::mem::take(&mut *self.connections.lock().unwrap());
+        before.cancel();
     }
 
     pub fn cut(&self) {

@@ -270,10 +270,12 @@ CREATE TABLE audit (
 CREATE INDEX audit_at ON audit (at);
 CREATE INDEX audit_reference ON audit (reference) WHERE reference IS NOT NULL;
 
+-- The seal is empty where a head was written without the cluster's key, or after one that had no good seal.
 CREATE TABLE audit_heads (
     node TEXT NOT NULL PRIMARY KEY,
     seq  INTEGER NOT NULL,
-    hash BLOB NOT NULL CHECK (length(hash) = 32)
+    hash BLOB NOT NULL CHECK (length(hash) = 32),
+    seal BLOB NOT NULL CHECK (length(seal) IN (0, 32))
 ) STRICT;
 
 -- A node's row is its own: another run of the same name has another instance. The beat moves for as long as it lives.

@@ -253,6 +253,7 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
     pools::upsert(tx, &all.pool)?;
     users::upsert(tx, &all.user)?;
     credentials::put_hash(tx, &all.user.user_id, &Phc::new(PHC.into()), at(6))?;
+    credentials::set_counters(tx, &locked(&all))?;
     profiles::upsert(tx, &all.profile)?;
     devices::upsert(tx, &all.device)?;
     for name in ["EMCC1", "EMCC2"] {
@@ -326,6 +327,22 @@ fn change(n: i64) -> Entry {
     }
 }
 
+/// A user who has failed, is locked, and must change the PIN.
+fn locked(all: &Everything) -> credentials::Credential {
+    credentials::Credential {
+        user_id: all.user.user_id.clone(),
+        phc: Phc::new(PHC.into()),
+        failures: 3,
+        window_started: Some(at(7_000)),
+        locked_until: Some(at(9_500)),
+        must_change: true,
+    }
+}
+
+fn key() -> audit::Key {
+    audit::Key::from_pepper(&crate::secret::Secret::new(vec![7; 32]))
+}
+
 fn revoked() -> ClusterId {
     cluster("tokyo")
 }
@@ -333,8 +350,11 @@ fn revoked() -> ClusterId {
 /// What stands for a hash: nothing checks a PIN against it.
 const PHC: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$aGFzaA";
 
-fn file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store/v1.sql")
+/// The newest schema that a release has: fixtures up to it are never written again.
+const RELEASED: i64 = 0;
+
+fn file(version: i64) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/store/v{version}.sql"))
 }
 
 /// A whole database as text.
@@ -372,6 +392,7 @@ async fn write_anew() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
     let store = Store::open(&config(&path)).unwrap();
+    store.seal_audit(key()).await.unwrap();
     store.write(fill).await.unwrap();
     store.close();
     // A second node, so that there are two chains.
@@ -380,12 +401,18 @@ async fn write_anew() {
         ..config(&path)
     })
     .unwrap();
+    second.seal_audit(key()).await.unwrap();
     second
         .write(|tx| audit::append(tx, &change(4)))
         .await
         .unwrap();
     second.close();
-    fs::write(file(), dump(&Connection::open(&path).unwrap())).unwrap();
+    let known = store::schema(&path).unwrap().found;
+    assert!(
+        known > RELEASED,
+        "version {known} is released: its fixture stays as it is, and a new schema is a new migration"
+    );
+    fs::write(file(known), dump(&Connection::open(&path).unwrap())).unwrap();
 }
 
 #[tokio::test]
@@ -396,15 +423,21 @@ async fn the_database_of_version_1_opens_and_holds_what_was_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("old.db");
     let old = Connection::open(&path).unwrap();
-    old.execute_batch(&fs::read_to_string(file()).unwrap())
+    old.execute_batch(&fs::read_to_string(file(1)).unwrap())
         .unwrap();
     every_table_has_a_row(&old);
     drop(old);
+    assert_eq!(
+        store::schema(&path).unwrap().found,
+        1,
+        "v1.sql must stay what version 1 wrote"
+    );
 
     let store = Store::open(&config(&path)).expect(
         "the fixture does not open: while its version is not released, run tests/tools/store-fixture",
     );
     store.read::<_, Error>(check).await.unwrap();
+    store.seal_audit(key()).await.unwrap();
     let report = store.verify().await.unwrap();
     assert!(report.is_intact(), "{report:?}");
     let entries: Vec<_> = report
@@ -415,11 +448,19 @@ async fn the_database_of_version_1_opens_and_holds_what_was_written() {
     assert_eq!(entries, [("n1", 3), ("n2", 1)]);
     // It goes on from there.
     store
-        .write(|tx| audit::append(tx, &change(5)))
+        .write(|tx| {
+            let all = everything();
+            assert!(tickets::redeem(tx, holder(&all), &[4; 32], at(8_500))?);
+            audit::append(tx, &change(5))
+        })
         .await
         .unwrap();
     store.close();
-    let found = store::inspect(&path).unwrap();
+    let check = store::Check {
+        key: Some(key()),
+        noted: Vec::new(),
+    };
+    let found = store::inspect(&path, &check).unwrap();
     assert!(found.is_whole(), "{found:?}");
     assert_eq!(found.cluster.as_deref(), Some("berlin"));
 }
@@ -442,7 +483,7 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
     assert_eq!(pools::list(tx)?, [all.pool]);
     assert_eq!(users::list(tx, None, 10)?, std::slice::from_ref(&all.user));
     let credential = credentials::get(tx, &all.user.user_id)?.unwrap();
-    assert_eq!(credential.phc.as_str(), PHC);
+    assert_eq!(credential, locked(&everything()));
     assert_eq!(profiles::list(tx)?, [all.profile]);
     assert_eq!(devices::list(tx, None, 10)?, [all.device]);
     let held: Vec<_> = base_devices::list(tx)?
@@ -457,8 +498,11 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
         ]
     );
     assert_eq!(peers::list(tx)?, [all.peer]);
-    assert_eq!(trust_entries::list(tx)?.len(), all.entries.len());
-    assert_eq!(trust_entries::revoked(tx)?.len(), 1);
+    let mut entries = trust_entries::list(tx)?;
+    entries.sort_by_key(|entry| entry.fingerprint);
+    assert_eq!(entries, all.entries);
+    let gone = trust_entries::revoked(tx)?;
+    assert_eq!((gone.len(), &gone[0].cluster_id), (1, &revoked()));
     for session in all.sessions {
         let found = sessions::get(tx, session.role, &session.counterpart, session.id)?;
         assert_eq!(found, Some(session));

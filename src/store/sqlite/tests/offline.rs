@@ -36,6 +36,16 @@ async fn write_one(store: &Store, n: u32) {
         .unwrap();
 }
 
+/// A store of a cluster, in a file.
+async fn of_berlin() -> (Store, TempDir) {
+    let (store, dir) = fresh();
+    store
+        .write(|tx| meta::put(tx, "cluster-id", "berlin"))
+        .await
+        .unwrap();
+    (store, dir)
+}
+
 fn tamper(file: &Path, sql: &str) {
     let connection = Connection::open(file).unwrap();
     assert!(connection.execute(sql, []).unwrap() > 0, "{sql}");
@@ -43,7 +53,8 @@ fn tamper(file: &Path, sql: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_taken_while_others_write_is_one_moment_and_whole() {
-    let (store, dir) = fresh();
+    let (store, dir) = of_berlin().await;
+    let before = store.stats().writes;
     let stop = Arc::new(AtomicBool::new(false));
     let tasks = Tasks::default();
     let writing = {
@@ -59,7 +70,7 @@ async fn a_backup_taken_while_others_write_is_one_moment_and_whole() {
     };
     let mut sizes = Vec::new();
     for number in 0..5 {
-        while store.stats().writes < (number + 1) * 20 {
+        while store.stats().writes < before + (number + 1) * 20 {
             tokio::task::yield_now().await;
         }
         let to = dir.path().join(format!("copy{number}.db"));
@@ -67,7 +78,7 @@ async fn a_backup_taken_while_others_write_is_one_moment_and_whole() {
         assert_eq!(saved.bytes, fs::metadata(&to).unwrap().len());
         let mode = fs::metadata(&to).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let found = store::inspect(&to).unwrap();
+        let found = store::inspect(&to, &store::Check::default()).unwrap();
         assert!(found.is_whole(), "{found:?}");
         // What belongs together was copied together.
         let restored = Store::open(&config(&to)).unwrap();
@@ -89,7 +100,7 @@ async fn a_backup_taken_while_others_write_is_one_moment_and_whole() {
 
 #[tokio::test]
 async fn a_file_that_is_there_or_can_not_be_made_is_left_alone() {
-    let (store, dir) = fresh();
+    let (store, dir) = of_berlin().await;
     write_one(&store, 1).await;
     let taken = dir.path().join("taken");
     fs::write(&taken, "mine").unwrap();
@@ -107,14 +118,14 @@ async fn a_file_that_is_there_or_can_not_be_made_is_left_alone() {
 
 #[tokio::test]
 async fn one_changed_entry_of_a_backup_is_found_by_its_number() {
-    let (store, dir) = fresh();
+    let (store, dir) = of_berlin().await;
     for n in 1..=7 {
         write_one(&store, n).await;
     }
     let to = dir.path().join("copy.db");
     store.back_up(to.clone()).await.unwrap();
     tamper(&to, "UPDATE audit SET outcome = '77' WHERE seq = 4");
-    let found = store::inspect(&to).unwrap();
+    let found = store::inspect(&to, &store::Check::default()).unwrap();
     assert!(found.problems.is_empty() && !found.is_whole());
     let chain = &found.audit.unwrap().chains[0];
     assert_eq!((chain.entries, chain.fault), (3, Some(Fault::Changed(4))));
@@ -124,7 +135,7 @@ async fn one_changed_entry_of_a_backup_is_found_by_its_number() {
 
 #[tokio::test]
 async fn what_is_damaged_or_no_database_of_ours_is_told() {
-    let (store, dir) = fresh();
+    let (store, dir) = of_berlin().await;
     for n in 1..=200 {
         write_one(&store, n).await;
     }
@@ -136,7 +147,7 @@ async fn what_is_damaged_or_no_database_of_ours_is_told() {
     let middle = bytes.len() / 2;
     bytes[middle..middle + 4_096].fill(0xA5);
     fs::write(&torn, bytes).unwrap();
-    let whole = store::inspect(&torn).is_ok_and(|found| found.is_whole());
+    let whole = store::inspect(&torn, &store::Check::default()).is_ok_and(|found| found.is_whole());
     assert!(!whole, "a page of rubbish is not noticed");
 
     let orphan = dir.path().join("orphan.db");
@@ -152,11 +163,47 @@ async fn what_is_damaged_or_no_database_of_ours_is_told() {
         )
         .unwrap();
     drop(connection);
-    let found = store::inspect(&orphan).unwrap();
+    let found = store::inspect(&orphan, &store::Check::default()).unwrap();
     assert_eq!(
         found.problems,
         ["a row of profiles points at none of users"]
     );
+
+    assert!(
+        store::inspect(&to, &store::Check::default())
+            .unwrap()
+            .is_whole()
+    );
+    for (sql, told) in [
+        ("DROP TABLE tickets", "the table tickets is missing"),
+        ("DROP INDEX audit_at", "the index audit_at is missing"),
+        ("CREATE TABLE other (a)", "the table other is none of emccd"),
+        ("DELETE FROM meta", "whose it is"),
+        (
+            "INSERT INTO parameters VALUES ('p', 'v', 1, 2); UPDATE meta SET value = 'x'; DELETE FROM audit;
+             DELETE FROM audit_heads",
+            "audit is empty",
+        ),
+        (
+            "INSERT INTO users VALUES ('a', '', NULL, NULL, '', 1, 1)",
+            "a row of users",
+        ),
+        (
+            "INSERT INTO users VALUES ('a', 'a', NULL, NULL, '', 1, 1);
+             INSERT INTO credentials (user_key, phc, changed_at, failures, must_change)
+             VALUES ('a', 'rubbish', 1, 0, 0)",
+            "the one of a holds no hash",
+        ),
+    ] {
+        let bad = dir.path().join("bad.db");
+        fs::copy(&to, &bad).unwrap();
+        Connection::open(&bad).unwrap().execute_batch(sql).unwrap();
+        let found = store::inspect(&bad, &store::Check::default()).unwrap();
+        assert!(
+            !found.is_whole() && found.problems.iter().any(|p| p.contains(told)),
+            "{sql}: {found:?}"
+        );
+    }
 
     for (name, bytes) in [
         ("text", &b"hello"[..]),
@@ -164,18 +211,47 @@ async fn what_is_damaged_or_no_database_of_ours_is_told() {
     ] {
         let path = dir.path().join(name);
         fs::write(&path, bytes).unwrap();
-        let error = store::inspect(&path).unwrap_err();
+        let error = store::inspect(&path, &store::Check::default()).unwrap_err();
         assert!(matches!(error, Error::Open { .. }), "{name}: {error:?}");
     }
     let missing = dir.path().join("missing");
-    assert!(store::inspect(&missing).is_err() && !missing.exists());
+    assert!(store::inspect(&missing, &store::Check::default()).is_err() && !missing.exists());
     let empty = dir.path().join("empty");
     Connection::open(&empty)
         .unwrap()
         .execute("CREATE TABLE other (a)", [])
         .unwrap();
-    let found = store::inspect(&empty).unwrap();
+    let found = store::inspect(&empty, &store::Check::default()).unwrap();
     assert_eq!(found.problems, ["it is no database of emccd"]);
+    // And it is not taken over, neither by a migration nor by a node.
+    let refused = store::migrate(&empty).unwrap_err();
+    assert!(matches!(refused, Error::Migration(_)), "{refused:?}");
+    assert!(Store::open(&config(&empty)).is_err());
+    let left: i64 = Connection::open(&empty)
+        .unwrap()
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 1);
+}
+
+#[test]
+fn lock_files_belong_to_whom_the_database_does() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    Store::open(&config(&path)).unwrap().close();
+    for extension in ["turn", "write"] {
+        fs::remove_file(path.with_extension(extension)).unwrap();
+    }
+    if chown(&path, Some(65_534), Some(65_534)).is_err() {
+        // Only root can give a file away.
+        return;
+    }
+    Store::open(&config(&path)).unwrap().close();
+    for extension in ["turn", "write"] {
+        let found = path.with_extension(extension).metadata().unwrap();
+        assert_eq!((found.uid(), found.gid()), (65_534, 65_534), "{extension}");
+    }
 }
 
 #[tokio::test]
@@ -203,7 +279,7 @@ async fn an_older_schema_says_what_is_missing_and_a_newer_one_is_left_alone() {
         store::migrate(&old),
         Err(Error::NewerSchema { .. })
     ));
-    let found = store::inspect(&old).unwrap();
+    let found = store::inspect(&old, &store::Check::default()).unwrap();
     assert!(
         found.problems[0].contains("knows versions up to"),
         "{found:?}"

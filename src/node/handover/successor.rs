@@ -1,0 +1,178 @@
+//! The side of the process that succeeds another one: it asks for the sockets, gets ready, and tells when it serves.
+
+use std::{
+    io::{self, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
+    net::{UnixListener, UnixStream},
+    time::timeout,
+};
+use tracing::warn;
+
+use super::{
+    ADMIN, FEDERATION, GO_ON, List, MAX_LIST_BYTES, MAX_SOCKETS, OPEN, PHONE, PHONE_PLAIN, READY,
+    STEP, TOO_LATE,
+};
+use crate::{
+    config::Config,
+    node::Error,
+    wire::{
+        admin::{HandOverRequest, admin_service_client::AdminServiceClient},
+        unix,
+    },
+};
+
+/// Listening sockets from the process before.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Inherited {
+    pub(in crate::node) federation: Option<OwnedFd>,
+    pub(in crate::node) phone: Option<OwnedFd>,
+    pub(in crate::node) phone_plain: Option<OwnedFd>,
+    pub(in crate::node) admin: Option<(PathBuf, OwnedFd)>,
+}
+
+/// The process before, which goes on until it is told that we serve.
+#[derive(Debug)]
+pub(in crate::node) struct Predecessor {
+    pub(super) stream: UnixStream,
+    /// Its listening sockets.
+    pub(in crate::node) sockets: Inherited,
+}
+
+impl Predecessor {
+    /// Asks the process at the configured admin socket for its listening sockets; none when there is no process.
+    ///
+    /// # Errors
+    /// [`Error::HandOver`] when there is one that does not give them.
+    pub(in crate::node) async fn ask(config: &Config) -> Result<Option<Self>, Error> {
+        let path = &config.admin.socket;
+        match timeout(STEP, UnixStream::connect(path)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(cause)) if is_absent(&cause) => return Ok(None),
+            Ok(Err(cause)) => return Err(refused("the admin socket can't be opened", &cause)),
+            Err(_) => {
+                return Err(Error::HandOver(
+                    "the running process does not answer on its admin socket".to_owned(),
+                ));
+            }
+        }
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        let own = tempfile::Builder::new()
+            .prefix(".h")
+            .rand_bytes(4)
+            .tempdir_in(folder)
+            .map_err(|cause| refused("no private folder beside the admin socket", &cause))?;
+        let waiting_at = own.path().join("s");
+        let listener = UnixListener::bind(&waiting_at)
+            .map_err(|cause| refused("no socket to wait at", &cause))?;
+        let channel = unix::connect(path)
+            .await
+            .map_err(|cause| refused("the admin socket can't be used", &cause))?;
+        let request = HandOverRequest {
+            socket: waiting_at.to_string_lossy().into_owned(),
+        };
+        let mut client = AdminServiceClient::new(channel);
+        match timeout(STEP * 3, client.hand_over(request)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(status)) => return Err(Error::HandOver(status.message().to_owned())),
+            Err(_) => {
+                return Err(Error::HandOver(
+                    "the running process does not answer".to_owned(),
+                ));
+            }
+        }
+        let taken = timeout(STEP, async {
+            let (stream, _) = listener.accept().await?;
+            let sockets = receive(&stream).await?;
+            Ok::<_, io::Error>(Self { stream, sockets })
+        });
+        match taken.await {
+            Ok(Ok(predecessor)) => Ok(Some(predecessor)),
+            Ok(Err(cause)) => Err(refused("its sockets could not be received", &cause)),
+            Err(_) => Err(Error::HandOver("it sent no sockets".to_owned())),
+        }
+    }
+
+    /// Says that we could serve. On `Ok` this is the node, if it then says that it [serves](Self::serves).
+    ///
+    /// # Errors
+    /// [`Error::HandOver`] when the process before goes on, and we must not.
+    pub(in crate::node) async fn ready(&mut self) -> Result<(), Error> {
+        let failed = |why: &str| Err(Error::HandOver(why.to_owned()));
+        // What it said before it hung up can be read even when nothing can be written any more.
+        let _gone = timeout(STEP, self.stream.write_all(&[READY])).await;
+        match timeout(STEP, self.stream.read_u8()).await {
+            Ok(Ok(GO_ON)) => Ok(()),
+            Ok(Ok(TOO_LATE)) => failed("the running process had given this one up, and goes on"),
+            Ok(Ok(_)) => failed("the running process said something unknown, and goes on"),
+            Ok(Err(_)) => {
+                warn!("the process before has ended by itself meanwhile");
+                Ok(())
+            }
+            Err(_) => failed("the running process does not answer any more"),
+        }
+    }
+
+    /// Tells it that the doors are open, so that it ends.
+    pub(in crate::node) async fn serves(mut self) {
+        let _gone = timeout(STEP, self.stream.write_all(&[OPEN])).await;
+    }
+}
+
+fn is_absent(cause: &io::Error) -> bool {
+    matches!(
+        cause.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
+}
+
+fn refused(what: &str, cause: &(dyn std::error::Error + 'static)) -> Error {
+    Error::HandOver(format!("{what}: {}", crate::telemetry::error_chain(cause)))
+}
+
+pub(super) async fn receive(stream: &UnixStream) -> io::Result<Inherited> {
+    let mut bytes = vec![0; MAX_LIST_BYTES];
+    let mut handles: Vec<OwnedFd> = Vec::new();
+    let count = loop {
+        stream.readable().await?;
+        let received = stream.try_io(Interest::READABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let mut into = [IoSliceMut::new(&mut bytes)];
+            let received = recvmsg(stream, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(sent) = message {
+                    handles.extend(sent);
+                }
+            }
+            Ok(received.bytes)
+        });
+        match received {
+            Err(empty) if empty.kind() == io::ErrorKind::WouldBlock => {}
+            received => break received?,
+        }
+    };
+    bytes.truncate(count);
+    let list: List = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
+    if list.names.len() != handles.len() {
+        return Err(io::Error::other("not as many sockets as were named"));
+    }
+    let mut all = Inherited::default();
+    for (name, handle) in list.names.iter().zip(handles) {
+        match &**name {
+            FEDERATION => all.federation = Some(handle),
+            PHONE => all.phone = Some(handle),
+            PHONE_PLAIN => all.phone_plain = Some(handle),
+            ADMIN => all.admin = Some((list.admin.clone(), handle)),
+            // Of a later version; it closes.
+            _ => {}
+        }
+    }
+    Ok(all)
+}
