@@ -46,18 +46,9 @@ pub(super) async fn wait_taken_over(cluster: &Cluster, node: &str, killed: Insta
 }
 
 /// In the order of the commits: each take is of the next generation, and whatever is done or given back is by the one
-<<<<<<< HEAD
-/// who took last. So no task was ever done by two nodes at a time, and no holder did anything after it had lost.
-#[expect(
-    clippy::print_stdout,
-    reason = "how often is for whoever reads the test's output"
-)]
-pub(super) async fn once_only(cluster: &Cluster) {
-=======
 /// who took last. So no task was ever done by two nodes at a time, and no holder did anything after it had lost. The
 /// number of what was done.
 pub(super) async fn once_only(cluster: &Cluster) -> usize {
->>>>>>> main
     let entries = texts(
         cluster,
         "SELECT action, subject, outcome FROM audit WHERE action LIKE 'claim%' ORDER BY rowid",
