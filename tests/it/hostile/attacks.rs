@@ -6,11 +6,6 @@
     reason = "how much was left is for whoever reads the test's output"
 )]
 
-#![expect(
-    clippy::print_stderr,
-    reason = "how much was left is for whoever reads the test's output"
-)]
-
 use std::{
     process::Stdio,
     time::{Duration, Instant},
