@@ -583,5 +583,5 @@ async fn a_peer_has_an_address() {
     let Err(Error::Problems(problems)) = world().apply(nowhere, Mode::DryRun).await else {
         panic!("a peer without an address was taken");
     };
-    assert_eq!(problems[0].field, "peer.addresses");
+    assert_eq!(problems.told()[0].field, "peer.addresses");
 }

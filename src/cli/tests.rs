@@ -212,7 +212,7 @@ impl Node {
         let own = certificate("berlin");
         fs::write(dir.path().join("own.pem"), &own.certificate_pem).unwrap();
         let changes = Arc::new(AtomicUsize::new(0));
-        let cannot_follow = Arc::default();
+        let cannot_follow = Arc::new(AtomicBool::new(false));
         let operations = Arc::new(Pretender {
             store: store.clone(),
             own,
