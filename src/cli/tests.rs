@@ -325,6 +325,7 @@ async fn with_people(node: &Node) {
                         display_name: String::new(),
                         enabled: true,
                         emcc_enabled: true,
+                        policy: None,
                     },
                 )?;
             }

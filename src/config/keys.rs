@@ -504,30 +504,6 @@ pub const KEYS: &[Key] = &[
         change: Change::Restart,
     },
     Key {
-        name: "credentials.failures-before-lock",
-        kind: Kind::Count(1, 100),
-        preset: Preset::Is("5"),
-        meaning: "So many wrong PINs within `failure-window` lock a user out.",
-        why: "people mistype twice, programs that guess need thousands",
-        change: Change::Restart,
-    },
-    Key {
-        name: "credentials.failure-window",
-        kind: Kind::Duration(ms(SECOND), ms(7 * DAY)),
-        preset: Preset::Is("\"30min\""),
-        meaning: "The time within which wrong PINs are counted.",
-        why: "it holds a guesser to ten tries an hour",
-        change: Change::Restart,
-    },
-    Key {
-        name: "credentials.lock-duration",
-        kind: Kind::Duration(ms(SECOND), ms(7 * DAY)),
-        preset: Preset::Is("\"15min\""),
-        meaning: "How long a lock-out lasts.",
-        why: "it stops guessing, and ends before most people have found the help desk",
-        change: Change::Restart,
-    },
-    Key {
         name: "login.deadline",
         kind: Kind::Duration(ms(500), ms(25 * SECOND)),
         preset: Preset::Is("\"5s\""),
@@ -561,11 +537,28 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
-/// Keys that earlier versions took, and the parameters of the cluster that took their place.
-pub const MOVED: &[(&str, &str)] = &[(
-    "login.maximum-concurrent-requests",
-    "maximum-concurrent-requests",
-)];
+/// Keys that earlier versions took, and what of the whole cluster took their place: the command that sets it.
+pub const MOVED: &[(&str, &str)] = &[
+    (
+        "login.maximum-concurrent-requests",
+        "it is a parameter of the whole cluster, which `emccd param set maximum-concurrent-requests VALUE` sets",
+    ),
+    (
+        "credentials.failures-before-lock",
+        "credential policies of the whole cluster say it, which `emccd policy set default --failures-before-lock N` \
+         sets",
+    ),
+    (
+        "credentials.failure-window",
+        "credential policies of the whole cluster say it, which `emccd policy set default --failure-window MINUTES` \
+         sets",
+    ),
+    (
+        "credentials.lock-duration",
+        "credential policies of the whole cluster say it, which `emccd policy set default --lock-duration MINUTES` \
+         sets",
+    ),
+];
 
 #[cfg(test)]
 mod tests {

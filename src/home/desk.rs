@@ -19,6 +19,7 @@ use crate::{
         },
         multiple_login::{self, Verdict},
         parameters::Parameters,
+        policy::BUILT_IN,
         restart,
         security::{self, Side},
         session::{EndReason, Initiator, Role, State},
@@ -29,7 +30,7 @@ use crate::{
         answers::{self, Answer},
         audit, base_devices,
         credentials::{self as stored, Credential},
-        devices, phone_services,
+        devices, phone_services, policies,
         pools::{self, DevicePool},
         profiles::Profile,
         sessions::{self, Session},
@@ -71,7 +72,6 @@ pub(super) struct Desk {
     pub(super) context: Context,
     pub(super) request: LoginRequest,
     pub(super) now: Timestamp,
-    pub(super) rules: lockout::Rules,
     pub(super) parameters: Arc<Parameters>,
     /// The pool for where the phone stands.
     pub(super) roaming: Option<Box<DevicePool>>,
@@ -288,7 +288,13 @@ impl Desk {
             });
         };
         let before = row.clone();
-        let outcome = lockout::decide(&mut row, matches, self.now, self.rules);
+        // A PIN that is right is judged by no policy.
+        let rules = if matches {
+            BUILT_IN
+        } else {
+            policies::rules_of(tx, user.policy.as_ref())?
+        };
+        let outcome = lockout::decide(&mut row, matches, self.now, rules);
         if row != before {
             stored::set_counters(tx, &row)?;
         }

@@ -375,7 +375,6 @@ fn desk(role: &HomeRole, context: &Context, request: &LoginRequest) -> Desk {
         request: request.without_proof(),
         now: role.clock.now(),
         roaming: None,
-        rules: role.credentials.lockout(),
         parameters: role.parameters(),
         links: Arc::clone(&role.links),
         // Made here, since the transaction may run again.

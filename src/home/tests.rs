@@ -17,9 +17,10 @@ use crate::{
     admission::{Kind, Party, Source},
     domain::{
         em_code::EmCode,
-        ids::{BaseDeviceName, DeviceName, LoginName, ProfileName, Ref, UserId},
+        ids::{BaseDeviceName, DeviceName, LoginName, PolicyName, ProfileName, Ref, UserId},
         login::{DeviceFacts, HomeServices, LoginType, Proof, SecurityMode},
         parameters::MultipleLoginBehavior,
+        policy::{BUILT_IN, Policy, Rules},
         refusal::Detail,
         session::{Initiator, Role, State},
     },
@@ -28,6 +29,7 @@ use crate::{
         base_devices, credentials as stored,
         devices::{self, Device},
         peers::{self, Peer},
+        policies,
         profiles::{self, Profile},
         sessions,
         users::User,
@@ -76,6 +78,7 @@ fn user(id: &str, extension: &str) -> User {
         display_name: id.to_owned(),
         enabled: true,
         emcc_enabled: true,
+        policy: None,
     }
 }
 
@@ -504,6 +507,56 @@ async fn many_wrong_pins_at_once_count_no_further_than_the_lock() {
         world.role.login(&context, &right).await,
         Err(Error::Locked { .. })
     ));
+}
+
+#[tokio::test]
+async fn each_user_is_locked_by_the_policy_that_is_theirs() {
+    let world = world(1).await;
+    let rules = |failures_before_lock, lock_duration| Rules {
+        failures_before_lock,
+        lock_duration,
+        ..BUILT_IN
+    };
+    world
+        .store
+        .write(move |tx: &mut dyn Transaction| {
+            let strict = PolicyName::new("strict").unwrap();
+            for (name, rules) in [
+                (strict.clone(), rules(2, 60)),
+                (PolicyName::of_all_others(), rules(3, 10)),
+            ] {
+                policies::upsert(tx, &Policy { name, rules })?;
+            }
+            let bob = User {
+                policy: Some(strict),
+                ..user("bob", "1002")
+            };
+            users::upsert(tx, &bob)
+        })
+        .await
+        .unwrap();
+    let context = from("tokyo");
+    let begun = world.role.clock.now();
+    for (name, limit, minutes) in [("bob", 2, 60), ("ana", 3, 10)] {
+        for failures in 1..=limit {
+            let wrong = request(name, "00000", "SEP1");
+            let refused = world.role.login(&context, &wrong).await.unwrap_err();
+            assert!(
+                matches!(refused, Error::WrongPin { failures: counted, .. } if counted == failures),
+                "{refused:?}"
+            );
+        }
+        let right = request(name, "13579", "SEP1");
+        let Err(Error::Locked { until, .. }) = world.role.login(&context, &right).await else {
+            panic!("{name} is not locked");
+        };
+        let locked = until.since(begun);
+        let whole = Duration::from_secs(minutes * 60);
+        assert!(
+            (whole..whole + Duration::from_secs(60)).contains(&locked),
+            "{locked:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use crate::{
     domain::{
         ids::{
             ApplicationId, BaseDeviceName, CallGroupName, ClusterId, DeviceName, DevicePoolName,
-            GeolocationName, LoginName, ProfileName, Ref, ServiceName, SessionId, UserId,
+            GeolocationName, LoginName, PolicyName, ProfileName, Ref, ServiceName, SessionId,
+            UserId,
         },
         login::LoginType,
         session::{EndReason, Initiator, Role, State},
@@ -144,6 +145,7 @@ from_names!(
     DevicePoolName,
     GeolocationName,
     LoginName,
+    PolicyName,
     ProfileName,
     ServiceName,
     UserId

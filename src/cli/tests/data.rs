@@ -19,6 +19,7 @@ async fn node_with_data() -> Node {
                     display_name: "Anna; Berg".to_owned(),
                     enabled: true,
                     emcc_enabled: false,
+                    policy: None,
                 },
             )
         })

@@ -21,7 +21,7 @@ use crate::{
         operations::{ApplyMode, File, Operations},
         parameters, peer_changes,
         peers::{self, Material},
-        records, removals,
+        policies, records, removals,
         roles::{Action, Actor, Groups},
         serve::MAX_APPLY_BYTES,
         sessions::{self, Which},
@@ -209,7 +209,7 @@ impl AdminEdge {
         actor: &Actor,
         request: pb::PutRecordRequest,
     ) -> Result<pb::PutRecordResponse, Error> {
-        let kinds = ["user", "device", "profile", "base-device"];
+        let kinds = ["user", "device", "profile", "base-device", "policy"];
         let kind = Kind::named(&request.kind)
             .filter(|kind| kinds.contains(&kind.name))
             .ok_or_else(|| Error::invalid("the kind", kinds.join(", ")))?;
@@ -580,6 +580,18 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::GetProfileResponse>, Status> {
         let (_, query) = self.admit(Action::View, request).await?;
         within(LOOK, removals::get_profile(&self.store, query.name)).await
+    }
+
+    async fn list_policies(
+        &self,
+        request: Request<pb::ListPoliciesRequest>,
+    ) -> Result<Response<pb::ListPoliciesResponse>, Status> {
+        self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let policies = policies::list(&self.store).await?;
+            Ok(pb::ListPoliciesResponse { policies })
+        })
+        .await
     }
 
     async fn put_record(
