@@ -233,10 +233,14 @@ pub fn check_pins(
         .chain(files)
         .map(|policy| (policy.name.as_str(), &policy.rules))
         .collect();
-    let mut problems = Vec::new();
-    for row in &rows.users {
+    let (mut problems, mut seen) = (Vec::new(), BTreeSet::new());
+    // Of a user who stands in the files twice, which is told as that, the last PIN is kept.
+    for row in rows.users.iter().rev() {
         let user = &row.value;
         let whose = Whose::named(&columns::USER, user.user_id.as_str());
+        if !seen.insert(whose.key.clone()) {
+            continue;
+        }
         let name = user.policy.as_ref().unwrap_or(&built_in.name);
         // A policy that there is not is told as that.
         let (Some(pin), Some(rules)) = (secrets.get(&whose), policies.get(name.as_str())) else {

@@ -2,7 +2,7 @@
 
 mod edits;
 mod generated;
-mod policies;
+mod pins;
 mod prune;
 mod staged;
 

@@ -322,6 +322,7 @@ self-service ID               -
 primary extension             2001
 enabled                       yes
 may log in at other clusters  no
+policy                        default
 PIN                           set, must be changed, 3 wrong of late, locked until 2026-11-22 09:30:00Z
 
 PROFILE      DEFAULT  LINES  DEVICE POOL  LOCALE

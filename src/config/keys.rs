@@ -223,7 +223,6 @@ const fn ms(millis: u64) -> Duration {
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
-const DAY: u64 = 24 * 60 * MINUTE;
 
 /// Every key, in the order of the file.
 pub const KEYS: &[Key] = &[
@@ -603,9 +602,20 @@ mod tests {
 
     #[test]
     fn what_has_moved_is_no_key_and_is_there_where_it_went() {
-        for (key, parameter) in MOVED {
+        for (key, instead) in MOVED {
             assert!(find(key).is_none(), "{key}");
-            crate::domain::parameters::find(parameter).unwrap();
+            let command = instead.split('`').nth(1).unwrap();
+            let words: Vec<_> = command.split(' ').collect();
+            match words.as_slice() {
+                ["emccd", "param", "set", name, _] => {
+                    crate::domain::parameters::find(name).unwrap();
+                }
+                ["emccd", "policy", "set", "default", option, _] => {
+                    let column = option.strip_prefix("--").unwrap();
+                    assert_eq!(column, last(key), "{command}");
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 

@@ -132,7 +132,8 @@ impl Desk {
             repeat => repeat,
         };
         decide::admit_caller(tx, &self.own, caller, self.now)?;
-        let user = decide::one_user(tx, &self.request.user)?;
+        let hides = decide::hides_unknown(&self.own, caller, &self.parameters);
+        let user = decide::one_user_or_hidden(tx, &self.request.user, hides)?;
         let credential = stored::get(tx, &user.user_id)?;
         let must_change = match proven {
             // A user that appeared, or a PIN that was set, since the first look: check again.

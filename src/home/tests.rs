@@ -19,7 +19,7 @@ use crate::{
         em_code::EmCode,
         ids::{BaseDeviceName, DeviceName, LoginName, PolicyName, ProfileName, Ref, UserId},
         login::{DeviceFacts, HomeServices, LoginType, Proof, SecurityMode},
-        parameters::MultipleLoginBehavior,
+        parameters::{MultipleLoginBehavior, UnknownUserAnswer},
         policy::{BUILT_IN, Policy, Rules},
         refusal::Detail,
         session::{Initiator, Role, State},
@@ -557,6 +557,32 @@ async fn each_user_is_locked_by_the_policy_that_is_theirs() {
             "{locked:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn who_is_nobody_looks_like_a_wrong_pin_to_our_own_phones_where_that_is_asked_for() {
+    let world = world(1).await;
+    let nobody = || request("nobody", "13579", "SEP1");
+    let ours = from("berlin");
+    let told = world.role.login(&ours, &nobody()).await.unwrap_err();
+    assert!(matches!(told, Error::UserUnknown), "{told:?}");
+    world.role.parameters.publish(Parameters {
+        unknown_user_answer: UnknownUserAnswer::AsWrongPin,
+        ..(*world.role.parameters()).clone()
+    });
+    let hidden = world.role.login(&ours, &nobody()).await.unwrap_err();
+    assert!(matches!(hidden, Error::UserHidden), "{hidden:?}");
+    let wrong = request("ana", "00000", "SEP1");
+    let wrong = world.role.login(&ours, &wrong).await.unwrap_err();
+    assert!(matches!(wrong, Error::WrongPin { .. }), "{wrong:?}");
+    assert_eq!(hidden.to_refusal(true), wrong.to_refusal(true));
+    // Other clusters have to know whose a name is, and when that changes.
+    let told = world
+        .role
+        .login(&from("tokyo"), &nobody())
+        .await
+        .unwrap_err();
+    assert!(matches!(told, Error::UserUnknown), "{told:?}");
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use crate::support::{
     binary,
     raw_peer::{self, call, peer_client},
     rows::rows,
+    set_parameter,
 };
 
 const HOME: usize = 0;
@@ -340,6 +341,29 @@ async fn a_wrong_pin_a_locked_and_a_disabled_user_read_alike_and_an_unknown_one_
     for (answer, (name, _)) in answers.iter().zip(alike.iter().skip(1)) {
         assert_eq!(told(answer), told(&first), "{name}");
     }
+    // Asked for, who is nobody looks like a user of the phone's own cluster, or of the one that is named.
+    for cluster in [home, visiting] {
+        set_parameter(cluster, "unknown-user-answer", "as-wrong-pin").await;
+        let device = &cluster.data.phone(0).unwrap().name;
+        let local = guess_on_phones(cluster, &[user(cluster, "off", PIN)]).await;
+        let nobody = guess_on_phones(cluster, &[user(home, "nobody", PIN)]).await;
+        assert_eq!(nobody[0].em_code, Some(201), "{}", nobody[0].text);
+        assert_eq!(nobody[0].body.len(), local[0].body.len());
+        assert_eq!(page(&nobody[0], device), page(&local[0], device));
+    }
+    let device = &visiting.data.phone(0).unwrap().name;
+    let remote = guess_on_phones(visiting, &[user(home, "off", PIN)]).await;
+    let named = User {
+        user_id: format!("nobody@{}", home.id),
+        ..user(home, "nobody", PIN)
+    };
+    let nobody = guess_on_phones(visiting, &[named]).await;
+    assert_eq!(nobody[0].em_code, Some(2), "{}", nobody[0].text);
+    assert_eq!(page(&nobody[0], device), page(&remote[0], device));
+    // Those who look after the cluster see what it was, and other clusters are told as ever.
+    let told_so = "no user here has that name; answered as a wrong PIN";
+    let audit = rows(home).await.audit;
+    assert!(audit.iter().any(|entry| entry.outcome.contains(told_so)));
     let unknown = guess_as_peer(&lab, &[user(home, "nobody", PIN)]).await;
     assert_eq!(unknown[0].code(), Code::NotFound);
     assert_eq!(
@@ -424,6 +448,29 @@ async fn a_wrong_pin_a_locked_and_a_disabled_user_and_one_without_a_pin_take_the
             "{name} with {right} PIN took {shortest:?}, a wrong PIN {wrong:?}"
         );
     }
+    // Where it is not told that there is no such user, it takes as long, too.
+    set_parameter(home, "unknown-user-answer", "as-wrong-pin").await;
+    let (phone, device) = (
+        home.member().unwrap().phone().unwrap(),
+        &home.data.phone(0).unwrap().name,
+    );
+    let mut hidden = Duration::MAX;
+    for _ in 0..ROUNDS {
+        let before = worked(home.member().unwrap());
+        let shown = phone
+            .login_at_once(device, None, "nobody", PIN)
+            .await
+            .unwrap();
+        assert_eq!(shown.em_code, Some(201), "{}", shown.text);
+        hidden = hidden.min(worked(home.member().unwrap()) - before);
+        if is_close(hidden, wrong) {
+            break;
+        }
+    }
+    assert!(
+        is_close(hidden, wrong),
+        "a hidden user took {hidden:?}, a wrong PIN {wrong:?}"
+    );
     lab.shut_down().await;
 }
 

@@ -136,6 +136,17 @@ pub const TABLE: &[Parameter] = &[
         replaces: "Allow Proxy, and EMCC Allow Proxy: one switch for both",
     },
     Parameter {
+        name: "unknown-user-answer",
+        kind: Kind::UnknownUser(place!(unknown_user_answer)),
+        default: "unknown",
+        meaning: "What a phone of this cluster shows when no cluster has the user that was typed: that there is \
+                  none (23), or with as-wrong-pin the same as for a user of this cluster and a wrong PIN (201), \
+                  with the same text and after as long a check. The search at other clusters comes before it and \
+                  takes its own time. Our own log and audit say what it was.",
+        why: "whoever mistypes their name should not be sent to look for their PIN",
+        replaces: "",
+    },
+    Parameter {
         name: "end-sessions-on-revocation",
         kind: Kind::Switch(place!(end_sessions_on_revocation)),
         default: "on",

@@ -15,7 +15,7 @@ impl World {
         self.store.read(all).await.unwrap()
     }
 
-    async fn prune(&self, text: &str) -> Result<Vec<Change>, Error> {
+    async fn apply_and_prune(&self, text: &str) -> Result<Vec<Change>, Error> {
         let source = Source {
             name: "data.toml".to_owned(),
             text: text.to_owned().into(),
@@ -67,14 +67,14 @@ async fn a_pin_that_breaks_its_users_policy_is_refused_with_every_rule_and_witho
     assert_eq!(
         problems,
         [
-            "data.toml:9: user.pin: the policy default refuses it: it must have at least 6 digits (too_short); \
+            "data.toml:10: user.pin: the policy default refuses it: it must have at least 6 digits (too_short); \
              the extension must not be in it (contains_extension)",
-            "data.toml:15: user.pin: the policy kiosk refuses it: one digit must not stand more than twice in a row \
+            "data.toml:16: user.pin: the policy kiosk refuses it: one digit must not stand more than twice in a row \
              (repeat_run); there must be three different digits at least (few_distinct); it must not be made of \
              groups that repeat (repeated_group)",
-            "data.toml:20: user.pin: the policy free refuses it: it must have at least 8 digits (too_short)",
-            "data.toml:25: user.policy: there is no policy nowhere",
-            "data.toml:36: user.pin: the policy kiosk refuses it: it must not be the name on the keys of a phone \
+            "data.toml:21: user.pin: the policy free refuses it: it must have at least 8 digits (too_short)",
+            "data.toml:26: user.policy: there is no policy nowhere",
+            "data.toml:37: user.pin: the policy kiosk refuses it: it must not be the name on the keys of a phone \
              (name_keypad)",
         ]
     );
@@ -138,11 +138,13 @@ async fn the_one_of_all_others_is_always_there_and_one_in_use_stays() {
     assert_eq!(world.policies().await, expected);
     // Who names it keeps it, in the files and in the store.
     let only_default = "[[policy]]\nname = \"default\"\n";
-    let Err(Error::Kept(reasons)) = world.prune(only_default).await else {
+    let Err(Error::Kept(reasons)) = world.apply_and_prune(only_default).await else {
         panic!("a policy in use went");
     };
     assert_eq!(reasons, ["policy kiosk: user ana names it"]);
-    let Err(Error::Problems(problems)) = world.prune(&format!("{users}{only_default}")).await
+    let Err(Error::Problems(problems)) = world
+        .apply_and_prune(&format!("{users}{only_default}"))
+        .await
     else {
         panic!("a policy in use went");
     };
@@ -153,7 +155,9 @@ async fn the_one_of_all_others_is_always_there_and_one_in_use_stays() {
     assert_eq!(world.policies().await, expected);
     // Nobody names it any more: it goes, and the other one is as built in.
     let gone = world
-        .prune("[[user]]\nid = \"ana\"\n[[user]]\nid = \"bo\"\n[[policy]]\nname = \"new\"\n")
+        .apply_and_prune(
+            "[[user]]\nid = \"ana\"\n[[user]]\nid = \"bo\"\n[[policy]]\nname = \"new\"\n",
+        )
         .await
         .unwrap();
     let removed: Vec<_> = gone
