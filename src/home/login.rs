@@ -71,11 +71,10 @@ async fn admit(
     if context.caller == role.cluster {
         return Ok(None);
     }
-    let places = role.parameters().maximum_concurrent_requests;
     let source = source(role, context, request);
     let entered = role
         .admission
-        .enter(Kind::Inbound, &source, places, context.deadline);
+        .enter(Kind::Inbound, &source, context.deadline);
     entered.await.map(Some).map_err(Error::NotAdmitted)
 }
 

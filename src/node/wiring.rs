@@ -146,7 +146,15 @@ pub(super) async fn start(
         stages.work.clone(),
     )?;
     let socket_file = sockets.admin.keep();
-    let reloader = Reloader::new(&config, store.clone(), trust.clone(), peers.clone())?;
+    let admission = Admission::new(Parameters::default().maximum_concurrent_requests);
+    let (of_store, of_trust) = (store.clone(), trust.clone());
+    let reloader = Reloader::new(
+        &config,
+        of_store,
+        of_trust,
+        peers.clone(),
+        admission.clone(),
+    )?;
     let core = Core {
         reloader: Arc::new(reloader),
         owed: Arc::new(Notify::new()),
@@ -155,7 +163,7 @@ pub(super) async fn start(
         clock,
         store,
         credentials,
-        admission: Admission::new(Parameters::default().maximum_concurrent_requests),
+        admission,
         metrics: Metrics::default(),
         pepper,
         trust,
@@ -419,6 +427,7 @@ impl Core {
             doors: stages.doors.clone(),
             started: Instant::now(),
             counted: tokio::sync::Mutex::default(),
+            probed: sight::Probed::default(),
         };
         sight::open_window(address, self.metrics.clone(), sight, &stages.work).await
     }

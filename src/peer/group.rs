@@ -25,9 +25,13 @@ use crate::{
     },
 };
 
-/// How many calls to one peer may be under way at once. A node carries about what two cores can do; more waiting than
-/// this only makes all of them late.
-const MAX_IN_FLIGHT: usize = 256;
+/// How many searches and logins of one peer may be under way at once; others wait for one of these to end. A node
+/// carries about what two cores can do: more of them there would only be late, and not leave what others need of the
+/// 256 calls that one connection may carry.
+const MAX_IN_FLIGHT: usize = 192;
+
+/// How many ends of sessions. These have places of their own: an end frees what logins wait for.
+const MAX_ENDS: usize = 32;
 
 /// How many addresses of one peer have a link, the operator's first.
 pub(super) const MAX_LINKS: usize = 16;
@@ -109,7 +113,8 @@ pub(super) enum Pick {
 /// The links of one peer.
 pub(super) struct Group {
     pub(super) common: Arc<Common>,
-    pub(super) calls: Arc<Semaphore>,
+    pub(super) calls: Semaphore,
+    pub(super) ends: Semaphore,
     /// For calls that are sent twice because a node is slow.
     budget: Mutex<Budget>,
     links: ArcSwap<Vec<Arc<Shared>>>,
@@ -122,7 +127,8 @@ impl Group {
     pub(super) fn new(common: Arc<Common>, closed: Option<Failure>) -> Self {
         Self {
             common,
-            calls: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            calls: Semaphore::new(MAX_IN_FLIGHT),
+            ends: Semaphore::new(MAX_ENDS),
             budget: Mutex::default(),
             links: ArcSwap::default(),
             closed,

@@ -296,6 +296,13 @@ impl Store {
         self.engine.stats()
     }
 
+    /// Why the newest change could not be written: the disk is full or gone, say. None when it was; every node writes
+    /// its beat each two seconds, so that this is about now.
+    #[must_use]
+    pub fn failing(&self) -> Option<Error> {
+        self.engine.failing()
+    }
+
     /// Checks the audit's chains.
     ///
     /// # Errors
