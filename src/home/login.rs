@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use std::sync::Arc;
-
 use tracing::{debug, info, warn};
 
 use super::{
     Error, HomeRole, decide,
     desk::{Checked, Desk, Proven},
+    reach::Reach,
 };
 use crate::{
     admission::{Kind, Party, Permit, Source},
@@ -377,7 +376,7 @@ fn desk(role: &HomeRole, context: &Context, request: &LoginRequest) -> Desk {
         roaming: None,
         rules: role.credentials.lockout(),
         parameters: role.parameters(),
-        links: Arc::clone(&role.links),
+        reach: Reach::now(role),
         // Made here, since the transaction may run again.
         ticket: Ticket::from_bytes(rand::random()),
     }

@@ -160,6 +160,7 @@ async fn world(base_devices: usize) -> World {
             ..Parameters::default()
         }),
         links: Arc::clone(&links) as Arc<dyn Links>,
+        membership: Membership::of(&store),
         owed: Arc::new(Notify::new()),
     });
     World { role, store, links }

@@ -17,6 +17,7 @@ mod addresses;
 mod applied;
 pub mod error;
 mod handover;
+mod links;
 mod operations;
 mod reload;
 mod roles;

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::{
     Addresses, Error, Node, Options, addresses,
     handover::{HandOver, Predecessor},
+    links,
     operations::NodeOperations,
     reload::Reloader,
     roles::FederationRoles,
@@ -134,6 +135,7 @@ pub(super) async fn start(
         clock.clone(),
         membership::Config {
             node: config.node.clone(),
+            instance: peers.config().instance.clone(),
             addresses: advertised(&config, addresses.federation),
             software: peers.config().software.clone(),
         },
@@ -238,6 +240,7 @@ impl Core {
             faults: faults.clone(),
             parameters: self.reloader.parameters(),
             links: Arc::new(self.peers.clone()),
+            membership: self.membership.clone(),
             owed: Arc::clone(&self.owed),
         });
         let local: Arc<dyn HomeCluster> = Arc::new(LocalHome(home.clone()));
@@ -471,6 +474,14 @@ impl Core {
         tasks.spawn("own addresses", publishing);
         let learning = addresses::learn(self.store.clone(), self.peers.clone(), tasks.clone());
         tasks.spawn("learned addresses", learning);
+        let telling = links::tell(
+            self.store.clone(),
+            self.membership.clone(),
+            self.peers.clone(),
+            self.clock.clone(),
+            tasks.clone(),
+        );
+        tasks.spawn("links on record", telling);
         let (home, watching) = (roles.home, tasks.clone());
         let membership = self.membership.clone();
         tasks.spawn("revocations", async move {
