@@ -22,6 +22,7 @@ mod operations;
 mod reload;
 mod roles;
 mod shutdown;
+mod siblings;
 mod sight;
 mod sockets;
 mod wiring;

@@ -387,6 +387,8 @@ impl Core {
             node: config.node.clone(),
             versions: self.versions,
             clock: self.clock.clone(),
+            store: self.store.clone(),
+            membership: self.membership.clone(),
             applier: self.applier(),
             trust: self.trust.clone(),
             peers: self.peers.clone(),

@@ -158,6 +158,12 @@ impl Membership {
         &self.inner.me.run
     }
 
+    /// What this run puts on record of itself.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.inner.me
+    }
+
     /// Goes on record, in the place of another run of the same name, and frees what that one held; which it was. A run
     /// that was replaced does so again when it knows that the other one has ended.
     ///
