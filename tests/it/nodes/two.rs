@@ -134,7 +134,6 @@ async fn changes_at_one_process_are_in_force_at_the_other(lab: &Lab) {
             here.wait_status(&peer.id, &what, seen).await.unwrap();
         }
     }
-    println!("in force after {took:?}");
     for (change, mut times) in took {
         // One of them may meet a machine that is busy with other tests.
         times.sort();
@@ -227,7 +226,6 @@ async fn a_process_that_stands_still_loses_its_work_and_wakes_to_none(lab: &Lab)
     let mark = texts(home, "SELECT CAST(max(rowid) AS TEXT), '', '' FROM audit");
     visiting.members.iter().for_each(|m| m.resume().unwrap());
     wait_taken_over(home, &new.name, stopped).await;
-    println!("taken over {:?} after it stopped", stopped.elapsed());
     until(home, &format!("{telling} '{}'", new.name)).await;
     until_free(lab, 0).await;
     disable(lab, 1, 1);
