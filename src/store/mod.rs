@@ -21,6 +21,7 @@ pub mod learned;
 pub mod living;
 pub mod membership;
 pub mod meta;
+pub mod node_links;
 pub mod nodes;
 pub mod parameters;
 pub mod peers;

@@ -53,16 +53,18 @@ pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// The most that an answer may be, in bytes: what our own clients take.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// How many searches and logins of one peer may be under way on one node, with the work that goes on after its caller
-/// hung up. A link of ours has less than half as many, and one peer that opens calls without end leaves the rest to
-/// the others.
+/// hung up. One node of ours has less than half as many under way with one peer. Where several nodes of a peer are left
+/// with one node of ours, that is more than it could do in time anyway: who is refused goes to another one, or comes
+/// again. And one peer that opens calls without end leaves the rest to the others.
 const MAX_CALLS_PER_PEER: usize = 512;
 /// How many ends of sessions: logins of the same peer must not stand in the way of what frees its users' sessions and
 /// base devices.
 const MAX_ENDS_PER_PEER: usize = 64;
 /// When a peer may try again that has too many calls under way.
 const RETRY_CALL: Duration = Duration::from_secs(1);
-/// How many `Watch` one peer may hold on one node: as many as a large cluster has nodes.
-const MAX_WATCHES_PER_PEER: usize = 16;
+/// How many `Watch` one peer may hold on one node: as many as a large cluster has nodes, with two addresses that lead
+/// here, and for each the old and the new one while a link is replaced.
+const MAX_WATCHES_PER_PEER: usize = 64;
 /// The heartbeat of a caller that asks for none.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
 /// When a peer may try again that holds too many `Watch`.
@@ -281,7 +283,7 @@ impl Federation {
     /// Watches are for peers that we have a record of; a disabled one keeps its own, to deliver what it owes.
     fn refuse_watch(&self, caller: &Caller) -> Status {
         let cluster = &caller.cluster;
-        let known = self.parts.peers.outbound_view(cluster).is_some();
+        let known = self.parts.peers.is_known(cluster);
         let refusal = if known {
             Refusal::new(
                 EmCode::Busy,
@@ -340,10 +342,14 @@ impl FederationService for Federation {
         else {
             return Err(self.refuse_watch(&caller));
         };
-        let wish = request.into_inner().heartbeat;
+        let pb::WatchRequest {
+            heartbeat: wish,
+            node,
+        } = request.into_inner();
         let heartbeat = wish.map_or(DEFAULT_HEARTBEAT, |wish| wire::time::duration_from(&wish));
         let watch = Watch {
             cluster: caller.cluster,
+            node,
             heartbeat: peer::Config::bound_heartbeat(heartbeat),
             guard,
             peers: self.parts.peers.clone(),

@@ -83,9 +83,10 @@ metrics! {
     BASE_DEVICES = Gauge "emccd_base_devices" ["state"]
         "Base devices of the cluster, free and held by a session";
     LINK_UP = Gauge "emccd_link_up" ["peer"]
-        "Whether this node's link to the peer is up; absent for a peer that is disabled";
+        "Whether this node's link to the peer is up; each node of a cluster has links of its own; absent for a peer that is \
+         disabled";
     LINK_PROOF_AGE = Gauge "emccd_link_proof_age_seconds" ["peer"]
-        "How long ago the peer last proved that it lives; absent while the link is not up";
+        "How long ago the peer last proved to this node that it lives; absent while this node's link is not up";
     LINK_INBOUND = Gauge "emccd_link_inbound" ["peer"]
         "Whether the peer holds a link to this node; absent for a peer that is disabled";
     LINK_CLOCK_OFFSET = Gauge "emccd_link_clock_offset_seconds" ["peer"]
