@@ -7,12 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, Semaphore},
+};
 use tracing::{error, info, warn};
 
 use super::{
     Addresses, Error, Node, Options, addresses,
-    handover::{HandOver, Predecessor},
+    handover::{HandOver, Inherited, Predecessor, Whose},
     operations::NodeOperations,
     reload::Reloader,
     roles::FederationRoles,
@@ -107,6 +110,15 @@ pub(super) async fn start(
         clock,
         take_over,
     } = options;
+    // Before the store is touched: bringing its schema up to date is the business of whoever may take over.
+    let mut predecessor = match take_over {
+        true => Predecessor::ask(&config).await?,
+        false => None,
+    };
+    let inherited = match &mut predecessor {
+        Some(before) => Some(Sockets::open(&config, std::mem::take(&mut before.sockets)).await?),
+        None => None,
+    };
     let store = open_store(&config).await?;
     claim_store(&store, &config.cluster_id).await?;
     let secret = read_pepper(&config.credentials.pepper_file)?;
@@ -114,13 +126,11 @@ pub(super) async fn start(
     let credentials = Credentials::new(&credentials_config(&config), secret)?;
     let pepper = claim_pepper(&store, &credentials, &config.credentials.pepper_file).await?;
     store.seal_audit(audit_key).await?;
-    let mut predecessor = match take_over {
-        true => Predecessor::ask(&config).await?,
-        false => None,
+    let sockets = match inherited {
+        Some(sockets) => sockets,
+        None => Sockets::open(&config, Inherited::default()).await?,
     };
-    let inherited = predecessor.as_mut().map(|p| std::mem::take(&mut p.sockets));
-    let sockets = Sockets::open(&config, inherited.unwrap_or_default()).await?;
-    let mut addresses = sockets.addresses(&config)?;
+    let addresses = sockets.addresses(&config)?;
 
     let trust = TrustStore::new(None, clock.clone());
     let peers = Peers::new(
@@ -139,6 +149,7 @@ pub(super) async fn start(
         },
     );
     let hand_over = HandOver::new(
+        Whose::of(&config),
         &sockets,
         store.clone(),
         membership.clone(),
@@ -180,15 +191,15 @@ pub(super) async fn start(
     } else {
         faults.pass("take-over.joined").await;
     }
-    core.open_doors(sockets, doors, &roles, stages);
-    addresses.metrics = core.open_window(stages).await;
+    let window = core.open_doors(sockets, doors, &roles, stages);
+    stages.serving();
+    core.open_window(window, stages);
     core.begin_tasks(roles, &stages.work);
     if let Some(before) = predecessor {
         socket_file.keep(false);
         before.serves().await;
         info!("took over from the process before");
     }
-    stages.serving();
     core.let_go_at_the_end(&stages.doors);
     info!(
         federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),
@@ -316,7 +327,14 @@ impl Core {
         })
     }
 
-    fn open_doors(&self, sockets: Sockets, behind: Doors, roles: &AllRoles, stages: &Stages) {
+    /// Opens them; what is left of the sockets is the one for figures and health.
+    fn open_doors(
+        &self,
+        sockets: Sockets,
+        behind: Doors,
+        roles: &AllRoles,
+        stages: &Stages,
+    ) -> Option<TcpListener> {
         let (config, doors) = (&self.config, &stages.doors);
         let limits = |max_connections| listener::Config {
             drain_grace: config.shutdown_grace,
@@ -355,6 +373,7 @@ impl Core {
             self.admin_edge(roles, &stages.work),
             &stages.work,
         );
+        sockets.metrics
     }
 
     fn pages(
@@ -403,9 +422,12 @@ impl Core {
         }
     }
 
-    /// Figures and health. It outlives the doors, to say that they are closing.
-    async fn open_window(&self, stages: &Stages) -> Option<SocketAddr> {
-        let address = self.config.metrics.listen?;
+    /// Figures and health. It outlives the doors, to say that they are closing; but not the hand-over, since from then
+    /// on the successor answers for the node.
+    fn open_window(&self, listener: Option<TcpListener>, stages: &Stages) {
+        let Some(address) = self.config.metrics.listen else {
+            return;
+        };
         let sight = Sight {
             cluster: self.config.cluster_id.clone(),
             clock: self.clock.clone(),
@@ -415,12 +437,14 @@ impl Core {
             trust: self.trust.clone(),
             peers: self.peers.clone(),
             reloader: Arc::clone(&self.reloader),
-            draining: stages.drain.clone(),
+            phase: stages.phase(),
+            succeeded: self.hand_over.succeeded(),
             doors: stages.doors.clone(),
             started: Instant::now(),
             counted: tokio::sync::Mutex::default(),
         };
-        sight::open_window(address, self.metrics.clone(), sight, &stages.work).await
+        let listener = listener.ok_or(address);
+        sight::open_window(listener, self.metrics.clone(), sight, &stages.work);
     }
 
     /// Who waits for a place when the node begins to end is served as long as there is time for it, and told the
