@@ -31,8 +31,8 @@ use crate::{
     config::{Config, PEPPER_BYTES},
     credentials::{self, Credentials, lockout},
     domain::{
-        capability::Traits, federation::Federation, ids::ClusterId, login::HomeCluster,
-        parameters::Parameters, version::VersionRange,
+        capability::Traits, federation::Federation, ids::ClusterId, liveness::Incarnation,
+        login::HomeCluster, parameters::Parameters, version::VersionRange,
     },
     edge::{admin, federation, listener, metrics::Metrics, phone},
     fault::FaultPoints,
@@ -184,16 +184,17 @@ pub(super) async fn start(
         faults.pass("take-over.prepared").await;
         before.ready().await?;
     }
-    core.join(predecessor.is_some()).await?;
-    if predecessor.is_none() {
+    let before = core.join(predecessor.is_some()).await?;
+    if predecessor.is_some() {
         // One that hands over still carries its logins to their end.
-        core.end_left_behind(&roles.visiting).await;
-    } else {
         faults.pass("take-over.joined").await;
+    } else if let Some(before) = before {
+        core.end_left_behind(&roles.visiting, &before).await;
     }
     let window = core.open_doors(sockets, doors, &roles, stages);
     stages.serving();
     core.open_window(window, stages);
+    core.stand(&stages.standing);
     core.begin_tasks(roles, &stages.work);
     if let Some(before) = predecessor {
         socket_file.keep(false);
@@ -274,9 +275,10 @@ impl Core {
         }
     }
 
-    /// What the last run of this node left behind is over, whatever kept it from saying so.
-    async fn end_left_behind(&self, visiting: &VisitingRole) {
-        if let Err(error) = visiting.end_left_behind().await {
+    /// What the run left behind that stood on record is over, whatever kept it from saying so: one that ends by itself
+    /// is off the record before its admin socket closes, and so before another one can start.
+    async fn end_left_behind(&self, visiting: &VisitingRole, before: &Incarnation) {
+        if let Err(error) = visiting.end_left_behind(before).await {
             warn!(
                 cause = crate::telemetry::error_chain(&error),
                 "logins that the last run left behind could not be ended; they are at their deadline"
@@ -285,16 +287,16 @@ impl Core {
     }
 
     /// Goes on record. A successor that can't does so as soon as the store lets it: nobody else serves.
-    async fn join(&self, is_successor: bool) -> Result<(), Error> {
+    async fn join(&self, is_successor: bool) -> Result<Option<Incarnation>, Error> {
         match self.membership.join().await {
             Err(error) if is_successor => {
                 warn!(
                     cause = crate::telemetry::error_chain(&error),
                     "this node is not on record yet; it tries again"
                 );
-                Ok(())
+                Ok(None)
             }
-            joined => Ok(joined.map(|_| ())?),
+            joined => Ok(joined?),
         }
     }
 
@@ -468,9 +470,13 @@ impl Core {
         }
     }
 
+    /// Keeps the node on record.
+    fn stand(&self, standing: &Tasks) {
+        let (membership, keeping) = (self.membership.clone(), standing.clone());
+        standing.spawn("membership", async move { membership.keep(&keeping).await });
+    }
+
     fn begin_tasks(&self, roles: AllRoles, tasks: &Tasks) {
-        let (membership, keeping) = (self.membership.clone(), tasks.clone());
-        tasks.spawn("membership", async move { membership.keep(&keeping).await });
         let up = Arc::new(Notify::new());
         let outbox = Outbox {
             cluster: self.config.cluster_id.clone(),
@@ -597,8 +603,8 @@ async fn forget_now(store: &Store, membership: &Membership, claim: &claims::Clai
     let dead = membership.dead();
     let (claim, now) = (claim.clone(), clock.now());
     let forgotten = store.write(move |tx: &mut dyn Transaction| {
-        for run in dead.iter() {
-            if nodes::remove(tx, run)? {
+        for (run, beat) in dead.iter() {
+            if nodes::remove_silent(tx, run, *beat)? {
                 claims::effect(
                     tx,
                     &claim,

@@ -367,19 +367,26 @@ async fn a_new_process_that_is_stopped_before_it_serves_changes_nothing() {
         let member = &lab.clusters[1].members[0];
         (member.config.clone(), member.pid())
     };
-    // Asked to end while it gets ready; killed when it is on record already.
+    // Asked to end while it gets ready, and another one beside it; killed then, and when it is on record already.
     let mut new = successor_at(&config, "take-over.prepared").await;
+    let second = lab.clusters[1].members[0].take_over(&config).await;
+    let second = format!("{:#}", second.unwrap_err());
+    assert!(second.contains("is taking over already"), "{second}");
+    told(&lab.clusters[1], "refused: ", 1).await;
     let pid = nix::unistd::Pid::from_raw(new.id().unwrap().try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     let ended = tokio::time::timeout(PATIENCE, new.wait()).await.unwrap();
     assert!(ended.unwrap().success());
-    told(&lab.clusters[1], "did not start").await;
+    told(&lab.clusters[1], "did not start", 1).await;
+    let mut new = successor_at(&config, "take-over.prepared").await;
+    new.kill().await.unwrap();
+    told(&lab.clusters[1], "did not start", 2).await;
     successor_at(&config, "take-over.joined")
         .await
         .kill()
         .await
         .unwrap();
-    told(&lab.clusters[1], "before it served").await;
+    told(&lab.clusters[1], "before it served", 1).await;
     let logins = load.end().await;
     assert!(logins >= 2, "{logins}");
     assert_eq!(lab.clusters[1].members[0].pid(), before);
@@ -387,12 +394,12 @@ async fn a_new_process_that_is_stopped_before_it_serves_changes_nothing() {
     lab.shut_down().await;
 }
 
-/// Waits until the audit says so of a hand-over.
-async fn told(cluster: &Cluster, word: &str) {
+/// Waits until the audit says so of so many hand-overs.
+async fn told(cluster: &Cluster, word: &str, count: usize) {
     let told = async {
         loop {
             let told = audited(cluster, "node.hand-over").await;
-            if told.iter().any(|outcome| outcome.contains(word)) {
+            if told.iter().filter(|outcome| outcome.contains(word)).count() == count {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -146,7 +146,7 @@ impl Predecessor {
 const PREFIX: &str = ".h";
 
 /// Removes what new processes left that were killed while they waited: folders in which nobody answers.
-async fn clear_away(folder: &Path) {
+pub(super) async fn clear_away(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return;
     };

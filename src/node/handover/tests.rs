@@ -3,7 +3,7 @@
 use tokio::net::UnixListener;
 
 use super::{
-    successor::{Inherited, Predecessor, receive},
+    successor::{Inherited, Predecessor, clear_away, receive},
     *,
 };
 
@@ -286,4 +286,24 @@ async fn who_is_refused_disturbs_nothing_and_is_on_record() {
         "{told:?}"
     );
     drop(new);
+}
+
+#[tokio::test]
+async fn what_killed_processes_left_is_cleared_away_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in [".hDEAD", ".hLIVE", ".hNONE", "other"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    for name in [".hDEAD", "other"] {
+        drop(std::os::unix::net::UnixListener::bind(at(name).join("s")).unwrap());
+    }
+    let _waits = UnixListener::bind(at(".hLIVE").join("s")).unwrap();
+    clear_away(folder.path()).await;
+    let mut left: Vec<String> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, [".hLIVE", ".hNONE", "other"]);
 }
