@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(&taken[..3], [0, 1, 2], "the first come as they are told");
         assert!((7..=9).contains(&taken.len()), "{taken:?}");
         // Another one waits for nobody.
-        let now = begin + Duration::from_secs(60);
+        let now = begin + Duration::from_millis(59_950);
         let both = vec![(id("berlin"), list(2_000)), (id("paris"), list(1))];
         let (due, next) = pace.due(both, now);
         assert_eq!(due, [(id("paris"), list(1))]);

@@ -486,7 +486,7 @@ async fn a_name_that_a_peer_tells_does_not_lead_to_this_machine() {
     let one = berlin(1).await;
     let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     // Written as a name; where it leads shows when it is looked up.
-    let told = format!("127.1:{}", door.local_addr().unwrap().port());
+    let told = format!("0x7f000001:{}", door.local_addr().unwrap().port());
     let far = "192.0.2.1:8444".to_owned();
     let tokyo = tokyo_with(&[&one], &[far.clone()]).await;
     let record = |addresses| Peer {
