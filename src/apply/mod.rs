@@ -18,6 +18,7 @@ use crate::{
     clock::Clock,
     credentials::{self, Credentials},
     domain::ids::ClusterId,
+    fault::FaultPoints,
     secret::Pin,
     store::{
         self, Store, Transaction,
@@ -295,6 +296,8 @@ pub struct Applier {
     pub clock: Clock,
     /// From how many rows on they wait beside the others first; [`AT_ONCE_FROM`] is right.
     pub at_once_from: usize,
+    /// Where a test stops it.
+    pub faults: FaultPoints,
 }
 
 /// Rows that one transaction writes one by one in some tens of milliseconds.
@@ -405,7 +408,9 @@ impl Applier {
         }
         let plan = Arc::new(plan);
         let staged = if plan.count_at_once() >= self.at_once_from.max(1) {
-            Some(self.stage(rows, &plan, stamp, told).await?)
+            let staged = self.stage(rows, &plan, stamp, told).await?;
+            self.faults.pass("apply.staged").await;
+            Some(staged)
         } else {
             None
         };
@@ -428,6 +433,7 @@ impl Applier {
             };
             let began = Instant::now();
             let outcome = self.store.write(switch).await;
+            self.faults.pass("apply.switched").await;
             if let Some(staged) = staged {
                 info!(
                     import = staged.id,

@@ -50,7 +50,8 @@ pub(super) async fn login(
         ),
         Ok(LoginAnswer::Opened(services)) => info!(
             user = %services.user_id, peer.cluster_id = %context.caller, device = %request.device.name,
-            r#ref = %context.reference, "user {} logged in from cluster {}", services.user_id, context.caller
+            r#ref = %context.reference, reset = services.reset, restart_reason = services.restart_reason,
+            "user {} logged in from cluster {}", services.user_id, context.caller
         ),
         Err(error) => warn!(
             peer.cluster_id = %context.caller, device = %request.device.name, r#ref = %context.reference,

@@ -273,4 +273,4 @@ impl From<store::Error> for Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

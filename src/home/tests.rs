@@ -37,13 +37,21 @@ use crate::{
 /// Logins of other clusters at a time.
 const PLACES: u32 = 4;
 
-struct World {
-    role: HomeRole,
+pub(crate) struct World {
+    pub(crate) role: HomeRole,
     store: Store,
     links: Arc<AllLinks>,
 }
 
 impl World {
+    /// Its home role, able to no more than that.
+    pub(crate) fn held_to(self, traits: Traits) -> HomeRole {
+        HomeRole {
+            traits,
+            ..self.role
+        }
+    }
+
     /// Another node of the cluster: the store is the same, its places and its line of PIN checks are its own.
     fn another_node(&self) -> HomeRole {
         HomeRole {
@@ -103,7 +111,7 @@ impl Links for AllLinks {
     }
 }
 
-async fn world(base_devices: usize) -> World {
+pub(crate) async fn world(base_devices: usize) -> World {
     let store = Store::open(&store::Config {
         url: "sqlite::memory:".to_owned(),
         node: "n1".to_owned(),
@@ -173,7 +181,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
-fn from(caller: &str) -> Context {
+pub(crate) fn from(caller: &str) -> Context {
     Context {
         reference: Ref::from_bits(7),
         caller: cluster(caller),
@@ -182,7 +190,7 @@ fn from(caller: &str) -> Context {
     }
 }
 
-fn request(name: &str, digits: &str, device: &str) -> LoginRequest {
+pub(crate) fn request(name: &str, digits: &str, device: &str) -> LoginRequest {
     LoginRequest {
         session_id: SessionId::from_uuid(Uuid::now_v7()),
         user: FindUser {

@@ -79,6 +79,7 @@ struct Core {
     membership: Membership,
     hand_over: HandOver,
     reloader: Arc<Reloader>,
+    faults: FaultPoints,
     /// Told when a debt to another cluster is made.
     owed: Arc<Notify>,
 }
@@ -173,6 +174,7 @@ pub(super) async fn start(
         peers,
         membership,
         hand_over,
+        faults: faults.clone(),
     };
     core.reloader.refresh_parameters().await?;
     core.read_all().await;
@@ -467,6 +469,7 @@ impl Core {
             credentials: self.credentials.clone(),
             clock: self.clock.clone(),
             at_once_from: apply::AT_ONCE_FROM,
+            faults: self.faults.clone(),
         }
     }
 

@@ -89,6 +89,7 @@ pub(super) async fn login(
     if let Ok(LoginOutcome::LoggedIn(done)) = &outcome {
         info!(
             user = %done.user_id, peer.cluster_id = %done.home, device, r#ref = %reference,
+            reset = done.services.reset, restart_reason = done.services.restart_reason,
             "user {} of cluster {} logged in on {device}", done.user_id, done.home
         );
     }

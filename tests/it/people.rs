@@ -37,7 +37,7 @@ async fn operator(cluster: &Cluster, line: &str, input: &str) -> (bool, String) 
     tokio::task::block_in_place(|| type_in(cluster, &words, input))
 }
 
-async fn done(cluster: &Cluster, line: &str, input: &str) -> String {
+pub(crate) async fn done(cluster: &Cluster, line: &str, input: &str) -> String {
     let (done, said) = operator(cluster, line, input).await;
     assert!(done, "{line}\n{said}");
     said

@@ -6,7 +6,7 @@ It paces itself by the CPU time that it has used, writes "ready" on standard out
 and goes on until its standard input ends. Then it writes what it has done, as one JSON object.
 
 Kinds: idle (thousands of silent connections), slow-loris (headers byte by byte), streams (calls that are begun and
-never finished), resets (calls that are begun and taken back at once).
+never finished), resets (calls that are begun and taken back at once), deaf (calls whose answers are never read).
 """
 
 import argparse
@@ -72,7 +72,7 @@ def context(args, alpn=None):
 # ---- HTTP/2, by hand -------------------------------------------------------------------------------------------
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADERS, RST, SETTINGS, END_HEADERS = 1, 3, 4, 4
+HEADERS, RST, SETTINGS, END_HEADERS, END_STREAM = 1, 3, 4, 4, 1
 
 
 def frame(kind, flags, stream, payload=b""):
@@ -91,9 +91,14 @@ CALL = block([
 ])
 
 
-def http2(args, trust, source):
+# FindUser of a user that nobody has: login type UID, name "nobody".
+MESSAGE = b"\x08\x01\x12\x06nobody"
+BODY = b"\0" + len(MESSAGE).to_bytes(4, "big") + MESSAGE
+
+
+def http2(args, trust, source, settings=b""):
     stream = trust.wrap_socket(tcp(address(args.federation), source), server_hostname="localhost")
-    stream.sendall(PREFACE + frame(SETTINGS, 0, 0))
+    stream.sendall(PREFACE + frame(SETTINGS, 0, 0, settings))
     done["connections"] += 1
     return stream
 
@@ -212,7 +217,31 @@ def resets(args, pace):
         pace.rest()
 
 
-KINDS = {"idle": idle, "slow-loris": slow_loris, "streams": streams, "resets": resets}
+def deaf(args, pace):
+    """Whole calls, whose answers are never read: no window for them, and nobody at the socket."""
+    trust, held, told = context(args, "h2"), [], False
+    no_window = (4).to_bytes(2, "big") + (0).to_bytes(4, "big")
+    calls = b"".join(
+        frame(HEADERS, END_HEADERS, 2 * n + 1, CALL) + frame(0, END_STREAM, 2 * n + 1, BODY) for n in range(256)
+    )
+    while not ended.is_set():
+        try:
+            one = http2(args, trust, args.source[0], no_window)
+            one.settimeout(0.2)
+            one.sendall(calls)
+            done["calls"] += 256
+            held.append(one)
+        except OSError:
+            done["refused"] += 1
+        if not told and len(held) + done["refused"] >= args.enough:
+            told = True
+            ready()
+        if len(held) > 16:
+            held.pop(0).close()
+        pace.rest()
+
+
+KINDS = {"idle": idle, "slow-loris": slow_loris, "streams": streams, "resets": resets, "deaf": deaf}
 
 
 def until_input_ends():

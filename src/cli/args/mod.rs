@@ -457,7 +457,7 @@ pub struct ClusterSet {
     /// Whether there is a link to it at all
     #[arg(long, value_name = "BOOL")]
     pub enabled: Option<bool>,
-    /// Whether logins between the two clusters are allowed
+    /// Whether its phones may carry our users
     #[arg(long, value_name = "BOOL")]
     pub allow_emcc: Option<bool>,
     /// Overlook that its certificates are not marked for the direction in which they are shown

@@ -320,7 +320,7 @@ table! {
         login: "Login is unavailable(35)",
         logout: "Logout is unavailable(35)",
         advice: "Tell your help desk: your home does not know this site.",
-        hint: "Home trusts the visiting cluster but has no record of it; there, add it with `emccd cluster add`.",
+        hint: "Home no longer has a record of the visiting cluster; a moment later it no longer accepts its certificate either, and the code is 208. To have it back, add it there with `emccd cluster add`.",
         grpc: PermissionDenied,
         raised: Yes,
     }

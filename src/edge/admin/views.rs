@@ -175,6 +175,7 @@ pub fn device(device: Device) -> pb::Device {
 /// A session's row.
 #[must_use]
 pub fn session(session: &Session) -> pb::Session {
+    let services = session.services.as_ref();
     pb::Session {
         id: session.id.to_string(),
         role: session.role.to_string(),
@@ -193,5 +194,7 @@ pub fn session(session: &Session) -> pb::Session {
         end_reason: session.end_reason.map(|r| r.to_string()),
         initiator: session.initiator.map(|i| i.to_string()),
         owed: session.owed,
+        reset: services.is_some_and(|services| services.reset),
+        restart_reason: services.and_then(|services| services.restart_reason.clone()),
     }
 }

@@ -4,10 +4,11 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use tonic::{Status, body::Body, service::Routes};
+use tonic::{Code, Status, body::Body, service::Routes};
+use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::ServiceExt;
 
-use super::{Shares, caller::Caller};
+use super::{Shares, caller::Caller, waste::Account};
 use crate::{domain::ids::ClusterId, trust::judge::Verdict, wire::status::rejection_status};
 
 /// Answers a call. An unidentified caller gets the reason at once, whatever it asked for.
@@ -15,6 +16,7 @@ pub(super) async fn answer(
     caller: Arc<Caller>,
     routes: Routes,
     begun: Shares<ClusterId>,
+    account: Option<Account>,
     max_call: Duration,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
@@ -23,21 +25,38 @@ pub(super) async fn answer(
         let now = caller.trust().clock().now();
         return Ok(rejection_status(*rejection, identity.fingerprint.as_deref(), now).into_http());
     }
+    // Wasted, unless its answer is taken: also when the caller takes it back, and this ends where it stands.
+    let call = account.as_ref().map(Account::call);
     if let Some(refused) = refuse_foreign(&request) {
         return Ok(refused);
     }
     // Kept until the head of the answer is there; streams are counted by whoever serves them.
     let Some(_share) = identity.peer().and_then(|peer| begun.take(peer)) else {
-        let cause = "too many calls of this peer are begun and not answered";
-        return Ok(Status::resource_exhausted(cause).into_http());
+        if let Some(call) = call {
+            call.wasted();
+        }
+        let wait = account.and_then(|account| account.retry());
+        return Ok(too_many(wait.unwrap_or(RETRY)).into_http());
     };
     let limit = grpc_timeout(request.headers()).map_or(max_call, |asked| asked.min(max_call));
     request.extensions_mut().insert(identity.as_ref().clone());
     // Only the head of the answer is waited for: a stream has begun by then and may go on.
     match tokio::time::timeout(limit, routes.oneshot(request)).await {
-        Ok(answered) => answered,
+        Ok(answered) => answered.map(|answered| match call {
+            Some(call) => answered.map(|body| call.answered(body)),
+            None => answered,
+        }),
         Err(_) => Ok(Status::deadline_exceeded("the call's deadline has passed").into_http()),
     }
+}
+
+/// When a peer may call again whose calls fill their bound.
+const RETRY: Duration = Duration::from_secs(1);
+
+fn too_many(wait: Duration) -> Status {
+    let cause = "too many calls of this peer are begun and not answered";
+    let details = ErrorDetails::with_retry_info(Some(wait));
+    Status::with_error_details(Code::ResourceExhausted, cause, details)
 }
 
 /// What is HTTP/2 but no gRPC is turned away by the means of HTTP: its sender would not understand a status.

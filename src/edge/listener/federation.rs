@@ -20,6 +20,7 @@ use super::{
     caller::{Caller, report_refusal},
     limits::{self, Config, Slots},
     share::Share,
+    waste::Account,
 };
 use crate::{
     domain::{ids::ClusterId, rejection::Rejection},
@@ -62,6 +63,11 @@ pub async fn serve_federation(
     draining.run_until_cancelled(accepting).await;
 }
 
+/// How long after a connection that had to wait the next one of its peer is served.
+const BETWEEN_TURNS: Duration = Duration::from_millis(100);
+/// What a connection gets that ends for what its caller does: what is written goes out.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
 struct Door {
     trust: TrustStore,
     routes: Routes,
@@ -77,6 +83,10 @@ enum Leave {
     LifeOver,
     /// The node shuts down.
     Shutdown,
+    /// It wasted the last of what its peer may.
+    Waste,
+    /// It does not take its answers.
+    Stalled,
     /// Its certificate is no longer what it was to us.
     TrustChanged,
 }
@@ -123,8 +133,30 @@ impl Door {
         // Who gets no answer gets no line either: places for strangers are few, and so are their refusals then.
         report_refusal(&self.trust, Side::Caller, remote, &identity.verdict);
         drop(pending);
+        if let Some(peer) = identity.peer()
+            && !self.has_its_turn(peer).await
+        {
+            return;
+        }
         self.serve(tls, caller, generations).await;
         drop(place);
+    }
+
+    /// Waits while this peer has wasted what it may, one connection at a time. False when the node ends before.
+    async fn has_its_turn(&self, peer: &ClusterId) -> bool {
+        let turn = tokio::select! {
+            () = self.tasks.cancelled() => return false,
+            turn = self.slots.waste.turn(peer) => turn,
+        };
+        if let Some(turn) = turn {
+            debug!(%peer, "a connection is served that waited since its peer had wasted what it may");
+            // The next one must see what became of this one.
+            self.tasks.spawn("turn of a peer", async move {
+                sleep(BETWEEN_TURNS).await;
+                drop(turn);
+            });
+        }
+        true
     }
 
     /// Finds out what the caller speaks and does the handshake. `None` when there is nothing to serve, which
@@ -206,31 +238,39 @@ impl Door {
         caller: Arc<Caller>,
         generations: watch::Receiver<u64>,
     ) {
+        let account = caller.identity().peer().cloned();
+        let account = account.map(|peer| Account::new(peer, self.slots.waste.clone()));
         let service = service_fn({
-            let (caller, routes, begun) = (
+            let (caller, routes, begun, account) = (
                 Arc::clone(&caller),
                 self.routes.clone(),
                 self.slots.begun.clone(),
+                account.clone(),
             );
             let max_call = self.config.max_call;
             move |request| {
-                let (caller, routes, begun) = (Arc::clone(&caller), routes.clone(), begun.clone());
-                answer(caller, routes, begun, max_call, request)
+                let (caller, routes) = (Arc::clone(&caller), routes.clone());
+                let (begun, account) = (begun.clone(), account.clone());
+                answer(caller, routes, begun, account, max_call, request)
             }
         });
         let connection = self.http2().serve_connection(TokioIo::new(tls), service);
         let mut connection = pin!(connection);
         let leave = tokio::select! {
             ended = connection.as_mut() => {
+                if let (Err(_), Some(account)) = (&ended, &account) {
+                    account.cut(self.config.max_streams);
+                }
                 report_end(&caller, ended);
                 return;
             }
-            leave = self.until_leaving(&caller, generations) => leave,
+            leave = self.until_leaving(&caller, account.as_ref(), generations) => leave,
         };
         debug!(?leave, peer = ?caller.identity().peer(), "ending a federation connection");
         connection.as_mut().graceful_shutdown();
         let grace = match leave {
             Leave::Shutdown => self.config.drain_grace,
+            Leave::Waste | Leave::Stalled => LAST_WORDS,
             Leave::LifeOver | Leave::TrustChanged => self.config.trust_grace,
         };
         // What is not done by then is cut with the connection.
@@ -256,7 +296,12 @@ impl Door {
     }
 
     /// Completes when the connection has to end, whatever it is doing.
-    async fn until_leaving(&self, caller: &Caller, mut generations: watch::Receiver<u64>) -> Leave {
+    async fn until_leaving(
+        &self,
+        caller: &Caller,
+        account: Option<&Account>,
+        mut generations: watch::Receiver<u64>,
+    ) -> Leave {
         let first = caller.identity();
         let life_over = async {
             if first.peer().is_some() {
@@ -265,11 +310,21 @@ impl Door {
             sleep(self.config.unidentified_life).await;
         };
         let mut life_over = pin!(life_over);
+        let wasted = async {
+            match account {
+                Some(account) => account.over().await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut wasted = pin!(wasted);
         loop {
             let now = caller.judged_again();
             if !now.verdict.agrees_with(&first.verdict) {
                 report_refusal(&self.trust, Side::Caller, now.remote, &now.verdict);
                 return Leave::TrustChanged;
+            }
+            if account.is_some_and(|account| account.is_stalled(self.config.answer_timeout)) {
+                return Leave::Stalled;
             }
             let left = match now.leaf_not_after {
                 // One millisecond past the end: until then the leaf is valid.
@@ -280,6 +335,7 @@ impl Door {
             };
             tokio::select! {
                 () = self.tasks.cancelled() => return Leave::Shutdown,
+                () = wasted.as_mut() => return Leave::Waste,
                 () = life_over.as_mut() => return Leave::LifeOver,
                 Ok(()) = generations.changed() => {}
                 () = sleep(left.min(self.config.look_again)) => {}

@@ -9,7 +9,10 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::share::{Share, Shares};
+use super::{
+    share::{Share, Shares},
+    waste::{Allowance, Allowances},
+};
 use crate::{domain::ids::ClusterId, trust::refusals::network};
 
 /// The longest that a call may take until it is answered.
@@ -42,6 +45,11 @@ pub struct Config {
     /// Calls of one identified peer that have no answer yet, on all its connections together: also those that were
     /// begun and never finished, which reach no role that would count them.
     pub max_begun_per_peer: usize,
+    /// Calls whose answers one identified peer may not take: at once, and more in a second. Our own take them all but
+    /// for those whose time is over.
+    pub max_wasted_per_peer: (u32, u32),
+    /// How long an answer may wait for the peer to take it; then the connection ends.
+    pub answer_timeout: Duration,
     /// Longest time for the head of an HTTP/1.1 request, and between two requests of a connection.
     pub header_timeout: Duration,
     /// How often a live connection is judged again although trust has not changed: an issuer may have expired,
@@ -73,6 +81,8 @@ impl Default for Config {
             max_streams: 256,
             // Twice what the roles take of one peer.
             max_begun_per_peer: 1_024,
+            max_wasted_per_peer: (1_000, 100),
+            answer_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             look_again: Duration::from_secs(5),
             trust_grace: Duration::from_millis(500),
@@ -226,6 +236,7 @@ pub(super) struct Slots {
     pub(super) connections: Arc<Semaphore>,
     pub(super) peers: Shares<ClusterId>,
     pub(super) begun: Shares<ClusterId>,
+    pub(super) waste: Allowances,
     pub(super) unidentified: Places,
 }
 
@@ -236,8 +247,19 @@ impl Slots {
             connections: semaphore(config.max_connections),
             peers: Shares::new(config.max_connections_per_peer),
             begun: Shares::new(config.max_begun_per_peer),
+            waste: Allowances::new(allowance(config)),
             unidentified: Places::new(config.max_unidentified, config.max_unidentified_per_network),
         }
+    }
+}
+
+fn allowance(config: &Config) -> Allowance {
+    let (burst, per_second) = config.max_wasted_per_peer;
+    Allowance {
+        burst,
+        per_second,
+        // What the next connection can waste at once.
+        resume: config.max_streams.min(burst),
     }
 }
 

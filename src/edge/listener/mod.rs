@@ -14,6 +14,7 @@ mod federation;
 mod http;
 mod limits;
 mod share;
+mod waste;
 
 pub(in crate::edge) use self::{
     accept::{PAUSE_AFTER_ERROR, concerns_one_connection},

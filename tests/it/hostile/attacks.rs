@@ -1,5 +1,5 @@
-//! Attackers in processes of their own, each with a tenth of a core: strangers leave four fifths of their rate to
-//! others, peers stop nobody, and memory stays within what the bounds on connections and streams come to.
+//! Attackers in processes of their own, each with a tenth of a core: all of them leave four fifths of their rate
+//! to others, strangers and peers alike, and memory stays within what the bounds on connections and streams come to.
 
 #![expect(
     clippy::print_stderr,
@@ -37,45 +37,41 @@ struct Attack {
     enough: usize,
     /// Whether it has the certificate of a peer.
     is_peer: bool,
-    /// Others are served at this share of their rate at least.
-    least: f64,
 }
 
-const ATTACKS: [Attack; 4] = [
+const ATTACKS: [Attack; 5] = [
     Attack {
         kind: "idle",
         enough: 10_000,
         is_peer: false,
-        least: STRANGERS,
     },
     Attack {
         kind: "slow-loris",
         enough: 50,
         is_peer: false,
-        least: STRANGERS,
     },
     Attack {
         kind: "streams",
         enough: 20,
         is_peer: true,
-        least: PEERS,
     },
     Attack {
         kind: "resets",
         enough: 5,
         is_peer: true,
-        least: PEERS,
+    },
+    Attack {
+        kind: "deaf",
+        enough: 20,
+        is_peer: true,
     },
 ];
 
 /// From where they call: other addresses than that of the honest.
 const SOURCES: [&str; 2] = ["127.0.0.2", "127.0.0.3"];
 
-/// What a stranger leaves to others.
-const STRANGERS: f64 = 0.8;
-/// What a peer does that was let in and turns on us: each of its connections costs us more than it, and where a
-/// machine has much else to do that shows.
-const PEERS: f64 = 0.2;
+/// The share of their rate at which others are served at least.
+const LEAST: f64 = 0.8;
 /// What an attacker may use of a core, with what its start costs.
 const MOST_CPU: f64 = 0.15;
 
@@ -258,7 +254,7 @@ async fn attackers_with_a_tenth_of_a_core_each_stop_nobody_and_fill_no_memory() 
                 break;
             };
             all.extend(more);
-            if median(&all) >= attack.least {
+            if median(&all) >= LEAST {
                 break;
             }
         }
@@ -273,7 +269,7 @@ async fn attackers_with_a_tenth_of_a_core_each_stop_nobody_and_fill_no_memory() 
             attack.kind
         );
         assert!(
-            share >= attack.least,
+            share >= LEAST,
             "{}: {share:.2} of the rate: {all:.2?}",
             attack.kind
         );

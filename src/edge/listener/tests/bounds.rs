@@ -403,3 +403,87 @@ async fn shutdown_drains_and_leaves_no_task_behind() {
     assert!(within(stream.message()).await.is_err());
     assert!(TcpStream::connect(tokyo.address).await.is_err());
 }
+
+#[tokio::test]
+async fn who_takes_calls_back_without_end_is_cut_and_has_to_wait_and_others_are_not_touched() {
+    let (berlin, paris) = (
+        Spec::new("berlin").self_signed(),
+        Spec::new("paris").self_signed(),
+    );
+    let config = Config {
+        max_wasted_per_peer: (4, 10),
+        ..Config::default()
+    };
+    let bundles = vec![pinned("berlin", &berlin), pinned("paris", &paris)];
+    let tokyo = Tokyo::start_with(bundles, config).await;
+    let mut other = tokyo.client(&paris);
+    let mut stream = watch(&mut other).await;
+    let mut sender = bare_client(&tokyo, &berlin).await;
+    let begun = || tokyo.echo.finding.load(std::sync::atomic::Ordering::SeqCst);
+    let find = || {
+        ::http::Request::post("https://tokyo/emcc.federation.v1.FederationService/FindUser")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(empty_message())
+            .unwrap()
+    };
+    within(async {
+        while sender.ready().await.is_ok() {
+            let before = begun();
+            let is_begun = async {
+                while begun() == before {
+                    tokio::task::yield_now().await;
+                }
+            };
+            // It is taken back when it is under way, or the connection has ended.
+            tokio::select! {
+                _ = sender.send_request(find()) => {}
+                () = is_begun => {}
+            }
+        }
+    })
+    .await;
+    assert!(begun() > 4, "{} are not too many", begun());
+    // What it may waste has to come back before it is served again: four in 400 ms.
+    let began = std::time::Instant::now();
+    assert_eq!(hello(&mut tokyo.client(&berlin)).await.unwrap(), "berlin");
+    let waited = began.elapsed();
+    assert!(waited > Duration::from_millis(150), "only {waited:?}");
+    // The connection of another peer is the same that it was.
+    assert_eq!(hello(&mut other).await.unwrap(), "paris");
+    assert!(stream.message().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_taken_ends_its_connection() {
+    let berlin = Spec::new("berlin").self_signed();
+    let config = Config {
+        answer_timeout: Duration::from_millis(100),
+        look_again: Duration::from_millis(20),
+        ..Config::default()
+    };
+    let tokyo = Tokyo::start_with(vec![pinned("berlin", &berlin)], config).await;
+    let tls = raw_tls(tokyo.address, rustls_client(&tokyo, &berlin));
+    let tls = within(tls).await.unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let handshake = hyper::client::conn::http2::Builder::new(executor)
+        .initial_stream_window_size(0)
+        .handshake::<_, Bytes>(TokioIo::new(tls));
+    let (mut sender, connection) = within(handshake).await.unwrap();
+    let connection = tokyo.tasks.spawn("client", connection);
+    let hello_there =
+        ::http::Request::post("https://tokyo/emcc.federation.v1.FederationService/Hello")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(empty_message())
+            .unwrap();
+    // The head comes, and nothing behind it.
+    let response = within(sender.send_request(hello_there)).await.unwrap();
+    assert_eq!(response.status(), 200);
+    drop(within(connection).await);
+    // Whoever takes its answers stays, however long.
+    let mut client = tokyo.client(&berlin);
+    let mut stream = watch(&mut client).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(stream.message().now_or_never().is_none(), "it still stands");
+}
