@@ -488,7 +488,7 @@ async fn a_name_that_a_peer_tells_does_not_lead_to_this_machine() {
     // Written as a name; where it leads shows when it is looked up.
     let told = format!("0x7f000001:{}", door.local_addr().unwrap().port());
     let far = "192.0.2.1:8444".to_owned();
-    let tokyo = tokyo_with(&[&one], &[far.clone()]).await;
+    let tokyo = tokyo_with(&[&one], std::slice::from_ref(&far)).await;
     let record = |addresses| Peer {
         addresses,
         ..record(&one.id, one.address)
