@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::{
     Error,
     decide::{self, Chosen, Repeat},
+    reach::Reach,
 };
 use crate::{
     clock::Timestamp,
     credentials::lockout,
     domain::{
         capability::Traits,
-        federation::Links,
         ids::{BaseDeviceName, ClusterId, DevicePoolName, ProfileName},
         login::{
             CallManager, Context, HomeServices, LoginAnswer, LoginRequest, ProfileChoice,
@@ -75,7 +75,7 @@ pub(super) struct Desk {
     pub(super) parameters: Arc<Parameters>,
     /// The pool for where the phone stands.
     pub(super) roaming: Option<Box<DevicePool>>,
-    pub(super) links: Arc<dyn Links>,
+    pub(super) reach: Reach,
     /// For the answer that carries one.
     pub(super) ticket: Ticket,
 }
@@ -333,9 +333,16 @@ impl Desk {
     fn other_sessions(&self, tx: &mut dyn Transaction, user: &User) -> Result<Vec<Session>, Error> {
         let earlier = sessions::active_of_user(tx, &user.user_id)?;
         // The caller is there: it has just called.
+        let is_there = |there: &ClusterId| *there == self.own || *there == self.context.caller;
+        let elsewhere = earlier.iter().map(|session| &session.counterpart);
+        let elsewhere = elsewhere
+            .filter(|there| !is_there(there))
+            .cloned()
+            .collect();
+        let reached = self.reach.of(tx, elsewhere)?;
         let is_linked = |session: &Session| {
             let there = &session.counterpart;
-            *there == self.own || *there == self.context.caller || self.links.is_up(there)
+            is_there(there) || reached.contains(there)
         };
         let verdict = multiple_login::judge(
             self.parameters.multiple_login_behavior,

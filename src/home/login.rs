@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use std::sync::Arc;
-
 use tracing::{debug, info, warn};
 
 use super::{
     Error, HomeRole, decide,
     desk::{Checked, Desk, Proven},
+    reach::Reach,
 };
 use crate::{
     admission::{Kind, Party, Permit, Source},
@@ -72,11 +71,10 @@ async fn admit(
     if context.caller == role.cluster {
         return Ok(None);
     }
-    let places = role.parameters().maximum_concurrent_requests;
     let source = source(role, context, request);
     let entered = role
         .admission
-        .enter(Kind::Inbound, &source, places, context.deadline);
+        .enter(Kind::Inbound, &source, context.deadline);
     entered.await.map(Some).map_err(Error::NotAdmitted)
 }
 
@@ -378,7 +376,7 @@ fn desk(role: &HomeRole, context: &Context, request: &LoginRequest) -> Desk {
         roaming: None,
         rules: role.credentials.lockout(),
         parameters: role.parameters(),
-        links: Arc::clone(&role.links),
+        reach: Reach::now(role),
         // Made here, since the transaction may run again.
         ticket: Ticket::from_bytes(rand::random()),
     }

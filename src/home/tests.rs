@@ -168,6 +168,7 @@ pub(crate) async fn world(base_devices: usize) -> World {
             ..Parameters::default()
         }),
         links: Arc::clone(&links) as Arc<dyn Links>,
+        membership: Membership::of(&store),
         owed: Arc::new(Notify::new()),
     });
     World { role, store, links }
@@ -686,11 +687,7 @@ async fn a_peer_whose_logins_fill_the_places_waits_and_our_own_phones_do_not() {
     let held = join_all((0..PLACES).map(|_| {
         let admission = world.role.admission.clone();
         let source = source.clone();
-        async move {
-            admission
-                .enter(Kind::Inbound, &source, PLACES, soon())
-                .await
-        }
+        async move { admission.enter(Kind::Inbound, &source, soon()).await }
     }));
     let held = held.await;
     assert!(held.iter().all(Result::is_ok));

@@ -2,10 +2,14 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -23,7 +27,7 @@ use crate::{
     edge::{
         listener,
         metrics::{
-            self, Metrics, Outcome, Probe, Reading, Reason, Reply,
+            self, By, Metrics, Outcome, Probe, Reading, Reason, Reply,
             table::{self, Metric},
         },
         phone::{self, Desk},
@@ -46,6 +50,9 @@ const COUNT_AGAIN: Duration = Duration::from_secs(10);
 /// How long the database may take to say that it can be written.
 const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How old that answer may be.
+const PROBE_AGAIN: Duration = Duration::from_secs(1);
+
 /// A node, to be looked at.
 pub(super) struct Sight {
     pub(super) cluster: ClusterId,
@@ -63,6 +70,36 @@ pub(super) struct Sight {
     pub(super) doors: Tasks,
     pub(super) started: Instant,
     pub(super) counted: tokio::sync::Mutex<Option<(Instant, counts::Counts)>>,
+    pub(super) probed: Probed,
+}
+
+/// The look whether the database can be written that began last: one at a time, whoever asks and goes away meanwhile.
+#[derive(Default)]
+pub(super) struct Probed(Mutex<Option<(Instant, Probing)>>);
+
+/// Why it can't be, as told to all who asked meanwhile.
+type Probing = Shared<BoxFuture<'static, Option<String>>>;
+
+impl Probed {
+    /// The one that is under way or has just ended, or a new one.
+    fn probe(&self, store: &Store) -> Probing {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((began, probing)) = &*last
+            && (began.elapsed() < PROBE_AGAIN || probing.clone().now_or_never().is_none())
+        {
+            return probing.clone();
+        }
+        let store = store.clone();
+        let probing = async move {
+            // It takes the writer's turn and changes nothing.
+            let written = store.write(|_: &mut dyn Transaction| Ok::<_, store::Error>(()));
+            let failed = written.await.err();
+            failed.map(|error| crate::telemetry::error_chain(&error))
+        };
+        let probing = probing.boxed().shared();
+        *last = Some((Instant::now(), probing.clone()));
+        probing
+    }
 }
 
 impl Probe for Sight {
@@ -164,13 +201,18 @@ impl Sight {
     }
 
     async fn unwritable(&self) -> Option<Reason> {
-        // It takes the writer's turn and changes nothing.
-        let written = self
-            .store
-            .write(|_: &mut dyn Transaction| Ok::<_, store::Error>(()));
-        match tokio::time::timeout(STORE_PATIENCE, written).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(reason("store", crate::telemetry::error_chain(&error))),
+        // An empty transaction needs no room on the disk; what was really to be written does.
+        if let Some(error) = self.store.failing() {
+            let cause = crate::telemetry::error_chain(&error);
+            return Some(reason(
+                "store",
+                format!("what was written last did not reach the disk: {cause}"),
+            ));
+        }
+        let probing = self.probed.probe(&self.store);
+        match tokio::time::timeout(STORE_PATIENCE, probing).await {
+            Ok(None) => None,
+            Ok(Some(cause)) => Some(reason("store", cause)),
             Err(_) => Some(reason(
                 "store",
                 format!(
@@ -218,6 +260,8 @@ impl Sight {
     fn read_store(&self, all: &mut Readings) {
         let stats = self.store.stats();
         all.add(&table::STORE_COMMITS, &[], float(stats.commits));
+        let failures = float(stats.commit_failures);
+        all.add(&table::STORE_COMMIT_FAILURES, &[], failures);
         all.add(
             &table::STORE_COMMIT_SECONDS,
             &[],
@@ -269,6 +313,10 @@ impl Sight {
 }
 
 fn read_link(status: &LinkStatus, all: &mut Readings) {
+    // Nobody is to be woken for a link that an operator has taken down.
+    if !status.enabled {
+        return;
+    }
     let peer = [status.cluster.as_str()];
     all.add(
         &table::LINK_UP,
@@ -407,7 +455,7 @@ impl Desk for CountedDesk {
                 Ok(_) => Outcome::Success,
                 Err(failure) => Outcome::Refused(failure.code),
             };
-            self.metrics.logout(Role::Visiting, what);
+            self.metrics.logout(Role::Visiting, By::Phone, what);
             outcome
         })
     }

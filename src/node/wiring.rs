@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use super::{
     Addresses, Error, Node, Options, addresses,
     handover::{HandOver, Inherited, Predecessor, Whose},
+    links,
     operations::NodeOperations,
     reload::Reloader,
     roles::FederationRoles,
@@ -145,6 +146,7 @@ pub(super) async fn start(
         clock.clone(),
         membership::Config {
             node: config.node.clone(),
+            instance: peers.config().instance.clone(),
             addresses: advertised(&config, addresses.federation),
             software: peers.config().software.clone(),
         },
@@ -158,7 +160,15 @@ pub(super) async fn start(
         stages.work.clone(),
     )?;
     let socket_file = sockets.admin.keep();
-    let reloader = Reloader::new(&config, store.clone(), trust.clone(), peers.clone())?;
+    let admission = Admission::new(Parameters::default().maximum_concurrent_requests);
+    let (of_store, of_trust) = (store.clone(), trust.clone());
+    let reloader = Reloader::new(
+        &config,
+        of_store,
+        of_trust,
+        peers.clone(),
+        admission.clone(),
+    )?;
     let core = Core {
         reloader: Arc::new(reloader),
         owed: Arc::new(Notify::new()),
@@ -167,7 +177,7 @@ pub(super) async fn start(
         clock,
         store,
         credentials,
-        admission: Admission::new(Parameters::default().maximum_concurrent_requests),
+        admission,
         metrics: Metrics::default(),
         pepper,
         trust,
@@ -252,6 +262,7 @@ impl Core {
             faults: faults.clone(),
             parameters: self.reloader.parameters(),
             links: Arc::new(self.peers.clone()),
+            membership: self.membership.clone(),
             owed: Arc::clone(&self.owed),
         });
         let local: Arc<dyn HomeCluster> = Arc::new(LocalHome(home.clone()));
@@ -407,6 +418,8 @@ impl Core {
             node: config.node.clone(),
             versions: self.versions,
             clock: self.clock.clone(),
+            store: self.store.clone(),
+            membership: self.membership.clone(),
             applier: self.applier(),
             trust: self.trust.clone(),
             peers: self.peers.clone(),
@@ -446,6 +459,7 @@ impl Core {
             doors: stages.doors.clone(),
             started: Instant::now(),
             counted: tokio::sync::Mutex::default(),
+            probed: sight::Probed::default(),
         };
         let listener = listener.ok_or(address);
         sight::open_window(listener, self.metrics.clone(), sight, &stages.work);
@@ -504,6 +518,14 @@ impl Core {
         tasks.spawn("own addresses", publishing);
         let learning = addresses::learn(self.store.clone(), self.peers.clone(), tasks.clone());
         tasks.spawn("learned addresses", learning);
+        let telling = links::tell(
+            self.store.clone(),
+            self.membership.clone(),
+            self.peers.clone(),
+            self.clock.clone(),
+            tasks.clone(),
+        );
+        tasks.spawn("links on record", telling);
         let (home, watching) = (roles.home, tasks.clone());
         let membership = self.membership.clone();
         tasks.spawn("revocations", async move {

@@ -231,6 +231,7 @@ impl Attempt<'_> {
     ) -> Result<Streaming<pb::WatchResponse>, Error> {
         let mut request = Request::new(pb::WatchRequest {
             heartbeat: Some(crate::wire::time::duration(self.config.heartbeat)),
+            node: self.config.node.clone(),
         });
         metadata::write(
             request.metadata_mut(),

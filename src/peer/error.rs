@@ -277,7 +277,8 @@ const LOCAL_MAX: usize = 4096;
 const WIRE_MAX: usize = 512;
 
 /// Cuts a text that comes from a peer, or goes to one, to the length that the protocol allows a reason.
-pub(super) fn bounded(text: &str) -> String {
+#[must_use]
+pub fn bounded(text: &str) -> String {
     one_line(text, WIRE_MAX)
 }
 

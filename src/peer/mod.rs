@@ -161,12 +161,12 @@ struct Entry {
     home: Arc<PeerHome>,
 }
 
-/// What our own link to a peer has to say to that peer.
+/// What our own links have to say to a node of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundView {
-    /// The age of our last proof of it; none while our link is down.
+    /// The age of our last proof of it; none while our link is down. Of any node where we know no link to that one.
     pub proof_age: Option<Duration>,
-    /// Why it is down; empty when it is up.
+    /// Why it is down; empty when it is up. Where we know no link to it: which addresses of its cluster we can't reach.
     pub down_reason: String,
 }
 
@@ -342,10 +342,17 @@ impl Peers {
         group.is_some()
     }
 
-    /// What our links to that peer have to say to it; none when there is no record of the peer.
+    /// What our links to that node of a peer have to say to it; of a node that has no name, those to any. None when
+    /// there is no record of the peer.
     #[must_use]
-    pub fn outbound_view(&self, cluster: &ClusterId) -> Option<OutboundView> {
-        Some(self.group(cluster)?.outbound_view())
+    pub fn outbound_view(&self, cluster: &ClusterId, node: &str) -> Option<OutboundView> {
+        Some(self.group(cluster)?.outbound_view(node))
+    }
+
+    /// Whether there is a record of the peer.
+    #[must_use]
+    pub fn is_known(&self, cluster: &ClusterId) -> bool {
+        self.entries().contains_key(cluster)
     }
 
     /// Completes when our link to that peer changes its state, or its record its place.

@@ -49,6 +49,8 @@ const LEAVE: Duration = Duration::from_secs(2);
 pub struct Config {
     /// Its name.
     pub node: String,
+    /// Which start of it this is: made anew at each, and what peers are told. Empty: one is drawn.
+    pub instance: String,
     /// Where peers should dial it, the best first.
     pub addresses: Vec<String>,
     /// Its software and version.
@@ -97,7 +99,9 @@ impl Membership {
         let me = Node {
             run: Incarnation {
                 node: config.node,
-                instance: format!("{:016x}", rand::random::<u64>()),
+                instance: Some(config.instance)
+                    .filter(|given| !given.is_empty())
+                    .unwrap_or_else(|| format!("{:016x}", rand::random::<u64>())),
             },
             addresses: config.addresses,
             software: config.software,
@@ -130,6 +134,12 @@ impl Membership {
         Self::new(store.clone(), Clock::system(), config)
     }
 
+    /// Has it see these live, for tests that don't wait for beats.
+    #[cfg(test)]
+    pub(crate) fn sees(&self, living: Vec<Node>) {
+        self.inner.living.send_replace(Arc::new(living));
+    }
+
     /// A node that is alone on its store, on record and looking after its claims until `tasks` end.
     #[cfg(test)]
     pub(crate) async fn alone(store: &Store, tasks: &Tasks) -> Self {
@@ -146,6 +156,12 @@ impl Membership {
     #[must_use]
     pub fn run(&self) -> &Incarnation {
         &self.inner.me.run
+    }
+
+    /// What this run puts on record of itself.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.inner.me
     }
 
     /// Goes on record, in the place of another run of the same name, and frees what that one held; which it was. A run

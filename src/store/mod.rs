@@ -21,6 +21,7 @@ pub mod learned;
 pub mod living;
 pub mod membership;
 pub mod meta;
+pub mod node_links;
 pub mod nodes;
 pub mod parameters;
 pub mod peers;
@@ -310,6 +311,13 @@ impl Store {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.engine.stats()
+    }
+
+    /// Why the newest change could not be written: the disk is full or gone, say. None when it was; every node writes
+    /// its beat each two seconds, so that this is about now.
+    #[must_use]
+    pub fn failing(&self) -> Option<Error> {
+        self.engine.failing()
     }
 
     /// Checks the audit's chains.

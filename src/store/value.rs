@@ -7,6 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     clock::Timestamp,
     domain::{
+        federation::LinkState,
         ids::{
             ApplicationId, BaseDeviceName, CallGroupName, ClusterId, DeviceName, DevicePoolName,
             GeolocationName, LoginName, ProfileName, Ref, ServiceName, SessionId, UserId,
@@ -159,7 +160,7 @@ macro_rules! from_words {
     };
 }
 
-from_words!(EndReason, Initiator, LoginType, Role, State);
+from_words!(EndReason, Initiator, LinkState, LoginType, Role, State);
 
 /// One row of an answer. Its columns are taken from left to right, once each.
 #[derive(Debug)]

@@ -256,9 +256,9 @@ impl VisitingRole {
         let (inner, device) = (Arc::clone(&self.inner), device.to_owned());
         let task = self.inner.tasks.spawn("logout", async move {
             let deadline = inner.deadline();
-            let _place = inner.admit(Kind::Logout, caller, deadline).await?;
+            let place = inner.admit(Kind::Logout, caller, deadline).await?;
             login::check_caller(&inner, caller)?;
-            ends::logout(&inner, &device, reference, deadline).await
+            ends::logout(&inner, &device, reference, place, deadline).await
         });
         match task.await {
             Ok(outcome) => outcome.map_err(|e| e.into_failure(reference)),
@@ -317,9 +317,8 @@ impl Inner {
 
     /// A place for a request of a phone, kept until it is answered.
     async fn admit(&self, kind: Kind, caller: Caller, deadline: Instant) -> Result<Permit, Error> {
-        let places = self.parameters.load().maximum_concurrent_requests;
         let source = Source::of(Party::Phones, Some(caller.address));
-        let entered = self.admission.enter(kind, &source, places, deadline);
+        let entered = self.admission.enter(kind, &source, deadline);
         entered.await.map_err(Error::NotAdmitted)
     }
 
@@ -347,10 +346,14 @@ impl Inner {
     }
 
     fn context(&self, reference: Ref, length: Duration) -> Context {
+        self.context_until(reference, Instant::now() + length)
+    }
+
+    fn context_until(&self, reference: Ref, deadline: Instant) -> Context {
         Context {
             reference,
             caller: self.config.cluster.clone(),
-            deadline: Instant::now() + length,
+            deadline,
             // Of our own home role only; a peer goes by what our `Hello` told it.
             traits: Traits::ours(SecurityMode::NonSecure),
         }

@@ -121,10 +121,10 @@ fn the_ten_commands_of_the_readme_federate_two_daemons() {
         "{told}"
     );
     let reference = lines[4].strip_prefix("Ref: ").expect(&told);
-    // Of the cluster, and of its one node.
+    // Of the cluster, of its one node, and of our one node.
     assert_eq!(
         afterwards.matches("\"state\": \"up\"").count(),
-        4,
+        6,
         "both say that the other is up\n{told}"
     );
     assert_eq!(

@@ -66,7 +66,7 @@ pub const TABLE: &[Parameter] = &[
         kind: Kind::Unreachable(place!(multiple_login_unreachable)),
         default: "take-over",
         meaning: "With multiple-login-behavior auto-logout: what a login does when the cluster of the earlier \
-                  session can't be reached. With take-over the old session ends here, and that cluster is told \
+                  session can't be reached by any of our nodes. With take-over the old session ends here, and that cluster is told \
                   when its link is up again; with refuse the new login gets 25.",
         why: "whoever stands before the phone matters more than a phone that nobody can reach",
         replaces: "",

@@ -30,6 +30,7 @@ impl Running {
             node: node.to_owned(),
             addresses: vec![format!("{node}.example:8444")],
             software: "emccd test".to_owned(),
+            ..Config::default()
         };
         let member = Membership::new(store.clone(), Clock::system(), config);
         member.join().await.unwrap();

@@ -288,6 +288,18 @@ CREATE TABLE nodes (
     beat       INTEGER NOT NULL
 ) STRICT;
 
+-- How the links of each node stand, as that run of it says: for its siblings. A row counts only for the run in nodes.
+CREATE TABLE node_links (
+    node       TEXT NOT NULL REFERENCES nodes (name) ON DELETE CASCADE,
+    cluster_id TEXT NOT NULL,
+    instance   TEXT NOT NULL,
+    state      TEXT NOT NULL CHECK (state IN ('connecting', 'down', 'incompatible', 'up')),
+    since      INTEGER NOT NULL,
+    reason     TEXT,
+    PRIMARY KEY (node, cluster_id)
+) STRICT;
+CREATE INDEX node_links_up ON node_links (cluster_id) WHERE state = 'up';
+
 -- Work that one node at a time does. Without a node it is free; the generation moves on with every take.
 CREATE TABLE claims (
     task       TEXT NOT NULL PRIMARY KEY,

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 use super::*;
 use crate::{
     domain::{
+        federation::LinkState,
         ids::{
             ApplicationId, BaseDeviceName, CallGroupName, ClusterId, DevicePoolName,
             GeolocationName, ProfileName, Ref, ServiceName,
@@ -27,7 +28,7 @@ use crate::{
         credentials::Phc,
         devices::Device,
         geolocations::{self, Geolocation},
-        imports,
+        imports, node_links,
         parameters::{self, Setting},
         peers::{self, Peer},
         phone_services,
@@ -281,6 +282,7 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
     choices::put(tx, &all.choice)?;
     let node = node();
     store::nodes::register(tx, &node)?;
+    assert!(node_links::put(tx, &node.run, &node_link())?);
     store::claims::take(
         tx,
         &store::claims::Task::retention(),
@@ -292,6 +294,15 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
         audit::append(tx, &change(n))?;
     }
     Ok(())
+}
+
+fn node_link() -> [node_links::Link; 1] {
+    [node_links::Link {
+        cluster: cluster("tokyo"),
+        state: LinkState::Down,
+        since: at(2),
+        reason: Some("connection refused".into()),
+    }]
 }
 
 fn node() -> store::nodes::Node {
@@ -516,6 +527,7 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
         Some(all.choice)
     );
     assert_eq!(store::nodes::all(tx)?, [node()]);
+    assert_eq!(node_links::of(tx, &node().run)?, Some(node_link().into()));
     let held = store::claims::held_by(tx, &node().run)?;
     assert_eq!(held.len(), 1);
     let taro = LoginName::new("taro").unwrap();
