@@ -90,6 +90,7 @@ impl Applier {
         if !is_there {
             return Err(Undone::Moved(format!("import {id}")));
         }
+        self.faults.pass("apply.staging").await;
         staged.rows += count;
         let done = u64::try_from(staged.rows).unwrap_or_default();
         Progress::on(told, Step::Staging, done, of);
