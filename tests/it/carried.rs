@@ -47,7 +47,7 @@ geolocation = { country = "PE" }
 
 [[user]]
 id = "uwe"
-pin = "24680"
+pin = "246809"
 
 [[profile]]
 name = "uwe-desk"
@@ -107,7 +107,7 @@ async fn a_visited_phone_gets_the_pool_of_where_it_stands_and_both_sides_see_wha
     apply(visiting, VISITING.to_owned() + &devices.concat()).await;
     let browser = visiting.member().unwrap().phone().unwrap();
     for (device, _, pool, reset) in PHONES {
-        let told = browser.login_at_once(device, None, "uwe", "24680").await;
+        let told = browser.login_at_once(device, None, "uwe", "246809").await;
         let told = told.unwrap();
         assert_eq!(told.em_code, None, "{device}: {}", told.body);
         for (cluster, role) in [(home, Role::Home), (visiting, Role::Visiting)] {
