@@ -262,7 +262,10 @@ async fn a_peer_is_removed_after_it_was_told_that_its_sessions_are_over() {
     let shown = crate::support::log_in(&lab, 0, 1, 1, 1).await;
     assert!(shown.em_code.is_none(), "{shown:?}");
 
-    // What it shares with us ends, and it is told, before it goes.
+    let shown = crate::support::log_in(&lab, 1, 0, 0, 0).await;
+    assert!(shown.em_code.is_none(), "{shown:?}");
+
+    // What it shares with us ends, of our users and of its own, and it is told, before it goes.
     let removed = done(here, "cluster remove tokyo --yes", "").await;
     assert!(
         removed.contains("removed the peer tokyo and 1 certificate"),
@@ -271,6 +274,10 @@ async fn a_peer_is_removed_after_it_was_told_that_its_sessions_are_over() {
     let phone = &there.data.devices[0].name;
     let free = done(there, &format!("session list --device {phone}"), "").await;
     assert!(free.contains("no sessions"), "{free}");
+    let none = done(there, "session list", "").await;
+    assert!(none.contains("no sessions"), "{none}");
+    let held = there.admin().await.unwrap().held().await.unwrap();
+    assert!(held.is_empty(), "{held:?}");
     let left = done(here, "trust list", "").await;
     assert!(left.contains("nothing is trusted"), "{left}");
     let status = done(here, "cluster status", "").await;

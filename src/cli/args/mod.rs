@@ -653,7 +653,7 @@ pub enum Base {
 pub enum Session {
     /// Sessions of both roles, newest first
     List(SessionList),
-    /// One session
+    /// One session, also what its phone is to do (restart or reset) and why
     #[command(after_help = "Example:\n  emccd session show 7K3Q-9M2X")]
     Show {
         /// Its UUID, or the ref of the login
