@@ -65,6 +65,7 @@ fn world() -> World {
         credentials,
         clock: Clock::system(),
         at_once_from: AT_ONCE_FROM,
+        tasks: Tasks::default(),
     };
     World { store, applier }
 }

@@ -10,7 +10,7 @@ use crate::{
         args::{self, Global},
         client::{Client, connect},
         cluster::shown,
-        confirm::confirm,
+        confirm::confirm_list,
         failure::{Failure, Outcome},
         output::{Report, clean, table},
         progress::{Form, Shown},
@@ -27,21 +27,40 @@ pub async fn run(global: &Global, args: &args::Apply) -> Outcome {
     let files = read_files(&args.files)?;
     let mut client = connect(global).await?;
     let form = Form::of(global);
+    let mut how = How {
+        dry_run: args.dry_run,
+        prune: args.prune,
+        removals: String::new(),
+    };
     if args.prune && !args.dry_run && !args.yes {
-        let tried = send(&mut client, &files, (true, true), form).await?;
+        let trial = How {
+            dry_run: true,
+            ..how.clone()
+        };
+        let tried = send(&mut client, &files, &trial, form).await?;
         if let Some(question) = question(&tried) {
-            confirm(UNCHANGED, &question)?;
+            confirm_list(UNCHANGED, &to_delete(&tried), &question)?;
         }
+        // Nothing but what was shown.
+        how.removals = tried.removals;
     }
-    let how = (args.dry_run, args.prune);
-    let applied = send(&mut client, &files, how, form).await?;
+    let applied = send(&mut client, &files, &how, form).await?;
     Ok(Report::new(applied_text(&applied), &applied))
+}
+
+/// How it is meant.
+#[derive(Clone, Debug)]
+struct How {
+    dry_run: bool,
+    prune: bool,
+    /// What the trial told of what would be deleted.
+    removals: String,
 }
 
 async fn send(
     client: &mut Client,
     files: &[pb::ApplyFile],
-    (dry_run, prune): (bool, bool),
+    how: &How,
     form: Form,
 ) -> Outcome<pb::ApplyResponse> {
     let pieces: Vec<_> = files
@@ -50,10 +69,12 @@ async fn send(
         .map(|(piece, continues)| pb::ApplyStreamRequest {
             piece: Some(piece),
             continues,
-            dry_run,
-            prune,
+            dry_run: how.dry_run,
+            prune: how.prune,
+            removals: how.removals.clone(),
         })
         .collect();
+    let dry_run = how.dry_run;
     let answered = client.apply_stream(tokio_stream::iter(pieces)).await;
     let mut told = answered
         .map_err(|status| failed(&status, dry_run))?
@@ -134,6 +155,22 @@ fn pieces(file: &pb::ApplyFile) -> Vec<(pb::ApplyFile, bool)> {
 
 /// Far below the bound for a message.
 const PIECE_BYTES: usize = 256 * 1024;
+
+/// The records that would be deleted, and the sessions that end with them, as far as they are worth reading before an
+/// answer.
+fn to_delete(tried: &pb::ApplyResponse) -> Vec<String> {
+    let gone = tried.changes.iter().filter(|change| change.action == "removed");
+    let mut lines: Vec<_> = gone.take(MAX_SHOWN).map(change_text).collect();
+    let total: u32 = tried.counts.iter().map(|count| count.removed).sum();
+    let more = usize::try_from(total).unwrap_or(usize::MAX).saturating_sub(lines.len());
+    if more > 0 {
+        lines.push(format!("and {more} more; --dry-run shows them"));
+    }
+    lines
+}
+
+/// Half a screen.
+const MAX_SHOWN: usize = 20;
 
 /// What to ask before records are deleted.
 fn question(tried: &pb::ApplyResponse) -> Option<String> {
@@ -366,6 +403,7 @@ mod tests {
             ],
             changes_left_out: 1,
             warnings: Vec::new(),
+            removals: "abc".to_owned(),
         };
         let expected = "\
 + user anna: PIN set
@@ -384,5 +422,18 @@ next: the same without --dry-run";
             "Delete 1 records that no file names (1 user)?"
         );
         assert_eq!(question(&pb::ApplyResponse::default()), None);
+        assert_eq!(to_delete(&applied), ["- user bob"]);
+        let gone = change("removed", "cy", &[["session", "SEP1 of tokyo", ""]]);
+        let many = pb::ApplyResponse {
+            counts: vec![pb::ApplyCount {
+                removed: 500,
+                ..pb::ApplyCount::default()
+            }],
+            changes: vec![gone; 30],
+            ..pb::ApplyResponse::default()
+        };
+        let lines = to_delete(&many);
+        assert_eq!(lines[0], "- user cy: the session on SEP1 of tokyo ends");
+        assert_eq!((lines.len(), &*lines[20]), (21, "and 480 more; --dry-run shows them"));
     }
 }
