@@ -356,6 +356,29 @@ async fn our_own_id_is_no_peer() {
     );
 }
 
+/// A trial says which PINs would be set; hashing them for that would cost minutes.
+#[tokio::test]
+async fn a_trial_hashes_nothing() {
+    let world = world();
+    let users = |pin: &str| -> String {
+        (0..50)
+            .map(|n| format!("[[user]]\nid = \"u{n}\"\npin = \"{n:03}{pin}\"\n"))
+            .collect()
+    };
+    let before = world.applier.credentials.counts().admitted;
+    let hashed = || world.applier.credentials.counts().admitted - before;
+    let tried = world.apply(&users("7"), Mode::DryRun).await.unwrap();
+    assert_eq!(hashed(), 0);
+    assert!(tried.iter().all(|c| c.fields.iter().any(|f| f.name == "pin")));
+    assert_eq!(world.apply(&users("7"), Mode::Write).await.unwrap(), tried);
+    assert_eq!(hashed(), 50);
+    // PINs that are there are compared, and that is all.
+    let tried = world.apply(&users("8"), Mode::DryRun).await.unwrap();
+    assert_eq!((actions(&tried), hashed()), (vec![Action::Changed; 50], 100));
+    let tried = world.apply(&users("7"), Mode::DryRun).await.unwrap();
+    assert_eq!((actions(&tried), hashed()), (vec![Action::Unchanged; 50], 150));
+}
+
 fn user_row(id: &str, self_service_id: &str) -> String {
     format!("[[user]]\nid = \"{id}\"\nself-service-id = \"{self_service_id}\"\n")
 }

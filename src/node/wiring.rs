@@ -384,7 +384,7 @@ impl Core {
             node: config.node.clone(),
             versions: self.versions,
             clock: self.clock.clone(),
-            applier: self.applier(),
+            applier: self.applier(tasks),
             trust: self.trust.clone(),
             peers: self.peers.clone(),
             hand_over: self.hand_over.clone(),
