@@ -88,8 +88,7 @@ impl Applier {
             premise: Some(premise),
             ..Terms::default()
         };
-        self.apply_if(&[source], how, actor, terms, &told)
-            .await
+        self.apply_if(&[source], how, actor, terms, &told).await
     }
 }
 

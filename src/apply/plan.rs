@@ -136,9 +136,7 @@ impl Plan {
 
     /// Whether the rows that wait for the other plan are those of this one.
     pub(super) fn writes_as(&self, other: &Self) -> bool {
-        self.places == other.places
-            && self.hashes == other.hashes
-            && self.changes == other.changes
+        self.places == other.places && self.hashes == other.hashes && self.changes == other.changes
     }
 
     /// What becomes of a row.

@@ -1,6 +1,11 @@
 //! `apply`: brings the cluster's data to what files say.
 
-use std::{fmt::Write as _, fs::File, io::Read, path::Path};
+use std::{
+    fmt::Write as _,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -159,10 +164,15 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// The records that would be deleted, and the sessions that end with them, as far as they are worth reading before an
 /// answer.
 fn to_delete(tried: &pb::ApplyResponse) -> Vec<String> {
-    let gone = tried.changes.iter().filter(|change| change.action == "removed");
+    let gone = tried
+        .changes
+        .iter()
+        .filter(|change| change.action == "removed");
     let mut lines: Vec<_> = gone.take(MAX_SHOWN).map(change_text).collect();
     let total: u32 = tried.counts.iter().map(|count| count.removed).sum();
-    let more = usize::try_from(total).unwrap_or(usize::MAX).saturating_sub(lines.len());
+    let more = usize::try_from(total)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(lines.len());
     if more > 0 {
         lines.push(format!("and {more} more; --dry-run shows them"));
     }
@@ -196,7 +206,7 @@ fn read_files(paths: &[impl AsRef<Path>]) -> Outcome<Vec<pb::ApplyFile>> {
         let path = path.as_ref();
         let what = format!("cannot read {}", shown(path));
         let mut bytes = Vec::new();
-        File::open(path)
+        open(path)
             .and_then(|file| file.take(left + 1).read_to_end(&mut bytes))
             .map_err(|cause| {
                 Failure::new(
@@ -229,6 +239,15 @@ fn read_files(paths: &[impl AsRef<Path>]) -> Outcome<Vec<pb::ApplyFile>> {
     Ok(files)
 }
 
+/// A file, or what comes through a pipe.
+fn open(path: &Path) -> io::Result<Box<dyn Read>> {
+    Ok(if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path)?)
+    })
+}
+
 fn applied_text(applied: &pb::ApplyResponse) -> String {
     let mut text = String::new();
     for change in &applied.changes {
@@ -249,10 +268,14 @@ fn applied_text(applied: &pb::ApplyResponse) -> String {
             count.unchanged.to_string(),
         ]
     });
-    text += &table(
-        ["KIND", "ADDED", "CHANGED", "REMOVED", "UNCHANGED"],
-        rows.collect(),
-    );
+    if applied.counts.is_empty() {
+        text += "the files hold no rows: there is nothing to change";
+    } else {
+        text += &table(
+            ["KIND", "ADDED", "CHANGED", "REMOVED", "UNCHANGED"],
+            rows.collect(),
+        );
+    }
     for warning in &applied.warnings {
         let _ = write!(text, "\n\nwarning: {}", clean(warning));
     }
@@ -422,6 +445,8 @@ next: the same without --dry-run";
             "Delete 1 records that no file names (1 user)?"
         );
         assert_eq!(question(&pb::ApplyResponse::default()), None);
+        let nothing = applied_text(&pb::ApplyResponse::default());
+        assert!(nothing.starts_with("the files hold no rows"), "{nothing}");
         assert_eq!(to_delete(&applied), ["- user bob"]);
         let gone = change("removed", "cy", &[["session", "SEP1 of tokyo", ""]]);
         let many = pb::ApplyResponse {
@@ -434,6 +459,9 @@ next: the same without --dry-run";
         };
         let lines = to_delete(&many);
         assert_eq!(lines[0], "- user cy: the session on SEP1 of tokyo ends");
-        assert_eq!((lines.len(), &*lines[20]), (21, "and 480 more; --dry-run shows them"));
+        assert_eq!(
+            (lines.len(), &*lines[20]),
+            (21, "and 480 more; --dry-run shows them")
+        );
     }
 }

@@ -90,7 +90,13 @@ mod tests {
 
     #[test]
     fn without_a_terminal_it_wants_the_option() {
-        let refused = ask("cannot", (&[], "Sure?"), false, &mut &b"y\n"[..], &mut Vec::new());
+        let refused = ask(
+            "cannot",
+            (&[], "Sure?"),
+            false,
+            &mut &b"y\n"[..],
+            &mut Vec::new(),
+        );
         assert!(refused.unwrap_err().to_string().contains("next: add --yes"));
     }
 }

@@ -489,7 +489,13 @@ impl Core {
         }
         let (applier, membership) = (self.applier(tasks), self.membership.clone());
         tasks.spawn("imports left over", async move {
-            let dead = || membership.dead().iter().map(|run| run.node.clone()).collect();
+            let dead = || {
+                membership
+                    .dead()
+                    .iter()
+                    .map(|run| run.node.clone())
+                    .collect()
+            };
             applier.keep_swept(dead).await;
         });
         let (store, clock, ended) = (self.store.clone(), self.clock.clone(), tasks.clone());

@@ -178,11 +178,16 @@ async fn nothing_goes_that_was_not_agreed_to() {
     let agreed = removals(&trial);
     world.apply(&user("carol"), Mode::Write).await.unwrap();
     let apply = |removals: &str| {
-        let (removals, told) = (Some(removals.to_owned()), watch::Sender::new(Progress::begin()));
+        let (removals, told) = (
+            Some(removals.to_owned()),
+            watch::Sender::new(Progress::begin()),
+        );
         let (applier, files) = (world.applier.clone(), files.clone());
         async move {
             let how = (Mode::Write, Rest::Goes);
-            applier.apply_agreed(&files, how, removals, "user root", &told).await
+            applier
+                .apply_agreed(&files, how, removals, "user root", &told)
+                .await
         }
     };
     assert!(matches!(apply(&agreed).await, Err(Error::NotAgreed)));

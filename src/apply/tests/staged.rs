@@ -155,7 +155,9 @@ async fn an_import_that_is_in_place_needs_its_caller_no_longer() {
         let (tell, mut told) = watch::channel(Progress::begin());
         {
             let how = (Mode::Write, Rest::Stays);
-            let importing = world.applier.apply_telling(&files, how.0, how.1, "user root", &tell);
+            let importing = world
+                .applier
+                .apply_telling(&files, how.0, how.1, "user root", &tell);
             tokio::select! {
                 biased;
                 () = until(&mut told, step) => {}
@@ -179,9 +181,14 @@ async fn an_import_that_is_in_place_is_told_to_the_audit_also_after_a_crash() {
     let files = [users_file(3_000, "1")];
     // A node that shuts down tells no more.
     world.applier.tasks.cancel();
-    let applied = world.applier.apply(&files, Mode::Write, Rest::Stays, "user root");
+    let applied = world
+        .applier
+        .apply(&files, Mode::Write, Rest::Stays, "user root");
     assert_eq!(applied.await.unwrap().len(), 3_000);
-    assert_eq!((world.begun().await.len(), world.waiting().await), (1, 3_000));
+    assert_eq!(
+        (world.begun().await.len(), world.waiting().await),
+        (1, 3_000)
+    );
     let other = Store::open(&store::Config {
         url: format!("sqlite:{}", dir.path().join("emccd.db").display()),
         node: "n2".to_owned(),
