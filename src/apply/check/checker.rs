@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{
-    MAX_BASE_DEVICES, MAX_BASE_DEVICES_IN_ALL, NO_HASH, Placed, Problem, Problems, Rows, Whose,
+    MAX_BASE_DEVICES, MAX_BASE_DEVICES_IN_ALL, MAX_ROWS, NO_HASH, Placed, Problem, Problems, Rows,
+    Whose,
 };
 use crate::{
     apply::{
@@ -52,8 +53,7 @@ impl Sink for Checker<'_> {
     fn row(&mut self, raw: Raw) -> bool {
         if self.rows.count >= MAX_ROWS {
             let rule = format!(
-                "the files hold more than {MAX_ROWS} rows; what follows is not read: apply them in several steps, what \
-                 is not named stays"
+                "the files hold more than {MAX_ROWS} rows; what follows is not read: apply each kind by itself"
             );
             self.told(raw.line, raw.kind.name, rule);
             return false;
