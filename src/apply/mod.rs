@@ -18,12 +18,13 @@ use zeroize::Zeroizing;
 use crate::{
     clock::Clock,
     credentials::{self, Credentials},
-    domain::ids::ClusterId,
+    domain::{ids::ClusterId, policy::Policy},
+    fault::FaultPoints,
     secret::Pin,
     store::{
         self, Store, Transaction,
         audit::{self, Noun},
-        credentials as stored, imports, users,
+        credentials as stored, imports, policies, users,
     },
     tasks::Tasks,
     trust::{self, bundle, stored as stored_trust},
@@ -302,6 +303,8 @@ pub struct Applier {
     pub at_once_from: usize,
     /// What goes on though whoever asked for it has gone away.
     pub tasks: Tasks,
+    /// Where a test stops it.
+    pub faults: FaultPoints,
 }
 
 /// Rows that one transaction writes one by one in some tens of milliseconds.
@@ -384,17 +387,21 @@ impl Applier {
         let (mut rows, mut problems) = read(sources, &self.cluster).await?;
         let secrets = std::mem::take(&mut rows.secrets);
         let rows = Arc::new(rows);
-        let known = {
+        let (known, policies) = {
             let rows = Arc::clone(&rows);
-            self.store
-                .read(move |tx: &mut dyn Transaction| plan::known(tx, &rows, rest))
-                .await?
+            let look = move |tx: &mut dyn Transaction| {
+                Ok::<_, store::Error>((plan::known(tx, &rows, rest)?, policies::all(tx)?))
+            };
+            self.store.read(look).await?
         };
         problems.append(check::check_references(&rows, &known));
+        problems.append(check::check_pins(&rows, &secrets, &policies, rest));
         refuse(sources, problems)?;
+        let judged_by = (!secrets.is_empty()).then_some(policies);
         let hashes = hash(&self.store, &self.credentials, secrets, mode, told).await?;
         let made = Made {
             rows,
+            judged_by: Arc::new(judged_by),
             hashes: Arc::new(hashes),
             terms: Arc::new(terms),
         };
@@ -449,6 +456,10 @@ impl Applier {
         if !plan.problems.is_empty() {
             return Err(Undone::Problems(std::mem::take(&mut plan.problems)));
         }
+        let judged_by = made.judged_by.as_ref().as_ref();
+        if judged_by.is_some_and(|policies| *policies != plan.policies) {
+            return Err(Undone::Premise("what the policies say".to_owned()));
+        }
         let agreed = made.terms.removals.as_ref();
         if agreed.is_some_and(|agreed| *agreed != removals(&plan.changes)) {
             return Err(Undone::NotAgreed);
@@ -470,7 +481,9 @@ impl Applier {
                     if let Some(before) = before {
                         self.forget(before.staged.id).await;
                     }
-                    self.stage(&made.rows, &plan, stamp, told).await?
+                    let staged = self.stage(&made.rows, &plan, stamp, told).await?;
+                    self.faults.pass("apply.staged").await;
+                    staged
                 }
             };
             let outcome = self.carry_out(put, staged, told).await;
@@ -526,6 +539,7 @@ impl Applier {
         };
         let began = Instant::now();
         let outcome = self.store.write(switch).await;
+        self.faults.pass("apply.switched").await;
         if let Some(staged) = staged {
             info!(
                 import = staged.id,
@@ -553,6 +567,8 @@ struct Terms {
 struct Made {
     rows: Arc<Rows>,
     hashes: Arc<Secrets<stored::Phc>>,
+    /// The policies that PINs were held against, where there are any.
+    judged_by: Arc<Option<Vec<Policy>>>,
     terms: Arc<Terms>,
 }
 
@@ -622,7 +638,7 @@ enum Undone {
     Scattered,
     /// What would be deleted is not what was agreed to.
     NotAgreed,
-    /// A record is not what an edit was made from.
+    /// A record is not what an edit was made from, or what PINs were held against.
     Premise(String),
     Problems(Problems),
     Store(store::Error),

@@ -89,6 +89,7 @@ impl Applier {
         if !is_there {
             return Err(Undone::Scattered);
         }
+        self.faults.pass("apply.staging").await;
         staged.rows += count;
         let done = u64::try_from(staged.rows).unwrap_or_default();
         Progress::on(told, Step::Staging, done, of);
@@ -173,12 +174,14 @@ impl Applier {
         let mut is_starting = true;
         loop {
             match self.sweep(is_starting, &dead()).await {
-                Ok(()) => is_starting = false,
+                Ok(()) => {}
                 Err(error) => warn!(
                     cause = crate::telemetry::error_chain(&error),
                     "imports that were broken off could not be brought to an end yet"
                 ),
             }
+            // What has begun since may be under way.
+            is_starting = false;
             tokio::select! {
                 biased;
                 () = self.tasks.cancelled() => return,

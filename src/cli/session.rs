@@ -156,6 +156,10 @@ fn session_text(session: &pb::Session) -> String {
         ("ref", session.r#ref.clone()),
         ("since", time(&session.created_at)),
     ];
+    if let Some(reason) = &session.restart_reason {
+        let what = if session.reset { "reset" } else { "restart" };
+        fields.push(("phone is to", format!("{what}: {reason}")));
+    }
     if session.deadline.is_some() {
         fields.push(("deadline", time_of(&session.deadline)));
     }
@@ -219,6 +223,22 @@ ROLE      STATE                   DEVICE  USER  PEER    SINCE                 RE
 visiting  active                  SEP1    anna  berlin  2026-11-22 09:30:00Z  7K3Q-9M2X  0190-1
 visiting  ended (operator), owed  SEP1    2001  berlin  2026-11-22 09:30:00Z  7K3Q-9M2X  0190-1"
         );
+    }
+
+    #[test]
+    fn a_session_says_what_its_phone_is_to_do_and_why_once_home_has_told_it() {
+        assert!(!session_text(&session()).contains("phone is to"));
+        for (reset, what) in [(true, "reset"), (false, "restart")] {
+            let told = pb::Session {
+                reset,
+                restart_reason: Some("the locale differs".to_owned()),
+                ..session()
+            };
+            let text = session_text(&told);
+            let line = text.lines().find(|line| line.starts_with("phone is to"));
+            let said = format!("{what}: the locale differs");
+            assert!(line.unwrap().ends_with(&said), "{text}");
+        }
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl Operations for Pretender {
         })))
     }
 
-    fn hand_over<'a>(&'a self, _: &'a std::path::Path, _: &'a Actor) -> Answer<'a, ()> {
+    fn hand_over<'a>(&'a self, _: &'a pb::HandOverRequest, _: &'a Actor) -> Answer<'a, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -212,7 +212,7 @@ impl Node {
         let own = certificate("berlin");
         fs::write(dir.path().join("own.pem"), &own.certificate_pem).unwrap();
         let changes = Arc::new(AtomicUsize::new(0));
-        let cannot_follow = Arc::default();
+        let cannot_follow = Arc::new(AtomicBool::new(false));
         let operations = Arc::new(Pretender {
             store: store.clone(),
             own,
@@ -337,6 +337,7 @@ async fn with_people(node: &Node) {
                         display_name: String::new(),
                         enabled: true,
                         emcc_enabled: true,
+                        policy: None,
                     },
                 )?;
             }

@@ -72,60 +72,78 @@ pub fn judge(home: Side, visiting: Side, phone: SecurityMode) -> Result<Security
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod table {
+    //! The incumbent's table, for the tests here and for those of the two roles.
 
+    use super::SecurityMode::{self, NonSecure as N, Secure as S};
+
+    /// A cluster that is able to make configuration for secure phones, and one that is not: the incumbent's 8.x.
     const OURS: bool = true;
     const OLD: bool = false;
 
-    /// The incumbent's table: home, visiting (mode, able), phone, and what comes of it. `OLD` is its 8.x. Where it
-    /// differs from ours, the last column says what the incumbent has.
+    /// One row.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Row {
+        /// Mode, and whether it is able.
+        pub(crate) home: (SecurityMode, bool),
+        /// The same.
+        pub(crate) visiting: (SecurityMode, bool),
+        pub(crate) phone: SecurityMode,
+        /// How its signalling will be, or the code.
+        pub(crate) expected: Result<SecurityMode, u16>,
+        /// What the incumbent has where it differs.
+        pub(crate) note: &'static str,
+    }
+
+    const fn row(
+        home: (SecurityMode, bool),
+        visiting: (SecurityMode, bool),
+        phone: SecurityMode,
+        expected: Result<SecurityMode, u16>,
+        note: &'static str,
+    ) -> Row {
+        Row {
+            home,
+            visiting,
+            phone,
+            expected,
+            note,
+        }
+    }
+
+    pub(crate) const ROWS: [Row; 15] = [
+        row((S, OURS), (S, OURS), S, Ok(S), ""),
+        row((S, OURS), (S, OURS), N, Ok(N), ""),
+        row((S, OURS), (N, OURS), N, Ok(N), ""),
+        row((N, OURS), (S, OURS), S, Err(46), ""),
+        row((N, OURS), (N, OURS), N, Ok(N), ""),
+        row((S, OURS), (S, OLD), S, Err(45), "not supported, no code"),
+        row((S, OURS), (S, OLD), N, Ok(N), ""),
+        row((S, OURS), (N, OLD), N, Ok(N), ""),
+        row((N, OURS), (S, OLD), S, Err(45), "not supported, no code"),
+        row((N, OURS), (N, OLD), N, Ok(N), ""),
+        row((S, OLD), (S, OURS), S, Err(45), ""),
+        row((S, OLD), (S, OURS), N, Ok(N), ""),
+        row((S, OLD), (N, OURS), N, Ok(N), ""),
+        row((N, OLD), (S, OURS), S, Err(45), "fails, no code"),
+        row((N, OLD), (N, OURS), N, Ok(N), "prints `secure`"),
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
     #[test]
     fn the_incumbents_table_row_by_row() {
-        use SecurityMode::{NonSecure as N, Secure as S};
-        let rows: [(_, _, _, Result<SecurityMode, u16>, &str); 15] = [
-            ((S, OURS), (S, OURS), S, Ok(S), ""),
-            ((S, OURS), (S, OURS), N, Ok(N), ""),
-            ((S, OURS), (N, OURS), N, Ok(N), ""),
-            ((N, OURS), (S, OURS), S, Err(46), ""),
-            ((N, OURS), (N, OURS), N, Ok(N), ""),
-            (
-                (S, OURS),
-                (S, OLD),
-                S,
-                Err(45),
-                "not supported, without a code",
-            ),
-            ((S, OURS), (S, OLD), N, Ok(N), ""),
-            ((S, OURS), (N, OLD), N, Ok(N), ""),
-            (
-                (N, OURS),
-                (S, OLD),
-                S,
-                Err(45),
-                "not supported, without a code",
-            ),
-            ((N, OURS), (N, OLD), N, Ok(N), ""),
-            ((S, OLD), (S, OURS), S, Err(45), ""),
-            ((S, OLD), (S, OURS), N, Ok(N), ""),
-            ((S, OLD), (N, OURS), N, Ok(N), ""),
-            ((N, OLD), (S, OURS), S, Err(45), "fails, without a code"),
-            (
-                (N, OLD),
-                (N, OURS),
-                N,
-                Ok(N),
-                "prints `secure` for the phone",
-            ),
-        ];
-        for (number, (home, visiting, phone, expected, note)) in rows.into_iter().enumerate() {
+        for (number, row) in table::ROWS.into_iter().enumerate() {
             let side = |(mode, secure_config)| Side {
                 mode,
                 secure_config,
             };
-            let judged = judge(side(home), side(visiting), phone);
+            let judged = judge(side(row.home), side(row.visiting), row.phone);
             let judged = judged.map_err(|mismatch| mismatch.em_code().number());
-            assert_eq!(judged, expected, "row {} ({note})", number + 1);
+            assert_eq!(judged, row.expected, "row {} ({})", number + 1, row.note);
         }
     }
 

@@ -14,6 +14,7 @@ use super::*;
 mod choices;
 mod late;
 mod names;
+mod secure;
 
 use crate::{
     domain::{
@@ -28,6 +29,7 @@ use crate::{
         refusal::{Detail, Refusal},
         session::Initiator,
     },
+    home::HomeRole,
     secret::Pin,
     store::{self, audit, devices::Device, peers, pools},
 };
@@ -37,6 +39,8 @@ struct Script {
     name: ClusterId,
     find: Mutex<Option<Result<Ownership, Refusal>>>,
     login: Mutex<Option<Result<(), Refusal>>>,
+    /// Who answers a login in its place, and what our `Hello` told it of us.
+    real: Option<(HomeRole, Traits)>,
     /// What it asks whoever comes with a PIN.
     choice: Mutex<Option<ProfileChoice>>,
     traits: Mutex<Option<Traits>>,
@@ -58,6 +62,8 @@ struct Script {
     logouts: Mutex<Vec<SessionId>>,
     supersedes: Mutex<Vec<SessionId>>,
     refuse_logout: bool,
+    /// It never answers a logout.
+    mute: bool,
     /// The reason that it has on record for every end, whatever it is told.
     ended_for: Option<EndReason>,
 }
@@ -68,6 +74,7 @@ impl Script {
             name: cluster(name),
             find: Mutex::default(),
             login: Mutex::default(),
+            real: None,
             choice: Mutex::default(),
             traits: Mutex::default(),
             gone: AtomicBool::default(),
@@ -82,6 +89,7 @@ impl Script {
             logouts: Mutex::default(),
             supersedes: Mutex::default(),
             refuse_logout: false,
+            mute: false,
             ended_for: None,
         }
     }
@@ -113,8 +121,22 @@ impl HomeCluster for Script {
         Box::pin(async move { answer.unwrap_or(Ok(Ownership::NotMine)) })
     }
 
-    fn login<'a>(&'a self, _: &'a Context, request: &'a LoginRequest) -> Answer<'a, LoginAnswer> {
+    fn login<'a>(
+        &'a self,
+        context: &'a Context,
+        request: &'a LoginRequest,
+    ) -> Answer<'a, LoginAnswer> {
         self.logins.fetch_add(1, Ordering::SeqCst);
+        if let Some((role, traits)) = &self.real {
+            let context = Context {
+                traits: *traits,
+                ..context.clone()
+            };
+            return Box::pin(async move {
+                let answer = role.login(&context, request).await;
+                answer.map_err(|error| error.to_refusal(false))
+            });
+        }
         *self.supersedes.lock().unwrap() = request.supersedes.clone();
         let answer = self.login.lock().unwrap().clone().unwrap_or(Ok(()));
         *self.place.lock().unwrap() = request.geolocation.clone();
@@ -143,6 +165,9 @@ impl HomeCluster for Script {
         let refused = self.refuse_logout;
         let reason = self.ended_for.unwrap_or(request.reason);
         Box::pin(async move {
+            if self.mute {
+                std::future::pending::<()>().await;
+            }
             if refused {
                 Err(Refusal::new(EmCode::ServiceConnectionError, "cut off"))
             } else {
@@ -225,11 +250,18 @@ async fn world_with(peers: Vec<Script>, local: Script, login_deadline: Duration)
 }
 
 async fn world_on(url: &str, peers: Vec<Script>, local: Script, login_deadline: Duration) -> World {
-    world_of(SecurityMode::NonSecure, url, peers, local, login_deadline).await
+    world_of(
+        Traits::ours(SecurityMode::NonSecure),
+        url,
+        peers,
+        local,
+        login_deadline,
+    )
+    .await
 }
 
 async fn world_of(
-    mode: SecurityMode,
+    traits: Traits,
     url: &str,
     peers: Vec<Script>,
     local: Script,
@@ -288,7 +320,7 @@ async fn world_of(
             login_deadline,
             find_deadline: Duration::from_millis(500),
             newest_version: Version::CURRENT,
-            traits: Traits::ours(mode),
+            traits,
         },
         store: store.clone(),
         clock: clock.clone(),
@@ -581,9 +613,8 @@ impl World {
     /// Somebody else's request, in progress until it is dropped.
     async fn in_progress(&self, kind: Kind) -> Permit {
         let source = Source::of(Party::Phones, Some([198, 51, 100, 7].into()));
-        let limit = self.parameters.load().maximum_concurrent_requests;
         let soon = Instant::now() + Duration::from_secs(60);
-        let entered = self.admission.enter(kind, &source, limit, soon);
+        let entered = self.admission.enter(kind, &source, soon);
         entered.await.unwrap()
     }
 }
@@ -616,7 +647,7 @@ async fn another_limit_holds_for_the_next_request() {
     // The phone is not known, which is looked at only when there is a place.
     let mut codes = vec![world.code("SEPNONE", "ana").await];
     for requests in [1, 2] {
-        world.parameters.publish(limit(requests));
+        world.admission.set_places(requests);
         codes.push(world.code("SEPNONE", "ana").await);
     }
     assert_eq!(codes, [11, 26, 11]);
@@ -640,6 +671,25 @@ async fn a_logout_waits_behind_logouts_only() {
     assert_eq!(refused.code, EmCode::Busy);
     assert!(refused.retry_after.is_some());
     drop((logins, logouts));
+}
+
+#[tokio::test]
+async fn a_home_that_never_answers_a_logout_holds_up_no_other_one() {
+    let mut mute = Script::new("berlin").finding(Ok(Ownership::Mine));
+    mute.mute = true;
+    let limit = Duration::from_secs(2);
+    let world = world_with(vec![mute], Script::new("tokyo"), limit).await;
+    for (device, user) in [("SEP1", "ana"), ("SEP2", "bob")] {
+        world.login(device, user).await.unwrap();
+    }
+    world.admission.set_places(1);
+    let logout = |device| world.role.logout(device, caller(), world.role.new_ref());
+    let began = Instant::now();
+    let (first, second) = tokio::join!(logout("SEP1"), logout("SEP2"));
+    assert!(!first.unwrap().acknowledged && !second.unwrap().acknowledged);
+    // The line, the end and the telling have one deadline together.
+    assert!(began.elapsed() < limit * 2);
+    assert_eq!(world.owed("berlin").await, 2);
 }
 
 #[tokio::test]
@@ -816,32 +866,6 @@ async fn where_addresses_are_checked_only_trusted_callers_are_heard() {
     log_out(proxied).await.unwrap();
     world.parameters.publish(Parameters::default());
     assert_eq!(log_out(proxied).await.unwrap_err(), 19);
-}
-
-#[tokio::test]
-async fn a_secure_phone_is_judged_by_both_sides_before_its_user_is_and_home_judges_its_own_mode() {
-    let old = Traits::default();
-    let able = Traits::ours(SecurityMode::NonSecure);
-    for (mode, told, expected) in [
-        // What an upgrade of home would only lead to comes first.
-        (SecurityMode::NonSecure, Some(old), Some(43)),
-        (SecurityMode::NonSecure, Some(able), Some(43)),
-        (SecurityMode::NonSecure, None, Some(43)),
-        (SecurityMode::Secure, Some(old), Some(45)),
-        (SecurityMode::Secure, Some(able), None),
-        (SecurityMode::Secure, None, None),
-    ] {
-        let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
-        *berlin.traits.lock().unwrap() = told;
-        let (url, local) = ("sqlite::memory:", Script::new("tokyo"));
-        let world = world_of(mode, url, vec![berlin], local, Duration::from_secs(5)).await;
-        let outcome = world.login("SEPSEC", "ana").await;
-        let code = outcome.err().map(|failure| failure.code.number());
-        assert_eq!(code, expected, "{mode:?} {told:?}");
-        let asked = world.pins_sent();
-        assert_eq!(asked, usize::from(expected.is_none()), "{mode:?} {told:?}");
-        world.login("SEP1", "ana").await.unwrap();
-    }
 }
 
 #[tokio::test]

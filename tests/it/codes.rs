@@ -47,7 +47,7 @@ const ELSEWHERE: [(u16, fn()); 5] = [
     ),
 ];
 
-const PIN: &str = "24680";
+const PIN: &str = "246809";
 
 /// What is shown is that code, with its text, its advice and a ref. It counts as seen.
 struct Seen(RefCell<BTreeSet<u16>>);
@@ -284,6 +284,7 @@ async fn what_one_side_has_not_configured(lab: &Lab, seen: &Seen) {
     }
     on(lima, 0, "zoe").await;
     off(lima, 0).await;
+    // The moment between the end of a record and the end of the trust that hangs on it, made to last.
     tamper(berlin, "DELETE FROM peers WHERE cluster_id = 'lima'").await;
     seen.login(35, &typed(lima, 0, "zoe", PIN).await);
 }

@@ -4,6 +4,7 @@ mod audit;
 mod db;
 mod param;
 mod people;
+mod policy;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -17,6 +18,7 @@ pub use self::{
         BaseAdd, BaseRemove, DeviceAdd, DeviceFields, DeviceRemove, DeviceSet, Profile, ProfileAdd,
         UserAdd, UserFields, UserRemove, UserSet,
     },
+    policy::{Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
 };
 use crate::{
     apply::{columns, export::Format},
@@ -141,6 +143,9 @@ pub enum Command {
     /// Device profiles: what a user's phone becomes
     #[command(subcommand)]
     Profile(Profile),
+    /// Credential policies: when users are locked out, and which PINs they may get
+    #[command(subcommand)]
+    Policy(Policy),
     /// The pool of base devices for users on foreign phones
     #[command(subcommand)]
     Base(Base),
@@ -207,6 +212,7 @@ impl Command {
             | Self::Device(_)
             | Self::Base(_)
             | Self::Profile(_)
+            | Self::Policy(_)
             | Self::Param(_)
             | Self::Audit(_)
             | Self::Session(_) => true,
@@ -457,7 +463,7 @@ pub struct ClusterSet {
     /// Whether there is a link to it at all
     #[arg(long, value_name = "BOOL")]
     pub enabled: Option<bool>,
-    /// Whether logins between the two clusters are allowed
+    /// Whether its phones may carry our users
     #[arg(long, value_name = "BOOL")]
     pub allow_emcc: Option<bool>,
     /// Overlook that its certificates are not marked for the direction in which they are shown

@@ -117,6 +117,7 @@ pub fn user(user: User) -> pb::User {
         display_name: user.display_name,
         enabled: user.enabled,
         emcc_enabled: user.emcc_enabled,
+        policy: user.policy.map(Into::into),
     }
 }
 
@@ -175,6 +176,7 @@ pub fn device(device: Device) -> pb::Device {
 /// A session's row.
 #[must_use]
 pub fn session(session: &Session) -> pb::Session {
+    let services = session.services.as_ref();
     pb::Session {
         id: session.id.to_string(),
         role: session.role.to_string(),
@@ -193,5 +195,7 @@ pub fn session(session: &Session) -> pb::Session {
         end_reason: session.end_reason.map(|r| r.to_string()),
         initiator: session.initiator.map(|i| i.to_string()),
         owed: session.owed,
+        reset: services.is_some_and(|services| services.reset),
+        restart_reason: services.and_then(|services| services.restart_reason.clone()),
     }
 }
