@@ -7,6 +7,7 @@ mod prune;
 mod staged;
 
 use super::*;
+use crate::domain::policy::{BUILT_IN, Person};
 use crate::{domain::ids::UserId, store::trust_entries};
 
 const GOOD: &str = r#"
@@ -419,29 +420,32 @@ fn a_large_file_of_broken_rows_costs_little() {
 #[tokio::test]
 async fn a_trial_hashes_nothing() {
     let world = world();
-    let users = |pin: &str| -> String {
-        (0..50)
-            .map(|n| format!("[[user]]\nid = \"u{n}\"\npin = \"{n:03}{pin}\"\n"))
-            .collect()
+    let pins = (100_000..).map(|n: u32| n.to_string());
+    let good = pins.filter(|pin| BUILT_IN.violations(pin, &Person::default()).is_empty());
+    let good: Vec<_> = good.take(100).collect();
+    let users = |pins: &[String]| -> String {
+        let row = |(n, pin)| format!("[[user]]\nid = \"u{n}\"\npin = \"{pin}\"\n");
+        pins.iter().enumerate().map(row).collect()
     };
+    let (first, second) = (users(&good[..50]), users(&good[50..]));
     let before = world.applier.credentials.counts().admitted;
     let hashed = || world.applier.credentials.counts().admitted - before;
-    let tried = world.apply(&users("7"), Mode::DryRun).await.unwrap();
+    let tried = world.apply(&first, Mode::DryRun).await.unwrap();
     assert_eq!(hashed(), 0);
     assert!(
         tried
             .iter()
             .all(|c| c.fields.iter().any(|f| f.name == "pin"))
     );
-    assert_eq!(world.apply(&users("7"), Mode::Write).await.unwrap(), tried);
+    assert_eq!(world.apply(&first, Mode::Write).await.unwrap(), tried);
     assert_eq!(hashed(), 50);
     // PINs that are there are compared, and that is all.
-    let tried = world.apply(&users("8"), Mode::DryRun).await.unwrap();
+    let tried = world.apply(&second, Mode::DryRun).await.unwrap();
     assert_eq!(
         (actions(&tried), hashed()),
         (vec![Action::Changed; 50], 100)
     );
-    let tried = world.apply(&users("7"), Mode::DryRun).await.unwrap();
+    let tried = world.apply(&first, Mode::DryRun).await.unwrap();
     assert_eq!(
         (actions(&tried), hashed()),
         (vec![Action::Unchanged; 50], 150)
