@@ -80,8 +80,7 @@ async fn apply(cluster: &Cluster, toml: &str) {
     };
     let request = pb::ApplyRequest {
         files: vec![file],
-        dry_run: false,
-        prune: false,
+        ..pb::ApplyRequest::default()
     };
     cluster.admin().await.unwrap().apply(request).await.unwrap();
 }
