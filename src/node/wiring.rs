@@ -436,7 +436,6 @@ impl Core {
             groups: Arc::new(groups(config)),
             operations: Arc::new(operations),
             tasks: tasks.clone(),
-            faults: self.faults.clone(),
         }
     }
 
@@ -485,6 +484,7 @@ impl Core {
             clock: self.clock.clone(),
             at_once_from: apply::AT_ONCE_FROM,
             tasks: tasks.clone(),
+            faults: self.faults.clone(),
         }
     }
 
@@ -547,7 +547,7 @@ impl Core {
             let dead = || {
                 membership
                     .dead()
-                    .iter()
+                    .keys()
                     .map(|run| run.node.clone())
                     .collect()
             };

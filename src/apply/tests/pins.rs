@@ -228,7 +228,13 @@ async fn pins_that_were_held_against_other_policies_are_not_written() {
         text: "[[user]]\nid = \"ana\"\n".to_owned().into(),
     };
     let (rows, _) = check::read(&[source], &own());
-    let made = (&Arc::new(rows), &Arc::new(Secrets::new()), &Arc::new(None));
+    let rows = Arc::new(rows);
+    let made = |policies: &[Policy]| Made {
+        rows: Arc::clone(&rows),
+        hashes: Arc::default(),
+        judged_by: Arc::new(Some(policies.to_vec())),
+        terms: Arc::default(),
+    };
     let stamp = Stamp {
         at: world.applier.clock.now(),
         actor: "user root".to_owned(),
@@ -244,14 +250,14 @@ async fn pins_that_were_held_against_other_policies_are_not_written() {
     )];
     let refused = world
         .applier
-        .attempt(made, Some(&others), how, &stamp, &told)
+        .attempt(&made(&others), how, &stamp, &told, &mut None)
         .await;
     assert!(matches!(refused, Err(Undone::Premise(_))));
     assert_eq!(world.count_users().await, 0);
     let same = [Policy::built_in()];
     let done = world
         .applier
-        .attempt(made, Some(&same), how, &stamp, &told)
+        .attempt(&made(&same), how, &stamp, &told, &mut None)
         .await;
     assert!(done.is_ok());
     assert_eq!(world.count_users().await, 1);

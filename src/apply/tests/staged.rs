@@ -240,6 +240,7 @@ async fn what_waits_is_used_again_where_others_have_changed_something_else() {
             display_name: "Somebody else".to_owned(),
             enabled: true,
             emcc_enabled: true,
+            policy: None,
         };
         let put = move |tx: &mut dyn Transaction| users::upsert(tx, &other);
         world.store.write(put).await.unwrap();
