@@ -26,7 +26,7 @@ use crate::{
     edge::{
         listener,
         metrics::{
-            self, By, Metrics, Outcome, Probe, Reading, Reason, Reply,
+            self, By, Metrics, Outcome, Probe, Reading, Reason, Reply, Whose,
             table::{self, Metric},
         },
         phone::{self, Desk},
@@ -101,6 +101,13 @@ impl Probed {
 }
 
 impl Probe for Sight {
+    fn whose(&self) -> Whose {
+        Whose {
+            cluster: self.cluster.to_string(),
+            node: self.peers.config().node.clone(),
+        }
+    }
+
     fn reasons(&self) -> Reply<'_, Vec<Reason>> {
         Box::pin(async {
             let mut reasons = Vec::new();

@@ -631,7 +631,7 @@ async fn open_store(config: &Config) -> Result<Store, Error> {
 
 /// A store belongs to one cluster: sessions of another one must not be taken for ours.
 async fn claim_store(store: &Store, cluster: &ClusterId) -> Result<(), Error> {
-    match claim(store, "cluster-id", cluster.to_string()).await? {
+    match claim(store, meta::CLUSTER_ID, cluster.to_string()).await? {
         Some(found) => Err(Error::OtherCluster {
             found,
             configured: cluster.clone(),
@@ -651,8 +651,6 @@ enum Pepper {
     Other,
 }
 
-const PEPPER_MARK: &str = "pepper-mark";
-
 /// And to one pepper, as soon as there is a PIN: with another one every PIN is wrong, and every user soon locked.
 async fn claim_pepper(
     store: &Store,
@@ -662,12 +660,12 @@ async fn claim_pepper(
     let ours = credentials.pepper_mark()?;
     let pepper = store
         .write(move |tx: &mut dyn Transaction| {
-            let found = meta::get(tx, PEPPER_MARK)?;
+            let found = meta::get(tx, meta::PEPPER_MARK)?;
             if found.as_ref() == Some(&ours) {
                 return Ok(Pepper::Known);
             }
             if !store::credentials::any(tx)? {
-                meta::put(tx, PEPPER_MARK, &ours)?;
+                meta::put(tx, meta::PEPPER_MARK, &ours)?;
                 return Ok(Pepper::Known);
             }
             Ok::<_, store::Error>(match found {
@@ -697,7 +695,7 @@ async fn mark_pepper(store: &Store, credentials: &Credentials, tasks: &Tasks) {
     let marked = async {
         credentials.proven().await;
         let ours = credentials.pepper_mark()?;
-        claim(store, PEPPER_MARK, ours).await?;
+        claim(store, meta::PEPPER_MARK, ours).await?;
         Ok::<_, Error>(())
     };
     let marked = tokio::select! {
@@ -729,6 +727,12 @@ async fn claim(
             Ok::<_, store::Error>(found.filter(|found| *found != ours))
         })
         .await
+}
+
+/// What a store with PINs of this node's pepper is marked with.
+pub(super) fn pepper_mark(config: &Config) -> Result<String, Error> {
+    let secret = read_pepper(&config.credentials.pepper_file)?;
+    Ok(Credentials::new(&credentials_config(config), secret)?.pepper_mark()?)
 }
 
 pub(super) fn read_pepper(path: &Path) -> Result<Secret, Error> {
