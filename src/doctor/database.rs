@@ -111,7 +111,8 @@ fn belongs(config: &Config, path: &Path, glance: &Glance) -> Vec<Finding> {
             "{file} belongs to the cluster {theirs}, and the configuration is that of {}",
             config.cluster_id
         );
-        let hint = "set store.url to another file, or cluster-id to the cluster that the file belongs to";
+        let hint =
+            "set store.url to another file, or cluster-id to the cluster that the file belongs to";
         found.push(Finding::error("store", text, hint));
     }
     // A file that is no pepper is told of already.
@@ -154,7 +155,10 @@ fn unwritable(file: &Path, cause: Errno, is_up: bool) -> Finding {
         // The daemon may be somebody else who can; one that runs does.
         Errno::EACCES | Errno::EPERM if is_up => Finding::warning(ID, text, AS_WHOM),
         Errno::EACCES | Errno::EPERM => {
-            let hint = format!("{AS_WHOM}; its owner is whom ls -l {} names", file.display());
+            let hint = format!(
+                "{AS_WHOM}; its owner is whom ls -l {} names",
+                file.display()
+            );
             Finding::error(ID, text, hint)
         }
         Errno::EROFS => Finding::error(
@@ -225,7 +229,11 @@ fn judge(path: &Path, glance: Result<Glance, store::Error>) -> Finding {
             "{file} is too large for a quick look; schema {}",
             schema.found
         );
-        return Finding::warning(ID, text, format!("emccd db verify {file} looks at all of it"));
+        return Finding::warning(
+            ID,
+            text,
+            format!("emccd db verify {file} looks at all of it"),
+        );
     }
     Finding::ok(
         ID,

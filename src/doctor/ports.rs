@@ -132,7 +132,10 @@ async fn readiness(config: &Config, address: SocketAddr, port: &mut Finding) -> 
     let what = match tokio::time::timeout(PATIENCE, ask(address)).await {
         Ok(Ok(text)) => judge_answer(config, &text),
         Ok(Err(cause)) => Answer::None(cause.to_string()),
-        Err(_) => Answer::None(format!("it does not answer within {} s", PATIENCE.as_secs())),
+        Err(_) => Answer::None(format!(
+            "it does not answer within {} s",
+            PATIENCE.as_secs()
+        )),
     };
     match what {
         Answer::Ours(reasons) if reasons.is_empty() => {
@@ -145,7 +148,8 @@ async fn readiness(config: &Config, address: SocketAddr, port: &mut Finding) -> 
         }
         Answer::Other(who) => {
             let by = owner(address.port()).map_or_else(String::new, |name| format!(" ({name})"));
-            let text = format!("{address} is held by {who}{by}: no figures of this node are served");
+            let text =
+                format!("{address} is held by {who}{by}: no figures of this node are served");
             let hint = format!(
                 "ss -tlnp 'sport = :{}' names the program; end it, or set metrics.listen to another port",
                 address.port()
@@ -198,7 +202,8 @@ async fn ask(address: SocketAddr) -> io::Result<String> {
     /// Far more than there can be reasons.
     const MOST: u64 = 64 * 1_024;
     let mut stream = TcpStream::connect(address).await?;
-    let request = b"GET /readyz?format=json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let request =
+        b"GET /readyz?format=json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(request).await?;
     let mut text = Vec::new();
     stream.take(MOST).read_to_end(&mut text).await?;

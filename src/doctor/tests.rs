@@ -278,7 +278,9 @@ async fn give_a_pin(store: &Store) {
             emcc_enabled: true,
         };
         store::users::upsert(tx, &user)?;
-        let phc = store::credentials::Phc::new("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned());
+        let phc = store::credentials::Phc::new(
+            "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned(),
+        );
         store::credentials::put_hash(tx, &user.user_id, &phc, Timestamp::default())
     });
     let _: () = given.await.unwrap();
@@ -305,7 +307,12 @@ async fn a_store_of_another_cluster_or_another_pepper_is_told_as_a_start_would()
         store::meta::put(tx, store::meta::CLUSTER_ID, "paris")
     });
     let _: () = other.await.unwrap();
-    tells(&node.error(0).await, "store", "belongs to the cluster paris", "store.url");
+    tells(
+        &node.error(0).await,
+        "store",
+        "belongs to the cluster paris",
+        "store.url",
+    );
 }
 
 #[tokio::test]
@@ -337,7 +344,10 @@ async fn a_damaged_database_is_told_with_how_to_bring_back_a_backup() {
 fn answering(answer: &'static str) -> (std::net::SocketAddr, TcpListener) {
     use std::io::{Read as _, Write as _};
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (address, kept) = (listener.local_addr().unwrap(), listener.try_clone().unwrap());
+    let (address, kept) = (
+        listener.local_addr().unwrap(),
+        listener.try_clone().unwrap(),
+    );
     std::thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
             let mut asked = [0; 1_024];
@@ -371,8 +381,13 @@ async fn what_holds_the_port_for_figures_is_not_taken_for_the_daemon() {
         OURS,
     ] {
         let found = examined(foreign, "n1").await;
-        assert!(found.iter().all(|f| f.id != "ready"), "{foreign}: {found:#?}");
-        let port = found.iter().find(|f| f.subject.as_deref() == Some("metrics.listen"));
+        assert!(
+            found.iter().all(|f| f.id != "ready"),
+            "{foreign}: {found:#?}"
+        );
+        let port = found
+            .iter()
+            .find(|f| f.subject.as_deref() == Some("metrics.listen"));
         let port = port.unwrap();
         assert_eq!(port.level, Level::Warning, "{port:?}");
         tells(port, "port", "no figures of this node", "metrics.listen");
@@ -380,7 +395,10 @@ async fn what_holds_the_port_for_figures_is_not_taken_for_the_daemon() {
     // The same answer from the node that is meant.
     let found = examined(OURS, "n7").await;
     let ready = found.iter().find(|f| f.id == "ready").unwrap();
-    assert_eq!((ready.level, &*ready.text), (Level::Error, "store: the disk is full"));
+    assert_eq!(
+        (ready.level, &*ready.text),
+        (Level::Error, "store: the disk is full")
+    );
 }
 
 #[tokio::test]

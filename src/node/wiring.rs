@@ -18,7 +18,7 @@ use super::{
     reload::Reloader,
     roles::FederationRoles,
     shutdown::Stages,
-    sight::{self, CountedDesk, Sight},
+    sight::{self, CountedDesk, Sight, Turned},
     sockets::Sockets,
     witness::watch_audit,
 };
@@ -32,7 +32,12 @@ use crate::{
         capability::Traits, federation::Federation, ids::ClusterId, login::HomeCluster,
         parameters::Parameters, version::VersionRange,
     },
-    edge::{admin, federation, listener, metrics::Metrics, phone},
+    edge::{
+        admin, federation,
+        listener::{self, TurnedAway},
+        metrics::Metrics,
+        phone,
+    },
     fault::FaultPoints,
     home::{self, HomeRole, LocalHome},
     peer::{self, Peers, outbox::Outbox},
@@ -71,6 +76,7 @@ struct Core {
     credentials: Credentials,
     admission: Admission,
     metrics: Metrics,
+    turned: Turned,
     pepper: Pepper,
     trust: TrustStore,
     peers: Peers,
@@ -168,6 +174,7 @@ pub(super) async fn start(
         credentials,
         admission,
         metrics: Metrics::default(),
+        turned: Turned::default(),
         pepper,
         trust,
         peers,
@@ -318,6 +325,7 @@ impl Core {
             clock: self.clock.clone(),
             tasks: stages.work.clone(),
             drain: stages.drain.clone(),
+            turned: self.turned.federation.clone(),
         })
         .await?;
         let pages = |scheme, address| self.pages(&roles.visiting, &stages.work, scheme, address);
@@ -331,9 +339,10 @@ impl Core {
 
     fn open_doors(&self, sockets: Sockets, behind: Doors, roles: &AllRoles, stages: &Stages) {
         let (config, doors) = (&self.config, &stages.doors);
-        let limits = |max_connections| listener::Config {
+        let limits = |max_connections, turned: &TurnedAway| listener::Config {
             drain_grace: config.shutdown_grace,
             draining: stages.drain.clone(),
+            turned: turned.clone(),
             ..listener::Config::for_connections(max_connections)
         };
         let door = listener::serve_federation(
@@ -341,7 +350,7 @@ impl Core {
             self.trust.clone(),
             behind.federation,
             doors.clone(),
-            limits(config.federation.max_connections),
+            limits(config.federation.max_connections, &self.turned.federation),
         );
         doors.spawn("federation listener", door);
         // Both listeners for phones take from the same places.
@@ -349,7 +358,7 @@ impl Core {
             config.phone.max_connections,
             config.phone.max_connections_per_address,
         );
-        let limits = limits(config.phone.max_connections);
+        let limits = limits(config.phone.max_connections, &self.turned.phone);
         let door = listener::serve_http(
             sockets.phone,
             Some(self.reloader.phone_tls()),
@@ -435,6 +444,7 @@ impl Core {
             started: Instant::now(),
             counted: tokio::sync::Mutex::default(),
             probed: sight::Probed::default(),
+            turned: self.turned.clone(),
         };
         sight::open_window(address, self.metrics.clone(), sight, &stages.work).await
     }

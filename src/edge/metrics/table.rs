@@ -93,6 +93,10 @@ metrics! {
         "The peer's clock minus ours, as told last";
     REFUSED_CONNECTIONS = Counter "emccd_refused_connections_total" ["side", "reason"]
         "Connections refused for their certificate: a caller's by us, an answerer's by us, or our own by a caller";
+    TURNED_AWAY = Counter "emccd_turned_away_total" ["door", "bound"]
+        "Connections closed and calls refused because a bound was reached: connections that are not past their \
+         handshake, in all, of one address, of one peer, of strangers; calls of one peer that are begun and not \
+         answered, or worked on, and ends of sessions that it tells of";
     CERTIFICATE_EXPIRY = Gauge "emccd_certificate_expiry_seconds" ["identity"]
         "Time until this node's certificate expires; negative afterwards, absent when there is none";
     STORE_COMMITS = Counter "emccd_store_commits_total" []

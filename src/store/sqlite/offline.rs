@@ -127,7 +127,7 @@ pub(super) fn inspect(path: &Path, check_with: &Check) -> Result<Inspection, Err
 
 /// What a quick look at a file tells.
 pub(super) fn glance(path: &Path, patience: Duration) -> Result<Glance, Error> {
-    let connection = open_to_look(path)?;
+    let mut connection = open_to_look(path)?;
     let schema = migrate::schema(&connection)?;
     let (mut cluster, mut pepper_mark) = (None, None);
     if schema.found == schema.known {
@@ -138,7 +138,7 @@ pub(super) fn glance(path: &Path, patience: Duration) -> Result<Glance, Error> {
             pepper_mark = meta::get(&mut tx, meta::PEPPER_MARK)?;
         }
     }
-    let (problems, is_cut_short) = check_quickly(&connection, path, patience)?;
+    let (problems, is_cut_short) = check_quickly(&mut connection, path, patience)?;
     Ok(Glance {
         schema,
         cluster,
@@ -150,7 +150,7 @@ pub(super) fn glance(path: &Path, patience: Duration) -> Result<Glance, Error> {
 
 /// What is wrong with the pages as far as they can be looked at in that time, and whether that was too short.
 fn check_quickly(
-    connection: &Connection,
+    connection: &mut Connection,
     path: &Path,
     patience: Duration,
 ) -> Result<(Vec<String>, bool), Error> {
