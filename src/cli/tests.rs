@@ -151,7 +151,7 @@ impl Operations for Pretender {
         })))
     }
 
-    fn hand_over<'a>(&'a self, _: &'a std::path::Path, _: &'a Actor) -> Answer<'a, ()> {
+    fn hand_over<'a>(&'a self, _: &'a pb::HandOverRequest, _: &'a Actor) -> Answer<'a, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 

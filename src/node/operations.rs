@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::{
     applied,
-    handover::HandOver,
+    handover::{Asked, HandOver, Whose},
     reload::{Reloader, Shown},
     siblings::Siblings,
 };
@@ -209,9 +209,20 @@ impl Operations for NodeOperations {
         })
     }
 
-    fn hand_over<'a>(&'a self, to: &'a Path, actor: &'a Actor) -> Answer<'a, ()> {
+    fn hand_over<'a>(&'a self, asked: &'a pb::HandOverRequest, actor: &'a Actor) -> Answer<'a, ()> {
         Box::pin(async move {
-            let sent = self.hand_over.send_to(to, &actor.to_string()).await;
+            let asked = Asked {
+                to: Path::new(&asked.socket),
+                by: Whose {
+                    cluster: asked.cluster_id.clone(),
+                    node: asked.node.clone(),
+                    store: asked.store.clone(),
+                },
+                actor: &actor.to_string(),
+                // The new process has the keys: it is not enough that somebody may change records.
+                is_owner: actor.owns_the_node(),
+            };
+            let sent = self.hand_over.send_to(&asked).await;
             sent.map_err(|why| {
                 Error::refused(why, "this node goes on; look at its log and try again")
             })

@@ -10,9 +10,9 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::reload::{Reloader, Shown};
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     credentials::Credentials,
     domain::{
         ids::{ClusterId, Ref},
+        phase::Phase,
         session::Role,
     },
     edge::{
@@ -62,8 +63,9 @@ pub(super) struct Sight {
     pub(super) trust: TrustStore,
     pub(super) peers: Peers,
     pub(super) reloader: Arc<Reloader>,
-    /// Cancelled when others are to turn to another node.
-    pub(super) draining: CancellationToken,
+    pub(super) phase: watch::Receiver<Phase>,
+    /// Cancelled when another process serves in this one's place.
+    pub(super) succeeded: CancellationToken,
     /// What accepts from outside.
     pub(super) doors: Tasks,
     pub(super) started: Instant,
@@ -140,13 +142,18 @@ impl Probe for Sight {
     fn reasons(&self) -> Reply<'_, Vec<Reason>> {
         Box::pin(async {
             let mut reasons = Vec::new();
-            if self.draining.is_cancelled() || self.doors.is_shutting_down() {
-                reasons.push(reason("draining", "the node is shutting down"));
-            } else {
-                let closed = DOORS.iter().filter(|door| self.doors.count(door) == 0);
-                reasons.extend(
-                    closed.map(|door| reason("listeners", format!("the {door} has ended"))),
-                );
+            let phase = *self.phase.borrow();
+            match phase {
+                // What is asked is whether the node can serve. Its new process can.
+                _ if self.succeeded.is_cancelled() => {}
+                Phase::Starting => reasons.push(reason("starting", "the node is starting")),
+                Phase::Draining => reasons.push(reason("draining", "the node is shutting down")),
+                Phase::Serving => {
+                    let closed = DOORS.iter().filter(|door| self.doors.count(door) == 0);
+                    reasons.extend(
+                        closed.map(|door| reason("listeners", format!("the {door} has ended"))),
+                    );
+                }
             }
             reasons.extend(self.reloader.shown().iter().filter_map(|s| self.unfit(s)));
             reasons.extend(self.unwritable().await);
@@ -389,40 +396,42 @@ fn resident_bytes() -> Option<u64> {
     Some(kib * 1_024)
 }
 
-/// Serves figures and health at `address`. Where it is taken the node does without until it is free: a port for
-/// monitoring must keep nobody from logging in.
-pub(super) async fn open_window(
-    address: SocketAddr,
+/// Serves figures and health, until the node has ended or another process answers for it. Where only an address is
+/// given it is taken, and the node does without until it is free: a port for monitoring must keep nobody from logging
+/// in.
+pub(super) fn open_window(
+    listener: Result<TcpListener, SocketAddr>,
     metrics: Metrics,
     sight: Sight,
     tasks: &Tasks,
-) -> Option<SocketAddr> {
+) {
     /// How often a port that is taken is tried again.
     const AGAIN: Duration = Duration::from_secs(1);
+    let succeeded = sight.succeeded.clone();
     let router = metrics::router(metrics, Arc::new(sight));
-    let serve = |listener, router, tasks: Tasks| {
+    let draining = succeeded.clone();
+    let serve = move |listener, router, tasks: Tasks| {
         let (places, limits) = (
             listener::Places::for_monitoring(),
-            listener::Config::default(),
+            // A successor has the socket too, and answers whoever comes from then on.
+            listener::Config {
+                draining,
+                ..listener::Config::default()
+            },
         );
         listener::serve_http(listener, None, router, tasks, places, limits)
     };
-    match TcpListener::bind(address).await {
+    match listener {
         Ok(listener) => {
-            let bound = listener.local_addr().ok();
             tasks.spawn("metrics listener", serve(listener, router, tasks.clone()));
-            bound
         }
-        Err(error) => {
-            warn!(
-                %address, %error,
-                "figures and health can't be served (metrics.listen): the port is tried again every second"
-            );
+        Err(address) => {
             let ending = tasks.clone();
             tasks.spawn("metrics listener", async move {
                 loop {
                     tokio::select! {
                         () = ending.cancelled() => return,
+                        () = succeeded.cancelled() => return,
                         () = tokio::time::sleep(AGAIN) => {}
                     }
                     if let Ok(listener) = TcpListener::bind(address).await {
@@ -431,7 +440,6 @@ pub(super) async fn open_window(
                     }
                 }
             });
-            None
         }
     }
 }

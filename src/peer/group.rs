@@ -13,14 +13,17 @@ use arc_swap::ArcSwap;
 use tokio::{sync::Semaphore, time::timeout_at};
 
 use crate::{
-    domain::{capability::Traits, em_code::EmCode, ids::ClusterId, refusal::Refusal},
+    domain::{
+        address_list::means_near, capability::Traits, em_code::EmCode, ids::ClusterId,
+        refusal::Refusal,
+    },
     peer::{
         OutboundView,
         balance::{Budget, choose},
         error::{all_failures, bounded},
         inbound::InboundRecord,
         link::{Failure, FailureKind, Link, LinkState, Standing},
-        shared::{Common, Live, Shared, lock, now},
+        shared::{Common, Giver, Live, Shared, lock, now},
         status::{LinkStatus, NodeStatus, best_state},
     },
 };
@@ -151,30 +154,34 @@ impl Group {
         self.common.inbound()
     }
 
-    /// Makes `addresses` the ones that have links, and `learned` behind them, which the peer told. New ones are made by `begin`; one that is up and whose address is
-    /// gone stays until another one is up or all others have failed, so that no call is without a way.
+    /// Makes `addresses` the ones that have links, and `learned` behind them, which the peer told. New ones are made by
+    /// `begin`; one that is up and whose address is gone stays until another one is up or all others have failed, so
+    /// that no call is without a way.
     pub(super) fn set(
         &self,
         addresses: &[String],
         learned: &[String],
-        begin: impl Fn(&str) -> Arc<Shared>,
+        begin: impl Fn(&str, Giver) -> Arc<Shared>,
     ) {
         if self.closed.is_some() {
             return;
         }
         let before = self.links();
         let mut links: Vec<Arc<Shared>> = Vec::new();
-        let all = addresses.iter().map(|a| (a, false));
-        for (address, is_learned) in all.chain(learned.iter().map(|a| (a, true))) {
+        let theirs = Giver::Peer {
+            may_be_near: means_near(addresses),
+        };
+        let all = addresses.iter().map(|a| (a, Giver::Operator));
+        for (address, giver) in all.chain(learned.iter().map(|a| (a, theirs))) {
             if links.len() >= MAX_LINKS || links.iter().any(|l| l.address == *address) {
                 continue;
             }
             let known = before
                 .iter()
                 .find(|l| l.address == *address && !l.link(|link| link.is_closed()));
-            let link = known.map_or_else(|| begin(address), Arc::clone);
+            let link = known.map_or_else(|| begin(address, giver), Arc::clone);
             link.retire(false);
-            link.set_learned(is_learned);
+            link.set_giver(giver);
             links.push(link);
         }
         for link in before.iter() {

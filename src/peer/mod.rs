@@ -41,7 +41,7 @@ use self::{
     group::Group,
     inbound::InboundRecord,
     lookup::Lookups,
-    shared::{Common, Shared, lock, now},
+    shared::{Common, Giver, Shared, lock, now},
     task::LinkTask,
 };
 pub use self::{
@@ -211,12 +211,12 @@ impl Peers {
             let list = learned.get(&entry.record.cluster_id);
             let beside = list.map(|list| list.beside(addresses));
             if let Some(list) = list {
-                entry.group.common.addresses_known(list.sequence);
+                entry.group.common.addresses_known(list);
             }
             entry
                 .group
-                .set(addresses, &beside.unwrap_or_default(), |address| {
-                    self.link(&entry.group, address)
+                .set(addresses, &beside.unwrap_or_default(), |address, giver| {
+                    self.link(&entry.group, address, giver)
                 });
             entries.insert(entry.record.cluster_id.clone(), entry);
         }
@@ -258,7 +258,7 @@ impl Peers {
     pub fn addresses_kept(&self, told: &[(ClusterId, AddressList)]) {
         for (cluster, list) in told {
             if let Some(group) = self.group(cluster) {
-                group.common.addresses_known(list.sequence);
+                group.common.addresses_known(list);
             }
         }
     }
@@ -434,11 +434,12 @@ impl Peers {
     }
 
     /// Begins the link to one address.
-    fn link(&self, group: &Arc<Group>, address: &str) -> Arc<Shared> {
+    fn link(&self, group: &Arc<Group>, address: &str, giver: Giver) -> Arc<Shared> {
         let inner = &self.inner;
         let shared = Arc::new(Shared::new(
             inner.begun.fetch_add(1, Ordering::Relaxed),
             address.to_owned(),
+            giver,
             Arc::clone(&group.common),
             inner.tasks.token().child_token(),
         ));

@@ -73,8 +73,8 @@ struct Inner {
     ring: Notify,
     living: watch::Sender<Arc<Vec<Node>>>,
     held: watch::Sender<Arc<BTreeMap<Task, Claim>>>,
-    /// Those on record that are silent.
-    dead: watch::Sender<Arc<BTreeSet<Incarnation>>>,
+    /// Those on record that are silent, and where their beats stand.
+    dead: watch::Sender<Arc<BTreeMap<Incarnation, i64>>>,
     /// Whether this run is off the record for good: it left.
     gone: AtomicBool,
     /// Whether another run stands under this node's name. This one then takes up nothing, until that one has gone or
@@ -117,7 +117,7 @@ impl Membership {
                 ring: Notify::new(),
                 living: watch::Sender::new(Arc::new(Vec::new())),
                 held: watch::Sender::new(Arc::new(BTreeMap::new())),
-                dead: watch::Sender::new(Arc::new(BTreeSet::new())),
+                dead: watch::Sender::new(Arc::new(BTreeMap::new())),
                 gone: AtomicBool::new(false),
                 replaced: AtomicBool::new(false),
             }),
@@ -236,9 +236,10 @@ impl Membership {
         self.inner.living.subscribe()
     }
 
-    /// The runs on record that have been silent for too long.
+    /// The runs on record that have been silent for too long, and the beat at which each has stood still. It is as old
+    /// as the last look: whoever acts on it sees in its own transaction whether that beat still stands.
     #[must_use]
-    pub fn dead(&self) -> Arc<BTreeSet<Incarnation>> {
+    pub fn dead(&self) -> Arc<BTreeMap<Incarnation, i64>> {
         Arc::clone(&self.inner.dead.borrow())
     }
 
@@ -396,8 +397,8 @@ impl Inner {
     }
 
     fn publish_living(&self, pulses: &Pulses<Incarnation, i64>, nodes: Vec<Node>) {
-        let dead = nodes.iter().map(|node| &node.run);
-        let dead = dead.filter(|run| pulses.is_dead(run)).cloned().collect();
+        let dead = nodes.iter().filter(|node| pulses.is_dead(&node.run));
+        let dead = dead.map(|node| (node.run.clone(), node.beat)).collect();
         self.dead.send_replace(Arc::new(dead));
         let living: Vec<Node> = nodes
             .into_iter()

@@ -193,6 +193,22 @@ pub fn side_files(path: &Path) -> Vec<PathBuf> {
     sqlite::side_files(path)
 }
 
+/// What tells a database from all others on this machine, whatever it is called there: two processes that say the same
+/// have the same one. It is not opened. Blocks for a moment.
+///
+/// # Errors
+/// When there is none yet, or nobody but its owner has it.
+pub fn mark(url: &str) -> std::io::Result<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    match url.split_once(':') {
+        Some(("sqlite", path)) if path != ":memory:" => {
+            let file = std::fs::metadata(path)?;
+            Ok(format!("file {} of device {}", file.ino(), file.dev()))
+        }
+        _ => Err(std::io::ErrorKind::Unsupported.into()),
+    }
+}
+
 /// Whether some process holds the write lock of a database for longer than `patience`. Blocks for as long at most.
 ///
 /// # Errors

@@ -179,7 +179,8 @@ pub(super) async fn free_phone(
         Some(session)
             if session.state == State::Pending && session.deadline.is_some_and(|d| d <= now) =>
         {
-            in_time(deadline, super::pending::end_abandoned(inner, None)).await?;
+            let dead = inner.membership.dead();
+            in_time(deadline, super::pending::end_abandoned(inner, &dead, None)).await?;
         }
         Some(session) => return Err(occupied(session)),
         None => {}

@@ -33,6 +33,7 @@ use crate::{
         capability::Traits,
         federation::Federation,
         ids::{ClusterId, DeviceName, Ref, SessionId},
+        liveness::Incarnation,
         login::{Context, HomeCluster, LogoutRequest, SecurityMode},
         session::{EndReason, Role, State},
         version::Version,
@@ -291,14 +292,14 @@ impl VisitingRole {
         ends::end_from_home(&self.inner, context, request).await
     }
 
-    /// Ends the logins that earlier runs of this node left behind, and owes their homes the news: their phones, and
-    /// their users on other phones, need not wait. Not to be called where an earlier run still carries logins, as it
-    /// does while it hands over.
+    /// Ends the logins that the run of this node left behind that was on record when this one took its place, and
+    /// owes their homes the news: their phones, and their users on other phones, need not wait. Not to be called where
+    /// that run still carries logins, as it does while it hands over.
     ///
     /// # Errors
     /// [`Error::Store`] when the store fails.
-    pub async fn end_left_behind(&self) -> Result<(), Error> {
-        pending::end_left_behind(&self.inner).await
+    pub async fn end_left_behind(&self, before: &Incarnation) -> Result<(), Error> {
+        pending::end_left_behind(&self.inner, before).await
     }
 
     /// Ends logins that were never answered, as they fall due, and those of nodes that have died, until the node shuts

@@ -1,6 +1,6 @@
 //! The service itself: who calls, may they, and which part answers.
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, watch};
 use tonic::{Request, Response, Status, Streaming, transport::server::UdsConnectInfo};
@@ -552,15 +552,7 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::HandOverResponse>, Status> {
         let (actor, request) = self.admit(Action::HandOver, request).await?;
         within(CHANGE, async {
-            // The new process has the keys: it is not enough that somebody may change records.
-            if !actor.owns_the_node() {
-                return Err(Error::refused(
-                    "only root and the daemon's own user may take over from it",
-                    "start the new process as the user that the running one has",
-                ));
-            }
-            let to = Path::new(&request.socket);
-            self.operations.hand_over(to, &actor).await?;
+            self.operations.hand_over(&request, &actor).await?;
             Ok(pb::HandOverResponse {})
         })
         .await

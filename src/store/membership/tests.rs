@@ -301,3 +301,19 @@ async fn of_two_that_saw_the_same_one_takes_it() {
         .unwrap();
     store.close();
 }
+
+#[tokio::test]
+async fn a_run_that_has_beaten_since_it_was_looked_at_is_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("store.db"), "n1");
+    let member = Membership::of(&store);
+    member.join().await.unwrap();
+    let run = member.run().clone();
+    let forgotten = store.write(move |tx: &mut dyn Transaction| {
+        let seen = nodes::get(tx, &run.node)?.map_or(-1, |node| node.beat);
+        nodes::beat(tx, &run)?;
+        let late = nodes::remove_silent(tx, &run, seen)?;
+        Ok::<_, Error>((late, nodes::remove_silent(tx, &run, seen + 1)?))
+    });
+    assert_eq!(forgotten.await.unwrap(), (false, true));
+}

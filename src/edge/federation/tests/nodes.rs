@@ -529,6 +529,41 @@ async fn a_peer_is_down_when_all_its_nodes_are_and_each_has_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_a_peer_tells_does_not_lead_to_this_machine() {
+    let one = berlin(1).await;
+    let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Written as a name; where it leads shows when it is looked up.
+    let told = format!("0x7f000001:{}", door.local_addr().unwrap().port());
+    let far = "192.0.2.1:8444".to_owned();
+    let tokyo = tokyo_with(&[&one], std::slice::from_ref(&far)).await;
+    let record = |addresses| Peer {
+        addresses,
+        ..record(&one.id, one.address)
+    };
+    let list = AddressList {
+        sequence: 1,
+        addresses: vec![told.clone()],
+    };
+    let learned = [(one.id.clone(), list)].into_iter().collect();
+    tokyo.peers.set_with(vec![record(vec![far])], &learned);
+    let refused = |s: &LinkStatus| {
+        let all = s.nodes.iter();
+        let mut told = all.filter(|n| n.learned && n.address == told);
+        told.any(|n| {
+            let said = n.last_error.as_deref().unwrap_or_default();
+            n.state == LinkState::Down && said.contains("leads to this machine")
+        })
+    };
+    tokyo.until("refused", refused).await;
+    let dialled = tokio::time::timeout(Duration::from_millis(50), door.accept()).await;
+    assert!(dialled.is_err(), "{dialled:?}");
+    // The operator may.
+    tokyo.peers.set(vec![record(vec![told])]);
+    let dialled = tokio::time::timeout(PATIENCE, door.accept()).await;
+    dialled.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn addresses_that_a_peer_tells_are_dialled_beside_the_operators() {
     let list = |sequence, addresses: &[String]| AddressList {
         sequence,
