@@ -49,7 +49,10 @@ pub async fn remove(
                     "base-device" => "emccd base list",
                     _ => "emccd profile list",
                 };
-                return Err(Error::missing(format!("{} {name}", request.kind), list));
+                return Err(Error::missing(
+                    format!("{} {name}", request.kind.replace('-', " ")),
+                    list,
+                ));
             }
             let entry = audit::Entry {
                 at: now,
