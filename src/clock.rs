@@ -38,6 +38,15 @@ impl Timestamp {
         )
     }
 
+    /// The point in time that lies `length` before this one.
+    #[must_use]
+    pub fn minus(self, length: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(i64::try_from(length.as_millis()).unwrap_or(i64::MAX)),
+        )
+    }
+
     /// The length from `earlier` to this point; zero when `earlier` is the later one.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

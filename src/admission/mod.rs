@@ -11,7 +11,8 @@
 //! others wait for, so that no number of logins may stand in its way.
 //!
 //! Nothing of this is asked by heartbeats, health, operators, searches for a user, or ends of sessions that another
-//! cluster tells of: those are bounded by the calls that a peer may have under way, and must not wait.
+//! cluster tells of: those are bounded by the calls that a peer may have under way, of which ends have some that are
+//! theirs alone, and must not wait.
 
 use std::{net::IpAddr, time::Instant};
 
@@ -102,8 +103,15 @@ impl Admission {
         }
     }
 
-    /// A place for a request, which it keeps until it is answered. `places` is what the parameter says now; a change
-    /// holds from the next request on. Cancel safe.
+    /// Changes how many requests of each kind there may be at a time, also for those that wait. With fewer, those that
+    /// are in progress stay so.
+    pub fn set_places(&self, places: u32) {
+        for kind in Kind::ALL {
+            self.pool(kind).set_places(count(places));
+        }
+    }
+
+    /// A place for a request, until it is dropped. Cancel safe.
     ///
     /// # Errors
     /// [`Refused`], at once where it is known that the request can't be served by its deadline.
@@ -111,12 +119,9 @@ impl Admission {
         &self,
         kind: Kind,
         source: &Source,
-        places: u32,
         deadline: Instant,
     ) -> Result<Permit, Refused> {
-        let pool = self.pool(kind);
-        pool.set_places(count(places));
-        pool.enter(source, Some(deadline)).await
+        self.pool(kind).enter(source, Some(deadline)).await
     }
 
     /// From `at` on nobody waits any longer: the node ends.

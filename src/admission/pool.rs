@@ -105,6 +105,8 @@ struct State {
     running: usize,
     line: Line<oneshot::Sender<Turn>>,
     rate: Rate,
+    /// When the newest of those that run got its place: nothing that runs is younger.
+    began: Instant,
     admitted: u64,
     refused: u64,
 }
@@ -137,6 +139,7 @@ impl Pool {
             running: 0,
             line: Line::default(),
             rate: Rate::new(Instant::now()),
+            began: Instant::now(),
             admitted: 0,
             refused: 0,
         };
@@ -255,7 +258,7 @@ impl Shared {
         // With a place to spare, trying costs nobody anything, whatever recent requests took.
         if state.running < state.places && state.line.is_empty() && !is_late {
             state.running += 1;
-            state.admitted += 1;
+            state.began = now;
             return Ok(Arrived::At(Permit::new(self)));
         }
         let mut shed = None;
@@ -309,14 +312,12 @@ impl Shared {
                 return;
             };
             state.running += 1;
-            state.admitted += 1;
+            state.began = Instant::now();
             drop(state);
             if let Err(Ok(mut permit)) = next.send(Ok(Permit::new(shared))) {
                 // They went away a moment ago. Taken back here, since a permit that is dropped comes here again.
                 permit.shared = None;
-                let mut state = shared.state();
-                state.running -= 1;
-                state.admitted -= 1;
+                shared.state().running -= 1;
             }
         }
     }
@@ -355,7 +356,15 @@ impl Shared {
 
 impl State {
     fn busy(&self, source: &Source, own: Duration, now: Instant) -> Refused {
-        let expected = self.rate.wait(self.line.ahead(source), self.places, now) + own;
+        let ahead = self.line.ahead(source);
+        let expected = self.rate.wait(ahead, self.places, now) + own;
+        // What holds all places may be slower than all that are through: it takes as long as it has taken already.
+        let age = now.saturating_duration_since(self.began);
+        let expected = if self.running >= self.places && age > self.rate.length(now) {
+            expected.max(Rate::known(age, now).wait(ahead, self.places, now).max(age))
+        } else {
+            expected
+        };
         Refused::Busy {
             places: self.places,
             waiting: self.line.len(),
@@ -372,8 +381,12 @@ impl Permit {
         }
     }
 
+    /// Somebody has it, in time.
     fn begin(mut self, now: Instant) -> Self {
         self.began = Some(now);
+        if let Some(shared) = &self.shared {
+            shared.state().admitted += 1;
+        }
         self
     }
 }

@@ -484,14 +484,61 @@ async fn the_kinds_have_places_of_their_own() {
     let deadline = soon().unwrap();
     let mut held = Vec::new();
     for kind in crate::admission::Kind::ALL {
-        held.push(admission.enter(kind, &source, 1, deadline).await.unwrap());
+        held.push(admission.enter(kind, &source, deadline).await.unwrap());
         assert_eq!(admission.counts(kind).running, 1, "{}", kind.as_str());
     }
     let late = Instant::now() + Duration::from_millis(10);
     for kind in crate::admission::Kind::ALL {
-        admission.enter(kind, &source, 1, late).await.unwrap_err();
+        admission.enter(kind, &source, late).await.unwrap_err();
     }
-    // The limit is what the parameter says at each request.
-    let login = crate::admission::Kind::Login;
-    drop(admission.enter(login, &source, 2, deadline).await.unwrap());
+    // Another limit holds for all of them, and for those that wait already.
+    let waiting = crate::admission::Kind::ALL.map(|kind| {
+        let (admission, source) = (admission.clone(), source.clone());
+        let entering: Entering =
+            Box::pin(async move { admission.enter(kind, &source, deadline).await });
+        entering
+    });
+    let mut waiting = Vec::from(waiting);
+    assert!(waiting.iter_mut().all(|one| poll(one).is_pending()));
+    admission.set_places(2);
+    for mut one in waiting {
+        assert!(matches!(poll(&mut one), Poll::Ready(Ok(_))));
+    }
+}
+
+#[tokio::test]
+async fn who_holds_the_places_for_long_is_counted_in_before_it_is_through() {
+    let pool = pool(1, 0);
+    let source = from(Party::Phones, 1);
+    let held = pool.enter(&source, soon()).await.unwrap();
+    let began = Instant::now();
+    pool.shared.state().began = began.checked_sub(Duration::from_secs(4)).unwrap();
+    let refused = pool.enter(&source, soon()).await.unwrap_err();
+    let retry = refused.retry_after();
+    assert!((4..8).contains(&retry.as_secs()), "{retry:?}");
+    drop(held);
+}
+
+#[tokio::test]
+async fn whoever_comes_is_counted_once_and_no_count_ever_falls() {
+    let pool = pool(1, 9);
+    let source = from(Party::Phones, 1);
+    let held = pool.enter(&source, soon()).await.unwrap();
+    let mut gone = enter(&pool, source.clone(), soon());
+    let mut late = enter(
+        &pool,
+        source.clone(),
+        Some(Instant::now() + Duration::from_millis(20)),
+    );
+    assert!(poll(&mut gone).is_pending() && poll(&mut late).is_pending());
+    // The first has its turn, and has not looked; the second gets it when that one goes away, and looks too late.
+    drop(held);
+    assert_eq!(pool.counts().admitted, 1);
+    drop(gone);
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    late.await.unwrap_err();
+    drop(pool.enter(&source, soon()).await.unwrap());
+    let counts = pool.counts();
+    assert_eq!((counts.admitted, counts.refused), (2, 1));
+    assert_eq!((counts.running, counts.waiting), (0, 0));
 }

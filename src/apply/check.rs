@@ -8,7 +8,7 @@ use std::{
 
 use self::checker::Checker;
 use super::{
-    Source,
+    Rest, Source,
     columns::{self, KINDS, Kind},
     csv_file,
     item::{Item, for_every_kind},
@@ -18,6 +18,7 @@ use crate::{
     domain::{
         ids::{BaseDeviceName, ClusterId, LoginName, UserId},
         login::PhoneService,
+        policy::{Person, Policy, Rules},
     },
     secret::Pin,
     store::{
@@ -78,6 +79,8 @@ pub struct Rows {
     pub phone_services: Vec<Placed<PhoneService>>,
     /// Device pools.
     pub pools: Vec<Placed<DevicePool>>,
+    /// Credential policies.
+    pub policies: Vec<Placed<Policy>>,
     /// Users.
     pub users: Vec<Placed<User>>,
     /// PINs and passwords in clear, taken out before anything is written.
@@ -145,9 +148,6 @@ pub struct Known {
 const NO_HASH: &str = "it must be a PHC string that begins with $argon2id$ and has parameters that a login can \
                        afford, a salt and a hash";
 
-/// Why a file of policies is refused. Kept and not heeded they would be worse than none.
-pub(super) const NO_POLICIES: &str = "there are no credential policies yet; when a user is locked is set on each node, under [credentials]";
-
 /// The longest numbered run of base devices in one row.
 const MAX_BASE_DEVICES: u32 = 30_000;
 
@@ -180,7 +180,7 @@ pub fn read(sources: &[Source], own: &ClusterId) -> (Rows, Vec<Problem>) {
             rows.kinds.insert(kind.name);
             csv_file::read(&source.text, kind, &mut found)
         } else {
-            found.push((1, String::new(), no_kind(&source.name)));
+            found.push((1, String::new(), no_kind()));
             Vec::new()
         };
         let placed = found.into_iter().map(|(line, field, message)| Problem {
@@ -206,16 +206,58 @@ pub fn read(sources: &[Source], own: &ClusterId) -> (Rows, Vec<Problem>) {
     (rows, problems)
 }
 
-fn no_kind(file: &str) -> String {
-    let base = file.rsplit('/').next().unwrap_or(file).to_ascii_lowercase();
-    if base.starts_with("polic") {
-        return NO_POLICIES.to_owned();
-    }
+fn no_kind() -> String {
     let names: Vec<_> = KINDS.iter().map(|kind| kind.plural).collect();
     format!(
         "the name of a CSV file says what it holds: one of {}, then .csv, or something more behind a dash",
         names.join(", ")
     )
+}
+
+/// Says which PINs the policies of their users refuse, each with every rule that it breaks. `there` are the store's
+/// policies; where the files have the same ones, or `rest` goes, the files' count.
+#[must_use]
+pub fn check_pins(
+    rows: &Rows,
+    secrets: &Secrets<Pin>,
+    there: &[Policy],
+    rest: Rest,
+) -> Vec<Problem> {
+    let built_in = Policy::built_in();
+    let is_pruned = rest == Rest::Goes && rows.kinds.contains(columns::POLICY.name);
+    let there = there.iter().filter(|_| !is_pruned);
+    let files = rows.policies.iter().map(|row| &row.value);
+    // The last one of a name stands.
+    let policies: BTreeMap<&str, &Rules> = std::iter::once(&built_in)
+        .chain(there)
+        .chain(files)
+        .map(|policy| (policy.name.as_str(), &policy.rules))
+        .collect();
+    let (mut problems, mut seen) = (Vec::new(), BTreeSet::new());
+    // Of a user who stands in the files twice, which is told as that, the last PIN is kept.
+    for row in rows.users.iter().rev() {
+        let user = &row.value;
+        let whose = Whose::named(&columns::USER, user.user_id.as_str());
+        if !seen.insert(whose.key.clone()) {
+            continue;
+        }
+        let name = user.policy.as_ref().unwrap_or(&built_in.name);
+        // A policy that there is not is told as that.
+        let (Some(pin), Some(rules)) = (secrets.get(&whose), policies.get(name.as_str())) else {
+            continue;
+        };
+        let person = Person {
+            extension: user.primary_extension.as_ref().map(LoginName::as_str),
+            name: &user.display_name,
+        };
+        let broken = rules.violations(pin.expose(), &person);
+        if !broken.is_empty() {
+            let broken: Vec<_> = broken.iter().map(ToString::to_string).collect();
+            let rule = format!("the policy {name} refuses it: {}", broken.join("; "));
+            problems.push(row.problem("user.pin", rule));
+        }
+    }
+    problems
 }
 
 /// Says which rows name a record that is neither in the files nor in the store.

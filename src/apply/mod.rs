@@ -17,13 +17,13 @@ use zeroize::Zeroizing;
 use crate::{
     clock::Clock,
     credentials::{self, Credentials},
-    domain::ids::ClusterId,
+    domain::{ids::ClusterId, policy::Policy},
     fault::FaultPoints,
     secret::Pin,
     store::{
         self, Store, Transaction,
         audit::{self, Noun},
-        credentials as stored, imports, users,
+        credentials as stored, imports, policies, users,
     },
     trust::{self, bundle, stored as stored_trust},
 };
@@ -352,14 +352,17 @@ impl Applier {
         let (mut rows, mut problems) = read(sources, &self.cluster).await?;
         let secrets = std::mem::take(&mut rows.secrets);
         let rows = Arc::new(rows);
-        let known = {
+        let (known, policies) = {
             let rows = Arc::clone(&rows);
-            self.store
-                .read(move |tx: &mut dyn Transaction| plan::known(tx, &rows, rest))
-                .await?
+            let look = move |tx: &mut dyn Transaction| {
+                Ok::<_, store::Error>((plan::known(tx, &rows, rest)?, policies::all(tx)?))
+            };
+            self.store.read(look).await?
         };
         problems.extend(check::check_references(&rows, &known));
+        problems.extend(check::check_pins(&rows, &secrets, &policies, rest));
         refuse(sources, problems)?;
+        let judged_by = (!secrets.is_empty()).then_some(policies);
         let hashes = hash(&self.store, &self.credentials, secrets, told).await?;
         let hashes = Arc::new(hashes);
         let stamp = Stamp {
@@ -369,7 +372,8 @@ impl Applier {
         let mut moved = String::new();
         for _ in 0..ATTEMPTS {
             let made = (&rows, &hashes, &premise);
-            match self.attempt(made, how, &stamp, told).await {
+            let attempt = self.attempt(made, judged_by.as_deref(), how, &stamp, told);
+            match attempt.await {
                 Ok(changes) => return Ok(changes),
                 Err(Undone::Moved(what)) => moved = what,
                 Err(Undone::Premise(record)) => return Err(Error::Moved(record)),
@@ -393,6 +397,7 @@ impl Applier {
             &Arc<Secrets<stored::Phc>>,
             &Arc<Option<Premise>>,
         ),
+        judged_by: Option<&[Policy]>,
         (mode, rest): (Mode, Rest),
         stamp: &Stamp,
         told: &watch::Sender<Progress>,
@@ -405,6 +410,9 @@ impl Applier {
         };
         if !plan.problems.is_empty() {
             return Err(Undone::Problems(std::mem::take(&mut plan.problems)));
+        }
+        if judged_by.is_some_and(|policies| *policies != plan.policies) {
+            return Err(Undone::Premise("what the policies say".to_owned()));
         }
         let plan = Arc::new(plan);
         let staged = if plan.count_at_once() >= self.at_once_from.max(1) {
@@ -486,7 +494,7 @@ enum Undone {
     Kept(Vec<String>),
     /// The data is not what the plan was made for.
     Moved(String),
-    /// A record is not what an edit was made from.
+    /// A record is not what an edit was made from, or what PINs were held against.
     Premise(String),
     Problems(Vec<Problem>),
     Store(store::Error),

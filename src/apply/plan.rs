@@ -11,11 +11,11 @@ use super::{
     prune::Gone,
 };
 use crate::{
-    domain::ids::UserId,
+    domain::{ids::UserId, policy::Policy},
     store::{
         self, Transaction,
         credentials::Phc,
-        imports, trust_entries,
+        imports, policies, trust_entries,
         users::{self, User},
     },
 };
@@ -92,6 +92,8 @@ pub(super) struct Plan {
     starts: BTreeMap<&'static str, usize>,
     /// The state of the store that all this is compared with.
     pub(super) revision: Option<String>,
+    /// The policies that it has.
+    pub(super) policies: Vec<Policy>,
     /// What the rows name that is no longer there.
     pub(super) problems: Vec<Problem>,
     /// Whether a user gets the self-service user ID that another user of the files has.
@@ -121,6 +123,7 @@ impl Plan {
         };
         let mut plan = Self {
             revision: imports::revision(tx)?,
+            policies: policies::all(tx)?,
             hands_over: rows.users.iter().any(|row| takes_anothers(&row.value)),
             problems: check_references(rows, &known),
             ..Self::default()

@@ -51,7 +51,8 @@ pub async fn run(global: &Global, verb: Cluster) -> Outcome {
     }
 }
 
-/// Whether every link that should be up is, to each address that the operator gave, and in both directions.
+/// Whether every link that should be up is: of the node that answers to each address that the operator gave, and in both
+/// directions; and of each other node of ours that lives.
 fn all_up(status: &pb::GetClusterStatusResponse) -> bool {
     let is_up = |peer: &pb::PeerStatus| {
         let to_them = peer.outbound.as_ref().is_some_and(|o| o.state == "up");
@@ -62,7 +63,10 @@ fn all_up(status: &pb::GetClusterStatusResponse) -> bool {
         // What the operator gave must be there; what the peer told of may have gone since.
         let mut given = peer.nodes.iter().filter(|node| !node.learned);
         let all_nodes = given.all(|node| matches!(&*node.state, "up" | "draining"));
-        to_them && from_them && all_nodes
+        // A node that was killed has no link to wait for.
+        let mut ours = peer.own_links.iter().filter(|own| !own.answers);
+        let all_ours = ours.all(|own| matches!(&*own.state, "up" | "silent"));
+        to_them && from_them && all_nodes && all_ours
     };
     status.federation_down_reason.is_none() && status.peers.iter().filter(|p| p.enabled).all(is_up)
 }
@@ -285,6 +289,7 @@ fn status_text(status: &pb::GetClusterStatusResponse) -> String {
         ..
     } = status;
     let mut text = format!("cluster {cluster_id}, node {node}, {software}, protocol {versions}\n");
+    text += &answered_text(status);
     if let Some(reason) = &status.federation_down_reason {
         text += &format!("\nfederation is down: {reason}\n");
         text += &next_line(status.federation_hint.as_deref());
@@ -307,6 +312,7 @@ fn status_text(status: &pb::GetClusterStatusResponse) -> String {
             status.peers.iter().map(peer_row).collect(),
         );
         text += "\n";
+        text += &own_links_text(status);
     }
     for peer in &status.peers {
         text += &nodes_text(peer);
@@ -317,6 +323,49 @@ fn status_text(status: &pb::GetClusterStatusResponse) -> String {
         text += &status.refusals.iter().map(refusal_text).collect::<String>();
     }
     text
+}
+
+/// Whose view it is, where there are several; nothing for the only node.
+fn answered_text(status: &pb::GetClusterStatusResponse) -> String {
+    if status.nodes.len() < 2 {
+        return String::new();
+    }
+    let name = |node: &pb::OwnNode| match node.lives {
+        true => node.node.clone(),
+        false => format!("{} (silent)", node.node),
+    };
+    let names: Vec<_> = status.nodes.iter().map(name).collect();
+    format!(
+        "answered by {}, whose links these are, one of {} nodes: {}\n",
+        status.node,
+        names.len(),
+        names.join(", ")
+    )
+}
+
+/// Which of our nodes are linked to each peer; nothing for the only node.
+fn own_links_text(status: &pb::GetClusterStatusResponse) -> String {
+    if status.nodes.len() < 2 {
+        return String::new();
+    }
+    let rows = status.peers.iter().filter(|peer| peer.enabled).map(|peer| {
+        let (up, not): (Vec<_>, Vec<_>) = peer.own_links.iter().partition(|own| own.state == "up");
+        let up: Vec<_> = up.iter().map(|own| &*own.node).collect();
+        let not: Vec<_> = not
+            .iter()
+            .map(|own| format!("{} ({})", own.node, state_for(own)))
+            .collect();
+        [peer.cluster_id.clone(), up.join(" "), not.join(", ")]
+    });
+    let table = table(["PEER", "LINKED NODES", "NOT LINKED"], rows.collect());
+    format!("\nour nodes:\n\n{table}\n")
+}
+
+fn state_for(own: &pb::OwnLink) -> String {
+    match own.state_age_ms {
+        Some(ms) => format!("{} for {}", own.state, age(ms)),
+        None => own.state.clone(),
+    }
 }
 
 fn peer_row(peer: &pb::PeerStatus) -> [String; 8] {
@@ -398,8 +447,16 @@ fn troubles(peer: &pb::PeerStatus) -> String {
             .as_deref()
             .map(|a| format!(" ({a})"))
             .unwrap_or_default();
-        text += &format!("\n{id}: we cannot reach it{at}: {reason}\n");
+        let answers = peer.own_links.iter().find(|own| own.answers);
+        let who = answers.filter(|_| peer.own_links.len() > 1);
+        let who = who.map_or("we", |own| &own.node);
+        text += &format!("\n{id}: {who} cannot reach it{at}: {reason}\n");
         text += &next_line(out.hint.as_deref());
+    }
+    for own in peer.own_links.iter().filter(|own| !own.answers) {
+        if let Some(reason) = &own.reason {
+            text += &format!("\n{id}: {} cannot reach it: {reason}\n", own.node);
+        }
     }
     if let Some(reason) = peer
         .inbound
@@ -587,6 +644,77 @@ paris: 2 ends of sessions will be told as soon as the link is up
         );
     }
 
+    fn own(node: &str, state: &str, age: Option<u64>, reason: Option<&str>) -> pb::OwnLink {
+        pb::OwnLink {
+            node: node.to_owned(),
+            answers: node == "b1",
+            state: state.to_owned(),
+            state_age_ms: age,
+            reason: reason.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn our_own_nodes_are_told_with_their_links_and_who_answered() {
+        let refused = Some("connection refused");
+        let mut paris = healthy("paris");
+        let out = paris.outbound.as_mut().unwrap();
+        out.state = "down".to_owned();
+        out.reason = refused.map(str::to_owned);
+        out.proof_age_ms = None;
+        paris.own_links = vec![
+            own("b1", "down", Some(60_000), refused),
+            own("b2", "up", Some(1_000), None),
+            own("b3", "down", Some(12_000), Some("no answer within 1 s")),
+            own("b4", "silent", None, None),
+        ];
+        let mut tokyo = healthy("tokyo");
+        tokyo.own_links = vec![
+            own("b1", "up", Some(60_000), None),
+            own("b2", "up", Some(1_000), None),
+            own("b3", "unknown", None, None),
+            own("b4", "silent", None, None),
+        ];
+        let lima = pb::PeerStatus {
+            cluster_id: "lima".to_owned(),
+            outbound: Some(pb::OutboundStatus {
+                state: "disabled".to_owned(),
+                ..pb::OutboundStatus::default()
+            }),
+            ..pb::PeerStatus::default()
+        };
+        let mut status = status(vec![lima, paris, tokyo]);
+        status.nodes = ["b1", "b2", "b3", "b4"]
+            .map(|name| pb::OwnNode {
+                node: name.to_owned(),
+                answers: name == "b1",
+                lives: name != "b4",
+                ..pb::OwnNode::default()
+            })
+            .into();
+        let expected = "\
+cluster berlin, node b1, emccd 0.1.0, protocol 1.0 to 1.1
+answered by b1, whose links these are, one of 4 nodes: b1, b2, b3, b4 (silent)
+
+PEER   TO THEM             PROOF      FROM THEM   THEIR PROOF  VERSION  NODE  OWED
+lima   disabled            -          never seen  -            -        -     0
+paris  down for 1 min 0 s  -          up          2.0 s ago    1.1      t1    0
+tokyo  up                  0.8 s ago  up          2.0 s ago    1.1      t1    0
+
+our nodes:
+
+PEER   LINKED NODES  NOT LINKED
+paris  b2            b1 (down for 1 min 0 s), b3 (down for 12 s), b4 (silent)
+tokyo  b1 b2         b3 (unknown), b4 (silent)
+
+paris: b1 cannot reach it (10.0.0.7:8444): connection refused
+
+paris: b3 cannot reach it: no answer within 1 s
+";
+        assert_eq!(status_text(&status), expected);
+        assert!(!all_up(&status));
+    }
+
     #[test]
     fn who_was_turned_away_is_shown_with_what_mends_it() {
         let mut status = status(Vec::new());
@@ -662,6 +790,20 @@ connections that failed for want of trust, and have not been mended since:
             let mut peer = healthy("tokyo");
             peer.nodes = vec![node("up", false), node(state, learned)];
             assert_eq!(all_up(&status(vec![peer])), expected, "{state} {learned}");
+        }
+        for (state, expected) in [
+            ("up", true),
+            ("silent", true),
+            ("down", false),
+            ("unknown", false),
+        ] {
+            let mut peer = healthy("tokyo");
+            peer.own_links = vec![own("b1", "up", None, None), own("b2", state, None, None)];
+            assert_eq!(
+                all_up(&status(vec![peer])),
+                expected,
+                "{state} at another node of ours"
+            );
         }
         assert!(with(|p| {
             p.enabled = false;

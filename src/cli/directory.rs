@@ -157,6 +157,10 @@ fn user_text(found: &pb::GetUserResponse) -> String {
         ),
         ("enabled", yes(user.enabled)),
         ("may log in at other clusters", yes(user.emcc_enabled)),
+        (
+            "policy",
+            user.policy.unwrap_or_else(|| "default".to_owned()),
+        ),
         ("PIN", pin_text(&found.pin.clone().unwrap_or_default())),
     ]);
     if !found.profiles.is_empty() {
@@ -321,6 +325,7 @@ self-service ID               -
 primary extension             2001
 enabled                       yes
 may log in at other clusters  no
+policy                        default
 PIN                           set, must be changed, 3 wrong of late, locked until 2026-11-22 09:30:00Z
 
 PROFILE      DEFAULT  LINES  DEVICE POOL  LOCALE
@@ -335,6 +340,7 @@ anna-mobile  yes      2001   -            -";
             display_name: "Anna".to_owned(),
             enabled: true,
             emcc_enabled: true,
+            policy: None,
             ..pb::User::default()
         }];
         assert_eq!(

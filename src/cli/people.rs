@@ -18,7 +18,8 @@ use crate::{
     wire::admin as pb,
 };
 
-type Columns = BTreeMap<String, String>;
+/// Columns by name, as a CSV file would have them.
+pub(super) type Columns = BTreeMap<String, String>;
 
 /// `user add`.
 ///
@@ -195,7 +196,7 @@ pub async fn profile(global: &Global, verb: Profile) -> Outcome {
     }
 }
 
-async fn put(
+pub(super) async fn put(
     global: &Global,
     kind: &str,
     name: String,
@@ -238,7 +239,7 @@ async fn put(
     Ok(Report::new(text, &done))
 }
 
-async fn remove(
+pub(super) async fn remove(
     global: &Global,
     kind: &str,
     name: String,
@@ -279,6 +280,7 @@ fn user_columns(what: &str, fields: UserFields) -> Outcome<(Columns, Option<Stri
     give("extension", fields.extension);
     give("enabled", fields.enabled.map(|b| b.to_string()));
     give("emcc", fields.emcc.map(|b| b.to_string()));
+    give("policy", fields.policy);
     let pin = if fields.ask_pin || fields.pin_file.is_some() {
         let pin = read_pin(what, fields.pin_file.as_deref())?;
         Some(pin.expose().to_owned())

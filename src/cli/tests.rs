@@ -151,7 +151,7 @@ impl Operations for Pretender {
         })))
     }
 
-    fn hand_over<'a>(&'a self, _: &'a std::path::Path, _: &'a Actor) -> Answer<'a, ()> {
+    fn hand_over<'a>(&'a self, _: &'a pb::HandOverRequest, _: &'a Actor) -> Answer<'a, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -325,6 +325,7 @@ async fn with_people(node: &Node) {
                         display_name: String::new(),
                         enabled: true,
                         emcc_enabled: true,
+                        policy: None,
                     },
                 )?;
             }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::Finding;
+use super::{Finding, disk};
 use crate::{
     config::Config,
     store::{self, Glance},
@@ -39,16 +39,16 @@ pub(super) async fn check(config: &Config, is_up: bool) -> Vec<Finding> {
     }
     let looked = tokio::task::spawn_blocking(move || {
         let held = store::is_lock_held(&path, PATIENCE);
-        (store::glance(&path), held, path)
+        (store::glance(&path), held, disk::check(&path), path)
     });
-    let Ok((glance, held, path)) = looked.await else {
+    let Ok((glance, held, disk, path)) = looked.await else {
         return vec![Finding::error(
             "store",
             "looking at the database broke off",
             "emccd db verify FILE",
         )];
     };
-    let mut found = vec![judge(&path, glance)];
+    let mut found = vec![judge(&path, glance), disk];
     match held {
         Ok(false) => found.push(Finding::ok(
             "store-lock",

@@ -47,6 +47,11 @@ fn judge(config: &Config, told: &Told) -> Vec<Finding> {
         found.push(Finding::error("federation", why, hint));
     }
     found.extend(told.identities.identities.iter().filter_map(identity));
+    for node in status.nodes.iter().filter(|node| !node.lives) {
+        let text = "it is on record and gives no signs of life: it was killed, or can't write to the store";
+        let hint = format!("on {}: emccd doctor", node.node);
+        found.push(Finding::warning("node", text, hint).about(&node.node));
+    }
     if status.peers.is_empty() {
         let hint = "emccd cluster add ID --address HOST:PORT --trust FILE";
         found.push(Finding::warning(
@@ -99,11 +104,12 @@ fn links(peer: &pb::PeerStatus) -> Vec<Finding> {
                 .unwrap_or_else(|| "no reason is known yet".to_owned());
             Finding::error(
                 "link",
-                format!("{state}: {why}"),
+                format!("{state}: {why}{}", elsewhere(peer)),
                 out.hint.clone().unwrap_or_else(see),
             )
         }
     }];
+    found.extend(peer.own_links.iter().filter_map(other_link));
     if let Some(why) = &inbound.peer_down_reason {
         let text = format!("{id} says that its link to us is down: {why}");
         found.push(Finding::error(
@@ -123,7 +129,8 @@ fn links(peer: &pb::PeerStatus) -> Vec<Finding> {
     if let Some(offset) = out.clock_offset_ms {
         found.push(clock(id, offset));
     }
-    if peer.owed_ends > 0 && out.state != "up" {
+    let is_linked = out.state == "up" || peer.own_links.iter().any(|own| own.state == "up");
+    if peer.owed_ends > 0 && !is_linked {
         let text = format!("{} ends of sessions are to be told to {id}", peer.owed_ends);
         found.push(Finding::warning(
             "owed",
@@ -132,6 +139,31 @@ fn links(peer: &pb::PeerStatus) -> Vec<Finding> {
         ));
     }
     found.into_iter().map(|finding| finding.about(id)).collect()
+}
+
+/// Behind why the node that answers is not linked: which others are. Nothing for the only node.
+fn elsewhere(peer: &pb::PeerStatus) -> String {
+    let linked = peer.own_links.iter().filter(|own| own.state == "up");
+    let linked: Vec<_> = linked.map(|own| own.node.as_str()).collect();
+    match (peer.own_links.len(), linked.is_empty()) {
+        (0 | 1, _) => String::new(),
+        (_, true) => "; no node of this cluster is linked to it".to_owned(),
+        (_, false) => format!("; linked to it: {}", linked.join(", ")),
+    }
+}
+
+/// What another node says of its link, where it isn't up. Of one that is silent that is told once, and not per peer.
+fn other_link(own: &pb::OwnLink) -> Option<Finding> {
+    if own.answers || matches!(&*own.state, "up" | "silent") {
+        return None;
+    }
+    let reason = own.reason.as_ref();
+    let why = reason
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default();
+    let text = format!("{} at node {}{why}", own.state, own.node);
+    let hint = format!("on {}: emccd doctor", own.node);
+    Some(Finding::warning("link", text, hint))
 }
 
 fn clock(peer: &str, offset_ms: i64) -> Finding {

@@ -4,6 +4,7 @@
 //! only a running one knows is handed in, and judged.
 
 mod database;
+mod disk;
 mod files;
 mod live;
 mod ports;

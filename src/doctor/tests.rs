@@ -341,6 +341,75 @@ fn links_clocks_and_debts_are_judged() {
 }
 
 #[test]
+fn what_the_other_nodes_of_the_cluster_say_is_judged_too() {
+    let own = |node: &str, state: &str, reason: Option<&str>| pb::OwnLink {
+        node: node.to_owned(),
+        answers: node == "m1",
+        state: state.to_owned(),
+        reason: reason.map(str::to_owned),
+        state_age_ms: None,
+    };
+    let told = |state: &str, others: Vec<pb::OwnLink>| {
+        let mut peer = peer(state, 0);
+        peer.own_links = vec![own("m1", state, None)];
+        peer.own_links.extend(others);
+        let node = |own: &pb::OwnLink| pb::OwnNode {
+            node: own.node.clone(),
+            answers: own.answers,
+            lives: own.state != "silent",
+            ..pb::OwnNode::default()
+        };
+        let status = pb::GetClusterStatusResponse {
+            nodes: peer.own_links.iter().map(node).collect(),
+            peers: vec![peer],
+            ..pb::GetClusterStatusResponse::default()
+        };
+        let found = up(Told {
+            status,
+            ..Told::default()
+        });
+        let wanted = found.into_iter().filter(|f| f.level != Level::Ok);
+        wanted
+            .map(|f| (f.id, f.subject, f.level, f.text, f.hint))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told("up", vec![own("m2", "up", None)]), []);
+    let warned = told(
+        "up",
+        vec![
+            own("m2", "down", Some("no route")),
+            own("m3", "silent", None),
+        ],
+    );
+    let (id, subject, level, text, hint) = &warned[0];
+    assert_eq!(
+        (*id, subject.as_deref(), *level),
+        ("node", Some("m3"), Level::Warning)
+    );
+    assert!(text.contains("no signs of life"), "{text}");
+    assert_eq!(hint.as_deref(), Some("on m3: emccd doctor"));
+    let (id, subject, level, text, hint) = &warned[1];
+    assert_eq!(
+        (*id, subject.as_deref(), *level),
+        ("link", Some("tokyo"), Level::Warning)
+    );
+    assert_eq!(text, "down at node m2: no route");
+    assert_eq!(hint.as_deref(), Some("on m2: emccd doctor"));
+    assert_eq!(warned.len(), 2);
+    // What is owed is told by a node that can; where none can, that is said.
+    for (other, ends, owed) in [
+        ("up", "; linked to it: m2", false),
+        ("down", "; no node of this cluster is linked to it", true),
+    ] {
+        let found = told("down", vec![own("m2", other, None)]);
+        let (id, _, level, text, _) = &found[0];
+        assert_eq!((*id, *level), ("link", Level::Error));
+        assert_eq!(*text, format!("down: connection refused{ends}"));
+        assert_eq!(found.iter().any(|f| f.0 == "owed"), owed, "{found:?}");
+    }
+}
+
+#[test]
 fn a_daemon_of_another_node_and_one_that_is_silent_are_errors() {
     let node = Node::new();
     let config = config::load(&node.config).unwrap();

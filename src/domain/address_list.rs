@@ -8,6 +8,8 @@ use super::address::HostPort;
 
 /// How many addresses a list holds: as many as an operator may give.
 pub const MAX_ADDRESSES: usize = 16;
+/// How far ahead of our clock the sequence of a list may be, in milliseconds: a day.
+const MOST_AHEAD: u64 = 86_400_000;
 /// How long one may be, in bytes: the longest name, a colon and a port.
 pub const MAX_ADDRESS_BYTES: usize = 260;
 
@@ -25,6 +27,13 @@ impl AddressList {
     #[must_use]
     pub const fn replaces(&self, known: u64) -> bool {
         self.sequence > known
+    }
+
+    /// Whether it stands further ahead of our clock than clocks differ, and would outlive every list that follows it.
+    /// `now` is the time in milliseconds.
+    #[must_use]
+    pub fn is_ahead_of(&self, now: i64) -> bool {
+        self.sequence > u64::try_from(now).unwrap_or(0).saturating_add(MOST_AHEAD)
     }
 
     /// The list that follows this one with `addresses`, cut to what a list holds; none when it says the same. `now` is
@@ -51,8 +60,7 @@ impl AddressList {
     /// to no place that only the sender can mean. Who gave an address of this machine gets others of it as well.
     #[must_use]
     pub fn beside(&self, operators: &[String]) -> Vec<String> {
-        let is_near = |text: &String| text.parse::<HostPort>().is_ok_and(|a| is_near(&a.host));
-        let near_is_meant = operators.iter().any(is_near);
+        let near_is_meant = means_near(operators);
         let mut all: Vec<String> = Vec::new();
         for address in self.addresses.iter().take(MAX_ADDRESSES) {
             let fits = address.parse::<HostPort>().is_ok()
@@ -67,20 +75,38 @@ impl AddressList {
     }
 }
 
-/// Whether a host is this machine, this wire, or nobody in particular.
-fn is_near(host: &str) -> bool {
-    match host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) => {
+/// Whether an operator gave an address of this machine or this wire: what the peer tells may then lead there as well.
+#[must_use]
+pub fn means_near(operators: &[String]) -> bool {
+    operators.iter().any(|address| is_near(address))
+}
+
+/// Whether an address is this machine, this wire, or nobody in particular, as it is written. Where a name leads is seen
+/// when it is looked up.
+fn is_near(address: &str) -> bool {
+    let Ok(address) = address.parse::<HostPort>() else {
+        return false;
+    };
+    match address.host.parse::<IpAddr>() {
+        Ok(ip) => is_near_ip(ip),
+        Err(_) => address.host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+/// The same of what a name led to.
+#[must_use]
+pub fn is_near_ip(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
             ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast()
         }
-        Ok(IpAddr::V6(ip)) => {
+        IpAddr::V6(ip) => {
             ip.is_loopback()
                 || ip.is_unicast_link_local()
                 || ip.is_unspecified()
                 || ip.is_multicast()
                 || ip.to_ipv4_mapped().is_some()
         }
-        Err(_) => host.eq_ignore_ascii_case("localhost"),
     }
 }
 
@@ -101,6 +127,26 @@ mod tests {
             [(1, 0, true), (5, 5, false), (4, 5, false), (6, 5, true)]
         {
             assert_eq!(list(sequence, &["a:1"]).replaces(known), replaces);
+        }
+    }
+
+    #[test]
+    fn a_list_from_the_far_future_is_told_from_one_of_a_fast_clock() {
+        let day = 86_400_000;
+        for (sequence, now, is_ahead) in [
+            (7, 0, false),
+            (9_000, 9_000, false),
+            (9_000 + day, 9_000, false),
+            (9_001 + day, 9_000, true),
+            (u64::MAX, 9_000, true),
+            (u64::MAX, i64::MAX, true),
+            (day, -5, false),
+        ] {
+            assert_eq!(
+                list(sequence, &[]).is_ahead_of(now),
+                is_ahead,
+                "{sequence} {now}"
+            );
         }
     }
 

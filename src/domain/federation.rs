@@ -1,6 +1,6 @@
-//! The other clusters, as visiting sees them. Pure.
+//! The other clusters: how the links to them stand, and how visiting sees them. Pure.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::domain::{
     ids::ClusterId,
@@ -18,9 +18,50 @@ pub enum Claim {
     Unrestricted,
 }
 
-/// Which clusters can be told of something now.
+/// What an operator sees of the direction from us to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// The first attempt has not ended.
+    Connecting,
+    /// There is no link; the last error says why.
+    Down,
+    /// The peer answers, but speaks no version that we speak.
+    Incompatible,
+    /// Proven within the time allowed.
+    Up,
+}
+
+impl LinkState {
+    const ALL: [Self; 4] = [Self::Connecting, Self::Down, Self::Incompatible, Self::Up];
+
+    /// The stable word in tables and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Down => "down",
+            Self::Incompatible => "incompatible",
+            Self::Up => "up",
+        }
+    }
+}
+
+/// A word that is no state of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown state of a link")]
+pub struct UnknownState;
+
+impl FromStr for LinkState {
+    type Err = UnknownState;
+    fn from_str(text: &str) -> Result<Self, UnknownState> {
+        let known = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        known.ok_or(UnknownState)
+    }
+}
+
+/// Which clusters this node can tell of something now.
 pub trait Links: Send + Sync + fmt::Debug {
-    /// Whether our link to that cluster is up.
+    /// Whether this node's link to that cluster is up.
     fn is_up(&self, cluster: &ClusterId) -> bool;
 }
 
@@ -34,4 +75,17 @@ pub trait Federation: Send + Sync {
 
     /// What the peer's record says of its right to the name.
     fn claim(&self, cluster: &ClusterId, query: &FindUser) -> Claim;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_states_are_read_back_and_no_others() {
+        for state in LinkState::ALL {
+            assert_eq!(state.as_str().parse(), Ok(state));
+        }
+        assert_eq!("Up".parse::<LinkState>(), Err(UnknownState));
+    }
 }

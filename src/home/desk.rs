@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::{
     Error,
     decide::{self, Chosen, Repeat},
+    reach::Reach,
 };
 use crate::{
     clock::Timestamp,
     credentials::lockout,
     domain::{
         capability::Traits,
-        federation::Links,
         ids::{BaseDeviceName, ClusterId, DevicePoolName, ProfileName},
         login::{
             CallManager, Context, HomeServices, LoginAnswer, LoginRequest, ProfileChoice,
@@ -19,6 +19,7 @@ use crate::{
         },
         multiple_login::{self, Verdict},
         parameters::Parameters,
+        policy::BUILT_IN,
         restart,
         security::{self, Side},
         session::{EndReason, Initiator, Role, State},
@@ -29,7 +30,7 @@ use crate::{
         answers::{self, Answer},
         audit, base_devices,
         credentials::{self as stored, Credential},
-        devices, phone_services,
+        devices, phone_services, policies,
         pools::{self, DevicePool},
         profiles::Profile,
         sessions::{self, Session},
@@ -71,11 +72,10 @@ pub(super) struct Desk {
     pub(super) context: Context,
     pub(super) request: LoginRequest,
     pub(super) now: Timestamp,
-    pub(super) rules: lockout::Rules,
     pub(super) parameters: Arc<Parameters>,
     /// The pool for where the phone stands.
     pub(super) roaming: Option<Box<DevicePool>>,
-    pub(super) links: Arc<dyn Links>,
+    pub(super) reach: Reach,
     /// For the answer that carries one.
     pub(super) ticket: Ticket,
 }
@@ -132,7 +132,8 @@ impl Desk {
             repeat => repeat,
         };
         decide::admit_caller(tx, &self.own, caller, self.now)?;
-        let user = decide::one_user(tx, &self.request.user)?;
+        let hides = decide::hides_unknown(&self.own, caller, &self.parameters);
+        let user = decide::one_user_or_hidden(tx, &self.request.user, hides)?;
         let credential = stored::get(tx, &user.user_id)?;
         let must_change = match proven {
             // A user that appeared, or a PIN that was set, since the first look: check again.
@@ -288,7 +289,13 @@ impl Desk {
             });
         };
         let before = row.clone();
-        let outcome = lockout::decide(&mut row, matches, self.now, self.rules);
+        // A PIN that is right is judged by no policy.
+        let rules = if matches {
+            BUILT_IN
+        } else {
+            policies::rules_of(tx, user.policy.as_ref())?
+        };
+        let outcome = lockout::decide(&mut row, matches, self.now, rules);
         if row != before {
             stored::set_counters(tx, &row)?;
         }
@@ -333,9 +340,16 @@ impl Desk {
     fn other_sessions(&self, tx: &mut dyn Transaction, user: &User) -> Result<Vec<Session>, Error> {
         let earlier = sessions::active_of_user(tx, &user.user_id)?;
         // The caller is there: it has just called.
+        let is_there = |there: &ClusterId| *there == self.own || *there == self.context.caller;
+        let elsewhere = earlier.iter().map(|session| &session.counterpart);
+        let elsewhere = elsewhere
+            .filter(|there| !is_there(there))
+            .cloned()
+            .collect();
+        let reached = self.reach.of(tx, elsewhere)?;
         let is_linked = |session: &Session| {
             let there = &session.counterpart;
-            *there == self.own || *there == self.context.caller || self.links.is_up(there)
+            is_there(there) || reached.contains(there)
         };
         let verdict = multiple_login::judge(
             self.parameters.multiple_login_behavior,

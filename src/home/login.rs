@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use std::sync::Arc;
-
 use tracing::{debug, info, warn};
 
 use super::{
     Error, HomeRole, decide,
     desk::{Checked, Desk, Proven},
+    reach::Reach,
 };
 use crate::{
     admission::{Kind, Party, Permit, Source},
@@ -72,11 +71,10 @@ async fn admit(
     if context.caller == role.cluster {
         return Ok(None);
     }
-    let places = role.parameters().maximum_concurrent_requests;
     let source = source(role, context, request);
     let entered = role
         .admission
-        .enter(Kind::Inbound, &source, places, context.deadline);
+        .enter(Kind::Inbound, &source, context.deadline);
     entered.await.map(Some).map_err(Error::NotAdmitted)
 }
 
@@ -271,10 +269,17 @@ async fn look_up(
                 Err(unknown @ Error::CallerUnknown(_)) => return Err(unknown),
                 Err(_) => return Ok(LookedUp::Refused),
             }
-            match decide::one_user(tx, &request.user) {
+            let hides = decide::hides_unknown(&own, &caller, &parameters);
+            match decide::one_user_or_hidden(tx, &request.user, hides) {
                 Ok(user) => Ok(LookedUp::User {
                     phc: stored::get(tx, &user.user_id)?.map(|c| c.phc),
                     roaming: roaming_pool(tx, own == caller, &parameters, &request)?,
+                    is_repeat,
+                }),
+                // There is no hash, and one is computed all the same.
+                Err(Error::UserHidden) => Ok(LookedUp::User {
+                    phc: None,
+                    roaming: None,
                     is_repeat,
                 }),
                 Err(Error::Store(error)) => Err(Error::Store(error)),
@@ -376,9 +381,8 @@ fn desk(role: &HomeRole, context: &Context, request: &LoginRequest) -> Desk {
         request: request.without_proof(),
         now: role.clock.now(),
         roaming: None,
-        rules: role.credentials.lockout(),
         parameters: role.parameters(),
-        links: Arc::clone(&role.links),
+        reach: Reach::now(role),
         // Made here, since the transaction may run again.
         ticket: Ticket::from_bytes(rand::random()),
     }

@@ -13,6 +13,7 @@ mod desk;
 pub mod error;
 mod login;
 mod logout;
+mod reach;
 mod retirement;
 mod revocation;
 
@@ -51,6 +52,7 @@ pub struct HomeRole {
     faults: FaultPoints,
     parameters: parameters::Live,
     links: Arc<dyn Links>,
+    membership: Membership,
     /// Told whenever a peer is owed the end of a session.
     owed: Arc<Notify>,
 }
@@ -74,8 +76,10 @@ pub struct Parts {
     pub faults: FaultPoints,
     /// The cluster's parameters, as they are at each request.
     pub parameters: parameters::Live,
-    /// Which clusters can be told of an end now.
+    /// Which clusters this node can tell of an end now.
     pub links: Arc<dyn Links>,
+    /// Which other nodes of ours live; what each of them is linked to is in the store.
+    pub membership: Membership,
     /// Told whenever a peer is owed the end of a session.
     pub owed: Arc<Notify>,
 }
@@ -106,6 +110,7 @@ impl HomeRole {
             faults,
             parameters,
             links,
+            membership,
             owed,
         } = parts;
         Self {
@@ -118,6 +123,7 @@ impl HomeRole {
             faults,
             parameters,
             links,
+            membership,
             owed,
         }
     }

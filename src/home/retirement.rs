@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::{
     HomeRole,
+    reach::Reach,
     revocation::{BATCH, entry, is_on},
 };
 use crate::{
@@ -67,7 +68,7 @@ pub enum Stays {
     },
     /// Nothing has happened: there is news for it and no link that could take it.
     #[error(
-        "this node's link to {cluster} is not up, so it can't be told of the end of {news} sessions; nothing was ended"
+        "no node of this cluster has a link to {cluster}, so it can't be told of the end of {news} sessions; nothing was ended"
     )]
     Unreachable {
         /// The peer.
@@ -124,7 +125,7 @@ pub(super) async fn stay(role: &HomeRole, cluster: &ClusterId) {
 async fn begin(role: &HomeRole, leaving: &Leaving) -> Result<(), Stays> {
     let (cluster, forget) = (leaving.cluster.clone(), leaving.forget_owed);
     let until = role.clock.now().plus(leaving.within + SLACK);
-    let is_up = role.links.is_up(&cluster);
+    let reach = Reach::now(role);
     role.store
         .write(move |tx: &mut dyn Transaction| {
             let (living, owed) = sessions::shared_with(tx, &cluster)?;
@@ -132,7 +133,7 @@ async fn begin(role: &HomeRole, leaving: &Leaving) -> Result<(), Stays> {
                 let cluster = cluster.clone();
                 return Err(Stays::SessionsLive { cluster, living });
             }
-            if living + owed > 0 && !is_up && !forget {
+            if living + owed > 0 && !forget && !reach.is_reached(tx, &cluster)? {
                 let (cluster, news) = (cluster.clone(), living + owed);
                 return Err(Stays::Unreachable { cluster, news });
             }
@@ -223,12 +224,15 @@ async fn wait_told(
     let mut changes = role.store.changes();
     loop {
         changes.mark_unchanged();
-        let them = leaving.cluster.clone();
-        let (_, owed) = role
+        let (them, reach) = (leaving.cluster.clone(), Reach::now(role));
+        let (owed, is_reached) = role
             .store
-            .read(move |tx: &mut dyn Transaction| sessions::shared_with(tx, &them))
+            .read(move |tx: &mut dyn Transaction| {
+                let (_, owed) = sessions::shared_with(tx, &them)?;
+                Ok::<_, store::Error>((owed, reach.is_reached(tx, &them)?))
+            })
             .await?;
-        let in_vain = leaving.forget_owed && !role.links.is_up(&leaving.cluster);
+        let in_vain = leaving.forget_owed && !is_reached;
         if owed == 0 || in_vain || Instant::now() >= deadline {
             return Ok(owed);
         }

@@ -129,7 +129,8 @@ impl Error {
                 };
                 match source.kind() {
                     io::ErrorKind::AddrInUse => format!(
-                        "stop what has the port (ss -ltnp sport = :{}), or change {key}",
+                        "stop what has the port (ss -ltnp sport = :{}), or change {key}; a node that is to be taken \
+                         over from is found by the admin.socket that it was started with",
                         address.port()
                     ),
                     io::ErrorKind::AddrNotAvailable => {
@@ -157,8 +158,8 @@ impl Error {
                 format!("mend the file that credentials.pepper-file names, from another node or your copy; {CHECK}")
             }
             Self::HandOver(_) => {
-                "the running process goes on; start this one as its user, or stop it and start this one without \
-                 --take-over"
+                "the running process goes on; start this one as its user and with its cluster-id, node, store.url \
+                 and admin.socket, or stop it and start this one without --take-over"
                     .to_owned()
             }
             Self::Store(store::Error::NewerSchema { .. }) => {

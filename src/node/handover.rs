@@ -31,6 +31,7 @@ use tracing::{info, warn};
 use super::{Error, sockets::Sockets};
 use crate::{
     clock::Clock,
+    config::Config,
     edge::admin::socket::Keep,
     store::{self, Store, Transaction, audit, membership::Membership},
     tasks::Tasks,
@@ -58,6 +59,9 @@ const MAX_SOCKETS: usize = 8;
 /// More than a list of them takes.
 const MAX_LIST_BYTES: usize = 4_096;
 
+/// How many characters of somebody else's words stand in ours.
+const MAX_SAID: usize = 200;
+
 /// What is sent with the sockets: their names in their order, and the path of the one for operators.
 #[derive(Debug, Deserialize, Serialize)]
 struct List {
@@ -69,6 +73,61 @@ const FEDERATION: &str = "federation";
 const PHONE: &str = "phone";
 const PHONE_PLAIN: &str = "phone-plain";
 const ADMIN: &str = "admin";
+const METRICS: &str = "metrics";
+
+/// Which node of which cluster, on which store: only a process of the same succeeds one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Whose {
+    pub(super) cluster: String,
+    pub(super) node: String,
+    /// As [`store::mark`] says it; empty where there is none yet.
+    pub(super) store: String,
+}
+
+impl Whose {
+    /// A process with this configuration, now.
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            cluster: config.cluster_id.to_string(),
+            node: config.node.clone(),
+            store: store::mark(&config.store.url).unwrap_or_default(),
+        }
+    }
+
+    /// Why `other` is no process of this node, if it is none.
+    fn differs(&self, other: &Self) -> Option<String> {
+        if (&self.cluster, &self.node) != (&other.cluster, &other.node) {
+            return Some(format!(
+                "it is node {} of {}, and the new process is node {} of {}",
+                self.node,
+                self.cluster,
+                bounded(&other.node),
+                bounded(&other.cluster)
+            ));
+        }
+        (self.store.is_empty() || self.store != other.store).then(|| {
+            "the new process names another store than the one that this node has open".to_owned()
+        })
+    }
+}
+
+/// As much as a sentence takes of what somebody else says.
+fn bounded(text: &str) -> String {
+    text.chars().take(MAX_SAID).collect()
+}
+
+/// Somebody wants the sockets.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    /// Where the new process waits.
+    pub(super) to: &'a Path,
+    /// Who it says that it is.
+    pub(super) by: Whose,
+    /// Whose process it is, as in the audit.
+    pub(super) actor: &'a str,
+    /// Whether that is root or this process's own user.
+    pub(super) is_owner: bool,
+}
 
 /// The side of a process that may be succeeded. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -78,6 +137,7 @@ pub(super) struct HandOver {
 
 #[derive(Debug)]
 struct Inner {
+    whose: Whose,
     /// Second handles on the listening sockets; none once the node ends, so that they close with the doors.
     sockets: Mutex<Vec<(&'static str, OwnedFd)>>,
     admin: PathBuf,
@@ -111,6 +171,7 @@ impl Drop for Turn {
 impl HandOver {
     /// Keeps second handles on what `sockets` has.
     pub(super) fn new(
+        whose: Whose,
         sockets: &Sockets,
         store: Store,
         membership: Membership,
@@ -126,9 +187,13 @@ impl HandOver {
         if let Some(plain) = &sockets.phone_plain {
             all.push((PHONE_PLAIN, again(plain.as_fd())?));
         }
+        if let Some(metrics) = &sockets.metrics {
+            all.push((METRICS, again(metrics.as_fd())?));
+        }
         all.push((ADMIN, again(sockets.admin.as_fd())?));
         Ok(Self {
             inner: Arc::new(Inner {
+                whose,
                 sockets: Mutex::new(all),
                 admin: sockets.admin.path().to_owned(),
                 file: sockets.admin.keep(),
@@ -148,6 +213,11 @@ impl HandOver {
         self.inner.done.cancelled().await;
     }
 
+    /// Cancelled when a successor serves.
+    pub(super) fn succeeded(&self) -> CancellationToken {
+        self.inner.done.clone()
+    }
+
     /// The node ends: its sockets close when its doors do.
     pub(super) fn close(&self) {
         let mut sockets = self
@@ -158,17 +228,36 @@ impl HandOver {
         sockets.clear();
     }
 
-    /// Sends the sockets to whoever waits at `path`, and goes on waiting for its word, also when the caller no longer
-    /// waits for the answer.
+    /// Sends the sockets to whom `asked` names, and goes on waiting for its word, also when the caller no longer waits
+    /// for the answer.
     ///
     /// # Errors
-    /// Why they were not sent, in words.
-    pub(super) async fn send_to(&self, path: &Path, actor: &str) -> Result<(), String> {
+    /// Why they were not sent, in words. It is on record, and nothing else has changed.
+    pub(super) async fn send_to(&self, asked: &Asked<'_>) -> Result<(), String> {
+        let sent = self.begin(asked).await;
+        if let Err(why) = &sent {
+            // The audit may wait for the store; whoever asked does not.
+            let (inner, actor) = (Arc::clone(&self.inner), asked.actor.to_owned());
+            let outcome = format!("refused: {}", bounded(why));
+            self.inner.tasks.spawn("hand-over on record", async move {
+                inner.record(&actor, outcome).await;
+            });
+        }
+        sent
+    }
+
+    async fn begin(&self, asked: &Asked<'_>) -> Result<(), String> {
+        if !asked.is_owner {
+            return Err("only root and the daemon's own user may take over from it".to_owned());
+        }
+        if let Some(difference) = self.inner.whose.differs(&asked.by) {
+            return Err(difference);
+        }
         let Some(turn) = Turn::begin(&self.inner) else {
             return Err("another process is taking over already".to_owned());
         };
         let (told, sent) = oneshot::channel();
-        let (path, actor) = (path.to_owned(), actor.to_owned());
+        let (path, actor) = (asked.to.to_owned(), asked.actor.to_owned());
         self.inner.tasks.spawn("hand-over", async move {
             hand_over(turn, &path, &actor, told).await;
         });
@@ -199,7 +288,9 @@ async fn hand_over(
     // The audit may wait for the store; the successor does not.
     let (recording, who) = (Arc::clone(&inner), actor.to_owned());
     let recorded = inner.tasks.spawn("hand-over on record", async move {
-        recording.record(&who, "sent the listening sockets").await;
+        recording
+            .record(&who, "sent the listening sockets".to_owned())
+            .await;
     });
     let outcome = tokio::select! {
         // The successor has nothing to take over from, and finds that the connection ends.
@@ -220,7 +311,7 @@ async fn hand_over(
         }
     };
     let _panicked = recorded.await;
-    inner.record(actor, outcome).await;
+    inner.record(actor, outcome.to_owned()).await;
 }
 
 impl Inner {
@@ -301,7 +392,7 @@ impl Inner {
         Err("the new process ended before it served; this one goes on")
     }
 
-    async fn record(&self, actor: &str, outcome: &'static str) {
+    async fn record(&self, actor: &str, outcome: String) {
         let (at, actor) = (self.clock.now(), actor.to_owned());
         let recorded = self.store.write(move |tx: &mut dyn Transaction| {
             let entry = audit::Entry {
@@ -309,7 +400,7 @@ impl Inner {
                 actor: actor.clone(),
                 action: audit::Action::NodeHandOver,
                 subject: tx.node().to_owned(),
-                outcome: outcome.to_owned(),
+                outcome: outcome.clone(),
                 reference: None,
             };
             audit::append(tx, &entry)?;

@@ -10,8 +10,9 @@ use tokio::sync::watch;
 
 use super::{
     applied,
-    handover::HandOver,
+    handover::{Asked, HandOver, Whose},
     reload::{Reloader, Shown},
+    siblings::Siblings,
 };
 use crate::{
     apply::{Applier, Mode, Progress, Rest, Source, edit::Edit},
@@ -25,6 +26,7 @@ use crate::{
     },
     home::{self, HomeRole},
     peer::{LinkState, LinkStatus, NodeStatus, Peers},
+    store::{self, Store, membership::Membership},
     trust::{TrustStore, mend::mend_link, refusals::Refused},
     visiting::{self, VisitingRole},
     wire::admin as pb,
@@ -36,6 +38,8 @@ pub(super) struct NodeOperations {
     pub(super) node: String,
     pub(super) versions: VersionRange,
     pub(super) clock: Clock,
+    pub(super) store: Store,
+    pub(super) membership: Membership,
     pub(super) applier: Applier,
     pub(super) trust: TrustStore,
     pub(super) peers: Peers,
@@ -47,28 +51,35 @@ pub(super) struct NodeOperations {
 
 impl Operations for NodeOperations {
     fn cluster_status(&self) -> Answer<'_, pb::GetClusterStatusResponse> {
-        let down = self.reloader.federation_down();
-        let status = pb::GetClusterStatusResponse {
-            cluster_id: self.cluster.to_string(),
-            node: self.node.clone(),
-            software: self.peers.config().software.clone(),
-            versions: self.versions.to_string(),
-            now: self.clock.now().to_string(),
-            federation_hint: down.as_ref().map(|_| {
-                "mend the files that `emccd cert show` names, then run `emccd cert reload`"
-                    .to_owned()
-            }),
-            federation_down_reason: down,
-            peers: self.peers.status().iter().map(peer_status).collect(),
-            refusals: self
-                .trust
-                .refusals()
-                .list()
-                .into_iter()
-                .map(refusal)
-                .collect(),
-        };
-        Box::pin(async move { Ok(status) })
+        Box::pin(async move {
+            let siblings = self.siblings().await?;
+            let down = self.reloader.federation_down();
+            let peers = self.peers.status();
+            Ok(pb::GetClusterStatusResponse {
+                cluster_id: self.cluster.to_string(),
+                node: self.node.clone(),
+                software: self.peers.config().software.clone(),
+                versions: self.versions.to_string(),
+                now: self.clock.now().to_string(),
+                federation_hint: down.as_ref().map(|_| {
+                    "mend the files that `emccd cert show` names, then run `emccd cert reload`"
+                        .to_owned()
+                }),
+                federation_down_reason: down,
+                peers: peers
+                    .iter()
+                    .map(|link| peer_status(link, &siblings))
+                    .collect(),
+                nodes: siblings.nodes(),
+                refusals: self
+                    .trust
+                    .refusals()
+                    .list()
+                    .into_iter()
+                    .map(refusal)
+                    .collect(),
+            })
+        })
     }
 
     fn identities(&self) -> Answer<'_, Vec<pb::Identity>> {
@@ -191,14 +202,27 @@ impl Operations for NodeOperations {
                 link.is_none_or(|link| !link.enabled || link.outbound == LinkState::Up)
             };
             self.peers.wait_for(settled, deadline).await;
+            let siblings = self.siblings().await?;
             let all = self.peers.status();
-            all.iter().find(is_it).map(peer_status).ok_or_else(missing)
+            let link = all.iter().find(is_it).ok_or_else(missing)?;
+            Ok(peer_status(link, &siblings))
         })
     }
 
-    fn hand_over<'a>(&'a self, to: &'a Path, actor: &'a Actor) -> Answer<'a, ()> {
+    fn hand_over<'a>(&'a self, asked: &'a pb::HandOverRequest, actor: &'a Actor) -> Answer<'a, ()> {
         Box::pin(async move {
-            let sent = self.hand_over.send_to(to, &actor.to_string()).await;
+            let asked = Asked {
+                to: Path::new(&asked.socket),
+                by: Whose {
+                    cluster: asked.cluster_id.clone(),
+                    node: asked.node.clone(),
+                    store: asked.store.clone(),
+                },
+                actor: &actor.to_string(),
+                // The new process has the keys: it is not enough that somebody may change records.
+                is_owner: actor.owns_the_node(),
+            };
+            let sent = self.hand_over.send_to(&asked).await;
             sent.map_err(|why| {
                 Error::refused(why, "this node goes on; look at its log and try again")
             })
@@ -243,6 +267,12 @@ impl Operations for NodeOperations {
     }
 }
 
+impl NodeOperations {
+    async fn siblings(&self) -> Result<Siblings, store::Error> {
+        Siblings::look(&self.store, &self.membership, &self.clock).await
+    }
+}
+
 /// Why a peer is not removed, and what to do first.
 fn stays(why: home::Stays) -> Error {
     let told = why.to_string();
@@ -274,11 +304,11 @@ const RETIRE: Duration = Duration::from_secs(30);
 /// Long enough for a peer to answer that is there, and for the reason why one is not.
 const REFRESH: Duration = Duration::from_secs(8);
 
-fn millis(length: std::time::Duration) -> u64 {
+pub(super) fn millis(length: std::time::Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn peer_status(link: &LinkStatus) -> pb::PeerStatus {
+fn peer_status(link: &LinkStatus, siblings: &Siblings) -> pb::PeerStatus {
     // A link that nobody wants is not one that failed.
     let state = if link.enabled {
         link.outbound.as_str()
@@ -311,6 +341,7 @@ fn peer_status(link: &LinkStatus) -> pb::PeerStatus {
         }),
         owed_ends: 0,
         nodes: link.nodes.iter().map(peer_node).collect(),
+        own_links: siblings.links(link),
     }
 }
 

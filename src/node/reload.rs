@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use super::Error;
 use crate::{
+    admission::Admission,
     config::{Config, IdentityFiles},
     domain::parameters::Parameters,
     peer::Peers,
@@ -43,6 +44,8 @@ pub(super) struct Reloader {
     federation_problem: Mutex<Option<String>>,
     phone_problem: Mutex<Option<String>>,
     parameters: parameters::Live,
+    /// Goes by one of the parameters.
+    admission: Admission,
     /// The revision of peers and trust that is in force.
     revision: AtomicU64,
     /// That of the parameters.
@@ -81,6 +84,7 @@ impl Reloader {
         store: Store,
         trust: TrustStore,
         peers: Peers,
+        admission: Admission,
     ) -> Result<Self, Error> {
         // Until there is an identity every handshake is refused.
         let tls = refusing_server_config()
@@ -96,6 +100,7 @@ impl Reloader {
             federation_problem: Mutex::new(None),
             phone_problem: Mutex::new(None),
             parameters: parameters::Live::default(),
+            admission,
             revision: AtomicU64::new(u64::MAX),
             parameters_revision: AtomicU64::new(u64::MAX),
             refreshing: tokio::sync::Mutex::new(()),
@@ -231,7 +236,9 @@ impl Reloader {
         for problem in problems {
             warn!(cause = %problem, "a stored parameter can't be used; its default holds");
         }
+        let places = now.maximum_concurrent_requests;
         self.parameters.publish(now);
+        self.admission.set_places(places);
         self.parameters_revision.store(revision, Ordering::Release);
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::{
     },
     edge::{
         federation::Roles,
-        metrics::{Metrics, Outcome},
+        metrics::{By, Metrics, Outcome},
     },
     home::HomeRole,
     visiting::VisitingRole,
@@ -27,13 +27,13 @@ pub(super) struct FederationRoles {
 }
 
 impl FederationRoles {
-    /// The end of a session that another cluster told of has its answer.
-    fn ended(&self, outcome: &Result<EndReason, Refusal>) {
+    /// The end of a session that another cluster told of has its answer; `role` is the one that we play in it.
+    fn ended(&self, role: Role, outcome: &Result<EndReason, Refusal>) {
         let what = match outcome {
             Ok(_) => Outcome::Success,
             Err(refusal) => Outcome::Refused(refusal.code),
         };
-        self.metrics.logout(Role::Home, what);
+        self.metrics.logout(role, By::Peer, what);
     }
 }
 
@@ -77,7 +77,7 @@ impl Roles for FederationRoles {
         Box::pin(async move {
             let outcome = self.home.logout(context, request).await;
             let outcome = outcome.map_err(|e| e.to_refusal(false));
-            self.ended(&outcome);
+            self.ended(Role::Home, &outcome);
             outcome
         })
     }
@@ -98,7 +98,7 @@ impl Roles for FederationRoles {
                 );
                 error.to_refusal()
             });
-            self.ended(&outcome);
+            self.ended(Role::Visiting, &outcome);
             outcome
         })
     }

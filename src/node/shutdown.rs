@@ -20,6 +20,9 @@ pub(super) struct Stages {
     phase: watch::Sender<Phase>,
     /// What accepts from outside, and the calls that came in; it ends first.
     pub(super) doors: Tasks,
+    /// What keeps the node on record. It is off it before `work` ends, the admin socket among that: whoever starts next
+    /// under its name knows that it ended by itself, and that its logins are not to be given up.
+    pub(super) standing: Tasks,
     /// Logins and logouts whose callers may be gone by now, the admin socket, and whatever runs by itself.
     pub(super) work: Tasks,
     /// The links to peers: all of the others need them to their end.
@@ -27,7 +30,7 @@ pub(super) struct Stages {
 }
 
 impl Stages {
-    /// What links have to end in, if nothing of the grace is left. They do it at once.
+    /// What links, and leaving the record, have to end in, if nothing of the grace is left. They do it at once.
     const LEAST: Duration = Duration::from_millis(250);
 
     /// How long others have to turn to another node before connections are ended: a round trip to the far side of the
@@ -41,6 +44,7 @@ impl Stages {
             drain: CancellationToken::new(),
             phase: watch::Sender::default(),
             doors: tasks(),
+            standing: tasks(),
             work: tasks(),
             links: tasks(),
         }
@@ -50,6 +54,7 @@ impl Stages {
     pub(super) fn cancel(&self) {
         self.drain.cancel();
         self.doors.cancel();
+        self.standing.cancel();
         self.work.cancel();
         self.links.cancel();
     }
@@ -71,6 +76,8 @@ impl Stages {
         self.drain.cancel();
         sleep(Self::NOTICE.min(grace / 4)).await;
         self.doors.shut_down_by(deadline).await;
+        let least = Instant::now() + Self::LEAST;
+        self.standing.shut_down_by(deadline.max(least)).await;
         self.work.shut_down_by(deadline).await;
         let least = Instant::now() + Self::LEAST;
         self.links.shut_down_by(deadline.max(least)).await;
@@ -96,6 +103,17 @@ mod tests {
         let (work, links) = (stages.work.clone(), stages.links.clone());
         let (mut phase, doors) = (stages.phase(), stages.doors.clone());
         stages.serving();
+        let (leaving, left) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (standing, leaves, may) = (
+            stages.standing.clone(),
+            Arc::clone(&leaving),
+            Arc::clone(&left),
+        );
+        stages.standing.spawn("membership", async move {
+            standing.cancelled().await;
+            leaves.notify_one();
+            may.notified().await;
+        });
         let answered = Arc::new(Notify::new());
         let answer = Arc::clone(&answered);
         let login = stages.work.spawn("login", async move {
@@ -114,6 +132,12 @@ mod tests {
             .await
             .unwrap();
         assert!(!doors.is_shutting_down());
+        // Nobody is on record whose admin socket has closed.
+        timeout(Duration::from_secs(20), leaving.notified())
+            .await
+            .unwrap();
+        assert!(doors.is_shutting_down() && !stages.work.is_shutting_down());
+        left.notify_one();
         timeout(Duration::from_secs(20), stages.work.cancelled())
             .await
             .unwrap();

@@ -2,13 +2,17 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpListener;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::reload::{Reloader, Shown};
 use crate::{
@@ -17,12 +21,13 @@ use crate::{
     credentials::Credentials,
     domain::{
         ids::{ClusterId, Ref},
+        phase::Phase,
         session::Role,
     },
     edge::{
         listener,
         metrics::{
-            self, Metrics, Outcome, Probe, Reading, Reason, Reply,
+            self, By, Metrics, Outcome, Probe, Reading, Reason, Reply,
             table::{self, Metric},
         },
         phone::{self, Desk},
@@ -45,6 +50,9 @@ const COUNT_AGAIN: Duration = Duration::from_secs(10);
 /// How long the database may take to say that it can be written.
 const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How old that answer may be.
+const PROBE_AGAIN: Duration = Duration::from_secs(1);
+
 /// A node, to be looked at.
 pub(super) struct Sight {
     pub(super) cluster: ClusterId,
@@ -55,25 +63,61 @@ pub(super) struct Sight {
     pub(super) trust: TrustStore,
     pub(super) peers: Peers,
     pub(super) reloader: Arc<Reloader>,
-    /// Cancelled when others are to turn to another node.
-    pub(super) draining: CancellationToken,
+    pub(super) phase: watch::Receiver<Phase>,
+    /// Cancelled when another process serves in this one's place.
+    pub(super) succeeded: CancellationToken,
     /// What accepts from outside.
     pub(super) doors: Tasks,
     pub(super) started: Instant,
     pub(super) counted: tokio::sync::Mutex<Option<(Instant, counts::Counts)>>,
+    pub(super) probed: Probed,
+}
+
+/// The look whether the database can be written that began last: one at a time, whoever asks and goes away meanwhile.
+#[derive(Default)]
+pub(super) struct Probed(Mutex<Option<(Instant, Probing)>>);
+
+/// Why it can't be, as told to all who asked meanwhile.
+type Probing = Shared<BoxFuture<'static, Option<String>>>;
+
+impl Probed {
+    /// The one that is under way or has just ended, or a new one.
+    fn probe(&self, store: &Store) -> Probing {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((began, probing)) = &*last
+            && (began.elapsed() < PROBE_AGAIN || probing.clone().now_or_never().is_none())
+        {
+            return probing.clone();
+        }
+        let store = store.clone();
+        let probing = async move {
+            // It takes the writer's turn and changes nothing.
+            let written = store.write(|_: &mut dyn Transaction| Ok::<_, store::Error>(()));
+            let failed = written.await.err();
+            failed.map(|error| crate::telemetry::error_chain(&error))
+        };
+        let probing = probing.boxed().shared();
+        *last = Some((Instant::now(), probing.clone()));
+        probing
+    }
 }
 
 impl Probe for Sight {
     fn reasons(&self) -> Reply<'_, Vec<Reason>> {
         Box::pin(async {
             let mut reasons = Vec::new();
-            if self.draining.is_cancelled() || self.doors.is_shutting_down() {
-                reasons.push(reason("draining", "the node is shutting down"));
-            } else {
-                let closed = DOORS.iter().filter(|door| self.doors.count(door) == 0);
-                reasons.extend(
-                    closed.map(|door| reason("listeners", format!("the {door} has ended"))),
-                );
+            let phase = *self.phase.borrow();
+            match phase {
+                // What is asked is whether the node can serve. Its new process can.
+                _ if self.succeeded.is_cancelled() => {}
+                Phase::Starting => reasons.push(reason("starting", "the node is starting")),
+                Phase::Draining => reasons.push(reason("draining", "the node is shutting down")),
+                Phase::Serving => {
+                    let closed = DOORS.iter().filter(|door| self.doors.count(door) == 0);
+                    reasons.extend(
+                        closed.map(|door| reason("listeners", format!("the {door} has ended"))),
+                    );
+                }
             }
             reasons.extend(self.reloader.shown().iter().filter_map(|s| self.unfit(s)));
             reasons.extend(self.unwritable().await);
@@ -157,13 +201,18 @@ impl Sight {
     }
 
     async fn unwritable(&self) -> Option<Reason> {
-        // It takes the writer's turn and changes nothing.
-        let written = self
-            .store
-            .write(|_: &mut dyn Transaction| Ok::<_, store::Error>(()));
-        match tokio::time::timeout(STORE_PATIENCE, written).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(reason("store", crate::telemetry::error_chain(&error))),
+        // An empty transaction needs no room on the disk; what was really to be written does.
+        if let Some(error) = self.store.failing() {
+            let cause = crate::telemetry::error_chain(&error);
+            return Some(reason(
+                "store",
+                format!("what was written last did not reach the disk: {cause}"),
+            ));
+        }
+        let probing = self.probed.probe(&self.store);
+        match tokio::time::timeout(STORE_PATIENCE, probing).await {
+            Ok(None) => None,
+            Ok(Some(cause)) => Some(reason("store", cause)),
             Err(_) => Some(reason(
                 "store",
                 format!(
@@ -211,6 +260,8 @@ impl Sight {
     fn read_store(&self, all: &mut Readings) {
         let stats = self.store.stats();
         all.add(&table::STORE_COMMITS, &[], float(stats.commits));
+        let failures = float(stats.commit_failures);
+        all.add(&table::STORE_COMMIT_FAILURES, &[], failures);
         all.add(
             &table::STORE_COMMIT_SECONDS,
             &[],
@@ -262,6 +313,10 @@ impl Sight {
 }
 
 fn read_link(status: &LinkStatus, all: &mut Readings) {
+    // Nobody is to be woken for a link that an operator has taken down.
+    if !status.enabled {
+        return;
+    }
     let peer = [status.cluster.as_str()];
     all.add(
         &table::LINK_UP,
@@ -304,40 +359,42 @@ fn resident_bytes() -> Option<u64> {
     Some(kib * 1_024)
 }
 
-/// Serves figures and health at `address`. Where it is taken the node does without until it is free: a port for
-/// monitoring must keep nobody from logging in.
-pub(super) async fn open_window(
-    address: SocketAddr,
+/// Serves figures and health, until the node has ended or another process answers for it. Where only an address is
+/// given it is taken, and the node does without until it is free: a port for monitoring must keep nobody from logging
+/// in.
+pub(super) fn open_window(
+    listener: Result<TcpListener, SocketAddr>,
     metrics: Metrics,
     sight: Sight,
     tasks: &Tasks,
-) -> Option<SocketAddr> {
+) {
     /// How often a port that is taken is tried again.
     const AGAIN: Duration = Duration::from_secs(1);
+    let succeeded = sight.succeeded.clone();
     let router = metrics::router(metrics, Arc::new(sight));
-    let serve = |listener, router, tasks: Tasks| {
+    let draining = succeeded.clone();
+    let serve = move |listener, router, tasks: Tasks| {
         let (places, limits) = (
             listener::Places::for_monitoring(),
-            listener::Config::default(),
+            // A successor has the socket too, and answers whoever comes from then on.
+            listener::Config {
+                draining,
+                ..listener::Config::default()
+            },
         );
         listener::serve_http(listener, None, router, tasks, places, limits)
     };
-    match TcpListener::bind(address).await {
+    match listener {
         Ok(listener) => {
-            let bound = listener.local_addr().ok();
             tasks.spawn("metrics listener", serve(listener, router, tasks.clone()));
-            bound
         }
-        Err(error) => {
-            warn!(
-                %address, %error,
-                "figures and health can't be served (metrics.listen): the port is tried again every second"
-            );
+        Err(address) => {
             let ending = tasks.clone();
             tasks.spawn("metrics listener", async move {
                 loop {
                     tokio::select! {
                         () = ending.cancelled() => return,
+                        () = succeeded.cancelled() => return,
                         () = tokio::time::sleep(AGAIN) => {}
                     }
                     if let Ok(listener) = TcpListener::bind(address).await {
@@ -346,7 +403,6 @@ pub(super) async fn open_window(
                     }
                 }
             });
-            None
         }
     }
 }
@@ -399,7 +455,7 @@ impl Desk for CountedDesk {
                 Ok(_) => Outcome::Success,
                 Err(failure) => Outcome::Refused(failure.code),
             };
-            self.metrics.logout(Role::Visiting, what);
+            self.metrics.logout(Role::Visiting, By::Phone, what);
             outcome
         })
     }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, os::fd::OwnedFd};
 
 use tokio::net::TcpListener;
+use tracing::warn;
 
 use super::{Addresses, Error, handover::Inherited};
 use crate::{
@@ -16,6 +17,8 @@ pub(super) struct Sockets {
     pub(super) phone: TcpListener,
     pub(super) phone_plain: Option<TcpListener>,
     pub(super) admin: AdminSocket,
+    /// For figures and health; none where that is off, or the port is taken for now.
+    pub(super) metrics: Option<TcpListener>,
 }
 
 impl Sockets {
@@ -40,6 +43,18 @@ impl Sockets {
                 // Nobody reaches a socket whose file is gone.
                 _ => AdminSocket::bind(&admin).await?,
             },
+            metrics: match config.metrics.listen {
+                Some(address) => listen("metrics", address, inherited.metrics)
+                    .await
+                    .inspect_err(|error| {
+                        warn!(
+                            cause = crate::telemetry::error_chain(error),
+                            "figures and health can't be served (metrics.listen): the port is tried again every second"
+                        );
+                    })
+                    .ok(),
+                None => None,
+            },
         })
     }
 
@@ -55,7 +70,7 @@ impl Sockets {
             phone: local(&self.phone)?,
             phone_plain: self.phone_plain.as_ref().map(local).transpose()?,
             admin: config.admin.socket.clone(),
-            metrics: None,
+            metrics: self.metrics.as_ref().map(local).transpose()?,
         })
     }
 }

@@ -7,12 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, Semaphore},
+};
 use tracing::{error, info, warn};
 
 use super::{
     Addresses, Error, Node, Options, addresses,
-    handover::{HandOver, Predecessor},
+    handover::{HandOver, Inherited, Predecessor, Whose},
+    links,
     operations::NodeOperations,
     reload::Reloader,
     roles::FederationRoles,
@@ -26,10 +30,10 @@ use crate::{
     apply::{self, Applier},
     clock::Clock,
     config::{Config, PEPPER_BYTES},
-    credentials::{self, Credentials, lockout},
+    credentials::{self, Credentials},
     domain::{
-        capability::Traits, federation::Federation, ids::ClusterId, login::HomeCluster,
-        parameters::Parameters, version::VersionRange,
+        capability::Traits, federation::Federation, ids::ClusterId, liveness::Incarnation,
+        login::HomeCluster, parameters::Parameters, version::VersionRange,
     },
     edge::{admin, federation, listener, metrics::Metrics, phone},
     fault::FaultPoints,
@@ -108,6 +112,15 @@ pub(super) async fn start(
         clock,
         take_over,
     } = options;
+    // Before the store is touched: bringing its schema up to date is the business of whoever may take over.
+    let mut predecessor = match take_over {
+        true => Predecessor::ask(&config).await?,
+        false => None,
+    };
+    let inherited = match &mut predecessor {
+        Some(before) => Some(Sockets::open(&config, std::mem::take(&mut before.sockets)).await?),
+        None => None,
+    };
     let store = open_store(&config).await?;
     claim_store(&store, &config.cluster_id).await?;
     let secret = read_pepper(&config.credentials.pepper_file)?;
@@ -115,13 +128,11 @@ pub(super) async fn start(
     let credentials = Credentials::new(&credentials_config(&config), secret)?;
     let pepper = claim_pepper(&store, &credentials, &config.credentials.pepper_file).await?;
     store.seal_audit(audit_key).await?;
-    let mut predecessor = match take_over {
-        true => Predecessor::ask(&config).await?,
-        false => None,
+    let sockets = match inherited {
+        Some(sockets) => sockets,
+        None => Sockets::open(&config, Inherited::default()).await?,
     };
-    let inherited = predecessor.as_mut().map(|p| std::mem::take(&mut p.sockets));
-    let sockets = Sockets::open(&config, inherited.unwrap_or_default()).await?;
-    let mut addresses = sockets.addresses(&config)?;
+    let addresses = sockets.addresses(&config)?;
 
     let trust = TrustStore::new(None, clock.clone());
     let peers = Peers::new(
@@ -135,11 +146,13 @@ pub(super) async fn start(
         clock.clone(),
         membership::Config {
             node: config.node.clone(),
+            instance: peers.config().instance.clone(),
             addresses: advertised(&config, addresses.federation),
             software: peers.config().software.clone(),
         },
     );
     let hand_over = HandOver::new(
+        Whose::of(&config),
         &sockets,
         store.clone(),
         membership.clone(),
@@ -147,7 +160,15 @@ pub(super) async fn start(
         stages.work.clone(),
     )?;
     let socket_file = sockets.admin.keep();
-    let reloader = Reloader::new(&config, store.clone(), trust.clone(), peers.clone())?;
+    let admission = Admission::new(Parameters::default().maximum_concurrent_requests);
+    let (of_store, of_trust) = (store.clone(), trust.clone());
+    let reloader = Reloader::new(
+        &config,
+        of_store,
+        of_trust,
+        peers.clone(),
+        admission.clone(),
+    )?;
     let core = Core {
         reloader: Arc::new(reloader),
         owed: Arc::new(Notify::new()),
@@ -156,7 +177,7 @@ pub(super) async fn start(
         clock,
         store,
         credentials,
-        admission: Admission::new(Parameters::default().maximum_concurrent_requests),
+        admission,
         metrics: Metrics::default(),
         pepper,
         trust,
@@ -175,22 +196,23 @@ pub(super) async fn start(
         faults.pass("take-over.prepared").await;
         before.ready().await?;
     }
-    core.join(predecessor.is_some()).await?;
-    if predecessor.is_none() {
+    let before = core.join(predecessor.is_some()).await?;
+    if predecessor.is_some() {
         // One that hands over still carries its logins to their end.
-        core.end_left_behind(&roles.visiting).await;
-    } else {
         faults.pass("take-over.joined").await;
+    } else if let Some(before) = before {
+        core.end_left_behind(&roles.visiting, &before).await;
     }
-    core.open_doors(sockets, doors, &roles, stages);
-    addresses.metrics = core.open_window(stages).await;
+    let window = core.open_doors(sockets, doors, &roles, stages);
+    stages.serving();
+    core.open_window(window, stages);
+    core.stand(&stages.standing);
     core.begin_tasks(roles, &stages.work);
     if let Some(before) = predecessor {
         socket_file.keep(false);
         before.serves().await;
         info!("took over from the process before");
     }
-    stages.serving();
     core.let_go_at_the_end(&stages.doors);
     info!(
         federation = %addresses.federation, phone = %addresses.phone, admin = %addresses.admin.display(),
@@ -240,6 +262,7 @@ impl Core {
             faults: faults.clone(),
             parameters: self.reloader.parameters(),
             links: Arc::new(self.peers.clone()),
+            membership: self.membership.clone(),
             owed: Arc::clone(&self.owed),
         });
         let local: Arc<dyn HomeCluster> = Arc::new(LocalHome(home.clone()));
@@ -265,9 +288,10 @@ impl Core {
         }
     }
 
-    /// What the last run of this node left behind is over, whatever kept it from saying so.
-    async fn end_left_behind(&self, visiting: &VisitingRole) {
-        if let Err(error) = visiting.end_left_behind().await {
+    /// What the run left behind that stood on record is over, whatever kept it from saying so: one that ends by itself
+    /// is off the record before its admin socket closes, and so before another one can start.
+    async fn end_left_behind(&self, visiting: &VisitingRole, before: &Incarnation) {
+        if let Err(error) = visiting.end_left_behind(before).await {
             warn!(
                 cause = crate::telemetry::error_chain(&error),
                 "logins that the last run left behind could not be ended; they are at their deadline"
@@ -276,16 +300,16 @@ impl Core {
     }
 
     /// Goes on record. A successor that can't does so as soon as the store lets it: nobody else serves.
-    async fn join(&self, is_successor: bool) -> Result<(), Error> {
+    async fn join(&self, is_successor: bool) -> Result<Option<Incarnation>, Error> {
         match self.membership.join().await {
             Err(error) if is_successor => {
                 warn!(
                     cause = crate::telemetry::error_chain(&error),
                     "this node is not on record yet; it tries again"
                 );
-                Ok(())
+                Ok(None)
             }
-            joined => Ok(joined.map(|_| ())?),
+            joined => Ok(joined?),
         }
     }
 
@@ -318,7 +342,14 @@ impl Core {
         })
     }
 
-    fn open_doors(&self, sockets: Sockets, behind: Doors, roles: &AllRoles, stages: &Stages) {
+    /// Opens them; what is left of the sockets is the one for figures and health.
+    fn open_doors(
+        &self,
+        sockets: Sockets,
+        behind: Doors,
+        roles: &AllRoles,
+        stages: &Stages,
+    ) -> Option<TcpListener> {
         let (config, doors) = (&self.config, &stages.doors);
         let limits = |max_connections| listener::Config {
             drain_grace: config.shutdown_grace,
@@ -357,6 +388,7 @@ impl Core {
             self.admin_edge(roles, &stages.work),
             &stages.work,
         );
+        sockets.metrics
     }
 
     fn pages(
@@ -386,6 +418,8 @@ impl Core {
             node: config.node.clone(),
             versions: self.versions,
             clock: self.clock.clone(),
+            store: self.store.clone(),
+            membership: self.membership.clone(),
             applier: self.applier(),
             trust: self.trust.clone(),
             peers: self.peers.clone(),
@@ -405,9 +439,12 @@ impl Core {
         }
     }
 
-    /// Figures and health. It outlives the doors, to say that they are closing.
-    async fn open_window(&self, stages: &Stages) -> Option<SocketAddr> {
-        let address = self.config.metrics.listen?;
+    /// Figures and health. It outlives the doors, to say that they are closing; but not the hand-over, since from then
+    /// on the successor answers for the node.
+    fn open_window(&self, listener: Option<TcpListener>, stages: &Stages) {
+        let Some(address) = self.config.metrics.listen else {
+            return;
+        };
         let sight = Sight {
             cluster: self.config.cluster_id.clone(),
             clock: self.clock.clone(),
@@ -417,12 +454,15 @@ impl Core {
             trust: self.trust.clone(),
             peers: self.peers.clone(),
             reloader: Arc::clone(&self.reloader),
-            draining: stages.drain.clone(),
+            phase: stages.phase(),
+            succeeded: self.hand_over.succeeded(),
             doors: stages.doors.clone(),
             started: Instant::now(),
             counted: tokio::sync::Mutex::default(),
+            probed: sight::Probed::default(),
         };
-        sight::open_window(address, self.metrics.clone(), sight, &stages.work).await
+        let listener = listener.ok_or(address);
+        sight::open_window(listener, self.metrics.clone(), sight, &stages.work);
     }
 
     /// Who waits for a place when the node begins to end is served as long as there is time for it, and told the
@@ -447,9 +487,13 @@ impl Core {
         }
     }
 
+    /// Keeps the node on record.
+    fn stand(&self, standing: &Tasks) {
+        let (membership, keeping) = (self.membership.clone(), standing.clone());
+        standing.spawn("membership", async move { membership.keep(&keeping).await });
+    }
+
     fn begin_tasks(&self, roles: AllRoles, tasks: &Tasks) {
-        let (membership, keeping) = (self.membership.clone(), tasks.clone());
-        tasks.spawn("membership", async move { membership.keep(&keeping).await });
         let up = Arc::new(Notify::new());
         let outbox = Outbox {
             cluster: self.config.cluster_id.clone(),
@@ -474,6 +518,14 @@ impl Core {
         tasks.spawn("own addresses", publishing);
         let learning = addresses::learn(self.store.clone(), self.peers.clone(), tasks.clone());
         tasks.spawn("learned addresses", learning);
+        let telling = links::tell(
+            self.store.clone(),
+            self.membership.clone(),
+            self.peers.clone(),
+            self.clock.clone(),
+            tasks.clone(),
+        );
+        tasks.spawn("links on record", telling);
         let (home, watching) = (roles.home, tasks.clone());
         let membership = self.membership.clone();
         tasks.spawn("revocations", async move {
@@ -576,8 +628,8 @@ async fn forget_now(store: &Store, membership: &Membership, claim: &claims::Clai
     let dead = membership.dead();
     let (claim, now) = (claim.clone(), clock.now());
     let forgotten = store.write(move |tx: &mut dyn Transaction| {
-        for run in dead.iter() {
-            if nodes::remove(tx, run)? {
+        for (run, beat) in dead.iter() {
+            if nodes::remove_silent(tx, run, *beat)? {
                 claims::effect(
                     tx,
                     &claim,
@@ -742,11 +794,6 @@ fn credentials_config(config: &Config) -> credentials::Config {
         iterations: settings.iterations,
         parallelism: settings.parallelism,
         queue: settings.queue,
-        lockout: lockout::Rules {
-            failures_before_lock: settings.failures_before_lock,
-            window: settings.failure_window,
-            lock: settings.lock_duration,
-        },
         ..credentials::Config::default()
     }
 }
@@ -854,6 +901,7 @@ mod tests {
                     display_name: String::new(),
                     enabled: true,
                     emcc_enabled: true,
+                    policy: None,
                 };
                 users::upsert(tx, &user)?;
                 store::credentials::put_hash(tx, &user.user_id, &hash, now)

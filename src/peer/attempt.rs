@@ -17,6 +17,7 @@ use tonic::{Code, Request, Status, Streaming};
 use crate::{
     clock::{Clock, Timestamp},
     domain::{
+        address_list::is_near_ip,
         em_code::EmCode,
         ids::{ClusterId, Ref},
         rejection::Rejection,
@@ -68,6 +69,8 @@ pub(super) struct Attempt<'a> {
     pub(super) trust: &'a TrustStore,
     pub(super) snapshot: &'a Snapshot,
     pub(super) lookups: &'a Lookups,
+    /// Whether the address may lead to this machine or this wire.
+    pub(super) may_be_near: bool,
     /// The peer called us: what hangs is begun afresh.
     pub(super) inbound: &'a Notify,
 }
@@ -108,6 +111,13 @@ impl Attempt<'_> {
                 waited,
             })?
             .map_err(|source| unresolved(address, Some(source)))?;
+        let found = sockets.len();
+        sockets.retain(|socket| self.may_be_near || !is_near_ip(socket.ip()));
+        if sockets.is_empty() && found > 0 {
+            return Err(Error::Near {
+                address: address.to_owned(),
+            });
+        }
         sockets.truncate(MAX_RESOLVED as usize);
         let limit = self.one_name();
         let rules = Race {
@@ -221,6 +231,7 @@ impl Attempt<'_> {
     ) -> Result<Streaming<pb::WatchResponse>, Error> {
         let mut request = Request::new(pb::WatchRequest {
             heartbeat: Some(crate::wire::time::duration(self.config.heartbeat)),
+            node: self.config.node.clone(),
         });
         metadata::write(
             request.metadata_mut(),

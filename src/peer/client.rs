@@ -12,7 +12,10 @@ use futures_util::{
     future::join_all,
     stream::{FuturesUnordered, StreamExt as _},
 };
-use tokio::time::sleep_until;
+use tokio::{
+    sync::SemaphorePermit,
+    time::{sleep_until, timeout_at},
+};
 use tonic::{Request, Response, Status};
 use tracing::warn;
 
@@ -63,6 +66,8 @@ pub(super) struct PeerHome {
 struct Errand {
     needs: Needs,
     twice: Twice,
+    /// Whether it ends a session.
+    is_end: bool,
 }
 
 /// When another node is asked beside one that has not answered for [`hedge_after`].
@@ -126,10 +131,9 @@ impl PeerHome {
     where
         R: Send,
     {
-        let room = self.group.calls.try_acquire();
-        let _room = room.map_err(|_| self.full())?;
-        self.group.budget().earn();
         let deadline = context.deadline;
+        let _room = self.room(errand, deadline).await?;
+        self.group.budget().earn();
         let begin = |way: Way| {
             let sent = send(way.live.client.clone(), way.live.facts.version);
             let under_way = UnderWay::on(&way.link);
@@ -338,6 +342,25 @@ impl PeerHome {
         Refusal::new(EmCode::NoResponseFromRemoteHost, cause)
     }
 
+    /// A place among the calls that are under way, as soon as there is one. How many wait for one is what admission
+    /// lets in.
+    async fn room(
+        &self,
+        errand: Errand,
+        deadline: Instant,
+    ) -> Result<SemaphorePermit<'_>, Refusal> {
+        let places = if errand.is_end {
+            &self.group.ends
+        } else {
+            &self.group.calls
+        };
+        match timeout_at(deadline.into(), places.acquire()).await {
+            // Nobody closes it.
+            Ok(Ok(place)) if now() < deadline => Ok(place),
+            Ok(_) | Err(_) => Err(self.full()),
+        }
+    }
+
     fn full(&self) -> Refusal {
         let cause = format!("too many calls to {} are under way", self.cluster());
         Refusal::new(EmCode::Busy, cause).with_detail(Detail::RetryAfter(RETRY_WHEN_FULL))
@@ -358,6 +381,7 @@ impl HomeCluster for PeerHome {
         let errand = Errand {
             needs: needs(query.login_type, SecurityMode::NonSecure),
             twice: Twice::WhereSlow,
+            is_end: false,
         };
         Box::pin(self.call(context, errand, send, Ownership::try_from))
     }
@@ -375,6 +399,7 @@ impl HomeCluster for PeerHome {
         let errand = Errand {
             needs: needs(login.user.login_type, login.device.security_mode),
             twice: Twice::WhereSilent,
+            is_end: false,
         };
         Box::pin(self.call(context, errand, send, LoginAnswer::try_from))
     }
@@ -389,6 +414,7 @@ impl HomeCluster for PeerHome {
         let errand = Errand {
             needs: Needs::default(),
             twice: Twice::WhereSilent,
+            is_end: true,
         };
         Box::pin(self.call(context, errand, send, EndReason::try_from))
     }

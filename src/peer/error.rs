@@ -37,6 +37,14 @@ pub enum Error {
         /// The name service's words, when it had any.
         source: Option<io::Error>,
     },
+    /// Only the operator may send us there.
+    #[error(
+        "{address}: the peer told this name, and it leads to this machine or its own network link: not dialled"
+    )]
+    Near {
+        /// As told.
+        address: String,
+    },
     /// The network, or the machine there, said no.
     #[error(
         "{address}: no connection; is emccd running there, and is this its federation listener?"
@@ -169,6 +177,7 @@ impl Error {
             | Self::Disabled { .. }
             | Self::NoIdentity
             | Self::Unresolved { .. }
+            | Self::Near { .. }
             | Self::Unreachable { .. }
             | Self::WeRefuse { .. }
             | Self::PeerRefuses { .. }
@@ -192,6 +201,7 @@ impl Error {
             | Self::Disabled { .. }
             | Self::NoIdentity
             | Self::Unresolved { .. }
+            | Self::Near { .. }
             | Self::Unreachable { .. }
             | Self::Silent { .. }
             | Self::Incompatible { .. }
@@ -267,7 +277,8 @@ const LOCAL_MAX: usize = 4096;
 const WIRE_MAX: usize = 512;
 
 /// Cuts a text that comes from a peer, or goes to one, to the length that the protocol allows a reason.
-pub(super) fn bounded(text: &str) -> String {
+#[must_use]
+pub fn bounded(text: &str) -> String {
     one_line(text, WIRE_MAX)
 }
 

@@ -13,21 +13,28 @@ use arc_swap::ArcSwap;
 use tokio::{sync::Semaphore, time::timeout_at};
 
 use crate::{
-    domain::{capability::Traits, em_code::EmCode, ids::ClusterId, refusal::Refusal},
+    domain::{
+        address_list::means_near, capability::Traits, em_code::EmCode, ids::ClusterId,
+        refusal::Refusal,
+    },
     peer::{
         OutboundView,
         balance::{Budget, choose},
         error::{all_failures, bounded},
         inbound::InboundRecord,
         link::{Failure, FailureKind, Link, LinkState, Standing},
-        shared::{Common, Live, Shared, lock, now},
+        shared::{Common, Giver, Live, Shared, lock, now},
         status::{LinkStatus, NodeStatus, best_state},
     },
 };
 
-/// How many calls to one peer may be under way at once. A node carries about what two cores can do; more waiting than
-/// this only makes all of them late.
-const MAX_IN_FLIGHT: usize = 256;
+/// How many searches and logins of one peer may be under way at once; others wait for one of these to end. A node
+/// carries about what two cores can do: more of them there would only be late, and not leave what others need of the
+/// 256 calls that one connection may carry.
+const MAX_IN_FLIGHT: usize = 192;
+
+/// How many ends of sessions. These have places of their own: an end frees what logins wait for.
+const MAX_ENDS: usize = 32;
 
 /// How many addresses of one peer have a link, the operator's first.
 pub(super) const MAX_LINKS: usize = 16;
@@ -109,7 +116,8 @@ pub(super) enum Pick {
 /// The links of one peer.
 pub(super) struct Group {
     pub(super) common: Arc<Common>,
-    pub(super) calls: Arc<Semaphore>,
+    pub(super) calls: Semaphore,
+    pub(super) ends: Semaphore,
     /// For calls that are sent twice because a node is slow.
     budget: Mutex<Budget>,
     links: ArcSwap<Vec<Arc<Shared>>>,
@@ -122,7 +130,8 @@ impl Group {
     pub(super) fn new(common: Arc<Common>, closed: Option<Failure>) -> Self {
         Self {
             common,
-            calls: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            calls: Semaphore::new(MAX_IN_FLIGHT),
+            ends: Semaphore::new(MAX_ENDS),
             budget: Mutex::default(),
             links: ArcSwap::default(),
             closed,
@@ -145,30 +154,34 @@ impl Group {
         self.common.inbound()
     }
 
-    /// Makes `addresses` the ones that have links, and `learned` behind them, which the peer told. New ones are made by `begin`; one that is up and whose address is
-    /// gone stays until another one is up or all others have failed, so that no call is without a way.
+    /// Makes `addresses` the ones that have links, and `learned` behind them, which the peer told. New ones are made by
+    /// `begin`; one that is up and whose address is gone stays until another one is up or all others have failed, so
+    /// that no call is without a way.
     pub(super) fn set(
         &self,
         addresses: &[String],
         learned: &[String],
-        begin: impl Fn(&str) -> Arc<Shared>,
+        begin: impl Fn(&str, Giver) -> Arc<Shared>,
     ) {
         if self.closed.is_some() {
             return;
         }
         let before = self.links();
         let mut links: Vec<Arc<Shared>> = Vec::new();
-        let all = addresses.iter().map(|a| (a, false));
-        for (address, is_learned) in all.chain(learned.iter().map(|a| (a, true))) {
+        let theirs = Giver::Peer {
+            may_be_near: means_near(addresses),
+        };
+        let all = addresses.iter().map(|a| (a, Giver::Operator));
+        for (address, giver) in all.chain(learned.iter().map(|a| (a, theirs))) {
             if links.len() >= MAX_LINKS || links.iter().any(|l| l.address == *address) {
                 continue;
             }
             let known = before
                 .iter()
                 .find(|l| l.address == *address && !l.link(|link| link.is_closed()));
-            let link = known.map_or_else(|| begin(address), Arc::clone);
+            let link = known.map_or_else(|| begin(address, giver), Arc::clone);
             link.retire(false);
-            link.set_learned(is_learned);
+            link.set_giver(giver);
             links.push(link);
         }
         for link in before.iter() {
@@ -373,11 +386,6 @@ impl Group {
 
     /// Why it is not up; none while it is, or when nothing is known.
     pub(super) fn failure(&self) -> Option<Failure> {
-        self.failure_of(|_| true)
-    }
-
-    /// The same, as these links have it.
-    fn failure_of(&self, counts: impl Fn(&Shared) -> bool) -> Option<Failure> {
         if let Some(closed) = &self.closed {
             return Some(closed.clone());
         }
@@ -387,7 +395,6 @@ impl Group {
         let links = self.links();
         let failures: Vec<_> = links
             .iter()
-            .filter(|l| counts(l))
             .filter_map(|l| l.link(|link| link.failure().cloned()))
             .collect();
         let none_known = failures.is_empty() && !links.is_empty();
@@ -407,23 +414,53 @@ impl Group {
         Refusal::new(EmCode::NoResponseFromRemoteHost, cause)
     }
 
-    /// What our own links have to say to the peer: whether any of its nodes can be reached.
-    pub(super) fn outbound_view(&self) -> OutboundView {
+    /// What our own links have to say to that node of the peer: whether it can be reached. Where none has led to it yet,
+    /// whether any can; and which addresses can't, since one of them may be its own.
+    pub(super) fn outbound_view(&self, node: &str) -> OutboundView {
         let now = now();
         let links = self.links();
-        let ages = links.iter().filter_map(|l| l.link(|k| k.proof_age(now)));
-        let proof_age = ages.min();
-        // Of addresses that it told us the peer hears nothing: it could have us try whom it likes, and tell it how that went.
-        let failure = self.failure_of(|link| !link.is_learned());
-        let down_reason = match (proof_age, failure) {
-            (Some(_), _) => String::new(),
-            (None, Some(failure)) => bounded(&failure.text),
-            (None, None) => self.state().as_str().to_owned(),
+        let leads_there = |l: &Arc<Shared>| {
+            !node.is_empty() && l.link(|link| link.facts().is_some_and(|facts| facts.node == node))
+        };
+        let there: Vec<_> = links.iter().filter(|l| leads_there(l)).cloned().collect();
+        let is_known = !there.is_empty();
+        let asked = if is_known { there } else { links.to_vec() };
+        let proof_age = asked
+            .iter()
+            .filter_map(|l| l.link(|link| link.proof_age(now)))
+            .min();
+        let down_reason = match (proof_age, is_known) {
+            (Some(_), true) => String::new(),
+            (Some(_), false) => match node.is_empty() {
+                true => String::new(),
+                false => unreached(&links),
+            },
+            (None, _) => self.why_down(&asked),
         };
         OutboundView {
             proof_age,
-            down_reason,
+            down_reason: bounded(&down_reason),
         }
+    }
+
+    /// Why none of these is up, as the peer may know. Of addresses that it told us it hears nothing: it could have us try
+    /// whom it likes, and tell it how that went.
+    fn why_down(&self, links: &[Arc<Shared>]) -> String {
+        if let Some(closed) = &self.closed {
+            return closed.text.clone();
+        }
+        let given = links.iter().filter(|l| !l.is_learned());
+        let failures: Vec<_> = given
+            .filter_map(|l| l.link(|link| link.failure().cloned()))
+            .collect();
+        if failures.is_empty() && !links.is_empty() {
+            let states = links.iter().map(|l| l.link(|link| link.state()));
+            return best_state(states)
+                .unwrap_or(LinkState::Down)
+                .as_str()
+                .to_owned();
+        }
+        all_failures(self.cluster(), &failures).text
     }
 
     pub(super) fn status(&self, enabled: bool) -> LinkStatus {
@@ -468,6 +505,29 @@ pub(super) enum NoWay {
     Lacking(Box<Live>),
     /// As the caller is told.
     Refused(Refusal),
+}
+
+/// Which of the operator's addresses have never led to any node, and why; empty when there are none.
+fn unreached(links: &[Arc<Shared>]) -> String {
+    let given: Vec<_> = links.iter().filter(|l| !l.is_learned()).collect();
+    let why: Vec<_> = given
+        .iter()
+        .filter_map(|l| {
+            l.link(|link| {
+                let failure = link.failure().filter(|_| link.facts().is_none())?;
+                Some(failure.text.clone())
+            })
+        })
+        .collect();
+    if why.is_empty() {
+        return String::new();
+    }
+    format!(
+        "{} of your {} addresses can't be reached: {}",
+        why.len(),
+        given.len(),
+        why.join("; ")
+    )
 }
 
 fn refusal(failure: &Failure) -> Refusal {

@@ -21,31 +21,7 @@ use crate::domain::{
     version::{Version, VersionRange},
 };
 
-/// What an operator sees of the direction from us to the peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkState {
-    /// The first attempt has not ended.
-    Connecting,
-    /// There is no link; the last error says why.
-    Down,
-    /// The peer answers, but speaks no version that we speak.
-    Incompatible,
-    /// Proven within the time allowed.
-    Up,
-}
-
-impl LinkState {
-    /// The stable word in tables and JSON.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Down => "down",
-            Self::Incompatible => "incompatible",
-            Self::Up => "up",
-        }
-    }
-}
+pub use crate::domain::federation::LinkState;
 
 /// What kind of failure it was; tells the EM code of a call that met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,7 +41,7 @@ use self::{
     group::Group,
     inbound::InboundRecord,
     lookup::Lookups,
-    shared::{Common, Shared, lock, now},
+    shared::{Common, Giver, Shared, lock, now},
     task::LinkTask,
 };
 pub use self::{
@@ -161,12 +161,12 @@ struct Entry {
     home: Arc<PeerHome>,
 }
 
-/// What our own link to a peer has to say to that peer.
+/// What our own links have to say to a node of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundView {
-    /// The age of our last proof of it; none while our link is down.
+    /// The age of our last proof of it; none while our link is down. Of any node where we know no link to that one.
     pub proof_age: Option<Duration>,
-    /// Why it is down; empty when it is up.
+    /// Why it is down; empty when it is up. Where we know no link to it: which addresses of its cluster we can't reach.
     pub down_reason: String,
 }
 
@@ -211,12 +211,12 @@ impl Peers {
             let list = learned.get(&entry.record.cluster_id);
             let beside = list.map(|list| list.beside(addresses));
             if let Some(list) = list {
-                entry.group.common.addresses_known(list.sequence);
+                entry.group.common.addresses_known(list);
             }
             entry
                 .group
-                .set(addresses, &beside.unwrap_or_default(), |address| {
-                    self.link(&entry.group, address)
+                .set(addresses, &beside.unwrap_or_default(), |address, giver| {
+                    self.link(&entry.group, address, giver)
                 });
             entries.insert(entry.record.cluster_id.clone(), entry);
         }
@@ -258,7 +258,7 @@ impl Peers {
     pub fn addresses_kept(&self, told: &[(ClusterId, AddressList)]) {
         for (cluster, list) in told {
             if let Some(group) = self.group(cluster) {
-                group.common.addresses_known(list.sequence);
+                group.common.addresses_known(list);
             }
         }
     }
@@ -342,10 +342,17 @@ impl Peers {
         group.is_some()
     }
 
-    /// What our links to that peer have to say to it; none when there is no record of the peer.
+    /// What our links to that node of a peer have to say to it; of a node that has no name, those to any. None when
+    /// there is no record of the peer.
     #[must_use]
-    pub fn outbound_view(&self, cluster: &ClusterId) -> Option<OutboundView> {
-        Some(self.group(cluster)?.outbound_view())
+    pub fn outbound_view(&self, cluster: &ClusterId, node: &str) -> Option<OutboundView> {
+        Some(self.group(cluster)?.outbound_view(node))
+    }
+
+    /// Whether there is a record of the peer.
+    #[must_use]
+    pub fn is_known(&self, cluster: &ClusterId) -> bool {
+        self.entries().contains_key(cluster)
     }
 
     /// Completes when our link to that peer changes its state, or its record its place.
@@ -427,11 +434,12 @@ impl Peers {
     }
 
     /// Begins the link to one address.
-    fn link(&self, group: &Arc<Group>, address: &str) -> Arc<Shared> {
+    fn link(&self, group: &Arc<Group>, address: &str, giver: Giver) -> Arc<Shared> {
         let inner = &self.inner;
         let shared = Arc::new(Shared::new(
             inner.begun.fetch_add(1, Ordering::Relaxed),
             address.to_owned(),
+            giver,
             Arc::clone(&group.common),
             inner.tasks.token().child_token(),
         ));

@@ -17,8 +17,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tracing::warn;
 
 use crate::{
+    clock::Timestamp,
     domain::{address_list::AddressList, em_code::EmCode, ids::ClusterId},
     peer::{
         balance::{Candidate, Conduct},
@@ -44,8 +46,10 @@ pub(super) struct Common {
     ticks: watch::Sender<u64>,
     /// Bumped at each change of any link of any peer.
     changes: watch::Sender<u64>,
-    /// Sequence of the newest list of its addresses that is on record.
-    known_addresses: AtomicU64,
+    /// The newest list of its addresses: what is on record, told under that sequence last.
+    known_addresses: Mutex<AddressList>,
+    /// A list of the far future was told, and the log has it.
+    told_ahead: AtomicBool,
     /// A newer list that a node of it told.
     told_addresses: Mutex<Option<AddressList>>,
 }
@@ -62,22 +66,39 @@ impl Common {
             inbound,
             ticks: watch::Sender::new(0),
             changes,
-            known_addresses: AtomicU64::new(0),
+            known_addresses: Mutex::default(),
+            told_ahead: AtomicBool::new(false),
             told_addresses: Mutex::default(),
         }
     }
 
     /// A node told where the peer can be dialled.
-    pub(super) fn hear_addresses(&self, list: AddressList) {
-        let known = self.known_addresses.load(Ordering::Relaxed);
-        let news = {
-            let mut told = lock(&self.told_addresses);
-            let newest = told.as_ref().map_or(known, |told| told.sequence.max(known));
-            let news = list.replaces(newest);
-            if news {
-                *told = Some(list);
+    pub(super) fn hear_addresses(&self, list: AddressList, now: Timestamp) {
+        if list.is_ahead_of(now.as_millis()) {
+            if !self.told_ahead.swap(true, Ordering::Relaxed) {
+                warn!(
+                    peer.cluster_id = %self.cluster, list.sequence,
+                    "cluster {} tells a list of addresses that is more than a day ahead of this node's clock: it is \
+                     not taken; one of the two clocks is wrong", self.cluster
+                );
             }
-            news
+            return;
+        }
+        let news = {
+            let mut known = lock(&self.known_addresses);
+            let mut told = lock(&self.told_addresses);
+            let newest = told.as_ref().map_or(0, |told| told.sequence);
+            if !list.replaces(newest.max(known.sequence)) {
+                false
+            } else if list.addresses == known.addresses {
+                // Nothing is to be put on record, and what it told in between is out of date.
+                known.sequence = list.sequence;
+                *told = None;
+                false
+            } else {
+                *told = Some(list);
+                true
+            }
         };
         if news {
             self.announce();
@@ -89,11 +110,17 @@ impl Common {
         lock(&self.told_addresses).clone()
     }
 
-    /// The list with that sequence, or a newer one, is on record; or there is no record to put it on.
-    pub(super) fn addresses_known(&self, sequence: u64) {
-        self.known_addresses.fetch_max(sequence, Ordering::Relaxed);
+    /// The list, or a newer one, is on record; or there is no record to put it on.
+    pub(super) fn addresses_known(&self, list: &AddressList) {
+        let mut known = lock(&self.known_addresses);
+        if list.replaces(known.sequence) {
+            known.clone_from(list);
+        }
         let mut told = lock(&self.told_addresses);
-        if told.as_ref().is_some_and(|told| !told.replaces(sequence)) {
+        if told
+            .as_ref()
+            .is_some_and(|told| !told.replaces(known.sequence))
+        {
             *told = None;
         }
     }
@@ -168,10 +195,21 @@ pub(super) struct Shared {
     /// Serial of the newest connection that takes no more calls.
     spent: AtomicU64,
     conduct: Mutex<Conduct>,
-    /// The peer told its address; the operator did not give it.
-    learned: AtomicBool,
+    giver: Mutex<Giver>,
     /// Its address is the peer's no more: it goes when another link is up, or when it is lost.
     retiring: AtomicBool,
+}
+
+/// Whose word a link's address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Giver {
+    /// The operator's: it may lead anywhere.
+    Operator,
+    /// The peer's.
+    Peer {
+        /// Whether it may lead to this machine or this wire.
+        may_be_near: bool,
+    },
 }
 
 /// What ends the pause between two attempts early.
@@ -190,6 +228,7 @@ impl Shared {
     pub(super) fn new(
         number: u64,
         address: String,
+        giver: Giver,
         common: Arc<Common>,
         stop: CancellationToken,
     ) -> Self {
@@ -208,7 +247,7 @@ impl Shared {
             in_flight: AtomicUsize::new(0),
             spent: AtomicU64::new(0),
             conduct: Mutex::default(),
-            learned: AtomicBool::new(false),
+            giver: Mutex::new(giver),
             retiring: AtomicBool::new(false),
         }
     }
@@ -361,12 +400,16 @@ impl Shared {
         self.published().draining
     }
 
-    pub(super) fn set_learned(&self, learned: bool) {
-        self.learned.store(learned, Ordering::Relaxed);
+    pub(super) fn set_giver(&self, giver: Giver) {
+        *lock(&self.giver) = giver;
+    }
+
+    pub(super) fn giver(&self) -> Giver {
+        *lock(&self.giver)
     }
 
     pub(super) fn is_learned(&self) -> bool {
-        self.learned.load(Ordering::Relaxed)
+        self.giver() != Giver::Operator
     }
 
     pub(super) fn retire(&self, retiring: bool) {
@@ -430,4 +473,35 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Tokio's clock, so that a test can pause it.
 pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_heard_when_it_says_something_else_and_is_not_of_the_far_future() {
+        let berlin = ClusterId::new("berlin").unwrap();
+        let common = Common::new(berlin, Arc::default(), watch::Sender::new(0));
+        let list = |sequence, address: &str| AddressList {
+            sequence,
+            addresses: vec![address.to_owned()],
+        };
+        let now = Timestamp::from_millis(1_000);
+        common.addresses_known(&list(5, "a:1"));
+        for sequence in 0..1_000 {
+            common.hear_addresses(list(sequence, "a:1"), now);
+        }
+        assert_eq!(common.told_addresses(), None);
+        common.hear_addresses(list(999, "b:1"), now);
+        assert_eq!(common.told_addresses(), None, "it is no newer");
+        common.hear_addresses(list(u64::MAX, "b:1"), now);
+        assert_eq!(common.told_addresses(), None, "nothing could ever follow");
+        common.hear_addresses(list(1_000, "b:1"), now);
+        common.hear_addresses(list(1_001, "c:1"), now);
+        assert_eq!(common.told_addresses(), Some(list(1_001, "c:1")));
+        // Back to what is on record before the other was put there.
+        common.hear_addresses(list(1_002, "a:1"), now);
+        assert_eq!(common.told_addresses(), None);
+    }
 }

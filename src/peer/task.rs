@@ -27,7 +27,7 @@ use crate::{
         inbound::Told,
         link::{Failure, FailureKind},
         lookup::Lookups,
-        shared::Shared,
+        shared::{Giver, Shared},
     },
     trust::{Snapshot, TrustStore, bundle::Bundle, certificate::Certificate},
     wire::{federation::Beat, pb, status},
@@ -144,6 +144,10 @@ impl LinkTask {
             cluster,
             snapshot: &snapshot,
             lookups: &self.lookups,
+            may_be_near: match self.shared.giver() {
+                Giver::Operator => true,
+                Giver::Peer { may_be_near } => may_be_near,
+            },
             inbound: &self.shared.wake.inbound,
         };
         let session = attempt.run(&self.shared.address).await?;
@@ -349,7 +353,7 @@ impl LinkTask {
                 self.shared.proved(Some(offset_of(&beat, &self.clock)));
                 self.told(beat.reverse_proof_age, &beat.reverse_down_reason);
                 if let Some(list) = beat.addresses.clone() {
-                    self.shared.common.hear_addresses(list);
+                    self.shared.common.hear_addresses(list, self.clock.now());
                 }
                 Ok(beat)
             }

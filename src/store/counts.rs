@@ -11,7 +11,7 @@ use crate::{
 /// How many sessions live, and what they hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Sessions by role, by state, and by whether another cluster takes part.
+    /// Sessions by role, by state, and by whether another cluster takes part; also those of which there are none.
     pub sessions: Vec<(Role, State, bool, i64)>,
     /// Ends that other clusters are still to be told of.
     pub owed: i64,
@@ -21,12 +21,22 @@ pub struct Counts {
     pub held: i64,
 }
 
+/// The states that live, by role.
+const KINDS: [(Role, State); 3] = [
+    (Role::Home, State::Active),
+    (Role::Visiting, State::Pending),
+    (Role::Visiting, State::Active),
+];
+
 /// Counts them. `own` is our own cluster.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn living(tx: &mut dyn Transaction, own: &ClusterId) -> Result<Counts, Error> {
-    let mut sessions = Vec::new();
+    let mut sessions: Vec<_> = KINDS
+        .iter()
+        .flat_map(|&(role, state)| [false, true].map(|is_remote| (role, state, is_remote, 0)))
+        .collect();
     // The states of the index, in its words.
     let rows = tx.query(
         "SELECT role, state, CASE WHEN counterpart = $1 THEN 0 ELSE 1 END AS remote, COUNT(*) FROM sessions
@@ -34,7 +44,15 @@ pub fn living(tx: &mut dyn Transaction, own: &ClusterId) -> Result<Counts, Error
         &[own.as_str().into()],
     )?;
     for mut row in rows {
-        sessions.push((row.parse()?, row.parse()?, row.int()? != 0, row.int()?));
+        let kind = (row.parse::<Role>()?, row.parse::<State>()?, row.int()? != 0);
+        let count = row.int()?;
+        match sessions
+            .iter_mut()
+            .find(|(r, s, remote, _)| (*r, *s, *remote) == kind)
+        {
+            Some((_, _, _, known)) => *known = count,
+            None => sessions.push((kind.0, kind.1, kind.2, count)),
+        }
     }
     Ok(Counts {
         sessions,

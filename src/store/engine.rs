@@ -54,7 +54,9 @@ pub trait Transaction {
 pub struct Stats {
     /// Durable commits.
     pub commits: u64,
-    /// Write operations that stand.
+    /// Transactions that could not be written, so that nothing of them stands.
+    pub commit_failures: u64,
+    /// Write operations that stand and have changed something.
     pub writes: u64,
     /// Read operations that ran.
     pub reads: u64,
@@ -112,6 +114,9 @@ pub(super) trait Engine: fmt::Debug + Send + Sync {
 
     /// What was done so far.
     fn stats(&self) -> Stats;
+
+    /// Why the newest transaction that should have changed something could not be written; none when it was.
+    fn failing(&self) -> Option<Error>;
 
     /// Takes no more jobs, finishes those it has, and waits for that.
     fn close(&self);

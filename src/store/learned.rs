@@ -36,7 +36,8 @@ pub fn tell(tx: &mut dyn Transaction, addresses: Vec<String>, now: i64) -> Resul
     Ok(true)
 }
 
-/// Keeps what a peer told, if it is newer than what it told before and there is a record of that peer; whether it was.
+/// Keeps what a peer told, if it is newer than what it told before and says something else, and there is a record of
+/// that peer; whether it did.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -46,8 +47,9 @@ pub fn learn(
     told: &AddressList,
 ) -> Result<bool, Error> {
     let key = key_of(cluster);
-    let known = meta::get(tx, &key)?.map_or(0, |text| read(&text).sequence);
-    if !told.replaces(known) || peers::get(tx, cluster)?.is_none() {
+    let known = meta::get(tx, &key)?.map_or_else(AddressList::default, |text| read(&text));
+    let is_news = told.replaces(known.sequence) && told.addresses != known.addresses;
+    if !is_news || peers::get(tx, cluster)?.is_none() {
         return Ok(false);
     }
     put(tx, &key, told)?;
@@ -150,6 +152,10 @@ mod tests {
             // Told again, or from before: nothing changes, and no node looks.
             assert!(!learn(tx, &berlin, &list(5, &["c:1"]))?);
             assert!(!learn(tx, &berlin, &list(4, &[]))?);
+            // The same under ever new numbers is no news either.
+            for sequence in 6..1_000 {
+                assert!(!learn(tx, &berlin, &list(sequence, &["b:1"]))?);
+            }
             assert_eq!(meta::get(tx, peers::REVISION)?, revision);
             assert_eq!(all(tx)?.len(), 2);
             assert_eq!(all(tx)?[&berlin], list(5, &["b:1"]));

@@ -49,6 +49,8 @@ const LEAVE: Duration = Duration::from_secs(2);
 pub struct Config {
     /// Its name.
     pub node: String,
+    /// Which start of it this is: made anew at each, and what peers are told. Empty: one is drawn.
+    pub instance: String,
     /// Where peers should dial it, the best first.
     pub addresses: Vec<String>,
     /// Its software and version.
@@ -71,8 +73,8 @@ struct Inner {
     ring: Notify,
     living: watch::Sender<Arc<Vec<Node>>>,
     held: watch::Sender<Arc<BTreeMap<Task, Claim>>>,
-    /// Those on record that are silent.
-    dead: watch::Sender<Arc<BTreeSet<Incarnation>>>,
+    /// Those on record that are silent, and where their beats stand.
+    dead: watch::Sender<Arc<BTreeMap<Incarnation, i64>>>,
     /// Whether this run is off the record for good: it left.
     gone: AtomicBool,
     /// Whether another run stands under this node's name. This one then takes up nothing, until that one has gone or
@@ -97,7 +99,9 @@ impl Membership {
         let me = Node {
             run: Incarnation {
                 node: config.node,
-                instance: format!("{:016x}", rand::random::<u64>()),
+                instance: Some(config.instance)
+                    .filter(|given| !given.is_empty())
+                    .unwrap_or_else(|| format!("{:016x}", rand::random::<u64>())),
             },
             addresses: config.addresses,
             software: config.software,
@@ -113,7 +117,7 @@ impl Membership {
                 ring: Notify::new(),
                 living: watch::Sender::new(Arc::new(Vec::new())),
                 held: watch::Sender::new(Arc::new(BTreeMap::new())),
-                dead: watch::Sender::new(Arc::new(BTreeSet::new())),
+                dead: watch::Sender::new(Arc::new(BTreeMap::new())),
                 gone: AtomicBool::new(false),
                 replaced: AtomicBool::new(false),
             }),
@@ -128,6 +132,12 @@ impl Membership {
             ..Config::default()
         };
         Self::new(store.clone(), Clock::system(), config)
+    }
+
+    /// Has it see these live, for tests that don't wait for beats.
+    #[cfg(test)]
+    pub(crate) fn sees(&self, living: Vec<Node>) {
+        self.inner.living.send_replace(Arc::new(living));
     }
 
     /// A node that is alone on its store, on record and looking after its claims until `tasks` end.
@@ -146,6 +156,12 @@ impl Membership {
     #[must_use]
     pub fn run(&self) -> &Incarnation {
         &self.inner.me.run
+    }
+
+    /// What this run puts on record of itself.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.inner.me
     }
 
     /// Goes on record, in the place of another run of the same name, and frees what that one held; which it was. A run
@@ -220,9 +236,10 @@ impl Membership {
         self.inner.living.subscribe()
     }
 
-    /// The runs on record that have been silent for too long.
+    /// The runs on record that have been silent for too long, and the beat at which each has stood still. It is as old
+    /// as the last look: whoever acts on it sees in its own transaction whether that beat still stands.
     #[must_use]
-    pub fn dead(&self) -> Arc<BTreeSet<Incarnation>> {
+    pub fn dead(&self) -> Arc<BTreeMap<Incarnation, i64>> {
         Arc::clone(&self.inner.dead.borrow())
     }
 
@@ -380,8 +397,8 @@ impl Inner {
     }
 
     fn publish_living(&self, pulses: &Pulses<Incarnation, i64>, nodes: Vec<Node>) {
-        let dead = nodes.iter().map(|node| &node.run);
-        let dead = dead.filter(|run| pulses.is_dead(run)).cloned().collect();
+        let dead = nodes.iter().filter(|node| pulses.is_dead(&node.run));
+        let dead = dead.map(|node| (node.run.clone(), node.beat)).collect();
         self.dead.send_replace(Arc::new(dead));
         let living: Vec<Node> = nodes
             .into_iter()

@@ -21,10 +21,12 @@ pub mod learned;
 pub mod living;
 pub mod membership;
 pub mod meta;
+pub mod node_links;
 pub mod nodes;
 pub mod parameters;
 pub mod peers;
 pub mod phone_services;
+pub mod policies;
 pub mod pools;
 pub mod profiles;
 pub mod refs;
@@ -179,6 +181,22 @@ pub fn glance(path: &Path) -> Result<Glance, Error> {
     sqlite::glance(path)
 }
 
+/// What tells a database from all others on this machine, whatever it is called there: two processes that say the same
+/// have the same one. It is not opened. Blocks for a moment.
+///
+/// # Errors
+/// When there is none yet, or nobody but its owner has it.
+pub fn mark(url: &str) -> std::io::Result<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    match url.split_once(':') {
+        Some(("sqlite", path)) if path != ":memory:" => {
+            let file = std::fs::metadata(path)?;
+            Ok(format!("file {} of device {}", file.ino(), file.dev()))
+        }
+        _ => Err(std::io::ErrorKind::Unsupported.into()),
+    }
+}
+
 /// Whether some process holds the write lock of a database for longer than `patience`. Blocks for as long at most.
 ///
 /// # Errors
@@ -294,6 +312,13 @@ impl Store {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.engine.stats()
+    }
+
+    /// Why the newest change could not be written: the disk is full or gone, say. None when it was; every node writes
+    /// its beat each two seconds, so that this is about now.
+    #[must_use]
+    pub fn failing(&self) -> Option<Error> {
+        self.engine.failing()
     }
 
     /// Checks the audit's chains.

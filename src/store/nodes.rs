@@ -98,6 +98,23 @@ pub fn remove(tx: &mut dyn Transaction, run: &Incarnation) -> Result<bool, Error
     Ok(removed > 0)
 }
 
+/// Takes the row of a run away that was seen to stand still at this beat; not of one that has beaten since. Whether it
+/// was there.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn remove_silent(
+    tx: &mut dyn Transaction,
+    run: &Incarnation,
+    beat: i64,
+) -> Result<bool, Error> {
+    let removed = tx.execute(
+        "DELETE FROM nodes WHERE name = $1 AND instance = $2 AND beat = $3",
+        &[(&run.node).into(), (&run.instance).into(), beat.into()],
+    )?;
+    Ok(removed > 0)
+}
+
 /// All nodes on record, whether they live or not, by name.
 ///
 /// # Errors

@@ -7,9 +7,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     clock::Timestamp,
     domain::{
+        federation::LinkState,
         ids::{
             ApplicationId, BaseDeviceName, CallGroupName, ClusterId, DeviceName, DevicePoolName,
-            GeolocationName, LoginName, ProfileName, Ref, ServiceName, SessionId, UserId,
+            GeolocationName, LoginName, PolicyName, ProfileName, Ref, ServiceName, SessionId,
+            UserId,
         },
         login::LoginType,
         session::{EndReason, Initiator, Role, State},
@@ -144,6 +146,7 @@ from_names!(
     DevicePoolName,
     GeolocationName,
     LoginName,
+    PolicyName,
     ProfileName,
     ServiceName,
     UserId
@@ -159,7 +162,7 @@ macro_rules! from_words {
     };
 }
 
-from_words!(EndReason, Initiator, LoginType, Role, State);
+from_words!(EndReason, Initiator, LinkState, LoginType, Role, State);
 
 /// One row of an answer. Its columns are taken from left to right, once each.
 #[derive(Debug)]

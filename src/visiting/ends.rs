@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::{Error, Inner, LoggedOut};
 use crate::{
+    admission::Permit,
     domain::{
         ids::{ClusterId, DeviceName, Ref, SessionId, UserId},
         login::{Context, LogoutRequest},
@@ -25,6 +26,7 @@ pub(super) async fn logout(
     inner: &Inner,
     device: &str,
     reference: Ref,
+    place: Permit,
     deadline: Instant,
 ) -> Result<LoggedOut, Error> {
     let name = DeviceName::new(device).map_err(|_| Error::DeviceUnknown)?;
@@ -48,7 +50,9 @@ pub(super) async fn logout(
             Ok(session)
         })
         .await?;
-    tell_home(inner, session, EndReason::User, reference).await
+    // The phone is free. How long its home takes to answer must hold up nobody else's logout.
+    drop(place);
+    tell_home(inner, session, EndReason::User, reference, deadline).await
 }
 
 pub(super) async fn end(
@@ -59,8 +63,9 @@ pub(super) async fn end(
     reference: Ref,
 ) -> Result<LoggedOut, Error> {
     let (counterpart, actor, now) = (counterpart.clone(), actor.to_owned(), inner.clock.now());
+    let deadline = inner.deadline();
     let session = inner
-        .write(inner.deadline(), move |tx: &mut dyn Transaction| {
+        .write(deadline, move |tx: &mut dyn Transaction| {
             let session = sessions::get(tx, Role::Visiting, &counterpart, id)?
                 .filter(|s| s.state != State::Ended)
                 .ok_or(Error::NoSession)?;
@@ -68,7 +73,7 @@ pub(super) async fn end(
             Ok::<_, Error>(session)
         })
         .await?;
-    tell_home(inner, session, EndReason::Operator, reference).await
+    tell_home(inner, session, EndReason::Operator, reference, deadline).await
 }
 
 fn end_row(
@@ -107,16 +112,17 @@ fn end_row(
     Ok(())
 }
 
-/// Tells home now. What it can't be told now stays owed, and is delivered when the link returns.
+/// Tells home now, for as long as there is time until `deadline`. What it can't be told now stays owed, and is delivered when the link returns.
 async fn tell_home(
     inner: &Inner,
     session: Session,
     reason: EndReason,
     reference: Ref,
+    deadline: Instant,
 ) -> Result<LoggedOut, Error> {
     inner.faults.pass("visiting.logout.ended").await;
     let home = session.counterpart.clone();
-    let context = inner.context(reference, inner.config.login_deadline);
+    let context = inner.context_until(reference, deadline);
     let request = LogoutRequest {
         session_id: session.id,
         reason,

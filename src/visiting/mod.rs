@@ -33,6 +33,7 @@ use crate::{
         capability::Traits,
         federation::Federation,
         ids::{ClusterId, DeviceName, Ref, SessionId},
+        liveness::Incarnation,
         login::{Context, HomeCluster, LogoutRequest, SecurityMode},
         session::{EndReason, Role, State},
         version::Version,
@@ -255,9 +256,9 @@ impl VisitingRole {
         let (inner, device) = (Arc::clone(&self.inner), device.to_owned());
         let task = self.inner.tasks.spawn("logout", async move {
             let deadline = inner.deadline();
-            let _place = inner.admit(Kind::Logout, caller, deadline).await?;
+            let place = inner.admit(Kind::Logout, caller, deadline).await?;
             login::check_caller(&inner, caller)?;
-            ends::logout(&inner, &device, reference, deadline).await
+            ends::logout(&inner, &device, reference, place, deadline).await
         });
         match task.await {
             Ok(outcome) => outcome.map_err(|e| e.into_failure(reference)),
@@ -291,14 +292,14 @@ impl VisitingRole {
         ends::end_from_home(&self.inner, context, request).await
     }
 
-    /// Ends the logins that earlier runs of this node left behind, and owes their homes the news: their phones, and
-    /// their users on other phones, need not wait. Not to be called where an earlier run still carries logins, as it
-    /// does while it hands over.
+    /// Ends the logins that the run of this node left behind that was on record when this one took its place, and
+    /// owes their homes the news: their phones, and their users on other phones, need not wait. Not to be called where
+    /// that run still carries logins, as it does while it hands over.
     ///
     /// # Errors
     /// [`Error::Store`] when the store fails.
-    pub async fn end_left_behind(&self) -> Result<(), Error> {
-        pending::end_left_behind(&self.inner).await
+    pub async fn end_left_behind(&self, before: &Incarnation) -> Result<(), Error> {
+        pending::end_left_behind(&self.inner, before).await
     }
 
     /// Ends logins that were never answered, as they fall due, and those of nodes that have died, until the node shuts
@@ -316,9 +317,8 @@ impl Inner {
 
     /// A place for a request of a phone, kept until it is answered.
     async fn admit(&self, kind: Kind, caller: Caller, deadline: Instant) -> Result<Permit, Error> {
-        let places = self.parameters.load().maximum_concurrent_requests;
         let source = Source::of(Party::Phones, Some(caller.address));
-        let entered = self.admission.enter(kind, &source, places, deadline);
+        let entered = self.admission.enter(kind, &source, deadline);
         entered.await.map_err(Error::NotAdmitted)
     }
 
@@ -346,10 +346,14 @@ impl Inner {
     }
 
     fn context(&self, reference: Ref, length: Duration) -> Context {
+        self.context_until(reference, Instant::now() + length)
+    }
+
+    fn context_until(&self, reference: Ref, deadline: Instant) -> Context {
         Context {
             reference,
             caller: self.config.cluster.clone(),
-            deadline: Instant::now() + length,
+            deadline,
             // Of our own home role only; a peer goes by what our `Hello` told it.
             traits: Traits::ours(SecurityMode::NonSecure),
         }

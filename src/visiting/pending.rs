@@ -1,17 +1,24 @@
 //! Logins begun and not answered: none outlives its deadline, also after a crash.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tracing::{error, warn};
 
 use super::{Error, Inner};
 use crate::{
     clock::Timestamp,
-    domain::session::{EndReason, Initiator, Role, State},
+    domain::{
+        liveness::Incarnation,
+        session::{EndReason, Initiator, Role, State},
+    },
     store::{
         self, Transaction,
         audit::{self, Action},
         claims::{self, Claim, Task},
+        nodes,
         sessions::{self, Session},
     },
 };
@@ -42,7 +49,7 @@ async fn sweep_under(inner: &Inner, claim: &Claim) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match end_abandoned(inner, Some(claim)).await {
+        match end_abandoned(inner, &inner.membership.dead(), Some(claim)).await {
             // Whoever has taken over ends what is left.
             Ok(()) | Err(Error::Store(store::Error::ClaimLost { .. })) => {}
             Err(error) => error!(
@@ -53,23 +60,27 @@ async fn sweep_under(inner: &Inner, claim: &Claim) {
     }
 }
 
-/// Ends every pending row that is past its deadline, or carried by a node that has died.
-/// A login that finds one in its way does so without being the node that sweeps.
-pub(super) async fn end_abandoned(inner: &Inner, claim: Option<&Claim>) -> Result<(), Error> {
-    let (now, dead) = (inner.clock.now(), inner.membership.dead());
+/// Ends every pending row that is past its deadline, or carried by one of the `dead`: runs that were seen to stand still
+/// at these beats. A login that finds one in its way does so without being the node that sweeps.
+pub(super) async fn end_abandoned(
+    inner: &Inner,
+    dead: &BTreeMap<Incarnation, i64>,
+    claim: Option<&Claim>,
+) -> Result<(), Error> {
+    let (now, dead) = (inner.clock.now(), dead.clone());
     let rows = inner
         .store
         .read(move |tx: &mut dyn Transaction| {
-            let mut rows = sessions::overdue_pending(tx, now)?;
+            let overdue = sessions::overdue_pending(tx, now)?.into_iter();
+            let mut rows: Vec<Abandoned> = overdue.map(|row| Abandoned { row, by: None }).collect();
             if !dead.is_empty() {
-                let carried = sessions::carried(tx)?.into_iter();
-                rows.extend(
-                    carried
-                        .filter(|(carrier, row)| {
-                            dead.contains(carrier) && row.deadline.is_none_or(|until| until > now)
-                        })
-                        .map(|(_, row)| row),
-                );
+                for (carrier, row) in sessions::carried(tx)? {
+                    let is_due = row.deadline.is_some_and(|until| until <= now);
+                    if let Some(beat) = dead.get(&carrier).filter(|_| !is_due) {
+                        let by = Some((carrier, *beat));
+                        rows.push(Abandoned { row, by });
+                    }
+                }
             }
             Ok::<_, Error>(rows)
         })
@@ -78,26 +89,33 @@ pub(super) async fn end_abandoned(inner: &Inner, claim: Option<&Claim>) -> Resul
     end_rows(inner, rows, why, claim.cloned()).await
 }
 
-/// Ends the rows of earlier runs of this node.
-pub(super) async fn end_left_behind(inner: &Inner) -> Result<(), Error> {
-    let run = inner.membership.run().clone();
+/// Ends the rows of the run of this node that was on record when this one took its place: it did not end by itself. One
+/// that did, or that handed over, may still carry some to their end; what it does not is overdue soon.
+pub(super) async fn end_left_behind(inner: &Inner, before: &Incarnation) -> Result<(), Error> {
+    let before = before.clone();
     let rows = inner
         .store
         .read(move |tx: &mut dyn Transaction| {
             let carried = sessions::carried(tx)?.into_iter();
-            let earlier = carried.filter(|(carrier, _)| {
-                carrier.node == run.node && carrier.instance != run.instance
-            });
-            Ok::<_, Error>(earlier.map(|(_, row)| row).collect::<Vec<_>>())
+            let left = carried.filter(|(carrier, _)| *carrier == before);
+            let rows = left.map(|(_, row)| Abandoned { row, by: None });
+            Ok::<_, Error>(rows.collect::<Vec<_>>())
         })
         .await?;
     end_rows(inner, rows, "the node ended before the answer", None).await
 }
 
+/// A row to be ended.
+struct Abandoned {
+    row: Session,
+    /// Whose silence is why, and its beat: if it has beaten since, the row stays.
+    by: Option<(Incarnation, i64)>,
+}
+
 /// Ends rows that are still pending; home is owed the end, since it may hold a session.
 async fn end_rows(
     inner: &Inner,
-    rows: Vec<Session>,
+    rows: Vec<Abandoned>,
     why: &'static str,
     claim: Option<Claim>,
 ) -> Result<(), Error> {
@@ -109,7 +127,15 @@ async fn end_rows(
         .store
         .write(move |tx: &mut dyn Transaction| {
             let mut ended = Vec::new();
-            for row in &rows {
+            let stand = match rows.iter().any(|abandoned| abandoned.by.is_some()) {
+                true => nodes::all(tx)?,
+                false => Vec::new(),
+            };
+            let stand: BTreeSet<_> = stand.into_iter().map(|n| (n.run, n.beat)).collect();
+            for Abandoned { row, by } in &rows {
+                if by.as_ref().is_some_and(|by| !stand.contains(by)) {
+                    continue;
+                }
                 let end = Some((EndReason::Abandoned, Initiator::Visiting, now));
                 let from = [State::Pending];
                 if sessions::transition(

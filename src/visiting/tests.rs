@@ -62,6 +62,8 @@ struct Script {
     logouts: Mutex<Vec<SessionId>>,
     supersedes: Mutex<Vec<SessionId>>,
     refuse_logout: bool,
+    /// It never answers a logout.
+    mute: bool,
     /// The reason that it has on record for every end, whatever it is told.
     ended_for: Option<EndReason>,
 }
@@ -87,6 +89,7 @@ impl Script {
             logouts: Mutex::default(),
             supersedes: Mutex::default(),
             refuse_logout: false,
+            mute: false,
             ended_for: None,
         }
     }
@@ -162,6 +165,9 @@ impl HomeCluster for Script {
         let refused = self.refuse_logout;
         let reason = self.ended_for.unwrap_or(request.reason);
         Box::pin(async move {
+            if self.mute {
+                std::future::pending::<()>().await;
+            }
             if refused {
                 Err(Refusal::new(EmCode::ServiceConnectionError, "cut off"))
             } else {
@@ -607,9 +613,8 @@ impl World {
     /// Somebody else's request, in progress until it is dropped.
     async fn in_progress(&self, kind: Kind) -> Permit {
         let source = Source::of(Party::Phones, Some([198, 51, 100, 7].into()));
-        let limit = self.parameters.load().maximum_concurrent_requests;
         let soon = Instant::now() + Duration::from_secs(60);
-        let entered = self.admission.enter(kind, &source, limit, soon);
+        let entered = self.admission.enter(kind, &source, soon);
         entered.await.unwrap()
     }
 }
@@ -642,7 +647,7 @@ async fn another_limit_holds_for_the_next_request() {
     // The phone is not known, which is looked at only when there is a place.
     let mut codes = vec![world.code("SEPNONE", "ana").await];
     for requests in [1, 2] {
-        world.parameters.publish(limit(requests));
+        world.admission.set_places(requests);
         codes.push(world.code("SEPNONE", "ana").await);
     }
     assert_eq!(codes, [11, 26, 11]);
@@ -666,6 +671,25 @@ async fn a_logout_waits_behind_logouts_only() {
     assert_eq!(refused.code, EmCode::Busy);
     assert!(refused.retry_after.is_some());
     drop((logins, logouts));
+}
+
+#[tokio::test]
+async fn a_home_that_never_answers_a_logout_holds_up_no_other_one() {
+    let mut mute = Script::new("berlin").finding(Ok(Ownership::Mine));
+    mute.mute = true;
+    let limit = Duration::from_secs(2);
+    let world = world_with(vec![mute], Script::new("tokyo"), limit).await;
+    for (device, user) in [("SEP1", "ana"), ("SEP2", "bob")] {
+        world.login(device, user).await.unwrap();
+    }
+    world.admission.set_places(1);
+    let logout = |device| world.role.logout(device, caller(), world.role.new_ref());
+    let began = Instant::now();
+    let (first, second) = tokio::join!(logout("SEP1"), logout("SEP2"));
+    assert!(!first.unwrap().acknowledged && !second.unwrap().acknowledged);
+    // The line, the end and the telling have one deadline together.
+    assert!(began.elapsed() < limit * 2);
+    assert_eq!(world.owed("berlin").await, 2);
 }
 
 #[tokio::test]

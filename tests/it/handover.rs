@@ -6,7 +6,11 @@ use emccd::{
     lab::{Cluster, Lab, Spec, member::Versions, phone::Phone},
     wire::admin::{self as pb, admin_service_client::AdminServiceClient},
 };
-use tokio::{io::AsyncBufReadExt as _, task::JoinSet};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -77,6 +81,71 @@ async fn person(
         logins += 1;
     }
     Ok(logins)
+}
+
+/// Whoever asks a node again and again whether it can serve, over connections of its own and over one that it keeps.
+struct Balancer {
+    stop: CancellationToken,
+    asking: JoinSet<Result<usize, String>>,
+}
+
+impl Balancer {
+    fn begin(metrics: &str) -> Self {
+        let address = metrics.trim_start_matches("http://").to_owned();
+        let stop = CancellationToken::new();
+        let mut asking = JoinSet::new();
+        for keeps in [false, true] {
+            let (address, stop) = (address.clone(), stop.clone());
+            asking.spawn(async move {
+                let (mut answers, mut kept) = (0, None);
+                while !stop.is_cancelled() {
+                    let mut stream = match kept.take() {
+                        Some(stream) => stream,
+                        None => TcpStream::connect(&address)
+                            .await
+                            .map_err(|error| format!("after {answers}: {error}"))?,
+                    };
+                    let closes = is_ready(&mut stream)
+                        .await
+                        .map_err(|said| format!("after {answers}: {said}"))?;
+                    kept = (keeps && !closes).then_some(stream);
+                    answers += 1;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Ok(answers)
+            });
+        }
+        Self { stop, asking }
+    }
+
+    /// Whatever was not 200 fails the test.
+    async fn end(self) {
+        self.stop.cancel();
+        for answers in self.asking.join_all().await {
+            assert!(answers.unwrap() > 10);
+        }
+    }
+}
+
+/// Asks for `/readyz`, and whether the other side then wants no more on this connection; what was said if not "ready".
+async fn is_ready(stream: &mut TcpStream) -> Result<bool, String> {
+    let request = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream
+        .write_all(request)
+        .await
+        .map_err(|error| error.to_string())?;
+    let (mut answer, mut part) = (String::new(), [0; 1_024]);
+    while !answer.ends_with("\r\n\r\nready\n") {
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut part)).await;
+        match read.map_err(|_| "silence".to_owned())? {
+            Ok(0) | Err(_) => return Err(answer),
+            Ok(count) => answer.push_str(&String::from_utf8_lossy(&part[..count])),
+        }
+        if answer.contains("not ready") {
+            return Err(answer);
+        }
+    }
+    Ok(answer.to_lowercase().contains("connection: close"))
 }
 
 fn all_nodes_up(peer: &pb::PeerStatus) -> bool {
@@ -201,6 +270,7 @@ async fn audited(cluster: &Cluster, action: &str) -> Vec<String> {
 async fn new_processes_take_over_while_people_log_in_and_no_login_fails() {
     let mut lab = lab_of_processes(2).await;
     let load = Load::begin(&lab.clusters[0], &lab.clusters[1], 0, 4);
+    let balancer = Balancer::begin(&lab.clusters[1].members[0].addresses.metrics);
     for _ in 0..2 {
         for cluster in [1, 0] {
             let member = &mut lab.clusters[cluster].members[0];
@@ -210,6 +280,7 @@ async fn new_processes_take_over_while_people_log_in_and_no_login_fails() {
             assert!(member.addresses.admin.exists());
         }
     }
+    balancer.end().await;
     // One that fails after it has the sockets: the port of its plain listener is taken.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let member = &mut lab.clusters[1].members[0];
@@ -227,6 +298,29 @@ async fn new_processes_take_over_while_people_log_in_and_no_login_fails() {
         "{failed:#}"
     );
     assert_eq!(member.pid(), before);
+    // Whoever is not this node on this store is refused, and touches nothing.
+    let elsewhere = member.config.with_file_name("elsewhere.db");
+    let url = text.lines().find(|l| l.starts_with("url = ")).unwrap();
+    let other_store = format!("url = \"sqlite:{}\"", elsewhere.display());
+    let node = text.lines().find(|l| l.starts_with("node = ")).unwrap();
+    for (changed, word) in [
+        (text.replace(node, "node = \"n7\""), "is node n7 of"),
+        (
+            text.replace("cluster-id = \"", "cluster-id = \"not-"),
+            "of not-",
+        ),
+        (text.replace(url, &other_store), "another store"),
+    ] {
+        assert_ne!(changed, text);
+        std::fs::write(&bad, changed).unwrap();
+        let refused = format!("{:#}", member.take_over(&bad).await.unwrap_err());
+        assert!(refused.contains(word), "{word}: {refused}");
+    }
+    assert!(
+        !elsewhere.exists(),
+        "a store was made for a refused process"
+    );
+    assert_eq!(member.pid(), before);
     let logins = load.end().await;
     assert!(logins >= 8, "{logins}");
     let told = audited(&lab.clusters[1], "node.hand-over").await;
@@ -236,7 +330,11 @@ async fn new_processes_take_over_while_people_log_in_and_no_login_fails() {
         (3, 2),
         "{told:?}"
     );
-    assert_eq!(count("did not start"), 1, "{told:?}");
+    assert_eq!(
+        (count("did not start"), count("refused: ")),
+        (1, 3),
+        "{told:?}"
+    );
     // And once more, after one that failed.
     let config = lab.clusters[1].members[0].config.clone();
     lab.clusters[1].members[0].take_over(&config).await.unwrap();
@@ -269,19 +367,26 @@ async fn a_new_process_that_is_stopped_before_it_serves_changes_nothing() {
         let member = &lab.clusters[1].members[0];
         (member.config.clone(), member.pid())
     };
-    // Asked to end while it gets ready; killed when it is on record already.
+    // Asked to end while it gets ready, and another one beside it; killed then, and when it is on record already.
     let mut new = successor_at(&config, "take-over.prepared").await;
+    let second = lab.clusters[1].members[0].take_over(&config).await;
+    let second = format!("{:#}", second.unwrap_err());
+    assert!(second.contains("is taking over already"), "{second}");
+    told(&lab.clusters[1], "refused: ", 1).await;
     let pid = nix::unistd::Pid::from_raw(new.id().unwrap().try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     let ended = tokio::time::timeout(PATIENCE, new.wait()).await.unwrap();
     assert!(ended.unwrap().success());
-    told(&lab.clusters[1], "did not start").await;
+    told(&lab.clusters[1], "did not start", 1).await;
+    let mut new = successor_at(&config, "take-over.prepared").await;
+    new.kill().await.unwrap();
+    told(&lab.clusters[1], "did not start", 2).await;
     successor_at(&config, "take-over.joined")
         .await
         .kill()
         .await
         .unwrap();
-    told(&lab.clusters[1], "before it served").await;
+    told(&lab.clusters[1], "before it served", 1).await;
     let logins = load.end().await;
     assert!(logins >= 2, "{logins}");
     assert_eq!(lab.clusters[1].members[0].pid(), before);
@@ -289,12 +394,12 @@ async fn a_new_process_that_is_stopped_before_it_serves_changes_nothing() {
     lab.shut_down().await;
 }
 
-/// Waits until the audit says so of a hand-over.
-async fn told(cluster: &Cluster, word: &str) {
+/// Waits until the audit says so of so many hand-overs.
+async fn told(cluster: &Cluster, word: &str, count: usize) {
     let told = async {
         loop {
             let told = audited(cluster, "node.hand-over").await;
-            if told.iter().any(|outcome| outcome.contains(word)) {
+            if told.iter().filter(|outcome| outcome.contains(word)).count() == count {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -2,24 +2,33 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use emccd::lab::{Lab, member::Member};
+use emccd::{
+    lab::{Lab, member::Member},
+    wire::admin as pb,
+};
 use regex::Regex;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use crate::support::{lab, log_in, log_out};
+use crate::support::{lab, living, log_in, log_out};
 
 const HOME: usize = 0;
 const VISITING: usize = 1;
 
-/// What a path of the listener for figures answers: status and body.
-async fn ask(member: &Member, path: &str) -> (u16, String) {
+/// Asks the listener for figures.
+async fn begin(member: &Member, path: &str) -> TcpStream {
     let address = member.addresses.metrics.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// What a path of it answers: status and body.
+async fn ask(member: &Member, path: &str) -> (u16, String) {
+    let mut stream = begin(member, path).await;
     let mut answer = String::new();
     let read = stream.read_to_string(&mut answer);
     tokio::time::timeout(Duration::from_secs(20), read)
@@ -74,6 +83,15 @@ async fn the_figures_move_with_real_logins() {
     let lab = lab(2).await;
     let before = scrape(&lab, VISITING).await;
     assert_eq!(before["emccd_ready"], 1.0);
+    // What has not happened yet is told all the same, so that its first time shows.
+    for name in [
+        "emccd_logins_total{role=\"visiting\",outcome=\"26\"}",
+        "emccd_peer_calls_total{call=\"login\"}",
+        "emccd_sessions{role=\"home\",state=\"active\",remote=\"yes\"}",
+        "emccd_store_commit_failures_total",
+    ] {
+        assert_eq!(before.get(name), Some(&0.0), "{name} in {before:#?}");
+    }
     assert_eq!(before["emccd_link_up{peer=\"berlin\"}"], 1.0);
     assert!(before["emccd_link_proof_age_seconds{peer=\"berlin\"}"] < 20.0);
     assert_eq!(
@@ -127,10 +145,98 @@ async fn the_figures_move_with_real_logins() {
     log_out(&lab.clusters[VISITING], 0).await;
     let after = scrape(&lab, VISITING).await;
     assert_eq!(
-        after["emccd_logouts_total{role=\"visiting\",outcome=\"success\"}"],
+        after["emccd_logouts_total{role=\"visiting\",by=\"phone\",outcome=\"success\"}"],
         1.0
     );
+    let told = "emccd_logouts_total{role=\"home\",by=\"peer\",outcome=\"success\"}";
+    assert_eq!(scrape(&lab, HOME).await[told], 1.0);
+    an_end_by_home_counts_for_the_role_that_is_played(&lab).await;
+    a_peer_that_is_disabled_has_no_link_to_be_up(&lab).await;
     lab.shut_down().await;
+}
+
+async fn an_end_by_home_counts_for_the_role_that_is_played(lab: &Lab) {
+    let shown = log_in(lab, HOME, 1, VISITING, 1).await;
+    assert_eq!(shown.em_code, None, "{}", shown.text);
+    let session = living(lab, HOME).await.remove(0);
+    let request = pb::LogoutSessionRequest {
+        which: Some(pb::logout_session_request::Which::Id(session.id)),
+    };
+    let mut admin = lab.clusters[HOME].admin().await.unwrap();
+    assert!(admin.logout(request).await.unwrap().acknowledged);
+    let (home, visiting) = (scrape(lab, HOME).await, scrape(lab, VISITING).await);
+    let told =
+        |role| format!("emccd_logouts_total{{role=\"{role}\",by=\"peer\",outcome=\"success\"}}");
+    assert_eq!(visiting[&told("visiting")], 1.0);
+    assert_eq!((visiting[&told("home")], home[&told("home")]), (0.0, 1.0));
+}
+
+async fn a_peer_that_is_disabled_has_no_link_to_be_up(lab: &Lab) {
+    let request = pb::SetClusterRequest {
+        cluster_id: lab.clusters[HOME].id.to_string(),
+        enabled: Some(false),
+        ..pb::SetClusterRequest::default()
+    };
+    let mut admin = lab.clusters[VISITING].admin().await.unwrap();
+    admin.set_cluster(request).await.unwrap();
+    let is_off = |peer: &pb::PeerStatus| {
+        let outbound = peer.outbound.as_ref();
+        outbound.is_some_and(|o| o.state == "disabled")
+    };
+    lab.clusters[VISITING]
+        .wait_status(&lab.clusters[HOME].id, "disabled", is_off)
+        .await
+        .unwrap();
+    let figures = scrape(lab, VISITING).await;
+    let links: Vec<_> = figures
+        .keys()
+        .filter(|n| n.starts_with("emccd_link_"))
+        .collect();
+    assert_eq!(links, [""; 0]);
+}
+
+/// Every change is given up, as on a full disk; what reads, or writes nothing, is not.
+async fn a_disk_that_is_full(lab: &Lab, member: &Member) {
+    const FAILURES: &str = "emccd_store_commit_failures_total";
+    let database = || rusqlite::Connection::open(lab.folder().join("berlin/emccd.db")).unwrap();
+    let writes = "emccd_store_writes_total";
+    let before = scrape(lab, 0).await;
+    for _ in 0..50 {
+        assert_eq!(ask(member, "/readyz").await.0, 200);
+    }
+    assert!(scrape(lab, 0).await[writes] < before[writes] + 20.0);
+    assert_eq!(before[FAILURES], 0.0);
+    let full = "CREATE TRIGGER full BEFORE UPDATE ON nodes
+        BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END";
+    database().execute_batch(full).unwrap();
+    // A node's beat is written every two seconds.
+    let told = until(member, 503).await;
+    assert!(
+        told.contains("store: ") && told.contains("is full"),
+        "{told}"
+    );
+    let figures = scrape(lab, 0).await;
+    assert_eq!(figures["emccd_ready"], 0.0);
+    assert!(figures[FAILURES] >= 1.0);
+    assert_eq!(ask(member, "/healthz").await.0, 200);
+    database().execute_batch("DROP TRIGGER full").unwrap();
+    until(member, 200).await;
+}
+
+/// What `/readyz` says once it answers with that status.
+async fn until(member: &Member, status: u16) -> String {
+    let asked = async {
+        loop {
+            let (found, text) = ask(member, "/readyz").await;
+            if found == status {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked)
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,9 +255,19 @@ async fn a_node_that_can_not_serve_is_not_ready_and_says_why() {
         text.contains("store: the store could not be written"),
         "{text}"
     );
-    assert!(scrape(&lab, 0).await["emccd_store_lock_wait_seconds"] > 0.5);
+    let held = scrape(&lab, 0).await;
+    assert!(held["emccd_store_lock_wait_seconds"] > 0.5);
+    // However many ask and hang up, the writer has one of them to answer.
+    for _ in 0..100 {
+        drop(begin(member, "/readyz").await);
+    }
+    let waiting = "emccd_store_waiting{access=\"write\"}";
+    let after = scrape(&lab, 0).await[waiting];
+    assert!(after < held[waiting] + 20.0, "{after} wait");
     lock.unlock().unwrap();
     assert_eq!(ask(member, "/readyz").await.0, 200);
+
+    a_disk_that_is_full(&lab, member).await;
 
     // Its certificates have run out.
     member

@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use crate::support::{binary, rows::settled};
 
 mod claims;
+mod links;
 mod two;
 
 use claims::{once_only, wait_taken_over};

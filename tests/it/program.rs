@@ -200,7 +200,7 @@ fn exit_codes_and_failures_are_as_promised() {
 fn a_phone_can_be_played_from_the_command_line() {
     let daemon = Daemon::start();
     let user =
-        "[[user]]\nid = \"anna\"\npin = \"48151\"\n[[profile]]\nname = \"p\"\nuser = \"anna\"\n";
+        "[[user]]\nid = \"anna\"\npin = \"481516\"\n[[profile]]\nname = \"p\"\nuser = \"anna\"\n";
     let broken = format!("{user}[[device]]\nname = \"SEP 1\"\n");
     std::fs::write(daemon.file("broken.toml"), broken).unwrap();
     let problem = daemon.refused("apply broken.toml", "");
@@ -222,9 +222,9 @@ fn a_phone_can_be_played_from_the_command_line() {
         wrong.contains("EM code 201") && wrong.contains("next: look for the ref"),
         "{wrong}"
     );
-    let shown = ok(&daemon.command(login, "48151\n"));
+    let shown = ok(&daemon.command(login, "481516\n"));
     assert!(shown.contains("Login successful\nUser ID: anna"), "{shown}");
-    let taken = daemon.refused(login, "48151\n");
+    let taken = daemon.refused(login, "481516\n");
     assert!(
         taken.contains("somebody is logged in on it already"),
         "{taken}"
@@ -358,7 +358,7 @@ fn what_one_daemon_exports_makes_another_one_the_same() {
     from.done(&format!("apply {}", example.display()));
     let data = from.done("export");
     assert!(
-        data.contains("pin-hash = ") && !data.contains("24680"),
+        data.contains("pin-hash = ") && !data.contains("246809"),
         "{data}"
     );
     from.done("export --format csv --out data");

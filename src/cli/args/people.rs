@@ -24,6 +24,9 @@ pub struct UserFields {
     /// Whether the user may log in on phones of other clusters
     #[arg(long, value_name = "BOOL")]
     pub emcc: Option<bool>,
+    /// The user's credential policy; '' for the one named default
+    #[arg(long, value_name = "POLICY")]
+    pub policy: Option<String>,
     /// Ask for a PIN, or read it from standard input
     #[arg(long)]
     pub ask_pin: bool,
@@ -52,7 +55,7 @@ pub struct UserAdd {
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("change").required(true).multiple(true).args([
-        "name", "self_service_id", "extension", "enabled", "emcc", "ask_pin", "pin_file",
+        "name", "self_service_id", "extension", "enabled", "emcc", "policy", "ask_pin", "pin_file",
     ]),
     after_help = "What is not named stays.\n\nExamples:\n  emccd user set anna --enabled false\n  \
     emccd user set anna --ask-pin < pin.txt"

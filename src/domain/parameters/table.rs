@@ -66,7 +66,7 @@ pub const TABLE: &[Parameter] = &[
         kind: Kind::Unreachable(place!(multiple_login_unreachable)),
         default: "take-over",
         meaning: "With multiple-login-behavior auto-logout: what a login does when the cluster of the earlier \
-                  session can't be reached. With take-over the old session ends here, and that cluster is told \
+                  session can't be reached by any of our nodes. With take-over the old session ends here, and that cluster is told \
                   when its link is up again; with refuse the new login gets 25.",
         why: "whoever stands before the phone matters more than a phone that nobody can reach",
         replaces: "",
@@ -134,6 +134,17 @@ pub const TABLE: &[Parameter] = &[
         meaning: "With validate-ip-address on: whether requests that came through a proxy are taken.",
         why: "a proxy hides whose address it is that was checked",
         replaces: "Allow Proxy, and EMCC Allow Proxy: one switch for both",
+    },
+    Parameter {
+        name: "unknown-user-answer",
+        kind: Kind::UnknownUser(place!(unknown_user_answer)),
+        default: "unknown",
+        meaning: "What a phone of this cluster shows when no cluster has the user that was typed: that there is \
+                  none (23), or with as-wrong-pin the same as for a user of this cluster and a wrong PIN (201), \
+                  with the same text and after as long a check. The search at other clusters comes before it and \
+                  takes its own time. Our own log and audit say what it was.",
+        why: "whoever mistypes their name should not be sent to look for their PIN",
+        replaces: "",
     },
     Parameter {
         name: "end-sessions-on-revocation",

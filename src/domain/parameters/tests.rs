@@ -41,6 +41,7 @@ fn each_parameter_has_a_place_of_its_own() {
         ("validate-ip-address", "on"),
         ("trusted-ips", "10.0.0.1;2001:db8::1"),
         ("allow-proxy", "on"),
+        ("unknown-user-answer", "as-wrong-pin"),
         ("end-sessions-on-revocation", "off"),
         ("default-tftp-server-for-emcc-login-device", "tftp.example"),
         ("backup-tftp-server-for-emcc-login-device", "10.0.0.2"),
@@ -94,6 +95,7 @@ fn what_is_no_value_is_refused_with_what_would_be_one() {
         ("maximum-concurrent-requests", "", "whole number"),
         ("multiple-login-behavior", "Allowed", "none of its words"),
         ("multiple-login-unreachable", "", "none of its words"),
+        ("unknown-user-answer", "23", "none of its words"),
         ("enforce-intra-cluster-maximum-login-time", "1", "on or off"),
         ("intra-cluster-maximum-login-time", "8", "hours and minutes"),
         (

@@ -3,7 +3,7 @@
 //! The service itself reads and writes records in the store. Everything that has an effect beyond the
 //! store goes through [`Operations`], which the node's wiring implements.
 
-use std::{future::Future, path::Path, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -88,9 +88,9 @@ pub trait Operations: Send + Sync + 'static {
     /// Has the link to a peer tried at once, and tells how it stands then. `owed_ends` is left open.
     fn refresh_cluster<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, pb::PeerStatus>;
 
-    /// Sends this node's listening sockets to the process that waits at the Unix socket `to`, and has this node end once
-    /// that process serves. Answers when they were sent.
-    fn hand_over<'a>(&'a self, to: &'a Path, actor: &'a Actor) -> Answer<'a, ()>;
+    /// Sends this node's listening sockets to a new process of it, where that one waits, and has this node end once it
+    /// serves. Answers when they were sent.
+    fn hand_over<'a>(&'a self, asked: &'a pb::HandOverRequest, actor: &'a Actor) -> Answer<'a, ()>;
 
     /// Brings the cluster's data to what the files say, all or nothing, and tells how far it has come.
     fn apply<'a>(

@@ -1,6 +1,6 @@
 //! The service itself: who calls, may they, and which part answers.
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, watch};
 use tonic::{Request, Response, Status, Streaming, transport::server::UdsConnectInfo};
@@ -21,7 +21,7 @@ use crate::{
         operations::{ApplyMode, File, Operations},
         parameters, peer_changes,
         peers::{self, Material},
-        records, removals,
+        policies, records, removals,
         roles::{Action, Actor, Groups},
         serve::MAX_APPLY_BYTES,
         sessions::{self, Which},
@@ -209,7 +209,7 @@ impl AdminEdge {
         actor: &Actor,
         request: pb::PutRecordRequest,
     ) -> Result<pb::PutRecordResponse, Error> {
-        let kinds = ["user", "device", "profile", "base-device"];
+        let kinds = ["user", "device", "profile", "base-device", "policy"];
         let kind = Kind::named(&request.kind)
             .filter(|kind| kinds.contains(&kind.name))
             .ok_or_else(|| Error::invalid("the kind", kinds.join(", ")))?;
@@ -552,15 +552,7 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::HandOverResponse>, Status> {
         let (actor, request) = self.admit(Action::HandOver, request).await?;
         within(CHANGE, async {
-            // The new process has the keys: it is not enough that somebody may change records.
-            if !actor.owns_the_node() {
-                return Err(Error::refused(
-                    "only root and the daemon's own user may take over from it",
-                    "start the new process as the user that the running one has",
-                ));
-            }
-            let to = Path::new(&request.socket);
-            self.operations.hand_over(to, &actor).await?;
+            self.operations.hand_over(&request, &actor).await?;
             Ok(pb::HandOverResponse {})
         })
         .await
@@ -580,6 +572,18 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::GetProfileResponse>, Status> {
         let (_, query) = self.admit(Action::View, request).await?;
         within(LOOK, removals::get_profile(&self.store, query.name)).await
+    }
+
+    async fn list_policies(
+        &self,
+        request: Request<pb::ListPoliciesRequest>,
+    ) -> Result<Response<pb::ListPoliciesResponse>, Status> {
+        self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let policies = policies::list(&self.store).await?;
+            Ok(pb::ListPoliciesResponse { policies })
+        })
+        .await
     }
 
     async fn put_record(

@@ -117,6 +117,7 @@ pub fn user(user: User) -> pb::User {
         display_name: user.display_name,
         enabled: user.enabled,
         emcc_enabled: user.emcc_enabled,
+        policy: user.policy.map(Into::into),
     }
 }
 

@@ -52,14 +52,19 @@ use crate::{
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// The most that an answer may be, in bytes: what our own clients take.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
-/// How many calls of one peer may be under way on one node, with the work that goes on after its caller hung up.
-/// Our own links never have more than half as many, and one peer that opens calls without end leaves the rest
-/// to the others.
+/// How many searches and logins of one peer may be under way on one node, with the work that goes on after its caller
+/// hung up. One node of ours has less than half as many under way with one peer. Where several nodes of a peer are left
+/// with one node of ours, that is more than it could do in time anyway: who is refused goes to another one, or comes
+/// again. And one peer that opens calls without end leaves the rest to the others.
 const MAX_CALLS_PER_PEER: usize = 512;
+/// How many ends of sessions: logins of the same peer must not stand in the way of what frees its users' sessions and
+/// base devices.
+const MAX_ENDS_PER_PEER: usize = 64;
 /// When a peer may try again that has too many calls under way.
 const RETRY_CALL: Duration = Duration::from_secs(1);
-/// How many `Watch` one peer may hold on one node: as many as a large cluster has nodes.
-const MAX_WATCHES_PER_PEER: usize = 16;
+/// How many `Watch` one peer may hold on one node: as many as a large cluster has nodes, with two addresses that lead
+/// here, and for each the old and the new one while a link is replaced.
+const MAX_WATCHES_PER_PEER: usize = 64;
 /// The heartbeat of a caller that asks for none.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
 /// When a peer may try again that holds too many `Watch`.
@@ -162,9 +167,19 @@ async fn set_serving(health: &HealthReporter, status: tonic_health::ServingStatu
     health.set_service_status("", status).await;
 }
 
+/// Which of a peer's places a call takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Errand {
+    /// A search or a login.
+    Call,
+    /// The end of a session.
+    End,
+}
+
 struct Federation {
     parts: Parts,
     calls: Shares<ClusterId>,
+    ends: Shares<ClusterId>,
     log: RefusalLog,
 }
 
@@ -174,6 +189,7 @@ impl Federation {
             log: RefusalLog::new(parts.refusals.clone()),
             parts,
             calls: Shares::new(MAX_CALLS_PER_PEER),
+            ends: Shares::new(MAX_ENDS_PER_PEER),
         }
     }
 
@@ -199,11 +215,14 @@ impl Federation {
     }
 
     /// A place among the calls of this peer. It is kept until the work is done, not only until the answer.
-    fn place_for(&self, caller: &Caller) -> Result<Share<ClusterId>, Status> {
+    fn place_for(&self, caller: &Caller, errand: Errand) -> Result<Share<ClusterId>, Status> {
         let cluster = &caller.cluster;
-        self.calls.take(cluster).ok_or_else(|| {
-            let cause =
-                format!("{cluster} has {MAX_CALLS_PER_PEER} calls under way on this node already");
+        let (shares, what, most) = match errand {
+            Errand::Call => (&self.calls, "calls", MAX_CALLS_PER_PEER),
+            Errand::End => (&self.ends, "ends of sessions", MAX_ENDS_PER_PEER),
+        };
+        shares.take(cluster).ok_or_else(|| {
+            let cause = format!("{cluster} has {most} {what} under way on this node already");
             let refusal = Refusal::new(EmCode::Busy, cause);
             self.refuse(caller, &refusal.with_detail(Detail::RetryAfter(RETRY_CALL)))
         })
@@ -229,6 +248,7 @@ impl Federation {
         &self,
         name: &'static str,
         caller: &Caller,
+        errand: Errand,
         work: F,
         refuse: impl Fn(&Self, &Caller, &Refusal) -> Status,
     ) -> Result<T, Status>
@@ -242,7 +262,7 @@ impl Federation {
             emcc.r#ref = %caller.reference,
             peer.cluster_id = caller.cluster.as_str()
         );
-        let place = self.place_for(caller)?;
+        let place = self.place_for(caller, errand)?;
         let work = async move {
             let _place = place;
             work.await
@@ -263,7 +283,7 @@ impl Federation {
     /// Watches are for peers that we have a record of; a disabled one keeps its own, to deliver what it owes.
     fn refuse_watch(&self, caller: &Caller) -> Status {
         let cluster = &caller.cluster;
-        let known = self.parts.peers.outbound_view(cluster).is_some();
+        let known = self.parts.peers.is_known(cluster);
         let refusal = if known {
             Refusal::new(
                 EmCode::Busy,
@@ -322,10 +342,14 @@ impl FederationService for Federation {
         else {
             return Err(self.refuse_watch(&caller));
         };
-        let wish = request.into_inner().heartbeat;
+        let pb::WatchRequest {
+            heartbeat: wish,
+            node,
+        } = request.into_inner();
         let heartbeat = wish.map_or(DEFAULT_HEARTBEAT, |wish| wire::time::duration_from(&wish));
         let watch = Watch {
             cluster: caller.cluster,
+            node,
             heartbeat: peer::Config::bound_heartbeat(heartbeat),
             guard,
             peers: self.parts.peers.clone(),
@@ -343,7 +367,7 @@ impl FederationService for Federation {
         let caller = self.admit(&request)?;
         let query = decode_find(request.into_inner(), caller.version)
             .map_err(|malformed| self.unreadable(&caller, &malformed))?;
-        let _place = self.place_for(&caller)?;
+        let _place = self.place_for(&caller, Errand::Call)?;
         let (roles, context) = (Arc::clone(&self.parts.roles), caller.context());
         // It changes nothing: a caller that hangs up may take it along.
         let answer = timeout_at(caller.deadline.into(), roles.find_user(&context, &query)).await;
@@ -368,7 +392,7 @@ impl FederationService for Federation {
         context.traits = told.unwrap_or_else(|| self.parts.peers.traits(&caller.cluster));
         let work = async move { roles.login(&context, &login).await };
         let answer = self
-            .run("federation login", &caller, work, Self::relay)
+            .run("federation login", &caller, Errand::Call, work, Self::relay)
             .await?;
         Ok(Response::new(pb::LoginResponse::from(&answer)))
     }
@@ -388,7 +412,13 @@ impl FederationService for Federation {
             }
         };
         let reason = self
-            .run("federation logout", &caller, work, Self::refuse)
+            .run(
+                "federation logout",
+                &caller,
+                Errand::End,
+                work,
+                Self::refuse,
+            )
             .await?;
         Ok(Response::new(reason.into()))
     }

@@ -34,6 +34,8 @@ const LINGER: Duration = Duration::from_millis(300);
 pub struct Watch {
     /// The caller.
     pub cluster: ClusterId,
+    /// Its node, if it said so.
+    pub node: String,
     /// How often it wants to hear of us, within bounds.
     pub heartbeat: Duration,
     /// Counts this stream for as long as it lives.
@@ -99,7 +101,8 @@ impl Beating {
         self.told_draining = self.watch.drain.is_cancelled();
         // Subscribed before the state is read: no change falls in between.
         self.changed = Box::pin(self.watch.peers.outbound_changed(&self.watch.cluster));
-        let view = self.watch.peers.outbound_view(&self.watch.cluster);
+        let Watch { cluster, node, .. } = &self.watch;
+        let view = self.watch.peers.outbound_view(cluster, node);
         let (reverse_proof_age, reverse_down_reason) = match view {
             Some(view) => (view.proof_age, view.down_reason),
             None => (

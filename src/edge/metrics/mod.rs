@@ -80,6 +80,25 @@ pub trait Probe: Send + Sync {
     fn readings(&self) -> Reply<'_, Vec<Reading>>;
 }
 
+/// Who wants a session to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Whoever is at the phone.
+    Phone,
+    /// Another cluster.
+    Peer,
+}
+
+impl By {
+    /// As it stands in metrics.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Phone => "phone",
+            Self::Peer => "peer",
+        }
+    }
+}
+
 /// What came of a login or a logout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -134,7 +153,7 @@ impl Default for Metrics {
         let durations = register(&mut registry, &table::LOGIN_DURATION, durations);
         let logouts = register(&mut registry, &table::LOGOUTS, Family::default());
         let calls = register(&mut registry, &table::PEER_CALLS, Family::default());
-        Self {
+        let metrics = Self {
             inner: Arc::new(Inner {
                 registry,
                 in_progress,
@@ -144,9 +163,22 @@ impl Default for Metrics {
                 logouts,
                 calls,
             }),
-        }
+        };
+        metrics.begin_series();
+        metrics
     }
 }
+
+/// What logins come to most often, and what an alarm goes by.
+const COMMON: [Outcome; 7] = [
+    Outcome::Success,
+    Outcome::Choice,
+    Outcome::Refused(EmCode::EmccAuthenticationError),
+    Outcome::Refused(EmCode::AuthenticationError),
+    Outcome::Refused(EmCode::DatabaseError),
+    Outcome::Refused(EmCode::Busy),
+    Outcome::Refused(EmCode::UserDoesNotExist),
+];
 
 fn register<M: Encodable + Clone>(registry: &mut Registry, metric: &Metric, made: M) -> M {
     registry.register(metric.family(), metric.help, made.clone());
@@ -154,6 +186,31 @@ fn register<M: Encodable + Clone>(registry: &mut Registry, metric: &Metric, made
 }
 
 impl Metrics {
+    /// The growth of a counter shows from its second value on: those that alarms go by are told before anything has
+    /// happened. Others begin with their first event.
+    fn begin_series(&self) {
+        let inner = &self.inner;
+        for role in [Role::Home, Role::Visiting] {
+            for outcome in COMMON {
+                let labels = labelled(&table::LOGINS, [role.to_string(), outcome.to_string()]);
+                drop(inner.logins.get_or_create(&labels));
+            }
+        }
+        for (role, by) in [
+            (Role::Visiting, By::Phone),
+            (Role::Visiting, By::Peer),
+            (Role::Home, By::Peer),
+        ] {
+            for outcome in [Outcome::Success, Outcome::Refused(EmCode::DatabaseError)] {
+                drop(inner.logouts.get_or_create(&ends(role, by, outcome)));
+            }
+        }
+        for call in ["find_user", "login", "logout"] {
+            let labels = labelled(&table::PEER_CALLS, [call.to_owned()]);
+            drop(inner.calls.get_or_create(&labels));
+        }
+    }
+
     /// A login that began at `began` has its answer.
     pub fn login(&self, role: Role, outcome: Outcome, began: Instant) {
         let took = began.elapsed().as_secs_f64();
@@ -164,8 +221,8 @@ impl Metrics {
     }
 
     /// A logout has its answer.
-    pub fn logout(&self, role: Role, outcome: Outcome) {
-        let labels = labelled(&table::LOGOUTS, [role.to_string(), outcome.to_string()]);
+    pub fn logout(&self, role: Role, by: By, outcome: Outcome) {
+        let labels = ends(role, by, outcome);
         self.inner.logouts.get_or_create(&labels).inc();
     }
 
@@ -190,6 +247,11 @@ impl Metrics {
         encode_eof(&mut text)?;
         Ok(text)
     }
+}
+
+fn ends(role: Role, by: By, outcome: Outcome) -> Labels {
+    let by = by.as_str().to_owned();
+    labelled(&table::LOGOUTS, [role.to_string(), by, outcome.to_string()])
 }
 
 fn labelled<const N: usize>(metric: &Metric, values: [String; N]) -> Labels {

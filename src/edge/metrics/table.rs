@@ -61,9 +61,10 @@ metrics! {
          choice of a profile, or EM code (LoginsSuccessful, Total Login/LogoutRequestsAttempted)";
     LOGIN_DURATION = Histogram "emccd_login_duration_seconds" ["role"]
         "Time from a login's request to its answer";
-    LOGOUTS = Counter "emccd_logouts_total" ["role", "outcome"]
-        "Logouts, from phones here (visiting) and told of by other clusters (home), by outcome: success or EM code \
-         (LogoutsSuccessful)";
+    LOGOUTS = Counter "emccd_logouts_total" ["role", "by", "outcome"]
+        "Ends of sessions that a phone here asked for (by phone) or another cluster told of (by peer), by the role that \
+         we play, and by outcome: success or EM code (LogoutsSuccessful). Ends that this cluster decides by itself are \
+         in the audit";
     PEER_CALLS = Counter "emccd_peer_calls_total" ["call"]
         "Calls of other clusters that reached a role (Total Number of EMCC Messages)";
     PIN_CHECKS_RUNNING = Gauge "emccd_pin_checks_running" []
@@ -75,18 +76,19 @@ metrics! {
     PIN_CHECKS_REFUSED = Counter "emccd_pin_checks_refused_total" []
         "PIN hashes refused because they could not be done in time";
     SESSIONS = Gauge "emccd_sessions" ["role", "state", "remote"]
-        "Living sessions of the cluster, whichever node opened them; remote says whether another cluster takes part \
+        "Living sessions of the cluster (pending and active), whichever node opened them; remote says whether another cluster takes part \
          (home: Number of Remote Devices, visiting: Total Number of Remote Users)";
     SESSIONS_OWED = Gauge "emccd_sessions_owed" []
         "Ends of sessions that other clusters are still to be told of";
     BASE_DEVICES = Gauge "emccd_base_devices" ["state"]
         "Base devices of the cluster, free and held by a session";
     LINK_UP = Gauge "emccd_link_up" ["peer"]
-        "Whether this node's link to the peer is up";
+        "Whether this node's link to the peer is up; each node of a cluster has links of its own; absent for a peer that is \
+         disabled";
     LINK_PROOF_AGE = Gauge "emccd_link_proof_age_seconds" ["peer"]
-        "How long ago the peer last proved that it lives; absent while the link is not up";
+        "How long ago the peer last proved to this node that it lives; absent while this node's link is not up";
     LINK_INBOUND = Gauge "emccd_link_inbound" ["peer"]
-        "Whether the peer holds a link to this node";
+        "Whether the peer holds a link to this node; absent for a peer that is disabled";
     LINK_CLOCK_OFFSET = Gauge "emccd_link_clock_offset_seconds" ["peer"]
         "The peer's clock minus ours, as told last";
     REFUSED_CONNECTIONS = Counter "emccd_refused_connections_total" ["side", "reason"]
@@ -95,10 +97,12 @@ metrics! {
         "Time until this node's certificate expires; negative afterwards, absent when there is none";
     STORE_COMMITS = Counter "emccd_store_commits_total" []
         "Durable commits";
+    STORE_COMMIT_FAILURES = Counter "emccd_store_commit_failures_total" []
+        "Transactions that could not be written, as on a full disk; nothing of them stands";
     STORE_COMMIT_SECONDS = Counter "emccd_store_commit_seconds_total" []
         "Time spent in durable commits, all together";
     STORE_WRITES = Counter "emccd_store_writes_total" []
-        "Write operations that stand; many share a commit";
+        "Write operations that stand and have changed something; many share a commit";
     STORE_READS = Counter "emccd_store_reads_total" []
         "Read operations";
     STORE_WAITING = Gauge "emccd_store_waiting" ["access"]

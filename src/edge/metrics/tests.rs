@@ -50,13 +50,18 @@ async fn what_is_counted_and_what_is_looked_up_are_one_page() {
     let metrics = Metrics::default();
     metrics.login(Role::Visiting, Outcome::Success, Instant::now());
     metrics.login(Role::Home, Outcome::Refused(EmCode::Busy), Instant::now());
-    metrics.logout(Role::Visiting, Outcome::Success);
+    metrics.logout(Role::Visiting, By::Peer, Outcome::Success);
     let (status, text) = get_page(&[], &metrics, "/metrics", "").await;
     assert_eq!(status, 200);
     for line in [
         "# TYPE emccd_logins counter",
         "emccd_logins_total{role=\"visiting\",outcome=\"success\"} 1",
         "emccd_logins_total{role=\"home\",outcome=\"26\"} 1",
+        "emccd_logouts_total{role=\"visiting\",by=\"peer\",outcome=\"success\"} 1",
+        // Nothing has happened yet, and that is told.
+        "emccd_logins_total{role=\"home\",outcome=\"6\"} 0",
+        "emccd_logouts_total{role=\"visiting\",by=\"phone\",outcome=\"success\"} 0",
+        "emccd_peer_calls_total{call=\"logout\"} 0",
         "emccd_login_duration_seconds_count{role=\"home\"} 1",
         "# TYPE emccd_link_up gauge",
         "emccd_link_up{peer=\"tokyo\"} 1.0",

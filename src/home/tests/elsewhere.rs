@@ -3,14 +3,17 @@
 use super::*;
 use crate::{
     domain::{
-        federation::Links,
+        federation::{LinkState, Links},
         ids::{CallGroupName, DevicePoolName, GeolocationName, ServiceName},
+        liveness::Incarnation,
         login::{CallManager, PhoneService, ServiceMenu},
         parameters::{Parameters, WhenUnreachable},
     },
     store::{
         call_groups::{self, CallGroup},
         geolocations::{self, Geolocation},
+        node_links::{self, Link},
+        nodes::{self, Node},
         phone_services,
         pools::{self, DevicePool},
     },
@@ -133,6 +136,113 @@ async fn multiple_logins_by_policy_and_by_where_the_first_session_is() {
             held += usize::from(lives && cluster != "berlin");
         }
         assert_eq!(world.held().await, held, "{row}");
+    }
+}
+
+/// The other node of ours, as the one that decides knows of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Other {
+    /// It lives, and says this of its link to lima.
+    Says(LinkState),
+    /// It lives, and says that it is linked to another cluster alone.
+    LinkedElsewhere,
+    /// It said that it is linked, and is silent.
+    Dead,
+    /// It was linked, and has been started anew since.
+    StartedAnew,
+}
+
+impl World {
+    /// Puts the other node on record.
+    pub(super) async fn other_node(&self, other: Other) {
+        let n2 = |instance: &str| Node {
+            run: Incarnation {
+                node: "n2".to_owned(),
+                instance: instance.to_owned(),
+            },
+            addresses: Vec::new(),
+            software: String::new(),
+            started_at: crate::clock::Timestamp::from_millis(1),
+            beat: 0,
+        };
+        let own = Node {
+            run: self.role.membership.run().clone(),
+            ..n2("")
+        };
+        let (there, state) = match other {
+            Other::Says(state) => ("lima", state),
+            Other::LinkedElsewhere => ("tokyo", LinkState::Up),
+            Other::Dead | Other::StartedAnew => ("lima", LinkState::Up),
+        };
+        let link = Link {
+            cluster: cluster(there),
+            state,
+            since: crate::clock::Timestamp::from_millis(1),
+            reason: None,
+        };
+        let anew = other == Other::StartedAnew;
+        let (first, next) = (n2("a"), n2("b"));
+        let lives = if anew { next.clone() } else { first.clone() };
+        self.store
+            .write(move |tx: &mut dyn Transaction| {
+                nodes::register(tx, &first)?;
+                assert!(node_links::put(
+                    tx,
+                    &first.run,
+                    std::slice::from_ref(&link)
+                )?);
+                if anew {
+                    nodes::register(tx, &next)?;
+                }
+                Ok::<_, store::Error>(())
+            })
+            .await
+            .unwrap();
+        let living = match other {
+            Other::Dead => vec![own],
+            _ => vec![own, lives],
+        };
+        self.role.membership.sees(living);
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_any_living_node_of_ours_is_linked_to_can_be_told() {
+    use LinkState::{Connecting, Down, Incompatible, Up};
+    // Whether this node is linked to the first phone's cluster, and what is known of the other one.
+    for (own, other, ends) in [
+        (true, None, true),
+        (false, None, false),
+        (false, Some(Other::Says(Up)), true),
+        (true, Some(Other::Says(Down)), true),
+        (false, Some(Other::Says(Down)), false),
+        (false, Some(Other::Says(Connecting)), false),
+        (false, Some(Other::Says(Incompatible)), false),
+        (false, Some(Other::LinkedElsewhere), false),
+        (false, Some(Other::Dead), false),
+        (false, Some(Other::StartedAnew), false),
+    ] {
+        for unreachable in [Refuse, TakeOver] {
+            let row = format!("{own} {other:?} {unreachable:?}");
+            let mut world = world(2).await;
+            world.role.links = Arc::new(self::Up(if own { &["lima"] } else { &[] }));
+            if let Some(other) = other {
+                world.other_node(other).await;
+            }
+            world.policy(AutoLogout, unreachable);
+            let one = request("ana", "13579", "SEP1");
+            world.opens("lima", &one).await;
+            let two = request("ana", "13579", "SEP2");
+            let came = world.role.login(&from("tokyo"), &two).await;
+            let came = came.map(drop).map_err(|e| e.em_code(false).number());
+            // No node can tell it: the setting decides.
+            let expected = ends || unreachable == TakeOver;
+            assert_eq!(came, if expected { Ok(()) } else { Err(25) }, "{row}");
+            let ended = world.state("lima", one.session_id).await == Some(State::Ended);
+            assert_eq!(ended, expected, "{row}");
+            // Whichever node delivers: it is owed.
+            assert_eq!(!world.owed("lima").await.is_empty(), expected, "{row}");
+        }
     }
 }
 

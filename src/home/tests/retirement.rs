@@ -146,6 +146,9 @@ async fn a_peer_that_does_not_say_that_it_knows_stays_and_may_log_users_in() {
     let world = world(1).await;
     let login = request("ana", "13579", "SEP1");
     world.opens("tokyo", &login).await;
+    // Another node of ours could tell it, so that it is tried.
+    world.links.0.store(false, Ordering::SeqCst);
+    world.other_node(elsewhere::Other::LinkedElsewhere).await;
     let stays = world
         .role
         .retire_peer(&leaving(Duration::from_millis(50), false))

@@ -16,8 +16,8 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    ADMIN, FEDERATION, GO_ON, List, MAX_LIST_BYTES, MAX_SOCKETS, OPEN, PHONE, PHONE_PLAIN, READY,
-    STEP, TOO_LATE,
+    ADMIN, FEDERATION, GO_ON, List, MAX_LIST_BYTES, MAX_SOCKETS, METRICS, OPEN, PHONE, PHONE_PLAIN,
+    READY, STEP, TOO_LATE, Whose,
 };
 use crate::{
     config::Config,
@@ -35,6 +35,7 @@ pub(in crate::node) struct Inherited {
     pub(in crate::node) phone: Option<OwnedFd>,
     pub(in crate::node) phone_plain: Option<OwnedFd>,
     pub(in crate::node) admin: Option<(PathBuf, OwnedFd)>,
+    pub(in crate::node) metrics: Option<OwnedFd>,
 }
 
 /// The process before, which goes on until it is told that we serve.
@@ -52,8 +53,8 @@ impl Predecessor {
     /// [`Error::HandOver`] when there is one that does not give them.
     pub(in crate::node) async fn ask(config: &Config) -> Result<Option<Self>, Error> {
         let path = &config.admin.socket;
-        match timeout(STEP, UnixStream::connect(path)).await {
-            Ok(Ok(_)) => {}
+        let user = match timeout(STEP, UnixStream::connect(path)).await {
+            Ok(Ok(probe)) => probe.peer_cred().map(|of| of.uid()),
             Ok(Err(cause)) if is_absent(&cause) => return Ok(None),
             Ok(Err(cause)) => return Err(refused("the admin socket can't be opened", &cause)),
             Err(_) => {
@@ -61,10 +62,22 @@ impl Predecessor {
                     "the running process does not answer on its admin socket".to_owned(),
                 ));
             }
+        };
+        let user = user.map_err(|cause| refused("its user can't be found out", &cause))?;
+        let ours = nix::unistd::geteuid().as_raw();
+        if user != ours {
+            // What root makes in the store's folder that user could not write.
+            return Err(Error::HandOver(format!(
+                "it runs as uid {user}, and this process as uid {ours}"
+            )));
         }
-        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        clear_away(folder).await;
         let own = tempfile::Builder::new()
-            .prefix(".h")
+            .prefix(PREFIX)
             .rand_bytes(4)
             .tempdir_in(folder)
             .map_err(|cause| refused("no private folder beside the admin socket", &cause))?;
@@ -74,8 +87,12 @@ impl Predecessor {
         let channel = unix::connect(path)
             .await
             .map_err(|cause| refused("the admin socket can't be used", &cause))?;
+        let whose = Whose::of(config);
         let request = HandOverRequest {
             socket: waiting_at.to_string_lossy().into_owned(),
+            cluster_id: whose.cluster,
+            node: whose.node,
+            store: whose.store,
         };
         let mut client = AdminServiceClient::new(channel);
         match timeout(STEP * 3, client.hand_over(request)).await {
@@ -125,6 +142,30 @@ impl Predecessor {
     }
 }
 
+/// How the names of the folders begin in which new processes wait.
+const PREFIX: &str = ".h";
+
+/// Removes what new processes left that were killed while they waited: folders in which nobody answers.
+pub(super) async fn clear_away(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let is_one = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        let socket = entry.path().join("s");
+        if !is_one || !socket.exists() {
+            continue;
+        }
+        let answer = timeout(STEP, UnixStream::connect(&socket)).await;
+        if let Ok(Err(cause)) = answer
+            && cause.kind() == io::ErrorKind::ConnectionRefused
+        {
+            let _others = std::fs::remove_file(&socket);
+            let _not_empty = std::fs::remove_dir(entry.path());
+        }
+    }
+}
+
 fn is_absent(cause: &io::Error) -> bool {
     matches!(
         cause.kind(),
@@ -169,6 +210,7 @@ pub(super) async fn receive(stream: &UnixStream) -> io::Result<Inherited> {
             FEDERATION => all.federation = Some(handle),
             PHONE => all.phone = Some(handle),
             PHONE_PLAIN => all.phone_plain = Some(handle),
+            METRICS => all.metrics = Some(handle),
             ADMIN => all.admin = Some((list.admin.clone(), handle)),
             // Of a later version; it closes.
             _ => {}

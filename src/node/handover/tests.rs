@@ -3,9 +3,19 @@
 use tokio::net::UnixListener;
 
 use super::{
-    successor::{Inherited, Predecessor, receive},
+    successor::{Inherited, Predecessor, clear_away, receive},
     *,
 };
+
+const STORE: &str = "file 1 of device 2";
+
+fn whose(node: &str, store: &str) -> Whose {
+    Whose {
+        cluster: "tokyo".to_owned(),
+        node: node.to_owned(),
+        store: store.to_owned(),
+    }
+}
 
 /// One that may be succeeded, with the socket at which a successor waits.
 struct Old {
@@ -28,6 +38,7 @@ fn old(patience: Duration) -> Old {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let inner = Inner {
+        whose: whose("n1", STORE),
         sockets: Mutex::new(vec![(FEDERATION, listener.into())]),
         admin: PathBuf::from("/run/x"),
         file: Keep::default(),
@@ -51,9 +62,43 @@ fn old(patience: Duration) -> Old {
 }
 
 impl Old {
+    /// Asked by a new process of the same node.
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            to: &self.path,
+            by: whose("n1", STORE),
+            actor: "test",
+            is_owner: true,
+        }
+    }
+
+    async fn send(&self) -> Result<(), String> {
+        self.hand_over.send_to(&self.asked()).await
+    }
+
+    /// What the audit has of hand-overs, once it has so many entries.
+    async fn audited(&self, count: usize) -> Vec<String> {
+        let audited = async {
+            loop {
+                let store = &self.hand_over.inner.store;
+                let read = store.read(|tx: &mut dyn Transaction| audit::list(tx, 100));
+                let all = read.await.unwrap().into_iter();
+                let told: Vec<String> = all
+                    .filter(|entry| entry.action == "node.hand-over")
+                    .map(|entry| entry.outcome)
+                    .collect();
+                if told.len() >= count {
+                    return told;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(STEP, audited).await.unwrap()
+    }
+
     /// A successor that has the sockets.
     async fn successor(&self) -> Predecessor {
-        self.hand_over.send_to(&self.path, "test").await.unwrap();
+        self.send().await.unwrap();
         let (stream, _) = self.waiting.accept().await.unwrap();
         let sockets = receive(&stream).await.unwrap();
         Predecessor { stream, sockets }
@@ -78,8 +123,8 @@ impl Old {
 async fn a_socket_that_was_sent_is_the_same_socket() {
     let old = old(START);
     // One that goes away without a word leaves all as it was.
-    old.hand_over.send_to(&old.path, "test").await.unwrap();
-    let again = old.hand_over.send_to(&old.path, "test").await.unwrap_err();
+    old.send().await.unwrap();
+    let again = old.send().await.unwrap_err();
     assert!(again.contains("already"), "{again}");
     assert!(old.hand_over.inner.file.keeps());
     drop(old.waiting.accept().await.unwrap());
@@ -102,7 +147,7 @@ async fn a_socket_that_was_sent_is_the_same_socket() {
     let (_, from) = taken.accept().unwrap();
     assert_eq!(from, near.local_addr().unwrap());
     old.is_alone().await;
-    let late = old.hand_over.send_to(&old.path, "test").await.unwrap_err();
+    let late = old.send().await.unwrap_err();
     assert!(late.contains("shutting down"), "{late}");
 }
 
@@ -150,7 +195,7 @@ async fn a_successor_that_ends_before_it_serves_leaves_the_old_run_on_record() {
 #[tokio::test]
 async fn a_caller_that_goes_away_leaves_the_way_free_for_the_next() {
     let old = old(START);
-    let mut asked = Box::pin(old.hand_over.send_to(&old.path, "test"));
+    let mut asked = Box::pin(old.send());
     std::future::poll_fn(|cx| {
         assert!(asked.as_mut().poll(cx).is_pending());
         std::task::Poll::Ready(())
@@ -160,4 +205,105 @@ async fn a_caller_that_goes_away_leaves_the_way_free_for_the_next() {
     drop(old.waiting.accept().await.unwrap());
     old.is_alone().await;
     old.successor().await;
+}
+
+#[test]
+fn only_a_process_of_the_same_node_on_the_same_store_succeeds_one() {
+    let old = whose("n1", STORE);
+    assert_eq!(old.differs(&whose("n1", STORE)), None);
+    let of_berlin = Whose {
+        cluster: "berlin".to_owned(),
+        ..whose("n1", STORE)
+    };
+    for (new, word) in [
+        (whose("n2", STORE), "the new process is node n2 of tokyo"),
+        (of_berlin, "the new process is node n1 of berlin"),
+        (whose("n1", "file 3 of device 2"), "another store"),
+        (whose("n1", ""), "another store"),
+    ] {
+        let said = old.differs(&new).unwrap();
+        assert!(said.contains(word), "{said}");
+    }
+    // A store that no other process can have.
+    assert!(whose("n1", "").differs(&whose("n1", "")).is_some());
+    let long = old.differs(&whose(&"x".repeat(10_000), STORE)).unwrap();
+    assert!(long.len() < 1_000, "{}", long.len());
+}
+
+#[tokio::test]
+async fn who_is_refused_disturbs_nothing_and_is_on_record() {
+    let old = old(START);
+    let store = old.hand_over.inner.store.clone();
+    store
+        .seal_audit(audit::Key::from_pepper(&crate::secret::Secret::new(vec![
+            1;
+            32
+        ])))
+        .await
+        .unwrap();
+    for (asked, word) in [
+        (
+            Asked {
+                is_owner: false,
+                ..old.asked()
+            },
+            "the daemon's own user",
+        ),
+        (
+            Asked {
+                by: whose("n2", STORE),
+                ..old.asked()
+            },
+            "node n2",
+        ),
+        (
+            Asked {
+                by: whose("n1", "file 3 of device 2"),
+                ..old.asked()
+            },
+            "another store",
+        ),
+    ] {
+        let refused = old.hand_over.send_to(&asked).await.unwrap_err();
+        assert!(refused.contains(word), "{refused}");
+        assert!(!old.hand_over.inner.file.keeps());
+        assert!(!old.hand_over.inner.busy.load(Ordering::Acquire));
+    }
+    let told = old.audited(3).await;
+    assert!(
+        told.iter().all(|outcome| outcome.starts_with("refused: ")),
+        "{told:?}"
+    );
+    let nobody = timeout(Duration::from_millis(50), old.waiting.accept()).await;
+    assert!(nobody.is_err(), "somebody was sent the sockets");
+    // And one while another one takes over.
+    let new = old.successor().await;
+    old.send().await.unwrap_err();
+    let told = old.audited(5).await;
+    assert!(
+        told.iter()
+            .any(|outcome| outcome.starts_with("refused: ") && outcome.contains("already")),
+        "{told:?}"
+    );
+    drop(new);
+}
+
+#[tokio::test]
+async fn what_killed_processes_left_is_cleared_away_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in [".hDEAD", ".hLIVE", ".hNONE", "other"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    for name in [".hDEAD", "other"] {
+        drop(std::os::unix::net::UnixListener::bind(at(name).join("s")).unwrap());
+    }
+    let _waits = UnixListener::bind(at(".hLIVE").join("s")).unwrap();
+    clear_away(folder.path()).await;
+    let mut left: Vec<String> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, [".hLIVE", ".hNONE", "other"]);
 }

@@ -30,6 +30,7 @@ impl Running {
             node: node.to_owned(),
             addresses: vec![format!("{node}.example:8444")],
             software: "emccd test".to_owned(),
+            ..Config::default()
         };
         let member = Membership::new(store.clone(), Clock::system(), config);
         member.join().await.unwrap();
@@ -299,4 +300,20 @@ async fn of_two_that_saw_the_same_one_takes_it() {
         .await
         .unwrap();
     store.close();
+}
+
+#[tokio::test]
+async fn a_run_that_has_beaten_since_it_was_looked_at_is_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("store.db"), "n1");
+    let member = Membership::of(&store);
+    member.join().await.unwrap();
+    let run = member.run().clone();
+    let forgotten = store.write(move |tx: &mut dyn Transaction| {
+        let seen = nodes::get(tx, &run.node)?.map_or(-1, |node| node.beat);
+        nodes::beat(tx, &run)?;
+        let late = nodes::remove_silent(tx, &run, seen)?;
+        Ok::<_, Error>((late, nodes::remove_silent(tx, &run, seen + 1)?))
+    });
+    assert_eq!(forgotten.await.unwrap(), (false, true));
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rusqlite::{
-    Connection, OpenFlags, Statement, ToSql,
+    Connection, ErrorCode, OpenFlags, Statement, ToSql,
     config::DbConfig,
     ffi,
     types::{ToSqlOutput, ValueRef},
@@ -136,6 +136,7 @@ pub(super) struct SqliteTransaction<'c> {
     connection: &'c Connection,
     author: &'c Author,
     has_changed: bool,
+    trouble: Option<Error>,
 }
 
 impl<'c> SqliteTransaction<'c> {
@@ -144,12 +145,27 @@ impl<'c> SqliteTransaction<'c> {
             connection,
             author,
             has_changed: false,
+            trouble: None,
         }
     }
 
     /// Whether any row was changed through it.
     pub(super) fn has_changed(&self) -> bool {
         self.has_changed
+    }
+
+    /// What kept a statement of it from writing that has nothing to do with what was asked.
+    pub(super) fn into_trouble(self) -> Option<Error> {
+        self.trouble
+    }
+
+    fn refused(&mut self, sql: &str, source: rusqlite::Error) -> Error {
+        let is_trouble = source.sqlite_error_code().is_some_and(is_trouble);
+        let error = refused(sql, source);
+        if is_trouble {
+            self.trouble = Some(error.clone());
+        }
+        error
     }
 }
 
@@ -177,7 +193,7 @@ impl Transaction for SqliteTransaction<'_> {
             }
             Ok(all)
         };
-        run().map_err(|e| refused(sql, e))
+        run().map_err(|e| self.refused(sql, e))
     }
 
     fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64, Error> {
@@ -186,7 +202,7 @@ impl Transaction for SqliteTransaction<'_> {
             bind(&mut statement, args)?;
             statement.raw_execute()
         };
-        let changed = run().map_err(|e| refused(sql, e))?;
+        let changed = run().map_err(|e| self.refused(sql, e))?;
         self.has_changed |= changed > 0;
         Ok(u64::try_from(changed).unwrap_or(u64::MAX))
     }
@@ -246,6 +262,25 @@ fn value(value: ValueRef<'_>) -> Value {
             |text| Value::Text(text.to_owned()),
         ),
     }
+}
+
+/// Whether it is the file or the disk that stands in the way, and not the statement.
+fn is_trouble(code: ErrorCode) -> bool {
+    use ErrorCode::{
+        CannotOpen, DatabaseCorrupt, DiskFull, NoLargeFileSupport, NotADatabase, PermissionDenied,
+        ReadOnly, SystemIoFailure,
+    };
+    matches!(
+        code,
+        CannotOpen
+            | DatabaseCorrupt
+            | DiskFull
+            | NoLargeFileSupport
+            | NotADatabase
+            | PermissionDenied
+            | ReadOnly
+            | SystemIoFailure
+    )
 }
 
 fn unopened(path: &Path, source: impl Into<Failure>) -> Error {

@@ -30,7 +30,7 @@ use std::{
 
 use rusqlite::Connection;
 use tokio::sync::watch;
-use tracing::{Span, warn};
+use tracing::{Span, info, warn};
 
 use self::{
     connection::{Author, SqliteTransaction},
@@ -43,6 +43,7 @@ use crate::store::{
     error::Error,
     queue::{Popped, Queue, Refused},
 };
+use crate::telemetry::error_chain;
 
 /// An open SQLite database with its threads.
 pub(super) struct Sqlite {
@@ -80,6 +81,9 @@ struct Shared {
     reads: Queue<Pending>,
     changes: watch::Sender<u64>,
     commits: AtomicU64,
+    commit_failures: AtomicU64,
+    /// Why the newest change could not be written.
+    failing: Mutex<Option<Error>>,
     /// How long the commits took, in nanoseconds.
     commit_nanos: AtomicU64,
     writes_kept: AtomicU64,
@@ -227,6 +231,7 @@ impl Engine for Sqlite {
     fn stats(&self) -> Stats {
         Stats {
             commits: self.shared.commits.load(Ordering::Relaxed),
+            commit_failures: self.shared.commit_failures.load(Ordering::Relaxed),
             writes: self.shared.writes_kept.load(Ordering::Relaxed),
             reads: self.shared.reads_run.load(Ordering::Relaxed),
             commit_time: Duration::from_nanos(self.shared.commit_nanos.load(Ordering::Relaxed)),
@@ -234,6 +239,10 @@ impl Engine for Sqlite {
             waiting_reads: self.shared.reads.len(),
             lock_wait: self.shared.lock_wait.length(),
         }
+    }
+
+    fn failing(&self) -> Option<Error> {
+        self.shared.failing().clone()
     }
 
     fn close(&self) {
@@ -275,6 +284,8 @@ impl Shared {
             reads: Queue::new(QUEUE),
             changes: watch::Sender::new(0),
             commits: AtomicU64::new(0),
+            commit_failures: AtomicU64::new(0),
+            failing: Mutex::default(),
             commit_nanos: AtomicU64::new(0),
             writes_kept: AtomicU64::new(0),
             reads_run: AtomicU64::new(0),
@@ -341,6 +352,32 @@ impl Shared {
         });
         self.reads_run.fetch_add(1, Ordering::Relaxed);
         pending.job.answer(verdict);
+    }
+
+    fn failing(&self) -> MutexGuard<'_, Option<Error>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps why a change could not be written, until one is.
+    fn has_failed(&self, error: &Error) {
+        self.commit_failures.fetch_add(1, Ordering::Relaxed);
+        let before = self.failing().replace(error.clone());
+        if before.is_none() {
+            warn!(
+                cause = error_chain(error),
+                "the database can't be written: all that needs it is refused until it can be"
+            );
+        }
+    }
+
+    /// A change is durable.
+    fn has_committed(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        let before = self.failing().take();
+        if before.is_some() {
+            info!("the database can be written again");
+        }
+        self.announce();
     }
 
     /// Tells whoever watches that the database has changed.

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::store::{
     Check, Glance, Inspection, Saved, Schema, audit, base_devices, devices,
-    engine::Transaction as _, error::Error, meta, parameters, peers, pools, profiles, sessions,
-    trust_entries, users,
+    engine::Transaction as _, error::Error, meta, parameters, peers, policies, pools, profiles,
+    sessions, trust_entries, users,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -169,7 +169,7 @@ fn other_schema(connection: &Connection) -> Result<Vec<String>, Error> {
 /// Tables with a row that a node could not read.
 fn unreadable_rows(tx: &mut SqliteTransaction<'_>) -> Vec<String> {
     type Look = fn(&mut SqliteTransaction<'_>) -> Result<(), Error>;
-    let tables: [(&str, Look); 9] = [
+    let tables: [(&str, Look); 10] = [
         ("device_pools", |tx| pools::list(tx).map(drop)),
         ("users", |tx| {
             let mut after = None;
@@ -187,6 +187,7 @@ fn unreadable_rows(tx: &mut SqliteTransaction<'_>) -> Vec<String> {
             Ok(())
         }),
         ("base_devices", |tx| base_devices::list(tx).map(drop)),
+        ("policies", |tx| policies::all(tx).map(drop)),
         ("peers", |tx| peers::list(tx).map(drop)),
         ("trust_entries", |tx| trust_entries::list(tx).map(drop)),
         ("sessions", |tx| {

@@ -97,6 +97,58 @@ fn a_file_that_is_no_database_is_refused() {
 }
 
 #[tokio::test]
+async fn a_database_that_can_not_grow_is_told_of_until_it_can() {
+    let (store, _dir) = fresh();
+    store.write(|tx| increment(tx, "n")).await.unwrap();
+    assert!(store.failing().is_none());
+    let limit = |pages: i64| {
+        let sql = format!("PRAGMA max_page_count = {pages}");
+        store.write(move |tx| tx.query(&sql, &[]))
+    };
+    let large = || {
+        let text = "x".repeat(1 << 20);
+        store.write(move |tx: &mut dyn Transaction| meta::put(tx, "large", &text))
+    };
+    // As with a full disk: SQLite takes no page more.
+    limit(1).await.unwrap();
+    let before = store.stats();
+    let refused: Error = large().await.unwrap_err();
+    let told = store.failing().map(|e| crate::telemetry::error_chain(&e));
+    assert!(
+        told.as_ref().is_some_and(|t| t.contains("is full")),
+        "{told:?} of {refused}"
+    );
+    assert_eq!(store.stats().commit_failures, before.commit_failures + 1);
+    // What writes nothing says nothing of the disk.
+    store.write(|_| Ok::<_, Error>(())).await.unwrap();
+    assert!(store.failing().is_some());
+    limit(1 << 30).await.unwrap();
+    assert!(store.failing().is_some());
+    large().await.unwrap();
+    assert!(store.failing().is_none());
+    // What somebody asked in vain is not the disk's fault.
+    let twice = store.write(|tx: &mut dyn Transaction| tx.execute("no SQL", &[]));
+    twice.await.unwrap_err();
+    assert!(store.failing().is_none());
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_given_up_is_told_of() {
+    let (store, dir) = fresh();
+    store.write(|tx| increment(tx, "n")).await.unwrap();
+    let path = dir.path().join("store.db");
+    let giving_up = "CREATE TRIGGER full BEFORE UPDATE ON meta
+        BEGIN SELECT RAISE(ROLLBACK, 'the disk is gone'); END";
+    crate::store::tamper(&path, giving_up);
+    store.write(|tx| increment(tx, "n")).await.unwrap_err();
+    assert!(matches!(store.failing(), Some(Error::Commit(_))));
+    assert_eq!(store.stats().commit_failures, 1);
+    crate::store::tamper(&path, "DROP TRIGGER full");
+    store.write(|tx| increment(tx, "n")).await.unwrap();
+    assert!(store.failing().is_none());
+}
+
+#[tokio::test]
 async fn only_the_owner_can_read_the_files() {
     let (store, dir) = fresh();
     store.write(|tx| increment(tx, "n")).await.unwrap();

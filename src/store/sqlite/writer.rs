@@ -35,6 +35,8 @@ struct Batch {
     has_changed: bool,
     /// The engine has given up the whole transaction, for example because the disk is full.
     is_lost: bool,
+    /// Why the file could not be written, where a statement ran into that.
+    trouble: Option<Error>,
 }
 
 impl<'s> Writer<'s> {
@@ -72,7 +74,10 @@ impl<'s> Writer<'s> {
             .transpose()
         {
             Ok(turn) => turn,
-            Err(error) => return first.job.answer(Err(error)),
+            Err(error) => {
+                shared.has_failed(&error);
+                return first.job.answer(Err(error));
+            }
         };
         self.notice_others();
         let mut batch = Batch::default();
@@ -87,14 +92,13 @@ impl<'s> Writer<'s> {
             }
         };
         drop(turn);
-        if verdict.is_ok() {
-            self.shared
-                .writes_kept
-                .fetch_add(batch.kept, Ordering::Relaxed);
-            if batch.has_changed {
-                self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                self.shared.announce();
-            }
+        if verdict.is_ok() && batch.has_changed {
+            let kept = &self.shared.writes_kept;
+            kept.fetch_add(batch.kept, Ordering::Relaxed);
+            self.shared.has_committed();
+        }
+        if let Some(trouble) = batch.trouble.as_ref().or(verdict.as_ref().err()) {
+            self.shared.has_failed(trouble);
         }
         for job in batch.jobs {
             job.answer(verdict.clone());
@@ -166,9 +170,12 @@ impl<'s> Writer<'s> {
             }
             Access::Write => pending.job.run(&mut transaction),
         };
-        if outcome == Outcome::Keep && !connection.is_autocommit() {
+        if outcome == Outcome::Keep && !connection.is_autocommit() && transaction.has_changed() {
             batch.kept += 1;
-            batch.has_changed |= transaction.has_changed();
+            batch.has_changed = true;
+        }
+        if pending.access == Access::Write {
+            batch.trouble = batch.trouble.take().or(transaction.into_trouble());
         }
         Ok(outcome)
     }

@@ -278,3 +278,64 @@ async fn a_store_that_is_stuck_when_home_asks_leaves_the_phone_free() {
     assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
     assert!(world.free("SEP1").await);
 }
+
+/// What comes of a login while `meanwhile` happens, once home has been asked.
+async fn login_while(
+    world: &World,
+    gate: &Notify,
+    meanwhile: impl AsyncFnOnce(&Incarnation),
+) -> Result<(), u32> {
+    let carrier = world.role.inner.membership.run().clone();
+    let happens = async {
+        until_home_is_asked(world).await;
+        meanwhile(&carrier).await;
+        gate.notify_one();
+    };
+    let (shown, ()) = tokio::join!(world.login("SEP1", "ana"), happens);
+    shown
+        .map(drop)
+        .map_err(|failure| u32::from(failure.code.number()))
+}
+
+#[tokio::test]
+async fn a_start_gives_up_the_logins_of_the_run_that_stood_on_record_and_of_no_other() {
+    let (home, gate) = gated();
+    let own = world(vec![home]).await;
+    // It drains, off the record; what stood there since has died.
+    let drains = login_while(&own, &gate, async |carrier: &Incarnation| {
+        let since = Incarnation {
+            instance: "another".to_owned(),
+            ..carrier.clone()
+        };
+        own.role.end_left_behind(&since).await.unwrap();
+    });
+    assert_eq!(drains.await, Ok(()));
+    let (home, gate) = gated();
+    let own = world(vec![home]).await;
+    let was_killed = login_while(&own, &gate, async |carrier: &Incarnation| {
+        own.role.end_left_behind(carrier).await.unwrap();
+    });
+    assert_eq!(was_killed.await, Err(40));
+}
+
+#[tokio::test]
+async fn a_run_that_has_beaten_since_it_was_taken_for_dead_keeps_its_logins() {
+    for (beats, outcome) in [(1, Ok(())), (0, Err(40))] {
+        let (home, gate) = gated();
+        let own = world(vec![home]).await;
+        let inner = &own.role.inner;
+        inner.membership.join().await.unwrap();
+        let seen = login_while(&own, &gate, async |carrier: &Incarnation| {
+            let dead = [(carrier.clone(), 0)].into();
+            for _ in 0..beats {
+                let run = carrier.clone();
+                let beat = inner
+                    .store
+                    .write(move |tx: &mut dyn Transaction| store::nodes::beat(tx, &run));
+                beat.await.unwrap();
+            }
+            pending::end_abandoned(inner, &dead, None).await.unwrap();
+        });
+        assert_eq!(seen.await, outcome);
+    }
+}

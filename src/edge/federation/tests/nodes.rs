@@ -197,7 +197,7 @@ async fn a_peer_does_not_hear_what_became_of_the_addresses_that_it_told() {
     tokyo
         .peers
         .set_with(vec![record(&one.id, closed)], &learned);
-    let reason = || tokyo.peers.outbound_view(&one.id).unwrap().down_reason;
+    let reason = || tokyo.peers.outbound_view(&one.id, "").unwrap().down_reason;
     tokyo
         .until("refused here, another cluster there", |s| {
             s.nodes.len() == 2
@@ -206,6 +206,53 @@ async fn a_peer_does_not_hear_what_became_of_the_addresses_that_it_told() {
         })
         .await;
     assert!(!reason().contains(&learned_text), "{}", reason());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_can_not_be_reached_hears_so_though_its_sibling_can() {
+    let (one, other) = (berlin(1).await, berlin(2).await);
+    let (through, _, killed) = relay(one.address, Duration::ZERO).await;
+    let addresses = [through.to_string(), other.address.to_string()];
+    let tokyo = tokyo_with(&[&one, &other], &addresses).await;
+    until_all_up(&tokyo).await;
+    let hears = |node: &str| {
+        let view = tokyo.peers.outbound_view(&one.id, node).unwrap();
+        (view.proof_age.is_some(), view.down_reason)
+    };
+    let well = (true, String::new());
+    for node in ["berlin-1", "berlin-2", "berlin-3", ""] {
+        assert_eq!(hears(node), well, "{node}");
+    }
+    drop(killed);
+    let is_down = |address: &str, s: &LinkStatus| {
+        let mut all = s.nodes.iter();
+        all.any(|n| n.address == address && n.state == LinkState::Down)
+    };
+    tokyo.until("down", |s| is_down(&addresses[0], s)).await;
+    let (proven, reason) = hears("berlin-1");
+    assert!(!proven && reason.contains(&addresses[0]), "{reason}");
+    // One that we know no link to may be behind any address; all of them have led somewhere.
+    for node in ["berlin-2", "berlin-3", ""] {
+        assert_eq!(hears(node), well, "{node}");
+    }
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = unused.local_addr().unwrap().to_string();
+    drop(unused);
+    let mut three = addresses.to_vec();
+    three.push(closed.clone());
+    tokyo.peers.set(vec![Peer {
+        addresses: three,
+        ..record(&one.id, one.address)
+    }]);
+    tokyo.until("refused", |s| is_down(&closed, s)).await;
+    let (proven, reason) = hears("berlin-3");
+    assert!(proven, "its sibling is reached");
+    assert!(
+        reason.starts_with("1 of your 3 addresses can't be reached"),
+        "{reason}"
+    );
+    assert!(reason.contains(&closed), "{reason}");
+    assert_eq!((hears("berlin-2"), hears("")), (well.clone(), well));
 }
 
 /// A copy would cost another PIN check just where there are too many.
@@ -479,6 +526,41 @@ async fn a_peer_is_down_when_all_its_nodes_are_and_each_has_its_reason() {
         .find_user(&context, &find(LoginType::Uid))
         .await;
     assert_eq!(refused.unwrap_err().code, EmCode::ServiceConnectionError);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_a_peer_tells_does_not_lead_to_this_machine() {
+    let one = berlin(1).await;
+    let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Written as a name; where it leads shows when it is looked up.
+    let told = format!("0x7f000001:{}", door.local_addr().unwrap().port());
+    let far = "192.0.2.1:8444".to_owned();
+    let tokyo = tokyo_with(&[&one], std::slice::from_ref(&far)).await;
+    let record = |addresses| Peer {
+        addresses,
+        ..record(&one.id, one.address)
+    };
+    let list = AddressList {
+        sequence: 1,
+        addresses: vec![told.clone()],
+    };
+    let learned = [(one.id.clone(), list)].into_iter().collect();
+    tokyo.peers.set_with(vec![record(vec![far])], &learned);
+    let refused = |s: &LinkStatus| {
+        let all = s.nodes.iter();
+        let mut told = all.filter(|n| n.learned && n.address == told);
+        told.any(|n| {
+            let said = n.last_error.as_deref().unwrap_or_default();
+            n.state == LinkState::Down && said.contains("leads to this machine")
+        })
+    };
+    tokyo.until("refused", refused).await;
+    let dialled = tokio::time::timeout(Duration::from_millis(50), door.accept()).await;
+    assert!(dialled.is_err(), "{dialled:?}");
+    // The operator may.
+    tokyo.peers.set(vec![record(vec![told])]);
+    let dialled = tokio::time::timeout(PATIENCE, door.accept()).await;
+    dialled.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

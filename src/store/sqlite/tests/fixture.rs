@@ -9,12 +9,14 @@ use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 use super::*;
 use crate::{
     domain::{
+        federation::LinkState,
         ids::{
             ApplicationId, BaseDeviceName, CallGroupName, ClusterId, DevicePoolName,
-            GeolocationName, ProfileName, Ref, ServiceName,
+            GeolocationName, PolicyName, ProfileName, Ref, ServiceName,
         },
         liveness::Incarnation,
         login::{CallManager, HomeServices, Line, PhoneService, SecurityMode, ServiceMenu},
+        policy::{BUILT_IN, Policy, Rules},
         session::{EndReason, Initiator, State},
     },
     store::{
@@ -27,10 +29,10 @@ use crate::{
         credentials::Phc,
         devices::Device,
         geolocations::{self, Geolocation},
-        imports,
+        imports, node_links,
         parameters::{self, Setting},
         peers::{self, Peer},
-        phone_services,
+        phone_services, policies,
         pools::{self, DevicePool},
         profiles::Profile,
         sessions::Session,
@@ -109,6 +111,7 @@ fn everything() -> Everything {
             display_name: "Anna Ölçer".into(),
             enabled: true,
             emcc_enabled: true,
+            policy: PolicyName::new("Kiosk").ok(),
         },
         profile: Profile {
             name: services.profile.clone(),
@@ -225,6 +228,17 @@ fn service() -> PhoneService {
     }
 }
 
+fn policy() -> Policy {
+    Policy {
+        name: PolicyName::new("Kiosk").unwrap(),
+        rules: Rules {
+            min_length: 4,
+            lock_duration: 60,
+            ..BUILT_IN
+        },
+    }
+}
+
 fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
     let all = everything();
     meta::put(tx, "cluster-id", "berlin")?;
@@ -251,6 +265,7 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
     applications::upsert(tx, &application)?;
     applications::put_hash(tx, &application.id, &Phc::new(PHC.into()))?;
     pools::upsert(tx, &all.pool)?;
+    policies::upsert(tx, &policy())?;
     users::upsert(tx, &all.user)?;
     credentials::put_hash(tx, &all.user.user_id, &Phc::new(PHC.into()), at(6))?;
     credentials::set_counters(tx, &locked(&all))?;
@@ -281,6 +296,7 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
     choices::put(tx, &all.choice)?;
     let node = node();
     store::nodes::register(tx, &node)?;
+    assert!(node_links::put(tx, &node.run, &node_link())?);
     store::claims::take(
         tx,
         &store::claims::Task::retention(),
@@ -292,6 +308,15 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
         audit::append(tx, &change(n))?;
     }
     Ok(())
+}
+
+fn node_link() -> [node_links::Link; 1] {
+    [node_links::Link {
+        cluster: cluster("tokyo"),
+        state: LinkState::Down,
+        since: at(2),
+        reason: Some("connection refused".into()),
+    }]
 }
 
 fn node() -> store::nodes::Node {
@@ -516,6 +541,7 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
         Some(all.choice)
     );
     assert_eq!(store::nodes::all(tx)?, [node()]);
+    assert_eq!(node_links::of(tx, &node().run)?, Some(node_link().into()));
     let held = store::claims::held_by(tx, &node().run)?;
     assert_eq!(held.len(), 1);
     let taro = LoginName::new("taro").unwrap();
