@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
-    fmt,
+    sync::Arc,
 };
 
 use self::checker::Checker;
@@ -29,29 +29,9 @@ use crate::{
 };
 
 mod checker;
+mod problem;
 
-/// One thing that is wrong in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The file.
-    pub file: String,
-    /// The line, from 1.
-    pub line: usize,
-    /// The kind and column, for example `user.extension`; empty when the file is neither TOML nor CSV.
-    pub field: String,
-    /// What is wrong, and what would be right. Never a PIN.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file, self.line)?;
-        if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
-        }
-        f.write_str(&self.message)
-    }
-}
+pub use problem::{Problem, Problems};
 
 /// A row and where it stands.
 #[derive(Clone, Debug)]
@@ -59,7 +39,7 @@ pub struct Placed<T> {
     /// The row.
     pub value: T,
     /// Its file.
-    pub file: String,
+    pub file: Arc<str>,
     /// Its first line.
     pub line: usize,
 }
@@ -158,7 +138,7 @@ const MAX_BASE_DEVICES_IN_ALL: usize = 60_000;
 ///
 /// # Errors
 /// Every problem in every file.
-pub fn check(sources: &[Source], own: &ClusterId) -> Result<Rows, Vec<Problem>> {
+pub fn check(sources: &[Source], own: &ClusterId) -> Result<Rows, Problems> {
     let (rows, problems) = read(sources, own);
     if problems.is_empty() {
         Ok(rows)
@@ -169,10 +149,11 @@ pub fn check(sources: &[Source], own: &ClusterId) -> Result<Rows, Vec<Problem>> 
 
 /// The same, with the rows that are good beside the problems of the others.
 #[must_use]
-pub fn read(sources: &[Source], own: &ClusterId) -> (Rows, Vec<Problem>) {
+pub fn read(sources: &[Source], own: &ClusterId) -> (Rows, Problems) {
     let mut rows = Rows::default();
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     for source in sources {
+        let file: Arc<str> = source.name.as_str().into();
         let mut found = Vec::new();
         let raws = if !source.is_csv() {
             toml_file::read(&source.text, &mut found)
@@ -183,15 +164,16 @@ pub fn read(sources: &[Source], own: &ClusterId) -> (Rows, Vec<Problem>) {
             found.push((1, String::new(), no_kind()));
             Vec::new()
         };
-        let placed = found.into_iter().map(|(line, field, message)| Problem {
-            file: source.name.clone(),
-            line,
-            field,
-            message,
-        });
-        problems.extend(placed);
+        for (line, field, message) in found {
+            problems.push(Problem {
+                file: Arc::clone(&file),
+                line,
+                field,
+                message,
+            });
+        }
         let mut checker = Checker {
-            source,
+            file,
             rows: &mut rows,
             problems: &mut problems,
         };
@@ -217,12 +199,7 @@ fn no_kind() -> String {
 /// Says which PINs the policies of their users refuse, each with every rule that it breaks. `there` are the store's
 /// policies; where the files have the same ones, or `rest` goes, the files' count.
 #[must_use]
-pub fn check_pins(
-    rows: &Rows,
-    secrets: &Secrets<Pin>,
-    there: &[Policy],
-    rest: Rest,
-) -> Vec<Problem> {
+pub fn check_pins(rows: &Rows, secrets: &Secrets<Pin>, there: &[Policy], rest: Rest) -> Problems {
     let built_in = Policy::built_in();
     let is_pruned = rest == Rest::Goes && rows.kinds.contains(columns::POLICY.name);
     let there = there.iter().filter(|_| !is_pruned);
@@ -233,7 +210,7 @@ pub fn check_pins(
         .chain(files)
         .map(|policy| (policy.name.as_str(), &policy.rules))
         .collect();
-    let (mut problems, mut seen) = (Vec::new(), BTreeSet::new());
+    let (mut problems, mut seen) = (Problems::default(), BTreeSet::new());
     // Of a user who stands in the files twice, which is told as that, the last PIN is kept.
     for row in rows.users.iter().rev() {
         let user = &row.value;
@@ -262,8 +239,8 @@ pub fn check_pins(
 
 /// Says which rows name a record that is neither in the files nor in the store.
 #[must_use]
-pub fn check_references(rows: &Rows, known: &Known) -> Vec<Problem> {
-    let mut problems = Vec::new();
+pub fn check_references(rows: &Rows, known: &Known) -> Problems {
+    let mut problems = Problems::default();
     let _: Result<(), Infallible> = (|| {
         for_every_kind!(missing(rows, known, &mut problems));
         Ok(())
@@ -279,11 +256,7 @@ pub fn check_references(rows: &Rows, known: &Known) -> Vec<Problem> {
     problems
 }
 
-fn missing<T: Item>(
-    rows: &Rows,
-    known: &Known,
-    problems: &mut Vec<Problem>,
-) -> Result<(), Infallible> {
+fn missing<T: Item>(rows: &Rows, known: &Known, problems: &mut Problems) -> Result<(), Infallible> {
     let has = |all: &BTreeMap<_, BTreeSet<String>>, kind: &Kind, key: &String| {
         all.get(kind.name).is_some_and(|keys| keys.contains(key))
     };
@@ -301,7 +274,7 @@ fn missing<T: Item>(
 }
 
 /// Self-service user IDs of users who are not in the files, and so keep theirs.
-fn self_service_ids(rows: &Rows, known: &Known, problems: &mut Vec<Problem>) {
+fn self_service_ids(rows: &Rows, known: &Known, problems: &mut Problems) {
     let key = |id: &UserId| id.as_str().to_ascii_lowercase();
     let in_files: BTreeSet<_> = rows.users.iter().map(|u| key(&u.value.user_id)).collect();
     for row in &rows.users {
@@ -322,7 +295,7 @@ fn self_service_ids(rows: &Rows, known: &Known, problems: &mut Vec<Problem>) {
 impl<T> Placed<T> {
     fn problem(&self, field: &str, message: String) -> Problem {
         Problem {
-            file: self.file.clone(),
+            file: Arc::clone(&self.file),
             line: self.line,
             field: field.to_owned(),
             message,
@@ -330,7 +303,7 @@ impl<T> Placed<T> {
     }
 }
 
-fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
+fn duplicates(rows: &Rows, problems: &mut Problems) {
     let _: Result<(), Infallible> = (|| {
         for_every_kind!(twice(rows, problems));
         Ok(())
@@ -339,7 +312,7 @@ fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
     same(&rows.users, "user.self-service-id", id, problems);
 }
 
-fn twice<T: Item>(rows: &Rows, problems: &mut Vec<Problem>) -> Result<(), Infallible> {
+fn twice<T: Item>(rows: &Rows, problems: &mut Problems) -> Result<(), Infallible> {
     let column = T::KIND.columns.first().map_or("", |column| column.name);
     let field = format!("{}.{column}", T::KIND.name);
     same(T::rows(rows), &field, |row| Some(row.key()), problems);
@@ -350,7 +323,7 @@ fn same<T>(
     rows: &[Placed<T>],
     field: &str,
     key: impl Fn(&T) -> Option<String>,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) {
     let mut seen: BTreeMap<String, (&str, usize)> = BTreeMap::new();
     for row in rows {

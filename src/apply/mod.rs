@@ -42,7 +42,7 @@ mod stage;
 mod suggest;
 mod toml_file;
 
-pub use check::{Problem, Rows};
+pub use check::{Problem, Problems, Rows};
 
 use check::{Secrets, Whose};
 use edit::Premise;
@@ -161,8 +161,8 @@ pub struct Field {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The files have problems; all of them.
-    #[error("{} problems in the files; nothing was changed", .0.len())]
-    Problems(Vec<Problem>),
+    #[error("{} problems in the files; nothing was changed", .0.count())]
+    Problems(Problems),
     /// A column of a record that is changed by itself can't be so.
     #[error("{column}: {reason}; nothing was changed")]
     Column {
@@ -190,7 +190,7 @@ pub enum Error {
     #[error("{0} is being changed by others; nothing was changed")]
     Moved(String),
     /// The store failed.
-    #[error("the store failed; nothing was changed")]
+    #[error("the store failed")]
     Store(#[from] store::Error),
     /// The peers' trust would contradict itself.
     #[error("the peers' trust would contradict itself; nothing was changed")]
@@ -359,8 +359,8 @@ impl Applier {
             };
             self.store.read(look).await?
         };
-        problems.extend(check::check_references(&rows, &known));
-        problems.extend(check::check_pins(&rows, &secrets, &policies, rest));
+        problems.append(check::check_references(&rows, &known));
+        problems.append(check::check_pins(&rows, &secrets, &policies, rest));
         refuse(sources, problems)?;
         let judged_by = (!secrets.is_empty()).then_some(policies);
         let hashes = hash(&self.store, &self.credentials, secrets, told).await?;
@@ -466,17 +466,17 @@ impl Applier {
 }
 
 /// All problems in the order of the files.
-fn refuse(sources: &[Source], mut problems: Vec<Problem>) -> Result<(), Error> {
+fn refuse(sources: &[Source], mut problems: Problems) -> Result<(), Error> {
     if problems.is_empty() {
         return Ok(());
     }
-    let file = |problem: &Problem| sources.iter().position(|s| s.name == problem.file);
+    let file = |problem: &Problem| sources.iter().position(|s| *s.name == *problem.file);
     problems.sort_by_key(|problem| (file(problem), problem.line));
     Err(Error::Problems(problems))
 }
 
 /// Reads the files: large ones on a thread of their own, so that nobody else waits for that.
-async fn read(sources: &[Source], cluster: &ClusterId) -> Result<(Rows, Vec<Problem>), Error> {
+async fn read(sources: &[Source], cluster: &ClusterId) -> Result<(Rows, Problems), Error> {
     const LARGE: usize = 16 * 1_024;
     let size: usize = sources.iter().map(|source| source.text.len()).sum();
     if size < LARGE {
@@ -496,7 +496,7 @@ enum Undone {
     Moved(String),
     /// A record is not what an edit was made from, or what PINs were held against.
     Premise(String),
-    Problems(Vec<Problem>),
+    Problems(Problems),
     Store(store::Error),
     Trust(trust::Error),
 }

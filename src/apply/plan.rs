@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Action, Change, Field, Rest,
     cell::{self, Cell},
-    check::{Known, Problem, Rows, Secrets, Whose, check_references},
+    check::{Known, Problems, Rows, Secrets, Whose, check_references},
     columns::{self, KINDS},
     item::{Item, for_every_kind},
     prune::Gone,
@@ -95,7 +95,7 @@ pub(super) struct Plan {
     /// The policies that it has.
     pub(super) policies: Vec<Policy>,
     /// What the rows name that is no longer there.
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Problems,
     /// Whether a user gets the self-service user ID that another user of the files has.
     pub(super) hands_over: bool,
     /// The places of the rows to write, in the files' own order, by kind.

@@ -84,7 +84,9 @@ impl World {
 
     async fn problems(&self, text: &str) -> Vec<String> {
         match self.apply(text, Mode::Write).await {
-            Err(Error::Problems(problems)) => problems.iter().map(ToString::to_string).collect(),
+            Err(Error::Problems(problems)) => {
+                problems.told().iter().map(ToString::to_string).collect()
+            }
             other => panic!("no problems but {other:?}"),
         }
     }
@@ -374,7 +376,7 @@ async fn a_self_service_id_of_another_user_is_a_problem_with_its_line() {
         panic!("no problems but {taken:?}");
     };
     assert_eq!(
-        problems[0].to_string(),
+        problems.told()[0].to_string(),
         "data.toml:1: user.self-service-id: the user a has it already"
     );
     assert_eq!(world.count_users().await, 1);
@@ -489,13 +491,13 @@ fn base_devices_are_counted_before_they_are_made() {
     };
     assert_eq!(of(rows(2, 30_000)).unwrap().base_devices.len(), 60_000);
     let problems = of(rows(1_000, 30_000)).unwrap_err();
-    assert_eq!(problems.len(), 998);
+    assert_eq!(problems.count(), 998);
     assert!(
-        problems[0]
+        problems.told()[0]
             .to_string()
             .starts_with("data.toml:7: base-device: a cluster has at most 60000"),
         "{}",
-        problems[0]
+        problems.told()[0]
     );
 }
 
@@ -599,5 +601,5 @@ async fn a_peer_has_an_address() {
     let Err(Error::Problems(problems)) = world().apply(nowhere, Mode::DryRun).await else {
         panic!("a peer without an address was taken");
     };
-    assert_eq!(problems[0].field, "peer.addresses");
+    assert_eq!(problems.told()[0].field, "peer.addresses");
 }

@@ -147,7 +147,7 @@ impl Dataset {
         let rows = match apply::check::check(&[source], cluster) {
             Ok(rows) => rows,
             Err(problems) => {
-                let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                let lines: Vec<_> = problems.told().iter().map(ToString::to_string).collect();
                 bail!("{}", lines.join("\n"));
             }
         };

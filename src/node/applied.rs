@@ -96,17 +96,12 @@ pub(super) fn edit_error(error: apply::Error) -> Error {
 /// What an operator is told of files that were not applied.
 pub(super) fn error(error: apply::Error) -> Error {
     match error {
-        apply::Error::Problems(problems) => {
-            let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            Error::refused(
-                format!(
-                    "{}; nothing was changed:\n{}",
-                    counted(lines.len()),
-                    lines.join("\n")
-                ),
-                "mend the lines and apply again; `emccd apply --dry-run` only checks",
-            )
-        }
+        apply::Error::Problems(problems) => Error::listed(
+            format!("{}; nothing was changed", counted(problems.count())),
+            problems.told().iter().map(ToString::to_string),
+            problems.left_out(),
+            "mend the lines and apply again; `emccd apply --dry-run` only checks",
+        ),
         error @ apply::Error::Column { .. } => Error::refused(
             error.to_string(),
             "correct it; the help of the command says what it may be",
@@ -127,11 +122,10 @@ pub(super) fn error(error: apply::Error) -> Error {
             };
             Error::refused(format!("there is no {what}"), next)
         }
-        apply::Error::Kept(reasons) => Error::refused(
-            format!(
-                "what is in use can't be deleted; nothing was changed:\n{}",
-                reasons.join("\n")
-            ),
+        apply::Error::Kept(reasons) => Error::listed(
+            "what is in use can't be deleted; nothing was changed",
+            reasons,
+            0,
             "end the sessions (`emccd session logout`), or name the records in the files",
         ),
         apply::Error::Store(error) => error.into(),
@@ -154,7 +148,7 @@ pub(super) fn error(error: apply::Error) -> Error {
     }
 }
 
-fn counted(problems: usize) -> String {
+fn counted(problems: u64) -> String {
     if problems == 1 {
         "the files have 1 problem".to_owned()
     } else {

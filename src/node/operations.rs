@@ -256,12 +256,6 @@ impl Operations for NodeOperations {
                 .apply_telling(&sources, how, rest, &actor, &told)
                 .await
                 .map_err(applied::error)?;
-            if how == Mode::Write && changes.iter().any(|c| c.kind == "peer") {
-                self.peers_changed().await?;
-            }
-            if how == Mode::Write && changes.iter().any(|c| c.kind == "parameter") {
-                self.parameters_changed().await?;
-            }
             Ok(applied::told(&changes, mode.dry_run))
         })
     }

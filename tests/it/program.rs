@@ -389,6 +389,23 @@ fn a_file_larger_than_a_message_is_applied_and_exported_again() {
         text += &format!("user{number:06},{name},self{number}@munich.example,{number}\n");
     }
     assert!(text.len() > 4 * 1024 * 1024);
+    // A slip in every row: each is told, and what to do.
+    let broken: String = (0..20_000).map(|n| format!("user{n:06},maybe\n")).collect();
+    std::fs::write(daemon.file("users-1.csv"), format!("id,emcc\n{broken}")).unwrap();
+    for line in ["apply users-1.csv", "--json apply users-1.csv"] {
+        let output = daemon.command(line, "");
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        for part in [
+            "cannot apply the files; nothing was changed",
+            "the files have 20000 problems; nothing was changed:",
+            "users-1.csv:2: user.emcc: it must be true or false",
+            "users-1.csv:20001: user.emcc: it must be true or false",
+            "mend the lines and apply again",
+        ] {
+            assert!(told.contains(part), "{line}: {part}: {:.2000}", told);
+        }
+    }
     std::fs::write(daemon.file("users.csv"), &text).unwrap();
     let began = std::time::Instant::now();
     let applied = daemon.command("--json apply users.csv", "");

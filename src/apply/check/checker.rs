@@ -1,11 +1,12 @@
 //! One row as it was read → a record, or what is wrong with it. Pure.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use super::{MAX_BASE_DEVICES, MAX_BASE_DEVICES_IN_ALL, NO_HASH, Placed, Problem, Rows, Whose};
+use super::{
+    MAX_BASE_DEVICES, MAX_BASE_DEVICES_IN_ALL, NO_HASH, Placed, Problem, Problems, Rows, Whose,
+};
 use crate::{
     apply::{
-        Source,
         cell::{Cell, Raw, SecretText},
         columns::{self, Kind},
     },
@@ -31,9 +32,9 @@ use crate::{
 
 /// Checks the rows of one file.
 pub(super) struct Checker<'a> {
-    pub(super) source: &'a Source,
+    pub(super) file: Arc<str>,
     pub(super) rows: &'a mut Rows,
-    pub(super) problems: &'a mut Vec<Problem>,
+    pub(super) problems: &'a mut Problems,
 }
 
 // What a column's shape gives; a column of another shape, which the tests of the table exclude, gives nothing.
@@ -109,7 +110,7 @@ impl Checker<'_> {
 
     fn problem(&mut self, line: usize, field: &str, message: impl fmt::Display) {
         self.problems.push(Problem {
-            file: self.source.name.clone(),
+            file: Arc::clone(&self.file),
             line,
             field: field.to_owned(),
             message: message.to_string(),
@@ -140,7 +141,7 @@ impl Checker<'_> {
     fn place<T>(&self, line: usize, value: T) -> Placed<T> {
         Placed {
             value,
-            file: self.source.name.clone(),
+            file: Arc::clone(&self.file),
             line,
         }
     }

@@ -529,7 +529,7 @@ proptest! {
                         let above = text.lines().take(line).enumerate();
                         above.filter(|(_, text)| text.starts_with("[[")).last().unwrap().0 + 1
                     };
-                    let told: BTreeSet<_> = problems.iter().map(|p| row_of(p.line)).collect();
+                    let told: BTreeSet<_> = problems.told().iter().map(|p| row_of(p.line)).collect();
                     assert_eq!(told, broken, "{problems:?}\n{text}");
                     assert_eq!(world.export(Format::Toml).await, before);
                 }
@@ -594,7 +594,7 @@ async fn csv_and_toml_are_one_change_and_problems_name_the_file() {
     let Err(Error::Problems(problems)) = world.apply_files(&broken).await else {
         panic!("broken files were taken");
     };
-    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let told: Vec<_> = problems.told().iter().map(ToString::to_string).collect();
     assert_eq!(
         told,
         [

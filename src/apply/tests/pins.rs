@@ -149,7 +149,7 @@ async fn the_one_of_all_others_is_always_there_and_one_in_use_stays() {
         panic!("a policy in use went");
     };
     assert!(
-        problems[0].message.contains("no policy kiosk"),
+        problems.told()[0].message.contains("no policy kiosk"),
         "{problems:?}"
     );
     assert_eq!(world.policies().await, expected);
@@ -206,6 +206,7 @@ async fn one_policy_is_changed_by_itself_and_numbers_out_of_range_are_refused() 
         panic!("{broken:?}");
     };
     let told: Vec<_> = problems
+        .told()
         .iter()
         .map(|p| format!("{}: {}", p.field, p.message))
         .collect();

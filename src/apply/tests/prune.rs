@@ -172,7 +172,7 @@ async fn a_row_must_not_name_what_goes() {
         panic!("a profile of a user who goes was taken");
     };
     assert_eq!(
-        problems[0].to_string(),
+        problems.told()[0].to_string(),
         "data.toml:3: profile.user: there is no user ana"
     );
 }

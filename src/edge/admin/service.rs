@@ -305,7 +305,7 @@ impl AdminEdge {
             prune: request.prune,
         };
         let told = watch::Sender::new(Progress::begin());
-        self.operations.apply(files, mode, actor, told).await
+        import::apply(&*self.operations, files, mode, actor, told).await
     }
 }
 
@@ -662,11 +662,11 @@ impl AdminService for AdminEdge {
             })?;
             let (files, mode) = import::collect(pieces, import::PAUSE).await?;
             let (tell, told) = watch::channel(Progress::begin());
-            let operations = Arc::clone(&self.operations);
+            let (operations, moves) = (Arc::clone(&self.operations), told.clone());
             let applying = async move {
                 let _place = place;
-                let applied = within(APPLY, operations.apply(files, mode, &actor, tell)).await?;
-                Ok(applied.into_inner())
+                let applying = import::apply(&*operations, files, mode, &actor, tell);
+                import::while_it_moves(applying, moves, import::STANDSTILL).await
             };
             Ok(import::told(applying, told))
         })
@@ -725,7 +725,8 @@ const REMOVE: Duration = Duration::from_secs(45);
 /// Every row is read.
 const WHOLE_STORE: Duration = Duration::from_secs(10 * 60);
 
-/// Tens of thousands of PINs are hashed on the way.
+/// PINs are hashed on the way, as many as fit into one message. Beyond that files come in pieces, without a limit on the
+/// whole.
 const APPLY: Duration = Duration::from_secs(15 * 60);
 
 /// All records of the largest cluster are read and written down.
