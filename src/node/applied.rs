@@ -70,6 +70,7 @@ pub(super) fn edit_error(error: apply::Error) -> Error {
         error => return self::error(error),
     };
     let told: Vec<_> = problems
+        .told()
         .iter()
         .map(|problem| {
             let field = match &*problem.field {
