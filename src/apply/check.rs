@@ -3,12 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
-    fmt,
+    sync::Arc,
 };
 
 use self::checker::Checker;
 use super::{
-    Source,
+    Rest, Source,
     columns::{self, KINDS, Kind},
     csv_file,
     item::{Item, for_every_kind},
@@ -18,6 +18,7 @@ use crate::{
     domain::{
         ids::{BaseDeviceName, ClusterId, LoginName, UserId},
         login::PhoneService,
+        policy::{Person, Policy, Rules},
     },
     secret::Pin,
     store::{
@@ -28,29 +29,9 @@ use crate::{
 };
 
 mod checker;
+mod problem;
 
-/// One thing that is wrong in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The file.
-    pub file: String,
-    /// The line, from 1.
-    pub line: usize,
-    /// The kind and column, for example `user.extension`; empty when the file is neither TOML nor CSV.
-    pub field: String,
-    /// What is wrong, and what would be right. Never a PIN.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file, self.line)?;
-        if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
-        }
-        f.write_str(&self.message)
-    }
-}
+pub use problem::{Problem, Problems};
 
 /// A row and where it stands.
 #[derive(Clone, Debug)]
@@ -58,7 +39,7 @@ pub struct Placed<T> {
     /// The row.
     pub value: T,
     /// Its file.
-    pub file: String,
+    pub file: Arc<str>,
     /// Its first line.
     pub line: usize,
 }
@@ -78,6 +59,8 @@ pub struct Rows {
     pub phone_services: Vec<Placed<PhoneService>>,
     /// Device pools.
     pub pools: Vec<Placed<DevicePool>>,
+    /// Credential policies.
+    pub policies: Vec<Placed<Policy>>,
     /// Users.
     pub users: Vec<Placed<User>>,
     /// PINs and passwords in clear, taken out before anything is written.
@@ -145,9 +128,6 @@ pub struct Known {
 const NO_HASH: &str = "it must be a PHC string that begins with $argon2id$ and has parameters that a login can \
                        afford, a salt and a hash";
 
-/// Why a file of policies is refused. Kept and not heeded they would be worse than none.
-pub(super) const NO_POLICIES: &str = "there are no credential policies yet; when a user is locked is set on each node, under [credentials]";
-
 /// The longest numbered run of base devices in one row.
 const MAX_BASE_DEVICES: u32 = 30_000;
 
@@ -158,7 +138,7 @@ const MAX_BASE_DEVICES_IN_ALL: usize = 60_000;
 ///
 /// # Errors
 /// Every problem in every file.
-pub fn check(sources: &[Source], own: &ClusterId) -> Result<Rows, Vec<Problem>> {
+pub fn check(sources: &[Source], own: &ClusterId) -> Result<Rows, Problems> {
     let (rows, problems) = read(sources, own);
     if problems.is_empty() {
         Ok(rows)
@@ -169,10 +149,11 @@ pub fn check(sources: &[Source], own: &ClusterId) -> Result<Rows, Vec<Problem>> 
 
 /// The same, with the rows that are good beside the problems of the others.
 #[must_use]
-pub fn read(sources: &[Source], own: &ClusterId) -> (Rows, Vec<Problem>) {
+pub fn read(sources: &[Source], own: &ClusterId) -> (Rows, Problems) {
     let mut rows = Rows::default();
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     for source in sources {
+        let file: Arc<str> = source.name.as_str().into();
         let mut found = Vec::new();
         let raws = if !source.is_csv() {
             toml_file::read(&source.text, &mut found)
@@ -180,18 +161,19 @@ pub fn read(sources: &[Source], own: &ClusterId) -> (Rows, Vec<Problem>) {
             rows.kinds.insert(kind.name);
             csv_file::read(&source.text, kind, &mut found)
         } else {
-            found.push((1, String::new(), no_kind(&source.name)));
+            found.push((1, String::new(), no_kind()));
             Vec::new()
         };
-        let placed = found.into_iter().map(|(line, field, message)| Problem {
-            file: source.name.clone(),
-            line,
-            field,
-            message,
-        });
-        problems.extend(placed);
+        for (line, field, message) in found {
+            problems.push(Problem {
+                file: Arc::clone(&file),
+                line,
+                field,
+                message,
+            });
+        }
         let mut checker = Checker {
-            source,
+            file,
             rows: &mut rows,
             problems: &mut problems,
         };
@@ -206,11 +188,7 @@ pub fn read(sources: &[Source], own: &ClusterId) -> (Rows, Vec<Problem>) {
     (rows, problems)
 }
 
-fn no_kind(file: &str) -> String {
-    let base = file.rsplit('/').next().unwrap_or(file).to_ascii_lowercase();
-    if base.starts_with("polic") {
-        return NO_POLICIES.to_owned();
-    }
+fn no_kind() -> String {
     let names: Vec<_> = KINDS.iter().map(|kind| kind.plural).collect();
     format!(
         "the name of a CSV file says what it holds: one of {}, then .csv, or something more behind a dash",
@@ -218,10 +196,51 @@ fn no_kind(file: &str) -> String {
     )
 }
 
+/// Says which PINs the policies of their users refuse, each with every rule that it breaks. `there` are the store's
+/// policies; where the files have the same ones, or `rest` goes, the files' count.
+#[must_use]
+pub fn check_pins(rows: &Rows, secrets: &Secrets<Pin>, there: &[Policy], rest: Rest) -> Problems {
+    let built_in = Policy::built_in();
+    let is_pruned = rest == Rest::Goes && rows.kinds.contains(columns::POLICY.name);
+    let there = there.iter().filter(|_| !is_pruned);
+    let files = rows.policies.iter().map(|row| &row.value);
+    // The last one of a name stands.
+    let policies: BTreeMap<&str, &Rules> = std::iter::once(&built_in)
+        .chain(there)
+        .chain(files)
+        .map(|policy| (policy.name.as_str(), &policy.rules))
+        .collect();
+    let (mut problems, mut seen) = (Problems::default(), BTreeSet::new());
+    // Of a user who stands in the files twice, which is told as that, the last PIN is kept.
+    for row in rows.users.iter().rev() {
+        let user = &row.value;
+        let whose = Whose::named(&columns::USER, user.user_id.as_str());
+        if !seen.insert(whose.key.clone()) {
+            continue;
+        }
+        let name = user.policy.as_ref().unwrap_or(&built_in.name);
+        // A policy that there is not is told as that.
+        let (Some(pin), Some(rules)) = (secrets.get(&whose), policies.get(name.as_str())) else {
+            continue;
+        };
+        let person = Person {
+            extension: user.primary_extension.as_ref().map(LoginName::as_str),
+            name: &user.display_name,
+        };
+        let broken = rules.violations(pin.expose(), &person);
+        if !broken.is_empty() {
+            let broken: Vec<_> = broken.iter().map(ToString::to_string).collect();
+            let rule = format!("the policy {name} refuses it: {}", broken.join("; "));
+            problems.push(row.problem("user.pin", rule));
+        }
+    }
+    problems
+}
+
 /// Says which rows name a record that is neither in the files nor in the store.
 #[must_use]
-pub fn check_references(rows: &Rows, known: &Known) -> Vec<Problem> {
-    let mut problems = Vec::new();
+pub fn check_references(rows: &Rows, known: &Known) -> Problems {
+    let mut problems = Problems::default();
     let _: Result<(), Infallible> = (|| {
         for_every_kind!(missing(rows, known, &mut problems));
         Ok(())
@@ -237,11 +256,7 @@ pub fn check_references(rows: &Rows, known: &Known) -> Vec<Problem> {
     problems
 }
 
-fn missing<T: Item>(
-    rows: &Rows,
-    known: &Known,
-    problems: &mut Vec<Problem>,
-) -> Result<(), Infallible> {
+fn missing<T: Item>(rows: &Rows, known: &Known, problems: &mut Problems) -> Result<(), Infallible> {
     let has = |all: &BTreeMap<_, BTreeSet<String>>, kind: &Kind, key: &String| {
         all.get(kind.name).is_some_and(|keys| keys.contains(key))
     };
@@ -259,7 +274,7 @@ fn missing<T: Item>(
 }
 
 /// Self-service user IDs of users who are not in the files, and so keep theirs.
-fn self_service_ids(rows: &Rows, known: &Known, problems: &mut Vec<Problem>) {
+fn self_service_ids(rows: &Rows, known: &Known, problems: &mut Problems) {
     let key = |id: &UserId| id.as_str().to_ascii_lowercase();
     let in_files: BTreeSet<_> = rows.users.iter().map(|u| key(&u.value.user_id)).collect();
     for row in &rows.users {
@@ -280,7 +295,7 @@ fn self_service_ids(rows: &Rows, known: &Known, problems: &mut Vec<Problem>) {
 impl<T> Placed<T> {
     fn problem(&self, field: &str, message: String) -> Problem {
         Problem {
-            file: self.file.clone(),
+            file: Arc::clone(&self.file),
             line: self.line,
             field: field.to_owned(),
             message,
@@ -288,7 +303,7 @@ impl<T> Placed<T> {
     }
 }
 
-fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
+fn duplicates(rows: &Rows, problems: &mut Problems) {
     let _: Result<(), Infallible> = (|| {
         for_every_kind!(twice(rows, problems));
         Ok(())
@@ -297,7 +312,7 @@ fn duplicates(rows: &Rows, problems: &mut Vec<Problem>) {
     same(&rows.users, "user.self-service-id", id, problems);
 }
 
-fn twice<T: Item>(rows: &Rows, problems: &mut Vec<Problem>) -> Result<(), Infallible> {
+fn twice<T: Item>(rows: &Rows, problems: &mut Problems) -> Result<(), Infallible> {
     let column = T::KIND.columns.first().map_or("", |column| column.name);
     let field = format!("{}.{column}", T::KIND.name);
     same(T::rows(rows), &field, |row| Some(row.key()), problems);
@@ -308,7 +323,7 @@ fn same<T>(
     rows: &[Placed<T>],
     field: &str,
     key: impl Fn(&T) -> Option<String>,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) {
     let mut seen: BTreeMap<String, (&str, usize)> = BTreeMap::new();
     for row in rows {

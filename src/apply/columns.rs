@@ -197,6 +197,57 @@ pub const DEVICE_POOL: Kind = Kind {
     ],
 };
 
+/// Credential policies.
+pub const POLICY: Kind = Kind {
+    name: "policy",
+    noun: Noun::Policy,
+    plural: "policies",
+    about: "A credential policy: when wrong PINs lock its users out, and which PINs they may get. Users who name none \
+            have the one named `default`, which is always there: a row changes it, and with `--prune` it is as built \
+            in again when no row names it. A PIN in clear is held against it whenever it is given; a hash can't be.",
+    ignores_case: false,
+    columns: &[
+        must("name", Shape::Text, "Its name, unique."),
+        may(
+            "failures-before-lock",
+            Shape::Number,
+            "5",
+            "So many wrong PINs within the window lock a user out, 1 to 100; 0 never does.",
+        ),
+        may(
+            "failure-window",
+            Shape::Number,
+            "30",
+            "The window in minutes, 1 to 120, which begins anew with each wrong PIN.",
+        ),
+        may(
+            "lock-duration",
+            Shape::Number,
+            "15",
+            "How long a user stays locked out, in minutes, 1 to 1440.",
+        ),
+        may(
+            "min-length",
+            Shape::Number,
+            "6",
+            "The fewest digits of a new PIN, 4 to 20.",
+        ),
+        may(
+            "max-length",
+            Shape::Number,
+            "16",
+            "The most digits of a new PIN, `min-length` to 64.",
+        ),
+        may(
+            "trivial-check",
+            Shape::Flag,
+            "true",
+            "Whether a new PIN is refused that is easy to guess: runs, sequences, groups that repeat, keys in a line, \
+             few digits, the extension, the name.",
+        ),
+    ],
+};
+
 /// Users.
 pub const USER: Kind = Kind {
     name: "user",
@@ -228,13 +279,15 @@ pub const USER: Kind = Kind {
             "pin",
             Shape::Secret,
             "",
-            "A PIN in clear, hashed on arrival. Not given, the PIN stays. Never exported.",
+            "A PIN in clear, hashed on arrival; the user's policy must allow it. Not given, the PIN stays. Never \
+             exported.",
         ),
         may(
             "pin-hash",
             Shape::Secret,
             "",
-            "In place of `pin`: an Argon2id hash in PHC form, from an earlier export.",
+            "In place of `pin`: an Argon2id hash in PHC form, from an earlier export. No policy is asked: a hash doesn't \
+             tell its PIN.",
         ),
         may(
             "enabled",
@@ -247,6 +300,12 @@ pub const USER: Kind = Kind {
             Shape::Flag,
             "true",
             "Whether the user may log in on phones of other clusters.",
+        ),
+        may(
+            "policy",
+            Shape::Text,
+            "",
+            "The name of the user's credential policy; not given, it is `default`.",
         ),
     ],
 };
@@ -476,11 +535,12 @@ pub const PEER: Kind = Kind {
 };
 
 /// Every kind. A kind stands below those that its rows name.
-pub const KINDS: [&Kind; 11] = [
+pub const KINDS: [&Kind; 12] = [
     &GEOLOCATION,
     &CALL_GROUP,
     &PHONE_SERVICE,
     &DEVICE_POOL,
+    &POLICY,
     &USER,
     &PROFILE,
     &DEVICE,

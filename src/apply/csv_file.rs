@@ -9,7 +9,7 @@ use zeroize::Zeroize as _;
 use super::{
     cell::{self, Raw},
     columns::Kind,
-    suggest::unknown,
+    suggest::closest,
 };
 
 /// What is wrong, before the file's name is known: the line, the column, the message.
@@ -52,20 +52,28 @@ fn header(
 ) -> Vec<usize> {
     let mut seen = BTreeSet::new();
     let mut columns = Vec::new();
-    for name in names {
+    let mut found = Vec::new();
+    for (number, name) in (1..).zip(names) {
         let name = name.trim().to_ascii_lowercase();
-        let field = format!("{}.{name}", kind.name);
         match kind.position(&name) {
-            None => {
-                let known = kind.columns.iter().map(|c| c.name);
-                problems.push((line, field, unknown("column", &name, known)));
-            }
+            None => found.push(no_column(kind, line, number, &name)),
             Some(place) if !seen.insert(place) => {
-                problems.push((line, field, "the column is named twice".to_owned()));
+                let field = format!("{}.{name}", kind.name);
+                found.push((line, field, "the column is named twice".to_owned()));
             }
             Some(place) => columns.push(place),
         }
     }
+    if seen.is_empty() {
+        let names: Vec<_> = kind.columns.iter().map(|column| column.name).collect();
+        let message = format!(
+            "the first line must name the columns, some of: {}",
+            names.join(", ")
+        );
+        problems.push((line, kind.name.to_owned(), message));
+        return columns;
+    }
+    problems.append(&mut found);
     for (place, column) in kind.columns.iter().enumerate() {
         if column.default.is_none() && !seen.contains(&place) {
             let field = format!("{}.{}", kind.name, column.name);
@@ -74,6 +82,34 @@ fn header(
     }
     columns
 }
+
+/// What to say of a name that no column has. It may be a PIN, where the first line is a row: so it is repeated only
+/// where it is nearly a column's name.
+fn no_column(kind: &Kind, line: usize, number: usize, name: &str) -> Found {
+    let known = kind.columns.iter().map(|column| column.name);
+    let is_word = |name: &str| {
+        let mut letters = name.bytes();
+        name.len() <= MAX_NAME_BYTES && letters.all(|b| b.is_ascii_lowercase() || b == b'-')
+    };
+    match Some(name)
+        .filter(|name| is_word(name))
+        .and_then(|name| closest(name, known))
+    {
+        Some(meant) => (
+            line,
+            format!("{}.{name}", kind.name),
+            format!("there is no such column; did you mean `{meant}`?"),
+        ),
+        None => (
+            line,
+            kind.name.to_owned(),
+            format!("there is no column with the name in cell {number} of the first line"),
+        ),
+    }
+}
+
+/// Longer than any column's name.
+const MAX_NAME_BYTES: usize = 40;
 
 fn row(
     kind: &'static Kind,
@@ -368,6 +404,46 @@ mod tests {
             let told: Vec<_> = found(text);
             let told: Vec<_> = told.iter().map(|(l, f, m)| (*l, &**f, &**m)).collect();
             assert_eq!(told, expected, "{text}");
+        }
+    }
+
+    /// The first cells may be a PIN's or a hash's.
+    #[test]
+    fn a_file_without_a_first_line_of_names_is_refused_and_no_cell_is_repeated() {
+        let long = format!("id,{}\n", "pin-hash".repeat(1_000));
+        for (text, expected) in [
+            (
+                "ana,Anna Ant,24680\n",
+                "user: the first line must name the columns, some of: id, ",
+            ),
+            (
+                "24680\n",
+                "user: the first line must name the columns, some of: id, ",
+            ),
+            (
+                "id,24680,pinhash\n",
+                "user: there is no column with the name in cell 2 of the first line; \
+                 user.pinhash: there is no such column; did you mean `pin-hash`?",
+            ),
+            (
+                "id,$argon2id$v=19$m=19456$24680\n",
+                "user: there is no column with the name in cell 2 of the first line",
+            ),
+            (
+                &long,
+                "user: there is no column with the name in cell 2 of the first line",
+            ),
+        ] {
+            let told: Vec<_> = found(text)
+                .into_iter()
+                .map(|(_, field, message)| format!("{field}: {message}"))
+                .collect();
+            let told = told.join("; ");
+            assert!(
+                told.starts_with(expected) && told.len() < 300,
+                "{text}: {told}"
+            );
+            assert!(!told.contains("24680") && !told.contains("Ant"), "{told}");
         }
     }
 

@@ -127,6 +127,7 @@ macro_rules! for_every_kind {
         $function::<$crate::store::call_groups::CallGroup>($($argument),*)?;
         $function::<$crate::domain::login::PhoneService>($($argument),*)?;
         $function::<$crate::store::pools::DevicePool>($($argument),*)?;
+        $function::<$crate::domain::policy::Policy>($($argument),*)?;
         $function::<$crate::store::users::User>($($argument),*)?;
         $function::<$crate::store::profiles::Profile>($($argument),*)?;
         $function::<$crate::store::devices::Device>($($argument),*)?;

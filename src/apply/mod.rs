@@ -17,13 +17,13 @@ use zeroize::Zeroizing;
 use crate::{
     clock::Clock,
     credentials::{self, Credentials},
-    domain::ids::ClusterId,
+    domain::{ids::ClusterId, policy::Policy},
     fault::FaultPoints,
     secret::Pin,
     store::{
         self, Store, Transaction,
         audit::{self, Noun},
-        credentials as stored, imports, users,
+        credentials as stored, imports, policies, users,
     },
     trust::{self, bundle, stored as stored_trust},
 };
@@ -42,7 +42,7 @@ mod stage;
 mod suggest;
 mod toml_file;
 
-pub use check::{Problem, Rows};
+pub use check::{Problem, Problems, Rows};
 
 use check::{Secrets, Whose};
 use edit::Premise;
@@ -161,8 +161,8 @@ pub struct Field {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The files have problems; all of them.
-    #[error("{} problems in the files; nothing was changed", .0.len())]
-    Problems(Vec<Problem>),
+    #[error("{} problems in the files; nothing was changed", .0.count())]
+    Problems(Problems),
     /// A column of a record that is changed by itself can't be so.
     #[error("{column}: {reason}; nothing was changed")]
     Column {
@@ -190,7 +190,7 @@ pub enum Error {
     #[error("{0} is being changed by others; nothing was changed")]
     Moved(String),
     /// The store failed.
-    #[error("the store failed; nothing was changed")]
+    #[error("the store failed")]
     Store(#[from] store::Error),
     /// The peers' trust would contradict itself.
     #[error("the peers' trust would contradict itself; nothing was changed")]
@@ -352,14 +352,17 @@ impl Applier {
         let (mut rows, mut problems) = read(sources, &self.cluster).await?;
         let secrets = std::mem::take(&mut rows.secrets);
         let rows = Arc::new(rows);
-        let known = {
+        let (known, policies) = {
             let rows = Arc::clone(&rows);
-            self.store
-                .read(move |tx: &mut dyn Transaction| plan::known(tx, &rows, rest))
-                .await?
+            let look = move |tx: &mut dyn Transaction| {
+                Ok::<_, store::Error>((plan::known(tx, &rows, rest)?, policies::all(tx)?))
+            };
+            self.store.read(look).await?
         };
-        problems.extend(check::check_references(&rows, &known));
+        problems.append(check::check_references(&rows, &known));
+        problems.append(check::check_pins(&rows, &secrets, &policies, rest));
         refuse(sources, problems)?;
+        let judged_by = (!secrets.is_empty()).then_some(policies);
         let hashes = hash(&self.store, &self.credentials, secrets, told).await?;
         let hashes = Arc::new(hashes);
         let stamp = Stamp {
@@ -369,7 +372,8 @@ impl Applier {
         let mut moved = String::new();
         for _ in 0..ATTEMPTS {
             let made = (&rows, &hashes, &premise);
-            match self.attempt(made, how, &stamp, told).await {
+            let attempt = self.attempt(made, judged_by.as_deref(), how, &stamp, told);
+            match attempt.await {
                 Ok(changes) => return Ok(changes),
                 Err(Undone::Moved(what)) => moved = what,
                 Err(Undone::Premise(record)) => return Err(Error::Moved(record)),
@@ -393,6 +397,7 @@ impl Applier {
             &Arc<Secrets<stored::Phc>>,
             &Arc<Option<Premise>>,
         ),
+        judged_by: Option<&[Policy]>,
         (mode, rest): (Mode, Rest),
         stamp: &Stamp,
         told: &watch::Sender<Progress>,
@@ -405,6 +410,9 @@ impl Applier {
         };
         if !plan.problems.is_empty() {
             return Err(Undone::Problems(std::mem::take(&mut plan.problems)));
+        }
+        if judged_by.is_some_and(|policies| *policies != plan.policies) {
+            return Err(Undone::Premise("what the policies say".to_owned()));
         }
         let plan = Arc::new(plan);
         let staged = if plan.count_at_once() >= self.at_once_from.max(1) {
@@ -458,17 +466,17 @@ impl Applier {
 }
 
 /// All problems in the order of the files.
-fn refuse(sources: &[Source], mut problems: Vec<Problem>) -> Result<(), Error> {
+fn refuse(sources: &[Source], mut problems: Problems) -> Result<(), Error> {
     if problems.is_empty() {
         return Ok(());
     }
-    let file = |problem: &Problem| sources.iter().position(|s| s.name == problem.file);
+    let file = |problem: &Problem| sources.iter().position(|s| *s.name == *problem.file);
     problems.sort_by_key(|problem| (file(problem), problem.line));
     Err(Error::Problems(problems))
 }
 
 /// Reads the files: large ones on a thread of their own, so that nobody else waits for that.
-async fn read(sources: &[Source], cluster: &ClusterId) -> Result<(Rows, Vec<Problem>), Error> {
+async fn read(sources: &[Source], cluster: &ClusterId) -> Result<(Rows, Problems), Error> {
     const LARGE: usize = 16 * 1_024;
     let size: usize = sources.iter().map(|source| source.text.len()).sum();
     if size < LARGE {
@@ -486,9 +494,9 @@ enum Undone {
     Kept(Vec<String>),
     /// The data is not what the plan was made for.
     Moved(String),
-    /// A record is not what an edit was made from.
+    /// A record is not what an edit was made from, or what PINs were held against.
     Premise(String),
-    Problems(Vec<Problem>),
+    Problems(Problems),
     Store(store::Error),
     Trust(trust::Error),
 }

@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Action, Change, Field, Rest,
     cell::{self, Cell},
-    check::{Known, Problem, Rows, Secrets, Whose, check_references},
+    check::{Known, Problems, Rows, Secrets, Whose, check_references},
     columns::{self, KINDS},
     item::{Item, for_every_kind},
     prune::Gone,
 };
 use crate::{
-    domain::ids::UserId,
+    domain::{ids::UserId, policy::Policy},
     store::{
         self, Transaction,
         credentials::Phc,
-        imports, trust_entries,
+        imports, policies, trust_entries,
         users::{self, User},
     },
 };
@@ -92,8 +92,10 @@ pub(super) struct Plan {
     starts: BTreeMap<&'static str, usize>,
     /// The state of the store that all this is compared with.
     pub(super) revision: Option<String>,
+    /// The policies that it has.
+    pub(super) policies: Vec<Policy>,
     /// What the rows name that is no longer there.
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Problems,
     /// Whether a user gets the self-service user ID that another user of the files has.
     pub(super) hands_over: bool,
     /// The places of the rows to write, in the files' own order, by kind.
@@ -121,6 +123,7 @@ impl Plan {
         };
         let mut plan = Self {
             revision: imports::revision(tx)?,
+            policies: policies::all(tx)?,
             hands_over: rows.users.iter().any(|row| takes_anothers(&row.value)),
             problems: check_references(rows, &known),
             ..Self::default()
@@ -235,10 +238,21 @@ fn differing<T: Item>(before: &[Cell], after: &T) -> Vec<Field> {
         .collect()
 }
 
+/// For the audit: what is, and what was.
 fn told(fields: &[Field]) -> String {
+    let value = |text: &str| {
+        if text.is_empty() {
+            "nothing".to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
     let told: Vec<_> = fields
         .iter()
-        .map(|field| format!("{} = {}", field.name, field.new))
+        .map(|field| {
+            let (old, new) = (value(&field.old), value(&field.new));
+            format!("{} = {new}, before: {old}", field.name)
+        })
         .collect();
     told.join("; ")
 }

@@ -6,15 +6,19 @@ pub(super) fn unknown<'a>(
     wanted: &str,
     known: impl Iterator<Item = &'a str>,
 ) -> String {
-    let best = known
-        .map(|name| (name, strsim::jaro_winkler(name, wanted)))
-        .max_by(|a, b| a.1.total_cmp(&b.1));
-    match best {
-        Some((name, likeness)) if likeness > LIKE => {
-            format!("there is no such {what}; did you mean `{name}`?")
-        }
-        _ => format!("there is no such {what}"),
+    match closest(wanted, known) {
+        Some(name) => format!("there is no such {what}; did you mean `{name}`?"),
+        None => format!("there is no such {what}"),
     }
+}
+
+/// The known name that this one is probably a slip for.
+pub(super) fn closest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|name| (name, strsim::jaro_winkler(name, wanted)))
+        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .filter(|(_, likeness)| *likeness > LIKE)
+        .map(|(name, _)| name)
 }
 
 /// Below this a name is another one, and no slip.

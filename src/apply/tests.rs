@@ -2,6 +2,7 @@
 
 mod edits;
 mod generated;
+mod pins;
 mod prune;
 mod staged;
 
@@ -16,7 +17,7 @@ call-managers = [{ host = "cucm1", priority = 1 }, { host = "cucm0", priority = 
 [[user]]
 id = "ana"
 extension = "1001"
-pin = "24680"
+pin = "246809"
 
 [[profile]]
 name = "ana-1"
@@ -83,7 +84,9 @@ impl World {
 
     async fn problems(&self, text: &str) -> Vec<String> {
         match self.apply(text, Mode::Write).await {
-            Err(Error::Problems(problems)) => problems.iter().map(ToString::to_string).collect(),
+            Err(Error::Problems(problems)) => {
+                problems.told().iter().map(ToString::to_string).collect()
+            }
             other => panic!("no problems but {other:?}"),
         }
     }
@@ -129,7 +132,7 @@ async fn a_changed_pin_is_a_change_of_the_user() {
     let world = world();
     world.apply(GOOD, Mode::Write).await.unwrap();
     let changed = world
-        .apply(&GOOD.replace("24680", "13579"), Mode::Write)
+        .apply(&GOOD.replace("246809", "135790"), Mode::Write)
         .await
         .unwrap();
     let of = |kind: &str| changed.iter().find(|c| c.kind == kind).unwrap().action;
@@ -146,7 +149,7 @@ async fn a_dry_run_tells_the_same_and_writes_nothing() {
     assert_eq!(world.count_users().await, 0);
     assert_eq!(told, world.apply(GOOD, Mode::Write).await.unwrap());
     let told = world
-        .apply(&GOOD.replace("24680", "13579"), Mode::DryRun)
+        .apply(&GOOD.replace("246809", "135790"), Mode::DryRun)
         .await
         .unwrap();
     assert_eq!(
@@ -212,32 +215,32 @@ async fn an_unknown_key_is_named_with_its_line() {
 async fn a_value_of_the_wrong_type_is_not_repeated_since_it_may_be_a_pin() {
     for (line, message) in [
         (
-            "pin = 24680",
+            "pin = 246809",
             "it is integer, expected a string; put it in quotes",
         ),
         (
-            "pin = 24680.5",
+            "pin = 246809.5",
             "it is float, expected a string; put it in quotes",
         ),
         (
-            "pin = [24680]",
+            "pin = [246809]",
             "it is array, expected a string; put it in quotes",
         ),
         (
-            "pin-hash = 24680",
+            "pin-hash = 246809",
             "it is integer, expected a string; put it in quotes",
         ),
-        ("enabled = \"24680\"", "it is string, expected a boolean"),
+        ("enabled = \"246809\"", "it is string, expected a boolean"),
         (
-            "enabled = \"2, expected 24680\"",
+            "enabled = \"2, expected 246809\"",
             "it is string, expected a boolean",
         ),
         (
-            "pin-hash = \"24680\"",
+            "pin-hash = \"246809\"",
             "user.pin-hash: it must be a PHC string that begins with $argon2id$",
         ),
         (
-            "pin-hash = \"$argon2id$24680\"",
+            "pin-hash = \"$argon2id$246809\"",
             "user.pin-hash: it must be a PHC string that begins with $argon2id$",
         ),
     ] {
@@ -248,10 +251,10 @@ async fn a_value_of_the_wrong_type_is_not_repeated_since_it_may_be_a_pin() {
         assert!(problems[0].contains(message), "{line}: {}", problems[0]);
         assert!(!problems[0].contains("2468"), "{line}: {}", problems[0]);
     }
-    let variant = "[[device]]\nname = \"SEP1\"\nsecurity-mode = \"24680\"\n";
+    let variant = "[[device]]\nname = \"SEP1\"\nsecurity-mode = \"246809\"\n";
     let problems = world().problems(variant).await;
     assert!(
-        problems[0].contains("it must be non-secure or secure") && !problems[0].contains("24680"),
+        problems[0].contains("it must be non-secure or secure") && !problems[0].contains("246809"),
         "{problems:?}"
     );
 }
@@ -263,7 +266,7 @@ async fn a_hash_from_elsewhere_is_taken_if_a_login_can_check_it() {
     let hash = world
         .applier
         .credentials
-        .hash(&crate::secret::Pin::new("24680".to_owned()).unwrap(), far)
+        .hash(&crate::secret::Pin::new("246809".to_owned()).unwrap(), far)
         .await
         .unwrap();
     let user = |hash: &str| format!("[[user]]\nid = \"ana\"\npin-hash = \"{hash}\"\n");
@@ -327,19 +330,19 @@ async fn a_pin_that_can_not_be_checked_at_once_is_waited_for_and_a_locked_user_s
 fn a_pin_is_in_no_debug_print_and_in_no_problem() {
     let source = Source {
         name: "f".to_owned(),
-        text: "[[user]]\nid = \"a b\\u0000\"\npin = \"24680\"\n"
+        text: "[[user]]\nid = \"a b\\u0000\"\npin = \"246809\"\n"
             .to_owned()
             .into(),
     };
-    assert!(!format!("{source:?}").contains("24680"));
+    assert!(!format!("{source:?}").contains("246809"));
     let problems = check::check(&[source], &own()).unwrap_err();
-    assert!(!format!("{problems:?}").contains("24680"));
+    assert!(!format!("{problems:?}").contains("246809"));
     let good = Source {
         name: "f".to_owned(),
         text: GOOD.to_owned().into(),
     };
     let rows = check::check(&[good], &own()).unwrap();
-    assert!(!format!("{rows:?}").contains("24680"));
+    assert!(!format!("{rows:?}").contains("246809"));
     assert!(rows.pin_of(&UserId::new("ana").unwrap()).is_some());
 }
 
@@ -373,7 +376,7 @@ async fn a_self_service_id_of_another_user_is_a_problem_with_its_line() {
         panic!("no problems but {taken:?}");
     };
     assert_eq!(
-        problems[0].to_string(),
+        problems.told()[0].to_string(),
         "data.toml:1: user.self-service-id: the user a has it already"
     );
     assert_eq!(world.count_users().await, 1);
@@ -415,6 +418,10 @@ async fn what_the_wire_refuses_is_refused_here_already() {
         ),
         (
             profile(&format!("lines = [{{ index = 1, number = \"{long}\" }}]")),
+            "profile.lines.number",
+        ),
+        (
+            profile("lines = [{ index = 1, number = \"\" }]"),
             "profile.lines.number",
         ),
         (
@@ -484,13 +491,13 @@ fn base_devices_are_counted_before_they_are_made() {
     };
     assert_eq!(of(rows(2, 30_000)).unwrap().base_devices.len(), 60_000);
     let problems = of(rows(1_000, 30_000)).unwrap_err();
-    assert_eq!(problems.len(), 998);
+    assert_eq!(problems.count(), 998);
     assert!(
-        problems[0]
+        problems.told()[0]
             .to_string()
             .starts_with("data.toml:7: base-device: a cluster has at most 60000"),
         "{}",
-        problems[0]
+        problems.told()[0]
     );
 }
 
@@ -551,8 +558,12 @@ async fn the_audit_says_what_of_a_peer_changed_and_that_a_pin_was_set() {
     world.apply(GOOD, Mode::Write).await.unwrap();
     let changed = GOOD
         .replace("tokyo.example:8444", "new.example:8444")
-        .replace("24680", "13579");
+        .replace("246809", "135790");
     world.apply(&changed, Mode::Write).await.unwrap();
+    let moved = changed.replace("extension = \"1001\"", "extension = \"1002\"");
+    world.apply(&moved, Mode::Write).await.unwrap();
+    let gone = changed.replace("extension = \"1001\"", "");
+    world.apply(&gone, Mode::Write).await.unwrap();
     let audited = world
         .store
         .read(|tx: &mut dyn Transaction| crate::store::audit::list(tx, 1_000))
@@ -568,12 +579,20 @@ async fn the_audit_says_what_of_a_peer_changed_and_that_a_pin_was_set() {
         peer,
         [
             "added: at tokyo.example:8444",
-            "changed: addresses = [\"new.example:8444\"]"
+            "changed: addresses = [\"new.example:8444\"], before: [\"tokyo.example:8444\"]"
         ]
     );
     let mut user = outcomes("ana");
     user.sort();
-    assert_eq!(user, ["added: PIN set", "changed: PIN set"]);
+    assert_eq!(
+        user,
+        [
+            "added: PIN set",
+            "changed: PIN set",
+            "changed: extension = 1002, before: 1001",
+            "changed: extension = nothing, before: 1002",
+        ]
+    );
 }
 
 #[tokio::test]
@@ -582,5 +601,5 @@ async fn a_peer_has_an_address() {
     let Err(Error::Problems(problems)) = world().apply(nowhere, Mode::DryRun).await else {
         panic!("a peer without an address was taken");
     };
-    assert_eq!(problems[0].field, "peer.addresses");
+    assert_eq!(problems.told()[0].field, "peer.addresses");
 }

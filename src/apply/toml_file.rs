@@ -10,7 +10,6 @@ use zeroize::Zeroizing;
 
 use super::{
     cell::{Cell, Raw, SecretText},
-    check::NO_POLICIES,
     columns::{Column, KINDS, Kind, Part, Shape},
     csv_file::Found,
     suggest::unknown,
@@ -56,13 +55,6 @@ impl Reader<'_> {
         let line = self.lines.of(&name.span());
         let name: &str = name.get_ref();
         let Some(kind) = Kind::named(name) else {
-            if let ("policy", DeValue::Array(rows)) = (name, value.get_ref()) {
-                for row in rows {
-                    let line = self.lines.of(&row.span());
-                    self.problem(line, name, NO_POLICIES);
-                }
-                return;
-            }
             let known = KINDS.iter().map(|kind| kind.name);
             return self.problem(line, name, unknown("table", name, known));
         };

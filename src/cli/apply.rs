@@ -2,16 +2,20 @@
 
 use std::{fmt::Write as _, fs::File, io::Read, path::Path};
 
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
 use crate::{
     cli::{
         args::{self, Global},
-        client::{Client, answer, connect},
+        client::{Client, connect},
         cluster::shown,
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, clean, table},
         progress::{Form, Shown},
     },
+    edge::admin::error::DOMAIN,
     wire::admin as pb,
 };
 
@@ -20,24 +24,22 @@ use crate::{
 /// # Errors
 /// Files that can't be read, and what the daemon refuses.
 pub async fn run(global: &Global, args: &args::Apply) -> Outcome {
-    let what = "cannot apply the files; nothing was changed";
     let files = read_files(&args.files)?;
     let mut client = connect(global).await?;
     let form = Form::of(global);
     if args.prune && !args.dry_run && !args.yes {
-        let tried = send(&mut client, what, &files, (true, true), form).await?;
+        let tried = send(&mut client, &files, (true, true), form).await?;
         if let Some(question) = question(&tried) {
-            confirm(what, &question)?;
+            confirm(UNCHANGED, &question)?;
         }
     }
     let how = (args.dry_run, args.prune);
-    let applied = send(&mut client, what, &files, how, form).await?;
+    let applied = send(&mut client, &files, how, form).await?;
     Ok(Report::new(applied_text(&applied), &applied))
 }
 
 async fn send(
     client: &mut Client,
-    what: &str,
     files: &[pb::ApplyFile],
     (dry_run, prune): (bool, bool),
     form: Form,
@@ -53,17 +55,19 @@ async fn send(
         })
         .collect();
     let answered = client.apply_stream(tokio_stream::iter(pieces)).await;
-    let mut told = answer(what, answered)?;
+    let mut told = answered
+        .map_err(|status| failed(&status, dry_run))?
+        .into_inner();
     let mut shown = Shown::new(form);
+    let mut refusal = pb::ApplyRefusal::default();
     loop {
-        let message = told.message().await;
-        let message = message.map_err(|status| Failure::from_status(what, &status))?;
-        let Some(message) = message else {
-            return Err(Failure::new(
-                what,
-                "the daemon ended before it was done",
-                "apply again: nothing is changed twice",
-            ));
+        let message = match told.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) => {
+                let ended = Status::unavailable("the daemon ended before it was done");
+                return Err(failed(&ended, dry_run));
+            }
+            Err(status) => return Err(refused(refusal, failed(&status, dry_run))),
         };
         if let Some(applied) = message.applied {
             return Ok(applied);
@@ -71,7 +75,44 @@ async fn send(
         if let Some(progress) = message.progress {
             shown.show(&progress);
         }
+        if let Some(more) = message.refusal {
+            (refusal.why, refusal.left_out) = (more.why, more.left_out);
+            refusal.reasons.extend(more.reasons);
+        }
     }
+}
+
+/// What an import has come to that ended with this status. Only a refusal by the daemon itself says that nothing was
+/// changed: a connection that breaks says nothing, since the files may be in place by then.
+fn failed(status: &Status, dry_run: bool) -> Failure {
+    let is_refusal = status.get_details_error_info().is_some_and(|info| {
+        info.domain == DOMAIN && !matches!(info.reason.as_str(), "STORE" | "TOO_SLOW")
+    });
+    if dry_run || is_refusal || status.code() == Code::Unimplemented {
+        return Failure::from_status(UNCHANGED, status);
+    }
+    let failure = Failure::from_status(UNKNOWN, status);
+    Failure::new(
+        UNKNOWN,
+        failure.why(),
+        "apply again: what is in place already is not changed twice",
+    )
+}
+
+const UNCHANGED: &str = "cannot apply the files; nothing was changed";
+
+const UNKNOWN: &str = "it is not known whether the files are applied";
+
+/// The same with every reason that was told, in place of those that a status has room for.
+fn refused(refusal: pb::ApplyRefusal, failure: Failure) -> Failure {
+    if refusal.reasons.is_empty() {
+        return failure;
+    }
+    let mut why = format!("{}:\n{}", refusal.why, refusal.reasons.join("\n"));
+    if refusal.left_out > 0 {
+        let _ = write!(why, "\nand {} more", refusal.left_out);
+    }
+    Failure::new(failure.what(), why, failure.next()).with("problems", refusal.reasons)
 }
 
 /// A file in pieces that fit into messages, and whether each goes on with the one before.
@@ -175,6 +216,9 @@ fn applied_text(applied: &pb::ApplyResponse) -> String {
         ["KIND", "ADDED", "CHANGED", "REMOVED", "UNCHANGED"],
         rows.collect(),
     );
+    for warning in &applied.warnings {
+        let _ = write!(text, "\n\nwarning: {}", clean(warning));
+    }
     if applied.dry_run {
         text += "\n\nnothing was changed: this was a trial\nnext: the same without --dry-run";
     }
@@ -223,7 +267,9 @@ const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{collections::HashMap, fs};
+
+    use tonic_types::ErrorDetails;
 
     use super::*;
 
@@ -266,6 +312,38 @@ mod tests {
     }
 
     #[test]
+    fn only_the_daemon_s_own_refusal_says_that_nothing_was_changed() {
+        let told = |reason: &str, domain: &str| {
+            let details = ErrorDetails::with_error_info(reason, domain, HashMap::new());
+            Status::with_error_details(Code::FailedPrecondition, "no", details)
+        };
+        for (status, what) in [
+            (told("REFUSED", DOMAIN), UNCHANGED),
+            (told("DENIED", DOMAIN), UNCHANGED),
+            (Status::unimplemented("unknown method"), UNCHANGED),
+            // After the one transaction these may come as well.
+            (told("STORE", DOMAIN), UNKNOWN),
+            (told("TOO_SLOW", DOMAIN), UNKNOWN),
+            (told("REFUSED", "elsewhere"), UNKNOWN),
+            (
+                Status::unknown("h2 protocol error: connection reset"),
+                UNKNOWN,
+            ),
+            (Status::unavailable("the daemon ended"), UNKNOWN),
+        ] {
+            let failure = failed(&status, false);
+            assert_eq!(failure.what(), what, "{status:?}");
+            let says_again = failure.next().contains("apply again");
+            assert_eq!(says_again, what == UNKNOWN, "{failure}");
+            assert_eq!(
+                failed(&status, true).what(),
+                UNCHANGED,
+                "a trial changes nothing"
+            );
+        }
+    }
+
+    #[test]
     fn a_trial_tells_each_change_and_the_counts() {
         let count = pb::ApplyCount {
             kind: "user".to_owned(),
@@ -287,6 +365,7 @@ mod tests {
                 ),
             ],
             changes_left_out: 1,
+            warnings: Vec::new(),
         };
         let expected = "\
 + user anna: PIN set

@@ -20,6 +20,7 @@ pub mod output;
 mod param;
 mod people;
 mod phone;
+mod policy;
 mod process;
 mod progress;
 mod session;
@@ -66,6 +67,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let format = Format::of(&command_line.global);
     let written = run(command_line).map(|report| {
+        if let (Format::Json, Some(note)) = (format, &report.note) {
+            // Nobody listens: the document is as good without.
+            let _ = writeln!(io::stderr().lock(), "{note}");
+        }
         let code = if report.fails {
             FAILED
         } else {
@@ -129,6 +134,7 @@ async fn dispatch(CommandLine { global, command }: CommandLine) -> Outcome {
         Command::User(verb) => directory::user(global, verb).await,
         Command::Device(verb) => directory::device(global, verb).await,
         Command::Base(verb) => directory::base(global, verb).await,
+        Command::Policy(verb) => policy::run(global, verb).await,
         Command::Profile(verb) => people::profile(global, verb).await,
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { out } => generate::man(&out),

@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -51,12 +51,15 @@ struct Node {
     edge: AdminEdge,
     tasks: Tasks,
     changes: Arc<AtomicUsize>,
+    /// Whether the node fails to take up peers.
+    cannot_follow: Arc<AtomicBool>,
 }
 
 struct Pretender {
     store: Store,
     own: Made,
     changes: Arc<AtomicUsize>,
+    cannot_follow: Arc<AtomicBool>,
 }
 
 impl Operations for Pretender {
@@ -94,7 +97,12 @@ impl Operations for Pretender {
 
     fn peers_changed(&self) -> Answer<'_, ()> {
         self.changes.fetch_add(1, Ordering::SeqCst);
-        Box::pin(std::future::ready(Ok(())))
+        let follows = if self.cannot_follow.load(Ordering::SeqCst) {
+            Err(Error::refused("the trust store is locked", "unlock it"))
+        } else {
+            Ok(())
+        };
+        Box::pin(std::future::ready(follows))
     }
 
     fn parameters_in_force(&self) -> Arc<Parameters> {
@@ -163,8 +171,9 @@ impl Operations for Pretender {
         _: tokio::sync::watch::Sender<crate::apply::Progress>,
     ) -> Answer<'a, pb::ApplyResponse> {
         let added = if mode.dry_run { 0 } else { files.len() };
+        let has_peers = files.iter().any(|file| file.content.contains("[[peer]]"));
         let count = pb::ApplyCount {
-            kind: "user".to_owned(),
+            kind: if has_peers { "peer" } else { "user" }.to_owned(),
             added: u32::try_from(added).unwrap(),
             // As if the store had two that no file names.
             removed: if mode.prune { 2 } else { 0 },
@@ -203,10 +212,12 @@ impl Node {
         let own = certificate("berlin");
         fs::write(dir.path().join("own.pem"), &own.certificate_pem).unwrap();
         let changes = Arc::new(AtomicUsize::new(0));
+        let cannot_follow = Arc::new(AtomicBool::new(false));
         let operations = Arc::new(Pretender {
             store: store.clone(),
             own,
             changes: changes.clone(),
+            cannot_follow: cannot_follow.clone(),
         });
         let edge = AdminEdge {
             imports: Arc::new(tokio::sync::Semaphore::new(1)),
@@ -233,6 +244,7 @@ impl Node {
             edge,
             tasks,
             changes,
+            cannot_follow,
         }
     }
 
@@ -325,6 +337,7 @@ async fn with_people(node: &Node) {
                         display_name: String::new(),
                         enabled: true,
                         emcc_enabled: true,
+                        policy: None,
                     },
                 )?;
             }
@@ -703,6 +716,47 @@ async fn one_record_is_shown_with_what_hangs_on_it() {
 }
 
 #[tokio::test]
+async fn every_session_can_be_reached() {
+    let node = Node::start().await;
+    node.store
+        .write(|tx| {
+            // All made at the same time; a local login's two have one id.
+            (1..=600).try_for_each(|n| {
+                let device = format!("SEP{n}");
+                sessions::insert(tx, &a_session(n, Role::Home, "munich", &device))?;
+                sessions::insert(tx, &a_session(n, Role::Visiting, "munich", &device))
+            })
+        })
+        .await
+        .unwrap();
+    let some = node.type_in("session list").await;
+    assert_eq!(some.json.as_array().unwrap().len(), 1_000);
+    assert!(some.text.contains("only the newest 1000"));
+    assert!(some.note.unwrap().contains("--limit"));
+    let all = node.type_in("session list --limit 5000").await;
+    assert_eq!(all.note, None);
+    let found: Vec<_> = all
+        .json
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            format!(
+                "{}{}",
+                row["device"].as_str().unwrap(),
+                row["role"].as_str().unwrap()
+            )
+        })
+        .collect();
+    let expected: Vec<_> = (1..=600)
+        .rev()
+        .flat_map(|n| [format!("SEP{n}visiting"), format!("SEP{n}home")])
+        .collect();
+    assert_eq!(found, expected);
+    node.end().await;
+}
+
+#[tokio::test]
 async fn a_session_is_found_by_id_ref_and_phone_and_ended_once() {
     let node = Node::start().await;
     with_people(&node).await;
@@ -787,6 +841,21 @@ async fn files_are_applied_or_tried() {
     assert!(unasked.contains("add --yes"), "{unasked}");
     let pruned = node.type_in("apply @a.toml --prune --yes").await;
     assert_eq!(pruned.json["counts"][0]["removed"], 2);
+    // What is in place is applied, also where the node can't take it up at once.
+    node.write("peers.toml", "[[peer]]\nid = \"tokyo\"\n");
+    assert_eq!(
+        node.type_in("apply @peers.toml").await.json["warnings"],
+        serde_json::json!([])
+    );
+    node.cannot_follow.store(true, Ordering::SeqCst);
+    let applied = node.type_in("apply @peers.toml").await;
+    assert_eq!(applied.json["counts"][0]["added"], 1);
+    let warned = "warning: the files are applied, and this node could not take up the peers at once: the trust store \
+                  is locked";
+    assert!(applied.text.contains(warned), "{}", applied.text);
+    let changes = node.changes.load(Ordering::SeqCst);
+    node.type_in("apply @peers.toml --dry-run").await;
+    assert_eq!(node.changes.load(Ordering::SeqCst), changes);
     node.end().await;
 }
 

@@ -202,9 +202,6 @@ impl Reader {
         let iterations = self.count("credentials.iterations");
         let parallelism = self.count("credentials.parallelism");
         let queue = self.count("credentials.queue");
-        let failures_before_lock = self.count("credentials.failures-before-lock");
-        let failure_window = self.duration("credentials.failure-window");
-        let lock_duration = self.duration("credentials.lock-duration");
         if let (Some(memory), Some(lanes)) = (memory_kib, parallelism)
             && memory < lanes.saturating_mul(8)
         {
@@ -218,9 +215,6 @@ impl Reader {
             iterations: iterations?,
             parallelism: parallelism?,
             queue: to_usize(queue?),
-            failures_before_lock: failures_before_lock?,
-            failure_window: failure_window?,
-            lock_duration: lock_duration?,
         })
     }
 

@@ -150,10 +150,8 @@ impl Parsed {
 
 /// What is no setting of a node any more, with where it went.
 fn moved(full: &str, line: usize) -> Option<Problem> {
-    let (_, parameter) = MOVED.iter().find(|(key, _)| *key == full)?;
-    let next = format!(
-        "take the line out: it is a parameter of the whole cluster, which `emccd param set {parameter} VALUE` sets"
-    );
+    let (_, instead) = MOVED.iter().find(|(key, _)| *key == full)?;
+    let next = format!("take the line out: {instead}");
     let problem = Problem::new(full, "is no setting of a node any more");
     Some(problem.on_line(Some(line)).with_suggestion(Some(next)))
 }

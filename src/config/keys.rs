@@ -223,7 +223,6 @@ const fn ms(millis: u64) -> Duration {
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
-const DAY: u64 = 24 * 60 * MINUTE;
 
 /// Every key, in the order of the file.
 pub const KEYS: &[Key] = &[
@@ -504,30 +503,6 @@ pub const KEYS: &[Key] = &[
         change: Change::Restart,
     },
     Key {
-        name: "credentials.failures-before-lock",
-        kind: Kind::Count(1, 100),
-        preset: Preset::Is("5"),
-        meaning: "So many wrong PINs within `failure-window` lock a user out.",
-        why: "people mistype twice, programs that guess need thousands",
-        change: Change::Restart,
-    },
-    Key {
-        name: "credentials.failure-window",
-        kind: Kind::Duration(ms(SECOND), ms(7 * DAY)),
-        preset: Preset::Is("\"30min\""),
-        meaning: "The time within which wrong PINs are counted.",
-        why: "it holds a guesser to ten tries an hour",
-        change: Change::Restart,
-    },
-    Key {
-        name: "credentials.lock-duration",
-        kind: Kind::Duration(ms(SECOND), ms(7 * DAY)),
-        preset: Preset::Is("\"15min\""),
-        meaning: "How long a lock-out lasts.",
-        why: "it stops guessing, and ends before most people have found the help desk",
-        change: Change::Restart,
-    },
-    Key {
         name: "login.deadline",
         kind: Kind::Duration(ms(500), ms(25 * SECOND)),
         preset: Preset::Is("\"5s\""),
@@ -561,11 +536,28 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
-/// Keys that earlier versions took, and the parameters of the cluster that took their place.
-pub const MOVED: &[(&str, &str)] = &[(
-    "login.maximum-concurrent-requests",
-    "maximum-concurrent-requests",
-)];
+/// Keys that earlier versions took, and what of the whole cluster took their place: the command that sets it.
+pub const MOVED: &[(&str, &str)] = &[
+    (
+        "login.maximum-concurrent-requests",
+        "it is a parameter of the whole cluster, which `emccd param set maximum-concurrent-requests VALUE` sets",
+    ),
+    (
+        "credentials.failures-before-lock",
+        "credential policies of the whole cluster say it, which `emccd policy set default --failures-before-lock N` \
+         sets",
+    ),
+    (
+        "credentials.failure-window",
+        "credential policies of the whole cluster say it, which `emccd policy set default --failure-window MINUTES` \
+         sets",
+    ),
+    (
+        "credentials.lock-duration",
+        "credential policies of the whole cluster say it, which `emccd policy set default --lock-duration MINUTES` \
+         sets",
+    ),
+];
 
 #[cfg(test)]
 mod tests {
@@ -610,9 +602,20 @@ mod tests {
 
     #[test]
     fn what_has_moved_is_no_key_and_is_there_where_it_went() {
-        for (key, parameter) in MOVED {
+        for (key, instead) in MOVED {
             assert!(find(key).is_none(), "{key}");
-            crate::domain::parameters::find(parameter).unwrap();
+            let command = instead.split('`').nth(1).unwrap();
+            let words: Vec<_> = command.split(' ').collect();
+            match words.as_slice() {
+                ["emccd", "param", "set", name, _] => {
+                    crate::domain::parameters::find(name).unwrap();
+                }
+                ["emccd", "policy", "set", "default", option, _] => {
+                    let column = option.strip_prefix("--").unwrap();
+                    assert_eq!(column, last(key), "{command}");
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 

@@ -57,7 +57,7 @@ pub struct Config {
     pub metrics: Metrics,
     /// The database.
     pub store: Store,
-    /// PIN hashing and lock-out.
+    /// PIN hashing.
     pub credentials: Credentials,
     /// Limits of one login.
     pub login: Login,
@@ -171,12 +171,6 @@ pub struct Credentials {
     pub parallelism: u32,
     /// How many checks may wait.
     pub queue: usize,
-    /// So many wrong PINs lock.
-    pub failures_before_lock: u32,
-    /// The time within which they are counted.
-    pub failure_window: Duration,
-    /// How long a lock lasts.
-    pub lock_duration: Duration,
 }
 
 /// `[login]`

@@ -8,30 +8,7 @@
 //! ```
 //! While locked, no PIN is right and no failure is counted.
 
-use std::time::Duration;
-
-use crate::{clock::Timestamp, store::credentials::Credential};
-
-/// The limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// This many wrong PINs within the window lock the user.
-    pub failures_before_lock: u32,
-    /// The window, sliding from the last failure.
-    pub window: Duration,
-    /// How long the lock lasts.
-    pub lock: Duration,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            failures_before_lock: 5,
-            window: Duration::from_secs(30 * 60),
-            lock: Duration::from_secs(15 * 60),
-        }
-    }
-}
+use crate::{clock::Timestamp, domain::policy::Rules, store::credentials::Credential};
 
 /// What to answer, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,15 +41,15 @@ pub fn decide(row: &mut Credential, matches: bool, now: Timestamp, rules: Rules)
     }
     let in_window = row
         .window_started
-        .is_some_and(|last| now.since(last) <= rules.window);
+        .is_some_and(|last| now.since(last) <= rules.window());
     row.failures = if in_window {
         row.failures.saturating_add(1)
     } else {
         1
     };
     row.window_started = Some(now);
-    if row.failures >= rules.failures_before_lock {
-        row.locked_until = Some(now.plus(rules.lock));
+    if rules.failures_before_lock > 0 && row.failures >= rules.failures_before_lock {
+        row.locked_until = Some(now.plus(rules.lock()));
     }
     Outcome::Wrong {
         failures: row.failures,
@@ -88,12 +65,16 @@ fn clear(row: &mut Credential) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{domain::ids::UserId, store::credentials::Phc};
+    use crate::{
+        domain::{ids::UserId, policy::BUILT_IN},
+        store::credentials::Phc,
+    };
 
     const RULES: Rules = Rules {
         failures_before_lock: 3,
-        window: Duration::from_secs(60),
-        lock: Duration::from_secs(600),
+        failure_window: 1,
+        lock_duration: 10,
+        ..BUILT_IN
     };
 
     fn row() -> Credential {
@@ -155,6 +136,20 @@ mod tests {
         );
     }
 
+    #[test]
+    fn where_nothing_locks_failures_are_counted_all_the_same() {
+        let rules = Rules {
+            failures_before_lock: 0,
+            ..RULES
+        };
+        let mut row = row();
+        for failures in 1..200 {
+            let outcome = decide(&mut row, false, at(0), rules);
+            assert_eq!(outcome, Outcome::Wrong { failures });
+        }
+        assert_eq!(decide(&mut row, true, at(0), rules), Outcome::Right);
+    }
+
     proptest::proptest! {
         #[test]
         fn a_lock_holds_and_comes_in_time(
@@ -187,7 +182,7 @@ mod tests {
                         proptest::prop_assert!(wrong <= RULES.failures_before_lock);
                         // The model's own lock: at the limit, from now on, for so long.
                         if wrong == RULES.failures_before_lock {
-                            locked_until = Some(at(now).plus(RULES.lock));
+                            locked_until = Some(at(now).plus(RULES.lock()));
                         }
                     }
                     Outcome::Right => (wrong, locked_until) = (0, None),

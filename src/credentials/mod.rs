@@ -27,7 +27,7 @@ use crate::{
     store::credentials::Phc,
 };
 
-/// Settings of the hash and of the lock-out.
+/// Settings of the hash.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Memory of one hash, in KiB; 8 to 1,048,576. 19,456 is OWASP's figure for two passes.
@@ -40,8 +40,6 @@ pub struct Config {
     pub workers: usize,
     /// Hashes that may wait. Beyond that the newest of whoever has most waiting is refused.
     pub queue: usize,
-    /// When a user is locked, and for how long.
-    pub lockout: lockout::Rules,
 }
 
 impl Default for Config {
@@ -52,7 +50,6 @@ impl Default for Config {
             parallelism: 1,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             queue: 1_024,
-            lockout: lockout::Rules::default(),
         }
     }
 }
@@ -66,7 +63,6 @@ pub struct Credentials {
 struct Inner {
     pepper: Secret,
     params: Params,
-    lockout: lockout::Rules,
     workers: usize,
     /// A place for each worker, and the line of those who wait for one.
     pool: Pool,
@@ -104,7 +100,6 @@ impl Credentials {
             inner: Arc::new(Inner {
                 pepper,
                 params,
-                lockout: config.lockout,
                 workers,
                 pool: Pool::new(admission::Config {
                     places: workers,
@@ -117,12 +112,6 @@ impl Credentials {
                 decoy,
             }),
         })
-    }
-
-    /// When a user is locked, and for how long.
-    #[must_use]
-    pub fn lockout(&self) -> lockout::Rules {
-        self.inner.lockout
     }
 
     /// Tells whether `pin` belongs to `stored`, on behalf of `source`. It takes the same time when there is nothing

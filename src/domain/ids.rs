@@ -130,6 +130,25 @@ name_type!(
     ApplicationId, "an application user ID", "1 to 128 bytes of text without control characters or surrounding blanks", |t| is_text(t, 128)
 );
 
+name_type!(
+    /// The name of a credential policy.
+    PolicyName, "a policy name", "1 to 64 bytes of text without control characters or surrounding blanks", |t| is_text(t, 64)
+);
+
+impl PolicyName {
+    /// The policy of all users who have none of their own.
+    #[must_use]
+    pub fn of_all_others() -> Self {
+        Self("default".to_owned())
+    }
+
+    /// Whether this is that one.
+    #[must_use]
+    pub fn is_of_all_others(&self) -> bool {
+        self.0 == "default"
+    }
+}
+
 /// The id of one session: a UUIDv7 made by the visiting cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

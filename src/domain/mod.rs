@@ -15,6 +15,7 @@ pub mod login;
 pub mod multiple_login;
 pub mod parameters;
 pub mod phase;
+pub mod policy;
 pub mod refs;
 pub mod refusal;
 pub mod rejection;

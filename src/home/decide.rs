@@ -9,6 +9,7 @@ use crate::{
         em_code::EmCode,
         ids::{ClusterId, ProfileName, UserId},
         login::{FindUser, HomeServices, LoginRequest, MAX_CHOICES},
+        parameters::{Parameters, UnknownUserAnswer},
         refusal::Refusal,
         session::{Role, State},
     },
@@ -40,6 +41,24 @@ pub(super) fn admit_caller(
         }
         Some(_) => Ok(()),
     }
+}
+
+/// The one user that is meant, where an unknown one may have to look like a wrong PIN.
+pub(super) fn one_user_or_hidden(
+    tx: &mut dyn Transaction,
+    query: &FindUser,
+    hides: bool,
+) -> Result<User, Error> {
+    one_user(tx, query).map_err(|error| match error {
+        Error::UserUnknown if hides => Error::UserHidden,
+        other => other,
+    })
+}
+
+/// Whether a caller is not to learn that there is no such user. Other clusters are: they ask whose a name is, and
+/// remember it.
+pub(super) fn hides_unknown(own: &ClusterId, caller: &ClusterId, parameters: &Parameters) -> bool {
+    own == caller && parameters.unknown_user_answer == UnknownUserAnswer::AsWrongPin
 }
 
 /// The one user that is meant.

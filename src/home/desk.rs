@@ -19,6 +19,7 @@ use crate::{
         },
         multiple_login::{self, Verdict},
         parameters::Parameters,
+        policy::BUILT_IN,
         restart,
         security::{self, Side},
         session::{EndReason, Initiator, Role, State},
@@ -29,7 +30,7 @@ use crate::{
         answers::{self, Answer},
         audit, base_devices,
         credentials::{self as stored, Credential},
-        devices, phone_services,
+        devices, phone_services, policies,
         pools::{self, DevicePool},
         profiles::Profile,
         sessions::{self, Session},
@@ -71,7 +72,6 @@ pub(super) struct Desk {
     pub(super) context: Context,
     pub(super) request: LoginRequest,
     pub(super) now: Timestamp,
-    pub(super) rules: lockout::Rules,
     pub(super) parameters: Arc<Parameters>,
     /// The pool for where the phone stands.
     pub(super) roaming: Option<Box<DevicePool>>,
@@ -132,7 +132,8 @@ impl Desk {
             repeat => repeat,
         };
         decide::admit_caller(tx, &self.own, caller, self.now)?;
-        let user = decide::one_user(tx, &self.request.user)?;
+        let hides = decide::hides_unknown(&self.own, caller, &self.parameters);
+        let user = decide::one_user_or_hidden(tx, &self.request.user, hides)?;
         let credential = stored::get(tx, &user.user_id)?;
         let must_change = match proven {
             // A user that appeared, or a PIN that was set, since the first look: check again.
@@ -288,7 +289,13 @@ impl Desk {
             });
         };
         let before = row.clone();
-        let outcome = lockout::decide(&mut row, matches, self.now, self.rules);
+        // A PIN that is right is judged by no policy.
+        let rules = if matches {
+            BUILT_IN
+        } else {
+            policies::rules_of(tx, user.policy.as_ref())?
+        };
+        let outcome = lockout::decide(&mut row, matches, self.now, rules);
         if row != before {
             stored::set_counters(tx, &row)?;
         }
@@ -490,12 +497,13 @@ impl Desk {
             },
         };
         pool.call_managers.sort_by_key(|c| c.priority);
-        let set = [
-            &parameters.default_tftp_server,
-            &parameters.backup_tftp_server,
-        ];
-        if !self.is_local() && set.iter().any(|server| server.is_some()) {
-            pool.tftp_servers = set.into_iter().flatten().cloned().collect();
+        if !self.is_local() {
+            if let Some(server) = &parameters.default_tftp_server {
+                pool.tftp_servers = vec![server.clone()];
+            }
+            // Whoever adds a backup takes nothing away.
+            pool.tftp_servers
+                .extend(parameters.backup_tftp_server.clone());
         }
         Ok(pool)
     }

@@ -35,6 +35,9 @@ pub enum Error {
     /// No user has that name.
     #[error("no user here has that name")]
     UserUnknown,
+    /// The same, where that is not to be told from a wrong PIN.
+    #[error("no user here has that name; answered as a wrong PIN")]
+    UserHidden,
     /// Several users have that primary extension.
     #[error("that primary extension belongs to several users here")]
     SeveralUsers,
@@ -143,6 +146,7 @@ impl Error {
             Self::SeveralUsers if local => EmCode::DnHasMultipleUsers,
             Self::SeveralUsers => EmCode::DnHasMultipleUsersRemote,
             Self::WrongPin { .. }
+            | Self::UserHidden
             | Self::Locked { .. }
             | Self::Disabled(_)
             | Self::WrongTicket(_)
@@ -151,6 +155,7 @@ impl Error {
                 EmCode::AuthenticationError
             }
             Self::WrongPin { .. }
+            | Self::UserHidden
             | Self::Locked { .. }
             | Self::Disabled(_)
             | Self::WrongTicket(_) => EmCode::EmccAuthenticationError,
@@ -183,6 +188,7 @@ impl Error {
         let code = self.em_code(local);
         let cause = match self {
             Self::WrongPin { .. }
+            | Self::UserHidden
             | Self::Locked { .. }
             | Self::Disabled(_)
             | Self::WrongTicket(_) => {

@@ -269,10 +269,17 @@ async fn look_up(
                 Err(unknown @ Error::CallerUnknown(_)) => return Err(unknown),
                 Err(_) => return Ok(LookedUp::Refused),
             }
-            match decide::one_user(tx, &request.user) {
+            let hides = decide::hides_unknown(&own, &caller, &parameters);
+            match decide::one_user_or_hidden(tx, &request.user, hides) {
                 Ok(user) => Ok(LookedUp::User {
                     phc: stored::get(tx, &user.user_id)?.map(|c| c.phc),
                     roaming: roaming_pool(tx, own == caller, &parameters, &request)?,
+                    is_repeat,
+                }),
+                // There is no hash, and one is computed all the same.
+                Err(Error::UserHidden) => Ok(LookedUp::User {
+                    phc: None,
+                    roaming: None,
                     is_repeat,
                 }),
                 Err(Error::Store(error)) => Err(Error::Store(error)),
@@ -374,7 +381,6 @@ fn desk(role: &HomeRole, context: &Context, request: &LoginRequest) -> Desk {
         request: request.without_proof(),
         now: role.clock.now(),
         roaming: None,
-        rules: role.credentials.lockout(),
         parameters: role.parameters(),
         reach: Reach::now(role),
         // Made here, since the transaction may run again.

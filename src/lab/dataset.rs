@@ -6,7 +6,13 @@ use anyhow::{Context as _, Result, bail};
 use rand::RngExt as _;
 use serde::Serialize;
 
-use crate::{apply, domain::ids::ClusterId};
+use crate::{
+    apply,
+    domain::{
+        ids::ClusterId,
+        policy::{BUILT_IN, Person},
+    },
+};
 
 /// What was applied to a cluster, and what a phone has to type.
 #[derive(Clone, Debug)]
@@ -83,7 +89,7 @@ impl Dataset {
                 user_id: format!("{name}.{cluster}"),
                 self_service_id: Some(format!("{name}@{cluster}.test")),
                 primary_extension: Some(format!("{number}{line:03}")),
-                pin: format!("{:06}", rand::rng().random_range(0..1_000_000)),
+                pin: good_pin(&format!("{number}{line:03}")),
                 profiles: vec![format!("{name}-{cluster}")],
             };
             write_user(&mut toml, &user, cluster)?;
@@ -141,7 +147,7 @@ impl Dataset {
         let rows = match apply::check::check(&[source], cluster) {
             Ok(rows) => rows,
             Err(problems) => {
-                let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                let lines: Vec<_> = problems.told().iter().map(ToString::to_string).collect();
                 bail!("{}", lines.join("\n"));
             }
         };
@@ -216,6 +222,20 @@ impl Dataset {
                     .count()
                     > 1
         })
+    }
+}
+
+/// A PIN that the policy of a user with this extension allows.
+fn good_pin(extension: &str) -> String {
+    let user = Person {
+        extension: Some(extension),
+        name: "",
+    };
+    loop {
+        let pin = format!("{:06}", rand::rng().random_range(0..1_000_000));
+        if BUILT_IN.violations(&pin, &user).is_empty() {
+            return pin;
+        }
     }
 }
 

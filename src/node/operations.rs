@@ -155,7 +155,7 @@ impl Operations for NodeOperations {
     fn edit<'a>(&'a self, edit: Edit, actor: &'a Actor) -> Answer<'a, Vec<pb::ApplyCount>> {
         Box::pin(async move {
             let changes = self.applier.edit(edit, &actor.to_string()).await;
-            let changes = changes.map_err(applied::error)?;
+            let changes = changes.map_err(applied::edit_error)?;
             Ok(applied::told(&changes, false).counts)
         })
     }
@@ -256,12 +256,6 @@ impl Operations for NodeOperations {
                 .apply_telling(&sources, how, rest, &actor, &told)
                 .await
                 .map_err(applied::error)?;
-            if how == Mode::Write && changes.iter().any(|c| c.kind == "peer") {
-                self.peers_changed().await?;
-            }
-            if how == Mode::Write && changes.iter().any(|c| c.kind == "parameter") {
-                self.parameters_changed().await?;
-            }
             Ok(applied::told(&changes, mode.dry_run))
         })
     }

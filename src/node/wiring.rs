@@ -30,7 +30,7 @@ use crate::{
     apply::{self, Applier},
     clock::Clock,
     config::{Config, PEPPER_BYTES},
-    credentials::{self, Credentials, lockout},
+    credentials::{self, Credentials},
     domain::{
         capability::Traits, federation::Federation, ids::ClusterId, liveness::Incarnation,
         login::HomeCluster, parameters::Parameters, version::VersionRange,
@@ -808,11 +808,6 @@ fn credentials_config(config: &Config) -> credentials::Config {
         iterations: settings.iterations,
         parallelism: settings.parallelism,
         queue: settings.queue,
-        lockout: lockout::Rules {
-            failures_before_lock: settings.failures_before_lock,
-            window: settings.failure_window,
-            lock: settings.lock_duration,
-        },
         ..credentials::Config::default()
     }
 }
@@ -920,6 +915,7 @@ mod tests {
                     display_name: String::new(),
                     enabled: true,
                     emcc_enabled: true,
+                    policy: None,
                 };
                 users::upsert(tx, &user)?;
                 store::credentials::put_hash(tx, &user.user_id, &hash, now)

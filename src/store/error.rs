@@ -129,6 +129,15 @@ impl Error {
         )
     }
 
+    /// The file that could not be opened or locked.
+    #[must_use]
+    pub fn file(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Lock { path, .. } | Self::Open { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// Whether it is the unique index `constraint` that stands in the way.
     #[must_use]
     pub fn is_unique(&self, constraint: &str) -> bool {

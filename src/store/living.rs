@@ -77,44 +77,40 @@ pub struct Dangling {
     pub holder: String,
 }
 
-/// Where one table names rows of another: kind and table of what is named, kind and table of what names it, and the
-/// column.
-const NAMES: [(&str, &str, &str, &str, &str); 5] = [
-    (
-        "device-pool",
-        "device_pools",
-        "device",
-        "devices",
-        "device_pool",
-    ),
-    (
-        "device-pool",
-        "device_pools",
-        "profile",
-        "profiles",
-        "device_pool",
-    ),
-    (
-        "geolocation",
-        "geolocations",
-        "device",
-        "devices",
-        "location",
-    ),
-    (
-        "geolocation",
-        "geolocations",
-        "device-pool",
-        "device_pools",
-        "location",
-    ),
-    (
-        "call-control-group",
-        "call_groups",
-        "device-pool",
-        "device_pools",
-        "call_group",
-    ),
+/// Where one table names rows of another.
+struct Names {
+    /// Kind and table of what is named.
+    there: (&'static str, &'static str),
+    /// Kind and table of what names it, and the column of its own name.
+    holder: (&'static str, &'static str, &'static str),
+    /// Where the name stands.
+    column: &'static str,
+}
+
+const fn names(
+    there: (&'static str, &'static str),
+    holder: (&'static str, &'static str, &'static str),
+    column: &'static str,
+) -> Names {
+    Names {
+        there,
+        holder,
+        column,
+    }
+}
+
+const DEVICES: (&str, &str, &str) = ("device", "devices", "name");
+const PROFILES: (&str, &str, &str) = ("profile", "profiles", "name");
+const POOLS: (&str, &str, &str) = ("device-pool", "device_pools", "name");
+const USERS: (&str, &str, &str) = ("user", "users", "user_id");
+
+const NAMES: [Names; 6] = [
+    names(("device-pool", "device_pools"), DEVICES, "device_pool"),
+    names(("device-pool", "device_pools"), PROFILES, "device_pool"),
+    names(("geolocation", "geolocations"), DEVICES, "location"),
+    names(("geolocation", "geolocations"), POOLS, "location"),
+    names(("call-control-group", "call_groups"), POOLS, "call_group"),
+    names(("policy", "policies"), USERS, "policy"),
 ];
 
 /// What is told of one kind of name; beyond that the list says no more.
@@ -126,13 +122,18 @@ const MOST_DANGLING: u32 = 100;
 /// [`Error`] when the store fails.
 pub fn dangling(tx: &mut dyn Transaction, missing: &[&str]) -> Result<Vec<Dangling>, Error> {
     let mut found = Vec::new();
-    for (named, there, kind, table, column) in NAMES {
+    for Names {
+        there: (named, there),
+        holder: (kind, table, name),
+        column,
+    } in NAMES
+    {
         if !missing.contains(&named) {
             continue;
         }
         let sql = format!(
-            "SELECT {column}, name FROM {table}
-             WHERE {column} IS NOT NULL AND {column} NOT IN (SELECT name FROM {there}) ORDER BY name LIMIT $1"
+            "SELECT {column}, {name} FROM {table}
+             WHERE {column} IS NOT NULL AND {column} NOT IN (SELECT name FROM {there}) ORDER BY {name} LIMIT $1"
         );
         for mut row in tx.query(&sql, &[MOST_DANGLING.into()])? {
             found.push(Dangling {

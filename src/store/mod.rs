@@ -26,6 +26,7 @@ pub mod nodes;
 pub mod parameters;
 pub mod peers;
 pub mod phone_services;
+pub mod policies;
 pub mod pools;
 pub mod profiles;
 pub mod refs;

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{
-        ids::{LoginName, UserId},
+        ids::{LoginName, PolicyName, UserId},
         login::LoginType,
     },
     store::{
@@ -28,6 +28,8 @@ pub struct User {
     pub enabled: bool,
     /// Whether they may log in at other clusters.
     pub emcc_enabled: bool,
+    /// Their credential policy; none for the one of all others.
+    pub policy: Option<PolicyName>,
 }
 
 /// Where the number stands that moves when a user may have lost a right to be logged in.
@@ -37,13 +39,14 @@ pub const REVOCATIONS: &str = "revocations";
 pub const SELF_SERVICE_ID: &str = "users_self_service_id";
 
 const COLUMNS: &str =
-    "user_id, self_service_id, primary_extension, display_name, enabled, emcc_enabled";
+    "user_id, self_service_id, primary_extension, display_name, enabled, emcc_enabled, policy";
 
-const INTO: &str = "INSERT INTO users (user_key, user_id, self_service_id, primary_extension, display_name, enabled, emcc_enabled)";
+const INTO: &str = "INSERT INTO users (user_key, user_id, self_service_id, primary_extension, display_name, enabled, emcc_enabled, policy)";
 const REPLACE: &str = "ON CONFLICT (user_key) DO UPDATE SET
     user_id = excluded.user_id, self_service_id = excluded.self_service_id,
     primary_extension = excluded.primary_extension, display_name = excluded.display_name,
-    enabled = excluded.enabled, emcc_enabled = excluded.emcc_enabled";
+    enabled = excluded.enabled, emcc_enabled = excluded.emcc_enabled,
+    policy = excluded.policy";
 
 /// The values of a user's row, its key first.
 #[must_use]
@@ -56,6 +59,7 @@ pub fn values(user: &User) -> Vec<Value> {
         (&user.display_name).into(),
         user.enabled.into(),
         user.emcc_enabled.into(),
+        user.policy.as_ref().into(),
     ]
 }
 
@@ -64,7 +68,7 @@ pub fn values(user: &User) -> Vec<Value> {
 /// # Errors
 /// [`Error::Unique`] on [`SELF_SERVICE_ID`] when another user has that self-service user ID.
 pub fn upsert(tx: &mut dyn Transaction, user: &User) -> Result<(), Error> {
-    let sql = format!("{INTO} VALUES ($1, $2, $3, $4, $5, $6, $7) {REPLACE}");
+    let sql = format!("{INTO} VALUES ($1, $2, $3, $4, $5, $6, $7, $8) {REPLACE}");
     tx.execute(&sql, &values(user))?;
     imports::data_changed(tx)?;
     if !user.enabled || !user.emcc_enabled {
@@ -86,7 +90,7 @@ pub fn put_waiting(tx: &mut dyn Transaction, import: i64, hands_over: bool) -> R
             &[import.into()],
         )?;
     }
-    let values = "c1, c2, c3, c4, CAST(c5 AS INTEGER), CAST(c6 AS INTEGER)";
+    let values = "c1, c2, c3, c4, CAST(c5 AS INTEGER), CAST(c6 AS INTEGER), c7";
     imports::put(tx, import, "user", [INTO, values, REPLACE])?;
     let revoked = tx.query_one(
         "SELECT 1 FROM import_rows WHERE import = $1 AND kind = 'user' AND action = 'put'
@@ -214,5 +218,6 @@ fn record(mut row: Row) -> Result<User, Error> {
         display_name: row.text()?,
         enabled: row.flag()?,
         emcc_enabled: row.flag()?,
+        policy: row.opt_parse()?,
     })
 }

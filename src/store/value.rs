@@ -10,7 +10,8 @@ use crate::{
         federation::LinkState,
         ids::{
             ApplicationId, BaseDeviceName, CallGroupName, ClusterId, DeviceName, DevicePoolName,
-            GeolocationName, LoginName, ProfileName, Ref, ServiceName, SessionId, UserId,
+            GeolocationName, LoginName, PolicyName, ProfileName, Ref, ServiceName, SessionId,
+            UserId,
         },
         login::LoginType,
         session::{EndReason, Initiator, Role, State},
@@ -145,6 +146,7 @@ from_names!(
     DevicePoolName,
     GeolocationName,
     LoginName,
+    PolicyName,
     ProfileName,
     ServiceName,
     UserId

@@ -1,6 +1,9 @@
 //! Login at visiting: admission, the phone, the search, the pending row, home, and the row that says who is on it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tracing::info;
 
@@ -13,10 +16,12 @@ use crate::{
     domain::{
         em_code::EmCode,
         ids::{ClusterId, DeviceName, LoginName, ProfileName, Ref, SessionId},
+        locate::split_suffix,
         login::{
             DeviceFacts, FindUser, HomeCluster, HomeServices, LoginAnswer, LoginRequest, Proof,
             SecurityMode,
         },
+        parameters::UnknownUserAnswer,
         refusal::{Detail, Refusal},
         security::{self, Side},
         session::{EndReason, Initiator, Role, State},
@@ -106,28 +111,73 @@ async fn attempt(inner: &Inner, submission: Submission) -> Result<LoginOutcome, 
         Submission::Chosen(request) => return choose::chosen(inner, request, deadline).await,
     };
     let attempt = check(inner, request, deadline).await?;
-    let home = locate::locate(
-        inner,
-        &attempt.query,
-        attempt.reference,
-        deadline,
-        Hints::Use,
-    )
-    .await?;
+    match located(inner, &attempt).await {
+        Err(error) if is_nobody(&error) && hides_unknown(inner) => {
+            // Our own home says of nobody what it says of a wrong PIN, after as long.
+            let home = Home {
+                cluster: Arc::clone(&inner.local),
+                query: attempt.query.clone(),
+                from_hint: false,
+            };
+            let refused = at_home(inner, &attempt, home).await;
+            refused.map_err(|error| match error {
+                // Who names another cluster gets the code of users there.
+                Error::Home(refusal)
+                    if refusal.code == EmCode::AuthenticationError
+                        && names_a_peer(inner, &attempt) =>
+                {
+                    Error::Home(Refusal {
+                        code: EmCode::EmccAuthenticationError,
+                        ..refusal
+                    })
+                }
+                other => other,
+            })
+        }
+        other => other,
+    }
+}
+
+fn names_a_peer(inner: &Inner, attempt: &Attempt) -> bool {
+    let suffix = split_suffix(attempt.query.name.as_str()).map(|(_, suffix)| suffix);
+    let cluster = suffix.and_then(|suffix| ClusterId::new(suffix).ok());
+    cluster.is_some_and(|id| id != inner.config.cluster && inner.home(&id).is_some())
+}
+
+/// Whether no cluster has the user.
+fn is_nobody(error: &Error) -> bool {
+    match error {
+        Error::NoPeers => true,
+        Error::NotLocated(refusal) | Error::Home(refusal) => {
+            refusal.code == EmCode::UserDoesNotExist
+        }
+        _ => false,
+    }
+}
+
+fn hides_unknown(inner: &Inner) -> bool {
+    inner.parameters.load().unknown_user_answer == UnknownUserAnswer::AsWrongPin
+}
+
+/// The login at the home that is found.
+async fn located(inner: &Inner, attempt: &Attempt) -> Result<LoginOutcome, Error> {
+    let find = |hints| {
+        locate::locate(
+            inner,
+            &attempt.query,
+            attempt.reference,
+            attempt.deadline,
+            hints,
+        )
+    };
+    let home = find(Hints::Use).await?;
     let hinted = home.from_hint;
-    match at_home(inner, &attempt, home).await {
+    match at_home(inner, attempt, home).await {
         // The cache was wrong. Only an explicit "no such user" says so; silence never starts a search.
         Err(Error::Home(refusal)) if hinted && refusal.code == EmCode::UserDoesNotExist => {
-            forget_hint(inner, &attempt).await?;
-            let home = locate::locate(
-                inner,
-                &attempt.query,
-                attempt.reference,
-                deadline,
-                Hints::Ignore,
-            )
-            .await?;
-            at_home(inner, &attempt, home).await
+            forget_hint(inner, attempt).await?;
+            let home = find(Hints::Ignore).await?;
+            at_home(inner, attempt, home).await
         }
         other => other,
     }

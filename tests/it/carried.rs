@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     people::done,
-    support::{lab, rows::rows},
+    support::{lab_of_processes, rows::rows},
 };
 
 /// Phones, where each stands and what it speaks, with the pool and what it is to do.
@@ -47,7 +47,7 @@ geolocation = { country = "PE" }
 
 [[user]]
 id = "uwe"
-pin = "24680"
+pin = "246809"
 
 [[profile]]
 name = "uwe-desk"
@@ -99,7 +99,7 @@ async fn shown(cluster: &Cluster, device: &str) -> (Value, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_visited_phone_gets_the_pool_of_where_it_stands_and_both_sides_see_what_it_is_to_do() {
-    let lab = lab(2).await;
+    let lab = lab_of_processes(2).await;
     let (home, visiting) = (&lab.clusters[0], &lab.clusters[1]);
     apply(home, HOME.to_owned()).await;
     let devices =
@@ -107,7 +107,7 @@ async fn a_visited_phone_gets_the_pool_of_where_it_stands_and_both_sides_see_wha
     apply(visiting, VISITING.to_owned() + &devices.concat()).await;
     let browser = visiting.member().unwrap().phone().unwrap();
     for (device, _, pool, reset) in PHONES {
-        let told = browser.login_at_once(device, None, "uwe", "24680").await;
+        let told = browser.login_at_once(device, None, "uwe", "246809").await;
         let told = told.unwrap();
         assert_eq!(told.em_code, None, "{device}: {}", told.body);
         for (cluster, role) in [(home, Role::Home), (visiting, Role::Visiting)] {
@@ -128,6 +128,10 @@ async fn a_visited_phone_gets_the_pool_of_where_it_stands_and_both_sides_see_wha
             assert_eq!(names_both, reset, "{listed}");
             let what = if reset { "reset" } else { "restart" };
             assert!(text.contains(&format!("{what}: {why}")), "{text}");
+            let log = std::fs::read_to_string(cluster.member().unwrap().log_file()).unwrap();
+            let reference = listed["ref"].as_str().unwrap();
+            let is_told = |line: &str| line.contains(reference) && line.contains(why);
+            assert!(log.lines().any(is_told), "{reference}: {log}");
         }
         browser.logout(device).await.unwrap();
     }

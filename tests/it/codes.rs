@@ -47,7 +47,7 @@ const ELSEWHERE: [(u16, fn()); 5] = [
     ),
 ];
 
-const PIN: &str = "24680";
+const PIN: &str = "246809";
 
 /// What is shown is that code, with its text, its advice and a ref. It counts as seen.
 struct Seen(RefCell<BTreeSet<u16>>);
@@ -285,9 +285,37 @@ async fn what_one_side_has_not_configured(lab: &Lab, seen: &Seen) {
     }
     on(lima, 0, "zoe").await;
     off(lima, 0).await;
+    // What is trusted hangs on the record: it holds no more without one, and again with the next.
+    only_peers(berlin, &[tokyo]).await;
+    seen.login(208, &typed(lima, 0, "zoe", PIN).await);
+    only_peers(berlin, &[tokyo, lima]).await;
+    lima.wait_linked(&berlin.id).await.unwrap();
+    on(lima, 0, "zoe").await;
+    off(lima, 0).await;
     // The moment between the end of a record and the end of the trust that hangs on it, made to last.
     tamper(berlin, "DELETE FROM peers WHERE cluster_id = 'lima'").await;
     seen.login(35, &typed(lima, 0, "zoe", PIN).await);
+}
+
+/// Has a cluster prune every other peer's record.
+async fn only_peers(cluster: &Cluster, peers: &[&Cluster]) {
+    let row = |peer: &&Cluster| {
+        let address = &peer.member().unwrap().addresses.federation;
+        format!(
+            "[[peer]]\nid = \"{}\"\naddresses = [\"{address}\"]\n",
+            peer.id
+        )
+    };
+    let file = pb::ApplyFile {
+        name: "peers.toml".to_owned(),
+        content: peers.iter().map(row).collect(),
+    };
+    let request = pb::ApplyRequest {
+        files: vec![file],
+        dry_run: false,
+        prune: true,
+    };
+    cluster.admin().await.unwrap().apply(request).await.unwrap();
 }
 
 /// Tokyo becomes one in mixed mode, then Berlin an old one.

@@ -49,6 +49,65 @@ async fn refused(cluster: &Cluster, line: &str) -> String {
     said
 }
 
+/// What a policy asks of PINs and how it locks, as an operator sets it.
+async fn policies_by_command(cluster: &Cluster) {
+    let phone = cluster.member().unwrap().phone().unwrap();
+    let trivial = operator(cluster, "user set zoe --ask-pin", "1234\n").await;
+    assert!(
+        !trivial.0
+            && trivial.1.contains("the policy default refuses it")
+            && trivial
+                .1
+                .contains("at least 6 digits (too_short); it must not count up or down (sequence)")
+            && !trivial.1.contains("1234"),
+        "{}",
+        trivial.1
+    );
+    let line = "policy add kiosk --min-length 4 --failures-before-lock 1 --trivial-check false";
+    done(cluster, line, "").await;
+    let all = done(cluster, "policy list", "").await;
+    assert!(all.contains("default") && all.contains("kiosk"), "{all}");
+    done(cluster, "user set zoe --policy kiosk", "").await;
+    done(cluster, "user set zoe --ask-pin", "1234\n").await;
+    let shown = done(cluster, "user show zoe", "").await;
+    assert!(shown.contains("kiosk"), "{shown}");
+    let enter = async |pin| {
+        let entered = phone.login_at_once("SEPZOE", None, "zoe", pin).await;
+        entered.unwrap().em_code
+    };
+    // One wrong PIN locks; the right one is refused then, and a new one unlocks.
+    assert_eq!(enter("9999").await, Some(201));
+    assert_eq!(enter("1234").await, Some(201));
+    done(cluster, "policy set kiosk --failures-before-lock 0", "").await;
+    done(cluster, "user set zoe --ask-pin", "4321\n").await;
+    for _ in 0..7 {
+        assert_eq!(enter("9999").await, Some(201));
+    }
+    assert_eq!(enter("4321").await, None);
+    phone.logout("SEPZOE").await.unwrap();
+    let used = refused(cluster, "policy remove kiosk --yes").await;
+    assert!(used.contains("1 users have it; the first is zoe"), "{used}");
+    let kept = refused(cluster, "policy remove default --yes").await;
+    assert!(kept.contains("policy set default"), "{kept}");
+    let none = refused(cluster, "policy show nowhere").await;
+    assert!(none.contains("there is no policy nowhere"), "{none}");
+    let wrong = refused(cluster, "policy set kiosk --lock-duration 0").await;
+    assert!(
+        wrong.contains("lock-duration: it must be 1 to 1440"),
+        "{wrong}"
+    );
+    done(cluster, "user set zoe --policy= --ask-pin", "739150\n").await;
+    done(cluster, "policy remove kiosk --yes", "").await;
+    for (action, what) in [
+        ("policy.add", "kiosk"),
+        ("policy.set", "failures-before-lock = 0"),
+        ("policy.remove", "kiosk"),
+    ] {
+        let found = done(cluster, &format!("audit list --action {action}"), "").await;
+        assert!(found.contains(what), "{action}: {found}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
     let lab = Lab::start(&Spec {
@@ -60,7 +119,7 @@ async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
     let cluster = &lab.clusters[0];
     let phone = cluster.member().unwrap().phone().unwrap();
 
-    done(cluster, "user add zoe --name Zoe --ask-pin", "73915\n").await;
+    done(cluster, "user add zoe --name Zoe --ask-pin", "739150\n").await;
     done(
         cluster,
         "profile add zoe-desk --user zoe --default true --line 4799=Zoe",
@@ -73,18 +132,70 @@ async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
         "",
     )
     .await;
+    policies_by_command(cluster).await;
     let again = refused(cluster, "user add ZOE").await;
     assert!(again.contains("exists already"), "{again}");
     let nobody = refused(cluster, "user set nobody --enabled false").await;
     assert!(nobody.contains("there is no user nobody"), "{nobody}");
     let odd = refused(cluster, "profile add odd --user nobody").await;
     assert!(
-        odd.contains("nobody") && odd.contains("nothing was changed"),
+        odd.contains("--user: there is no user nobody; nothing was changed"),
         "{odd}"
     );
+    let odd = refused(cluster, "profile set zoe-desk --line =Desk").await;
+    assert!(odd.contains("--line: it must not be empty"), "{odd}");
+    let odd = refused(cluster, "profile set zoe-desk --default maybe").await;
+    assert!(odd.contains("maybe"), "{odd}");
+    let odd = refused(cluster, "device add SEPODD --device-pool nosuch").await;
+    assert!(
+        odd.contains("--device-pool: there is no device pool nosuch") && !odd.contains("line"),
+        "{odd}"
+    );
+    assert!(again.contains("emccd user set ZOE"), "{again}");
+    let again = refused(cluster, "profile add zoe-desk --user zoe").await;
+    assert!(again.contains("emccd profile set zoe-desk"), "{again}");
+    done(cluster, "profile set zoe-desk --line 4799=Desk", "").await;
+    let changed = done(cluster, "profile show zoe-desk", "").await;
+    assert!(
+        changed.contains("4799 Desk") && changed.contains("zoe"),
+        "{changed}"
+    );
+
+    // What is given empty is taken away.
+    let pool = cluster.id.to_string();
+    done(
+        cluster,
+        &format!("profile set zoe-desk --device-pool {pool} --locale de_DE"),
+        "",
+    )
+    .await;
+    let with = done(cluster, "profile show zoe-desk", "").await;
+    assert!(with.contains(&pool) && with.contains("de_DE"), "{with}");
+    done(cluster, "profile set zoe-desk --device-pool= --locale=", "").await;
+    let without = done(cluster, "profile show zoe-desk", "").await;
+    assert!(
+        !without.contains(&pool) && !without.contains("de_DE") && without.contains("4799 Desk"),
+        "{without}"
+    );
+    let place = format!("device set SEPZOE --device-pool {pool} --locale de_DE");
+    done(cluster, &place, "").await;
+    let with = done(cluster, "device show SEPZOE", "").await;
+    assert!(with.contains(&pool) && with.contains("de_DE"), "{with}");
+    done(
+        cluster,
+        "device set SEPZOE --device-pool= --locale= --geolocation= --service=",
+        "",
+    )
+    .await;
+    let bare = done(cluster, "device show SEPZOE", "").await;
+    assert!(
+        !bare.contains(&pool) && !bare.contains("de_DE") && !bare.contains("country"),
+        "{bare}"
+    );
+    done(cluster, "device set SEPZOE --geolocation country=DE", "").await;
 
     let shown = phone
-        .login_at_once("SEPZOE", None, "zoe", "73915")
+        .login_at_once("SEPZOE", None, "zoe", "739150")
         .await
         .unwrap();
     assert!(shown.em_code.is_none(), "{shown:?}");
@@ -106,25 +217,28 @@ async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
     assert!(same.contains("is so already"), "{same}");
     done(cluster, "device set SEPZOE --extension-mobility false", "").await;
     let off = phone
-        .login_at_once("SEPZOE", None, "zoe", "73915")
+        .login_at_once("SEPZOE", None, "zoe", "739150")
         .await
         .unwrap();
     assert_eq!(off.em_code, Some(22));
     done(cluster, "device set SEPZOE --extension-mobility true", "").await;
-    done(cluster, "user set zoe --ask-pin", "86420\n").await;
+    done(cluster, "user set zoe --ask-pin", "864209\n").await;
     let old = phone
-        .login_at_once("SEPZOE", None, "zoe", "73915")
+        .login_at_once("SEPZOE", None, "zoe", "739150")
         .await
         .unwrap();
     assert_eq!(old.em_code, Some(201));
     let new = phone
-        .login_at_once("SEPZOE", None, "zoe", "86420")
+        .login_at_once("SEPZOE", None, "zoe", "864209")
         .await
         .unwrap();
     assert!(new.em_code.is_none(), "{new:?}");
     phone.logout("SEPZOE").await.unwrap();
 
     done(cluster, "base add SPARE --count 3", "").await;
+    done(cluster, "base remove SPARE2 --yes", "").await;
+    let more = done(cluster, "base add SPARE --count 3", "").await;
+    assert!(more.contains("added 1 of 3 base devices"), "{more}");
     done(cluster, "base remove SPARE2 --yes", "").await;
     let pool = done(cluster, "base list", "").await;
     assert!(
@@ -135,7 +249,7 @@ async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
     assert!(unsure.contains("add --yes"), "{unsure}");
     // Asked for, the session ends with the user, on both sides, and the phone is free.
     let on = phone
-        .login_at_once("SEPZOE", None, "zoe", "86420")
+        .login_at_once("SEPZOE", None, "zoe", "864209")
         .await
         .unwrap();
     assert!(on.em_code.is_none(), "{on:?}");
@@ -164,7 +278,7 @@ async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
         assert!(found.contains(what), "{action}: {found}");
     }
     assert!(
-        !audit.contains("73915") && !audit.contains("86420"),
+        !audit.contains("739150") && !audit.contains("864209"),
         "{audit}"
     );
     lab.shut_down().await;
@@ -202,7 +316,10 @@ async fn a_peer_is_removed_after_it_was_told_that_its_sessions_are_over() {
     let shown = crate::support::log_in(&lab, 0, 1, 1, 1).await;
     assert!(shown.em_code.is_none(), "{shown:?}");
 
-    // What it shares with us ends, and it is told, before it goes.
+    let shown = crate::support::log_in(&lab, 1, 0, 0, 0).await;
+    assert!(shown.em_code.is_none(), "{shown:?}");
+
+    // What it shares with us ends, of our users and of its own, and it is told, before it goes.
     let removed = done(here, "cluster remove tokyo --yes", "").await;
     assert!(
         removed.contains("removed the peer tokyo and 1 certificate"),
@@ -211,6 +328,10 @@ async fn a_peer_is_removed_after_it_was_told_that_its_sessions_are_over() {
     let phone = &there.data.devices[0].name;
     let free = done(there, &format!("session list --device {phone}"), "").await;
     assert!(free.contains("no sessions"), "{free}");
+    let none = done(there, "session list", "").await;
+    assert!(none.contains("no sessions"), "{none}");
+    let held = there.admin().await.unwrap().held().await.unwrap();
+    assert!(held.is_empty(), "{held:?}");
     let left = done(here, "trust list", "").await;
     assert!(left.contains("nothing is trusted"), "{left}");
     let status = done(here, "cluster status", "").await;

@@ -200,7 +200,7 @@ fn exit_codes_and_failures_are_as_promised() {
 fn a_phone_can_be_played_from_the_command_line() {
     let daemon = Daemon::start();
     let user =
-        "[[user]]\nid = \"anna\"\npin = \"48151\"\n[[profile]]\nname = \"p\"\nuser = \"anna\"\n";
+        "[[user]]\nid = \"anna\"\npin = \"481516\"\n[[profile]]\nname = \"p\"\nuser = \"anna\"\n";
     let broken = format!("{user}[[device]]\nname = \"SEP 1\"\n");
     std::fs::write(daemon.file("broken.toml"), broken).unwrap();
     let problem = daemon.refused("apply broken.toml", "");
@@ -222,9 +222,9 @@ fn a_phone_can_be_played_from_the_command_line() {
         wrong.contains("EM code 201") && wrong.contains("next: look for the ref"),
         "{wrong}"
     );
-    let shown = ok(&daemon.command(login, "48151\n"));
+    let shown = ok(&daemon.command(login, "481516\n"));
     assert!(shown.contains("Login successful\nUser ID: anna"), "{shown}");
-    let taken = daemon.refused(login, "48151\n");
+    let taken = daemon.refused(login, "481516\n");
     assert!(
         taken.contains("somebody is logged in on it already"),
         "{taken}"
@@ -358,7 +358,7 @@ fn what_one_daemon_exports_makes_another_one_the_same() {
     from.done(&format!("apply {}", example.display()));
     let data = from.done("export");
     assert!(
-        data.contains("pin-hash = ") && !data.contains("24680"),
+        data.contains("pin-hash = ") && !data.contains("246809"),
         "{data}"
     );
     from.done("export --format csv --out data");
@@ -389,6 +389,23 @@ fn a_file_larger_than_a_message_is_applied_and_exported_again() {
         text += &format!("user{number:06},{name},self{number}@munich.example,{number}\n");
     }
     assert!(text.len() > 4 * 1024 * 1024);
+    // A slip in every row: each is told, and what to do.
+    let broken: String = (0..20_000).map(|n| format!("user{n:06},maybe\n")).collect();
+    std::fs::write(daemon.file("users-1.csv"), format!("id,emcc\n{broken}")).unwrap();
+    for line in ["apply users-1.csv", "--json apply users-1.csv"] {
+        let output = daemon.command(line, "");
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        for part in [
+            "cannot apply the files; nothing was changed",
+            "the files have 20000 problems; nothing was changed:",
+            "users-1.csv:2: user.emcc: it must be true or false",
+            "users-1.csv:20001: user.emcc: it must be true or false",
+            "mend the lines and apply again",
+        ] {
+            assert!(told.contains(part), "{line}: {part}: {:.2000}", told);
+        }
+    }
     std::fs::write(daemon.file("users.csv"), &text).unwrap();
     let began = std::time::Instant::now();
     let applied = daemon.command("--json apply users.csv", "");

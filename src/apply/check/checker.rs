@@ -1,11 +1,12 @@
 //! One row as it was read → a record, or what is wrong with it. Pure.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use super::{MAX_BASE_DEVICES, MAX_BASE_DEVICES_IN_ALL, NO_HASH, Placed, Problem, Rows, Whose};
+use super::{
+    MAX_BASE_DEVICES, MAX_BASE_DEVICES_IN_ALL, NO_HASH, Placed, Problem, Problems, Rows, Whose,
+};
 use crate::{
     apply::{
-        Source,
         cell::{Cell, Raw, SecretText},
         columns::{self, Kind},
     },
@@ -15,10 +16,11 @@ use crate::{
         bounds::{self, is_line},
         ids::{
             ApplicationId, BaseDeviceName, ClusterId, DeviceName, DevicePoolName, InvalidName,
-            ProfileName, ServiceName, UserId,
+            PolicyName, ProfileName, ServiceName, UserId,
         },
         login::{CallManager, Line, PhoneService, SecurityMode, ServiceMenu},
         parameters,
+        policy::{Policy, Rules},
     },
     secret::{Pin, PinError},
     store::{
@@ -30,9 +32,9 @@ use crate::{
 
 /// Checks the rows of one file.
 pub(super) struct Checker<'a> {
-    pub(super) source: &'a Source,
+    pub(super) file: Arc<str>,
     pub(super) rows: &'a mut Rows,
-    pub(super) problems: &'a mut Vec<Problem>,
+    pub(super) problems: &'a mut Problems,
 }
 
 // What a column's shape gives; a column of another shape, which the tests of the table exclude, gives nothing.
@@ -95,6 +97,7 @@ impl Checker<'_> {
             kind if *kind == columns::CALL_GROUP => self.call_group(raw),
             kind if *kind == columns::PHONE_SERVICE => self.phone_service(raw),
             kind if *kind == columns::DEVICE_POOL => self.pool(raw),
+            kind if *kind == columns::POLICY => self.policy(raw),
             kind if *kind == columns::USER => self.user(raw),
             kind if *kind == columns::PROFILE => self.profile(raw),
             kind if *kind == columns::DEVICE => self.device(raw),
@@ -107,7 +110,7 @@ impl Checker<'_> {
 
     fn problem(&mut self, line: usize, field: &str, message: impl fmt::Display) {
         self.problems.push(Problem {
-            file: self.source.name.clone(),
+            file: Arc::clone(&self.file),
             line,
             field: field.to_owned(),
             message: message.to_string(),
@@ -138,7 +141,7 @@ impl Checker<'_> {
     fn place<T>(&self, line: usize, value: T) -> Placed<T> {
         Placed {
             value,
-            file: self.source.name.clone(),
+            file: Arc::clone(&self.file),
             line,
         }
     }
@@ -151,6 +154,8 @@ impl Checker<'_> {
         let primary_extension = self.optional(line, "user.extension", primary_extension);
         let display_name = text(&mut raw, "name");
         self.text(line, "user.name", &display_name, bounds::TEXT_BYTES);
+        let policy = text_or_none(&mut raw, "policy");
+        let policy = self.optional(line, "user.policy", policy);
         let user_id = self.name::<UserId>(line, "user.id", &text(&mut raw, "id"));
         let pin = secret(&mut raw, "pin");
         let hash = secret(&mut raw, "pin-hash");
@@ -164,6 +169,8 @@ impl Checker<'_> {
             display_name,
             enabled: flag(&mut raw, "enabled"),
             emcc_enabled: flag(&mut raw, "emcc"),
+            // Who names the one of all others names none.
+            policy: policy.filter(|policy: &PolicyName| !policy.is_of_all_others()),
         };
         let placed = self.place(line, user);
         self.rows.users.push(placed);
@@ -233,6 +240,30 @@ impl Checker<'_> {
         };
         let placed = self.place(line, application);
         self.rows.applications.push(placed);
+    }
+
+    fn policy(&mut self, mut raw: Raw) {
+        let line = raw.line;
+        let mut given = |column: &str| match raw.take(column) {
+            Some(Cell::Number(number)) => number.unwrap_or_default(),
+            _ => 0,
+        };
+        let rules = Rules {
+            failures_before_lock: given("failures-before-lock"),
+            failure_window: given("failure-window"),
+            lock_duration: given("lock-duration"),
+            min_length: given("min-length"),
+            max_length: given("max-length"),
+            trivial_check: flag(&mut raw, "trivial-check"),
+        };
+        for broken in rules.broken() {
+            let field = format!("policy.{}", broken.column);
+            self.problem(line, &field, broken);
+        }
+        let name = self.name(line, "policy.name", &text(&mut raw, "name"));
+        let Some(name) = name else { return };
+        let placed = self.place(line, Policy { name, rules });
+        self.rows.policies.push(placed);
     }
 
     fn parameter(&mut self, mut raw: Raw) {
@@ -394,6 +425,9 @@ impl Checker<'_> {
                     "profile.lines.index",
                     "it must be 1 for the first button, and up",
                 );
+            }
+            if one.number.is_empty() {
+                self.problem(line, "profile.lines.number", "it must not be empty");
             }
             self.text(
                 line,

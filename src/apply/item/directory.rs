@@ -43,7 +43,15 @@ impl Item for User {
             no_secret(),
             Cell::Flag(self.enabled),
             Cell::Flag(self.emcc_enabled),
+            text_or_none(self.policy.as_ref()),
         ]
+    }
+
+    fn names(&self) -> Vec<Named> {
+        let policy = self.policy.iter();
+        policy
+            .map(|policy| Named::new("policy", &columns::POLICY, policy))
+            .collect()
     }
 
     fn among(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<Self>, Error> {

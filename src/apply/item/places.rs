@@ -1,17 +1,18 @@
-//! Geolocations, call-control groups, phone services, device pools, and parameters.
+//! Geolocations, call-control groups, phone services, device pools, credential policies, and parameters.
 
 use super::{Cell, Item, Kind, Named, Placed, Rows, Stamp, columns, list, text, text_or_none};
 use crate::{
     domain::{
         login::{CallManager, PhoneService},
         parameters,
+        policy::Policy,
     },
     store::{
         Error, Transaction,
         call_groups::{self, CallGroup},
         geolocations::{self, Geolocation},
         parameters::{self as stored, Setting},
-        phone_services,
+        phone_services, policies,
         pools::{self, DevicePool},
     },
 };
@@ -178,6 +179,52 @@ impl Item for DevicePool {
 
     fn remove(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
         pools::remove(tx, &self.name).map(drop)
+    }
+
+    fn is_as(&self, there: &Self) -> bool {
+        self == there
+    }
+}
+
+impl Item for Policy {
+    const KIND: &'static Kind = &columns::POLICY;
+
+    fn rows(rows: &Rows) -> &[Placed<Self>] {
+        &rows.policies
+    }
+
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let rules = &self.rules;
+        let number = |number| Cell::Number(Some(number));
+        vec![
+            text(self.name()),
+            number(rules.failures_before_lock),
+            number(rules.failure_window),
+            number(rules.lock_duration),
+            number(rules.min_length),
+            number(rules.max_length),
+            Cell::Flag(rules.trivial_check),
+        ]
+    }
+
+    fn among(tx: &mut dyn Transaction, keys: &[String]) -> Result<Vec<Self>, Error> {
+        policies::among(tx, keys)
+    }
+
+    fn page(tx: &mut dyn Transaction, after: &str, limit: u32) -> Result<Vec<Self>, Error> {
+        policies::page(tx, after, limit)
+    }
+
+    fn put(&self, tx: &mut dyn Transaction, _: &Stamp) -> Result<(), Error> {
+        policies::upsert(tx, self)
+    }
+
+    fn remove(&self, tx: &mut dyn Transaction) -> Result<(), Error> {
+        policies::remove(tx, self.name()).map(drop)
     }
 
     fn is_as(&self, there: &Self) -> bool {

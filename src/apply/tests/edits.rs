@@ -54,7 +54,7 @@ async fn changes_of_one_record_at_once_are_all_there_afterwards() {
     for round in 0..10 {
         let on = edit(How::Set, &[("enabled", "true")], None);
         world.applier.edit(on, "root").await.unwrap();
-        let (pin, extension) = (format!("8642{round}"), format!("200{round}"));
+        let (pin, extension) = (format!("73915{round}"), format!("200{round}"));
         let with_pin = world
             .applier
             .edit(edit(How::Set, &[], Some(&pin)), "help desk");
@@ -93,16 +93,16 @@ async fn of_two_who_add_the_same_one_is_refused() {
     for round in 0..5 {
         let one = world
             .applier
-            .edit(edit(How::Add, &[], Some("11335")), "one");
+            .edit(edit(How::Add, &[], Some("113352")), "one");
         let other = world
             .applier
-            .edit(edit(How::Add, &[], Some("22446")), "other");
+            .edit(edit(How::Add, &[], Some("224468")), "other");
         let (one, other) = tokio::join!(one, other);
         assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
         let (pin, refused) = if one.is_ok() {
-            ("11335", other)
+            ("113352", other)
         } else {
-            ("22446", one)
+            ("224468", one)
         };
         assert!(matches!(refused, Err(Error::There(_))), "{refused:?}");
         assert!(verifies(&world, pin).await, "round {round}");

@@ -11,9 +11,10 @@ use crate::{
     domain::{
         ids::{
             ApplicationId, BaseDeviceName, CallGroupName, DeviceName, DevicePoolName,
-            GeolocationName, LoginName, ProfileName, ServiceName,
+            GeolocationName, LoginName, PolicyName, ProfileName, ServiceName,
         },
         login::{CallManager, Line, PhoneService, SecurityMode, ServiceMenu},
+        policy::{Policy, Rules},
     },
     store::{
         applications::{self, Application},
@@ -23,7 +24,7 @@ use crate::{
         geolocations::{self, Geolocation},
         parameters::{self, Setting},
         peers::{self, Peer},
-        phone_services,
+        phone_services, policies,
         pools::{self, DevicePool},
         profiles::{self, Profile},
         users::User,
@@ -39,6 +40,7 @@ struct Data {
     applications: Vec<(Application, bool)>,
     settings: Vec<Setting>,
     pools: Vec<DevicePool>,
+    policies: Vec<Policy>,
     users: Vec<(User, bool)>,
     profiles: Vec<Profile>,
     devices: Vec<Device>,
@@ -136,6 +138,21 @@ fn settings() -> impl Strategy<Value = Vec<Setting>> {
 }
 
 prop_compose! {
+    fn policy()(text in line(), failures_before_lock in 0..101u32, failure_window in 1..121u32,
+                lock_duration in 1..1_441u32, min_length in 4..21u32, more in 0..45u32, trivial_check: bool) -> Policy {
+        let rules = Rules {
+            failures_before_lock,
+            failure_window,
+            lock_duration,
+            min_length,
+            max_length: min_length + more.min(64 - min_length),
+            trivial_check,
+        };
+        Policy { name: PolicyName::new(name(&text, 0)).unwrap(), rules }
+    }
+}
+
+prop_compose! {
     fn user()(text in line(), display_name in line(), with_id: bool, extension in proptest::option::of("[0-9]{1,4}"),
               enabled: bool, emcc_enabled: bool, with_hash: bool) -> (User, bool) {
         let user = User {
@@ -145,6 +162,7 @@ prop_compose! {
             display_name,
             enabled,
             emcc_enabled,
+            policy: None,
         };
         (user, with_hash)
     }
@@ -171,7 +189,10 @@ location: None, services: Vec::new(),
 prop_compose! {
     fn profile()(text in line(), lines in vec((1..9u32, line(), line()), 0..3), is_default: bool,
                  locale in proptest::option::of("[a-z]{2}"), user: usize, pool: Option<u8>) -> (Profile, usize, Option<u8>) {
-        let line = |(index, number, label): (u32, String, String)| Line { index, number, label };
+        let line = |(index, number, label): (u32, String, String)| {
+            let number = if number.is_empty() { "4711".to_owned() } else { number };
+            Line { index, number, label }
+        };
         let profile = Profile {
             name: ProfileName::new(name(&text, 0)).unwrap(),
             user_id: UserId::new("x").unwrap(),
@@ -207,7 +228,15 @@ prop_compose! {
               mut devices in vec(device(), 0..4), base_devices in 0..4usize, mut peers in vec(peer(), 0..3),
               mut geolocations in vec(place(), 1..3), mut call_groups in vec(call_group(), 1..3),
               mut services in vec(service(), 1..4), mut applications in vec(application(), 0..3),
-              settings in settings()) -> Data {
+              settings in settings(), mut policies in vec(policy(), 1..4)) -> Data {
+        for (number, policy) in policies.iter_mut().enumerate() {
+            // Some are the one that is always there.
+            policy.name = if number == 1 {
+                PolicyName::of_all_others()
+            } else {
+                PolicyName::new(name(policy.name.as_str(), number)).unwrap()
+            };
+        }
         for (number, place) in geolocations.iter_mut().enumerate() {
             place.name = GeolocationName::new(name(place.name.as_str(), number)).unwrap();
         }
@@ -234,6 +263,7 @@ prop_compose! {
         }
         for (number, (user, _)) in users.iter_mut().enumerate() {
             user.user_id = UserId::new(name(user.user_id.as_str(), number)).unwrap();
+            user.policy = (number % 2 == 0).then(|| policies[0].name.clone());
             user.self_service_id = user.self_service_id.take().map(|id| LoginName::new(name(id.as_str(), number)).unwrap());
         }
         let place = |number: usize, of: usize| number % of;
@@ -257,7 +287,7 @@ prop_compose! {
         }
         let base_devices = (0..base_devices).map(|n| BaseDeviceName::new(name("E", n)).unwrap()).collect();
         Data {
-            geolocations, call_groups, services, applications, settings, pools, users, profiles, devices, base_devices,
+            geolocations, call_groups, services, applications, settings, pools, policies, users, profiles, devices, base_devices,
             peers,
         }
     }
@@ -289,6 +319,9 @@ impl World {
                 }
                 for pool in &data.pools {
                     pools::upsert(tx, pool)?;
+                }
+                for policy in &data.policies {
+                    policies::upsert(tx, policy)?;
                 }
                 for (user, with_hash) in &data.users {
                     users::upsert(tx, user)?;
@@ -340,7 +373,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 async fn some_hash(world: &World) -> Phc {
-    let pin = crate::secret::Pin::new("24680".to_owned()).unwrap();
+    let pin = crate::secret::Pin::new("246809".to_owned()).unwrap();
     let far = std::time::Instant::now() + std::time::Duration::from_secs(60);
     world.applier.credentials.hash(&pin, far).await.unwrap()
 }
@@ -358,7 +391,9 @@ proptest! {
                 let mut to = world();
                 to.applier.at_once_from = at_once_from;
                 let added = to.apply_files(&files).await.unwrap();
-                assert!(actions(&added).iter().all(|a| *a == Action::Added), "{added:?}");
+                // One policy is there whatever happens.
+                let is_new = |c: &Change| c.action == Action::Added || (c.kind, &*c.name) == ("policy", "default");
+                assert!(added.iter().all(is_new), "{added:?}");
                 for format in Format::ALL {
                     assert_eq!(to.export(format).await, from.export(format).await);
                 }
@@ -386,6 +421,7 @@ const ROWS: &[(bool, &str)] = &[
         "[[geolocation]]\nname = \"g#\"\nfields = { country = \"DE\" }",
     ),
     (true, "[[call-control-group]]\nname = \"k#\""),
+    (true, "[[policy]]\nname = \"p#\"\nfailures-before-lock = 0"),
     (
         true,
         "[[phone-service]]\nname = \"s#\"\nurl = \"http://a/\"\nmenu = \"messages\"",
@@ -420,7 +456,13 @@ const ROWS: &[(bool, &str)] = &[
         false,
         "[[parameter]]\nname = \"maximum-concurrent-requests\"\nvalue = \"many\"",
     ),
-    (false, "[[policy]]\nname = \"p#\""),
+    (false, "[[policy]]\nname = \"p#\"\nmin-length = 3"),
+    (
+        false,
+        "[[policy]]\nname = \"p#\"\nmin-length = 9\nmax-length = 8",
+    ),
+    (false, "[[user]]\nid = \"u#\"\npolicy = \"nowhere\""),
+    (false, "[[user]]\nid = \"u#\"\npin = \"123\""),
     (
         false,
         "[[device-pool]]\nname = \"p#\"\ncall-control-group = \"nowhere\"",
@@ -487,7 +529,7 @@ proptest! {
                         let above = text.lines().take(line).enumerate();
                         above.filter(|(_, text)| text.starts_with("[[")).last().unwrap().0 + 1
                     };
-                    let told: BTreeSet<_> = problems.iter().map(|p| row_of(p.line)).collect();
+                    let told: BTreeSet<_> = problems.told().iter().map(|p| row_of(p.line)).collect();
                     assert_eq!(told, broken, "{problems:?}\n{text}");
                     assert_eq!(world.export(Format::Toml).await, before);
                 }
@@ -522,7 +564,7 @@ async fn an_export_leaves_out_what_is_the_default_and_clear_pins() {
          SEP1,CP-8841,SIP,non-secure,true,true,,,,,\n"
     );
     for (_, text) in toml.iter().chain(&csv) {
-        assert!(!text.contains("24680"), "{text}");
+        assert!(!text.contains("246809"), "{text}");
     }
     assert!(
         csv.iter()
@@ -536,7 +578,7 @@ async fn csv_and_toml_are_one_change_and_problems_name_the_file() {
     let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
     let files = [
         file("pools.toml", "[[device-pool]]\nname = \"Hamburg\"\n"),
-        file("users.csv", "id;name;pin\nana;\"Berg; Ana\";24680\n"),
+        file("users.csv", "id;name;pin\nana;\"Berg; Ana\";246809\n"),
         file(
             "profiles-hh.csv",
             "name,user,device-pool,lines\nana-1,ana,Hamburg,1|1001|Ana;2|1002\n",
@@ -545,20 +587,22 @@ async fn csv_and_toml_are_one_change_and_problems_name_the_file() {
     let changes = world.apply_files(&files).await.unwrap();
     assert_eq!(actions(&changes), [Action::Added; 3]);
     let broken = [
-        file("users.csv", "id,pin\nbo,24680\ncy,\n\nbo,1\n"),
+        file("users.csv", "id,pin\nbo,246809\ncy,\n\nbo,1\n"),
         file("people.csv", "id\nx\n"),
-        file("devices.csv", "name,emcc\nSEP1,24680\nSEP2\n"),
+        file("devices.csv", "name,emcc\nSEP1,246809\nSEP2\n"),
     ];
     let Err(Error::Problems(problems)) = world.apply_files(&broken).await else {
         panic!("broken files were taken");
     };
-    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let told: Vec<_> = problems.told().iter().map(ToString::to_string).collect();
     assert_eq!(
         told,
         [
             "users.csv:5: user.id: it stands in users.csv:2 already",
+            "users.csv:5: user.pin: the policy default refuses it: it must have at least 6 digits (too_short); there \
+             must be three different digits at least (few_distinct)",
             "people.csv:1: the name of a CSV file says what it holds: one of geolocations, call-control-groups, \
-             phone-services, device-pools, users, profiles, devices, base-devices, application-users, peers, \
+             phone-services, device-pools, policies, users, profiles, devices, base-devices, application-users, peers, \
              parameters, then .csv, or something more behind a dash",
             "devices.csv:2: device.emcc: it must be true or false",
             "devices.csv:3: device: there are 1 cells, and the first line names 2 columns",

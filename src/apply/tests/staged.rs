@@ -3,10 +3,13 @@
 use std::{path::Path, time::Duration};
 
 use super::*;
-use crate::store::{
-    audit, imports,
-    sessions::{self, Session},
-    users::User,
+use crate::{
+    domain::policy::{BUILT_IN, Person},
+    store::{
+        audit, imports,
+        sessions::{self, Session},
+        users::User,
+    },
 };
 
 /// In a file, where reading and writing go on side by side.
@@ -193,6 +196,7 @@ async fn what_others_change_meanwhile_is_compared_again() {
             display_name: "Seven".to_owned(),
             enabled: false,
             emcc_enabled: true,
+            policy: None,
         };
         let put = move |tx: &mut dyn Transaction| users::upsert(tx, &user);
         world.store.write(put).await.unwrap();
@@ -220,7 +224,7 @@ async fn many_rows_hand_over_change_go_and_are_taken_back_as_few_do() {
     let dir = tempfile::tempdir().unwrap();
     let world = world_in(dir.path());
     let hash = {
-        let pin = Pin::new("24680".to_owned()).unwrap();
+        let pin = Pin::new("246809".to_owned()).unwrap();
         let far = Instant::now() + Duration::from_secs(60);
         world.applier.credentials.hash(&pin, far).await.unwrap()
     };
@@ -280,11 +284,14 @@ async fn a_login_is_checked_while_pins_are_hashed() {
     };
     let shared = Credentials::new(&config, crate::secret::Secret::new(vec![1; 32])).unwrap();
     world.applier.credentials = shared.clone();
-    let pin = Pin::new("24680".to_owned()).unwrap();
+    let pin = Pin::new("246809".to_owned()).unwrap();
     let far = Instant::now() + Duration::from_secs(60);
     let known = shared.hash(&pin, far).await.unwrap();
+    let pins = (100_000..).map(|n: u32| n.to_string());
+    let good = pins.filter(|pin| BUILT_IN.violations(pin, &Person::default()).is_empty());
     let text: String = (0..400)
-        .map(|n| format!("[[user]]\nid = \"u{n}\"\npin = \"{n:05}\"\n"))
+        .zip(good)
+        .map(|(n, pin)| format!("[[user]]\nid = \"u{n}\"\npin = \"{pin}\"\n"))
         .collect();
     let files = [Source {
         name: "data.toml".to_owned(),

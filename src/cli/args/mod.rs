@@ -4,6 +4,7 @@ mod audit;
 mod db;
 mod param;
 mod people;
+mod policy;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -15,8 +16,9 @@ pub use self::{
     param::{Param, ParamList, ParamSet},
     people::{
         BaseAdd, BaseRemove, DeviceAdd, DeviceFields, DeviceRemove, DeviceSet, Profile, ProfileAdd,
-        UserAdd, UserFields, UserRemove, UserSet,
+        ProfileFields, ProfileSet, UserAdd, UserFields, UserRemove, UserSet,
     },
+    policy::{Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
 };
 use crate::{
     apply::{columns, export::Format},
@@ -141,6 +143,9 @@ pub enum Command {
     /// Device profiles: what a user's phone becomes
     #[command(subcommand)]
     Profile(Profile),
+    /// Credential policies: when users are locked out, and which PINs they may get
+    #[command(subcommand)]
+    Policy(Policy),
     /// The pool of base devices for users on foreign phones
     #[command(subcommand)]
     Base(Base),
@@ -207,6 +212,7 @@ impl Command {
             | Self::Device(_)
             | Self::Base(_)
             | Self::Profile(_)
+            | Self::Policy(_)
             | Self::Param(_)
             | Self::Audit(_)
             | Self::Session(_) => true,
@@ -647,7 +653,7 @@ pub enum Base {
 pub enum Session {
     /// Sessions of both roles, newest first
     List(SessionList),
-    /// One session
+    /// One session, also what its phone is to do (restart or reset) and why
     #[command(after_help = "Example:\n  emccd session show 7K3Q-9M2X")]
     Show {
         /// Its UUID, or the ref of the login
@@ -679,6 +685,9 @@ pub struct SessionList {
     /// Also those that are over
     #[arg(long)]
     pub all: bool,
+    /// How many at most, the newest of them
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
 }
 
 /// `session logout`.

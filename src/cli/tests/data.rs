@@ -19,6 +19,7 @@ async fn node_with_data() -> Node {
                     display_name: "Anna; Berg".to_owned(),
                     enabled: true,
                     emcc_enabled: false,
+                    policy: None,
                 },
             )
         })
@@ -41,7 +42,7 @@ async fn an_export_is_printed_or_written_into_an_empty_folder_and_is_on_record()
     let users = node.file("data").join("users.csv");
     assert_eq!(
         fs::read_to_string(&users).unwrap(),
-        "id,name,self-service-id,extension,pin-hash,enabled,emcc\nanna,\"Anna; Berg\",,,,true,false\n"
+        "id,name,self-service-id,extension,pin-hash,enabled,emcc,policy\nanna,\"Anna; Berg\",,,,true,false,\n"
     );
     for (path, mode) in [(&users, 0o600), (&node.file("data"), 0o700)] {
         let found = fs::metadata(path).unwrap().permissions().mode() & 0o777;

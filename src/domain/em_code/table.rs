@@ -220,7 +220,7 @@ table! {
         login: "Login is unavailable(23)",
         logout: "Logout is unavailable(23)",
         advice: "Check what you typed: no cluster knows this user.",
-        hint: "Neither this cluster nor any peer has such a user, and every peer has answered; compare with `emccd user list` at the user's home.",
+        hint: "Neither this cluster nor any peer has such a user, and every peer has answered; compare with `emccd user list` at the user's home. Shown as a wrong PIN instead where the parameter unknown-user-answer is as-wrong-pin.",
         grpc: NotFound,
         raised: Yes,
     }
@@ -450,7 +450,7 @@ table! {
         login: "Please try to login again (201)",
         logout: "Logout is unavailable(201)",
         advice: "Check your user ID and PIN and try again.",
-        hint: "The PIN was wrong or the account may not sign in; `emccd user show USER` tells which.",
+        hint: "The PIN was wrong or the account may not sign in; `emccd user show USER` tells which. Where the parameter unknown-user-answer is as-wrong-pin, there may also be no such user; the log tells.",
         grpc: Unauthenticated,
         raised: Yes,
     }

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use crate::domain::parameters::{MultipleLoginBehavior, Parameters, WhenUnreachable};
+use crate::domain::parameters::{
+    MultipleLoginBehavior, Parameters, UnknownUserAnswer, WhenUnreachable,
+};
 
 /// What a parameter may hold, and where it stands among the [`Parameters`].
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub enum Kind {
     Switch(Place<bool>),
     /// Hours and minutes, up to a week.
     Time(Place<Duration>),
+    /// `unknown`, `as-wrong-pin`.
+    UnknownUser(Place<UnknownUserAnswer>),
     /// `take-over`, `refuse`.
     Unreachable(Place<WhenUnreachable>),
 }
@@ -43,6 +47,10 @@ const MULTIPLE_LOGIN: &[(MultipleLoginBehavior, &str)] = &[
 const UNREACHABLE: &[(WhenUnreachable, &str)] = &[
     (WhenUnreachable::TakeOver, "take-over"),
     (WhenUnreachable::Refuse, "refuse"),
+];
+const UNKNOWN_USER: &[(UnknownUserAnswer, &str)] = &[
+    (UnknownUserAnswer::Unknown, "unknown"),
+    (UnknownUserAnswer::AsWrongPin, "as-wrong-pin"),
 ];
 const SWITCH: &[(bool, &str)] = &[(true, "on"), (false, "off")];
 
@@ -68,6 +76,7 @@ impl Kind {
             Self::MultipleLogin(_) => words(MULTIPLE_LOGIN),
             Self::Switch(_) => words(SWITCH),
             Self::Time(_) => "hours and minutes from 0:00 to 168:00; 0:00 is no limit".to_owned(),
+            Self::UnknownUser(_) => words(UNKNOWN_USER),
             Self::Unreachable(_) => words(UNREACHABLE),
         }
     }
@@ -86,6 +95,7 @@ impl Kind {
             Self::MultipleLogin(place) => *(place.get_mut)(all) = read_word(MULTIPLE_LOGIN, text)?,
             Self::Switch(place) => *(place.get_mut)(all) = read_switch(text)?,
             Self::Time(place) => *(place.get_mut)(all) = read_time(text)?,
+            Self::UnknownUser(place) => *(place.get_mut)(all) = read_word(UNKNOWN_USER, text)?,
             Self::Unreachable(place) => *(place.get_mut)(all) = read_word(UNREACHABLE, text)?,
         }
         Ok(())
@@ -109,6 +119,7 @@ impl Kind {
                 let minutes = (place.get)(all).as_secs() / 60;
                 format!("{}:{:02}", minutes / 60, minutes % 60)
             }
+            Self::UnknownUser(place) => word(UNKNOWN_USER, (place.get)(all)),
             Self::Unreachable(place) => word(UNREACHABLE, (place.get)(all)),
         }
     }

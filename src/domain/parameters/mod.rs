@@ -41,6 +41,8 @@ pub struct Parameters {
     pub trusted_ips: BTreeSet<IpAddr>,
     /// Whether a request may come through a proxy although addresses are checked.
     pub allow_proxy: bool,
+    /// What a phone is told when nobody has the name that was typed.
+    pub unknown_user_answer: UnknownUserAnswer,
     /// Whether sessions end when their user is disabled or their peer removed.
     pub end_sessions_on_revocation: bool,
     /// TFTP server for a phone that carries one of our users elsewhere; none for those of its device pool.
@@ -62,6 +64,7 @@ impl Default for Parameters {
             validate_ip_address: false,
             trusted_ips: BTreeSet::new(),
             allow_proxy: false,
+            unknown_user_answer: UnknownUserAnswer::Unknown,
             end_sessions_on_revocation: true,
             default_tftp_server: None,
             backup_tftp_server: None,
@@ -78,6 +81,15 @@ pub enum MultipleLoginBehavior {
     AutoLogout,
     /// It stays, and the new login is refused with EM code 25.
     NotAllowed,
+}
+
+/// What a phone is told when nobody has the name that was typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownUserAnswer {
+    /// The same as of a wrong PIN, in the same time.
+    AsWrongPin,
+    /// That there is no such user: EM code 23.
+    Unknown,
 }
 
 /// What a login does whose user has an earlier session on a cluster that can't be reached.

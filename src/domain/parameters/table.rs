@@ -136,6 +136,17 @@ pub const TABLE: &[Parameter] = &[
         replaces: "Allow Proxy, and EMCC Allow Proxy: one switch for both",
     },
     Parameter {
+        name: "unknown-user-answer",
+        kind: Kind::UnknownUser(place!(unknown_user_answer)),
+        default: "unknown",
+        meaning: "What a phone of this cluster shows when no cluster has the user that was typed: that there is \
+                  none (23), or with as-wrong-pin the same as for a user of this cluster and a wrong PIN (201), \
+                  with the same text and after as long a check. The search at other clusters comes before it and \
+                  takes its own time. Our own log and audit say what it was.",
+        why: "whoever mistypes their name should not be sent to look for their PIN",
+        replaces: "",
+    },
+    Parameter {
         name: "end-sessions-on-revocation",
         kind: Kind::Switch(place!(end_sessions_on_revocation)),
         default: "on",
@@ -157,7 +168,7 @@ pub const TABLE: &[Parameter] = &[
         name: "backup-tftp-server-for-emcc-login-device",
         kind: Kind::Host(place!(backup_tftp_server)),
         default: "none",
-        meaning: "The second one, where the first is set.",
+        meaning: "A further one, behind the default one, or behind those of the device pool where no default one is set.",
         why: "the device pool knows the nearest one",
         replaces: "Backup TFTP Server for EMCC Login Device: none",
     },
@@ -212,6 +223,10 @@ pub const NOT_TAKEN_OVER: &[LeftOut] = &[
     LeftOut {
         name: "extension-mobility-cache-size",
         why: "no address of a phone is cached",
+    },
+    LeftOut {
+        name: "per-user-maximum-login-time",
+        why: "users have no login time of their own: intra- and inter-cluster-maximum-login-time hold for all",
     },
     LeftOut {
         name: "remember-the-last-user-logged-in",

@@ -41,6 +41,7 @@ fn each_parameter_has_a_place_of_its_own() {
         ("validate-ip-address", "on"),
         ("trusted-ips", "10.0.0.1;2001:db8::1"),
         ("allow-proxy", "on"),
+        ("unknown-user-answer", "as-wrong-pin"),
         ("end-sessions-on-revocation", "off"),
         ("default-tftp-server-for-emcc-login-device", "tftp.example"),
         ("backup-tftp-server-for-emcc-login-device", "10.0.0.2"),
@@ -73,6 +74,11 @@ fn every_row_says_what_it_does_and_why() {
         assert!(TABLE.iter().all(|p| p.name != left_out.name));
     }
     assert!(NOT_TAKEN_OVER.is_sorted_by_key(|l| l.name));
+    // A limit that the incumbent keeps at each user is looked for here too.
+    assert!(matches!(
+        find("per-user-maximum-login-time"),
+        Err(Error::LeftOut(_))
+    ));
 }
 
 #[test]
@@ -89,6 +95,7 @@ fn what_is_no_value_is_refused_with_what_would_be_one() {
         ("maximum-concurrent-requests", "", "whole number"),
         ("multiple-login-behavior", "Allowed", "none of its words"),
         ("multiple-login-unreachable", "", "none of its words"),
+        ("unknown-user-answer", "23", "none of its words"),
         ("enforce-intra-cluster-maximum-login-time", "1", "on or off"),
         ("intra-cluster-maximum-login-time", "8", "hours and minutes"),
         (

@@ -42,6 +42,18 @@ pub enum Error {
         /// What to do about it.
         next: String,
     },
+    /// The same, for many reasons at once.
+    #[error("{why}")]
+    Listed {
+        /// What is refused, in one sentence.
+        why: String,
+        /// Each reason, as many as are told.
+        reasons: Vec<String>,
+        /// How many more there are.
+        left_out: u64,
+        /// What to do about it.
+        next: String,
+    },
     /// No such thing.
     #[error("there is no {what}")]
     Missing {
@@ -97,12 +109,66 @@ impl Error {
         }
     }
 
+    /// Many reasons at once, of which a caller is told what fits; `more` are not even among them.
+    pub fn listed(
+        why: impl Into<String>,
+        all: impl IntoIterator<Item = String>,
+        more: u64,
+        next: impl Into<String>,
+    ) -> Self {
+        let (mut reasons, mut left, mut left_out) = (Vec::new(), MAX_LISTED_BYTES, more);
+        for reason in all {
+            match left.checked_sub(reason.len()).filter(|_| left_out == more) {
+                Some(rest) => {
+                    left = rest;
+                    reasons.push(reason);
+                }
+                None => left_out += 1,
+            }
+        }
+        Self::Listed {
+            why: why.into(),
+            reasons,
+            left_out,
+            next: next.into(),
+        }
+    }
+
+    /// Why, with the first of many reasons: a status has little room.
+    fn why(&self) -> String {
+        let Self::Listed {
+            why,
+            reasons,
+            left_out,
+            ..
+        } = self
+        else {
+            return self.to_string();
+        };
+        let mut text = format!("{why}:");
+        let mut told = 0_u64;
+        for reason in reasons {
+            if text.len() + reason.len() > MAX_WHY_BYTES {
+                break;
+            }
+            text.push('\n');
+            text.push_str(reason);
+            told += 1;
+        }
+        let all = u64::try_from(reasons.len()).unwrap_or(u64::MAX);
+        let more = all.saturating_add(*left_out).saturating_sub(told);
+        if more > 0 {
+            text.push_str(&format!("\nand {more} more"));
+        }
+        text
+    }
+
     const fn code(&self) -> Code {
         match self {
             Self::Denied(_) => Code::PermissionDenied,
             Self::Exists { .. } => Code::AlreadyExists,
             Self::Invalid { .. } | Self::Trust(_) => Code::InvalidArgument,
-            Self::Refused { .. } => Code::FailedPrecondition,
+            Self::Refused { .. } | Self::Listed { .. } => Code::FailedPrecondition,
             Self::Missing { .. } => Code::NotFound,
             Self::Unavailable { .. } => Code::Unavailable,
             Self::TooSlow { .. } => Code::DeadlineExceeded,
@@ -115,7 +181,7 @@ impl Error {
             Self::Denied(_) => "ROLE_MISSING",
             Self::Exists { .. } => "EXISTS",
             Self::Invalid { .. } => "INVALID",
-            Self::Refused { .. } => "REFUSED",
+            Self::Refused { .. } | Self::Listed { .. } => "REFUSED",
             Self::Missing { .. } => "MISSING",
             Self::Unavailable { .. } => "UNAVAILABLE",
             Self::TooSlow { .. } => "TOO_SLOW",
@@ -129,6 +195,7 @@ impl Error {
             Self::Denied(denied) => denied.next(),
             Self::Exists { next, .. }
             | Self::Refused { next, .. }
+            | Self::Listed { next, .. }
             | Self::Unavailable { next, .. } => next.clone(),
             Self::Invalid { .. } => "correct it and try again".to_owned(),
             Self::Missing { list, .. } => format!("see what there is: {list}"),
@@ -156,7 +223,7 @@ impl Error {
     /// The status that the caller gets. What is our own fault is logged here, where it ends.
     #[must_use]
     pub fn into_status(self) -> Status {
-        let mut why = self.to_string();
+        let mut why = self.why();
         let mut source = self.source();
         while let Some(cause) = source {
             why.push_str(": ");
@@ -166,11 +233,22 @@ impl Error {
         if matches!(self, Self::Store(_)) {
             error!(cause = %why, "an admin call failed");
         }
+        // It travels in a header, and once more in the details beside it.
+        if why.len() > MAX_WHY_BYTES {
+            why.truncate(why.floor_char_boundary(MAX_WHY_BYTES));
+            why.push('\u{2026}');
+        }
         let metadata = HashMap::from([("next".to_owned(), self.next())]);
         let details = ErrorDetails::with_error_info(self.reason(), DOMAIN, metadata);
         Status::with_error_details(self.code(), why, details)
     }
 }
+
+/// What a status says at most. Headers hold 16 KiB together, and there it is twice, each octet as up to three.
+const MAX_WHY_BYTES: usize = 2 * 1024;
+
+/// A quarter of what an answer may hold.
+const MAX_LISTED_BYTES: usize = 4 * 1024 * 1024;
 
 impl From<Denied> for Error {
     fn from(denied: Denied) -> Self {

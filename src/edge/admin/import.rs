@@ -16,7 +16,8 @@ use crate::{
     apply::Progress,
     edge::admin::{
         error::Error,
-        operations::{ApplyMode, File},
+        operations::{ApplyMode, File, Operations},
+        roles::Actor,
     },
     wire::admin as pb,
 };
@@ -88,37 +89,139 @@ pub async fn collect(
     Ok((files.into_iter().map(Pieces::whole).collect(), mode))
 }
 
+/// Applies, and has everybody take up what is in place. What doesn't follow is a warning: the files are applied.
+///
+/// # Errors
+/// When they are not applied.
+pub async fn apply(
+    operations: &dyn Operations,
+    files: Vec<File>,
+    mode: ApplyMode,
+    actor: &Actor,
+    tell: watch::Sender<Progress>,
+) -> Result<pb::ApplyResponse, Error> {
+    let is_dry = mode.dry_run;
+    let mut applied = operations.apply(files, mode, actor, tell).await?;
+    let has = |kind: &str| !is_dry && applied.counts.iter().any(|count| count.kind == kind);
+    let (has_peers, has_parameters) = (has("peer"), has("parameter"));
+    if has_peers && let Err(error) = operations.peers_changed().await {
+        applied.warnings.push(not_followed("peers", &error));
+    }
+    if has_parameters && let Err(error) = operations.parameters_changed().await {
+        applied.warnings.push(not_followed("parameters", &error));
+    }
+    Ok(applied)
+}
+
+fn not_followed(what: &str, error: &Error) -> String {
+    let why = crate::telemetry::error_chain(error);
+    format!(
+        "the files are applied, and this node could not take up the {what} at once: {why}; it tries again by itself, \
+         and its log says when it can't"
+    )
+}
+
+/// Gives an import up that has not got on for this long, and no other: clear PINs may take hours.
+///
+/// # Errors
+/// Its own, and [`Error::TooSlow`].
+pub async fn while_it_moves<T>(
+    applying: impl Future<Output = Result<T, Error>>,
+    mut told: watch::Receiver<Progress>,
+    pause: Duration,
+) -> Result<T, Error> {
+    let stands_still = async {
+        while let Ok(changed) = tokio::time::timeout(pause, told.changed()).await {
+            if changed.is_err() {
+                // It is over: the answer is on its way.
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        done = applying => done,
+        () = stands_still => Err(Error::TooSlow { seconds: pause.as_secs() }),
+    }
+}
+
+/// Far longer than any step takes to get on.
+pub const STANDSTILL: Duration = Duration::from_secs(15 * 60);
+
 /// How far an import has come, and at last what was done.
 pub type Told = Pin<Box<dyn Stream<Item = Result<pb::ApplyStreamResponse, Status>> + Send>>;
+
+/// An import whose caller listens.
+enum Import<F> {
+    UnderWay(Pin<Box<F>>, watch::Receiver<Progress>),
+    /// It is over, and these are the last messages.
+    Over(std::vec::IntoIter<Result<pb::ApplyStreamResponse, Status>>),
+}
 
 /// Carries an import on for as long as the caller listens, and tells how far it has come: the newest state, some times
 /// a second.
 pub fn told(
-    applying: impl Future<Output = Result<pb::ApplyResponse, Status>> + Send + 'static,
+    applying: impl Future<Output = Result<pb::ApplyResponse, Error>> + Send + 'static,
     told: watch::Receiver<Progress>,
 ) -> Told {
-    let state = Some((Box::pin(applying), told));
+    let state = Import::UnderWay(Box::pin(applying), told);
     Box::pin(stream::unfold(state, |state| async move {
-        let (mut applying, mut told) = state?;
-        tokio::select! {
-            biased;
-            done = &mut applying => {
-                let last = done.map(|applied| pb::ApplyStreamResponse {
-                    applied: Some(applied),
-                    progress: None,
-                });
-                Some((last, None))
-            }
-            progress = next(&mut told) => {
-                let message = pb::ApplyStreamResponse {
-                    applied: None,
-                    progress: Some(progress),
-                };
-                Some((Ok(message), Some((applying, told))))
-            }
-        }
+        let mut last = match state {
+            Import::Over(last) => last,
+            Import::UnderWay(mut applying, mut told) => tokio::select! {
+                biased;
+                done = &mut applying => last_messages(done).into_iter(),
+                progress = next(&mut told) => {
+                    let message = pb::ApplyStreamResponse {
+                        progress: Some(progress),
+                        ..pb::ApplyStreamResponse::default()
+                    };
+                    return Some((Ok(message), Import::UnderWay(applying, told)));
+                }
+            },
+        };
+        last.next().map(|message| (message, Import::Over(last)))
     }))
 }
+
+/// What was done, or each reason why not and then the status.
+fn last_messages(
+    done: Result<pb::ApplyResponse, Error>,
+) -> Vec<Result<pb::ApplyStreamResponse, Status>> {
+    let error = match done {
+        Ok(applied) => {
+            return vec![Ok(pb::ApplyStreamResponse {
+                applied: Some(applied),
+                ..pb::ApplyStreamResponse::default()
+            })];
+        }
+        Err(error) => error,
+    };
+    let mut messages = Vec::new();
+    if let Error::Listed {
+        why,
+        reasons,
+        left_out,
+        ..
+    } = &error
+    {
+        messages.extend(reasons.chunks(IN_ONE_MESSAGE).map(|some| {
+            Ok(pb::ApplyStreamResponse {
+                refusal: Some(pb::ApplyRefusal {
+                    why: why.clone(),
+                    reasons: some.to_vec(),
+                    left_out: *left_out,
+                }),
+                ..pb::ApplyStreamResponse::default()
+            })
+        }));
+    }
+    messages.push(Err(error.into_status()));
+    messages
+}
+
+/// Reasons. All that are told together fit into one message, so that some do as well.
+const IN_ONE_MESSAGE: usize = 1_000;
 
 /// The next state that is worth telling.
 async fn next(told: &mut watch::Receiver<Progress>) -> pb::ApplyProgress {
@@ -230,6 +333,74 @@ mod tests {
         let last = all.next().await.unwrap().unwrap();
         assert!(last.applied.unwrap().dry_run && last.progress.is_none());
         assert!(all.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_import_may_take_as_long_as_it_gets_on() {
+        let (tell, states) = watch::channel(Progress::begin());
+        let slow = async {
+            for done in 1..=50 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                tell.send_modify(|progress| progress.done = done);
+            }
+            Ok(())
+        };
+        let pause = Duration::from_secs(2);
+        let began = Instant::now();
+        let done = while_it_moves(slow, states.clone(), pause).await;
+        assert!(done.is_ok() && began.elapsed() > pause);
+        let stuck = async {
+            tell.send_modify(|progress| progress.done = 1);
+            std::future::pending::<Result<(), Error>>().await
+        };
+        let done = while_it_moves(stuck, states, pause).await;
+        assert!(matches!(done, Err(Error::TooSlow { seconds: 2 })));
+    }
+
+    /// A status is a header, and that holds some kilobytes.
+    #[tokio::test]
+    async fn every_reason_is_told_before_the_status_that_has_room_for_few() {
+        let reasons = |count: usize| (0..count).map(|n| format!("device SEP{n:05} is in use"));
+        let refused = async move {
+            Err(Error::listed(
+                "what is in use can't be deleted",
+                reasons(20_000),
+                7,
+                "end the sessions",
+            ))
+        };
+        let (_tell, states) = watch::channel(Progress::begin());
+        let mut all = told(refused, states);
+        let mut found = Vec::new();
+        let status = loop {
+            match all.next().await.unwrap() {
+                Ok(message) => {
+                    let refusal = message.refusal.unwrap();
+                    assert_eq!(refusal.left_out, 7);
+                    found.extend(refusal.reasons);
+                }
+                Err(status) => break status,
+            }
+        };
+        assert!(found.into_iter().eq(reasons(20_000)));
+        assert!(all.next().await.is_none());
+        let text = status.message();
+        assert!(text.starts_with("what is in use can't be deleted:\ndevice SEP00000 is in use\n"));
+        let rest: usize = text.rsplit(' ').nth(1).unwrap().parse().unwrap();
+        assert_eq!(rest + text.lines().count() - 2, 20_007, "{text}");
+        let bytes = text.len() + status.details().len();
+        assert!(bytes < 6 * 1024, "{bytes} bytes in headers");
+        // What is told at all is bounded too, and so is a reason that is one word.
+        let long = Error::listed("no", std::iter::repeat_n("x".repeat(1 << 20), 9), 0, "-");
+        let Error::Listed {
+            reasons, left_out, ..
+        } = &long
+        else {
+            panic!("{long}");
+        };
+        assert_eq!((reasons.len(), *left_out), (4, 5));
+        let status = Error::refused("x".repeat(1 << 20), "-").into_status();
+        assert!(status.message().len() + status.details().len() < 6 * 1024);
     }
 
     #[tokio::test]

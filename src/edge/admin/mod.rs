@@ -13,6 +13,7 @@ pub mod operations;
 mod parameters;
 mod peer_changes;
 pub mod peers;
+pub mod policies;
 mod records;
 mod removals;
 pub mod roles;

@@ -1,4 +1,4 @@
-//! Users, phones, base devices, profiles and peers taken away. Nobody who is on a phone loses the record below
+//! Users, phones, base devices, profiles, policies and peers taken away. Nobody who is on a phone loses the record below
 //! them: what still carries a session is refused, with what to do first.
 
 use crate::{
@@ -7,7 +7,9 @@ use crate::{
         ids::{BaseDeviceName, ClusterId, DeviceName, ProfileName, UserId},
         session::Role,
     },
-    edge::admin::{error::Error, operations::SessionKey, peers::find, roles::Actor, views},
+    edge::admin::{
+        error::Error, operations::SessionKey, peers::find, policies, roles::Actor, views,
+    },
     store::{
         self, Store, Transaction,
         audit::{self, Action, Noun},
@@ -35,10 +37,11 @@ pub async fn remove(
                 "device" => (Noun::Device, device(tx, name)?),
                 "base-device" => (Noun::Base, base_device(tx, name)?),
                 "profile" => (Noun::Profile, profile(tx, name)?),
+                "policy" => (Noun::Policy, policies::remove(tx, name)?),
                 _ => {
                     return Err(Error::invalid(
                         "the kind",
-                        "user, device, base-device or profile",
+                        "user, device, base-device, profile or policy",
                     ));
                 }
             };
@@ -47,9 +50,13 @@ pub async fn remove(
                     "user" => "emccd user list",
                     "device" => "emccd device list",
                     "base-device" => "emccd base list",
+                    "policy" => "emccd policy list",
                     _ => "emccd profile list",
                 };
-                return Err(Error::missing(format!("{} {name}", request.kind), list));
+                return Err(Error::missing(
+                    format!("{} {name}", request.kind.replace('-', " ")),
+                    list,
+                ));
             }
             let entry = audit::Entry {
                 at: now,

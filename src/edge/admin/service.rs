@@ -21,7 +21,7 @@ use crate::{
         operations::{ApplyMode, File, Operations},
         parameters, peer_changes,
         peers::{self, Material},
-        records, removals,
+        policies, records, removals,
         roles::{Action, Actor, Groups},
         serve::MAX_APPLY_BYTES,
         sessions::{self, Which},
@@ -209,7 +209,7 @@ impl AdminEdge {
         actor: &Actor,
         request: pb::PutRecordRequest,
     ) -> Result<pb::PutRecordResponse, Error> {
-        let kinds = ["user", "device", "profile", "base-device"];
+        let kinds = ["user", "device", "profile", "base-device", "policy"];
         let kind = Kind::named(&request.kind)
             .filter(|kind| kinds.contains(&kind.name))
             .ok_or_else(|| Error::invalid("the kind", kinds.join(", ")))?;
@@ -305,7 +305,7 @@ impl AdminEdge {
             prune: request.prune,
         };
         let told = watch::Sender::new(Progress::begin());
-        self.operations.apply(files, mode, actor, told).await
+        import::apply(&*self.operations, files, mode, actor, told).await
     }
 }
 
@@ -537,7 +537,7 @@ impl AdminService for AdminEdge {
         &self,
         request: Request<pb::RefreshClusterRequest>,
     ) -> Result<Response<pb::RefreshClusterResponse>, Status> {
-        let (_, request) = self.admit(Action::View, request).await?;
+        let (_, request) = self.admit(Action::RefreshCluster, request).await?;
         within(CHANGE, async {
             let cluster = cluster_id(request.cluster_id)?;
             let peer = self.operations.refresh_cluster(&cluster).await?;
@@ -572,6 +572,18 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::GetProfileResponse>, Status> {
         let (_, query) = self.admit(Action::View, request).await?;
         within(LOOK, removals::get_profile(&self.store, query.name)).await
+    }
+
+    async fn list_policies(
+        &self,
+        request: Request<pb::ListPoliciesRequest>,
+    ) -> Result<Response<pb::ListPoliciesResponse>, Status> {
+        self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let policies = policies::list(&self.store).await?;
+            Ok(pb::ListPoliciesResponse { policies })
+        })
+        .await
     }
 
     async fn put_record(
@@ -650,11 +662,11 @@ impl AdminService for AdminEdge {
             })?;
             let (files, mode) = import::collect(pieces, import::PAUSE).await?;
             let (tell, told) = watch::channel(Progress::begin());
-            let operations = Arc::clone(&self.operations);
+            let (operations, moves) = (Arc::clone(&self.operations), told.clone());
             let applying = async move {
                 let _place = place;
-                let applied = within(APPLY, operations.apply(files, mode, &actor, tell)).await?;
-                Ok(applied.into_inner())
+                let applying = import::apply(&*operations, files, mode, &actor, tell);
+                import::while_it_moves(applying, moves, import::STANDSTILL).await
             };
             Ok(import::told(applying, told))
         })
@@ -713,7 +725,8 @@ const REMOVE: Duration = Duration::from_secs(45);
 /// Every row is read.
 const WHOLE_STORE: Duration = Duration::from_secs(10 * 60);
 
-/// Tens of thousands of PINs are hashed on the way.
+/// PINs are hashed on the way, as many as fit into one message. Beyond that files come in pieces, without a limit on the
+/// whole.
 const APPLY: Duration = Duration::from_secs(15 * 60);
 
 /// All records of the largest cluster are read and written down.

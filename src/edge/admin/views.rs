@@ -117,6 +117,7 @@ pub fn user(user: User) -> pb::User {
         display_name: user.display_name,
         enabled: user.enabled,
         emcc_enabled: user.emcc_enabled,
+        policy: user.policy.map(Into::into),
     }
 }
 
@@ -168,6 +169,7 @@ pub fn device(device: Device) -> pb::Device {
         device_pool: device.device_pool.map(Into::into),
         geolocation: device.geolocation,
         location: device.location.map(Into::into),
+        locale: device.locale,
         services: device.services.into_iter().map(Into::into).collect(),
     }
 }

@@ -138,7 +138,7 @@ impl Metric {
 pub fn markdown() -> String {
     let mut text = "# Figures\n\n\
         <!-- Rendered from src/edge/metrics/table.rs; `UPDATE_GOLDEN=1 cargo test --lib metrics` writes it anew. -->\n\n\
-        Served by each node at `metrics.listen`, path `/metrics`, in the OpenMetrics text format. Labels hold states, \
+        Served by each node at `metrics.listen`, path `/metrics`, in the OpenMetrics text format, whatever format is asked for. Labels hold states, \
         codes and names of clusters, never users, phones or anything that was typed. Names in brackets are those of \
         the counters that Cisco Unified Communications Manager has for the same.\n\n\
         | name | kind | labels | what |\n|---|---|---|---|\n"

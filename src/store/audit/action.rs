@@ -55,6 +55,8 @@ pub enum Noun {
     Param,
     /// Phone services.
     PhoneService,
+    /// Credential policies.
+    Policy,
     /// Device pools.
     Pool,
     /// Device profiles.
@@ -66,7 +68,7 @@ pub enum Noun {
 }
 
 impl Noun {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Application,
         Self::CallGroup,
         Self::Geolocation,
@@ -75,6 +77,7 @@ impl Noun {
         Self::Cluster,
         Self::Device,
         Self::Param,
+        Self::Policy,
         Self::Pool,
         Self::Profile,
         Self::Trust,
@@ -92,6 +95,7 @@ impl Noun {
             Self::Cluster => ["cluster.add", "cluster.set", "cluster.remove"],
             Self::Device => ["device.add", "device.set", "device.remove"],
             Self::Param => ["param.set", "param.set", "param.reset"],
+            Self::Policy => ["policy.add", "policy.set", "policy.remove"],
             Self::Pool => ["pool.add", "pool.set", "pool.remove"],
             Self::Profile => ["profile.add", "profile.set", "profile.remove"],
             Self::Trust => ["trust.add", "trust.add", "trust.remove"],

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::store::{
     Check, Glance, Inspection, Saved, Schema, audit, base_devices, credentials, devices,
-    engine::Transaction as _, error::Error, meta, parameters, peers, pools, profiles, sessions,
-    trust_entries, users,
+    engine::Transaction as _, error::Error, meta, parameters, peers, policies, pools, profiles,
+    sessions, trust_entries, users,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -33,7 +33,7 @@ pub(super) fn back_up(from: &Path, to: &Path) -> Result<Saved, Error> {
 
 fn copy(from: &Path, to: &Path) -> Result<Saved, Failure> {
     if to.symlink_metadata().is_ok() {
-        return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there already").into());
     }
     let folder = match to.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -211,7 +211,7 @@ fn other_schema(connection: &Connection) -> Result<Vec<String>, Error> {
 /// Tables with a row that a node could not read.
 fn unreadable_rows(tx: &mut SqliteTransaction<'_>) -> Vec<String> {
     type Look = fn(&mut SqliteTransaction<'_>) -> Result<(), Error>;
-    let tables: [(&str, Look); 9] = [
+    let tables: [(&str, Look); 10] = [
         ("device_pools", |tx| pools::list(tx).map(drop)),
         ("users", |tx| {
             let mut after = None;
@@ -229,10 +229,19 @@ fn unreadable_rows(tx: &mut SqliteTransaction<'_>) -> Vec<String> {
             Ok(())
         }),
         ("base_devices", |tx| base_devices::list(tx).map(drop)),
+        ("policies", |tx| policies::all(tx).map(drop)),
         ("peers", |tx| peers::list(tx).map(drop)),
         ("trust_entries", |tx| trust_entries::list(tx).map(drop)),
         ("sessions", |tx| {
-            sessions::list(tx, &sessions::Filter::default()).map(drop)
+            let mut filter = sessions::Filter::default();
+            while let Some(last) = sessions::list(tx, &filter)?.pop() {
+                filter.before = Some(sessions::Place {
+                    created_at: last.created_at,
+                    id: last.id,
+                    role: last.role,
+                });
+            }
+            Ok(())
         }),
         ("parameters", |tx| parameters::all(tx).map(drop)),
     ];
@@ -260,7 +269,9 @@ fn unreadable_rows(tx: &mut SqliteTransaction<'_>) -> Vec<String> {
 const PAGE: u32 = 1_000;
 
 fn open_to_look(path: &Path) -> Result<Connection, Error> {
-    let open = || -> Result<Connection, rusqlite::Error> {
+    let open = || -> Result<Connection, Failure> {
+        // What the system says of a file that is not there tells more than SQLite would.
+        path.metadata()?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.pragma_update(None, "trusted_schema", false)?;
@@ -268,7 +279,7 @@ fn open_to_look(path: &Path) -> Result<Connection, Error> {
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         Ok(connection)
     };
-    open().map_err(|e| unopened(path, e.into()))
+    open().map_err(|e| unopened(path, e))
 }
 
 /// What SQLite itself finds wrong.

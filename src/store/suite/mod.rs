@@ -138,6 +138,7 @@ fn user(id: &str, extension: Option<&str>, self_service: Option<&str>) -> User {
         display_name: format!("{id} the user"),
         enabled: true,
         emcc_enabled: false,
+        policy: None,
     }
 }
 

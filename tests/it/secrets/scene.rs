@@ -24,7 +24,10 @@ impl Scene {
         let inputs = tempfile::tempdir().unwrap();
         let mut pins = Vec::new();
         for (number, cluster) in ["berlin", "tokyo"].into_iter().enumerate() {
-            let mut toml = String::new();
+            // So long that none can stand anywhere by chance.
+            let mut toml =
+                "[[policy]]\nname = \"default\"\nmax-length = 64\ntrivial-check = false\n"
+                    .to_owned();
             for user in USERS {
                 let pin = new_pin();
                 writeln!(toml, "[[user]]\nid = \"{user}.{cluster}\"\nextension = \"{user}-{cluster}\"\npin = \"{pin}\"").unwrap();

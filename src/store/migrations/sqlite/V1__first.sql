@@ -14,6 +14,18 @@ CREATE TABLE parameters (
     set_by TEXT NOT NULL
 ) STRICT;
 
+-- The one named default has a row only where somebody has changed it. Times are minutes.
+CREATE TABLE policies (
+    name                 TEXT NOT NULL PRIMARY KEY,
+    failures_before_lock INTEGER NOT NULL CHECK (failures_before_lock >= 0),
+    failure_window       INTEGER NOT NULL CHECK (failure_window > 0),
+    lock_duration        INTEGER NOT NULL CHECK (lock_duration > 0),
+    min_length           INTEGER NOT NULL,
+    max_length           INTEGER NOT NULL,
+    trivial_check        INTEGER NOT NULL CHECK (trivial_check IN (0, 1)),
+    CHECK (min_length <= max_length)
+) STRICT;
+
 CREATE TABLE users (
     user_key          TEXT NOT NULL PRIMARY KEY,
     user_id           TEXT NOT NULL,
@@ -21,10 +33,13 @@ CREATE TABLE users (
     primary_extension TEXT,
     display_name      TEXT NOT NULL,
     enabled           INTEGER NOT NULL CHECK (enabled IN (0, 1)),
-    emcc_enabled      INTEGER NOT NULL CHECK (emcc_enabled IN (0, 1))
+    emcc_enabled      INTEGER NOT NULL CHECK (emcc_enabled IN (0, 1)),
+    -- None: the one named default.
+    policy            TEXT
 ) STRICT;
 CREATE UNIQUE INDEX users_self_service_id ON users (self_service_id) WHERE self_service_id IS NOT NULL;
 CREATE INDEX users_primary_extension ON users (primary_extension) WHERE primary_extension IS NOT NULL;
+CREATE INDEX users_policy ON users (policy) WHERE policy IS NOT NULL;
 
 CREATE TABLE credentials (
     user_key       TEXT NOT NULL PRIMARY KEY REFERENCES users (user_key) ON DELETE CASCADE,

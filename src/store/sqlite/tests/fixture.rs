@@ -12,10 +12,11 @@ use crate::{
         federation::LinkState,
         ids::{
             ApplicationId, BaseDeviceName, CallGroupName, ClusterId, DevicePoolName,
-            GeolocationName, ProfileName, Ref, ServiceName,
+            GeolocationName, PolicyName, ProfileName, Ref, ServiceName,
         },
         liveness::Incarnation,
         login::{CallManager, HomeServices, Line, PhoneService, SecurityMode, ServiceMenu},
+        policy::{BUILT_IN, Policy, Rules},
         session::{EndReason, Initiator, State},
     },
     store::{
@@ -31,7 +32,7 @@ use crate::{
         imports, node_links,
         parameters::{self, Setting},
         peers::{self, Peer},
-        phone_services,
+        phone_services, policies,
         pools::{self, DevicePool},
         profiles::Profile,
         sessions::Session,
@@ -110,6 +111,7 @@ fn everything() -> Everything {
             display_name: "Anna Ölçer".into(),
             enabled: true,
             emcc_enabled: true,
+            policy: PolicyName::new("Kiosk").ok(),
         },
         profile: Profile {
             name: services.profile.clone(),
@@ -226,6 +228,17 @@ fn service() -> PhoneService {
     }
 }
 
+fn policy() -> Policy {
+    Policy {
+        name: PolicyName::new("Kiosk").unwrap(),
+        rules: Rules {
+            min_length: 4,
+            lock_duration: 60,
+            ..BUILT_IN
+        },
+    }
+}
+
 fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
     let all = everything();
     meta::put(tx, "cluster-id", "berlin")?;
@@ -252,6 +265,7 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
     applications::upsert(tx, &application)?;
     applications::put_hash(tx, &application.id, &Phc::new(PHC.into()))?;
     pools::upsert(tx, &all.pool)?;
+    policies::upsert(tx, &policy())?;
     users::upsert(tx, &all.user)?;
     credentials::put_hash(tx, &all.user.user_id, &Phc::new(PHC.into()), at(6))?;
     credentials::set_counters(tx, &locked(&all))?;

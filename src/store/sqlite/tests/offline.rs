@@ -185,11 +185,11 @@ async fn what_is_damaged_or_no_database_of_ours_is_told() {
             "audit is empty",
         ),
         (
-            "INSERT INTO users VALUES ('a', '', NULL, NULL, '', 1, 1)",
+            "INSERT INTO users VALUES ('a', '', NULL, NULL, '', 1, 1, NULL)",
             "a row of users",
         ),
         (
-            "INSERT INTO users VALUES ('a', 'a', NULL, NULL, '', 1, 1);
+            "INSERT INTO users VALUES ('a', 'a', NULL, NULL, '', 1, 1, NULL);
              INSERT INTO credentials (user_key, phc, changed_at, failures, must_change)
              VALUES ('a', 'rubbish', 1, 0, 0)",
             "the one of a holds no hash",
