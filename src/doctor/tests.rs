@@ -276,6 +276,7 @@ async fn give_a_pin(store: &Store) {
             display_name: String::new(),
             enabled: true,
             emcc_enabled: true,
+            policy: None,
         };
         store::users::upsert(tx, &user)?;
         let phc = store::credentials::Phc::new(
