@@ -6,16 +6,17 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OpenFlags, backup::StepResult};
+use rusqlite::{Connection, ErrorCode, OpenFlags, backup::StepResult};
 
 use super::{
     connection::{self, Author, SqliteTransaction},
     migrate,
 };
 use crate::store::{
-    Check, Glance, Inspection, Saved, Schema, audit, base_devices, devices,
+    Check, Glance, Inspection, Saved, Schema, audit, base_devices, credentials, devices,
     engine::Transaction as _, error::Error, meta, parameters, peers, policies, pools, profiles,
     sessions, trust_entries, users,
 };
@@ -98,7 +99,7 @@ pub(super) fn inspect(path: &Path, check_with: &Check) -> Result<Inspection, Err
             let _ = author.key.set(key.clone());
         }
         let mut tx = SqliteTransaction::new(&connection, &author);
-        found.cluster = meta::get(&mut tx, "cluster-id")?;
+        found.cluster = meta::get(&mut tx, meta::CLUSTER_ID)?;
         if found.cluster.is_none() {
             problems.push("it does not say whose it is: meta has no cluster-id".to_owned());
         }
@@ -125,12 +126,53 @@ pub(super) fn inspect(path: &Path, check_with: &Check) -> Result<Inspection, Err
 }
 
 /// What a quick look at a file tells.
-pub(super) fn glance(path: &Path) -> Result<Glance, Error> {
-    let connection = open_to_look(path)?;
+pub(super) fn glance(path: &Path, patience: Duration) -> Result<Glance, Error> {
+    let mut connection = open_to_look(path)?;
     let schema = migrate::schema(&connection)?;
+    let (mut cluster, mut pepper_mark) = (None, None);
+    if schema.found == schema.known {
+        let author = Author::new("");
+        let mut tx = SqliteTransaction::new(&connection, &author);
+        cluster = meta::get(&mut tx, meta::CLUSTER_ID)?;
+        if credentials::any(&mut tx)? {
+            pepper_mark = meta::get(&mut tx, meta::PEPPER_MARK)?;
+        }
+    }
+    let (problems, is_cut_short) = check_quickly(&mut connection, path, patience)?;
+    Ok(Glance {
+        schema,
+        cluster,
+        pepper_mark,
+        problems,
+        is_cut_short,
+    })
+}
+
+/// What is wrong with the pages as far as they can be looked at in that time, and whether that was too short.
+fn check_quickly(
+    connection: &mut Connection,
+    path: &Path,
+    patience: Duration,
+) -> Result<(Vec<String>, bool), Error> {
+    /// Steps between two looks at the time: far less than a millisecond.
+    const STEPS: i32 = 1_000;
+    let began = Instant::now();
+    let is_over = move || began.elapsed() >= patience;
+    let refused = |e: Failure| unopened(path, e);
+    connection
+        .progress_handler(STEPS, Some(is_over))
+        .map_err(|e| refused(e.into()))?;
     let sql = format!("PRAGMA quick_check({MOST_PROBLEMS})");
-    let problems = said(&connection, &sql).map_err(|e| unopened(path, e))?;
-    Ok(Glance { schema, problems })
+    match said(connection, &sql) {
+        Ok(problems) => Ok((problems, false)),
+        Err(error) if is_interrupted(&error) => Ok((Vec::new(), true)),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+fn is_interrupted(error: &Failure) -> bool {
+    let error = error.downcast_ref::<rusqlite::Error>();
+    error.is_some_and(|e| e.sqlite_error_code() == Some(ErrorCode::OperationInterrupted))
 }
 
 /// The schema of a file.
