@@ -243,10 +243,21 @@ fn differing<T: Item>(before: &[Cell], after: &T) -> Vec<Field> {
         .collect()
 }
 
+/// For the audit: what is, and what was.
 fn told(fields: &[Field]) -> String {
+    let value = |text: &str| {
+        if text.is_empty() {
+            "nothing".to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
     let told: Vec<_> = fields
         .iter()
-        .map(|field| format!("{} = {}", field.name, field.new))
+        .map(|field| {
+            let (old, new) = (value(&field.old), value(&field.new));
+            format!("{} = {new}, before: {old}", field.name)
+        })
         .collect();
     told.join("; ")
 }

@@ -516,6 +516,10 @@ async fn what_the_wire_refuses_is_refused_here_already() {
             "profile.lines.number",
         ),
         (
+            profile("lines = [{ index = 1, number = \"\" }]"),
+            "profile.lines.number",
+        ),
+        (
             profile("lines = [{ index = 1, number = \"1\", label = \"a\\nb\" }]"),
             "profile.lines.label",
         ),
@@ -651,6 +655,10 @@ async fn the_audit_says_what_of_a_peer_changed_and_that_a_pin_was_set() {
         .replace("tokyo.example:8444", "new.example:8444")
         .replace("246809", "135790");
     world.apply(&changed, Mode::Write).await.unwrap();
+    let moved = changed.replace("extension = \"1001\"", "extension = \"1002\"");
+    world.apply(&moved, Mode::Write).await.unwrap();
+    let gone = changed.replace("extension = \"1001\"", "");
+    world.apply(&gone, Mode::Write).await.unwrap();
     let audited = world
         .store
         .read(|tx: &mut dyn Transaction| crate::store::audit::list(tx, 1_000))
@@ -666,12 +674,20 @@ async fn the_audit_says_what_of_a_peer_changed_and_that_a_pin_was_set() {
         peer,
         [
             "added: at tokyo.example:8444",
-            "changed: addresses = [\"new.example:8444\"]"
+            "changed: addresses = [\"new.example:8444\"], before: [\"tokyo.example:8444\"]"
         ]
     );
     let mut user = outcomes("ana");
     user.sort();
-    assert_eq!(user, ["added: PIN set", "changed: PIN set"]);
+    assert_eq!(
+        user,
+        [
+            "added: PIN set",
+            "changed: PIN set",
+            "changed: extension = 1002, before: 1001",
+            "changed: extension = nothing, before: 1002",
+        ]
+    );
 }
 
 #[tokio::test]

@@ -55,23 +55,40 @@ fn since_at(text: &str, now: Timestamp) -> Option<Timestamp> {
 }
 
 async fn list(client: &mut Client, args: AuditList, since: Option<Timestamp>) -> Outcome {
-    let query = pb::ListAuditRequest {
+    let mut query = pb::ListAuditRequest {
         since: since.map(|at| at.to_string()),
         actor: args.actor,
         r#ref: args.r#ref.map(|r| r.to_string()),
         action: args.action,
-        limit: args.limit,
+        limit: 0,
+        page_token: String::new(),
     };
-    let found = answer("cannot list the audit", client.list_audit(query).await)?;
-    let mut text = list_text(&found.entries);
-    if found.truncated {
-        text += &format!(
-            "\n\nonly the newest {} are shown; narrow it down with --since, --actor or --action",
-            found.entries.len()
-        );
+    let mut entries = Vec::new();
+    let mut left = args.limit;
+    while left > 0 {
+        query.limit = left.min(PAGE);
+        let asked = client.list_audit(query.clone()).await;
+        let page = answer("cannot list the audit", asked)?;
+        left = left.saturating_sub(u32::try_from(page.entries.len()).unwrap_or(u32::MAX));
+        entries.extend(page.entries);
+        query.page_token = page.next_page_token;
+        if query.page_token.is_empty() {
+            break;
+        }
     }
-    Ok(Report::new(text, &found.entries))
+    let report = Report::new(list_text(&entries), &entries);
+    if query.page_token.is_empty() {
+        return Ok(report);
+    }
+    Ok(report.with_note(format!(
+        "only the newest {} are shown; there is more with a higher --limit, or narrow it down with --since, --actor or \
+         --action",
+        entries.len()
+    )))
 }
+
+/// Entries that one call gives.
+const PAGE: u32 = 1_000;
 
 fn list_text(entries: &[pb::AuditEntry]) -> String {
     if entries.is_empty() {

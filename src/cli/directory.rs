@@ -119,7 +119,8 @@ async fn all_devices(client: &mut Client) -> Outcome<Vec<pb::Device>> {
 
 fn users_text(users: &[pb::User]) -> String {
     if users.is_empty() {
-        return "no users\n\nnext: emccd apply FILE".to_owned();
+        return "no users\n\nnext: emccd user add USER --ask-pin, or for many emccd apply FILE"
+            .to_owned();
     }
     let rows = users.iter().map(|user| {
         [
@@ -201,7 +202,8 @@ fn pin_text(pin: &pb::PinState) -> String {
 
 fn devices_text(devices: &[pb::Device]) -> String {
     if devices.is_empty() {
-        return "no devices\n\nnext: emccd apply FILE".to_owned();
+        return "no devices\n\nnext: emccd device add DEVICE, or for many emccd apply FILE"
+            .to_owned();
     }
     let rows = devices.iter().map(|device| {
         [
@@ -243,6 +245,7 @@ fn device_text(found: &pb::GetDeviceResponse) -> String {
         ("login enabled", yes(device.em_enabled)),
         ("users of other clusters", yes(device.emcc)),
         ("device pool", device.device_pool.unwrap_or_default()),
+        ("locale", device.locale.unwrap_or_default()),
         ("geolocation", place.join(" ")),
         ("location", device.location.unwrap_or_default()),
         ("services", device.services.join(", ")),
@@ -252,7 +255,7 @@ fn device_text(found: &pb::GetDeviceResponse) -> String {
 
 fn base_devices_text(all: &[pb::BaseDevice]) -> String {
     if all.is_empty() {
-        return "no base devices: no user of this cluster can log in elsewhere\n\nnext: emccd apply FILE".to_owned();
+        return "no base devices: no user of this cluster can log in elsewhere\n\nnext: emccd base add EMCC --count 20".to_owned();
     }
     let rows = all.iter().map(|base| {
         [

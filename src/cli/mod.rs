@@ -67,6 +67,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let format = Format::of(&command_line.global);
     let written = run(command_line).map(|report| {
+        if let (Format::Json, Some(note)) = (format, &report.note) {
+            // Nobody listens: the document is as good without.
+            let _ = writeln!(io::stderr().lock(), "{note}");
+        }
         let code = if report.fails {
             FAILED
         } else {

@@ -17,6 +17,8 @@ pub struct Report {
     pub json: serde_json::Value,
     /// Whether what was found is a failure, although it could be told.
     pub fails: bool,
+    /// What programs must know of the document and is not in it: it goes to standard error.
+    pub note: Option<String>,
 }
 
 impl Report {
@@ -28,6 +30,7 @@ impl Report {
             text: text.into(),
             json,
             fails: false,
+            note: None,
         }
     }
 
@@ -35,6 +38,14 @@ impl Report {
     #[must_use]
     pub fn failing(mut self) -> Self {
         self.fails = true;
+        self
+    }
+
+    /// The same with a remark: below the text, and beside the document.
+    #[must_use]
+    pub fn with_note(mut self, note: String) -> Self {
+        self.text = format!("{}\n\n{note}", self.text.trim_end_matches('\n'));
+        self.note = Some(note);
         self
     }
 

@@ -58,7 +58,8 @@ async fn set(client: &mut Client, args: ParamSet) -> Outcome {
     let asked = client.set_parameter(pb::SetParameterRequest { name, value });
     let done = answer(what, asked.await)?;
     let now = done.parameter.clone().unwrap_or_default();
-    Ok(Report::new(changed_text(&now, &done.previous), &done))
+    let text = changed_text(&now, &done.previous);
+    Ok(Report::new(warned(text, done.warning.as_deref()), &done))
 }
 
 async fn reset(client: &mut Client, name: String) -> Outcome {
@@ -71,11 +72,21 @@ async fn reset(client: &mut Client, name: String) -> Outcome {
     } else {
         format!("{} was not set; its default is {}", now.name, now.value)
     };
-    Ok(Report::new(text, &done))
+    Ok(Report::new(warned(text, done.warning.as_deref()), &done))
+}
+
+fn warned(text: String, warning: Option<&str>) -> String {
+    match warning {
+        Some(warning) => format!("{text}\n\nwarning: {warning}"),
+        None => text,
+    }
 }
 
 fn changed_text(now: &pb::Parameter, previous: &str) -> String {
     let pb::Parameter { name, value, .. } = now;
+    if now.allowed.is_empty() {
+        return format!("{name} is taken away; it was {previous}");
+    }
     if previous == value {
         return format!("{name} is {value}, as before");
     }
@@ -84,7 +95,10 @@ fn changed_text(now: &pb::Parameter, previous: &str) -> String {
 
 fn where_set(parameter: &pb::Parameter) -> String {
     match (&parameter.set_by, &parameter.set_at) {
-        (Some(by), Some(at)) => format!("by {by}, {}", time(at)),
+        (Some(by), Some(at)) => match &parameter.stored {
+            Some(stored) => format!("to {stored}, not usable here, by {by}, {}", time(at)),
+            None => format!("by {by}, {}", time(at)),
+        },
         _ => "default".to_owned(),
     }
 }
@@ -105,6 +119,11 @@ fn list_text(all: &[pb::Parameter]) -> String {
 }
 
 fn show_text(parameter: &pb::Parameter) -> String {
+    if parameter.allowed.is_empty() {
+        let name = parameter.name.clone();
+        let fields = [("parameter", name), ("set", where_set(parameter))];
+        return format!("{}\n\n{}", record(&fields), parameter.meaning);
+    }
     let mut fields = vec![
         ("parameter", parameter.name.clone()),
         ("value", parameter.value.clone()),
@@ -140,6 +159,7 @@ mod tests {
             why: "it is so".to_owned(),
             replaces: String::new(),
             in_force: "on".to_owned(),
+            stored: None,
         }
     }
 

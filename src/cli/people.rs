@@ -6,7 +6,7 @@ use crate::{
     cli::{
         args::{
             BaseAdd, BaseRemove, DeviceAdd, DeviceFields, DeviceRemove, DeviceSet, Global, Profile,
-            ProfileAdd, UserAdd, UserFields, UserRemove, UserSet,
+            ProfileFields, UserAdd, UserFields, UserRemove, UserSet,
         },
         client::{Client, answer, connect},
         confirm::confirm,
@@ -14,7 +14,7 @@ use crate::{
         output::{Report, record, table, yes},
         phone::read_pin,
     },
-    domain::ids::ServiceName,
+    domain::ids::UserId,
     wire::admin as pb,
 };
 
@@ -169,8 +169,18 @@ pub async fn profile(global: &Global, verb: Profile) -> Outcome {
             Ok(Report::new(profile_text(&found), &found))
         }
         Profile::Add(args) => {
-            let (name, columns) = (args.profile.to_string(), profile_columns(args));
+            let (name, columns) = (
+                args.profile.to_string(),
+                profile_columns(Some(args.user), args.fields),
+            );
             put(global, "profile", name, true, columns, None).await
+        }
+        Profile::Set(args) => {
+            let (name, columns) = (
+                args.profile.to_string(),
+                profile_columns(args.user, args.fields),
+            );
+            put(global, "profile", name, false, columns, None).await
         }
         Profile::Remove(args) => {
             let question = "A session that has it keeps it to its end. Remove the profile?";
@@ -196,6 +206,7 @@ pub(super) async fn put(
 ) -> Outcome {
     let verb = if is_new { "add" } else { "change" };
     let what = format!("cannot {verb} the {} {name}", spoken(kind));
+    let wanted: Option<u32> = columns.get("count").and_then(|count| count.parse().ok());
     let request = pb::PutRecordRequest {
         kind: kind.to_owned(),
         name: name.clone(),
@@ -205,11 +216,25 @@ pub(super) async fn put(
     };
     let mut client = connect(global).await?;
     let done = answer(what, client.put_record(request).await)?;
-    let text = match (is_new, done.added, done.changed) {
+    let text = match (wanted, done.added, done.changed) {
+        (Some(wanted), 0, _) => format!(
+            "added none of {wanted} {}s: {name}1 to {name}{wanted} were there already",
+            spoken(kind)
+        ),
+        (Some(wanted), added, _) if added < wanted => format!(
+            "added {added} of {wanted} {}s: the others of {name}1 to {name}{wanted} were there already",
+            spoken(kind)
+        ),
+        (Some(wanted), _, _) => {
+            format!(
+                "added {wanted} {}s, {name}1 to {name}{wanted}",
+                spoken(kind)
+            )
+        }
         (_, 0, 0) => format!("{} {name} is so already", spoken(kind)),
         (_, 0, _) => format!("changed {} {name}", spoken(kind)),
         (_, 1, _) => format!("added {} {name}", spoken(kind)),
-        (_, many, _) => format!("added {many} {}s, {name}1 and so on", spoken(kind)),
+        (_, many, _) => format!("added {many} {}s", spoken(kind)),
     };
     Ok(Report::new(text, &done))
 }
@@ -278,10 +303,12 @@ fn device_columns(fields: DeviceFields) -> Outcome<Columns> {
         "extension-mobility",
         fields.extension_mobility.map(|b| b.to_string()),
     );
-    give("device-pool", fields.device_pool.map(Into::into));
+    give("device-pool", fields.device_pool);
+    give("locale", fields.locale);
     if !fields.geolocation.is_empty() {
         let mut parts = Vec::new();
-        for field in &fields.geolocation {
+        // One that is empty is none: so they are taken away.
+        for field in fields.geolocation.iter().filter(|field| !field.is_empty()) {
             let (name, value) = field.split_once('=').ok_or_else(|| {
                 Failure::usage(
                     "the place can't be used",
@@ -302,23 +329,27 @@ fn device_columns(fields: DeviceFields) -> Outcome<Columns> {
     Ok(columns)
 }
 
-/// Services as a cell; none where nothing was given.
-fn subscription(services: &[ServiceName]) -> Option<String> {
-    let names: Vec<_> = services.iter().map(|name| plain(name.as_str())).collect();
-    (!names.is_empty()).then(|| names.join(";"))
+/// Services as a cell; none where nothing was given. One that is empty is none: so they are taken away.
+fn subscription(services: &[String]) -> Option<String> {
+    let names = services.iter().filter(|name| !name.is_empty());
+    let names: Vec<_> = names.map(|name| plain(name)).collect();
+    (!services.is_empty()).then(|| names.join(";"))
 }
 
-fn profile_columns(args: ProfileAdd) -> Columns {
-    let mut columns = Columns::from([("user".to_owned(), args.user.to_string())]);
+fn profile_columns(user: Option<UserId>, args: ProfileFields) -> Columns {
+    let mut columns = Columns::new();
     let mut give = |name: &str, value: Option<String>| {
         columns.extend(value.map(|value| (name.to_owned(), value)));
     };
+    give("user", user.map(|user| user.to_string()));
     give("default", args.default.map(|b| b.to_string()));
     give("locale", args.locale);
-    give("device-pool", args.device_pool.map(Into::into));
+    give("device-pool", args.device_pool);
     give("services", subscription(&args.service));
     if !args.line.is_empty() {
-        let lines = (1..).zip(&args.line).map(|(index, line): (u32, _)| {
+        // One that is empty is none: so they are taken away.
+        let lines = args.line.iter().filter(|line| !line.is_empty());
+        let lines = (1..).zip(lines).map(|(index, line): (u32, _)| {
             let (number, label) = line.split_once('=').unwrap_or((line, ""));
             format!("{index}|{}|{}", plain(number), plain(label))
         });
@@ -419,17 +450,18 @@ mod tests {
     #[test]
     fn what_would_separate_is_plain_text() {
         assert_eq!(plain("a;b|c=d\\e"), "a\\;b\\|c\\=d\\\\e");
-        let args = ProfileAdd {
-            profile: "p".parse().unwrap(),
-            user: "anna".parse().unwrap(),
+        let fields = ProfileFields {
             default: Some(true),
             line: vec!["4711=Anna; home".to_owned(), "4712".to_owned()],
             locale: None,
             device_pool: None,
-            service: vec!["News".parse().unwrap(), "Menu;x".parse().unwrap()],
+            service: vec!["News".to_owned(), "Menu;x".to_owned()],
         };
-        let columns = profile_columns(args);
+        let columns = profile_columns(Some("anna".parse().unwrap()), fields);
         assert_eq!(columns["lines"], "1|4711|Anna\\; home;2|4712|");
+        assert_eq!(columns["services"], "News;Menu\\;x");
         assert_eq!(columns["default"], "true");
+        assert_eq!(subscription(&[]), None);
+        assert_eq!(subscription(&[String::new()]), Some(String::new()));
     }
 }

@@ -30,26 +30,37 @@ pub async fn run(global: &Global, verb: Session) -> Outcome {
 }
 
 async fn list(client: &mut Client, args: SessionList) -> Outcome {
-    let query = pb::ListSessionsRequest {
+    let mut query = pb::ListSessionsRequest {
         role: args.role,
         peer: args.peer.map(Into::into),
         device: args.device.map(Into::into),
         user_id: args.user.map(Into::into),
         include_ended: args.all,
-        limit: MOST_SHOWN,
+        limit: 0,
+        page_token: String::new(),
     };
-    let found = answer(
-        "cannot list the sessions",
-        client.list_sessions(query).await,
-    )?;
-    let mut text = list_text(&found.sessions);
-    if found.truncated {
-        text += &format!(
-            "\n\nonly the newest {} are shown; narrow it down with --user, --device or --peer",
-            found.sessions.len()
-        );
+    let mut sessions = Vec::new();
+    let mut left = args.limit;
+    while left > 0 {
+        query.limit = left.min(PAGE);
+        let asked = client.list_sessions(query.clone()).await;
+        let page = answer("cannot list the sessions", asked)?;
+        left = left.saturating_sub(u32::try_from(page.sessions.len()).unwrap_or(u32::MAX));
+        sessions.extend(page.sessions);
+        query.page_token = page.next_page_token;
+        if query.page_token.is_empty() {
+            break;
+        }
     }
-    Ok(Report::new(text, &found.sessions))
+    let report = Report::new(list_text(&sessions), &sessions);
+    if query.page_token.is_empty() {
+        return Ok(report);
+    }
+    Ok(report.with_note(format!(
+        "only the newest {} are shown; there is more with a higher --limit, or narrow it down with --user, --device \
+         or --peer",
+        sessions.len()
+    )))
 }
 
 async fn logout(client: &mut Client, args: SessionLogout) -> Outcome {
@@ -184,8 +195,8 @@ fn ended_text(ended: &pb::LogoutSessionResponse) -> String {
     format!("ended the session of {user} on {}: {told}", session.device)
 }
 
-/// What one answer holds.
-const MOST_SHOWN: u32 = 1_000;
+/// Sessions that one call gives.
+const PAGE: u32 = 1_000;
 
 #[cfg(test)]
 mod tests {

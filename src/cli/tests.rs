@@ -716,6 +716,47 @@ async fn one_record_is_shown_with_what_hangs_on_it() {
 }
 
 #[tokio::test]
+async fn every_session_can_be_reached() {
+    let node = Node::start().await;
+    node.store
+        .write(|tx| {
+            // All made at the same time; a local login's two have one id.
+            (1..=600).try_for_each(|n| {
+                let device = format!("SEP{n}");
+                sessions::insert(tx, &a_session(n, Role::Home, "munich", &device))?;
+                sessions::insert(tx, &a_session(n, Role::Visiting, "munich", &device))
+            })
+        })
+        .await
+        .unwrap();
+    let some = node.type_in("session list").await;
+    assert_eq!(some.json.as_array().unwrap().len(), 1_000);
+    assert!(some.text.contains("only the newest 1000"));
+    assert!(some.note.unwrap().contains("--limit"));
+    let all = node.type_in("session list --limit 5000").await;
+    assert_eq!(all.note, None);
+    let found: Vec<_> = all
+        .json
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            format!(
+                "{}{}",
+                row["device"].as_str().unwrap(),
+                row["role"].as_str().unwrap()
+            )
+        })
+        .collect();
+    let expected: Vec<_> = (1..=600)
+        .rev()
+        .flat_map(|n| [format!("SEP{n}visiting"), format!("SEP{n}home")])
+        .collect();
+    assert_eq!(found, expected);
+    node.end().await;
+}
+
+#[tokio::test]
 async fn a_session_is_found_by_id_ref_and_phone_and_ended_once() {
     let node = Node::start().await;
     with_people(&node).await;

@@ -24,7 +24,7 @@ pub(super) fn check(database: &Path) -> Finding {
     match statvfs(folder) {
         Ok(disk) => {
             // What root alone may use is nothing to a daemon.
-            let size = u64::from(disk.fragment_size());
+            let size = disk.fragment_size();
             let bytes = |blocks: u64| blocks.saturating_mul(size);
             judge(folder, bytes(disk.blocks_available()), bytes(disk.blocks()))
         }

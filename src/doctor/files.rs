@@ -1,6 +1,6 @@
 //! The configuration and the files that it names.
 
-use std::path::Path;
+use std::{fs, io::ErrorKind, path::Path};
 
 use super::{Finding, SOON};
 use crate::{
@@ -12,20 +12,29 @@ use crate::{
 /// The file can't be used at all: nothing else is known then.
 pub(super) fn unreadable(file: &Path, problems: &Problems) -> Finding {
     let all: Vec<_> = problems.list.iter().map(ToString::to_string).collect();
-    let hint = if file.exists() {
-        format!(
-            "correct the file, and check it with: emccd config check --config {}",
-            file.display()
-        )
-    } else {
-        "name another one: emccd doctor --config FILE; or make a node: emccd init --cluster-id ID"
-            .to_owned()
-    };
+    let opened = fs::File::open(file).err().map(|cause| cause.kind());
     Finding::error(
         "config",
         format!("{}: {}", file.display(), all.join("; ")),
-        hint,
+        how_to_read(file, opened),
     )
+}
+
+/// What to do about a file that could not be opened for that reason, or was opened.
+fn how_to_read(file: &Path, cause: Option<ErrorKind>) -> String {
+    match cause {
+        Some(ErrorKind::PermissionDenied) => {
+            "run emccd doctor as root, or as the daemon's own user".to_owned()
+        }
+        Some(ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            "name another one: emccd doctor --config FILE; or make a node: emccd init --cluster-id ID"
+                .to_owned()
+        }
+        _ => format!(
+            "correct the file, and check it with: emccd config check --config {}",
+            file.display()
+        ),
+    }
 }
 
 /// The files that a configuration names.
@@ -112,4 +121,17 @@ fn validity(id: &'static str, files: &IdentityFiles, now: Timestamp) -> Option<F
     } else {
         Finding::ok(id, text)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_read_a_file_is_not_told_to_make_one() {
+        let hint = |cause| how_to_read(Path::new("/etc/emccd/emccd.toml"), cause);
+        assert!(hint(Some(ErrorKind::PermissionDenied)).contains("as root"));
+        assert!(hint(Some(ErrorKind::NotFound)).contains("emccd init"));
+        assert!(hint(None).contains("config check"));
+    }
 }

@@ -7,15 +7,18 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
 
-use super::Finding;
+use super::{Finding, Level};
 use crate::config::Config;
 
 const ID: &str = "port";
+
+const METRICS: &str = "metrics.listen";
 
 /// How long the daemon may take to say that it lives.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -26,17 +29,21 @@ pub(super) async fn check(config: &Config, is_up: bool) -> Vec<Finding> {
         ("federation.listen", Some(config.federation.listen)),
         ("phone.listen", Some(config.phone.listen)),
         ("phone.plain-listen", config.phone.plain_listen),
-        ("metrics.listen", config.metrics.listen),
+        (METRICS, config.metrics.listen),
     ];
     let mut found = Vec::new();
     for (key, address) in named {
         let Some(address) = address.filter(|a| a.port() != 0) else {
             continue;
         };
-        found.push(judge(key, address, is_up).await.about(key));
-    }
-    if let Some(address) = config.metrics.listen.filter(|a| is_up && a.port() != 0) {
-        found.extend(readiness(address).await);
+        let mut port = judge(key, address, is_up).await;
+        let of_daemon = if is_up && key == METRICS && port.level == Level::Ok {
+            readiness(config, address, &mut port).await
+        } else {
+            Vec::new()
+        };
+        found.push(port.about(key));
+        found.extend(of_daemon);
     }
     found
 }
@@ -108,60 +115,97 @@ fn owner(port: u16) -> Option<String> {
     })
 }
 
-/// What the daemon says of itself to a monitoring system.
-async fn readiness(address: SocketAddr) -> Vec<Finding> {
-    const ID: &str = "ready";
-    let hint = "look into the daemon's log";
-    let asked = tokio::time::timeout(PATIENCE, ask(address)).await;
-    let text = match asked {
-        Ok(Ok(text)) => text,
-        Ok(Err(cause)) => {
-            return vec![Finding::warning(
-                ID,
-                format!("the daemon can't be asked at {address}: {cause}"),
-                hint,
-            )];
-        }
-        Err(_) => {
-            return vec![Finding::error(
-                ID,
-                format!("the daemon does not answer at {address}"),
-                hint,
-            )];
-        }
+/// What answers at the address for figures and health.
+enum Answer {
+    /// The daemon of this configuration, with why it can't serve.
+    Ours(Vec<String>),
+    /// Somebody else.
+    Other(String),
+    /// Nobody, and why.
+    None(String),
+}
+
+/// What the daemon says of itself to a monitoring system, and whether it is the daemon that says so: it does without
+/// a port that somebody else has.
+async fn readiness(config: &Config, address: SocketAddr, port: &mut Finding) -> Vec<Finding> {
+    const READY: &str = "ready";
+    let what = match tokio::time::timeout(PATIENCE, ask(address)).await {
+        Ok(Ok(text)) => judge_answer(config, &text),
+        Ok(Err(cause)) => Answer::None(cause.to_string()),
+        Err(_) => Answer::None(format!(
+            "it does not answer within {} s",
+            PATIENCE.as_secs()
+        )),
     };
-    let Some((_, body)) = text.split_once("\r\n\r\n") else {
-        return vec![Finding::warning(
-            ID,
-            format!("what answers at {address} is no daemon of ours"),
-            "emccd config show names metrics.listen",
-        )];
-    };
-    let reasons: Vec<_> = body
-        .lines()
-        .skip(1)
-        .map(|line| {
-            Finding::error(
-                ID,
-                line,
-                "emccd cluster status, and the daemon's log, have the rest",
-            )
-        })
-        .collect();
-    if reasons.is_empty() && body.trim() == "ready" {
-        return vec![Finding::ok(ID, "the daemon can serve")];
+    match what {
+        Answer::Ours(reasons) if reasons.is_empty() => {
+            vec![Finding::ok(READY, "the daemon can serve")]
+        }
+        Answer::Ours(reasons) => {
+            let hint = "emccd cluster status, and the daemon's log, have the rest";
+            let all = reasons.into_iter();
+            all.map(|why| Finding::error(READY, why, hint)).collect()
+        }
+        Answer::Other(who) => {
+            let by = owner(address.port()).map_or_else(String::new, |name| format!(" ({name})"));
+            let text =
+                format!("{address} is held by {who}{by}: no figures of this node are served");
+            let hint = format!(
+                "ss -tlnp 'sport = :{}' names the program; end it, or set metrics.listen to another port",
+                address.port()
+            );
+            *port = Finding::warning(ID, text, hint);
+            Vec::new()
+        }
+        Answer::None(why) => {
+            let text = format!("what listens on {address} can't be asked: {why}");
+            vec![Finding::warning(READY, text, "look into the daemon's log")]
+        }
     }
-    reasons
+}
+
+fn judge_answer(config: &Config, text: &str) -> Answer {
+    let none_of_ours = || Answer::Other("another program".to_owned());
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return none_of_ours();
+    };
+    let status = head.split_ascii_whitespace().nth(1);
+    let Ok(told) = serde_json::from_str::<Told>(body) else {
+        return none_of_ours();
+    };
+    if status != Some(if told.ready { "200" } else { "503" }) {
+        return none_of_ours();
+    }
+    if told.cluster != config.cluster_id.as_str() || told.node != config.node {
+        return Answer::Other(format!("{} of cluster {}", told.node, told.cluster));
+    }
+    let reasons = told.reasons.into_iter();
+    Answer::Ours(reasons.map(|r| format!("{}: {}", r.id, r.text)).collect())
+}
+
+/// `/readyz?format=json`.
+#[derive(Deserialize)]
+struct Told {
+    ready: bool,
+    cluster: String,
+    node: String,
+    reasons: Vec<Reason>,
+}
+
+#[derive(Deserialize)]
+struct Reason {
+    id: String,
+    text: String,
 }
 
 async fn ask(address: SocketAddr) -> io::Result<String> {
     /// Far more than there can be reasons.
     const MOST: u64 = 64 * 1_024;
     let mut stream = TcpStream::connect(address).await?;
-    stream
-        .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .await?;
-    let mut text = String::new();
-    stream.take(MOST).read_to_string(&mut text).await?;
-    Ok(text)
+    let request =
+        b"GET /readyz?format=json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await?;
+    let mut text = Vec::new();
+    stream.take(MOST).read_to_end(&mut text).await?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }

@@ -251,6 +251,157 @@ async fn a_database_of_newer_software_and_one_that_is_none_are_told() {
     );
 }
 
+/// A node whose database has been made, and belongs to it.
+async fn started(node: &Node) -> Store {
+    let settings = store::Config {
+        url: format!("sqlite:{}", node.file("emccd.db").display()),
+        node: "n1".to_owned(),
+    };
+    let store = Store::open(&settings).unwrap();
+    let mark = crate::node::pepper_mark(&config::load(&node.config).unwrap()).unwrap();
+    let written = store.write(move |tx: &mut dyn store::Transaction| {
+        store::meta::put(tx, store::meta::CLUSTER_ID, "munich")?;
+        store::meta::put(tx, store::meta::PEPPER_MARK, &mark)
+    });
+    let _: () = written.await.unwrap();
+    store
+}
+
+async fn give_a_pin(store: &Store) {
+    let given = store.write(|tx: &mut dyn store::Transaction| {
+        let user = store::users::User {
+            user_id: crate::domain::ids::UserId::new("ana").unwrap(),
+            self_service_id: None,
+            primary_extension: None,
+            display_name: String::new(),
+            enabled: true,
+            emcc_enabled: true,
+            policy: None,
+        };
+        store::users::upsert(tx, &user)?;
+        let phc = store::credentials::Phc::new(
+            "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned(),
+        );
+        store::credentials::put_hash(tx, &user.user_id, &phc, Timestamp::default())
+    });
+    let _: () = given.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_another_cluster_or_another_pepper_is_told_as_a_start_would() {
+    let node = Node::new();
+    let store = started(&node).await;
+    assert!(is_well(&node.examined(0).await));
+    // Without a PIN any pepper will do.
+    let pepper = node.file("pepper.key");
+    let right = fs::read(&pepper).unwrap();
+    fs::write(&pepper, [7; 32]).unwrap();
+    assert!(is_well(&node.examined(0).await));
+    give_a_pin(&store).await;
+    let wrong = node.error(0).await;
+    tells(&wrong, "pepper", "were hashed with", "from a backup");
+    let of_pepper = node.examined(0).await;
+    assert_eq!(of_pepper.iter().filter(|f| f.id == "pepper").count(), 1);
+    fs::write(&pepper, right).unwrap();
+    assert!(is_well(&node.examined(0).await));
+    let other = store.write(|tx: &mut dyn store::Transaction| {
+        store::meta::put(tx, store::meta::CLUSTER_ID, "paris")
+    });
+    let _: () = other.await.unwrap();
+    tells(
+        &node.error(0).await,
+        "store",
+        "belongs to the cluster paris",
+        "store.url",
+    );
+}
+
+#[tokio::test]
+async fn files_that_can_not_be_written_are_told() {
+    let node = Node::new();
+    started(&node).await.close();
+    let lock = node.file("emccd.write");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    // As a start finds it.
+    let settings = store::Config {
+        url: format!("sqlite:{}", node.file("emccd.db").display()),
+        node: "n1".to_owned(),
+    };
+    Store::open(&settings).unwrap_err();
+    tells(&node.error(0).await, "store-lock", "directory", "ls -l");
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_told_with_how_to_bring_back_a_backup() {
+    let node = Node::new();
+    started(&node).await.close();
+    fs::write(node.file("emccd.db"), "no database\n".repeat(999)).unwrap();
+    let hint = "put a backup in its place";
+    tells(&node.error(0).await, "store", "can't be looked at", hint);
+}
+
+/// Answers whoever asks at a port, until it is dropped.
+fn answering(answer: &'static str) -> (std::net::SocketAddr, TcpListener) {
+    use std::io::{Read as _, Write as _};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, kept) = (
+        listener.local_addr().unwrap(),
+        listener.try_clone().unwrap(),
+    );
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut asked = [0; 1_024];
+            let _ = stream.read(&mut asked);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    (address, kept)
+}
+
+#[tokio::test]
+async fn what_holds_the_port_for_figures_is_not_taken_for_the_daemon() {
+    const OURS: &str = "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"ready\":false,\"cluster\":\"munich\",\
+        \"node\":\"n7\",\"reasons\":[{\"id\":\"store\",\"text\":\"the disk is full\"}]}\n";
+    let examined = async |answer, node_name: &str| {
+        let (address, _kept) = answering(answer);
+        let node = Node::with(vec![
+            line("metrics.listen", &address.to_string()),
+            line("node", node_name),
+        ]);
+        examine(&node.config, Clock::system().now(), async |_: &Config| {
+            Daemon::Up(Box::default())
+        })
+        .await
+    };
+    for foreign in [
+        "HTTP/1.1 200 OK\r\n\r\n<!DOCTYPE HTML>\n<html lang=\"en\">\n<head>\n",
+        "HTTP/1.1 404 Not Found\r\n\r\nnot found\n",
+        "HTTP/1.1 200 OK\r\n\r\nready\n",
+        "220 mail.example ESMTP\r\n",
+        OURS,
+    ] {
+        let found = examined(foreign, "n1").await;
+        assert!(
+            found.iter().all(|f| f.id != "ready"),
+            "{foreign}: {found:#?}"
+        );
+        let port = found
+            .iter()
+            .find(|f| f.subject.as_deref() == Some("metrics.listen"));
+        let port = port.unwrap();
+        assert_eq!(port.level, Level::Warning, "{port:?}");
+        tells(port, "port", "no figures of this node", "metrics.listen");
+    }
+    // The same answer from the node that is meant.
+    let found = examined(OURS, "n7").await;
+    let ready = found.iter().find(|f| f.id == "ready").unwrap();
+    assert_eq!(
+        (ready.level, &*ready.text),
+        (Level::Error, "store: the disk is full")
+    );
+}
+
 #[tokio::test]
 async fn a_database_that_somebody_holds_is_told() {
     let node = Node::new();

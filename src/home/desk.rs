@@ -497,12 +497,13 @@ impl Desk {
             },
         };
         pool.call_managers.sort_by_key(|c| c.priority);
-        let set = [
-            &parameters.default_tftp_server,
-            &parameters.backup_tftp_server,
-        ];
-        if !self.is_local() && set.iter().any(|server| server.is_some()) {
-            pool.tftp_servers = set.into_iter().flatten().cloned().collect();
+        if !self.is_local() {
+            if let Some(server) = &parameters.default_tftp_server {
+                pool.tftp_servers = vec![server.clone()];
+            }
+            // Whoever adds a backup takes nothing away.
+            pool.tftp_servers
+                .extend(parameters.backup_tftp_server.clone());
         }
         Ok(pool)
     }

@@ -53,6 +53,48 @@ fn row(change: &apply::Change) -> pb::ApplyChange {
     }
 }
 
+/// What an operator is told of one record that was not changed: it came from no file, and its columns are options.
+pub(super) fn edit_error(error: apply::Error) -> Error {
+    let problems = match error {
+        apply::Error::Problems(problems) => problems,
+        apply::Error::Column { column, reason } => {
+            let option = match &*column {
+                "lines" => "line",
+                "services" => "service",
+                other => other,
+            };
+            return Error::refused(
+                format!("--{option}: {reason}; nothing was changed"),
+                "correct it; the help of the command says what it may be",
+            );
+        }
+        error => return self::error(error),
+    };
+    let told: Vec<_> = problems
+        .told()
+        .iter()
+        .map(|problem| {
+            let field = match &*problem.field {
+                "user.id" | "profile.name" | "device.name" | "base-device.name" => "its name",
+                "user.pin" | "user.pin-hash" => "the PIN",
+                lines if lines.starts_with("profile.lines") => "--line",
+                "profile.services" | "device.services" => "--service",
+                other => match other.split_once('.') {
+                    Some((_, column)) => return format!("--{column}: {}", problem.message),
+                    None => return problem.message.clone(),
+                },
+            };
+            format!("{field}: {}", problem.message)
+        })
+        .collect();
+    let next = if told.iter().any(|told| told.contains("there is no ")) {
+        "`emccd export` shows what there is; emccd apply FILE adds what no command does, such as device pools"
+    } else {
+        "correct it; the help of the command says what it may be"
+    };
+    Error::refused(format!("{}; nothing was changed", told.join("; ")), next)
+}
+
 /// What an operator is told of files that were not applied.
 pub(super) fn error(error: apply::Error) -> Error {
     match error {
@@ -66,12 +108,21 @@ pub(super) fn error(error: apply::Error) -> Error {
             error.to_string(),
             "correct it; the help of the command says what it may be",
         ),
-        apply::Error::There(what) => Error::Exists {
-            what,
-            next: "change it with set in place of add".to_owned(),
-        },
-        error @ apply::Error::NotThere(_) => {
-            Error::refused(error.to_string(), "add it with add in place of set")
+        apply::Error::There(what) => {
+            let next = match what.split_once(' ') {
+                Some(("base-device", _)) => "`emccd base list` shows what there is".to_owned(),
+                Some((noun, name)) => format!("to change it: emccd {noun} set {name} …"),
+                None => "`emccd export` shows what there is".to_owned(),
+            };
+            let what = what.replacen("base-device ", "base device ", 1);
+            Error::Exists { what, next }
+        }
+        apply::Error::NotThere(what) => {
+            let next = match what.split_once(' ') {
+                Some((noun, name)) => format!("to add it: emccd {noun} add {name} …"),
+                None => "`emccd export` shows what there is".to_owned(),
+            };
+            Error::refused(format!("there is no {what}"), next)
         }
         apply::Error::Kept(reasons) => Error::listed(
             "what is in use can't be deleted; nothing was changed",

@@ -1,6 +1,13 @@
 //! Why a node does not start, or does not take what it was given.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{
+    io,
+    net::SocketAddr,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::{Uid, User};
 
 use crate::{
     config::IdentityFiles, credentials, domain::ids::ClusterId, edge, edge::admin::socket, store,
@@ -158,13 +165,88 @@ impl Error {
             Self::Store(store::Error::NewerSchema { .. }) => {
                 "run the newer emccd, or restore a copy of the store from before it; nothing was changed".to_owned()
             }
-            Self::Store(_) => {
+            Self::Store(error) => error
+                .file()
+                .and_then(|file| not_ours(file, Uid::effective()))
+                .unwrap_or_else(|| {
                 "store.url must name a database of emccd, or a new file, on a local disk where this user may write"
                     .to_owned()
-            }
+                }),
             Self::Broken(_) | Self::Credentials(_) | Self::Federation(_) | Self::StoredTrust(_) => {
                 format!("mend it and start again; {CHECK}")
             }
         }
+    }
+}
+
+/// What to do where a file, or the folder that it should be in, is another user's. Root may do anything with it.
+fn not_ours(file: &Path, us: Uid) -> Option<String> {
+    let folder = file.parent().filter(|folder| *folder != Path::new(""));
+    let (there, metadata) = [Some(file), folder]
+        .into_iter()
+        .flatten()
+        .find_map(|path| Some((path, path.metadata().ok()?)))?;
+    let owner = Uid::from_raw(metadata.uid());
+    if us.is_root() || owner == us {
+        return None;
+    }
+    let name = |uid: Uid| {
+        let user = User::from_uid(uid).ok().flatten();
+        user.map_or_else(|| uid.to_string(), |user| user.name)
+    };
+    let (owner, us, path) = (name(owner), name(us), there.display());
+    Some(if metadata.is_dir() {
+        format!(
+            "the folder {path} belongs to {owner}, and this process runs as {us}: run it as {owner}, or name a file \
+             in store.url whose folder {us} may write to"
+        )
+    } else {
+        format!(
+            "{path} belongs to {owner}, and this process runs as {us}: run it as {owner}, or give it the file: chown \
+             {us} {path}"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_user_is_named_with_what_gives_it_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("emccd.turn");
+        fs::write(&file, "").unwrap();
+        let owner = file.metadata().unwrap().uid();
+        let other = Uid::from_raw(owner + 61_234);
+        let told = not_ours(&file, other).unwrap();
+        assert!(
+            told.contains(&format!("chown {other} {}", file.display())),
+            "{told}"
+        );
+        // Where it is not there yet it is the folder that matters, and no folder is given away.
+        let told = not_ours(&dir.path().join("new.db"), other).unwrap();
+        assert!(
+            told.contains("the folder") && told.contains("store.url") && !told.contains("chown"),
+            "{told}"
+        );
+        for (path, us) in [
+            (&*file, Uid::from_raw(owner)),
+            (&*file, Uid::from_raw(0)),
+            (Path::new("/no/such/folder/x.db"), other),
+        ] {
+            assert_eq!(not_ours(path, us), None, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn the_advice_for_a_lock_names_the_store_where_the_owner_is_not_the_matter() {
+        let error = Error::Store(store::Error::Lock {
+            path: PathBuf::from("/no/such/folder/emccd.turn"),
+            source: io::Error::from(io::ErrorKind::NotFound).into(),
+        });
+        assert!(error.advice().contains("store.url"), "{}", error.advice());
     }
 }

@@ -98,6 +98,14 @@ pub fn read_audit_key(pepper_file: &Path) -> Result<audit::Key, Error> {
     Ok(audit::Key::from_pepper(&wiring::read_pepper(pepper_file)?))
 }
 
+/// What a store is marked with whose PINs were hashed with the pepper of this configuration.
+///
+/// # Errors
+/// [`Error`] when the file is no pepper, or others can read it.
+pub fn pepper_mark(config: &Config) -> Result<String, Error> {
+    wiring::pepper_mark(config)
+}
+
 /// Makes a pepper for a new cluster.
 #[must_use]
 pub fn new_pepper() -> Secret {

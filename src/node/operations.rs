@@ -155,7 +155,7 @@ impl Operations for NodeOperations {
     fn edit<'a>(&'a self, edit: Edit, actor: &'a Actor) -> Answer<'a, Vec<pb::ApplyCount>> {
         Box::pin(async move {
             let changes = self.applier.edit(edit, &actor.to_string()).await;
-            let changes = changes.map_err(applied::error)?;
+            let changes = changes.map_err(applied::edit_error)?;
             Ok(applied::told(&changes, false).counts)
         })
     }

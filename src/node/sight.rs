@@ -25,9 +25,9 @@ use crate::{
         session::Role,
     },
     edge::{
-        listener,
+        listener::{self, Bound, TurnedAway},
         metrics::{
-            self, By, Metrics, Outcome, Probe, Reading, Reason, Reply,
+            self, By, Metrics, Outcome, Probe, Reading, Reason, Reply, Whose,
             table::{self, Metric},
         },
         phone::{self, Desk},
@@ -71,6 +71,35 @@ pub(super) struct Sight {
     pub(super) started: Instant,
     pub(super) counted: tokio::sync::Mutex<Option<(Instant, counts::Counts)>>,
     pub(super) probed: Probed,
+    pub(super) turned: Turned,
+}
+
+/// Who was turned away at the doors.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turned {
+    pub(super) federation: TurnedAway,
+    pub(super) phone: TurnedAway,
+}
+
+impl Turned {
+    fn read(&self, all: &mut Readings) {
+        for (door, turned) in [("federation", &self.federation), ("phone", &self.phone)] {
+            for bound in Bound::ALL {
+                let is_phones = matches!(
+                    bound,
+                    Bound::Handshakes | Bound::Connections | Bound::Address
+                );
+                let is_there = match door {
+                    "phone" => is_phones,
+                    _ => bound != Bound::Address,
+                };
+                if is_there {
+                    let labels = [door, bound.as_str()];
+                    all.add(&table::TURNED_AWAY, &labels, float(turned.count(bound)));
+                }
+            }
+        }
+    }
 }
 
 /// The look whether the database can be written that began last: one at a time, whoever asks and goes away meanwhile.
@@ -103,6 +132,13 @@ impl Probed {
 }
 
 impl Probe for Sight {
+    fn whose(&self) -> Whose {
+        Whose {
+            cluster: self.cluster.to_string(),
+            node: self.peers.config().node.clone(),
+        }
+    }
+
     fn reasons(&self) -> Reply<'_, Vec<Reason>> {
         Box::pin(async {
             let mut reasons = Vec::new();
@@ -131,6 +167,7 @@ impl Probe for Sight {
             self.read_requests(&mut all);
             self.read_links(&mut all);
             self.read_store(&mut all);
+            self.turned.read(&mut all);
             self.read_process(&mut all);
             if let Some(counts) = self.rows().await {
                 read_rows(&counts, &mut all);

@@ -21,7 +21,7 @@ use super::{
     reload::Reloader,
     roles::FederationRoles,
     shutdown::Stages,
-    sight::{self, CountedDesk, Sight},
+    sight::{self, CountedDesk, Sight, Turned},
     sockets::Sockets,
     witness::watch_audit,
 };
@@ -35,7 +35,12 @@ use crate::{
         capability::Traits, federation::Federation, ids::ClusterId, liveness::Incarnation,
         login::HomeCluster, parameters::Parameters, version::VersionRange,
     },
-    edge::{admin, federation, listener, metrics::Metrics, phone},
+    edge::{
+        admin, federation,
+        listener::{self, TurnedAway},
+        metrics::Metrics,
+        phone,
+    },
     fault::FaultPoints,
     home::{self, HomeRole, LocalHome},
     peer::{self, Peers, outbox::Outbox},
@@ -74,6 +79,7 @@ struct Core {
     credentials: Credentials,
     admission: Admission,
     metrics: Metrics,
+    turned: Turned,
     pepper: Pepper,
     trust: TrustStore,
     peers: Peers,
@@ -179,6 +185,7 @@ pub(super) async fn start(
         credentials,
         admission,
         metrics: Metrics::default(),
+        turned: Turned::default(),
         pepper,
         trust,
         peers,
@@ -331,6 +338,7 @@ impl Core {
             clock: self.clock.clone(),
             tasks: stages.work.clone(),
             drain: stages.drain.clone(),
+            turned: self.turned.federation.clone(),
         })
         .await?;
         let pages = |scheme, address| self.pages(&roles.visiting, &stages.work, scheme, address);
@@ -351,9 +359,10 @@ impl Core {
         stages: &Stages,
     ) -> Option<TcpListener> {
         let (config, doors) = (&self.config, &stages.doors);
-        let limits = |max_connections| listener::Config {
+        let limits = |max_connections, turned: &TurnedAway| listener::Config {
             drain_grace: config.shutdown_grace,
             draining: stages.drain.clone(),
+            turned: turned.clone(),
             ..listener::Config::for_connections(max_connections)
         };
         let door = listener::serve_federation(
@@ -361,7 +370,7 @@ impl Core {
             self.trust.clone(),
             behind.federation,
             doors.clone(),
-            limits(config.federation.max_connections),
+            limits(config.federation.max_connections, &self.turned.federation),
         );
         doors.spawn("federation listener", door);
         // Both listeners for phones take from the same places.
@@ -369,7 +378,7 @@ impl Core {
             config.phone.max_connections,
             config.phone.max_connections_per_address,
         );
-        let limits = limits(config.phone.max_connections);
+        let limits = limits(config.phone.max_connections, &self.turned.phone);
         let door = listener::serve_http(
             sockets.phone,
             Some(self.reloader.phone_tls()),
@@ -460,6 +469,7 @@ impl Core {
             started: Instant::now(),
             counted: tokio::sync::Mutex::default(),
             probed: sight::Probed::default(),
+            turned: self.turned.clone(),
         };
         let listener = listener.ok_or(address);
         sight::open_window(listener, self.metrics.clone(), sight, &stages.work);
@@ -664,7 +674,7 @@ async fn open_store(config: &Config) -> Result<Store, Error> {
 
 /// A store belongs to one cluster: sessions of another one must not be taken for ours.
 async fn claim_store(store: &Store, cluster: &ClusterId) -> Result<(), Error> {
-    match claim(store, "cluster-id", cluster.to_string()).await? {
+    match claim(store, meta::CLUSTER_ID, cluster.to_string()).await? {
         Some(found) => Err(Error::OtherCluster {
             found,
             configured: cluster.clone(),
@@ -684,8 +694,6 @@ enum Pepper {
     Other,
 }
 
-const PEPPER_MARK: &str = "pepper-mark";
-
 /// And to one pepper, as soon as there is a PIN: with another one every PIN is wrong, and every user soon locked.
 async fn claim_pepper(
     store: &Store,
@@ -695,12 +703,12 @@ async fn claim_pepper(
     let ours = credentials.pepper_mark()?;
     let pepper = store
         .write(move |tx: &mut dyn Transaction| {
-            let found = meta::get(tx, PEPPER_MARK)?;
+            let found = meta::get(tx, meta::PEPPER_MARK)?;
             if found.as_ref() == Some(&ours) {
                 return Ok(Pepper::Known);
             }
             if !store::credentials::any(tx)? {
-                meta::put(tx, PEPPER_MARK, &ours)?;
+                meta::put(tx, meta::PEPPER_MARK, &ours)?;
                 return Ok(Pepper::Known);
             }
             Ok::<_, store::Error>(match found {
@@ -730,7 +738,7 @@ async fn mark_pepper(store: &Store, credentials: &Credentials, tasks: &Tasks) {
     let marked = async {
         credentials.proven().await;
         let ours = credentials.pepper_mark()?;
-        claim(store, PEPPER_MARK, ours).await?;
+        claim(store, meta::PEPPER_MARK, ours).await?;
         Ok::<_, Error>(())
     };
     let marked = tokio::select! {
@@ -762,6 +770,12 @@ async fn claim(
             Ok::<_, store::Error>(found.filter(|found| *found != ours))
         })
         .await
+}
+
+/// What a store with PINs of this node's pepper is marked with.
+pub(super) fn pepper_mark(config: &Config) -> Result<String, Error> {
+    let secret = read_pepper(&config.credentials.pepper_file)?;
+    Ok(Credentials::new(&credentials_config(config), secret)?.pepper_mark()?)
 }
 
 pub(super) fn read_pepper(path: &Path) -> Result<Secret, Error> {

@@ -110,6 +110,34 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it says that the file is no whole database, whoever opens it.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        let (Self::Commit(source)
+        | Self::Migration(source)
+        | Self::Open { source, .. }
+        | Self::Statement { source, .. }) = self
+        else {
+            return false;
+        };
+        let code = source
+            .downcast_ref::<rusqlite::Error>()
+            .and_then(rusqlite::Error::sqlite_error_code);
+        matches!(
+            code,
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+        )
+    }
+
+    /// The file that could not be opened or locked.
+    #[must_use]
+    pub fn file(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Lock { path, .. } | Self::Open { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// Whether it is the unique index `constraint` that stands in the way.
     #[must_use]
     pub fn is_unique(&self, constraint: &str) -> bool {

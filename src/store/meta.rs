@@ -2,6 +2,12 @@
 
 use crate::store::{Transaction, error::Error};
 
+/// Which cluster a store belongs to.
+pub const CLUSTER_ID: &str = "cluster-id";
+
+/// What tells which pepper its PINs were hashed with.
+pub const PEPPER_MARK: &str = "pepper-mark";
+
 /// The value under a key.
 ///
 /// # Errors

@@ -169,16 +169,29 @@ pub fn inspect(path: &Path, check: &Check) -> Result<Inspection, Error> {
 pub struct Glance {
     /// Its schema.
     pub schema: Schema,
+    /// Whose it is; none while it says nothing of that, or in words that this version does not know.
+    pub cluster: Option<String>,
+    /// The mark of the pepper that its PINs were hashed with; none while there are no PINs.
+    pub pepper_mark: Option<String>,
     /// What is wrong with its pages.
     pub problems: Vec<String>,
+    /// Whether there was no time to look at all of them.
+    pub is_cut_short: bool,
 }
 
-/// Looks at a file quickly, also while a daemon has it open, and changes nothing. Blocks.
+/// Looks at a file quickly, also while a daemon has it open, and changes nothing. Looking at the pages ends after
+/// `patience`: a long look keeps a daemon's log of changes from being taken over. Blocks.
 ///
 /// # Errors
 /// [`Error::Open`] when it is no database or can't be read.
-pub fn glance(path: &Path) -> Result<Glance, Error> {
-    sqlite::glance(path)
+pub fn glance(path: &Path, patience: Duration) -> Result<Glance, Error> {
+    sqlite::glance(path, patience)
+}
+
+/// The files beside a database that whoever works on it must be able to write, too, where they are there.
+#[must_use]
+pub fn side_files(path: &Path) -> Vec<PathBuf> {
+    sqlite::side_files(path)
 }
 
 /// What tells a database from all others on this machine, whatever it is called there: two processes that say the same

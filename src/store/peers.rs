@@ -102,15 +102,17 @@ impl Peer {
         broken
     }
 
-    /// The fields that differ from an earlier record, each with its value now.
+    /// The fields that differ from an earlier record.
     #[must_use]
-    pub fn changes_since(&self, earlier: &Self) -> Vec<(&'static str, String)> {
-        earlier
-            .fields()
-            .into_iter()
-            .zip(self.fields())
-            .filter(|(old, new)| old != new)
-            .map(|(_, new)| new)
+    pub fn changes_since(&self, earlier: &Self) -> Vec<FieldChange> {
+        let fields = earlier.fields().into_iter().zip(self.fields());
+        fields
+            .filter(|((_, before), (_, after))| before != after)
+            .map(|((_, before), (name, after))| FieldChange {
+                name,
+                before,
+                after,
+            })
             .collect()
     }
 
@@ -128,12 +130,23 @@ impl Peer {
     }
 }
 
+/// A field that is not what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldChange {
+    /// Its name.
+    pub name: &'static str,
+    /// What it was.
+    pub before: String,
+    /// What it is.
+    pub after: String,
+}
+
 /// Changes of fields in one line, for the audit.
 #[must_use]
-pub fn told(changes: &[(&'static str, String)]) -> String {
+pub fn told(changes: &[FieldChange]) -> String {
     let told: Vec<_> = changes
         .iter()
-        .map(|(field, value)| format!("{field} = {value}"))
+        .map(|field| format!("{} = {}, before: {}", field.name, field.after, field.before))
         .collect();
     told.join("; ")
 }

@@ -81,8 +81,21 @@ pub struct Filter {
     pub reference: Option<Ref>,
     /// In one of these states; empty for any.
     pub states: Vec<State>,
+    /// Only those before this one in the order of [`list`].
+    pub before: Option<Place>,
     /// At most so many; 1,000 when not given.
     pub limit: Option<u32>,
+}
+
+/// Where a row stands among all: by its time, then its id, then its role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Its id.
+    pub id: SessionId,
+    /// Its role.
+    pub role: Role,
 }
 
 /// The unique index that lets a phone have one session per role.
@@ -612,6 +625,14 @@ pub fn list(tx: &mut dyn Transaction, filter: &Filter) -> Result<Vec<Session>, E
     }
     if let Some(states) = placeholders(&mut args, filter.states.iter().copied()) {
         conditions.push(format!("state IN ({states})"));
+    }
+    if let Some(place) = filter.before {
+        let at = args.len();
+        args.extend([place.created_at.into(), place.id.into(), place.role.into()]);
+        let (time, id, role) = (at + 1, at + 2, at + 3);
+        conditions.push(format!(
+            "(created_at, id, role) < (${time}, ${id}, ${role})"
+        ));
     }
     if conditions.is_empty() {
         conditions.push("1 = 1".to_owned());

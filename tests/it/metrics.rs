@@ -249,8 +249,7 @@ async fn a_node_that_can_not_serve_is_not_ready_and_says_why() {
     // Another program holds the database.
     let lock = std::fs::File::open(lab.folder().join("berlin/emccd.write")).unwrap();
     lock.lock().unwrap();
-    let (status, text) = ask(member, "/readyz").await;
-    assert_eq!(status, 503);
+    let text = until(member, 503).await;
     assert!(
         text.contains("store: the store could not be written"),
         "{text}"

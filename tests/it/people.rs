@@ -139,9 +139,60 @@ async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
     assert!(nobody.contains("there is no user nobody"), "{nobody}");
     let odd = refused(cluster, "profile add odd --user nobody").await;
     assert!(
-        odd.contains("nobody") && odd.contains("nothing was changed"),
+        odd.contains("--user: there is no user nobody; nothing was changed"),
         "{odd}"
     );
+    let odd = refused(cluster, "profile set zoe-desk --line =Desk").await;
+    assert!(odd.contains("--line: it must not be empty"), "{odd}");
+    let odd = refused(cluster, "profile set zoe-desk --default maybe").await;
+    assert!(odd.contains("maybe"), "{odd}");
+    let odd = refused(cluster, "device add SEPODD --device-pool nosuch").await;
+    assert!(
+        odd.contains("--device-pool: there is no device pool nosuch") && !odd.contains("line"),
+        "{odd}"
+    );
+    assert!(again.contains("emccd user set ZOE"), "{again}");
+    let again = refused(cluster, "profile add zoe-desk --user zoe").await;
+    assert!(again.contains("emccd profile set zoe-desk"), "{again}");
+    done(cluster, "profile set zoe-desk --line 4799=Desk", "").await;
+    let changed = done(cluster, "profile show zoe-desk", "").await;
+    assert!(
+        changed.contains("4799 Desk") && changed.contains("zoe"),
+        "{changed}"
+    );
+
+    // What is given empty is taken away.
+    let pool = cluster.id.to_string();
+    done(
+        cluster,
+        &format!("profile set zoe-desk --device-pool {pool} --locale de_DE"),
+        "",
+    )
+    .await;
+    let with = done(cluster, "profile show zoe-desk", "").await;
+    assert!(with.contains(&pool) && with.contains("de_DE"), "{with}");
+    done(cluster, "profile set zoe-desk --device-pool= --locale=", "").await;
+    let without = done(cluster, "profile show zoe-desk", "").await;
+    assert!(
+        !without.contains(&pool) && !without.contains("de_DE") && without.contains("4799 Desk"),
+        "{without}"
+    );
+    let place = format!("device set SEPZOE --device-pool {pool} --locale de_DE");
+    done(cluster, &place, "").await;
+    let with = done(cluster, "device show SEPZOE", "").await;
+    assert!(with.contains(&pool) && with.contains("de_DE"), "{with}");
+    done(
+        cluster,
+        "device set SEPZOE --device-pool= --locale= --geolocation= --service=",
+        "",
+    )
+    .await;
+    let bare = done(cluster, "device show SEPZOE", "").await;
+    assert!(
+        !bare.contains(&pool) && !bare.contains("de_DE") && !bare.contains("country"),
+        "{bare}"
+    );
+    done(cluster, "device set SEPZOE --geolocation country=DE", "").await;
 
     let shown = phone
         .login_at_once("SEPZOE", None, "zoe", "739150")
@@ -185,6 +236,9 @@ async fn a_user_and_a_phone_are_made_used_changed_and_removed_by_command() {
     phone.logout("SEPZOE").await.unwrap();
 
     done(cluster, "base add SPARE --count 3", "").await;
+    done(cluster, "base remove SPARE2 --yes", "").await;
+    let more = done(cluster, "base add SPARE --count 3", "").await;
+    assert!(more.contains("added 1 of 3 base devices"), "{more}");
     done(cluster, "base remove SPARE2 --yes", "").await;
     let pool = done(cluster, "base list", "").await;
     assert!(

@@ -403,7 +403,7 @@ fn a_file_larger_than_a_message_is_applied_and_exported_again() {
             "users-1.csv:20001: user.emcc: it must be true or false",
             "mend the lines and apply again",
         ] {
-            assert!(told.contains(part), "{line}: {part}: {:.2000}", told);
+            assert!(told.contains(part), "{line}: {part}: {told:.2000}");
         }
     }
     // Nor does the largest file of such rows cost the node its memory.

@@ -489,6 +489,9 @@ impl Checker<'_> {
                     "it must be 1 for the first button, and up",
                 );
             }
+            if one.number.is_empty() {
+                self.problem(line, "profile.lines.number", "it must not be empty");
+            }
             self.text(
                 line,
                 "profile.lines.number",

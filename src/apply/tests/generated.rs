@@ -189,7 +189,10 @@ location: None, services: Vec::new(),
 prop_compose! {
     fn profile()(text in line(), lines in vec((1..9u32, line(), line()), 0..3), is_default: bool,
                  locale in proptest::option::of("[a-z]{2}"), user: usize, pool: Option<u8>) -> (Profile, usize, Option<u8>) {
-        let line = |(index, number, label): (u32, String, String)| Line { index, number, label };
+        let line = |(index, number, label): (u32, String, String)| {
+            let number = if number.is_empty() { "4711".to_owned() } else { number };
+            Line { index, number, label }
+        };
         let profile = Profile {
             name: ProfileName::new(name(&text, 0)).unwrap(),
             user_id: UserId::new("x").unwrap(),

@@ -51,8 +51,8 @@ pub struct AuditList {
     /// Only what is called so or begins with this, for example session or param.set
     #[arg(long, value_name = "ACTION", value_parser = action, long_help = action_help())]
     pub action: Option<String>,
-    /// How many at most
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// How many at most, the newest of them
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
 }
 

@@ -16,7 +16,7 @@ pub use self::{
     param::{Param, ParamList, ParamSet},
     people::{
         BaseAdd, BaseRemove, DeviceAdd, DeviceFields, DeviceRemove, DeviceSet, Profile, ProfileAdd,
-        UserAdd, UserFields, UserRemove, UserSet,
+        ProfileFields, ProfileSet, UserAdd, UserFields, UserRemove, UserSet,
     },
     policy::{Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
 };
@@ -685,6 +685,9 @@ pub struct SessionList {
     /// Also those that are over
     #[arg(long)]
     pub all: bool,
+    /// How many at most, the newest of them
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
 }
 
 /// `session logout`.

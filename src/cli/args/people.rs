@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use crate::domain::ids::{
-    BaseDeviceName, DeviceName, DevicePoolName, ProfileName, ServiceName, UserId,
-};
+use crate::domain::ids::{BaseDeviceName, DeviceName, ProfileName, UserId};
 
 /// `user add` and `user set`: what may be given.
 #[derive(Debug, Args)]
@@ -106,18 +104,22 @@ pub struct DeviceFields {
     /// Whether users may log in on it
     #[arg(long, value_name = "BOOL")]
     pub extension_mobility: Option<bool>,
-    /// Its device pool
+    /// Its device pool; '' for none
     #[arg(long, value_name = "POOL")]
-    pub device_pool: Option<DevicePoolName>,
-    /// Where it stands: a civic address field, for example country=DE; may be repeated, takes the place of all
+    pub device_pool: Option<String>,
+    /// Its locale; '' for none
+    #[arg(long, value_name = "LOCALE")]
+    pub locale: Option<String>,
+    /// Where it stands: a civic address field, for example country=DE; may be repeated, takes the place of all; ''
+    /// for none
     #[arg(long, value_name = "FIELD=VALUE")]
     pub geolocation: Vec<String>,
     /// The same by the name of a geolocation; '' for none
     #[arg(long, value_name = "NAME", conflicts_with = "geolocation")]
     pub location: Option<String>,
-    /// A phone service that it is subscribed to; may be repeated, takes the place of all
+    /// A phone service that it is subscribed to; may be repeated, takes the place of all; '' for none
     #[arg(long, value_name = "SERVICE")]
-    pub service: Vec<ServiceName>,
+    pub service: Vec<String>,
 }
 
 /// `device add`.
@@ -138,8 +140,8 @@ pub struct DeviceAdd {
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("change").required(true).multiple(true).args([
-        "model", "protocol", "security_mode", "emcc", "extension_mobility", "device_pool", "geolocation",
-        "location", "service",
+        "model", "protocol", "security_mode", "emcc", "extension_mobility", "device_pool", "locale",
+        "geolocation", "location", "service",
     ]),
     after_help = "What is not named stays.\n\nExample:\n  emccd device set SEP00112233AABB --extension-mobility false"
 )]
@@ -213,6 +215,8 @@ pub enum Profile {
     },
     /// Add a device profile
     Add(ProfileAdd),
+    /// Change a device profile; what is not named stays
+    Set(ProfileSet),
     /// Remove a device profile; a session that has it keeps it to its end
     Remove(ProfileRemove),
 }
@@ -229,21 +233,51 @@ pub struct ProfileAdd {
     /// Whose it is
     #[arg(long, value_name = "USER")]
     pub user: UserId,
+    /// What the profile makes of a phone
+    #[command(flatten)]
+    pub fields: ProfileFields,
+}
+
+/// `profile set`.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("change").required(true).multiple(true).args([
+        "user", "default", "line", "locale", "device_pool", "service",
+    ]),
+    after_help = "What is not named stays.\n\nExamples:\n  emccd profile set anna-desk --line 4711=Anna --line 4712=Team\n  \
+    emccd profile set anna-desk --device-pool ''"
+)]
+pub struct ProfileSet {
+    /// Its name
+    #[arg(value_name = "PROFILE")]
+    pub profile: ProfileName,
+    /// Whose it is
+    #[arg(long, value_name = "USER")]
+    pub user: Option<UserId>,
+    /// What the profile makes of a phone
+    #[command(flatten)]
+    pub fields: ProfileFields,
+}
+
+/// What a profile makes of a phone.
+#[derive(Debug, Args)]
+pub struct ProfileFields {
     /// Whether it is taken when the user chooses none
     #[arg(long, value_name = "BOOL")]
     pub default: Option<bool>,
-    /// A line: its number, and the text beside the button; may be repeated, in the order of the buttons
+    /// A line: its number, and the text beside the button; may be repeated, in the order of the buttons, and takes the
+    /// place of all; '' for none
     #[arg(long, value_name = "NUMBER[=TEXT]")]
     pub line: Vec<String>,
-    /// Locale; without it the phone keeps its own
+    /// Locale; without it, and with '', the phone keeps its own
     #[arg(long, value_name = "LOCALE")]
     pub locale: Option<String>,
-    /// The device pool when no roaming pool fits
+    /// The device pool when no roaming pool fits; '' for none
     #[arg(long, value_name = "POOL")]
-    pub device_pool: Option<DevicePoolName>,
-    /// A phone service that it is subscribed to; may be repeated
+    pub device_pool: Option<String>,
+    /// A phone service that it is subscribed to; may be repeated, takes the place of all; '' for none
     #[arg(long, value_name = "SERVICE")]
-    pub service: Vec<ServiceName>,
+    pub service: Vec<String>,
 }
 
 /// `profile remove`.

@@ -237,3 +237,24 @@ async fn what_mends_a_peer_works_on_a_node_that_has_it() {
     );
     node.end().await;
 }
+
+#[test]
+fn what_exists_and_what_does_not_is_changed_and_added_by_a_command() {
+    for line in [
+        "user set tokyo --enabled false",
+        "user add tokyo",
+        "device set tokyo --device-pool=",
+        "device set tokyo --geolocation=",
+        "device set tokyo --locale de_DE",
+        "device add tokyo",
+        "profile set tokyo --line=",
+        "profile set tokyo --device-pool=",
+        "profile add tokyo --user anna",
+        "base list",
+        "base add tokyo",
+        "export",
+    ] {
+        let words = std::iter::once("emccd").chain(line.split(' '));
+        CommandLine::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}

@@ -112,7 +112,7 @@ async fn what_is_no_parameter_or_no_value_changes_nothing_and_says_what_would() 
 }
 
 #[tokio::test]
-async fn a_stored_value_that_can_not_be_used_is_shown_as_the_default() {
+async fn a_stored_value_that_can_not_be_used_is_shown_beside_the_default() {
     let node = Node::start().await;
     node.store
         .write(|tx| {
@@ -130,8 +130,68 @@ async fn a_stored_value_that_can_not_be_used_is_shown_as_the_default() {
         .unwrap();
     let shown = node.type_in("param show allow-proxy").await;
     assert_eq!(shown.json["value"], "off");
-    assert!(shown.json["set_by"].is_null(), "{}", shown.json);
+    assert_eq!(shown.json["set_by"], "a newer version");
+    assert_eq!(shown.json["stored"], "sometimes");
+    let list = node.type_in("param list --set").await;
+    assert!(
+        list.text
+            .contains("to sometimes, not usable here, by a newer version"),
+        "{}",
+        list.text
+    );
     let mended = node.type_in("param set allow-proxy on").await;
     assert_eq!(mended.json["parameter"]["value"], "on");
+
+    // One that only another version has is seen, and can be taken away.
+    node.store
+        .write(|tx| {
+            let setting = stored::Setting {
+                name: "future-thing".to_owned(),
+                value: "7".to_owned(),
+                set_at: NOW,
+                set_by: "a newer version".to_owned(),
+            };
+            stored::set(tx, &setting)
+        })
+        .await
+        .unwrap();
+    let list = node.type_in("param list --set").await;
+    assert!(list.text.contains("future-thing"), "{}", list.text);
+    let shown = node.type_in("param show future-thing").await;
+    assert!(
+        shown.text.contains("to 7, not usable here") && !shown.text.contains("because"),
+        "{}",
+        shown.text
+    );
+    let gone = node.type_in("param reset future-thing").await;
+    assert_eq!(gone.json["previous"], "7");
+    assert_eq!(gone.text, "future-thing is taken away; it was 7");
+    let list = node.type_in("param list --set").await;
+    assert!(!list.text.contains("future-thing"), "{}", list.text);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn values_that_shut_everybody_out_together_are_told() {
+    let node = Node::start().await;
+    let on = node.type_in("param set validate-ip-address on").await;
+    assert!(on.text.contains("warning: every phone"), "{}", on.text);
+    let named = node.type_in("param set trusted-ips 10.0.0.1").await;
+    assert!(!named.text.contains("warning"), "{}", named.text);
+    let nobody = node.type_in("param set trusted-ips none").await;
+    assert!(
+        nobody.text.contains("trusted-ips names nobody"),
+        "{}",
+        nobody.text
+    );
+    node.type_in("param set trusted-ips 10.0.0.1").await;
+    let nobody = node.type_in("param reset trusted-ips").await;
+    assert!(
+        nobody.text.contains("trusted-ips names nobody"),
+        "{}",
+        nobody.text
+    );
+    let off = node.type_in("param set validate-ip-address off").await;
+    assert!(off.json["warning"].is_null(), "{}", off.json);
     node.end().await;
 }

@@ -61,6 +61,8 @@ async fn the_audit_is_narrowed_down() {
     }
     let some = node.type_in("audit list --limit 2").await;
     assert!(some.text.contains("only the newest 2"), "{}", some.text);
+    assert!(some.note.is_some_and(|note| note.contains("--limit")));
+    assert_eq!(node.type_in("audit list --limit 3").await.note, None);
     // What nothing is called would find nothing, for ever.
     for odd in ["login", "apply", "session logout", "user.make"] {
         let words = ["emccd", "audit", "list", "--action", odd];
@@ -69,6 +71,46 @@ async fn the_audit_is_narrowed_down() {
     }
     let refused = node.refused("audit list --since yesterday").await;
     assert!(refused.contains("--since 2h"), "{refused}");
+    node.end().await;
+}
+
+#[tokio::test]
+async fn every_entry_can_be_reached() {
+    let node = Node::start().await;
+    node.store
+        .write(|tx| {
+            // All but one at the same time, as after a large file.
+            (1..=1_200).try_for_each(|n| {
+                let at = entry(n.min(1), "root", Action::DbBackup).at;
+                let subject = format!("{n}");
+                let actor = "root".to_owned();
+                audit::append(
+                    tx,
+                    &Entry {
+                        at,
+                        actor,
+                        subject,
+                        ..entry(1, "root", Action::DbBackup)
+                    },
+                )
+            })
+        })
+        .await
+        .unwrap();
+    let some = node.type_in("audit list --limit 1150").await;
+    assert_eq!(some.json.as_array().unwrap().len(), 1_150);
+    let note = some.note.unwrap();
+    assert!(note.contains("newest 1150"), "{note}");
+    let all = node.type_in("audit list --limit 5000").await;
+    let numbers: Vec<_> = all
+        .json
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["number"].as_i64().unwrap())
+        .collect();
+    assert_eq!(numbers, (1..=1_200).rev().collect::<Vec<_>>());
+    assert_eq!(all.note, None);
     node.end().await;
 }
 

@@ -168,7 +168,7 @@ pub const TABLE: &[Parameter] = &[
         name: "backup-tftp-server-for-emcc-login-device",
         kind: Kind::Host(place!(backup_tftp_server)),
         default: "none",
-        meaning: "The second one, where the first is set.",
+        meaning: "A further one, behind the default one, or behind those of the device pool where no default one is set.",
         why: "the device pool knows the nearest one",
         replaces: "Backup TFTP Server for EMCC Login Device: none",
     },
@@ -223,6 +223,10 @@ pub const NOT_TAKEN_OVER: &[LeftOut] = &[
     LeftOut {
         name: "extension-mobility-cache-size",
         why: "no address of a phone is cached",
+    },
+    LeftOut {
+        name: "per-user-maximum-login-time",
+        why: "users have no login time of their own: intra- and inter-cluster-maximum-login-time hold for all",
     },
     LeftOut {
         name: "remember-the-last-user-logged-in",

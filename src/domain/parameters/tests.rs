@@ -74,6 +74,11 @@ fn every_row_says_what_it_does_and_why() {
         assert!(TABLE.iter().all(|p| p.name != left_out.name));
     }
     assert!(NOT_TAKEN_OVER.is_sorted_by_key(|l| l.name));
+    // A limit that the incumbent keeps at each user is looked for here too.
+    assert!(matches!(
+        find("per-user-maximum-login-time"),
+        Err(Error::LeftOut(_))
+    ));
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub const TRIVIAL: [Rule; 8] = [
     Rule {
         code: "repeat_run",
         text: "one digit must not stand more than twice in a row",
-        is_broken: |pin, _| pin.windows(3).any(|three| all_same(three)),
+        is_broken: |pin, _| pin.windows(3).any(all_same),
     },
     Rule {
         code: "contains_extension",

@@ -25,7 +25,20 @@ pub async fn list(store: &Store, in_force: &Parameters) -> Result<Vec<pb::Parame
             ..view(parameter, setting)
         }
     });
-    Ok(all.collect())
+    let unknown = set.iter().filter(|s| find(&s.name).is_err());
+    Ok(all.chain(unknown.map(of_another_version)).collect())
+}
+
+/// What is stored of a parameter that this version does not have.
+fn of_another_version(setting: &Setting) -> pb::Parameter {
+    pb::Parameter {
+        name: setting.name.clone(),
+        set_at: Some(setting.set_at.to_string()),
+        set_by: Some(setting.set_by.clone()),
+        meaning: "This version does not know it; emccd param reset takes it away.".to_owned(),
+        stored: Some(setting.value.clone()),
+        ..pb::Parameter::default()
+    }
 }
 
 /// Sets one; the value before it is the answer's. Setting it to what holds already changes nothing.
@@ -60,9 +73,25 @@ pub async fn set(
             Ok(pb::SetParameterResponse {
                 parameter: Some(view(parameter, stands.as_ref())),
                 previous,
+                warning: shuts_all_out(tx)?,
             })
         })
         .await
+}
+
+/// Two values that are good by themselves, and together refuse every phone.
+fn shuts_all_out(tx: &mut dyn Transaction) -> Result<Option<String>, Error> {
+    let all = stored::all(tx)?;
+    let holds = |name: &str| {
+        let setting = all.iter().find(|setting| setting.name == name);
+        find(name).map(|parameter| view(parameter, setting).value)
+    };
+    let nobody = holds("validate-ip-address")? == "on" && holds("trusted-ips")? == "none";
+    Ok(nobody.then(|| {
+        "every phone of this cluster is refused now: validate-ip-address is on, and trusted-ips names nobody; name \
+         them with emccd param set trusted-ips"
+            .to_owned()
+    }))
 }
 
 /// Takes a setting back.
@@ -75,7 +104,10 @@ pub async fn reset(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<pb::ResetParameterResponse, Error> {
-    let parameter = find(&request.name)?;
+    let parameter = match find(&request.name) {
+        Ok(parameter) => parameter,
+        Err(unknown) => return forget(store, request.name, actor, now, unknown).await,
+    };
     let setting = Setting {
         name: parameter.name.to_owned(),
         value: parameter.default.to_owned(),
@@ -95,9 +127,51 @@ pub async fn reset(
                 parameter: Some(view(parameter, None)),
                 previous,
                 was_set,
+                warning: shuts_all_out(tx)?,
             })
         })
         .await
+}
+
+/// Takes away what is stored of a parameter that this version does not have.
+async fn forget(
+    store: &Store,
+    name: String,
+    actor: &Actor,
+    now: Timestamp,
+    unknown: Error,
+) -> Result<pb::ResetParameterResponse, Error> {
+    let actor = actor.to_string();
+    let found = store
+        .write(move |tx| {
+            let all = stored::all(tx)?;
+            let Some(found) = all.into_iter().find(|setting| setting.name == name) else {
+                return Ok::<_, Error>(None);
+            };
+            stored::reset(tx, &name)?;
+            let by = Setting {
+                set_at: now,
+                set_by: actor.clone(),
+                ..found.clone()
+            };
+            let outcome = format!(
+                "taken away: this version does not know it; before: {}",
+                found.value
+            );
+            record(tx, &by, Action::Remove(Noun::Param), outcome)?;
+            Ok(Some(found))
+        })
+        .await?;
+    let found = found.ok_or(unknown)?;
+    Ok(pb::ResetParameterResponse {
+        previous: found.value.clone(),
+        parameter: Some(pb::Parameter {
+            name: found.name,
+            ..pb::Parameter::default()
+        }),
+        was_set: true,
+        warning: None,
+    })
 }
 
 /// The answer with what the node goes by.
@@ -147,17 +221,17 @@ fn record(
     Ok(audit::append(tx, &entry)?)
 }
 
-/// What holds: the default also where what is stored can't be used.
+/// What holds: the default also where what is stored can't be used; that is told beside it.
 fn view(parameter: &Parameter, setting: Option<&Setting>) -> pb::Parameter {
-    let usable = setting.and_then(|s| parameter.canonical(&s.value).ok().map(|value| (s, value)));
+    let usable = setting.and_then(|s| parameter.canonical(&s.value).ok());
+    let stored = setting.filter(|_| usable.is_none());
     pb::Parameter {
         name: parameter.name.to_owned(),
-        value: usable
-            .as_ref()
-            .map_or_else(|| parameter.default.to_owned(), |(_, value)| value.clone()),
+        stored: stored.map(|s| s.value.clone()),
+        value: usable.unwrap_or_else(|| parameter.default.to_owned()),
         default_value: parameter.default.to_owned(),
-        set_at: usable.as_ref().map(|(s, _)| s.set_at.to_string()),
-        set_by: usable.as_ref().map(|(s, _)| s.set_by.clone()),
+        set_at: setting.map(|s| s.set_at.to_string()),
+        set_by: setting.map(|s| s.set_by.clone()),
         meaning: parameter.meaning.to_owned(),
         allowed: parameter.kind.allowed(),
         why: parameter.why.to_owned(),

@@ -67,7 +67,7 @@ pub(super) async fn set(
                 cluster: Some(views::cluster(after)),
                 changed: changes
                     .into_iter()
-                    .map(|(field, _)| field.to_owned())
+                    .map(|field| field.name.to_owned())
                     .collect(),
             })
         })

@@ -8,7 +8,7 @@ use crate::{
     edge::admin::{directory::page_size, error::Error, roles::Actor, views},
     store::{
         self, Store, Transaction,
-        audit::{self, Noted, Query},
+        audit::{self, Noted, Place, Query},
     },
     tasks::Tasks,
     wire::admin as pb,
@@ -32,13 +32,21 @@ pub async fn list(
             .map(|text| Ref::from_str(&text))
             .transpose()
             .map_err(|e| Error::invalid("the ref", e.rule()))?,
+        before: (!query.page_token.is_empty())
+            .then(|| read_place(&query.page_token))
+            .transpose()?,
         limit: limit.saturating_add(1),
     };
     let mut found = store.read(move |tx| audit::search(tx, &query)).await?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let truncated = found.len() > limit;
     found.truncate(limit);
+    let last = found.last().filter(|_| truncated);
+    let next_page_token = last.map_or_else(String::new, |entry| {
+        format!("{}:{}:{}", entry.at.as_millis(), entry.seq, entry.node)
+    });
     Ok(pb::ListAuditResponse {
+        next_page_token,
         entries: found.into_iter().map(views::audit_entry).collect(),
         truncated,
     })
@@ -111,6 +119,20 @@ pub async fn back_up(
     })
 }
 
+fn read_place(token: &str) -> Result<Place, Error> {
+    let mut parts = token.splitn(3, ':');
+    let mut number = || parts.next().and_then(|part| part.parse::<i64>().ok());
+    let place = number().zip(number());
+    place
+        .zip(parts.next())
+        .map(|((at, seq), node)| Place {
+            at: Timestamp::from_millis(at),
+            seq,
+            node: node.to_owned(),
+        })
+        .ok_or_else(|| Error::invalid("the page token", "that of the answer before"))
+}
+
 fn read_time(text: &str) -> Result<Timestamp, Error> {
     let time = text.parse::<jiff::Timestamp>();
     time.map(|t| Timestamp::from_millis(t.as_millisecond()))
@@ -159,6 +181,18 @@ mod tests {
         all.into_iter()
             .map(|entry| format!("{}: {}", entry.action, entry.outcome))
             .collect()
+    }
+
+    #[test]
+    fn a_page_token_is_that_of_an_answer() {
+        let place = read_place("12:7:n1:a").unwrap();
+        assert_eq!(
+            (place.at.as_millis(), place.seq, &*place.node),
+            (12, 7, "n1:a")
+        );
+        for odd in ["1", "1:x:n1", "1:2"] {
+            assert!(read_place(odd).is_err(), "{odd}");
+        }
     }
 
     #[tokio::test]

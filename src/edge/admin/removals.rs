@@ -53,7 +53,10 @@ pub async fn remove(
                     "policy" => "emccd policy list",
                     _ => "emccd profile list",
                 };
-                return Err(Error::missing(format!("{} {name}", request.kind), list));
+                return Err(Error::missing(
+                    format!("{} {name}", request.kind.replace('-', " ")),
+                    list,
+                ));
             }
             let entry = audit::Entry {
                 at: now,

@@ -76,6 +76,8 @@ pub enum Action {
     LogoutSession,
     /// Add or change one record.
     PutRecord,
+    /// Have the link to a peer tried at once.
+    RefreshCluster,
     /// Read the identity files again.
     ReloadIdentities,
     /// Remove a peer.
@@ -96,7 +98,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
@@ -105,6 +107,7 @@ impl Action {
         Self::HandOver,
         Self::LogoutSession,
         Self::PutRecord,
+        Self::RefreshCluster,
         Self::ReloadIdentities,
         Self::RemoveCluster,
         Self::RemoveRecord,
@@ -130,7 +133,9 @@ impl Action {
             | Self::ResetParameter
             | Self::SetCluster
             | Self::SetParameter => Role::Admin,
-            Self::AddTrust | Self::ReloadIdentities | Self::RemoveTrust => Role::Certificates,
+            Self::AddTrust | Self::RefreshCluster | Self::ReloadIdentities | Self::RemoveTrust => {
+                Role::Certificates
+            }
             Self::LogoutSession => Role::HelpDesk,
             Self::View => Role::Viewer,
         }
@@ -148,6 +153,7 @@ impl Action {
             Self::HandOver => "run --take-over",
             Self::LogoutSession => "session logout",
             Self::PutRecord => "add or set a record",
+            Self::RefreshCluster => "cluster refresh",
             Self::ReloadIdentities => "cert reload",
             Self::RemoveCluster => "cluster remove",
             Self::RemoveRecord => "remove a record",
@@ -344,14 +350,27 @@ mod tests {
             (
                 1000,
                 &["emccd-certificates", "users"],
-                &[AddTrust, ReloadIdentities, RemoveTrust, View],
+                &[
+                    AddTrust,
+                    RefreshCluster,
+                    ReloadIdentities,
+                    RemoveTrust,
+                    View,
+                ],
             ),
             (1000, &["emccd-help-desk"], &[LogoutSession, View]),
             (1000, &["emccd-viewer"], &[View]),
             (
                 1000,
                 &["emccd-help-desk", "emccd-certificates"],
-                &[AddTrust, LogoutSession, ReloadIdentities, RemoveTrust, View],
+                &[
+                    AddTrust,
+                    LogoutSession,
+                    RefreshCluster,
+                    ReloadIdentities,
+                    RemoveTrust,
+                    View,
+                ],
             ),
             (1000, &["users", "wheel", "emccd"], &[]),
         ];

@@ -538,7 +538,7 @@ impl AdminService for AdminEdge {
         &self,
         request: Request<pb::RefreshClusterRequest>,
     ) -> Result<Response<pb::RefreshClusterResponse>, Status> {
-        let (_, request) = self.admit(Action::View, request).await?;
+        let (_, request) = self.admit(Action::RefreshCluster, request).await?;
         within(CHANGE, async {
             let cluster = cluster_id(request.cluster_id)?;
             let peer = self.operations.refresh_cluster(&cluster).await?;

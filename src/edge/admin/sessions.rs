@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use crate::{
+    clock::Timestamp,
     domain::{
         ids::{ClusterId, DeviceName, Ref, SessionId, UserId},
         session::Role,
@@ -15,7 +16,7 @@ use crate::{
     },
     store::{
         Store,
-        sessions::{self, Filter, Session},
+        sessions::{self, Filter, Place, Session},
     },
     wire::admin as pb,
 };
@@ -87,15 +88,41 @@ pub async fn list(
         } else {
             LIVE.to_vec()
         },
+        before: (!query.page_token.is_empty())
+            .then(|| read_place(&query.page_token))
+            .transpose()?,
         limit: Some(limit.saturating_add(1)),
         ..Filter::default()
     };
     let found = store.read(move |tx| sessions::list(tx, &filter)).await?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let truncated = found.len() > limit;
+    let last = limit.checked_sub(1).and_then(|last| found.get(last));
+    let next_page_token = last
+        .filter(|_| truncated)
+        .map_or_else(String::new, place_of);
     Ok(pb::ListSessionsResponse {
-        truncated: found.len() > limit,
+        truncated,
+        next_page_token,
         sessions: found.iter().take(limit).map(views::session).collect(),
     })
+}
+
+fn place_of(session: &Session) -> String {
+    let at = session.created_at.as_millis();
+    format!("{at}:{}:{}", session.id, session.role.as_str())
+}
+
+fn read_place(token: &str) -> Result<Place, Error> {
+    let read = || {
+        let mut parts = token.split(':');
+        Some(Place {
+            created_at: Timestamp::from_millis(parts.next()?.parse().ok()?),
+            id: parts.next()?.parse().ok()?,
+            role: parts.next()?.parse().ok()?,
+        })
+    };
+    read().ok_or_else(|| Error::invalid("the page token", "that of the answer before"))
 }
 
 /// Every row of one session.

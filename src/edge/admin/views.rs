@@ -169,6 +169,7 @@ pub fn device(device: Device) -> pb::Device {
         device_pool: device.device_pool.map(Into::into),
         geolocation: device.geolocation,
         location: device.location.map(Into::into),
+        locale: device.locale,
         services: device.services.into_iter().map(Into::into).collect(),
     }
 }

@@ -34,7 +34,7 @@ use crate::{
         refusal::{Detail, Refusal},
         session::{EndReason, Initiator},
     },
-    edge::listener::{Share, Shares},
+    edge::listener::{Bound, Share, Shares, TurnedAway},
     peer::{self, Peers},
     tasks::Tasks,
     trust::refusals::RecentRefusals,
@@ -115,6 +115,8 @@ pub struct Parts {
     pub tasks: Tasks,
     /// Cancelled when the node is about to shut down: callers are told, while everything still runs.
     pub drain: CancellationToken,
+    /// Counts calls that are refused because their peer has too many under way.
+    pub turned: TurnedAway,
 }
 
 impl fmt::Debug for Parts {
@@ -217,11 +219,17 @@ impl Federation {
     /// A place among the calls of this peer. It is kept until the work is done, not only until the answer.
     fn place_for(&self, caller: &Caller, errand: Errand) -> Result<Share<ClusterId>, Status> {
         let cluster = &caller.cluster;
-        let (shares, what, most) = match errand {
-            Errand::Call => (&self.calls, "calls", MAX_CALLS_PER_PEER),
-            Errand::End => (&self.ends, "ends of sessions", MAX_ENDS_PER_PEER),
+        let (shares, what, most, bound) = match errand {
+            Errand::Call => (&self.calls, "calls", MAX_CALLS_PER_PEER, Bound::Calls),
+            Errand::End => (
+                &self.ends,
+                "ends of sessions",
+                MAX_ENDS_PER_PEER,
+                Bound::Ends,
+            ),
         };
         shares.take(cluster).ok_or_else(|| {
+            self.parts.turned.add(bound);
             let cause = format!("{cluster} has {most} {what} under way on this node already");
             let refusal = Refusal::new(EmCode::Busy, cause);
             self.refuse(caller, &refusal.with_detail(Detail::RetryAfter(RETRY_CALL)))

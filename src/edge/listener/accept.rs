@@ -8,7 +8,10 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::limits::{Place, Places};
+use super::{
+    limits::{Place, Places},
+    turned::{Bound, TurnedAway},
+};
 use crate::tasks::Tasks;
 
 /// A connection off the socket, with its place among those that are not yet past their handshake.
@@ -23,6 +26,7 @@ pub(super) struct Accepted {
 pub(super) async fn accept_all(
     listener: &TcpListener,
     pending: &Places,
+    turned: &TurnedAway,
     tasks: &Tasks,
     begin: impl Fn(Accepted),
 ) {
@@ -45,6 +49,7 @@ pub(super) async fn accept_all(
                     });
                 }
                 Err(_) => {
+                    turned.add(Bound::Handshakes);
                     debug!(%remote, "too many connections are not past their handshake; closed the newest");
                 }
             },

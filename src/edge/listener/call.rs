@@ -8,14 +8,26 @@ use tonic::{Code, Status, body::Body, service::Routes};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::ServiceExt;
 
-use super::{Shares, caller::Caller, waste::Account};
+use super::{
+    Shares,
+    caller::Caller,
+    turned::{Bound, TurnedAway},
+    waste::Account,
+};
 use crate::{domain::ids::ClusterId, trust::judge::Verdict, wire::status::rejection_status};
+
+/// The calls of each peer that have no answer yet, and the count of those that were too many.
+#[derive(Clone)]
+pub(super) struct Begun {
+    pub(super) shares: Shares<ClusterId>,
+    pub(super) turned: TurnedAway,
+}
 
 /// Answers a call. An unidentified caller gets the reason at once, whatever it asked for.
 pub(super) async fn answer(
     caller: Arc<Caller>,
     routes: Routes,
-    begun: Shares<ClusterId>,
+    begun: Begun,
     account: Option<Account>,
     max_call: Duration,
     mut request: Request<Incoming>,
@@ -31,7 +43,8 @@ pub(super) async fn answer(
         return Ok(refused);
     }
     // Kept until the head of the answer is there; streams are counted by whoever serves them.
-    let Some(_share) = identity.peer().and_then(|peer| begun.take(peer)) else {
+    let Some(_share) = identity.peer().and_then(|peer| begun.shares.take(peer)) else {
+        begun.turned.add(Bound::Begun);
         if let Some(call) = call {
             call.wasted();
         }

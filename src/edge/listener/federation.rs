@@ -16,10 +16,11 @@ use tracing::debug;
 
 use super::{
     accept::{Accepted, Opening, accept_all, answer_plaintext, opening},
-    call::answer,
+    call::{Begun, answer},
     caller::{Caller, report_refusal},
     limits::{self, Config, Slots},
     share::Share,
+    turned::Bound,
     waste::Account,
 };
 use crate::{
@@ -52,7 +53,8 @@ pub async fn serve_federation(
         config,
     });
     let pending = door.slots.pending.clone();
-    let accepting = accept_all(&listener, &pending, &tasks, |accepted| {
+    let turned = &door.config.turned;
+    let accepting = accept_all(&listener, &pending, turned, &tasks, |accepted| {
         tasks.spawn(
             "federation connection",
             Arc::clone(&door).connection(accepted),
@@ -126,9 +128,13 @@ impl Door {
         if let (Some(_), Some(shown)) = (identity.peer(), &identity.fingerprint) {
             self.trust.refusals().caller_accepted(shown, remote.ip());
         }
-        let Some(place) = self.place_for(&identity.verdict, remote) else {
-            debug!(%remote, peer = ?identity.peer(), "too many connections of this kind; closed the newest");
-            return;
+        let place = match self.place_for(&identity.verdict, remote) {
+            Ok(place) => place,
+            Err(bound) => {
+                self.config.turned.add(bound);
+                debug!(%remote, peer = ?identity.peer(), "too many connections of this kind; closed the newest");
+                return;
+            }
         };
         // Who gets no answer gets no line either: places for strangers are few, and so are their refusals then.
         report_refusal(&self.trust, Side::Caller, remote, &identity.verdict);
@@ -214,21 +220,25 @@ impl Door {
         report_refusal(&self.trust, Side::Own, remote, &verdict);
     }
 
-    fn place_for(&self, verdict: &Verdict, remote: SocketAddr) -> Option<Place> {
+    fn place_for(&self, verdict: &Verdict, remote: SocketAddr) -> Result<Place, Bound> {
         let slots = &self.slots;
-        Some(match verdict {
+        Ok(match verdict {
             Verdict::Peer(peer) => {
-                let share = slots.peers.take(peer)?;
-                let one = Arc::clone(&slots.connections).try_acquire_owned().ok()?;
+                let share = slots.peers.take(peer).ok_or(Bound::Peer)?;
+                let one = Arc::clone(&slots.connections).try_acquire_owned();
+                let one = one.map_err(|_| Bound::Connections)?;
                 Place {
                     _of_peer: Some((one, share)),
                     ..Place::default()
                 }
             }
-            Verdict::Rejected { .. } => Place {
-                _of_stranger: Some(slots.unidentified.take(remote.ip()).ok()?),
-                ..Place::default()
-            },
+            Verdict::Rejected { .. } => {
+                let place = slots.unidentified.take(remote.ip());
+                Place {
+                    _of_stranger: Some(place.map_err(|_| Bound::Strangers)?),
+                    ..Place::default()
+                }
+            }
         })
     }
 
@@ -241,12 +251,12 @@ impl Door {
         let account = caller.identity().peer().cloned();
         let account = account.map(|peer| Account::new(peer, self.slots.waste.clone()));
         let service = service_fn({
-            let (caller, routes, begun, account) = (
-                Arc::clone(&caller),
-                self.routes.clone(),
-                self.slots.begun.clone(),
-                account.clone(),
-            );
+            let (caller, routes, account) =
+                (Arc::clone(&caller), self.routes.clone(), account.clone());
+            let begun = Begun {
+                shares: self.slots.begun.clone(),
+                turned: self.config.turned.clone(),
+            };
             let max_call = self.config.max_call;
             move |request| {
                 let (caller, routes) = (Arc::clone(&caller), routes.clone());

@@ -25,6 +25,7 @@ use tracing::{debug, warn};
 use super::{
     accept::{Accepted, Opening, accept_all, answer_plaintext, opening},
     limits::{Config, Full, Places, pending},
+    turned::Bound,
 };
 use crate::tasks::Tasks;
 
@@ -49,7 +50,8 @@ pub async fn serve_http(
         places,
         config,
     });
-    let accepting = accept_all(&listener, &pending, &tasks, |accepted| {
+    let turned = &door.config.turned;
+    let accepting = accept_all(&listener, &pending, turned, &tasks, |accepted| {
         tasks.spawn("http connection", Arc::clone(&door).connection(accepted));
     });
     // What is in its handshake now has time to be served; a later one would be cut in the middle of it.
@@ -112,6 +114,10 @@ impl Door {
 
     /// A phone that gets no answer shows nothing that an operator could search for.
     fn tell(&self, remote: SocketAddr, full: Full) {
+        self.config.turned.add(match full {
+            Full::Network => Bound::Address,
+            Full::All => Bound::Connections,
+        });
         let whose = self.places.whose();
         let (what, key, callers) = match full {
             Full::Network => ("from its address", whose.of_network, whose.callers),

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     share::{Share, Shares},
+    turned::TurnedAway,
     waste::{Allowance, Allowances},
 };
 use crate::{domain::ids::ClusterId, trust::refusals::network};
@@ -61,6 +62,8 @@ pub struct Config {
     pub drain_grace: Duration,
     /// Cancelled a moment before the doors close: callers are told to go elsewhere.
     pub draining: CancellationToken,
+    /// Counts who is turned away.
+    pub turned: TurnedAway,
 }
 
 impl Default for Config {
@@ -88,6 +91,7 @@ impl Default for Config {
             trust_grace: Duration::from_millis(500),
             drain_grace: Duration::from_secs(5),
             draining: CancellationToken::new(),
+            turned: TurnedAway::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ mod federation;
 mod http;
 mod limits;
 mod share;
+mod turned;
 mod waste;
 
 pub(in crate::edge) use self::{
@@ -27,6 +28,7 @@ pub use self::{
     federation::serve_federation,
     http::serve_http,
     limits::{Config, Places},
+    turned::{Bound, TurnedAway},
 };
 
 #[cfg(test)]

@@ -71,8 +71,20 @@ pub struct Reason {
     pub text: String,
 }
 
+/// Which node answers: the port may be another one's than who asks expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whose {
+    /// Its cluster.
+    pub cluster: String,
+    /// Its name there.
+    pub node: String,
+}
+
 /// Looks at a node.
 pub trait Probe: Send + Sync {
+    /// Which.
+    fn whose(&self) -> Whose;
+
     /// Why it can't serve; nothing when it can.
     fn reasons(&self) -> Reply<'_, Vec<Reason>>;
 
@@ -372,6 +384,8 @@ async fn figures(State(window): State<Window>) -> Response {
 #[derive(Serialize)]
 struct Readiness {
     ready: bool,
+    cluster: String,
+    node: String,
     reasons: Vec<Reason>,
 }
 
@@ -383,8 +397,11 @@ async fn readyz(State(window): State<Window>, uri: Uri, headers: HeaderMap) -> R
             text: format!("looking took longer than {} s", PATIENCE.as_secs()),
         }]
     });
+    let Whose { cluster, node } = window.probe.whose();
     let readiness = Readiness {
         ready: reasons.is_empty(),
+        cluster,
+        node,
         reasons,
     };
     let status = if readiness.ready {

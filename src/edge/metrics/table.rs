@@ -93,6 +93,10 @@ metrics! {
         "The peer's clock minus ours, as told last";
     REFUSED_CONNECTIONS = Counter "emccd_refused_connections_total" ["side", "reason"]
         "Connections refused for their certificate: a caller's by us, an answerer's by us, or our own by a caller";
+    TURNED_AWAY = Counter "emccd_turned_away_total" ["door", "bound"]
+        "Connections closed and calls refused because a bound was reached: connections that are not past their \
+         handshake, in all, of one address, of one peer, of strangers; calls of one peer that are begun and not \
+         answered, or worked on, and ends of sessions that it tells of";
     CERTIFICATE_EXPIRY = Gauge "emccd_certificate_expiry_seconds" ["identity"]
         "Time until this node's certificate expires; negative afterwards, absent when there is none";
     STORE_COMMITS = Counter "emccd_store_commits_total" []
@@ -134,7 +138,7 @@ impl Metric {
 pub fn markdown() -> String {
     let mut text = "# Figures\n\n\
         <!-- Rendered from src/edge/metrics/table.rs; `UPDATE_GOLDEN=1 cargo test --lib metrics` writes it anew. -->\n\n\
-        Served by each node at `metrics.listen`, path `/metrics`, in the OpenMetrics text format. Labels hold states, \
+        Served by each node at `metrics.listen`, path `/metrics`, in the OpenMetrics text format, whatever format is asked for. Labels hold states, \
         codes and names of clusters, never users, phones or anything that was typed. Names in brackets are those of \
         the counters that Cisco Unified Communications Manager has for the same.\n\n\
         | name | kind | labels | what |\n|---|---|---|---|\n"

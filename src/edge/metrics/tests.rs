@@ -9,6 +9,13 @@ use super::*;
 struct MadeUp(Vec<Reason>);
 
 impl Probe for MadeUp {
+    fn whose(&self) -> Whose {
+        Whose {
+            cluster: "munich".to_owned(),
+            node: "n1".to_owned(),
+        }
+    }
+
     fn reasons(&self) -> Reply<'_, Vec<Reason>> {
         Box::pin(async { self.0.clone() })
     }
@@ -95,6 +102,10 @@ async fn a_node_that_can_not_serve_says_why_to_people_and_to_programs() {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!((status, &value["ready"]), (503, &false.into()));
         assert_eq!(value["reasons"][0]["id"], "draining");
+        assert_eq!(
+            (&value["cluster"], &value["node"]),
+            (&"munich".into(), &"n1".into())
+        );
     }
     assert_eq!(
         get_page(&[], &metrics, "/readyz", "").await,

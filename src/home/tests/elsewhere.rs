@@ -334,16 +334,22 @@ async fn a_visitors_phone_gets_the_roaming_pool_for_where_it_stands() {
 
 #[tokio::test]
 async fn the_parameters_tftp_servers_are_for_phones_that_are_elsewhere() {
-    let world = world(1).await;
+    let world = world(2).await;
     world.pool("own", false, &[]).await;
     world.profile(Some("own"), None).await;
     world.goes_by(|p| p.backup_tftp_server = Some("backup.berlin".to_owned()));
     let remote = world.opens("tokyo", &request("ana", "13579", "SEP1")).await;
-    assert_eq!(remote.tftp_servers, ["backup.berlin"]);
+    assert_eq!(remote.tftp_servers, ["tftp.own", "backup.berlin"]);
     let local = world
         .opens("berlin", &request("ana", "13579", "SEP2"))
         .await;
     assert_eq!(local.tftp_servers, ["tftp.own"]);
+    world.goes_by(|p| {
+        p.default_tftp_server = Some("first.berlin".to_owned());
+        p.backup_tftp_server = Some("backup.berlin".to_owned());
+    });
+    let both = world.opens("tokyo", &request("ana", "13579", "SEP3")).await;
+    assert_eq!(both.tftp_servers, ["first.berlin", "backup.berlin"]);
 }
 
 #[tokio::test]

@@ -196,8 +196,21 @@ pub struct Query {
     pub action: Option<String>,
     /// Of this attempt.
     pub reference: Option<Ref>,
+    /// Only those before this one.
+    pub before: Option<Place>,
     /// How many at most.
     pub limit: u32,
+}
+
+/// Where an entry stands among all: by its time, then its number, then its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// When.
+    pub at: Timestamp,
+    /// Its number.
+    pub seq: i64,
+    /// Its node.
+    pub node: String,
 }
 
 /// The newest entries of all nodes that are asked for, newest first.
@@ -226,6 +239,14 @@ pub fn search(tx: &mut dyn Transaction, query: &Query) -> Result<Vec<Recorded>, 
             "action LIKE ? ESCAPE '!'",
             format!("{}%", escaped(action)).into(),
         );
+    }
+    if let Some(place) = &query.before {
+        let first = args.len() + 1;
+        args.extend([place.at.into(), place.seq.into(), (&place.node).into()]);
+        let (at, seq, node) = (first, first + 1, first + 2);
+        conditions.push(format!(
+            "(at < ${at} OR (at = ${at} AND (seq < ${seq} OR (seq = ${seq} AND node > ${node}))))"
+        ));
     }
     args.push(query.limit.into());
     let sql = format!(

@@ -60,8 +60,23 @@ pub(super) fn inspect(path: &Path, check: &Check) -> Result<Inspection, Error> {
 }
 
 /// What a quick look at a file tells.
-pub(super) fn glance(path: &Path) -> Result<Glance, Error> {
-    offline::glance(path)
+pub(super) fn glance(path: &Path, patience: Duration) -> Result<Glance, Error> {
+    offline::glance(path, patience)
+}
+
+/// What belongs to a file.
+pub(super) fn side_files(path: &Path) -> Vec<PathBuf> {
+    let beside = |end: &str| {
+        let mut file = path.as_os_str().to_owned();
+        file.push(end);
+        PathBuf::from(file)
+    };
+    vec![
+        path.with_extension("turn"),
+        path.with_extension("write"),
+        beside("-wal"),
+        beside("-shm"),
+    ]
 }
 
 /// Whether some process holds the write lock for longer than that.

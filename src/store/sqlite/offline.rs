@@ -6,16 +6,17 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OpenFlags, backup::StepResult};
+use rusqlite::{Connection, ErrorCode, OpenFlags, backup::StepResult};
 
 use super::{
     connection::{self, Author, SqliteTransaction},
     migrate,
 };
 use crate::store::{
-    Check, Glance, Inspection, Saved, Schema, audit, base_devices, devices,
+    Check, Glance, Inspection, Saved, Schema, audit, base_devices, credentials, devices,
     engine::Transaction as _, error::Error, meta, parameters, peers, policies, pools, profiles,
     sessions, trust_entries, users,
 };
@@ -32,7 +33,7 @@ pub(super) fn back_up(from: &Path, to: &Path) -> Result<Saved, Error> {
 
 fn copy(from: &Path, to: &Path) -> Result<Saved, Failure> {
     if to.symlink_metadata().is_ok() {
-        return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there already").into());
     }
     let folder = match to.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -98,7 +99,7 @@ pub(super) fn inspect(path: &Path, check_with: &Check) -> Result<Inspection, Err
             let _ = author.key.set(key.clone());
         }
         let mut tx = SqliteTransaction::new(&connection, &author);
-        found.cluster = meta::get(&mut tx, "cluster-id")?;
+        found.cluster = meta::get(&mut tx, meta::CLUSTER_ID)?;
         if found.cluster.is_none() {
             problems.push("it does not say whose it is: meta has no cluster-id".to_owned());
         }
@@ -125,12 +126,53 @@ pub(super) fn inspect(path: &Path, check_with: &Check) -> Result<Inspection, Err
 }
 
 /// What a quick look at a file tells.
-pub(super) fn glance(path: &Path) -> Result<Glance, Error> {
-    let connection = open_to_look(path)?;
+pub(super) fn glance(path: &Path, patience: Duration) -> Result<Glance, Error> {
+    let mut connection = open_to_look(path)?;
     let schema = migrate::schema(&connection)?;
+    let (mut cluster, mut pepper_mark) = (None, None);
+    if schema.found == schema.known {
+        let author = Author::new("");
+        let mut tx = SqliteTransaction::new(&connection, &author);
+        cluster = meta::get(&mut tx, meta::CLUSTER_ID)?;
+        if credentials::any(&mut tx)? {
+            pepper_mark = meta::get(&mut tx, meta::PEPPER_MARK)?;
+        }
+    }
+    let (problems, is_cut_short) = check_quickly(&mut connection, path, patience)?;
+    Ok(Glance {
+        schema,
+        cluster,
+        pepper_mark,
+        problems,
+        is_cut_short,
+    })
+}
+
+/// What is wrong with the pages as far as they can be looked at in that time, and whether that was too short.
+fn check_quickly(
+    connection: &mut Connection,
+    path: &Path,
+    patience: Duration,
+) -> Result<(Vec<String>, bool), Error> {
+    /// Steps between two looks at the time: far less than a millisecond.
+    const STEPS: i32 = 1_000;
+    let began = Instant::now();
+    let is_over = move || began.elapsed() >= patience;
+    let refused = |e: Failure| unopened(path, e);
+    connection
+        .progress_handler(STEPS, Some(is_over))
+        .map_err(|e| refused(e.into()))?;
     let sql = format!("PRAGMA quick_check({MOST_PROBLEMS})");
-    let problems = said(&connection, &sql).map_err(|e| unopened(path, e))?;
-    Ok(Glance { schema, problems })
+    match said(connection, &sql) {
+        Ok(problems) => Ok((problems, false)),
+        Err(error) if is_interrupted(&error) => Ok((Vec::new(), true)),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+fn is_interrupted(error: &Failure) -> bool {
+    let error = error.downcast_ref::<rusqlite::Error>();
+    error.is_some_and(|e| e.sqlite_error_code() == Some(ErrorCode::OperationInterrupted))
 }
 
 /// The schema of a file.
@@ -191,7 +233,15 @@ fn unreadable_rows(tx: &mut SqliteTransaction<'_>) -> Vec<String> {
         ("peers", |tx| peers::list(tx).map(drop)),
         ("trust_entries", |tx| trust_entries::list(tx).map(drop)),
         ("sessions", |tx| {
-            sessions::list(tx, &sessions::Filter::default()).map(drop)
+            let mut filter = sessions::Filter::default();
+            while let Some(last) = sessions::list(tx, &filter)?.pop() {
+                filter.before = Some(sessions::Place {
+                    created_at: last.created_at,
+                    id: last.id,
+                    role: last.role,
+                });
+            }
+            Ok(())
         }),
         ("parameters", |tx| parameters::all(tx).map(drop)),
     ];
@@ -219,7 +269,9 @@ fn unreadable_rows(tx: &mut SqliteTransaction<'_>) -> Vec<String> {
 const PAGE: u32 = 1_000;
 
 fn open_to_look(path: &Path) -> Result<Connection, Error> {
-    let open = || -> Result<Connection, rusqlite::Error> {
+    let open = || -> Result<Connection, Failure> {
+        // What the system says of a file that is not there tells more than SQLite would.
+        path.metadata()?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.pragma_update(None, "trusted_schema", false)?;
@@ -227,7 +279,7 @@ fn open_to_look(path: &Path) -> Result<Connection, Error> {
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         Ok(connection)
     };
-    open().map_err(|e| unopened(path, e.into()))
+    open().map_err(|e| unopened(path, e))
 }
 
 /// What SQLite itself finds wrong.

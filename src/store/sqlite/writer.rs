@@ -97,7 +97,7 @@ impl<'s> Writer<'s> {
             kept.fetch_add(batch.kept, Ordering::Relaxed);
             self.shared.has_committed();
         }
-        if let Some(trouble) = batch.trouble.as_ref().or(verdict.as_ref().err()) {
+        if let Some(trouble) = batch.trouble.as_ref().or_else(|| verdict.as_ref().err()) {
             self.shared.has_failed(trouble);
         }
         for job in batch.jobs {
@@ -175,7 +175,7 @@ impl<'s> Writer<'s> {
             batch.has_changed = true;
         }
         if pending.access == Access::Write {
-            batch.trouble = batch.trouble.take().or(transaction.into_trouble());
+            batch.trouble = batch.trouble.take().or_else(|| transaction.into_trouble());
         }
         Ok(outcome)
     }

@@ -199,6 +199,7 @@ impl Node {
             clock: self.trust.clock().clone(),
             tasks: self.tasks.clone(),
             drain: self.drain.clone(),
+            turned: listener::TurnedAway::default(),
         }
     }
 

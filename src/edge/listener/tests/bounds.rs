@@ -68,12 +68,14 @@ async fn connections_that_are_not_past_their_handshake_are_bounded() {
         handshake_timeout: Duration::from_secs(60),
         ..Config::default()
     };
+    let turned = config.turned.clone();
     let tokyo = Tokyo::start_with(vec![pinned("berlin", &berlin)], config).await;
     let silent = TcpStream::connect(tokyo.address).await.unwrap();
     let _other = TcpStream::connect(tokyo.address).await.unwrap();
     // The next is closed at once, not after the minute.
     let mut third = TcpStream::connect(tokyo.address).await.unwrap();
     assert_eq!(told(&mut third).await, "");
+    assert_eq!(turned.count(Bound::Handshakes), 1);
     assert!(hello(&mut tokyo.client(&berlin)).await.is_err());
     drop(silent);
     let mut client = tokyo.client(&berlin);
@@ -171,6 +173,7 @@ async fn listeners_that_share_their_places_are_bounded_together() {
     let mut second = TcpStream::connect(addresses[1]).await.unwrap();
     let _reset = second.write_all(get).await;
     assert_eq!(told(&mut second).await, "");
+    assert_eq!(limits.turned.count(Bound::Connections), 1);
     drop(first);
     let served = async {
         loop {
@@ -201,11 +204,18 @@ async fn connections_are_bounded_in_all_and_per_peer() {
         ..Config::default()
     };
     for (config, others_are_served) in [(per_peer, true), (total, false)] {
+        let turned = config.turned.clone();
         let tokyo = Tokyo::start_with(bundles.clone(), config).await;
         let (mut first, mut second) = (tokyo.client(&berlin), tokyo.client(&berlin));
         hello(&mut first).await.unwrap();
         hello(&mut second).await.unwrap();
         assert!(hello(&mut tokyo.client(&berlin)).await.is_err());
+        let bound = if others_are_served {
+            Bound::Peer
+        } else {
+            Bound::Connections
+        };
+        assert!(turned.count(bound) >= 1, "{turned:?}");
         let mut other = tokyo.client(&paris);
         assert_eq!(hello(&mut other).await.is_ok(), others_are_served);
         // Those that have their places keep them, and one that ends leaves its own.
@@ -350,6 +360,7 @@ async fn a_peer_that_begins_calls_without_end_gets_no_further_ones_and_others_do
         max_begun_per_peer: 1,
         ..Config::default()
     };
+    let turned = config.turned.clone();
     let bundles = vec![pinned("berlin", &berlin), pinned("paris", &paris)];
     let tokyo = Tokyo::start_with(bundles, config).await;
     let (mut first, mut second) = (tokyo.client(&berlin), tokyo.client(&berlin));
@@ -368,6 +379,7 @@ async fn a_peer_that_begins_calls_without_end_gets_no_further_ones_and_others_do
         refused = within(refused) => refused,
     };
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert_eq!(turned.count(Bound::Begun), 1);
     assert_eq!(hello(&mut tokyo.client(&paris)).await.unwrap(), "paris");
 }
 

@@ -286,3 +286,24 @@ async fn an_older_schema_says_what_is_missing_and_a_newer_one_is_left_alone() {
     );
     assert!(found.audit.is_none() && !found.is_whole());
 }
+
+#[tokio::test]
+async fn a_quick_look_ends_when_its_time_is_over() {
+    let (store, dir) = super::fresh();
+    let filled = store.write(|tx: &mut dyn Transaction| {
+        for n in 0..500 {
+            meta::put(tx, &format!("n{n}"), &"x".repeat(4_000))?;
+        }
+        meta::put(tx, meta::CLUSTER_ID, "munich")
+    });
+    let _: () = filled.await.unwrap();
+    let path = dir.path().join("store.db");
+    let whole = crate::store::glance(&path, Duration::from_secs(60)).unwrap();
+    assert_eq!((whole.is_cut_short, whole.problems), (false, Vec::new()));
+    assert_eq!(whole.cluster.as_deref(), Some("munich"));
+    // Nobody has a PIN.
+    assert_eq!(whole.pepper_mark, None);
+    let short = crate::store::glance(&path, Duration::ZERO).unwrap();
+    assert!(short.is_cut_short);
+    assert_eq!((short.schema, short.cluster), (whole.schema, whole.cluster));
+}
