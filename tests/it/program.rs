@@ -410,7 +410,7 @@ fn a_file_larger_than_a_message_is_applied_and_exported_again() {
     let broken = format!("id,name\n{}", "a\n".repeat(30_000_000));
     std::fs::write(daemon.file("users-2.csv"), broken).unwrap();
     let told = daemon.refused("apply users-2.csv", "");
-    assert!(told.contains("the files have 600001 problems") && told.contains(" more\n"));
+    assert!(told.contains("the files have 600002 problems") && told.contains(" more\n"));
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.process.id())).unwrap();
     let peak = status
         .lines()
