@@ -225,7 +225,7 @@ fn last_messages(
     messages
 }
 
-/// Reasons. All that are told together fit into one message, so that some do as well.
+/// Reasons. They have 4 MiB together, which is what a message may have: so no thousand of them is too large for one.
 const IN_ONE_MESSAGE: usize = 1_000;
 
 /// The next state that is worth telling.
