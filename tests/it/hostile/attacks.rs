@@ -248,19 +248,21 @@ async fn attackers_with_a_tenth_of_a_core_each_stop_nobody_and_fill_no_memory() 
     let before = peak_kib(&lab);
     for attack in &ATTACKS {
         let mut all = Vec::new();
-        // A machine with other work on it is measured again, and all counts: what is slow stays slow.
-        for _ in 0..4 {
+        // A machine with other work on it is measured again, and then all counts, also what comes after a good round.
+        for round in 0..4 {
             let Some(more) = shares(attack, &lab).await else {
                 break;
             };
             all.extend(more);
-            if median(&all) >= LEAST {
+            if round == 0 && median(&all) >= LEAST {
                 break;
             }
         }
         let grown = peak_kib(&lab) - before;
         assert!(grown < MOST_GROWTH_KIB, "{}: {grown} KiB", attack.kind);
         if all.is_empty() {
+            // Only the ten thousand connections may be more than a system lets a process have.
+            assert_eq!(attack.kind, "idle", "{} was not measured", attack.kind);
             continue;
         }
         let share = median(&all);
