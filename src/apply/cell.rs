@@ -44,8 +44,20 @@ pub struct Raw {
     pub line: usize,
     /// In the order of the kind's columns.
     pub cells: Vec<Option<Cell>>,
-    /// Whether something of it was refused already; its name still tells that there is such a row.
-    pub is_broken: bool,
+    /// What of it was refused already; its name still tells that there is such a row.
+    pub refused: Refused,
+}
+
+/// What of a row was refused as it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Refused {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The cells of these columns, or something that is no column's.
+    Columns(Vec<&'static str>),
+    /// All of it: which cell is which column's can't be told.
+    Whole,
 }
 
 impl Raw {
@@ -56,7 +68,7 @@ impl Raw {
             kind,
             line,
             cells: vec![None; kind.columns.len()],
-            is_broken: false,
+            refused: Refused::Nothing,
         }
     }
 

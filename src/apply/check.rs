@@ -10,7 +10,7 @@ use self::checker::Checker;
 use super::{
     Rest, Source,
     columns::{self, KINDS, Kind},
-    csv_file,
+    csv_file::{self, Sink as _},
     item::{Item, for_every_kind},
     toml_file,
 };
@@ -47,6 +47,8 @@ pub struct Placed<T> {
 /// Everything the files hold.
 #[derive(Debug, Default)]
 pub struct Rows {
+    /// How many there are, those included that are refused.
+    pub count: usize,
     /// The kinds that the files hold, also where they hold no row of them.
     pub kinds: BTreeSet<&'static str>,
     /// The names of all rows by kind, also of those that are refused; in lower case where case makes no difference.
@@ -134,6 +136,9 @@ const MAX_BASE_DEVICES: u32 = 30_000;
 /// Base devices of one cluster, in all rows of all files.
 const MAX_BASE_DEVICES_IN_ALL: usize = 60_000;
 
+/// Rows of all files together: 100,000 users, a profile and a phone for each, and as many again.
+const MAX_ROWS: usize = 600_000;
+
 /// Reads all files of the cluster `own`.
 ///
 /// # Errors
@@ -154,31 +159,21 @@ pub fn read(sources: &[Source], own: &ClusterId) -> (Rows, Problems) {
     let mut problems = Problems::default();
     for source in sources {
         let file: Arc<str> = source.name.as_str().into();
-        let mut found = Vec::new();
-        let raws = if !source.is_csv() {
-            toml_file::read(&source.text, &mut found)
+        let mut checker = Checker::new(file, &mut rows, &mut problems);
+        if !source.is_csv() {
+            let mut found = Vec::new();
+            let raws = toml_file::read(&source.text, &mut found);
+            found.into_iter().for_each(|found| checker.refuse(found));
+            for raw in raws {
+                if !checker.row(raw) {
+                    break;
+                }
+            }
         } else if let Some(kind) = Kind::of_csv_file(&source.name) {
-            rows.kinds.insert(kind.name);
-            csv_file::read(&source.text, kind, &mut found)
+            checker.holds(kind);
+            csv_file::read(&source.text, kind, &mut checker);
         } else {
-            found.push((1, String::new(), no_kind()));
-            Vec::new()
-        };
-        for (line, field, message) in found {
-            problems.push(Problem {
-                file: Arc::clone(&file),
-                line,
-                field,
-                message,
-            });
-        }
-        let mut checker = Checker {
-            file,
-            rows: &mut rows,
-            problems: &mut problems,
-        };
-        for raw in raws {
-            checker.row(raw);
+            checker.refuse((1, String::new(), no_kind()));
         }
     }
     duplicates(&rows, &mut problems);

@@ -660,7 +660,8 @@ pub fn reference() -> String {
         **CSV.** A file holds one kind, and its name says which: the kind, or its plural, before the ending or \
         before a `-`, `_` or `.`: `users.csv`, `user-munich.csv`, `device-pools_2026.csv`. The first line names \
         the columns, in any order; those that are left out have their defaults, and so has an empty cell. Cells \
-        are separated by `,`, `;` or tabs, whichever comes first in that line. A cell with a separator, a `\"` or \
+        are separated by `,`, `;` or tabs, whichever comes first in that line; a line `sep=;` before it says so too. \
+        Lines that are blank, and rows whose cells are all empty, are no rows. A cell with a separator, a `\"` or \
         an end of line in it stands in `\"`, with each `\"` of its own twice. The text is UTF-8. Within a cell, \
         entries are separated by `;`, the parts of an entry by `|`, and a name and its value by `=`; a `\\` before \
         any of these, or before another `\\`, makes it a plain character.\n\n\

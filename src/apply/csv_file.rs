@@ -7,7 +7,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 use zeroize::Zeroize as _;
 
 use super::{
-    cell::{self, Raw},
+    cell::{self, Raw, Refused},
     columns::Kind,
     suggest::closest,
 };
@@ -15,32 +15,45 @@ use super::{
 /// What is wrong, before the file's name is known: the line, the column, the message.
 pub(super) type Found = (usize, String, String);
 
+/// Takes what is read as it is read, so that a file's rows are not in memory twice.
+pub(super) trait Sink {
+    /// Takes a problem.
+    fn refuse(&mut self, found: Found);
+
+    /// Takes a row; false when no more of them are read.
+    fn row(&mut self, raw: Raw) -> bool;
+}
+
 /// Reads the text of a CSV file of this kind.
-pub(super) fn read(text: &str, kind: &'static Kind, problems: &mut Vec<Found>) -> Vec<Raw> {
+pub(super) fn read(text: &str, kind: &'static Kind, sink: &mut dyn Sink) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut records = Records::new(text);
-    let Some((line, names)) = records.next() else {
-        problems.push((
-            1,
-            String::new(),
-            "the first line must name the columns".to_owned(),
-        ));
-        return Vec::new();
+    let Some((line, names)) = records.find(|(_, cells)| holds_something(cells)) else {
+        let message = "the first line must name the columns".to_owned();
+        return sink.refuse((1, String::new(), message));
     };
-    let before = problems.len();
-    let columns = header(kind, line, &names, problems);
-    if problems.len() > before {
-        return Vec::new();
+    let mut problems = Vec::new();
+    let columns = header(kind, line, &names, &mut problems);
+    if !problems.is_empty() {
+        return problems.into_iter().for_each(|found| sink.refuse(found));
     }
-    let mut rows = Vec::new();
     for (line, cells) in records.by_ref() {
-        rows.push(row(kind, &columns, line, cells, problems));
+        // Spreadsheets leave such lines at the end.
+        if holds_something(&cells) {
+            let raw = row(kind, &columns, line, cells, sink);
+            if !sink.row(raw) {
+                return;
+            }
+        }
     }
     if let Some(line) = records.open_quote {
         let message = "the `\"` that opens here is never closed";
-        problems.push((line, String::new(), message.to_owned()));
+        sink.refuse((line, String::new(), message.to_owned()));
     }
-    rows
+}
+
+fn holds_something(cells: &[Cow<'_, str>]) -> bool {
+    cells.len() >= MAX_CELLS || cells.iter().any(|cell| !cell.trim().is_empty())
 }
 
 /// Which column each place of a line is.
@@ -116,40 +129,55 @@ fn row(
     columns: &[usize],
     line: usize,
     cells: Vec<Cow<'_, str>>,
-    problems: &mut Vec<Found>,
+    sink: &mut dyn Sink,
 ) -> Raw {
     let mut raw = Raw::new(kind, line);
-    let before = problems.len();
-    if cells.len() != columns.len() {
+    let is_whole = cells.len() == columns.len();
+    if !is_whole {
         let message = format!(
             "there are {} cells, and the first line names {} columns",
             cells.len(),
             columns.len()
         );
-        problems.push((line, kind.name.to_owned(), message));
+        sink.refuse((line, kind.name.to_owned(), message));
     }
+    let mut refused = Vec::new();
     for (place, cell) in columns.iter().zip(cells) {
         let (Some(column), Some(slot)) = (kind.columns.get(*place), raw.cells.get_mut(*place))
         else {
             continue;
         };
-        if !cell.is_empty() {
-            match cell::read_csv(column.shape, &cell) {
-                Ok(read) => *slot = Some(read),
-                Err(rule) => {
-                    problems.push((line, format!("{}.{}", kind.name, column.name), rule));
-                }
+        let read = if cell.is_empty() {
+            match column.default {
+                Some(_) => Ok(None),
+                None => Err("it must be given".to_owned()),
             }
-        } else if column.default.is_none() {
-            let field = format!("{}.{}", kind.name, column.name);
-            problems.push((line, field, "it must be given".to_owned()));
+        } else {
+            cell::read_csv(column.shape, &cell).map(Some)
+        };
+        match read {
+            Ok(read) => *slot = read,
+            // Of a row that lacks a cell nobody knows which column each is.
+            Err(_) if !is_whole => {}
+            Err(rule) => {
+                refused.push(column.name);
+                sink.refuse((line, format!("{}.{}", kind.name, column.name), rule));
+            }
         }
-        if let Cow::Owned(mut text) = cell {
-            text.zeroize();
-        }
+        wipe(cell);
     }
-    raw.is_broken = problems.len() > before;
+    raw.refused = match (is_whole, refused.is_empty()) {
+        (false, _) => Refused::Whole,
+        (true, true) => Refused::Nothing,
+        (true, false) => Refused::Columns(refused),
+    };
     raw
+}
+
+fn wipe(cell: Cow<'_, str>) {
+    if let Cow::Owned(mut text) = cell {
+        text.zeroize();
+    }
 }
 
 /// The lines of cells, each with the number of the line that it begins in.
@@ -164,15 +192,35 @@ struct Records<'a> {
 
 impl<'a> Records<'a> {
     fn new(text: &'a str) -> Self {
-        let first = text.lines().next().unwrap_or_default();
-        let separator = first.bytes().find(|b| matches!(b, b',' | b';' | b'\t'));
-        Self {
+        let mut records = Self {
             text,
             at: 0,
             line: 1,
-            separator: separator.unwrap_or(b','),
+            separator: b',',
             open_quote: None,
+        };
+        let mut first = records.first_line();
+        while first.trim().is_empty() && !records.rest().is_empty() {
+            records.at += first.len();
+            records.end_of_line();
+            first = records.first_line();
         }
+        // As spreadsheets say it.
+        let declared = first
+            .get(..4)
+            .filter(|word| word.eq_ignore_ascii_case("sep="));
+        let declared = declared.and_then(|_| first.get(4..)).map(str::as_bytes);
+        if let Some([separator @ (b',' | b';' | b'\t')]) = declared {
+            records.separator = *separator;
+            records.at += first.len();
+        } else if let Some(separator) = first.bytes().find(|b| matches!(b, b',' | b';' | b'\t')) {
+            records.separator = separator;
+        }
+        records
+    }
+
+    fn first_line(&self) -> &'a str {
+        self.rest().lines().next().unwrap_or_default()
     }
 
     fn rest(&self) -> &'a str {
@@ -266,7 +314,13 @@ impl<'a> Iterator for Records<'a> {
         let line = self.line;
         let mut cells = Vec::new();
         loop {
-            cells.push(self.cell());
+            let cell = self.cell();
+            // No kind has so many columns, and a line of separators must not cost a multiple of itself.
+            if cells.len() < MAX_CELLS {
+                cells.push(cell);
+            } else {
+                wipe(cell);
+            }
             if self.open_quote.is_some() {
                 return None;
             }
@@ -279,6 +333,9 @@ impl<'a> Iterator for Records<'a> {
         }
     }
 }
+
+/// Cells of one line that are looked at.
+const MAX_CELLS: usize = 256;
 
 /// Writes one line of cells.
 pub(super) fn write_line<'a>(out: &mut String, cells: impl Iterator<Item = &'a str>) {
@@ -320,10 +377,64 @@ mod tests {
             .collect()
     }
 
+    #[derive(Default)]
+    struct Kept {
+        problems: Vec<Found>,
+        rows: Vec<Raw>,
+    }
+
+    impl Sink for Kept {
+        fn refuse(&mut self, found: Found) {
+            self.problems.push(found);
+        }
+
+        fn row(&mut self, raw: Raw) -> bool {
+            self.rows.push(raw);
+            self.rows.len() < 100
+        }
+    }
+
+    fn all(text: &str) -> Kept {
+        let mut kept = Kept::default();
+        read(text, &columns::USER, &mut kept);
+        kept
+    }
+
     fn found(text: &str) -> Vec<Found> {
-        let mut problems = Vec::new();
-        read(text, &columns::USER, &mut problems);
-        problems
+        all(text).problems
+    }
+
+    #[test]
+    fn no_more_rows_are_read_than_are_taken() {
+        let text = format!("id\n{}\"", "a\n".repeat(1_000));
+        let kept = all(&text);
+        assert_eq!((kept.rows.len(), kept.problems), (100, vec![]));
+    }
+
+    #[test]
+    fn a_line_of_separators_is_one_problem_and_few_cells() {
+        let text = format!("id,name\n{}x\n", ",".repeat(100_000));
+        let kept = all(&text);
+        assert_eq!(kept.problems.len(), 1);
+        assert_eq!(kept.rows[0].refused, Refused::Whole);
+        assert!(found(&format!("id{}", ",".repeat(100_000))).len() <= MAX_CELLS);
+    }
+
+    #[test]
+    fn what_spreadsheets_write_around_rows_is_no_row() {
+        for text in [
+            "\n\r\nid;name\nana;Ana\n",
+            "  \nid;name\nana;Ana\n;\n; \n\n",
+            "sep=;\r\nid;name\r\nana;Ana\r\n;\r\n",
+            "\u{feff}SEP=\t\nid\tname\nana\tAna\n\t",
+            ";\nid;name\nana;Ana",
+        ] {
+            let kept = all(text);
+            assert_eq!((kept.problems, kept.rows.len()), (vec![], 1), "{text:?}");
+            assert_eq!(kept.rows[0].cells[1], Some(Cell::Text("Ana".to_owned())));
+        }
+        assert_eq!(found("sep=;\nid;name\n;Ana\n")[0].0, 3, "lines are counted");
+        assert_eq!(found("sep=x\n")[0].1, "user", "another separator is none");
     }
 
     #[test]
@@ -344,8 +455,7 @@ mod tests {
     #[test]
     fn the_first_line_says_what_separates() {
         for text in ["id;name\nana;A,B\n", "id\tname\nana\tA,B\n"] {
-            let mut problems = Vec::new();
-            let rows = read(text, &columns::USER, &mut problems);
+            let Kept { problems, rows } = all(text);
             assert_eq!(problems, []);
             assert_eq!(rows[0].cells[1], Some(Cell::Text("A,B".to_owned())));
         }
@@ -353,12 +463,7 @@ mod tests {
 
     #[test]
     fn a_spreadsheet_may_write_a_mark_first_and_flags_in_capitals() {
-        let mut problems = Vec::new();
-        let rows = read(
-            "\u{feff}ID,emcc\r\nana,FALSE\r\n",
-            &columns::USER,
-            &mut problems,
-        );
+        let Kept { problems, rows } = all("\u{feff}ID,emcc\r\nana,FALSE\r\n");
         assert_eq!(problems, []);
         assert_eq!(rows[0].cells[7], Some(Cell::Flag(false)));
     }

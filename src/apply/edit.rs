@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::{
-    Applier, Change, Error, Mode, Progress, Rest, Source,
+    Applier, Change, Error, Mode, Progress, Rest, Source, Terms,
     cell::{self, Cell, SecretText, read_csv},
     columns::{Kind, Shape},
     export,
@@ -84,8 +84,11 @@ impl Applier {
         };
         let told = watch::Sender::new(Progress::begin());
         let how = (Mode::Write, Rest::Stays);
-        self.apply_if(&[source], how, actor, Some(premise), &told)
-            .await
+        let terms = Terms {
+            premise: Some(premise),
+            ..Terms::default()
+        };
+        self.apply_if(&[source], how, actor, terms, &told).await
     }
 }
 

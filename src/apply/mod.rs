@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tracing::info;
 use zeroize::Zeroizing;
@@ -25,6 +26,7 @@ use crate::{
         audit::{self, Noun},
         credentials as stored, imports, policies, users,
     },
+    tasks::Tasks,
     trust::{self, bundle, stored as stored_trust},
 };
 
@@ -186,6 +188,9 @@ pub enum Error {
     /// Some of what no file names is in use; all of it.
     #[error("{} records are in use and can't be deleted; nothing was changed", .0.len())]
     Kept(Vec<String>),
+    /// What no file names is not what was agreed to see deleted.
+    #[error("what would be deleted is no longer what was asked about; nothing was changed")]
+    NotAgreed,
     /// Others changed the record again and again while it was to be changed.
     #[error("{0} is being changed by others; nothing was changed")]
     Moved(String),
@@ -296,6 +301,8 @@ pub struct Applier {
     pub clock: Clock,
     /// From how many rows on they wait beside the others first; [`AT_ONCE_FROM`] is right.
     pub at_once_from: usize,
+    /// What goes on though whoever asked for it has gone away.
+    pub tasks: Tasks,
     /// Where a test stops it.
     pub faults: FaultPoints,
 }
@@ -303,8 +310,15 @@ pub struct Applier {
 /// Rows that one transaction writes one by one in some tens of milliseconds.
 pub const AT_ONCE_FROM: usize = 1_000;
 
-/// How often the comparison is made anew when the store's data has moved on meanwhile.
-const ATTEMPTS: usize = 3;
+/// How long the comparison is made anew when the store's data has moved on meanwhile: by then PINs may have been hashed
+/// for hours.
+const RETRY_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// And this often at least, however long each takes.
+const LEAST_TRIES: u32 = 3;
+
+/// Between two of them, so that whoever edits without end gets through as well.
+const BREATH: Duration = Duration::from_millis(20);
 
 impl Applier {
     /// Applies the files, or says what they would change; `actor` is who is on record for it.
@@ -334,7 +348,29 @@ impl Applier {
         actor: &str,
         told: &watch::Sender<Progress>,
     ) -> Result<Vec<Change>, Error> {
-        self.apply_if(sources, (mode, rest), actor, None, told)
+        let terms = Terms::default();
+        self.apply_if(sources, (mode, rest), actor, terms, told)
+            .await
+    }
+
+    /// The same, where what no file names is what somebody has agreed to see deleted: `removals` is what [`removals`]
+    /// told of a trial.
+    ///
+    /// # Errors
+    /// [`Error`]; in every case nothing was changed.
+    pub async fn apply_agreed(
+        &self,
+        sources: &[Source],
+        (mode, rest): (Mode, Rest),
+        removals: Option<String>,
+        actor: &str,
+        told: &watch::Sender<Progress>,
+    ) -> Result<Vec<Change>, Error> {
+        let terms = Terms {
+            removals,
+            ..Terms::default()
+        };
+        self.apply_if(sources, (mode, rest), actor, terms, told)
             .await
     }
 
@@ -344,11 +380,10 @@ impl Applier {
         sources: &[Source],
         how: (Mode, Rest),
         actor: &str,
-        premise: Option<Premise>,
+        terms: Terms,
         told: &watch::Sender<Progress>,
     ) -> Result<Vec<Change>, Error> {
-        let rest = how.1;
-        let premise = Arc::new(premise);
+        let (mode, rest) = how;
         let (mut rows, mut problems) = read(sources, &self.cluster).await?;
         let secrets = std::mem::take(&mut rows.secrets);
         let rows = Arc::new(rows);
@@ -363,116 +398,221 @@ impl Applier {
         problems.append(check::check_pins(&rows, &secrets, &policies, rest));
         refuse(sources, problems)?;
         let judged_by = (!secrets.is_empty()).then_some(policies);
-        let hashes = hash(&self.store, &self.credentials, secrets, told).await?;
-        let hashes = Arc::new(hashes);
+        let hashes = hash(&self.store, &self.credentials, secrets, mode, told).await?;
+        let made = Made {
+            rows,
+            judged_by: Arc::new(judged_by),
+            hashes: Arc::new(hashes),
+            terms: Arc::new(terms),
+        };
         let stamp = Stamp {
             at: self.clock.now(),
             actor: actor.to_owned(),
         };
-        let mut moved = String::new();
-        for _ in 0..ATTEMPTS {
-            let made = (&rows, &hashes, &premise);
-            let attempt = self.attempt(made, judged_by.as_deref(), how, &stamp, told);
-            match attempt.await {
-                Ok(changes) => return Ok(changes),
-                Err(Undone::Moved(what)) => moved = what,
-                Err(Undone::Premise(record)) => return Err(Error::Moved(record)),
-                Err(Undone::DryRun | Undone::Store(store::Error::Closed)) => {
-                    return Err(Error::Store(store::Error::Closed));
+        let (began, mut tries, mut kept) = (Instant::now(), 0, None);
+        let outcome = loop {
+            tries += 1;
+            let may_retry = || tries < LEAST_TRIES || began.elapsed() < RETRY_FOR;
+            match self.attempt(&made, how, &stamp, told, &mut kept).await {
+                Err(Undone::Late | Undone::Scattered) if may_retry() => {
+                    tokio::time::sleep(BREATH).await;
                 }
-                Err(Undone::Store(error)) => return Err(Error::Store(error)),
-                Err(Undone::Trust(error)) => return Err(Error::Trust(error)),
-                Err(Undone::Kept(reasons)) => return Err(Error::Kept(reasons)),
-                Err(Undone::Problems(problems)) => refuse(sources, problems)?,
+                outcome => break outcome,
             }
+        };
+        if let Some(Kept { staged, .. }) = kept {
+            self.forget(staged.id).await;
         }
-        Err(Error::Moved(moved))
+        match outcome {
+            Ok(changes) => Ok(changes),
+            Err(Undone::Late) => Err(Error::Moved("the data".to_owned())),
+            Err(Undone::Scattered) => Err(Error::Moved("what waits".to_owned())),
+            Err(Undone::Premise(record)) => Err(Error::Moved(record)),
+            Err(Undone::NotAgreed) => Err(Error::NotAgreed),
+            Err(Undone::DryRun) => Err(Error::Store(store::Error::Closed)),
+            Err(Undone::Store(error)) => Err(Error::Store(error)),
+            Err(Undone::Trust(error)) => Err(Error::Trust(error)),
+            Err(Undone::Kept(reasons)) => Err(Error::Kept(reasons)),
+            Err(Undone::Problems(problems)) => Err(Error::Problems(sorted(sources, problems))),
+        }
     }
 
-    /// Compares and writes once.
+    /// Compares and writes once. What waits from the attempt before is used again where it is still right: staging
+    /// takes longest, and so others change something meanwhile most often.
     async fn attempt(
         &self,
-        (rows, hashes, premise): (
-            &Arc<Rows>,
-            &Arc<Secrets<stored::Phc>>,
-            &Arc<Option<Premise>>,
-        ),
-        judged_by: Option<&[Policy]>,
+        made: &Made,
         (mode, rest): (Mode, Rest),
         stamp: &Stamp,
         told: &watch::Sender<Progress>,
+        kept: &mut Option<Kept>,
     ) -> Result<Vec<Change>, Undone> {
         Progress::on(told, Step::Comparing, 0, 0);
         let mut plan = {
-            let (rows, hashes) = (Arc::clone(rows), Arc::clone(hashes));
+            let (rows, hashes) = (Arc::clone(&made.rows), Arc::clone(&made.hashes));
             let make = move |tx: &mut dyn Transaction| Plan::make(tx, &rows, &hashes, rest);
             self.store.read(make).await?
         };
         if !plan.problems.is_empty() {
             return Err(Undone::Problems(std::mem::take(&mut plan.problems)));
         }
+        let judged_by = made.judged_by.as_ref().as_ref();
         if judged_by.is_some_and(|policies| *policies != plan.policies) {
             return Err(Undone::Premise("what the policies say".to_owned()));
         }
+        let agreed = made.terms.removals.as_ref();
+        if agreed.is_some_and(|agreed| *agreed != removals(&plan.changes)) {
+            return Err(Undone::NotAgreed);
+        }
         let plan = Arc::new(plan);
-        let staged = if plan.count_at_once() >= self.at_once_from.max(1) {
-            let staged = self.stage(rows, &plan, stamp, told).await?;
-            self.faults.pass("apply.staged").await;
-            Some(staged)
-        } else {
-            None
+        let put = Put {
+            made: made.clone(),
+            plan: Arc::clone(&plan),
+            stamp: stamp.clone(),
+            mode,
         };
-        Progress::on(told, Step::Switching, 0, 0);
-        let outcome = {
-            let (rows, plan, stamp) = (Arc::clone(rows), Arc::clone(&plan), stamp.clone());
-            let premise = Arc::clone(premise);
-            let switch = move |tx: &mut dyn Transaction| {
-                if let Some(premise) = premise.as_ref()
-                    && !premise.holds(tx)?
-                {
-                    return Err(Undone::Premise(premise.name.clone()));
-                }
-                switch(tx, &rows, &plan, staged, &stamp)?;
-                // A dry run does everything, so that it finds every fault, and then takes it back.
-                match mode {
-                    Mode::Write => Ok(()),
-                    Mode::DryRun => Err(Undone::DryRun),
+        let outcome = if plan.count_at_once() < self.at_once_from.max(1) {
+            Progress::on(told, Step::Switching, 0, 0);
+            self.put_in_place(put, None).await
+        } else {
+            let staged = match kept.take() {
+                Some(before) if before.plan.writes_as(&plan) => before.staged,
+                before => {
+                    if let Some(before) = before {
+                        self.forget(before.staged.id).await;
+                    }
+                    let staged = self.stage(&made.rows, &plan, stamp, told).await?;
+                    self.faults.pass("apply.staged").await;
+                    staged
                 }
             };
-            let began = Instant::now();
-            let outcome = self.store.write(switch).await;
-            self.faults.pass("apply.switched").await;
-            if let Some(staged) = staged {
-                info!(
-                    import = staged.id,
-                    rows = staged.rows,
-                    took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-                    done = outcome.is_ok(),
-                    "the one transaction of an import"
-                );
+            let outcome = self.carry_out(put, staged, told).await;
+            if matches!(outcome, Err(Undone::Late)) {
+                let plan = Arc::clone(&plan);
+                *kept = Some(Kept { staged, plan });
             }
             outcome
         };
-        match (staged, &outcome) {
-            (Some(staged), Ok(())) => self.record(staged, told).await,
-            (Some(staged), Err(_)) => self.forget(staged.id).await,
-            (None, _) => {}
-        }
         match outcome {
             Ok(()) | Err(Undone::DryRun) => Ok(plan.changes.clone()),
             Err(other) => Err(other),
         }
     }
+
+    /// Puts what waits in place and tells the audit of it, in a task of its own: whoever has asked for it may leave.
+    async fn carry_out(
+        &self,
+        put: Put,
+        staged: Staged,
+        told: &watch::Sender<Progress>,
+    ) -> Result<(), Undone> {
+        Progress::on(told, Step::Switching, 0, 0);
+        let (applier, told) = (self.clone(), told.clone());
+        let task = self.tasks.spawn("import", async move {
+            let outcome = applier.put_in_place(put, Some(staged)).await;
+            match &outcome {
+                Ok(()) => applier.record(staged, &told).await,
+                // It goes on waiting for the next attempt.
+                Err(Undone::Late) => {}
+                Err(_) => applier.forget(staged.id).await,
+            }
+            outcome
+        });
+        let outcome = task.await;
+        outcome.unwrap_or(Err(Undone::Store(store::Error::Closed)))
+    }
+
+    /// The one transaction.
+    async fn put_in_place(&self, put: Put, staged: Option<Staged>) -> Result<(), Undone> {
+        let switch = move |tx: &mut dyn Transaction| {
+            if let Some(premise) = &put.made.terms.premise
+                && !premise.holds(tx)?
+            {
+                return Err(Undone::Premise(premise.name.clone()));
+            }
+            switch(tx, &put.made.rows, &put.plan, staged, &put.stamp)?;
+            // A dry run does everything, so that it finds every fault, and then takes it back.
+            match put.mode {
+                Mode::Write => Ok(()),
+                Mode::DryRun => Err(Undone::DryRun),
+            }
+        };
+        let began = Instant::now();
+        let outcome = self.store.write(switch).await;
+        self.faults.pass("apply.switched").await;
+        if let Some(staged) = staged {
+            info!(
+                import = staged.id,
+                rows = staged.rows,
+                took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                done = outcome.is_ok(),
+                "the one transaction of an import"
+            );
+        }
+        outcome
+    }
 }
 
-/// All problems in the order of the files.
-fn refuse(sources: &[Source], mut problems: Problems) -> Result<(), Error> {
+/// What must hold when the files are written.
+#[derive(Debug, Default)]
+struct Terms {
+    /// What a record is that an edit was made from.
+    premise: Option<Premise>,
+    /// What may be deleted.
+    removals: Option<String>,
+}
+
+/// What the files came to.
+#[derive(Clone, Debug)]
+struct Made {
+    rows: Arc<Rows>,
+    hashes: Arc<Secrets<stored::Phc>>,
+    /// The policies that PINs were held against, where there are any.
+    judged_by: Arc<Option<Vec<Policy>>>,
+    terms: Arc<Terms>,
+}
+
+/// What one transaction writes.
+struct Put {
+    made: Made,
+    plan: Arc<Plan>,
+    stamp: Stamp,
+    mode: Mode,
+}
+
+/// Rows that wait, and the plan that they follow.
+struct Kept {
+    staged: Staged,
+    plan: Arc<Plan>,
+}
+
+/// A digest of which records go, so that somebody who was shown them agrees to these and to no others.
+#[must_use]
+pub fn removals(changes: &[Change]) -> String {
+    let mut hash = Sha256::new();
+    for change in changes.iter().filter(|c| c.action == Action::Removed) {
+        for text in [change.kind, &change.name] {
+            hash.update(text.len().to_be_bytes());
+            hash.update(text);
+        }
+    }
+    let digest = hash.finalize();
+    let hex = digest.iter().map(|byte| format!("{byte:02x}"));
+    hex.collect()
+}
+
+fn refuse(sources: &[Source], problems: Problems) -> Result<(), Error> {
     if problems.is_empty() {
         return Ok(());
     }
+    Err(Error::Problems(sorted(sources, problems)))
+}
+
+/// All problems in the order of the files.
+fn sorted(sources: &[Source], mut problems: Problems) -> Problems {
     let file = |problem: &Problem| sources.iter().position(|s| *s.name == *problem.file);
     problems.sort_by_key(|problem| (file(problem), problem.line));
-    Err(Error::Problems(problems))
+    problems
 }
 
 /// Reads the files: large ones on a thread of their own, so that nobody else waits for that.
@@ -493,7 +633,11 @@ enum Undone {
     DryRun,
     Kept(Vec<String>),
     /// The data is not what the plan was made for.
-    Moved(String),
+    Late,
+    /// Not all rows wait any longer.
+    Scattered,
+    /// What would be deleted is not what was agreed to.
+    NotAgreed,
     /// A record is not what an edit was made from, or what PINs were held against.
     Premise(String),
     Problems(Problems),
@@ -582,9 +726,15 @@ async fn hash(
     store: &Store,
     credentials: &Credentials,
     secrets: Secrets<Pin>,
+    mode: Mode,
     told: &watch::Sender<Progress>,
 ) -> Result<Secrets<stored::Phc>, Error> {
     let changed = changed_secrets(store, credentials, secrets, told).await?;
+    if mode == Mode::DryRun {
+        // That a PIN is set is all that is told of it, and nothing of a trial stays.
+        let in_place_of = |whose| (whose, stored::Phc::new("a trial".to_owned()));
+        return Ok(changed.into_keys().map(in_place_of).collect());
+    }
     let (whose, pins): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
     let of = pins.len() as u64;
     if of > 0 {
@@ -632,12 +782,12 @@ fn switch(
     stamp: &Stamp,
 ) -> Result<(), Undone> {
     if imports::revision(tx)? != plan.revision {
-        return Err(Undone::Moved("the data".to_owned()));
+        return Err(Undone::Late);
     }
     if let Some(staged) = staged
         && !imports::is_whole(tx, staged.id, staged.rows)?
     {
-        return Err(Undone::Moved("what waits".to_owned()));
+        return Err(Undone::Scattered);
     }
     let import = staged.map(|staged| staged.id);
     let kept = plan.gone.kept(tx)?;

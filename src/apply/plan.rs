@@ -137,6 +137,11 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Whether the rows that wait for the other plan are those of this one.
+    pub(super) fn writes_as(&self, other: &Self) -> bool {
+        self.places == other.places && self.hashes == other.hashes && self.changes == other.changes
+    }
+
     /// What becomes of a row.
     pub(super) fn change(&self, kind: &str, place: usize) -> Option<&Change> {
         self.changes.get(self.starts.get(kind)? + place)

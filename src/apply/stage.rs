@@ -36,7 +36,6 @@ impl Applier {
         stamp: &Stamp,
         told: &watch::Sender<Progress>,
     ) -> Result<Staged, Undone> {
-        self.sweep(false).await?;
         let (actor, now) = (stamp.actor.clone(), stamp.at);
         let begin = move |tx: &mut dyn Transaction| imports::begin(tx, &actor, now);
         let mut staged = Staged {
@@ -88,7 +87,7 @@ impl Applier {
             .write(move |tx: &mut dyn Transaction| imports::add(tx, id, first, &waiting, now))
             .await?;
         if !is_there {
-            return Err(Undone::Moved(format!("import {id}")));
+            return Err(Undone::Scattered);
         }
         self.faults.pass("apply.staging").await;
         staged.rows += count;
@@ -101,7 +100,8 @@ impl Applier {
     pub(super) async fn record(&self, staged: Staged, told: &watch::Sender<Progress>) {
         let of = u64::try_from(staged.rows).unwrap_or_default();
         let mut done = 0;
-        loop {
+        // A node that shuts down goes on when it starts, or another one does.
+        while !self.tasks.is_shutting_down() {
             Progress::on(told, Step::Recording, done, of);
             match self.tell(staged.id).await {
                 Ok(count) if count < TOLD => return,
@@ -109,8 +109,7 @@ impl Applier {
                 Err(error) => {
                     return warn!(
                         cause = crate::telemetry::error_chain(&error),
-                        "the audit is not told of all rows of import {} yet; it is done with the next import, or \
-                         at the next start",
+                        "the audit is not told of all rows of import {} yet; it is done soon",
                         staged.id
                     );
                 }
@@ -141,12 +140,13 @@ impl Applier {
         }
     }
 
-    /// Brings imports to an end that nobody carries on: those of this node when it starts, and any that has not got
-    /// on for a while. One that changed nothing is forgotten; of one that is in place the audit is told.
+    /// Brings imports to an end that nobody carries on: those of this node when it starts, those of the nodes `dead`,
+    /// and any that has not got on for a while. One that changed nothing is forgotten; of one that is in place the
+    /// audit is told. Two nodes may do so at once: each step is one transaction, which takes the rows that it tells.
     ///
     /// # Errors
     /// [`store::Error`] when the store fails.
-    pub async fn sweep(&self, is_starting: bool) -> Result<(), store::Error> {
+    pub async fn sweep(&self, is_starting: bool, dead: &[String]) -> Result<(), store::Error> {
         let (node, begun) = self
             .store
             .read(|tx: &mut dyn Transaction| {
@@ -157,13 +157,37 @@ impl Applier {
         for import in begun {
             let idle = now.since(import.touched_at);
             let is_ours = import.node == node;
-            if import.is_done {
-                while self.tell(import.id).await? == TOLD {}
-            } else if (is_ours && (is_starting || idle > OWN_IDLE)) || idle > IDLE {
+            let is_left = is_ours || dead.contains(&import.node);
+            if import.is_done && (is_left || idle > IDLE) {
+                while !self.tasks.is_shutting_down() && self.tell(import.id).await? == TOLD {}
+            } else if !import.is_done
+                && ((is_ours && is_starting) || (is_left && idle > LEFT_IDLE) || idle > IDLE)
+            {
                 self.forget(import.id).await;
             }
         }
         Ok(())
+    }
+
+    /// Does so when the node starts and then again and again, until it shuts down. `dead` tells the nodes that are.
+    pub async fn keep_swept(&self, dead: impl Fn() -> Vec<String> + Send) {
+        let mut is_starting = true;
+        loop {
+            match self.sweep(is_starting, &dead()).await {
+                Ok(()) => {}
+                Err(error) => warn!(
+                    cause = crate::telemetry::error_chain(&error),
+                    "imports that were broken off could not be brought to an end yet"
+                ),
+            }
+            // What has begun since may be under way.
+            is_starting = false;
+            tokio::select! {
+                biased;
+                () = self.tasks.cancelled() => return,
+                () = tokio::time::sleep(SWEEP) => {}
+            }
+        }
     }
 }
 
@@ -210,7 +234,10 @@ const BATCH: usize = 1_000;
 const TOLD: u32 = 512;
 
 /// An import that runs gets on many times a second.
-const OWN_IDLE: Duration = Duration::from_secs(60);
+const LEFT_IDLE: Duration = Duration::from_secs(60);
 
-/// The same for other nodes, whose clocks may differ from ours.
+/// The same for nodes that live: their clocks may differ from ours.
 const IDLE: Duration = Duration::from_secs(10 * 60);
+
+/// Between two looks.
+const SWEEP: Duration = Duration::from_secs(15);

@@ -7,6 +7,7 @@ mod prune;
 mod staged;
 
 use super::*;
+use crate::domain::policy::{BUILT_IN, Person};
 use crate::{domain::ids::UserId, store::trust_entries};
 
 const GOOD: &str = r#"
@@ -66,6 +67,7 @@ fn world() -> World {
         credentials,
         clock: Clock::system(),
         at_once_from: AT_ONCE_FROM,
+        tasks: Tasks::default(),
         faults: FaultPoints::none(),
     };
     World { store, applier }
@@ -354,6 +356,100 @@ async fn our_own_id_is_no_peer() {
     assert!(
         problems[0].contains("this cluster's own ID"),
         "{problems:?}"
+    );
+}
+
+/// Also of a row that has one cell of a wrong shape.
+#[tokio::test]
+async fn all_that_is_wrong_with_a_row_is_told_at_once() {
+    let long = "1".repeat(600);
+    let csv = |name: &str, text: String| Source {
+        name: name.to_owned(),
+        text: text.into(),
+    };
+    let files = [
+        csv(
+            "users.csv",
+            format!("id,extension,emcc\n ana,{long},maybe\n"),
+        ),
+        csv(
+            "peers.csv",
+            "id,enabled,addresses\n a,maybe,nowhere\n".to_owned(),
+        ),
+        csv("base-devices.csv", "name,count\na b,99999\n".to_owned()),
+        // Which cell is whose can't be told here, and so no more is.
+        csv("profiles.csv", "name,user\np,anna,24680\n".to_owned()),
+    ];
+    let Err(problems) = check::check(&files, &own()) else {
+        panic!("nothing is wrong");
+    };
+    let fields: Vec<_> = problems.told().iter().map(|p| &*p.field).collect();
+    assert_eq!(
+        fields,
+        [
+            "user.emcc",
+            "user.extension",
+            "user.id",
+            "peer.enabled",
+            "peer.id",
+            "peer.addresses",
+            "base-device.count",
+            "base-device.name",
+            "profile"
+        ]
+    );
+    let (rows, _) = check::read(&files, &own());
+    assert_eq!((rows.users.len(), rows.count), (0, 4));
+    assert!(rows.users.is_empty() && rows.peers.is_empty() && rows.base_devices.is_empty());
+}
+
+/// A wrong separator in a large file makes a problem of every row.
+#[test]
+fn a_large_file_of_broken_rows_costs_little() {
+    let rows = 650_000;
+    let source = Source {
+        name: "users.csv".to_owned(),
+        text: format!("id,name\n{}", "a\n".repeat(rows)).into(),
+    };
+    let (found, problems) = check::read(&[source], &own());
+    // One of each row, of the first one too many as well, and that it is too many.
+    assert_eq!((found.count, problems.count()), (600_000, 600_002));
+    assert!(problems.told().len() < 60_000 && found.users.is_empty());
+}
+
+/// A trial says which PINs would be set; hashing them for that would cost minutes.
+#[tokio::test]
+async fn a_trial_hashes_nothing() {
+    let world = world();
+    let pins = (100_000..).map(|n: u32| n.to_string());
+    let good = pins.filter(|pin| BUILT_IN.violations(pin, &Person::default()).is_empty());
+    let good: Vec<_> = good.take(100).collect();
+    let users = |pins: &[String]| -> String {
+        let row = |(n, pin)| format!("[[user]]\nid = \"u{n}\"\npin = \"{pin}\"\n");
+        pins.iter().enumerate().map(row).collect()
+    };
+    let (first, second) = (users(&good[..50]), users(&good[50..]));
+    let before = world.applier.credentials.counts().admitted;
+    let hashed = || world.applier.credentials.counts().admitted - before;
+    let tried = world.apply(&first, Mode::DryRun).await.unwrap();
+    assert_eq!(hashed(), 0);
+    assert!(
+        tried
+            .iter()
+            .all(|c| c.fields.iter().any(|f| f.name == "pin"))
+    );
+    assert_eq!(world.apply(&first, Mode::Write).await.unwrap(), tried);
+    assert_eq!(hashed(), 50);
+    // PINs that are there are compared, and that is all.
+    let tried = world.apply(&second, Mode::DryRun).await.unwrap();
+    assert_eq!(
+        (actions(&tried), hashed()),
+        (vec![Action::Changed; 50], 100)
+    );
+    let tried = world.apply(&first, Mode::DryRun).await.unwrap();
+    assert_eq!(
+        (actions(&tried), hashed()),
+        (vec![Action::Unchanged; 50], 150)
     );
 }
 

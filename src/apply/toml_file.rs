@@ -9,7 +9,7 @@ use toml::{
 use zeroize::Zeroizing;
 
 use super::{
-    cell::{Cell, Raw, SecretText},
+    cell::{Cell, Raw, Refused, SecretText},
     columns::{Column, KINDS, Kind, Part, Shape},
     csv_file::Found,
     suggest::unknown,
@@ -17,15 +17,30 @@ use super::{
 
 /// Reads the text of a TOML file.
 pub(super) fn read(text: &str, problems: &mut Vec<Found>) -> Vec<Raw> {
+    let marks = |byte: &u8| matches!(byte, b'=' | b',' | b'[' | b'{' | b'\n');
+    if text.as_bytes().iter().filter(|byte| marks(byte)).count() > MAX_MARKS {
+        let message = "it holds too many values for a TOML file; give what there is many of as CSV";
+        problems.push((1, String::new(), message.to_owned()));
+        return Vec::new();
+    }
     let lines = Lines::new(text);
-    let (table, errors) = DeTable::parse_recoverable(text);
+    // All mistakes of a large file would cost a multiple of it.
+    let (table, errors) = if text.len() <= LARGE {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        (Some(table), errors)
+    } else {
+        match DeTable::parse(text) {
+            Ok(table) => (Some(table), Vec::new()),
+            Err(error) => (None, vec![error]),
+        }
+    };
     for error in &errors {
         let line = lines.of(&error.span().unwrap_or(0..0));
         problems.push((line, String::new(), error.message().to_owned()));
     }
-    if !errors.is_empty() {
+    let Some(table) = table.filter(|_| errors.is_empty()) else {
         return Vec::new();
-    }
+    };
     let mut reader = Reader {
         lines,
         problems,
@@ -39,6 +54,12 @@ pub(super) fn read(text: &str, problems: &mut Vec<Found>) -> Vec<Raw> {
     reader.problems.sort_by_key(|problem| problem.0);
     reader.rows
 }
+
+/// Of a larger file only the first mistake in its form is told.
+const LARGE: usize = 4 * 1024 * 1024;
+
+/// What begins a value or a line: parsed, each costs some hundred bytes. 300,000 users with hashes have half as many.
+const MAX_MARKS: usize = 6_000_000;
 
 struct Reader<'a> {
     lines: Lines,
@@ -73,6 +94,7 @@ impl Reader<'_> {
     fn row(&mut self, kind: &'static Kind, line: usize, cells: DeTable<'_>) {
         let mut raw = Raw::new(kind, line);
         let before = self.problems.len();
+        let mut refused = Vec::new();
         for (key, value) in cells {
             let (at, name) = (self.lines.of(&key.span()), key.get_ref());
             let field = format!("{}.{name}", kind.name);
@@ -87,26 +109,25 @@ impl Reader<'_> {
             };
             match cell(column, value.into_inner()) {
                 Ok(cell) => *slot = Some(cell),
-                Err(rule) => self.problems.push((at, field, rule)),
+                Err(rule) => {
+                    refused.push(column.name);
+                    self.problems.push((at, field, rule));
+                }
             }
         }
         for column in kind.columns {
-            let is_given = |raw: &Raw| {
-                let place = kind.position(column.name);
-                place.is_some_and(|place| raw.cells.get(place).is_some_and(Option::is_some))
-            };
-            let is_told =
-                |field: &str| field.strip_prefix(kind.name) == Some(&format!(".{}", column.name));
-            let told = self.problems.get(before..).unwrap_or_default();
-            if column.default.is_none()
-                && !is_given(&raw)
-                && !told.iter().any(|problem| is_told(&problem.1))
-            {
+            let place = kind.position(column.name);
+            let cell = place.and_then(|place| raw.cells.get(place));
+            let is_given = cell.is_some_and(Option::is_some) || refused.contains(&column.name);
+            if column.default.is_none() && !is_given {
+                refused.push(column.name);
                 let field = format!("{}.{}", kind.name, column.name);
                 self.problem(line, field, "it must be given");
             }
         }
-        raw.is_broken = self.problems.len() > before;
+        if self.problems.len() > before {
+            raw.refused = Refused::Columns(refused);
+        }
         self.rows.push(raw);
     }
 }
@@ -237,7 +258,7 @@ mod tests {
         let mut problems = Vec::new();
         let rows = read(text, &mut problems);
         assert!(
-            rows.len() == 3 && rows.iter().all(|row| row.is_broken),
+            rows.len() == 3 && rows.iter().all(|row| row.refused != Refused::Nothing),
             "{rows:?}"
         );
         let told: Vec<_> = problems.iter().map(|(l, f, m)| (*l, &**f, &**m)).collect();
@@ -266,6 +287,18 @@ mod tests {
                 (17, "device", "write it as [[device]]"),
             ]
         );
+    }
+
+    #[test]
+    fn a_file_whose_every_byte_is_a_mistake_is_told_in_few_words() {
+        for (text, few) in [
+            ("]\n".repeat(LARGE / 2 + 1), 1),
+            ("=".repeat(MAX_MARKS + 1), 1),
+        ] {
+            let mut problems = Vec::new();
+            assert!(read(&text, &mut problems).is_empty());
+            assert_eq!(problems.len(), few);
+        }
     }
 
     #[test]

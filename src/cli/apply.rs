@@ -1,6 +1,11 @@
 //! `apply`: brings the cluster's data to what files say.
 
-use std::{fmt::Write as _, fs::File, io::Read, path::Path};
+use std::{
+    fmt::Write as _,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -10,7 +15,7 @@ use crate::{
         args::{self, Global},
         client::{Client, connect},
         cluster::shown,
-        confirm::confirm,
+        confirm::confirm_list,
         failure::{Failure, Outcome},
         output::{Report, clean, table},
         progress::{Form, Shown},
@@ -27,21 +32,40 @@ pub async fn run(global: &Global, args: &args::Apply) -> Outcome {
     let files = read_files(&args.files)?;
     let mut client = connect(global).await?;
     let form = Form::of(global);
+    let mut how = How {
+        dry_run: args.dry_run,
+        prune: args.prune,
+        removals: String::new(),
+    };
     if args.prune && !args.dry_run && !args.yes {
-        let tried = send(&mut client, &files, (true, true), form).await?;
+        let trial = How {
+            dry_run: true,
+            ..how.clone()
+        };
+        let tried = send(&mut client, &files, &trial, form).await?;
         if let Some(question) = question(&tried) {
-            confirm(UNCHANGED, &question)?;
+            confirm_list(UNCHANGED, &to_delete(&tried), &question)?;
         }
+        // Nothing but what was shown.
+        how.removals = tried.removals;
     }
-    let how = (args.dry_run, args.prune);
-    let applied = send(&mut client, &files, how, form).await?;
+    let applied = send(&mut client, &files, &how, form).await?;
     Ok(Report::new(applied_text(&applied), &applied))
+}
+
+/// How it is meant.
+#[derive(Clone, Debug)]
+struct How {
+    dry_run: bool,
+    prune: bool,
+    /// What the trial told of what would be deleted.
+    removals: String,
 }
 
 async fn send(
     client: &mut Client,
     files: &[pb::ApplyFile],
-    (dry_run, prune): (bool, bool),
+    how: &How,
     form: Form,
 ) -> Outcome<pb::ApplyResponse> {
     let pieces: Vec<_> = files
@@ -50,10 +74,12 @@ async fn send(
         .map(|(piece, continues)| pb::ApplyStreamRequest {
             piece: Some(piece),
             continues,
-            dry_run,
-            prune,
+            dry_run: how.dry_run,
+            prune: how.prune,
+            removals: how.removals.clone(),
         })
         .collect();
+    let dry_run = how.dry_run;
     let answered = client.apply_stream(tokio_stream::iter(pieces)).await;
     let mut told = answered
         .map_err(|status| failed(&status, dry_run))?
@@ -135,6 +161,27 @@ fn pieces(file: &pb::ApplyFile) -> Vec<(pb::ApplyFile, bool)> {
 /// Far below the bound for a message.
 const PIECE_BYTES: usize = 256 * 1024;
 
+/// The records that would be deleted, and the sessions that end with them, as far as they are worth reading before an
+/// answer.
+fn to_delete(tried: &pb::ApplyResponse) -> Vec<String> {
+    let gone = tried
+        .changes
+        .iter()
+        .filter(|change| change.action == "removed");
+    let mut lines: Vec<_> = gone.take(MAX_SHOWN).map(change_text).collect();
+    let total: u32 = tried.counts.iter().map(|count| count.removed).sum();
+    let more = usize::try_from(total)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(lines.len());
+    if more > 0 {
+        lines.push(format!("and {more} more; --dry-run shows them"));
+    }
+    lines
+}
+
+/// Half a screen.
+const MAX_SHOWN: usize = 20;
+
 /// What to ask before records are deleted.
 fn question(tried: &pb::ApplyResponse) -> Option<String> {
     let gone: Vec<_> = tried
@@ -159,7 +206,7 @@ fn read_files(paths: &[impl AsRef<Path>]) -> Outcome<Vec<pb::ApplyFile>> {
         let path = path.as_ref();
         let what = format!("cannot read {}", shown(path));
         let mut bytes = Vec::new();
-        File::open(path)
+        open(path)
             .and_then(|file| file.take(left + 1).read_to_end(&mut bytes))
             .map_err(|cause| {
                 Failure::new(
@@ -192,6 +239,15 @@ fn read_files(paths: &[impl AsRef<Path>]) -> Outcome<Vec<pb::ApplyFile>> {
     Ok(files)
 }
 
+/// A file, or what comes through a pipe.
+fn open(path: &Path) -> io::Result<Box<dyn Read>> {
+    Ok(if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path)?)
+    })
+}
+
 fn applied_text(applied: &pb::ApplyResponse) -> String {
     let mut text = String::new();
     for change in &applied.changes {
@@ -212,10 +268,14 @@ fn applied_text(applied: &pb::ApplyResponse) -> String {
             count.unchanged.to_string(),
         ]
     });
-    text += &table(
-        ["KIND", "ADDED", "CHANGED", "REMOVED", "UNCHANGED"],
-        rows.collect(),
-    );
+    if applied.counts.is_empty() {
+        text += "the files hold no rows: there is nothing to change";
+    } else {
+        text += &table(
+            ["KIND", "ADDED", "CHANGED", "REMOVED", "UNCHANGED"],
+            rows.collect(),
+        );
+    }
     for warning in &applied.warnings {
         let _ = write!(text, "\n\nwarning: {}", clean(warning));
     }
@@ -366,6 +426,7 @@ mod tests {
             ],
             changes_left_out: 1,
             warnings: Vec::new(),
+            removals: "abc".to_owned(),
         };
         let expected = "\
 + user anna: PIN set
@@ -384,5 +445,23 @@ next: the same without --dry-run";
             "Delete 1 records that no file names (1 user)?"
         );
         assert_eq!(question(&pb::ApplyResponse::default()), None);
+        let nothing = applied_text(&pb::ApplyResponse::default());
+        assert!(nothing.starts_with("the files hold no rows"), "{nothing}");
+        assert_eq!(to_delete(&applied), ["- user bob"]);
+        let gone = change("removed", "cy", &[["session", "SEP1 of tokyo", ""]]);
+        let many = pb::ApplyResponse {
+            counts: vec![pb::ApplyCount {
+                removed: 500,
+                ..pb::ApplyCount::default()
+            }],
+            changes: vec![gone; 30],
+            ..pb::ApplyResponse::default()
+        };
+        let lines = to_delete(&many);
+        assert_eq!(lines[0], "- user cy: the session on SEP1 of tokyo ends");
+        assert_eq!(
+            (lines.len(), &*lines[20]),
+            (21, "and 480 more; --dry-run shows them")
+        );
     }
 }

@@ -12,14 +12,28 @@ use crate::cli::{
 /// # Errors
 /// When it was answered with anything but yes, or there is nobody to ask.
 pub(super) fn confirm(what: &str, question: &str) -> Outcome<()> {
+    confirm_list(what, &[], question)
+}
+
+/// The same, with what it is about above the question.
+///
+/// # Errors
+/// As [`confirm`].
+pub(super) fn confirm_list(what: &str, lines: &[String], question: &str) -> Outcome<()> {
     let mut input = io::stdin().lock();
     let terminal = input.is_terminal();
-    ask(what, question, terminal, &mut input, &mut io::stderr())
+    ask(
+        what,
+        (lines, question),
+        terminal,
+        &mut input,
+        &mut io::stderr(),
+    )
 }
 
 fn ask(
     what: &str,
-    question: &str,
+    (lines, question): (&[String], &str),
     terminal: bool,
     input: &mut dyn BufRead,
     out: &mut dyn Write,
@@ -30,6 +44,9 @@ fn ask(
             "it has to be confirmed, and there is no terminal to ask on",
             "add --yes",
         ));
+    }
+    for line in lines {
+        let _ = writeln!(out, "{}", clean(line));
     }
     let mut line = String::new();
     let asked = write!(out, "{} [y/N] ", clean(question))
@@ -58,20 +75,28 @@ mod tests {
             ("", false),
             ("n\n", false),
         ] {
+            let mut shown = Vec::new();
             let asked = ask(
                 "cannot",
-                "Sure?",
+                (&["- user bob".to_owned()], "Sure?"),
                 true,
                 &mut typed.as_bytes(),
-                &mut Vec::new(),
+                &mut shown,
             );
             assert_eq!(asked.is_ok(), confirmed, "{typed:?}");
+            assert_eq!(shown, b"- user bob\nSure? [y/N] ");
         }
     }
 
     #[test]
     fn without_a_terminal_it_wants_the_option() {
-        let refused = ask("cannot", "Sure?", false, &mut &b"y\n"[..], &mut Vec::new());
+        let refused = ask(
+            "cannot",
+            (&[], "Sure?"),
+            false,
+            &mut &b"y\n"[..],
+            &mut Vec::new(),
+        );
         assert!(refused.unwrap_err().to_string().contains("next: add --yes"));
     }
 }

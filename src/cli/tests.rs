@@ -899,7 +899,7 @@ async fn a_request_beyond_the_bound_is_refused_and_the_service_goes_on() {
         let request = pb::ApplyRequest {
             files: vec![file(bytes)],
             dry_run: true,
-            prune: false,
+            ..pb::ApplyRequest::default()
         };
         let status = client.apply(request).await.unwrap_err();
         let refused = [

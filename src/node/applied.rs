@@ -16,6 +16,7 @@ pub(super) fn told(changes: &[apply::Change], dry_run: bool) -> pb::ApplyRespons
     if !dry_run {
         return response;
     }
+    response.removals = apply::removals(changes);
     let mut left = MAX_TOLD_BYTES;
     let differ = |change: &&apply::Change| change.action != Action::Unchanged;
     for change in changes.iter().filter(differ) {
@@ -140,6 +141,10 @@ pub(super) fn error(error: apply::Error) -> Error {
         apply::Error::Credentials(error) => Error::refused(
             crate::telemetry::error_chain(&error),
             "nothing was changed; apply again",
+        ),
+        error @ apply::Error::NotAgreed => Error::refused(
+            error.to_string(),
+            "type the command again: it asks about what there is now",
         ),
         error @ apply::Error::Moved(_) => Error::Unavailable {
             why: error.to_string(),

@@ -253,7 +253,7 @@ impl Operations for NodeOperations {
             let actor = actor.to_string();
             let changes = self
                 .applier
-                .apply_telling(&sources, how, rest, &actor, &told)
+                .apply_agreed(&sources, (how, rest), mode.removals, &actor, &told)
                 .await
                 .map_err(applied::error)?;
             Ok(applied::told(&changes, mode.dry_run))

@@ -429,7 +429,7 @@ impl Core {
             clock: self.clock.clone(),
             store: self.store.clone(),
             membership: self.membership.clone(),
-            applier: self.applier(),
+            applier: self.applier(tasks),
             trust: self.trust.clone(),
             peers: self.peers.clone(),
             hand_over: self.hand_over.clone(),
@@ -486,13 +486,14 @@ impl Core {
         });
     }
 
-    fn applier(&self) -> Applier {
+    fn applier(&self, tasks: &Tasks) -> Applier {
         Applier {
             cluster: self.config.cluster_id.clone(),
             store: self.store.clone(),
             credentials: self.credentials.clone(),
             clock: self.clock.clone(),
             at_once_from: apply::AT_ONCE_FROM,
+            tasks: tasks.clone(),
             faults: self.faults.clone(),
         }
     }
@@ -551,14 +552,16 @@ impl Core {
                 mark_pepper(&store, &credentials, &ended).await;
             });
         }
-        let applier = self.applier();
+        let (applier, membership) = (self.applier(tasks), self.membership.clone());
         tasks.spawn("imports left over", async move {
-            if let Err(error) = applier.sweep(true).await {
-                warn!(
-                    cause = crate::telemetry::error_chain(&error),
-                    "imports that were broken off could not be cleared away; it is done with the next import"
-                );
-            }
+            let dead = || {
+                membership
+                    .dead()
+                    .keys()
+                    .map(|run| run.node.clone())
+                    .collect()
+            };
+            applier.keep_swept(dead).await;
         });
         let (store, clock, ended) = (self.store.clone(), self.clock.clone(), tasks.clone());
         let membership = self.membership.clone();

@@ -112,16 +112,29 @@ impl Common {
 
     /// The list, or a newer one, is on record; or there is no record to put it on.
     pub(super) fn addresses_known(&self, list: &AddressList) {
-        let mut known = lock(&self.known_addresses);
-        if list.replaces(known.sequence) {
-            known.clone_from(list);
-        }
-        let mut told = lock(&self.told_addresses);
-        if told
-            .as_ref()
-            .is_some_and(|told| !told.replaces(known.sequence))
-        {
-            *told = None;
+        let goes_back = {
+            let mut known = lock(&self.known_addresses);
+            let mut told = lock(&self.told_addresses);
+            let goes_back = known.replaces(list.sequence)
+                && known.addresses != list.addresses
+                && told.is_none();
+            if goes_back {
+                // It was put on record while the peer went back to the list before: that one is to be there again.
+                *told = Some(known.clone());
+                *known = list.clone();
+            } else if list.replaces(known.sequence) {
+                known.clone_from(list);
+            }
+            if told
+                .as_ref()
+                .is_some_and(|told| !told.replaces(known.sequence))
+            {
+                *told = None;
+            }
+            goes_back
+        };
+        if goes_back {
+            self.announce();
         }
     }
 
@@ -503,5 +516,33 @@ mod tests {
         // Back to what is on record before the other was put there.
         common.hear_addresses(list(1_002, "a:1"), now);
         assert_eq!(common.told_addresses(), None);
+    }
+
+    #[test]
+    fn a_peer_that_goes_back_while_its_list_is_being_written_is_heard() {
+        let berlin = ClusterId::new("berlin").unwrap();
+        let common = Common::new(berlin, Arc::default(), watch::Sender::new(0));
+        let list = |sequence, address: &str| AddressList {
+            sequence,
+            addresses: vec![address.to_owned()],
+        };
+        let now = Timestamp::from_millis(1_000);
+        common.addresses_known(&list(5, "a:1"));
+        common.hear_addresses(list(6, "b:1"), now);
+        let writing = common.told_addresses().unwrap();
+        common.hear_addresses(list(7, "a:1"), now);
+        assert_eq!(common.told_addresses(), None);
+        let mut ticks = common.ticks();
+        common.addresses_known(&writing);
+        assert!(ticks.has_changed().unwrap(), "whoever writes is told");
+        ticks.mark_unchanged();
+        assert_eq!(common.told_addresses(), Some(list(7, "a:1")));
+        // What is on record is read again and again; once it is the newest, nothing is left to write.
+        common.addresses_known(&list(6, "b:1"));
+        assert!(!ticks.has_changed().unwrap());
+        common.addresses_known(&list(7, "a:1"));
+        assert_eq!(common.told_addresses(), None);
+        common.hear_addresses(list(8, "b:1"), now);
+        assert_eq!(common.told_addresses(), Some(list(8, "b:1")));
     }
 }

@@ -239,6 +239,11 @@ pub fn finish(tx: &mut dyn Transaction, import: i64, now: Timestamp) -> Result<(
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn tell(tx: &mut dyn Transaction, import: i64, limit: u32) -> Result<u32, Error> {
+    // Whoever tells of the same import waits here, and then finds what is left.
+    tx.execute(
+        "UPDATE imports SET is_done = 1 WHERE id = $1 AND is_done = 1",
+        &[import.into()],
+    )?;
     let Some(mut row) = tx.query_one(
         "SELECT actor, touched_at FROM imports WHERE id = $1 AND is_done = 1",
         &[import.into()],

@@ -112,7 +112,8 @@ fn end_row(
     Ok(())
 }
 
-/// Tells home now, for as long as there is time until `deadline`. What it can't be told now stays owed, and is delivered when the link returns.
+/// Tells home now, for as long as there is time until `deadline`. What it can't be told now stays owed, and is delivered
+/// when the link returns.
 async fn tell_home(
     inner: &Inner,
     session: Session,

@@ -78,8 +78,7 @@ async fn with_user(cluster: &Cluster, more: &str) {
     };
     let request = pb::ApplyRequest {
         files: vec![file],
-        dry_run: false,
-        prune: false,
+        ..pb::ApplyRequest::default()
     };
     cluster.admin().await.unwrap().apply(request).await.unwrap();
 }

@@ -50,6 +50,7 @@ async fn fill(cluster: &Cluster) {
         }],
         dry_run: false,
         prune: false,
+        removals: String::new(),
     };
     cluster.admin().await.unwrap().apply(request).await.unwrap();
 }

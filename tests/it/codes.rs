@@ -80,8 +80,7 @@ async fn apply(cluster: &Cluster, toml: &str) {
     };
     let request = pb::ApplyRequest {
         files: vec![file],
-        dry_run: false,
-        prune: false,
+        ..pb::ApplyRequest::default()
     };
     cluster.admin().await.unwrap().apply(request).await.unwrap();
 }
@@ -312,8 +311,8 @@ async fn only_peers(cluster: &Cluster, peers: &[&Cluster]) {
     };
     let request = pb::ApplyRequest {
         files: vec![file],
-        dry_run: false,
         prune: true,
+        ..pb::ApplyRequest::default()
     };
     cluster.admin().await.unwrap().apply(request).await.unwrap();
 }

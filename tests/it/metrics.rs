@@ -276,7 +276,7 @@ async fn a_node_that_can_not_serve_is_not_ready_and_says_why() {
     let after = scrape(&lab, 0).await[waiting];
     assert!(after < held[waiting] + 20.0, "{after} wait");
     lock.unlock().unwrap();
-    assert_eq!(ask(member, "/readyz").await.0, 200);
+    until(member, 200).await;
 
     a_disk_that_is_full(&lab, member).await;
 

@@ -212,8 +212,8 @@ async fn some_more(done: &Semaphore) {
     acknowledged.expect("logins go on").unwrap().forget();
 }
 
-/// Both sides agree, and hold what the phones were told.
-async fn what_was_told_stands(lab: &Lab, roamers: &[Roamer]) {
+/// Both sides agree, and hold what the phones were told. How often something was done under a claim, never by two.
+async fn what_was_told_stands(lab: &Lab, roamers: &[Roamer]) -> usize {
     for roamer in roamers {
         assert!(roamer.broken.is_empty(), "{:#?}", roamer.broken);
         let (home, visiting) = (&lab.clusters[roamer.home], &lab.clusters[roamer.visiting]);
@@ -234,7 +234,7 @@ async fn what_was_told_stands(lab: &Lab, roamers: &[Roamer]) {
     for cluster in &lab.clusters {
         effects += once_only(cluster).await;
     }
-    assert!(effects > 0, "what is done under claims is on record");
+    effects
 }
 
 async fn all_linked(lab: &Lab) {
@@ -320,7 +320,8 @@ async fn killing_half_of_all_nodes_costs_no_acknowledged_login_and_their_work_go
         }
     })
     .await;
-    what_was_told_stands(&lab, &roamers).await;
+    let effects = what_was_told_stands(&lab, &roamers).await;
+    assert!(effects > 0, "what is done under claims is on record");
     lab.shut_down().await;
 }
 
@@ -346,6 +347,8 @@ async fn stopping_each_node_in_turn_shows_no_phone_a_failure() {
     let unanswered: Vec<_> = roamers.iter().flat_map(|r| &r.unanswered).collect();
     assert!(unanswered.len() <= 2 * CLUSTERS * NODES, "{unanswered:#?}");
     println!("{} requests went to the other node", unanswered.len());
-    what_was_told_stands(&lab, &roamers).await;
+    // Where all is told at once nothing is owed, and nothing done under a claim.
+    let effects = what_was_told_stands(&lab, &roamers).await;
+    println!("{effects} times something was done under a claim");
     lab.shut_down().await;
 }

@@ -406,6 +406,21 @@ fn a_file_larger_than_a_message_is_applied_and_exported_again() {
             assert!(told.contains(part), "{line}: {part}: {told:.2000}");
         }
     }
+    // Nor does the largest file of such rows cost the node its memory.
+    let broken = format!("id,name\n{}", "a\n".repeat(30_000_000));
+    std::fs::write(daemon.file("users-2.csv"), broken).unwrap();
+    let told = daemon.refused("apply users-2.csv", "");
+    assert!(told.contains("the files have 600002 problems") && told.contains(" more\n"));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.process.id())).unwrap();
+    let peak = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    let peak: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(peak < 1_000_000, "{peak} KiB");
+    // What is typed can come through a pipe.
+    ok(&daemon.command("apply -", "[[user]]\nid = \"piped\"\n"));
+    daemon.done("user remove piped --yes");
     std::fs::write(daemon.file("users.csv"), &text).unwrap();
     let began = std::time::Instant::now();
     let applied = daemon.command("--json apply users.csv", "");

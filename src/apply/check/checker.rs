@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{
-    MAX_BASE_DEVICES, MAX_BASE_DEVICES_IN_ALL, NO_HASH, Placed, Problem, Problems, Rows, Whose,
+    MAX_BASE_DEVICES, MAX_BASE_DEVICES_IN_ALL, MAX_ROWS, NO_HASH, Placed, Problem, Problems, Rows,
+    Whose,
 };
 use crate::{
     apply::{
-        cell::{Cell, Raw, SecretText},
+        cell::{Cell, Raw, Refused, SecretText},
         columns::{self, Kind},
+        csv_file::{Found, Sink},
     },
     clock::Timestamp,
     credentials,
@@ -30,11 +32,37 @@ use crate::{
     },
 };
 
-/// Checks the rows of one file.
+/// Checks the rows of one file, each as it is read.
 pub(super) struct Checker<'a> {
-    pub(super) file: Arc<str>,
-    pub(super) rows: &'a mut Rows,
-    pub(super) problems: &'a mut Problems,
+    file: Arc<str>,
+    rows: &'a mut Rows,
+    problems: &'a mut Problems,
+    /// The columns of the row that were refused as it was read: nothing more is said of them.
+    refused: Vec<&'static str>,
+}
+
+impl Sink for Checker<'_> {
+    fn refuse(&mut self, (line, field, message): Found) {
+        self.problems.push(Problem {
+            file: Arc::clone(&self.file),
+            line,
+            field,
+            message,
+        });
+    }
+
+    fn row(&mut self, raw: Raw) -> bool {
+        if self.rows.count >= MAX_ROWS {
+            let rule = format!(
+                "the files hold more than {MAX_ROWS} rows; what follows is not read: apply each kind by itself"
+            );
+            self.told(raw.line, raw.kind.name, rule);
+            return false;
+        }
+        self.rows.count += 1;
+        self.named(raw);
+        true
+    }
 }
 
 // What a column's shape gives; a column of another shape, which the tests of the table exclude, gives nothing.
@@ -82,16 +110,44 @@ fn parts(raw: &mut Raw, column: &str) -> Vec<Vec<String>> {
     }
 }
 
+impl<'a> Checker<'a> {
+    pub(super) fn new(file: Arc<str>, rows: &'a mut Rows, problems: &'a mut Problems) -> Self {
+        Self {
+            file,
+            rows,
+            problems,
+            refused: Vec::new(),
+        }
+    }
+}
+
 impl Checker<'_> {
-    pub(super) fn row(&mut self, raw: Raw) {
-        self.rows.kinds.insert(raw.kind.name);
+    /// The files hold a kind, even where no row of it follows.
+    pub(super) fn holds(&mut self, kind: &Kind) {
+        self.rows.kinds.insert(kind.name);
+    }
+
+    fn named(&mut self, mut raw: Raw) {
+        self.holds(raw.kind);
         if let Some(Some(Cell::Text(name))) = raw.cells.first() {
             let named = self.rows.named.entry(raw.kind.name).or_default();
             named.insert(raw.kind.key(name));
         }
-        if raw.is_broken {
-            return;
+        match std::mem::take(&mut raw.refused) {
+            Refused::Nothing => self.check(raw),
+            // What was read is checked as well, so that all problems are told at once; but there is no such row.
+            Refused::Columns(refused) => {
+                let others = std::mem::take(self.rows);
+                self.refused = refused;
+                self.check(raw);
+                self.refused.clear();
+                *self.rows = others;
+            }
+            Refused::Whole => {}
         }
+    }
+
+    fn check(&mut self, raw: Raw) {
         match raw.kind {
             kind if *kind == columns::GEOLOCATION => self.place_row(raw),
             kind if *kind == columns::CALL_GROUP => self.call_group(raw),
@@ -109,6 +165,13 @@ impl Checker<'_> {
     }
 
     fn problem(&mut self, line: usize, field: &str, message: impl fmt::Display) {
+        let column = field.split('.').nth(1);
+        if !column.is_some_and(|column| self.refused.contains(&column)) {
+            self.told(line, field, message);
+        }
+    }
+
+    fn told(&mut self, line: usize, field: &str, message: impl fmt::Display) {
         self.problems.push(Problem {
             file: Arc::clone(&self.file),
             line,
@@ -617,6 +680,7 @@ impl Checker<'_> {
                     "base-device.count",
                     format!("it must be 1 to {MAX_BASE_DEVICES}"),
                 );
+                self.name::<BaseDeviceName>(line, "base-device.name", &name);
                 return;
             }
         };
@@ -632,7 +696,11 @@ impl Checker<'_> {
     fn peer(&mut self, mut raw: Raw) {
         let line = raw.line;
         let id = self.name::<ClusterId>(line, "peer.id", &text(&mut raw, "id"));
-        let Some(cluster_id) = id else { return };
+        let is_named = id.is_some();
+        // Under some name the other columns are checked as well.
+        let Some(cluster_id) = id.or_else(|| "unnamed".parse().ok()) else {
+            return;
+        };
         let peer = Peer {
             cluster_id,
             enabled: flag(&mut raw, "enabled"),
@@ -648,7 +716,9 @@ impl Checker<'_> {
             let field = format!("peer.{}", broken.field);
             self.problem(line, &field, format!("it must be {}", broken.rule));
         }
-        let placed = self.place(line, peer);
-        self.rows.peers.push(placed);
+        if is_named {
+            let placed = self.place(line, peer);
+            self.rows.peers.push(placed);
+        }
     }
 }

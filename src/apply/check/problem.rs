@@ -35,7 +35,11 @@ pub struct Problems {
 
 impl Problems {
     /// Takes one more, to tell or only to count.
-    pub fn push(&mut self, problem: Problem) {
+    ///
+    /// What a file's names make of it is cut, so that one is always told: without any, nothing would be wrong.
+    pub fn push(&mut self, mut problem: Problem) {
+        cut(&mut problem.field, MAX_FIELD);
+        cut(&mut problem.message, MAX_MESSAGE);
         let bytes = problem.field.len() + problem.message.len() + OF_EACH;
         if self.left_out > 0 || self.bytes + bytes > MAX_BYTES {
             self.left_out += 1;
@@ -74,7 +78,7 @@ impl Problems {
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.told.is_empty()
+        self.count() == 0
     }
 
     /// Puts those that are told in an order.
@@ -82,6 +86,20 @@ impl Problems {
         self.told.sort_by_cached_key(key);
     }
 }
+
+/// Shortens a text that is longer, at the end of a character.
+fn cut(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+        text.shrink_to_fit();
+    }
+}
+
+/// How long a kind and column are told, in bytes: more than any of ours has.
+const MAX_FIELD: usize = 200;
+/// How much of what is wrong is told, in bytes: the longest list of rules of a policy fits.
+const MAX_MESSAGE: usize = 4_096;
 
 /// Room for the fixed part of one, and for its file's name where it is told.
 const OF_EACH: usize = 96;
@@ -92,6 +110,34 @@ const MAX_BYTES: usize = 6 * 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_is_longer_than_all_may_be_is_told_too() {
+        let mut problems = Problems::default();
+        assert!(problems.is_empty());
+        let long = "ä".repeat(MAX_BYTES);
+        for (field, message) in [(&*long, "unknown"), ("user.id", &*long), ("", "short")] {
+            problems.push(Problem {
+                file: "users.toml".into(),
+                line: 1,
+                field: field.to_owned(),
+                message: message.to_owned(),
+            });
+            assert!(!problems.is_empty());
+        }
+        let told: Vec<_> = problems
+            .told()
+            .iter()
+            .map(|p| (p.field.chars().count(), p.message.chars().count()))
+            .collect();
+        assert_eq!(told, [(101, 7), (7, 2_049), (0, 5)]);
+        // Also where none of them could be told.
+        let counted = Problems {
+            left_out: 1,
+            ..Problems::default()
+        };
+        assert!(!counted.is_empty());
+    }
 
     #[test]
     fn beyond_the_bound_they_are_counted() {

@@ -134,7 +134,10 @@ async fn what_was_made_from_another_state_is_not_written() {
             &[source],
             (Mode::Write, Rest::Stays),
             "root",
-            Some(premise),
+            Terms {
+                premise: Some(premise),
+                ..Terms::default()
+            },
             &watch::Sender::new(Progress::begin()),
         )
         .await

@@ -163,6 +163,46 @@ async fn what_is_in_use_is_kept_and_all_of_it_is_told() {
     assert_eq!(revoked.len(), 1);
 }
 
+/// What somebody adds while the question stands was not asked about.
+#[tokio::test]
+async fn nothing_goes_that_was_not_agreed_to() {
+    let world = world();
+    let user = |id: &str| format!("[[user]]\nid = \"{id}\"\n");
+    let both = user("ana") + &user("bob");
+    world.apply(&both, Mode::Write).await.unwrap();
+    let files = [Source {
+        name: "data.toml".to_owned(),
+        text: user("ana").into(),
+    }];
+    let trial = world.prune(&user("ana"), Mode::DryRun).await.unwrap();
+    let agreed = removals(&trial);
+    world.apply(&user("carol"), Mode::Write).await.unwrap();
+    let apply = |removals: &str| {
+        let (removals, told) = (
+            Some(removals.to_owned()),
+            watch::Sender::new(Progress::begin()),
+        );
+        let (applier, files) = (world.applier.clone(), files.clone());
+        async move {
+            let how = (Mode::Write, Rest::Goes);
+            applier
+                .apply_agreed(&files, how, removals, "user root", &told)
+                .await
+        }
+    };
+    assert!(matches!(apply(&agreed).await, Err(Error::NotAgreed)));
+    assert_eq!(world.count_users().await, 3);
+    // What changes beside it makes no difference.
+    let renamed = "[[user]]\nid = \"ana\"\nname = \"Ana\"\n";
+    world.apply(renamed, Mode::Write).await.unwrap();
+    let trial = world.prune(&user("ana"), Mode::DryRun).await.unwrap();
+    assert_ne!(removals(&trial), agreed);
+    world.apply(&user("ana"), Mode::Write).await.unwrap();
+    let gone = apply(&removals(&trial)).await.unwrap();
+    assert_eq!(removed(&gone), [("user", "bob"), ("user", "carol")]);
+    assert_eq!(world.count_users().await, 1);
+}
+
 #[tokio::test]
 async fn a_row_must_not_name_what_goes() {
     let world = world();

@@ -141,36 +141,117 @@ async fn an_import_that_is_broken_off_changed_nothing_and_its_rest_is_cleared_aw
     assert_eq!(world.begun().await.len(), 1);
     assert!(world.waiting().await >= 1_000);
     // While it might still go on, it is left alone; the next start of the node knows better.
-    world.applier.sweep(false).await.unwrap();
+    world.applier.sweep(false, &[]).await.unwrap();
     assert_eq!(world.begun().await.len(), 1);
-    world.applier.sweep(true).await.unwrap();
+    world.applier.sweep(true, &[]).await.unwrap();
     assert_eq!((world.begun().await.len(), world.waiting().await), (0, 0));
     assert_eq!(world.audited().await, []);
 }
 
+/// Whoever asked for it leaves at a step from which it can't be stopped: it is carried on to its end.
+#[tokio::test]
+async fn an_import_that_is_in_place_needs_its_caller_no_longer() {
+    for step in [Step::Switching, Step::Recording] {
+        let dir = tempfile::tempdir().unwrap();
+        let world = world_in(dir.path());
+        let files = [users_file(3_000, "1")];
+        let (tell, mut told) = watch::channel(Progress::begin());
+        {
+            let how = (Mode::Write, Rest::Stays);
+            let importing = world
+                .applier
+                .apply_telling(&files, how.0, how.1, "user root", &tell);
+            tokio::select! {
+                biased;
+                () = until(&mut told, step) => {}
+                done = importing => panic!("it was done: {:?}", done.map(|c| c.len())),
+            }
+        }
+        drop(tell);
+        // The task has the last sender.
+        while told.changed().await.is_ok() {}
+        assert_eq!(world.audited().await.len(), 3_001, "{step:?}");
+        assert_eq!((world.begun().await.len(), world.waiting().await), (0, 0));
+        assert!(world.store.verify().await.unwrap().is_intact());
+    }
+}
+
+/// What a node that ends in the middle leaves, it finds when it starts, and the others when it is dead.
 #[tokio::test]
 async fn an_import_that_is_in_place_is_told_to_the_audit_also_after_a_crash() {
     let dir = tempfile::tempdir().unwrap();
     let world = world_in(dir.path());
     let files = [users_file(3_000, "1")];
+    // A node that shuts down tells no more.
+    world.applier.tasks.cancel();
+    let applied = world
+        .applier
+        .apply(&files, Mode::Write, Rest::Stays, "user root");
+    assert_eq!(applied.await.unwrap().len(), 3_000);
+    assert_eq!(
+        (world.begun().await.len(), world.waiting().await),
+        (1, 3_000)
+    );
+    let other = Store::open(&store::Config {
+        url: format!("sqlite:{}", dir.path().join("emccd.db").display()),
+        node: "n2".to_owned(),
+    })
+    .unwrap();
+    let applier = Applier {
+        store: other,
+        tasks: Tasks::default(),
+        ..world.applier.clone()
+    };
+    let dead = std::sync::Mutex::new(Vec::new());
+    applier.sweep(true, &[]).await.unwrap();
+    assert_eq!(world.waiting().await, 3_000, "it may live");
+    dead.lock().unwrap().push("n1".to_owned());
+    // Both come to an end when the other one's node is told to end.
+    let swept = applier.keep_swept(|| dead.lock().unwrap().clone());
+    let seen = async {
+        while world.waiting().await > 0 {
+            tokio::task::yield_now().await;
+        }
+        applier.tasks.cancel();
+    };
+    tokio::join!(swept, seen);
+    assert_eq!(world.audited().await.len(), 3_001);
+    assert_eq!(world.begun().await.len(), 0);
+    assert!(world.store.verify().await.unwrap().is_intact());
+}
+
+/// Staging takes longest: it is not done anew for each edit by somebody else.
+#[tokio::test]
+async fn what_waits_is_used_again_where_others_have_changed_something_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = world_in(dir.path());
+    let files = [users_file(6_000, "1")];
     let (tell, mut told) = watch::channel(Progress::begin());
     let importing =
         world
             .applier
             .apply_telling(&files, Mode::Write, Rest::Stays, "user root", &tell);
-    tokio::select! {
-        biased;
-        () = until(&mut told, Step::Recording) => {}
-        done = importing => panic!("it was done: {:?}", done.map(|c| c.len())),
-    }
-    // What was begun when it was dropped is still carried out.
-    log_in(&world.store, 1).await;
-    let before = world.audited().await.len();
-    assert!((1..3_001).contains(&before), "{before}");
-    world.applier.sweep(true).await.unwrap();
-    assert_eq!(world.audited().await.len(), 3_001);
+    let editing = async {
+        until(&mut told, Step::Staging).await;
+        let other = User {
+            user_id: UserId::new("other").unwrap(),
+            self_service_id: None,
+            primary_extension: None,
+            display_name: "Somebody else".to_owned(),
+            enabled: true,
+            emcc_enabled: true,
+            policy: None,
+        };
+        let put = move |tx: &mut dyn Transaction| users::upsert(tx, &other);
+        world.store.write(put).await.unwrap();
+    };
+    let (changes, ()) = tokio::join!(importing, editing);
+    assert_eq!(changes.unwrap().len(), 6_000);
+    let audited = world.audited().await;
+    let import = audited.iter().find(|r| r.action == "data.import").unwrap();
+    assert_eq!(import.subject, "1", "it is the first one that waited");
+    assert_eq!(audited.len(), 6_001);
     assert_eq!((world.begun().await.len(), world.waiting().await), (0, 0));
-    assert!(world.store.verify().await.unwrap().is_intact());
 }
 
 #[tokio::test]

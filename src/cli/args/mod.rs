@@ -320,7 +320,7 @@ pub enum Config {
     after_long_help = format!("{APPLY_EXAMPLES}\n\n{}", columns::help())
 )]
 pub struct Apply {
-    /// TOML files, and CSV files called after what they hold (users.csv); together at most 64 MiB
+    /// TOML files, and CSV files called after what they hold (users.csv); together at most 64 MiB; - is TOML from the input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Check, tell what would change, and change nothing

@@ -64,12 +64,12 @@ pub async fn collect(
         let Some(piece) = next.map_err(|_| unfinished("nothing came for a while"))? else {
             break;
         };
-        let piece = piece.map_err(|status| unfinished(status.message()))?;
-        let meant = ApplyMode {
+        let mut piece = piece.map_err(|status| unfinished(status.message()))?;
+        mode.get_or_insert_with(|| ApplyMode {
             dry_run: piece.dry_run,
             prune: piece.prune,
-        };
-        mode.get_or_insert(meant);
+            removals: agreed(std::mem::take(&mut piece.removals)),
+        });
         let mut file = piece
             .piece
             .ok_or_else(|| Error::invalid("the piece", "given"))?;
@@ -87,6 +87,11 @@ pub async fn collect(
     }
     let mode = mode.ok_or_else(|| Error::invalid("the files", "one at least"))?;
     Ok((files.into_iter().map(Pieces::whole).collect(), mode))
+}
+
+/// The digest of what may be deleted, where one was given.
+pub fn agreed(removals: String) -> Option<String> {
+    Some(removals).filter(|text| !text.is_empty())
 }
 
 /// Applies, and has everybody take up what is in place. What doesn't follow is a warning: the files are applied.
@@ -220,7 +225,7 @@ fn last_messages(
     messages
 }
 
-/// Reasons. All that are told together fit into one message, so that some do as well.
+/// Reasons. They have 4 MiB together, which is what a message may have: so no thousand of them is too large for one.
 const IN_ONE_MESSAGE: usize = 1_000;
 
 /// The next state that is worth telling.
@@ -263,6 +268,7 @@ mod tests {
             continues,
             dry_run: !continues,
             prune: false,
+            removals: "ab".repeat(usize::from(!continues)),
         }
     }
 
@@ -283,7 +289,15 @@ mod tests {
         .unwrap_or_else(|error| panic!("{error}"));
         let files: Vec<_> = files.iter().map(|f| (&*f.name, &**f.content)).collect();
         assert_eq!(files, [("a", "12"), ("a", "3")]);
-        assert!(mode.dry_run, "the first piece says how it is meant");
+        assert_eq!(
+            mode,
+            ApplyMode {
+                dry_run: true,
+                prune: false,
+                removals: Some("ab".to_owned())
+            },
+            "the first piece says how it is meant"
+        );
     }
 
     #[tokio::test]

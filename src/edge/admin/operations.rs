@@ -103,10 +103,12 @@ pub trait Operations: Send + Sync + 'static {
 }
 
 /// How `apply` is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplyMode {
     /// Check and tell, and change nothing.
     pub dry_run: bool,
     /// Delete what no file names, of the kinds that the files hold.
     pub prune: bool,
+    /// The digest of what may be deleted, where somebody was asked.
+    pub removals: Option<String>,
 }

@@ -303,6 +303,7 @@ impl AdminEdge {
         let mode = ApplyMode {
             dry_run: request.dry_run,
             prune: request.prune,
+            removals: import::agreed(request.removals),
         };
         let told = watch::Sender::new(Progress::begin());
         import::apply(&*self.operations, files, mode, actor, told).await

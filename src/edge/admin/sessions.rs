@@ -116,11 +116,12 @@ fn place_of(session: &Session) -> String {
 fn read_place(token: &str) -> Result<Place, Error> {
     let read = || {
         let mut parts = token.split(':');
-        Some(Place {
+        let place = Place {
             created_at: Timestamp::from_millis(parts.next()?.parse().ok()?),
             id: parts.next()?.parse().ok()?,
             role: parts.next()?.parse().ok()?,
-        })
+        };
+        parts.next().is_none().then_some(place)
     };
     read().ok_or_else(|| Error::invalid("the page token", "that of the answer before"))
 }

@@ -76,8 +76,8 @@ metrics! {
     PIN_CHECKS_REFUSED = Counter "emccd_pin_checks_refused_total" []
         "PIN hashes refused because they could not be done in time";
     SESSIONS = Gauge "emccd_sessions" ["role", "state", "remote"]
-        "Living sessions of the cluster (pending and active), whichever node opened them; remote says whether another cluster takes part \
-         (home: Number of Remote Devices, visiting: Total Number of Remote Users)";
+        "Living sessions of the cluster (pending and active), whichever node opened them; remote says whether another cluster takes \
+         part (home: Number of Remote Devices, visiting: Total Number of Remote Users)";
     SESSIONS_OWED = Gauge "emccd_sessions_owed" []
         "Ends of sessions that other clusters are still to be told of";
     BASE_DEVICES = Gauge "emccd_base_devices" ["state"]

@@ -3,8 +3,12 @@
 use std::{
     io::{self, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::OwnedFd,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -75,10 +79,10 @@ impl Predecessor {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
         };
-        clear_away(folder).await;
+        clear_away(folder, LEFT).await;
         let own = tempfile::Builder::new()
             .prefix(PREFIX)
-            .rand_bytes(4)
+            .rand_bytes(RANDOM)
             .tempdir_in(folder)
             .map_err(|cause| refused("no private folder beside the admin socket", &cause))?;
         let waiting_at = own.path().join("s");
@@ -105,9 +109,17 @@ impl Predecessor {
             }
         }
         let taken = timeout(STEP, async {
-            let (stream, _) = listener.accept().await?;
-            let sockets = receive(&stream).await?;
-            Ok::<_, io::Error>(Self { stream, sockets })
+            loop {
+                let (stream, _) = listener.accept().await?;
+                match receive(&stream).await {
+                    // Somebody looked whether we live, and hung up.
+                    Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => {}
+                    sockets => {
+                        let sockets = sockets?;
+                        break Ok::<_, io::Error>(Self { stream, sockets });
+                    }
+                }
+            }
         });
         match taken.await {
             Ok(Ok(predecessor)) => Ok(Some(predecessor)),
@@ -143,17 +155,20 @@ impl Predecessor {
 }
 
 /// How the names of the folders begin in which new processes wait.
-const PREFIX: &str = ".h";
+const PREFIX: &str = ".emccd-h";
+/// How many characters follow.
+const RANDOM: usize = 4;
+/// How old a socket must be to have been left: one that is just being made does not answer yet either.
+pub(super) const LEFT: Duration = Duration::from_secs(10);
 
-/// Removes what new processes left that were killed while they waited: folders in which nobody answers.
-pub(super) async fn clear_away(folder: &Path) {
+/// Removes what new processes left that were killed while they waited: folders as we make them, in which nobody answers.
+pub(super) async fn clear_away(folder: &Path, older: Duration) {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return;
     };
     for entry in entries.flatten() {
-        let is_one = entry.file_name().to_string_lossy().starts_with(PREFIX);
         let socket = entry.path().join("s");
-        if !is_one || !socket.exists() {
+        if !is_ours(&entry, &socket, older) {
             continue;
         }
         let answer = timeout(STEP, UnixStream::connect(&socket)).await;
@@ -164,6 +179,28 @@ pub(super) async fn clear_away(folder: &Path) {
             let _not_empty = std::fs::remove_dir(entry.path());
         }
     }
+}
+
+/// Whether nothing but a new process can have made this: by its name, owner and mode, and what is in it. Links are not
+/// followed.
+fn is_ours(entry: &std::fs::DirEntry, socket: &Path, older: Duration) -> bool {
+    let is_named = entry
+        .file_name()
+        .to_str()
+        .and_then(|name| name.strip_prefix(PREFIX))
+        .is_some_and(|rest| rest.len() == RANDOM);
+    let (Ok(folder), Ok(socket)) = (entry.metadata(), socket.symlink_metadata()) else {
+        return false;
+    };
+    let is_left = socket
+        .modified()
+        .is_ok_and(|at| at.elapsed().is_ok_and(|age| age >= older));
+    is_named
+        && folder.is_dir()
+        && folder.uid() == nix::unistd::geteuid().as_raw()
+        && folder.mode() & 0o777 == 0o700
+        && socket.file_type().is_socket()
+        && is_left
 }
 
 fn is_absent(cause: &io::Error) -> bool {
@@ -199,6 +236,9 @@ pub(super) async fn receive(stream: &UnixStream) -> io::Result<Inherited> {
             received => break received?,
         }
     };
+    if count == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     bytes.truncate(count);
     let list: List = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
     if list.names.len() != handles.len() {

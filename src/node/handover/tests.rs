@@ -3,7 +3,7 @@
 use tokio::net::UnixListener;
 
 use super::{
-    successor::{Inherited, Predecessor, clear_away, receive},
+    successor::{Inherited, LEFT, Predecessor, clear_away, receive},
     *,
 };
 
@@ -290,20 +290,47 @@ async fn who_is_refused_disturbs_nothing_and_is_on_record() {
 
 #[tokio::test]
 async fn what_killed_processes_left_is_cleared_away_and_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    for name in [".hDEAD", ".hLIVE", ".hNONE", "other"] {
-        std::fs::create_dir(at(name)).unwrap();
+    use std::{fs, os::unix::fs::DirBuilderExt, os::unix::net::UnixListener as Blocking};
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("beside");
+    let at = |name: &str| folder.join(name);
+    let make = |name: &str, mode| fs::DirBuilder::new().mode(mode).create(at(name)).unwrap();
+    fs::create_dir(&folder).unwrap();
+    let stays = [
+        ".emccd-hFILE",
+        ".emccd-hLIVE",
+        ".emccd-hNONE",
+        ".emccd-hlonger",
+        ".hDEAD",
+    ];
+    for name in stays.iter().chain(&[".emccd-hDEAD"]) {
+        make(name, 0o700);
     }
-    for name in [".hDEAD", "other"] {
-        drop(std::os::unix::net::UnixListener::bind(at(name).join("s")).unwrap());
+    make(".emccd-hOPEN", 0o755);
+    for name in [".emccd-hDEAD", ".emccd-hOPEN", ".emccd-hlonger", ".hDEAD"] {
+        drop(Blocking::bind(at(name).join("s")).unwrap());
     }
-    let _waits = UnixListener::bind(at(".hLIVE").join("s")).unwrap();
-    clear_away(folder.path()).await;
-    let mut left: Vec<String> = std::fs::read_dir(folder.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    left.sort();
-    assert_eq!(left, [".hLIVE", ".hNONE", "other"]);
+    fs::write(at(".emccd-hFILE").join("s"), "somebody's").unwrap();
+    let _waits = UnixListener::bind(at(".emccd-hLIVE").join("s")).unwrap();
+    let elsewhere = outer.path().join("elsewhere");
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&elsewhere)
+        .unwrap();
+    drop(Blocking::bind(elsewhere.join("s")).unwrap());
+    std::os::unix::fs::symlink(&elsewhere, at(".emccd-hLINK")).unwrap();
+    let left = || {
+        let entries = fs::read_dir(&folder).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = left();
+    // One that is being made does not answer yet.
+    clear_away(&folder, LEFT).await;
+    assert_eq!(left(), before);
+    clear_away(&folder, Duration::ZERO).await;
+    let mut but_the_dead_one = before;
+    assert!(but_the_dead_one.remove(".emccd-hDEAD"));
+    assert_eq!(left(), but_the_dead_one);
+    assert!(elsewhere.join("s").exists() && at(".emccd-hFILE").join("s").exists());
 }
