@@ -96,7 +96,8 @@ pub fn decide(row: &mut Credential, matches: bool, now: Timestamp, rules: Rules)
     }
 }
 
-fn clear(row: &mut Credential) {
+/// Forgets lock and failures, as a right PIN would.
+pub fn clear(row: &mut Credential) {
     row.failures = 0;
     row.window_started = None;
     row.locked_until = None;
