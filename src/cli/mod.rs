@@ -134,6 +134,7 @@ async fn dispatch(CommandLine { global, command }: CommandLine) -> Outcome {
         Command::User(verb) => directory::user(global, verb).await,
         Command::Device(verb) => directory::device(global, verb).await,
         Command::Base(verb) => directory::base(global, verb).await,
+        Command::Pin(verb) => policy::pin(global, verb).await,
         Command::Policy(verb) => policy::run(global, verb).await,
         Command::Profile(verb) => people::profile(global, verb).await,
         Command::Completions { shell } => generate::completions(shell),

@@ -206,6 +206,7 @@ pub(super) async fn put(
 ) -> Outcome {
     let verb = if is_new { "add" } else { "change" };
     let what = format!("cannot {verb} the {} {name}", spoken(kind));
+    let gives_pin = pin.is_some();
     let wanted: Option<u32> = columns.get("count").and_then(|count| count.parse().ok());
     let request = pb::PutRecordRequest {
         kind: kind.to_owned(),
@@ -231,6 +232,11 @@ pub(super) async fn put(
                 spoken(kind)
             )
         }
+        (_, 0, 0) if gives_pin => format!(
+            "{} {name} is so already, with that PIN; it is let in again after too many wrong ones with: \
+             emccd pin unlock {name}",
+            spoken(kind)
+        ),
         (_, 0, 0) => format!("{} {name} is so already", spoken(kind)),
         (_, 0, _) => format!("changed {} {name}", spoken(kind)),
         (_, 1, _) => format!("added {} {name}", spoken(kind)),

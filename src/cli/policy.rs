@@ -1,15 +1,40 @@
-//! `policy`: when users are locked out, and which PINs they may get.
+//! `pin` and `policy`: when users are locked out, and which PINs they may get.
 
 use crate::{
     cli::{
-        args::{Global, Policy, PolicyFields},
+        args::{Global, Pin, Policy, PolicyFields},
         client::{answer, connect},
         failure::{Failure, Outcome},
-        output::{Report, record, table, yes},
+        output::{Report, record, table, time, yes},
         people::{Columns, put, remove},
     },
     wire::admin as pb,
 };
+
+/// `pin`.
+///
+/// # Errors
+/// What the daemon refuses.
+pub async fn pin(global: &Global, verb: Pin) -> Outcome {
+    let Pin::Unlock { user } = verb;
+    let mut client = connect(global).await?;
+    let what = format!("cannot unlock the user {user}");
+    let user_id = user.to_string();
+    let asked = client.unlock_pin(pb::UnlockPinRequest { user_id }).await;
+    let done = answer(what, asked)?;
+    let before = done.before.clone().unwrap_or_default();
+    Ok(Report::new(unlocked_text(user.as_str(), &before), &done))
+}
+
+fn unlocked_text(user: &str, before: &pb::PinState) -> String {
+    match (&before.locked_until, before.failures) {
+        (Some(until), _) => format!("unlocked {user}, who was locked until {}", time(until)),
+        (None, 0) => format!("user {user} is not locked"),
+        (None, count) => {
+            format!("user {user} was not locked; {count} wrong PINs are forgotten")
+        }
+    }
+}
 
 /// Runs one of the verbs.
 ///
@@ -148,6 +173,27 @@ mod tests {
         assert!(lines[2].contains("never"), "{text}");
         let text = show_text(&policy(3));
         assert!(text.contains("4 to 16 digits"), "{text}");
+    }
+
+    #[test]
+    fn what_there_was_to_unlock_is_told() {
+        let mut before = pb::PinState {
+            is_set: true,
+            ..pb::PinState::default()
+        };
+        assert_eq!(unlocked_text("anna", &before), "user anna is not locked");
+        before.failures = 5;
+        let forgotten = unlocked_text("anna", &before);
+        assert!(
+            forgotten.contains("5 wrong PINs are forgotten"),
+            "{forgotten}"
+        );
+        before.locked_until = Some("2026-11-22T09:30:00.000Z".to_owned());
+        let unlocked = unlocked_text("anna", &before);
+        assert!(
+            unlocked.starts_with("unlocked anna, who was locked until "),
+            "{unlocked}"
+        );
     }
 
     #[test]

@@ -204,8 +204,8 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "credentials",
-        about: "How PINs are hashed, and when a user is locked out. Every node of a cluster must have the same \
-                values.",
+        about: "How PINs are hashed. Every node of a cluster must have the same values. When a user is locked out \
+                is in credential policies (`emccd policy list`).",
     },
     Section {
         name: "login",

@@ -242,7 +242,7 @@ impl Desk {
         if !user.enabled {
             return Err(Error::Disabled(user.user_id.clone()));
         }
-        match row.locked_until.filter(|until| *until > self.now) {
+        match lockout::locked(&row, self.now) {
             Some(until) => Err(Error::Locked {
                 user: user.user_id.clone(),
                 until,
@@ -286,11 +286,12 @@ impl Desk {
             return Err(Error::WrongPin {
                 user: user.user_id.clone(),
                 failures: 0,
+                locked: None,
             });
         };
         let before = row.clone();
-        // A PIN that is right is judged by no policy.
-        let rules = if matches {
+        // A PIN that is right is judged by no policy; and while the user is locked, a wrong one is no more work than it.
+        let rules = if matches || lockout::locked(&row, self.now).is_some() {
             BUILT_IN
         } else {
             policies::rules_of(tx, user.policy.as_ref())?
@@ -304,9 +305,10 @@ impl Desk {
                 user: user.user_id.clone(),
                 until,
             }),
-            lockout::Outcome::Wrong { failures } => Err(Error::WrongPin {
+            lockout::Outcome::Wrong { failures, locked } => Err(Error::WrongPin {
                 user: user.user_id.clone(),
                 failures,
+                locked,
             }),
             lockout::Outcome::Right => Ok(row.must_change),
         }

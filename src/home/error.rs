@@ -42,12 +42,14 @@ pub enum Error {
     #[error("that primary extension belongs to several users here")]
     SeveralUsers,
     /// The PIN is wrong, or there is none.
-    #[error("wrong PIN for user {user} ({failures} counted)")]
+    #[error("wrong PIN for user {user} ({failures} counted{})", now_locked(*.locked))]
     WrongPin {
         /// Whose.
         user: UserId,
         /// How many failures are counted now.
         failures: u32,
+        /// Until when the user is locked from now on, if this was the last failure that was allowed.
+        locked: Option<Timestamp>,
     },
     /// The user is locked after too many wrong PINs.
     #[error("user {user} is locked until {until} after too many wrong PINs")]
@@ -127,6 +129,11 @@ pub enum Error {
     /// Something that we hold can't be read as what it must be.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
+}
+
+/// What the last failure that was allowed has done; nothing for any other.
+fn now_locked(until: Option<Timestamp>) -> String {
+    until.map_or_else(String::new, |until| format!("; locked until {until}"))
 }
 
 impl Error {

@@ -373,7 +373,7 @@ async fn supersede_only(
         .await
 }
 
-fn desk(role: &HomeRole, context: &Context, request: &LoginRequest) -> Desk {
+pub(super) fn desk(role: &HomeRole, context: &Context, request: &LoginRequest) -> Desk {
     Desk {
         own: role.cluster.clone(),
         traits: role.traits,

@@ -12,7 +12,10 @@ use std::{
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::*;
+use super::{
+    desk::{Checked, Proven},
+    *,
+};
 use crate::{
     admission::{Kind, Party, Source},
     domain::{
@@ -555,10 +558,18 @@ async fn each_user_is_locked_by_the_policy_that_is_theirs() {
                 "{refused:?}"
             );
         }
+        let audit = world
+            .store
+            .read(|tx| store::audit::list(tx, 1))
+            .await
+            .unwrap();
         let right = request(name, "13579", "SEP1");
         let Err(Error::Locked { until, .. }) = world.role.login(&context, &right).await else {
             panic!("{name} is not locked");
         };
+        // The one that locked says so.
+        let told = format!("wrong PIN for user {name} ({limit} counted; locked until {until})");
+        assert_eq!(audit[0].outcome, told);
         let locked = until.since(begun);
         let whole = Duration::from_secs(minutes * 60);
         assert!(
@@ -566,6 +577,57 @@ async fn each_user_is_locked_by_the_policy_that_is_theirs() {
             "{locked:?}"
         );
     }
+}
+
+/// Counts statements.
+struct Counting<'t> {
+    tx: &'t mut dyn Transaction,
+    statements: u32,
+}
+
+impl Transaction for Counting<'_> {
+    fn node(&self) -> &str {
+        self.tx.node()
+    }
+
+    fn query(&mut self, sql: &str, args: &[store::Value]) -> Result<Vec<store::Row>, store::Error> {
+        self.statements += 1;
+        self.tx.query(sql, args)
+    }
+
+    fn execute(&mut self, sql: &str, args: &[store::Value]) -> Result<u64, store::Error> {
+        self.statements += 1;
+        self.tx.execute(sql, args)
+    }
+}
+
+/// Attempts under a lock are free and without number: a difference could be averaged out.
+#[tokio::test]
+async fn while_a_user_is_locked_a_right_pin_is_as_much_work_as_a_wrong_one() {
+    let world = world(1).await;
+    let context = from("tokyo");
+    for _ in 0..5 {
+        let wrong = request("ana", "00000", "SEP1");
+        world.role.login(&context, &wrong).await.unwrap_err();
+    }
+    let mut work = Vec::new();
+    for matches in [true, false] {
+        let desk = login::desk(&world.role, &context, &request("ana", "13579", "SEP1"));
+        let decided = world.store.write(move |tx: &mut dyn Transaction| {
+            let user = UserId::new("ana").unwrap();
+            let phc = stored::get(tx, &user)?.map(|credential| credential.phc);
+            let proven = Proven::Pin(Checked { phc, matches });
+            let tx = &mut Counting { tx, statements: 0 };
+            let Err(refused) = desk.decide(tx, &proven, &mut false) else {
+                panic!("the user is not locked");
+            };
+            desk.keep_refusal(tx, &refused)?;
+            Ok::<_, Error>((tx.statements, refused.to_string()))
+        });
+        work.push(decided.await.unwrap());
+    }
+    assert!(work[0].1.contains("is locked until"), "{work:?}");
+    assert_eq!(work[0], work[1]);
 }
 
 #[tokio::test]

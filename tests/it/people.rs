@@ -75,7 +75,24 @@ async fn policies_by_command(cluster: &Cluster) {
         let entered = phone.login_at_once("SEPZOE", None, "zoe", pin).await;
         entered.unwrap().em_code
     };
-    // One wrong PIN locks; the right one is refused then, and a new one unlocks.
+    // One wrong PIN locks; the right one is refused then. It is no new one, and an operator unlocks it.
+    assert_eq!(enter("9999").await, Some(201));
+    assert_eq!(enter("1234").await, Some(201));
+    let same = done(cluster, "user set zoe --ask-pin", "1234\n").await;
+    assert!(same.contains("emccd pin unlock zoe"), "{same}");
+    assert_eq!(enter("1234").await, Some(201));
+    let unlocked = done(cluster, "pin unlock zoe", "").await;
+    assert!(
+        unlocked.contains("unlocked zoe, who was locked until "),
+        "{unlocked}"
+    );
+    let again = done(cluster, "pin unlock zoe", "").await;
+    assert!(again.contains("user zoe is not locked"), "{again}");
+    let nobody = refused(cluster, "pin unlock nobody").await;
+    assert!(nobody.contains("there is no user nobody"), "{nobody}");
+    assert_eq!(enter("1234").await, None);
+    phone.logout("SEPZOE").await.unwrap();
+    // A new one unlocks as well.
     assert_eq!(enter("9999").await, Some(201));
     assert_eq!(enter("1234").await, Some(201));
     done(cluster, "policy set kiosk --failures-before-lock 0", "").await;
@@ -99,6 +116,8 @@ async fn policies_by_command(cluster: &Cluster) {
     done(cluster, "user set zoe --policy= --ask-pin", "739150\n").await;
     done(cluster, "policy remove kiosk --yes", "").await;
     for (action, what) in [
+        ("pin.unlock", "was locked until"),
+        ("session.login", "(1 counted; locked until"),
         ("policy.add", "kiosk"),
         ("policy.set", "failures-before-lock = 0"),
         ("policy.remove", "kiosk"),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    admission,
     apply::edit::{Edit, How},
     domain::{
         ids::PolicyName,
@@ -220,45 +221,60 @@ async fn one_policy_is_changed_by_itself_and_numbers_out_of_range_are_refused() 
     assert_eq!(world.policies().await, [policy("default", changed)]);
 }
 
+/// The way that files go: they are held against the policies, then wait for their hashes; meanwhile a policy changes.
 #[tokio::test]
 async fn pins_that_were_held_against_other_policies_are_not_written() {
     let world = world();
-    let source = Source {
+    let busy = async || {
+        let far = Instant::now() + Duration::from_secs(60);
+        let mut turns = Vec::new();
+        for _ in 0..world.applier.credentials.workers() {
+            let us = admission::Source::operators();
+            let turn = world.applier.credentials.turn(&us, far);
+            turns.push(turn.await.unwrap());
+        }
+        turns
+    };
+    let files = [Source {
         name: "data.toml".to_owned(),
-        text: "[[user]]\nid = \"ana\"\n".to_owned().into(),
-    };
-    let (rows, _) = check::read(&[source], &own());
-    let rows = Arc::new(rows);
-    let made = |policies: &[Policy]| Made {
-        rows: Arc::clone(&rows),
-        hashes: Arc::default(),
-        judged_by: Arc::new(Some(policies.to_vec())),
-        terms: Arc::default(),
-    };
-    let stamp = Stamp {
-        at: world.applier.clock.now(),
-        actor: "user root".to_owned(),
-    };
-    let told = watch::Sender::new(Progress::begin());
-    let how = (Mode::Write, Rest::Stays);
-    let others = [policy(
-        "default",
-        Rules {
-            min_length: 4,
-            ..BUILT_IN
-        },
-    )];
-    let refused = world
-        .applier
-        .attempt(&made(&others), how, &stamp, &told, &mut None)
-        .await;
-    assert!(matches!(refused, Err(Undone::Premise(_))));
-    assert_eq!(world.count_users().await, 0);
-    let same = [Policy::built_in()];
-    let done = world
-        .applier
-        .attempt(&made(&same), how, &stamp, &told, &mut None)
-        .await;
-    assert!(done.is_ok());
-    assert_eq!(world.count_users().await, 1);
+        text: "[[user]]\nid = \"ana\"\npin = \"246809\"\n"
+            .to_owned()
+            .into(),
+    }];
+    for (changes, written) in [(true, 0), (false, 1)] {
+        let workers = busy().await;
+        let told = watch::Sender::new(Progress::begin());
+        let mut hears = told.subscribe();
+        let how = (Mode::Write, Rest::Stays);
+        let apply = world
+            .applier
+            .apply_telling(&files, how.0, how.1, "user root", &told);
+        let change = async {
+            let hashing = |progress: &Progress| progress.step == Step::Hashing;
+            hears.wait_for(hashing).await.unwrap();
+            if changes {
+                let longer = policy(
+                    "default",
+                    Rules {
+                        min_length: 7,
+                        ..BUILT_IN
+                    },
+                );
+                let put = move |tx: &mut dyn Transaction| policies::upsert(tx, &longer);
+                world.store.write(put).await.unwrap();
+            }
+            drop(workers);
+        };
+        let (applied, ()) = tokio::join!(apply, change);
+        if changes {
+            assert!(matches!(applied, Err(Error::Moved(_))), "{applied:?}");
+            world
+                .edit_policy(How::Set, "default", &[("min-length", "6")])
+                .await
+                .unwrap();
+        } else {
+            assert!(applied.is_ok(), "{applied:?}");
+        }
+        assert_eq!(world.count_users().await, written);
+    }
 }

@@ -18,7 +18,7 @@ pub use self::{
         BaseAdd, BaseRemove, DeviceAdd, DeviceFields, DeviceRemove, DeviceSet, Profile, ProfileAdd,
         ProfileFields, ProfileSet, UserAdd, UserFields, UserRemove, UserSet,
     },
-    policy::{Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
+    policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
 };
 use crate::{
     apply::{columns, export::Format},
@@ -143,6 +143,9 @@ pub enum Command {
     /// Device profiles: what a user's phone becomes
     #[command(subcommand)]
     Profile(Profile),
+    /// PINs of users
+    #[command(subcommand)]
+    Pin(Pin),
     /// Credential policies: when users are locked out, and which PINs they may get
     #[command(subcommand)]
     Policy(Policy),
@@ -212,6 +215,7 @@ impl Command {
             | Self::Device(_)
             | Self::Base(_)
             | Self::Profile(_)
+            | Self::Pin(_)
             | Self::Policy(_)
             | Self::Param(_)
             | Self::Audit(_)

@@ -1,8 +1,23 @@
-//! `policy`: what can be typed about credential policies.
+//! `pin` and `policy`: what can be typed about credential policies.
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use crate::domain::ids::PolicyName;
+use crate::domain::ids::{PolicyName, UserId};
+
+/// `pin`.
+#[derive(Debug, Subcommand)]
+pub enum Pin {
+    /// Let a user who is locked out try again, with the PIN that they have
+    #[command(
+        after_help = "Wrong PINs counted so far are forgotten. A new PIN does the same: emccd user set anna --ask-pin\n\n\
+        Example:\n  emccd pin unlock anna"
+    )]
+    Unlock {
+        /// User ID
+        #[arg(value_name = "USER")]
+        user: UserId,
+    },
+}
 
 /// `policy`.
 #[derive(Debug, Subcommand)]

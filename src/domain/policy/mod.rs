@@ -145,8 +145,10 @@ impl Rules {
     }
 }
 
-fn minutes(count: u32) -> Duration {
-    Duration::from_secs(u64::from(count) * 60)
+/// So many minutes.
+#[must_use]
+pub const fn minutes(count: u32) -> Duration {
+    Duration::from_secs(count as u64 * 60)
 }
 
 /// What of a user must not be the PIN.
@@ -234,6 +236,31 @@ mod tests {
         assert_eq!(codes(BUILT_IN, "ééé", &nobody), ["too_short", "not_digits"]);
         assert_eq!(codes(BUILT_IN, "246809", &nobody), [] as [&str; 0]);
         assert_eq!(codes(BUILT_IN, &long[..16], &nobody), [] as [&str; 0]);
+    }
+
+    /// No rule is without effect for those who change nothing.
+    #[test]
+    fn every_rule_refuses_some_pin_of_the_built_in_policy() {
+        let user = Person {
+            extension: Some("4711"),
+            name: "Roe, Marco",
+        };
+        for (code, pin) in [
+            ("repeat_run", "111846"),
+            ("contains_extension", "904711"),
+            ("reversed_extension", "901174"),
+            ("few_distinct", "449494"),
+            ("name_keypad", "62726763"),
+            ("repeated_group", "408408"),
+            ("keypad_line", "159753"),
+            ("keypad_line", "147369"),
+            ("keypad_line", "258963"),
+            ("sequence", "345678"),
+        ] {
+            assert!(codes(BUILT_IN, pin, &user).contains(&code), "{code} {pin}");
+        }
+        let told = TRIVIAL.iter().map(|rule| rule.code);
+        assert_eq!(told.count(), 8, "and each of them is above");
     }
 
     #[test]

@@ -47,8 +47,8 @@ pub const TRIVIAL: [Rule; 8] = [
     },
     Rule {
         code: "keypad_line",
-        text: "its keys must not stand in a straight line",
-        is_broken: |pin, _| is_line(pin),
+        text: "its keys must not stand in straight lines",
+        is_broken: |pin, _| is_lines(pin),
     },
     Rule {
         code: "sequence",
@@ -122,6 +122,26 @@ const fn place(digit: u8) -> (i8, i8) {
     }
 }
 
+/// Straight lines one after the other, each of this many keys at least.
+const SHORTEST_LINE: usize = 3;
+
+/// The whole PIN is one line, or lines one after the other: nothing is left over.
+fn is_lines(pin: &[u8]) -> bool {
+    // How far the lines can reach so far; there is none of more than four keys.
+    let mut ends = vec![0];
+    let mut next = 0;
+    while let Some(&from) = ends.get(next) {
+        next += 1;
+        for to in from + SHORTEST_LINE..=from + 4 {
+            let is_next = !ends.contains(&to) && pin.get(from..to).is_some_and(is_line);
+            if is_next {
+                ends.push(to);
+            }
+        }
+    }
+    !pin.is_empty() && ends.contains(&pin.len())
+}
+
 /// From key to key always the same step to a neighbour.
 fn is_line(pin: &[u8]) -> bool {
     let mut steps = pairs(pin).map(|(a, b)| {
@@ -135,27 +155,31 @@ fn is_line(pin: &[u8]) -> bool {
     is_neighbour && steps.all(|step| step == first)
 }
 
-/// The first name, the last one, both, or one with the first letter of the other.
+/// One of the names, or two of them in either order, also with the first letter only of one: some people write
+/// "First Last", others "Last, First".
 fn is_name(pin: &[u8], name: &str) -> bool {
+    if pin.len() < SHORTEST_NAME {
+        return false;
+    }
     let words: Vec<Vec<u8>> = name
         .split(|c: char| c.is_whitespace() || c == ',' || c == '-')
         .map(keys)
         .filter(|word| !word.is_empty())
         .collect();
-    let (Some(first), Some(last)) = (words.first(), words.last()) else {
-        return false;
+    let is_both = |one: &[u8], other: &[u8]| {
+        pin.strip_prefix(one)
+            .is_some_and(|rest| rest == other || other.first().is_some_and(|key| rest == [*key]))
+            || one
+                .first()
+                .is_some_and(|key| pin.strip_prefix(&[*key]) == Some(other))
     };
-    let initial = |word: &[u8]| word.get(..1).unwrap_or_default().to_vec();
-    let is_pin = |spelled: &[u8]| spelled.len() >= SHORTEST_NAME && spelled == pin;
-    words.iter().any(|word| is_pin(word))
-        || (words.len() > 1
-            && [
-                [first.clone(), last.clone()].concat(),
-                [initial(first), last.clone()].concat(),
-                [first.clone(), initial(last)].concat(),
-            ]
+    words.iter().enumerate().any(|(place, one)| {
+        let mut others = words
             .iter()
-            .any(|both| is_pin(both)))
+            .enumerate()
+            .filter(|(there, _)| *there != place);
+        one == pin || others.any(|(_, other)| is_both(one, other))
+    })
 }
 
 /// The keys that spell a word, as on any phone. Letters that are on no key are left out.
@@ -263,8 +287,24 @@ mod tests {
             ),
             (
                 "keypad_line",
-                &["2580", "0852", "159", "753", "147", "963", "456"],
-                &["1590", "2589", "1470", "258025", "1379", "4654", "8"],
+                &[
+                    "2580",
+                    "0852",
+                    "159",
+                    "753",
+                    "147",
+                    "963",
+                    "456",
+                    "258963",
+                    "147258",
+                    "159753",
+                    "1472580",
+                    "25800852",
+                    "789456123",
+                ],
+                &[
+                    "1590", "2589", "1470", "1379", "4654", "8", "258025", "2580259", "14714725",
+                ],
             ),
             (
                 "sequence",
@@ -302,6 +342,15 @@ mod tests {
             ("Sam O'Neil", "66345"),
             ("Ann-Marie", "26662743"),
             ("Ann-Marie", "62743"),
+            // johndoe, jdoe, johnd, doejohn, djohn, doej
+            ("Doe, John", "5646363"),
+            ("Doe, John", "5363"),
+            ("Doe, John", "56463"),
+            ("Doe, John", "3635646"),
+            ("Doe, John", "35646"),
+            ("Doe, John", "3635"),
+            ("Doe, John Jay", "5646363"),
+            ("John Jay Doe", "529363"),
         ] {
             assert!(
                 broken(pin, &called(name)).contains(&"name_keypad"),
@@ -313,6 +362,9 @@ mod tests {
             ("王伟", "2580"),
             ("", "1590"),
             ("  ", "9631"),
+            ("John", "56465646"),
+            ("Doe, John", "53"),
+            ("Doe, John", "36356469"),
         ] {
             assert!(
                 !broken(pin, &called(name)).contains(&"name_keypad"),

@@ -8,7 +8,7 @@ use crate::{
     },
     edge::admin::{error::Error, views},
     store::{
-        Store, Transaction, base_devices, credentials, devices, profiles,
+        Store, Transaction, base_devices, credentials, devices, policies, profiles,
         sessions::{self, Filter},
         users,
     },
@@ -60,6 +60,7 @@ pub async fn get_user(
                 .ok_or_else(|| Error::missing(format!("user {user_id}"), "emccd user list"))?;
             let profiles = profiles::for_user(tx, &user.user_id)?;
             let credential = credentials::get(tx, &user.user_id)?;
+            let rules = policies::rules_of(tx, user.policy.as_ref())?;
             let filter = Filter {
                 user_id: Some(user.user_id.clone()),
                 states: LIVE.to_vec(),
@@ -71,7 +72,7 @@ pub async fn get_user(
                 .filter(|s| s.role == Role::Home || s.counterpart == own);
             Ok(pb::GetUserResponse {
                 profiles: profiles.into_iter().map(views::profile).collect(),
-                pin: Some(views::pin_state(credential.as_ref(), now)),
+                pin: Some(views::pin_state(credential.as_ref(), now, rules)),
                 sessions: sessions.map(|s| views::session(&s)).collect(),
                 user: Some(views::user(user)),
             })

@@ -13,6 +13,7 @@ pub mod operations;
 mod parameters;
 mod peer_changes;
 pub mod peers;
+mod pins;
 pub mod policies;
 mod records;
 mod removals;

@@ -92,13 +92,15 @@ pub enum Action {
     SetCluster,
     /// Set a parameter.
     SetParameter,
+    /// End a user's lock.
+    UnlockPin,
     /// Look at anything.
     View,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
@@ -115,6 +117,7 @@ impl Action {
         Self::ResetParameter,
         Self::SetCluster,
         Self::SetParameter,
+        Self::UnlockPin,
         Self::View,
     ];
 
@@ -136,7 +139,7 @@ impl Action {
             Self::AddTrust | Self::RefreshCluster | Self::ReloadIdentities | Self::RemoveTrust => {
                 Role::Certificates
             }
-            Self::LogoutSession => Role::HelpDesk,
+            Self::LogoutSession | Self::UnlockPin => Role::HelpDesk,
             Self::View => Role::Viewer,
         }
     }
@@ -161,6 +164,7 @@ impl Action {
             Self::ResetParameter => "param reset",
             Self::SetCluster => "cluster set",
             Self::SetParameter => "param set",
+            Self::UnlockPin => "pin unlock",
             Self::View => "view",
         }
     }
@@ -358,7 +362,11 @@ mod tests {
                     View,
                 ],
             ),
-            (1000, &["emccd-help-desk"], &[LogoutSession, View]),
+            (
+                1000,
+                &["emccd-help-desk"],
+                &[LogoutSession, UnlockPin, View],
+            ),
             (1000, &["emccd-viewer"], &[View]),
             (
                 1000,
@@ -369,6 +377,7 @@ mod tests {
                     RefreshCluster,
                     ReloadIdentities,
                     RemoveTrust,
+                    UnlockPin,
                     View,
                 ],
             ),

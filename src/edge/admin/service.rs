@@ -21,7 +21,7 @@ use crate::{
         operations::{ApplyMode, File, Operations},
         parameters, peer_changes,
         peers::{self, Material},
-        policies, records, removals,
+        pins, policies, records, removals,
         roles::{Action, Actor, Groups},
         serve::MAX_APPLY_BYTES,
         sessions::{self, Which},
@@ -415,8 +415,7 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::GetUserResponse>, Status> {
         let (_, query) = self.admit(Action::View, request).await?;
         within(LOOK, async {
-            let user = UserId::new(query.user_id)
-                .map_err(|_| Error::invalid("the user ID", "1 to 128 bytes of text"))?;
+            let user = user_id(query.user_id)?;
             let own = self.cluster_id.clone();
             directory::get_user(&self.store, own, user, self.clock.now()).await
         })
@@ -524,6 +523,18 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::LogoutSessionResponse>, Status> {
         let (actor, request) = self.admit(Action::LogoutSession, request).await?;
         within(CHANGE, self.end_session(&actor, request)).await
+    }
+
+    async fn unlock_pin(
+        &self,
+        request: Request<pb::UnlockPinRequest>,
+    ) -> Result<Response<pb::UnlockPinResponse>, Status> {
+        let (actor, request) = self.admit(Action::UnlockPin, request).await?;
+        within(CHANGE, async {
+            let user = user_id(request.user_id)?;
+            pins::unlock(&self.store, user, &actor, self.clock.now()).await
+        })
+        .await
     }
 
     async fn remove_cluster(
@@ -707,6 +718,10 @@ fn fingerprint(text: &str) -> Result<Fingerprint, Error> {
 fn cluster_id(text: String) -> Result<ClusterId, Error> {
     ClusterId::new(text)
         .map_err(|_| Error::invalid("the cluster ID", "1 to 64 characters of A-Z a-z 0-9 . _ -"))
+}
+
+fn user_id(text: String) -> Result<UserId, Error> {
+    UserId::new(text).map_err(|_| Error::invalid("the user ID", "1 to 128 bytes of text"))
 }
 
 fn device_name(text: String) -> Result<DeviceName, Error> {

@@ -2,7 +2,8 @@
 
 use crate::{
     clock::Timestamp,
-    domain::login::SecurityMode,
+    credentials::lockout,
+    domain::{login::SecurityMode, policy::Rules},
     edge::admin::error::Error,
     store::{
         audit,
@@ -140,13 +141,13 @@ pub fn profile(profile: Profile) -> pb::Profile {
     }
 }
 
-/// How a PIN stands, at `now`.
+/// How a PIN stands, at `now` and by the user's policy.
 #[must_use]
-pub fn pin_state(credential: Option<&Credential>, now: Timestamp) -> pb::PinState {
-    let locked_until = credential.and_then(|c| c.locked_until).filter(|t| *t > now);
+pub fn pin_state(credential: Option<&Credential>, now: Timestamp, rules: Rules) -> pb::PinState {
+    let locked_until = credential.and_then(|c| lockout::locked(c, now));
     pb::PinState {
         is_set: credential.is_some(),
-        failures: credential.map_or(0, |c| c.failures),
+        failures: credential.map_or(0, |c| lockout::counted(c, now, rules)),
         locked_until: locked_until.map(|t| t.to_string()),
         must_change: credential.is_some_and(|c| c.must_change),
     }
@@ -198,5 +199,41 @@ pub fn session(session: &Session) -> pb::Session {
         owed: session.owed,
         reset: services.is_some_and(|services| services.reset),
         restart_reason: services.and_then(|services| services.restart_reason.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        domain::{ids::UserId, policy::BUILT_IN},
+        store::credentials::Phc,
+    };
+
+    #[test]
+    fn a_pin_shows_wrong_ones_and_a_lock_as_long_as_they_count() {
+        let at = |minutes: u64| Timestamp::default().plus(Duration::from_secs(minutes * 60));
+        let mut row = Credential {
+            user_id: UserId::new("ana").unwrap(),
+            phc: Phc::new(String::new()),
+            failures: 0,
+            window_started: None,
+            locked_until: None,
+            must_change: false,
+        };
+        for _ in 0..4 {
+            lockout::decide(&mut row, false, at(0), BUILT_IN);
+        }
+        let told = |row: &Credential, minutes| {
+            let state = pin_state(Some(row), at(minutes), BUILT_IN);
+            (state.failures, state.locked_until)
+        };
+        assert_eq!(told(&row, 30), (4, None));
+        assert_eq!(told(&row, 31), (0, None));
+        lockout::decide(&mut row, false, at(0), BUILT_IN);
+        assert_eq!(told(&row, 14), (5, Some(at(15).to_string())));
+        assert_eq!(told(&row, 15), (0, None));
     }
 }

@@ -26,6 +26,8 @@ pub enum Action {
     DbBackup,
     /// A new process of a node asked for its sockets, and what came of it.
     NodeHandOver,
+    /// A user's lock, or the wrong PINs counted so far, ended by an operator.
+    PinUnlock,
     /// A record is gone.
     Remove(Noun),
     /// A login, whatever came of it.
@@ -122,6 +124,7 @@ impl Action {
             Self::DataImport => "data.import",
             Self::DbBackup => "db.backup",
             Self::NodeHandOver => "node.hand-over",
+            Self::PinUnlock => "pin.unlock",
             Self::Remove(noun) => {
                 let [_, _, remove] = noun.words();
                 remove
@@ -157,6 +160,7 @@ impl Action {
             Self::DataImport,
             Self::DbBackup,
             Self::NodeHandOver,
+            Self::PinUnlock,
             Self::SessionLogin,
             Self::SessionLogout,
         ];

@@ -147,6 +147,60 @@ async fn changes_at_one_process_are_in_force_at_the_other(lab: &Lab) {
     }
 }
 
+/// A policy that is set at one process is what the other one goes by, from the next wrong PIN, and what both have
+/// counted is one count.
+async fn wrong_pins_at_both_are_counted_by_the_policy_set_at_one(lab: &Lab) {
+    const ALLOWED: usize = 3;
+    let home = &lab.clusters[HOME];
+    let type_in = |node, line: &str| tokio::task::block_in_place(|| type_in(home, node, line));
+    let enter = async |node: usize, phone: usize, user: &str, pin: &str| {
+        let device = &home.data.phone(phone).unwrap().name;
+        let browser = home.members[node].phone().unwrap();
+        let shown = browser.login_at_once(device, None, user, pin).await;
+        shown.unwrap().em_code
+    };
+    let judged = |user: &str| {
+        let told = "SELECT outcome, '', '' FROM audit WHERE outcome LIKE 'wrong PIN for user ";
+        texts(home, &format!("{told}{user} %' ORDER BY rowid"))
+    };
+    type_in(0, "policy set default --failures-before-lock 3");
+    let [by_turns, at_once] = [3, 4].map(|number| home.data.user(number).unwrap());
+    for node in [1, 0, 1] {
+        let wrong = enter(node, 0, &by_turns.user_id, "000000").await;
+        assert_eq!(wrong, Some(201));
+    }
+    let told = judged(&by_turns.user_id);
+    assert_eq!(told.len(), ALLOWED, "{told:?}");
+    assert!(told[2][0].contains("(3 counted; locked until "), "{told:?}");
+    // At both at the same time; a node that has enough to do says so (26), and judges nothing.
+    let began = Instant::now();
+    let (mut answered, mut turned_away) = (0, 0);
+    while answered <= 2 * ALLOWED {
+        assert!(began.elapsed() < LIMIT, "{answered}");
+        let guesses = (0..8).map(|n| enter(n % NODES, n % 4, &at_once.user_id, "000000"));
+        for code in join_all(guesses).await {
+            match code {
+                Some(201) => answered += 1,
+                Some(26) => turned_away += 1,
+                other => panic!("{other:?} after {answered} and {turned_away}"),
+            }
+        }
+    }
+    assert_eq!(judged(&at_once.user_id).len(), ALLOWED);
+    // Both are locked at both, until an operator of either says otherwise.
+    for user in [by_turns, at_once] {
+        for node in [0, 1] {
+            assert_eq!(enter(node, 0, &user.user_id, &user.pin).await, Some(201));
+        }
+        type_in(1, &format!("pin unlock {}", user.user_id));
+        assert_eq!(enter(0, 0, &user.user_id, &user.pin).await, None);
+        let device = &home.data.phone(0).unwrap().name;
+        let browser = home.members[1].phone().unwrap();
+        assert_eq!(browser.logout(device).await.unwrap().em_code, None);
+    }
+    type_in(1, "policy set default --failures-before-lock 5");
+}
+
 /// Stops a process, though not within a transaction: on one file nobody else could write.
 async fn stand_still(cluster: &Cluster, member: &Member) {
     loop {
@@ -286,6 +340,7 @@ async fn two_processes_of_one_cluster_share_what_is_changed_and_take_over_what_o
     };
     let lab = Lab::start(&spec).await.unwrap();
     changes_at_one_process_are_in_force_at_the_other(&lab).await;
+    wrong_pins_at_both_are_counted_by_the_policy_set_at_one(&lab).await;
     a_process_that_stands_still_loses_its_work_and_wakes_to_none(&lab).await;
     lab.shut_down().await;
 }
