@@ -233,7 +233,7 @@ def deaf(args, pace):
             held.append(one)
         except OSError:
             done["refused"] += 1
-        if not told and len(held) + done["refused"] >= args.enough:
+        if not told and done["connections"] + done["refused"] >= args.enough:
             told = True
             ready()
         if len(held) > 16:

@@ -11,6 +11,7 @@ use tower::ServiceExt;
 use super::{
     Shares,
     caller::Caller,
+    received::Received,
     turned::{Bound, TurnedAway},
     waste::Account,
 };
@@ -20,7 +21,17 @@ use crate::{domain::ids::ClusterId, trust::judge::Verdict, wire::status::rejecti
 #[derive(Clone)]
 pub(super) struct Begun {
     pub(super) shares: Shares<ClusterId>,
+    /// Of those: requests of which not all has come.
+    pub(super) unfinished: Shares<ClusterId>,
     pub(super) turned: TurnedAway,
+}
+
+impl Begun {
+    /// Whether a peer that has no place left fills most of them itself, with calls that it does not finish. Else it is
+    /// we who do not answer.
+    fn is_peers_doing(&self, peer: &ClusterId) -> bool {
+        self.unfinished.held(peer) * 2 >= self.shares.held(peer)
+    }
 }
 
 /// Answers a call. An unidentified caller gets the reason at once, whatever it asked for.
@@ -30,7 +41,7 @@ pub(super) async fn answer(
     begun: Begun,
     account: Option<Account>,
     max_call: Duration,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let identity = caller.identity();
     if let Verdict::Rejected { rejection, .. } = &identity.verdict {
@@ -38,20 +49,33 @@ pub(super) async fn answer(
         return Ok(rejection_status(*rejection, identity.fingerprint.as_deref(), now).into_http());
     }
     // Wasted, unless its answer is taken: also when the caller takes it back, and this ends where it stands.
-    let call = account.as_ref().map(Account::call);
+    let mut call = account.as_ref().map(Account::call);
     if let Some(refused) = refuse_foreign(&request) {
         return Ok(refused);
     }
     // Kept until the head of the answer is there; streams are counted by whoever serves them.
     let Some(_share) = identity.peer().and_then(|peer| begun.shares.take(peer)) else {
         begun.turned.add(Bound::Begun);
-        if let Some(call) = call {
-            call.wasted();
-        }
-        let wait = account.and_then(|account| account.retry());
-        return Ok(too_many(wait.unwrap_or(RETRY)).into_http());
+        let is_waste = identity
+            .peer()
+            .is_some_and(|peer| begun.is_peers_doing(peer));
+        let wait = |account: Option<Account>| account.and_then(|account| account.retry());
+        return Ok(match call {
+            Some(call) if is_waste => {
+                call.wasted();
+                too_many(wait(account).unwrap_or(RETRY)).into_http()
+            }
+            Some(call) => {
+                let refused = too_many(RETRY).into_http();
+                refused.map(|body| call.answered(body))
+            }
+            None => too_many(RETRY).into_http(),
+        });
     };
     let limit = grpc_timeout(request.headers()).map_or(max_call, |asked| asked.min(max_call));
+    let is_whole = call.as_mut().map(|call| call.asked(limit));
+    let unfinished = identity.peer().and_then(|peer| begun.unfinished.take(peer));
+    let mut request = request.map(|body| Received::new(body, is_whole, unfinished));
     request.extensions_mut().insert(identity.as_ref().clone());
     // Only the head of the answer is waited for: a stream has begun by then and may go on.
     match tokio::time::timeout(limit, routes.oneshot(request)).await {
@@ -59,17 +83,25 @@ pub(super) async fn answer(
             Some(call) => answered.map(|body| call.answered(body)),
             None => answered,
         }),
+        // Whose fault it is that there is no answer, the call knows.
         Err(_) => Ok(Status::deadline_exceeded("the call's deadline has passed").into_http()),
     }
 }
 
 /// When a peer may call again whose calls fill their bound.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 fn too_many(wait: Duration) -> Status {
     let cause = "too many calls of this peer are begun and not answered";
     let details = ErrorDetails::with_retry_info(Some(wait));
     Status::with_error_details(Code::ResourceExhausted, cause, details)
+}
+
+/// The one answer on a connection whose turn has not come.
+pub(super) fn come_later(wait: Duration) -> Status {
+    let cause = "this peer has begun more calls than it may without taking their answers";
+    let details = ErrorDetails::with_retry_info(Some(wait));
+    Status::with_error_details(Code::Unavailable, cause, details)
 }
 
 /// What is HTTP/2 but no gRPC is turned away by the means of HTTP: its sender would not understand a status.

@@ -1,23 +1,34 @@
 //! The door for peers: TLS 1.3, HTTP/2, an identity per connection.
 
-use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, ready},
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
-use hyper::{rt::Executor, server::conn::http2, service::service_fn};
+use http::Request;
+use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls_pki_types::CertificateDer;
 use tokio::{
+    io::Interest,
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tonic::service::Routes;
+use tokio_util::sync::CancellationToken;
+use tonic::{body::Body, service::Routes};
 use tracing::debug;
 
 use super::{
     accept::{Accepted, Opening, accept_all, answer_plaintext, opening},
-    call::{Begun, answer},
-    caller::{Caller, report_refusal},
+    call::{Begun, RETRY, answer, come_later},
+    caller::{Caller, ConnIdentity, report_refusal},
     limits::{self, Config, Slots},
     share::Share,
     turned::Bound,
@@ -67,6 +78,10 @@ pub async fn serve_federation(
 
 /// How long after a connection that had to wait the next one of its peer is served.
 const BETWEEN_TURNS: Duration = Duration::from_millis(100);
+/// How often it is looked whether a connection that waits still stands, when its caller has sent something.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long a connection lasts that is told to come again later.
+const TOLD: Duration = Duration::from_millis(200);
 /// What a connection gets that ends for what its caller does: what is written goes out.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
@@ -91,6 +106,15 @@ enum Leave {
     Stalled,
     /// Its certificate is no longer what it was to us.
     TrustChanged,
+}
+
+/// What becomes of a connection whose peer may have wasted what it may.
+enum Turn {
+    Now,
+    /// Not in time.
+    Late,
+    /// The caller has gone, or the node ends.
+    Gone,
 }
 
 /// A connection's place: among those of peers in all and those of its own, or among those of strangers.
@@ -139,20 +163,27 @@ impl Door {
         // Who gets no answer gets no line either: places for strangers are few, and so are their refusals then.
         report_refusal(&self.trust, Side::Caller, remote, &identity.verdict);
         drop(pending);
-        if let Some(peer) = identity.peer()
-            && !self.has_its_turn(peer).await
-        {
-            return;
+        let turn = match identity.peer() {
+            Some(peer) => self.turn(peer, tls.get_ref().0).await,
+            None => Turn::Now,
+        };
+        match turn {
+            Turn::Now => self.serve(tls, caller, generations).await,
+            Turn::Late => self.send_away(tls, &identity).await,
+            Turn::Gone => {}
         }
-        self.serve(tls, caller, generations).await;
         drop(place);
     }
 
-    /// Waits while this peer has wasted what it may, one connection at a time. False when the node ends before.
-    async fn has_its_turn(&self, peer: &ClusterId) -> bool {
+    /// Waits while this peer has wasted what it may, one connection at a time.
+    async fn turn(&self, peer: &ClusterId, tcp: &TcpStream) -> Turn {
         let turn = tokio::select! {
-            () = self.tasks.cancelled() => return false,
-            turn = self.slots.waste.turn(peer) => turn,
+            () = self.tasks.cancelled() => return Turn::Gone,
+            () = hung_up(tcp) => return Turn::Gone,
+            turn = timeout(self.config.turn_timeout, self.slots.waste.turn(peer)) => turn,
+        };
+        let Ok(turn) = turn else {
+            return Turn::Late;
         };
         if let Some(turn) = turn {
             debug!(%peer, "a connection is served that waited since its peer had wasted what it may");
@@ -162,7 +193,38 @@ impl Door {
                 drop(turn);
             });
         }
-        true
+        Turn::Now
+    }
+
+    /// Says on a connection when its peer may come again, and ends it. That must not cost more than its handshake did.
+    async fn send_away(&self, tls: TlsStream<TcpStream>, identity: &ConnIdentity) {
+        let wait = identity.peer().and_then(|peer| self.slots.waste.wait(peer));
+        let wait = wait.unwrap_or(RETRY);
+        let told = CancellationToken::new();
+        let service = service_fn({
+            let told = told.clone();
+            move |_: Request<Incoming>| {
+                told.cancel();
+                ready(Ok::<_, Infallible>(come_later(wait).into_http::<Body>()))
+            }
+        });
+        let mut http2 = self.http2();
+        http2
+            .max_concurrent_streams(1)
+            .max_local_error_reset_streams(8);
+        let connection = http2.serve_connection(TokioIo::new(tls), service);
+        let mut connection = pin!(connection);
+        let told = async {
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = told.cancelled() => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            // How it ends is all the same.
+            drop(connection.await);
+        };
+        let was_told = timeout(TOLD, told).await.is_ok();
+        debug!(remote = %identity.remote, peer = ?identity.peer(), was_told, "a connection's turn has not come in time");
     }
 
     /// Finds out what the caller speaks and does the handshake. `None` when there is nothing to serve, which
@@ -255,6 +317,7 @@ impl Door {
                 (Arc::clone(&caller), self.routes.clone(), account.clone());
             let begun = Begun {
                 shares: self.slots.begun.clone(),
+                unfinished: self.slots.unfinished.clone(),
                 turned: self.config.turned.clone(),
             };
             let max_call = self.config.max_call;
@@ -351,6 +414,17 @@ impl Door {
                 () = sleep(left.min(self.config.look_again)) => {}
             }
         }
+    }
+}
+
+/// Completes when the caller has closed the connection or it was cut. What the caller has sent stays where it is.
+async fn hung_up(tcp: &TcpStream) {
+    loop {
+        match tcp.ready(Interest::READABLE).await {
+            Ok(ready) if !ready.is_read_closed() => {}
+            Ok(_) | Err(_) => return,
+        }
+        sleep(LOOK).await;
     }
 }
 

@@ -49,6 +49,9 @@ pub struct Config {
     /// Calls whose answers one identified peer may not take: at once, and more in a second. Our own take them all but
     /// for those whose time is over.
     pub max_wasted_per_peer: (u32, u32),
+    /// How long a new connection of a peer that has wasted what it may waits for its turn, before it is told to come
+    /// again later: the peer must hear it while it still waits for an answer.
+    pub turn_timeout: Duration,
     /// How long an answer may wait for the peer to take it; then the connection ends.
     pub answer_timeout: Duration,
     /// Longest time for the head of an HTTP/1.1 request, and between two requests of a connection.
@@ -85,6 +88,8 @@ impl Default for Config {
             // Twice what the roles take of one peer.
             max_begun_per_peer: 1_024,
             max_wasted_per_peer: (1_000, 100),
+            // A peer waits 1.5 s for the first answer on a connection.
+            turn_timeout: Duration::from_secs(1),
             answer_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             look_again: Duration::from_secs(5),
@@ -240,6 +245,8 @@ pub(super) struct Slots {
     pub(super) connections: Arc<Semaphore>,
     pub(super) peers: Shares<ClusterId>,
     pub(super) begun: Shares<ClusterId>,
+    /// Of those that are begun: requests of which not all has come.
+    pub(super) unfinished: Shares<ClusterId>,
     pub(super) waste: Allowances,
     pub(super) unidentified: Places,
 }
@@ -251,6 +258,7 @@ impl Slots {
             connections: semaphore(config.max_connections),
             peers: Shares::new(config.max_connections_per_peer),
             begun: Shares::new(config.max_begun_per_peer),
+            unfinished: Shares::new(config.max_begun_per_peer),
             waste: Allowances::new(allowance(config)),
             unidentified: Places::new(config.max_unidentified, config.max_unidentified_per_network),
         }

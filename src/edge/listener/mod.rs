@@ -13,6 +13,7 @@ mod caller;
 mod federation;
 mod http;
 mod limits;
+mod received;
 mod share;
 mod turned;
 mod waste;

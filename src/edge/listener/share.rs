@@ -42,6 +42,12 @@ impl<K: Ord + Clone> Shares<K> {
             shares: self.clone(),
         })
     }
+
+    /// How many `of` holds.
+    pub(in crate::edge) fn held(&self, of: &K) -> usize {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(of).copied().unwrap_or_default()
+    }
 }
 
 impl<K: Ord> Drop for Share<K> {

@@ -36,6 +36,7 @@ use crate::{
     wire::{pb, status::rejection_from_status},
 };
 
+mod allowance;
 mod bounds;
 mod identity;
 mod phones;

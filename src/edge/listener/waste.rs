@@ -1,16 +1,17 @@
 //! What a peer makes us do for nothing: calls that end without their answer having been taken.
 //!
-//! A call is wasted when it is taken back, refused since too many are begun, not finished in its time, or when its
-//! answer is not read. Honest peers waste a few: a deadline, a node of theirs that dies. Each peer may waste some at
-//! once and some a second; a whole call gives one back. Whoever has nothing left loses the connection that wasted the
-//! last, and its new ones are served one at a time, when it has a connection's worth again.
+//! A call is wasted when it is never finished, taken back early, refused since too many are begun and not finished, or
+//! when its answer is not read. What is late for our own slowness is not: a whole request that a role has had for most
+//! of its time, or for a second. Honest peers waste a few: a node of theirs that dies. Each peer may waste some at once
+//! and some a second; a whole call gives one back. Whoever has nothing left loses the connection that wasted the last,
+//! and its new ones are served one at a time, when it has a connection's worth again.
 
 use std::{
     collections::BTreeMap,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -185,7 +186,52 @@ struct Inner {
     untaken: Mutex<BTreeMap<usize, Instant>>,
     next: AtomicUsize,
     /// Answers that went out.
-    taken: AtomicUsize,
+    taken: Mutex<Recent>,
+}
+
+/// For how many seconds an answer that went out may lie unread at the other end, for all that we know. A caller that
+/// is gone without a word is noticed within 8 s.
+const OF_LATE: usize = 9;
+
+/// How many answers went out of late, by the second. Pure: the time is told.
+#[derive(Debug)]
+struct Recent {
+    since: Instant,
+    /// Of each second, counted from `since`, how many.
+    seconds: [(u64, u32); OF_LATE],
+}
+
+impl Recent {
+    const fn new(since: Instant) -> Self {
+        Self {
+            since,
+            seconds: [(0, 0); OF_LATE],
+        }
+    }
+
+    fn second(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.since).as_secs()
+    }
+
+    fn add(&mut self, now: Instant) {
+        let second = self.second(now);
+        // Each second has the place of the one that is no longer of late.
+        let place = usize::try_from(second % OF_LATE as u64).unwrap_or_default();
+        let Some(slot) = self.seconds.get_mut(place) else {
+            return;
+        };
+        if slot.0 != second {
+            *slot = (second, 0);
+        }
+        slot.1 = slot.1.saturating_add(1);
+    }
+
+    fn count(&self, now: Instant) -> u32 {
+        let now = self.second(now);
+        let of_late = self.seconds.iter();
+        let of_late = of_late.filter(|(second, _)| now.saturating_sub(*second) < OF_LATE as u64);
+        of_late.fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
 }
 
 impl Account {
@@ -197,7 +243,7 @@ impl Account {
                 is_over: CancellationToken::new(),
                 untaken: Mutex::default(),
                 next: AtomicUsize::default(),
-                taken: AtomicUsize::default(),
+                taken: Mutex::new(Recent::new(Instant::now())),
             }),
         }
     }
@@ -219,11 +265,15 @@ impl Account {
         untaken.values().any(|since| since.elapsed() > longest)
     }
 
-    /// The connection was cut and not closed: how many of its last answers were read nobody knows, so as many are
-    /// taken for wasted as it may have had under way.
+    /// The connection was cut and not closed: whether its last answers were read nobody knows, so those that went out
+    /// of late are taken for wasted, up to as many as it may have had under way.
     pub(super) fn cut(&self, most: u32) {
-        let taken = self.inner.taken.load(Ordering::Relaxed);
-        for _ in 0..taken.min(usize::try_from(most).unwrap_or(usize::MAX)) {
+        self.cut_at(most, Instant::now());
+    }
+
+    fn cut_at(&self, most: u32, now: Instant) {
+        let of_late = self.sent().count(now);
+        for _ in 0..of_late.min(most) {
             self.wasted();
         }
     }
@@ -234,6 +284,7 @@ impl Account {
             account: self.clone(),
             number: self.inner.next.fetch_add(1, Ordering::Relaxed),
             is_done: false,
+            asked: None,
         }
     }
 
@@ -260,6 +311,11 @@ impl Account {
         let untaken = self.inner.untaken.lock();
         untaken.unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn sent(&self) -> std::sync::MutexGuard<'_, Recent> {
+        let taken = self.inner.taken.lock();
+        taken.unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One call, until its answer is taken. Dropped before, it was for nothing.
@@ -268,15 +324,54 @@ pub(super) struct Call {
     account: Account,
     number: usize,
     is_done: bool,
+    /// What a role has of it, until it answers.
+    asked: Option<Asked>,
+}
+
+/// A request that a role has.
+#[derive(Debug)]
+struct Asked {
+    since: Instant,
+    /// From when on it is we who are slow.
+    enough: Duration,
+    /// Whether all of it has come.
+    is_whole: Arc<AtomicBool>,
+}
+
+/// Whoever has waited for as long has not asked for nothing: roles answer in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Whoever gives less time than this does not mean to wait for an answer.
+const HASTE: Duration = Duration::from_millis(40);
+
+impl Asked {
+    /// Late for our own slowness: nothing that the peer could help.
+    fn is_ours(&self, now: Instant) -> bool {
+        self.is_whole.load(Ordering::Acquire)
+            && now.saturating_duration_since(self.since) >= self.enough
+    }
 }
 
 impl Call {
+    /// A role gets it, and has this much time for it; what is told is set when all of the request has come.
+    ///
+    /// The peer's clock for the same deadline may be a little ahead of ours, so three quarters of the time will do.
+    pub(super) fn asked(&mut self, limit: Duration) -> Arc<AtomicBool> {
+        let is_whole = Arc::<AtomicBool>::default();
+        self.asked = Some(Asked {
+            since: Instant::now(),
+            enough: (limit * 3 / 4).clamp(HASTE, PATIENCE),
+            is_whole: Arc::clone(&is_whole),
+        });
+        is_whole
+    }
+
     /// The answer's body, which tells how far the peer has taken it.
     pub(super) fn answered(mut self, body: Body) -> Body {
+        self.asked = None;
         if body.is_end_stream() {
             // All is in the head, which no window holds back: neither wasted nor worth anything.
             self.is_done = true;
-            self.account.inner.taken.fetch_add(1, Ordering::Relaxed);
+            self.account.sent().add(Instant::now());
             return body;
         }
         self.peers_turn();
@@ -299,7 +394,7 @@ impl Call {
     fn taken(&mut self) {
         if !std::mem::replace(&mut self.is_done, true) {
             let inner = &self.account.inner;
-            inner.taken.fetch_add(1, Ordering::Relaxed);
+            self.account.sent().add(Instant::now());
             inner.allowances.give_back(&inner.peer);
         }
     }
@@ -308,7 +403,9 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.our_turn();
-        if !self.is_done {
+        let asked = self.asked.as_ref();
+        let is_ours = asked.is_some_and(|asked| asked.is_ours(Instant::now()));
+        if !self.is_done && !is_ours {
             self.account.wasted();
         }
     }
@@ -356,163 +453,4 @@ impl HttpBody for Answer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const EACH: Allowance = Allowance {
-        burst: 10,
-        per_second: 2,
-        resume: 4,
-    };
-
-    #[test]
-    fn who_wastes_more_than_it_may_is_out_until_it_has_enough_again() {
-        let start = Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
-        let mut bucket = Bucket::full(EACH, start);
-        for number in 0..10 {
-            assert_eq!(bucket.waste(EACH, start), Left::Enough, "{number}");
-        }
-        assert_eq!(
-            bucket.wait(EACH, start),
-            None,
-            "nothing left, but not beyond"
-        );
-        assert_eq!(bucket.waste(EACH, start), Left::JustOut);
-        assert_eq!(bucket.waste(EACH, start), Left::Out);
-        assert_eq!(bucket.wait(EACH, start), Some(Duration::from_secs(2)));
-        // What comes back before there is enough is no new beginning.
-        assert_eq!(bucket.waste(EACH, after(1)), Left::Out);
-        assert!(bucket.wait(EACH, after(1)).is_some());
-        assert_eq!(bucket.wait(EACH, after(3)), None);
-        assert!(bucket.is_told, "the same episode");
-        // A new episode, and never more than the burst.
-        for _ in 0..10 {
-            assert_eq!(bucket.waste(EACH, after(1_000)), Left::Enough);
-        }
-        assert_eq!(bucket.waste(EACH, after(1_000)), Left::JustOut);
-    }
-
-    #[test]
-    fn a_clock_that_steps_back_gives_nothing() {
-        let start = Instant::now() + Duration::from_secs(60);
-        let mut bucket = Bucket::full(EACH, start);
-        for _ in 0..10 {
-            bucket.waste(EACH, start);
-        }
-        let before = start.checked_sub(Duration::from_secs(30)).unwrap();
-        assert_eq!(bucket.waste(EACH, before), Left::JustOut);
-        assert_eq!(bucket.waste(EACH, start), Left::Out);
-    }
-
-    fn berlin() -> Account {
-        Account::new(ClusterId::new("berlin").unwrap(), Allowances::new(EACH))
-    }
-
-    fn left(account: &Account) -> f64 {
-        let buckets = account.inner.allowances.buckets.lock().unwrap();
-        buckets
-            .values()
-            .next()
-            .map_or(f64::NAN, |bucket| bucket.left)
-    }
-
-    fn answer() -> Body {
-        Body::new(http_body_util::Full::new(Bytes::from_static(b"x")))
-    }
-
-    async fn read(body: Body) {
-        http_body_util::BodyExt::collect(body).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_is_taken_gives_one_back() {
-        let account = berlin();
-        drop(account.call());
-        drop(account.call());
-        assert!(left(&account) < 9.0);
-        read(account.call().answered(answer())).await;
-        assert!(left(&account) >= 9.0);
-        assert!(account.untaken().is_empty());
-    }
-
-    #[tokio::test]
-    async fn calls_without_end_that_are_given_up_end_the_connection_and_no_other_peers() {
-        let account = berlin();
-        let paris = Account::new(
-            ClusterId::new("paris").unwrap(),
-            account.inner.allowances.clone(),
-        );
-        for _ in 0..12 {
-            // Unread, refused, taken back: all the same.
-            drop(account.call().answered(answer()));
-        }
-        let out = account.clone();
-        out.over().await;
-        assert!(account.inner.is_over.is_cancelled());
-        assert!(account.retry().is_some());
-        paris.call().wasted();
-        assert!(!paris.inner.is_over.is_cancelled());
-        assert_eq!(paris.retry(), None);
-    }
-
-    #[tokio::test]
-    async fn what_was_answered_before_a_cut_is_taken_for_wasted_up_to_what_may_be_under_way() {
-        let account = berlin();
-        for _ in 0..5 {
-            let head_only = Body::empty();
-            read(account.call().answered(head_only)).await;
-        }
-        assert!(left(&account).is_nan(), "nothing was wasted");
-        account.cut(3);
-        assert!((7.0..8.0).contains(&left(&account)));
-    }
-
-    #[tokio::test]
-    async fn who_has_nothing_left_waits_for_its_turn() {
-        let account = berlin();
-        let peer = account.inner.peer.clone();
-        let allowances = account.inner.allowances.clone();
-        assert!(allowances.turn(&peer).await.is_none(), "nobody waits");
-        for _ in 0..11 {
-            drop(account.call());
-        }
-        let (first, second) = (allowances.turn(&peer), allowances.turn(&peer));
-        let both = tokio::time::timeout(Duration::from_millis(50), async {
-            tokio::join!(first, second);
-        });
-        assert!(both.await.is_err());
-        for _ in 0..4 {
-            allowances.give_back(&peer);
-        }
-        assert!(allowances.turn(&peer).await.is_none());
-    }
-
-    #[test]
-    fn an_answer_that_nobody_takes_is_seen() {
-        let account = berlin();
-        let body = account.call().answered(answer());
-        assert!(account.is_stalled(Duration::ZERO));
-        assert!(!account.is_stalled(Duration::from_secs(60)));
-        drop(body);
-        assert!(!account.is_stalled(Duration::ZERO));
-    }
-
-    #[tokio::test]
-    async fn a_stream_without_news_is_not_stalled_and_no_waste() {
-        let account = berlin();
-        let silent = http_body_util::StreamBody::new(futures_util::stream::pending::<
-            Result<Frame<Bytes>, Status>,
-        >());
-        let mut body = account.call().answered(Body::new(silent));
-        assert!(account.is_stalled(Duration::ZERO));
-        std::future::poll_fn(|context| {
-            assert!(Pin::new(&mut body).poll_frame(context).is_pending());
-            Poll::Ready(())
-        })
-        .await;
-        assert!(!account.is_stalled(Duration::ZERO));
-        drop(body);
-        assert!(left(&account).is_nan(), "nothing was wasted");
-    }
-}
+mod tests;
