@@ -113,6 +113,11 @@ async fn attempt(inner: &Inner, submission: Submission) -> Result<LoginOutcome, 
     let attempt = check(inner, request, deadline).await?;
     match located(inner, &attempt).await {
         Err(error) if is_nobody(&error) && hides_unknown(inner) => {
+            let named = named_peer(inner, &attempt);
+            if let Some(cluster) = &named {
+                // A phone that no user of that cluster may use tells so, whoever it is.
+                judge_phone(inner, &attempt, cluster.as_ref())?;
+            }
             // Our own home says of nobody what it says of a wrong PIN, after as long.
             let home = Home {
                 cluster: Arc::clone(&inner.local),
@@ -123,8 +128,7 @@ async fn attempt(inner: &Inner, submission: Submission) -> Result<LoginOutcome, 
             refused.map_err(|error| match error {
                 // Who names another cluster gets the code of users there.
                 Error::Home(refusal)
-                    if refusal.code == EmCode::AuthenticationError
-                        && names_a_peer(inner, &attempt) =>
+                    if refusal.code == EmCode::AuthenticationError && named.is_some() =>
                 {
                     Error::Home(Refusal {
                         code: EmCode::EmccAuthenticationError,
@@ -138,10 +142,12 @@ async fn attempt(inner: &Inner, submission: Submission) -> Result<LoginOutcome, 
     }
 }
 
-fn names_a_peer(inner: &Inner, attempt: &Attempt) -> bool {
-    let suffix = split_suffix(attempt.query.name.as_str()).map(|(_, suffix)| suffix);
-    let cluster = suffix.and_then(|suffix| ClusterId::new(suffix).ok());
-    cluster.is_some_and(|id| id != inner.config.cluster && inner.home(&id).is_some())
+/// The other cluster that was typed behind the name.
+fn named_peer(inner: &Inner, attempt: &Attempt) -> Option<Arc<dyn HomeCluster>> {
+    let (_, suffix) = split_suffix(attempt.query.name.as_str())?;
+    let cluster = ClusterId::new(suffix).ok();
+    let other = cluster.filter(|id| *id != inner.config.cluster)?;
+    inner.home(&other)
 }
 
 /// Whether no cluster has the user.
@@ -282,10 +288,7 @@ pub(super) async fn at_home(
 ) -> Result<LoginOutcome, Error> {
     let cluster = home.cluster.cluster_id().clone();
     if cluster != inner.config.cluster {
-        if !(attempt.emcc && attempt.device.emcc) {
-            return Err(Error::NotEmccCapable(attempt.device.name.clone()));
-        }
-        judge_security(inner, attempt, home.cluster.as_ref())?;
+        judge_phone(inner, attempt, home.cluster.as_ref())?;
     }
     let id = inner.new_session_id();
     let supersedes = open_pending(inner, attempt, &cluster, &home.query, id).await?;
@@ -310,9 +313,14 @@ pub(super) async fn at_home(
     }
 }
 
+/// Whether the phone may be lent to users of that cluster.
+///
 /// An old home would not see what is wrong with a secure phone. One that we know nothing of yet is asked, and its own
 /// mode is always its own to judge.
-fn judge_security(inner: &Inner, attempt: &Attempt, home: &dyn HomeCluster) -> Result<(), Error> {
+fn judge_phone(inner: &Inner, attempt: &Attempt, home: &dyn HomeCluster) -> Result<(), Error> {
+    if !(attempt.emcc && attempt.device.emcc) {
+        return Err(Error::NotEmccCapable(attempt.device.name.clone()));
+    }
     let ours = inner.config.traits;
     let here = Side {
         mode: ours.security_mode,

@@ -360,6 +360,17 @@ async fn a_wrong_pin_a_locked_and_a_disabled_user_read_alike_and_an_unknown_one_
     let nobody = guess_on_phones(visiting, &[named]).await;
     assert_eq!(nobody[0].em_code, Some(2), "{}", nobody[0].text);
     assert_eq!(page(&nobody[0], device), page(&remote[0], device));
+    // On a phone that is lent to no other cluster both read alike too.
+    let line = format!("device set {device} --emcc false");
+    crate::people::done(visiting, &line, "").await;
+    let [bob, nobody] = ["bob", "nobody"].map(|name| User {
+        user_id: format!("{name}@{}", home.id),
+        ..user(home, name, PIN)
+    });
+    let there = guess_on_phones(visiting, &[bob]).await;
+    assert_eq!(there[0].em_code, Some(213), "{}", there[0].text);
+    let nobody = guess_on_phones(visiting, &[nobody]).await;
+    assert_eq!(page(&nobody[0], device), page(&there[0], device));
     // Those who look after the cluster see what it was, and other clusters are told as ever.
     let told_so = "no user here has that name; answered as a wrong PIN";
     let audit = rows(home).await.audit;
