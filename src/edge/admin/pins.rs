@@ -37,12 +37,19 @@ pub async fn unlock(
             };
             let rules = policies::rules_of(tx, user.policy.as_ref())?;
             let before = views::pin_state(Some(&row), now, rules);
-            if before.failures > 0 || before.locked_until.is_some() {
+            // Also what does not count yet: a lock that a clock far ahead wrote would when its time comes near.
+            let mut times = [row.locked_until, row.window_started].into_iter().flatten();
+            let lies_ahead = times.any(|time| time > now);
+            if before.failures > 0 || before.locked_until.is_some() || lies_ahead {
                 lockout::clear(&mut row);
                 credentials::set_counters(tx, &row)?;
-                let was = match &before.locked_until {
-                    Some(until) => format!("was locked until {until}"),
-                    None => format!("{} wrong PINs forgotten", before.failures),
+                let was = match (&before.locked_until, before.failures) {
+                    (Some(until), _) => format!("was locked until {until}"),
+                    (None, 0) => {
+                        "nothing counts yet; cleared is what a clock that was ahead had left"
+                            .to_owned()
+                    }
+                    (None, failures) => format!("{failures} wrong PINs forgotten"),
                 };
                 let entry = audit::Entry {
                     at: now,
@@ -159,6 +166,14 @@ mod tests {
         guess(&store, 5, now).await;
         assert_eq!(state(now.plus(Duration::from_secs(900))).await, (0, false));
         assert_eq!(store.read(look).await.unwrap().1.len(), 2);
+        // What a clock three days ahead has left would lock two days later.
+        let days = |days: u64| now.plus(Duration::from_secs(days * 86_400));
+        guess(&store, 5, days(3)).await;
+        let locked = async |at| lockout::locked(&store.read(look).await.unwrap().0, at).is_some();
+        assert!(!locked(now).await && locked(days(2)).await);
+        assert_eq!(state(now).await, (0, false));
+        assert!(!locked(days(2)).await);
+        assert_eq!(store.read(look).await.unwrap().1.len(), 3);
         // Nobody, and somebody without a PIN.
         assert!(matches!(
             unlock("cy", now).await,
