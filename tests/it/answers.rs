@@ -1,13 +1,13 @@
 //! What a second login and a lost right do to the session that is there, across clusters.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use emccd::{
     lab::{Cluster, Lab, member::Versions},
     wire::admin as pb,
 };
 
-use crate::support::{lab, living, log_in, set_parameter as set};
+use crate::support::{lab, living, log_in, set_parameter as set, until_living};
 
 const HOME: usize = 0;
 const FIRST: usize = 1;
@@ -15,19 +15,6 @@ const SECOND: usize = 2;
 
 /// How soon a linked cluster hears of an end.
 const SOON: Duration = Duration::from_secs(2);
-
-/// Waits until so many sessions live at a cluster.
-async fn until_living(lab: &Lab, cluster: usize, number: usize, within: Duration) {
-    let began = Instant::now();
-    loop {
-        let found = living(lab, cluster).await;
-        if found.len() == number {
-            return;
-        }
-        assert!(began.elapsed() < within, "{found:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 /// Logs in, once: a parameter is in force before the node that was asked to set it answers.
 async fn logs_in(lab: &Lab, visiting: usize, code: Option<u16>) {

@@ -255,7 +255,7 @@ fn give_to_group(path: &Path, group: &str) -> io::Result<()> {
 /// `sun_path` holds 108 bytes with its NUL.
 const MAX_PATH_BYTES: usize = 107;
 
-/// `/.sXXXX/s`, where the file is first bound.
+/// A slash, `.s` and four random characters, and `/s`: where the file is first bound.
 const FRESH_BYTES: usize = 9;
 
 /// Connecting to a socket on the same machine takes microseconds when someone listens.

@@ -1,13 +1,13 @@
 //! Links that only one node of a cluster has: the others know of them, show them, and go by them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use emccd::{
     lab::{Cluster, Lab, Spec},
     wire::admin as pb,
 };
 
-use crate::support::{log_in, log_out, set_parameter as set};
+use crate::support::{log_in, log_out, set_parameter as set, until_living};
 
 const HOME: usize = 0;
 const FIRST: usize = 1;
@@ -43,19 +43,6 @@ async fn trust_one(us: &Cluster, them: &Cluster, node: usize) {
 fn own<'a>(peer: &'a pb::PeerStatus, home: &Cluster, node: usize) -> &'a pb::OwnLink {
     let name = &home.members[node].name;
     peer.own_links.iter().find(|own| own.node == *name).unwrap()
-}
-
-/// Waits until so many sessions live at a cluster.
-async fn until_living(cluster: &Cluster, number: usize) {
-    let began = Instant::now();
-    loop {
-        let found = cluster.admin().await.unwrap().living().await.unwrap();
-        if found.len() == number {
-            return;
-        }
-        assert!(began.elapsed() < SOON, "{found:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// The first phone's cluster knows only home's second node, the second phone's only its first one, which then decides.
@@ -114,7 +101,7 @@ async fn a_node_goes_by_the_link_that_only_the_other_one_has() {
     assert_eq!(shown.em_code, None, "{}", shown.text);
     let shown = log_in(&lab, HOME, 0, SECOND, 0).await;
     assert_eq!(shown.em_code, None, "{}", shown.text);
-    until_living(first, 0).await;
+    until_living(&lab, FIRST, 0, SOON).await;
 
     // No living node of home is linked to it any more: the setting decides.
     let shown = log_out(second, 0).await;

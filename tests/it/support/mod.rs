@@ -10,6 +10,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
 };
 
 use emccd::{
@@ -134,6 +135,19 @@ pub(crate) async fn living(lab: &Lab, cluster: usize) -> Vec<pb::Session> {
         .living()
         .await
         .unwrap()
+}
+
+/// Waits until so many sessions live at a cluster.
+pub(crate) async fn until_living(lab: &Lab, cluster: usize, number: usize, within: Duration) {
+    let began = Instant::now();
+    loop {
+        let found = living(lab, cluster).await;
+        if found.len() == number {
+            return;
+        }
+        assert!(began.elapsed() < within, "{found:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Sets a parameter of a cluster.
