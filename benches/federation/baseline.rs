@@ -243,6 +243,13 @@ impl FederationService for Constant {
         Err(Status::unimplemented("a baseline"))
     }
 
+    async fn announce(
+        &self,
+        _: Request<pb::AnnounceRequest>,
+    ) -> Result<Response<pb::AnnounceResponse>, Status> {
+        Err(Status::unimplemented("a baseline"))
+    }
+
     async fn logout(
         &self,
         _: Request<pb::LogoutRequest>,

@@ -405,6 +405,16 @@ impl FederationService for Federation {
         Ok(Response::new(pb::LoginResponse::from(&answer)))
     }
 
+    async fn announce(
+        &self,
+        request: Request<pb::AnnounceRequest>,
+    ) -> Result<Response<pb::AnnounceResponse>, Status> {
+        self.admit(&request)?;
+        Err(Status::unimplemented(
+            "this node takes no announcements; it does not tell the capability trust-announce",
+        ))
+    }
+
     async fn logout(
         &self,
         request: Request<pb::LogoutRequest>,

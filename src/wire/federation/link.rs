@@ -193,6 +193,7 @@ impl From<&Beat> for pb::WatchResponse {
                 sequence: list.sequence,
                 addresses: list.addresses.clone(),
             }),
+            accepted: None,
         }
     }
 }

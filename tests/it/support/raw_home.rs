@@ -153,6 +153,13 @@ impl FederationService for Service {
         Err((self.answer)())
     }
 
+    async fn announce(
+        &self,
+        _: Request<pb::AnnounceRequest>,
+    ) -> Result<Response<pb::AnnounceResponse>, Status> {
+        Err(Status::unimplemented("this home takes no announcements"))
+    }
+
     async fn logout(
         &self,
         request: Request<pb::LogoutRequest>,

@@ -57,6 +57,13 @@ impl pb::federation_service_server::FederationService for Echo {
         Err(Status::unimplemented(""))
     }
 
+    async fn announce(
+        &self,
+        _: Request<pb::AnnounceRequest>,
+    ) -> Result<Response<pb::AnnounceResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn logout(
         &self,
         _request: Request<pb::LogoutRequest>,
