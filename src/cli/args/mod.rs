@@ -1,10 +1,13 @@
 //! What can be typed: one definition from which parsing and help come.
 
 mod audit;
+mod cert;
+mod cluster;
 mod db;
 mod param;
 mod people;
 mod policy;
+mod trust;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -12,6 +15,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub use self::{
     audit::{Audit, AuditList, AuditVerify},
+    cert::{Cert, CertNew, Purpose},
+    cluster::{Cluster, ClusterAdd, ClusterRemove, ClusterSet},
     db::{Db, DbMigrate, DbVerify},
     param::{Param, ParamList, ParamSet},
     people::{
@@ -19,6 +24,7 @@ pub use self::{
         ProfileFields, ProfileSet, UserAdd, UserFields, UserRemove, UserSet,
     },
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
+    trust::{Trust, TrustAdd, TrustRemove},
 };
 use crate::{
     apply::{columns, export::Format},
@@ -28,7 +34,6 @@ use crate::{
         login::LoginType,
         version::Version,
     },
-    trust::certificate::{Fingerprint, read_fingerprint},
 };
 
 /// The whole command line.
@@ -356,239 +361,6 @@ pub struct Export {
 
 fn parse_format(word: &str) -> Result<Format, String> {
     Format::named(word).ok_or_else(|| "it must be toml or csv".to_owned())
-}
-
-/// `cluster`.
-#[derive(Debug, Subcommand)]
-pub enum Cluster {
-    /// How each peer stands, in both directions, and what to do where one does not
-    #[command(
-        after_help = "Examples:\n  emccd cluster status\n  emccd cluster status --wait 30s    end as soon as all links are up, in both directions"
-    )]
-    Status,
-    /// The peer records
-    #[command(after_help = "Example:\n  emccd cluster list --json")]
-    List,
-    /// Add a peer and its first trust, both or neither
-    Add(ClusterAdd),
-    /// Change a peer's record; what is not named stays
-    Set(ClusterSet),
-    /// Remove a peer with its trust; sessions shared with it end first, and it is told
-    Remove(ClusterRemove),
-    /// Try the link to a peer at once, and say what came of it
-    #[command(after_help = "Example:\n  emccd cluster refresh tokyo")]
-    Refresh {
-        /// The peer's cluster ID
-        #[arg(value_name = "ID")]
-        cluster_id: ClusterId,
-    },
-}
-
-/// `cluster remove`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  emccd cluster remove tokyo\n  emccd cluster remove tokyo --forget-owed --yes"
-)]
-pub struct ClusterRemove {
-    /// The peer's cluster ID
-    #[arg(value_name = "ID")]
-    pub cluster_id: ClusterId,
-    /// Also when it has still to be told of ends of sessions: it never will be
-    #[arg(long)]
-    pub forget_owed: bool,
-    /// Do not ask
-    #[arg(long)]
-    pub yes: bool,
-}
-
-/// `cluster add`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    emccd cluster add tokyo --address emcc.tokyo.example:8444 --trust tokyo.pem\n  \
-    emccd cluster add tokyo --address emcc.tokyo.example:8444 --anchor corporate-ca.pem --node-name emcc.tokyo.example")]
-pub struct ClusterAdd {
-    /// The peer's cluster ID
-    #[arg(value_name = "ID")]
-    pub cluster_id: ClusterId,
-    /// Where its nodes listen; may be repeated, tried in order
-    #[arg(long, value_name = "HOST:PORT", required = true)]
-    pub address: Vec<String>,
-    /// PEM file with the certificates of its nodes: exactly these are accepted
-    #[arg(long, value_name = "FILE.pem", conflicts_with = "anchor")]
-    pub trust: Option<PathBuf>,
-    /// PEM file with its certificate authority, which vouches for the names given with --node-name
-    #[arg(long, value_name = "FILE.pem", requires = "node_name")]
-    pub anchor: Option<PathBuf>,
-    /// A name that its certificates may carry under an anchor; may be repeated
-    #[arg(long, value_name = "NAME")]
-    pub node_name: Vec<String>,
-    /// Which user IDs it may claim, with * and ?; may be repeated
-    #[arg(long, value_name = "GLOB")]
-    pub user_pattern: Vec<String>,
-    /// Which extensions it may claim, with * and ?; may be repeated
-    #[arg(long, value_name = "GLOB")]
-    pub dn_pattern: Vec<String>,
-    /// Overlook that its certificates are not marked for the direction in which they are shown
-    #[arg(long)]
-    pub ignore_eku: bool,
-    /// A note for people
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub description: String,
-}
-
-/// `cluster set`.
-#[derive(Debug, Args)]
-#[command(
-    group = ArgGroup::new("change").required(true).multiple(true).args([
-        "address", "node_name", "user_pattern", "dn_pattern", "enabled", "allow_emcc", "ignore_eku", "description",
-    ]),
-    after_help = "A list that is given takes the place of the old one; one empty word, '', empties it.\n\n\
-    Examples:\n  \
-    emccd cluster set tokyo --address emcc1.tokyo.example:8444 --address emcc2.tokyo.example:8444\n  \
-    emccd cluster set tokyo --enabled false\n  \
-    emccd cluster set tokyo --user-pattern ''"
-)]
-pub struct ClusterSet {
-    /// The peer's cluster ID
-    #[arg(value_name = "ID")]
-    pub cluster_id: ClusterId,
-    /// Where its nodes listen; may be repeated, tried in order
-    #[arg(long, value_name = "HOST:PORT")]
-    pub address: Vec<String>,
-    /// A name that its certificates may carry under an anchor; may be repeated
-    #[arg(long, value_name = "NAME")]
-    pub node_name: Vec<String>,
-    /// Which user IDs it may claim, with * and ?; may be repeated
-    #[arg(long, value_name = "GLOB")]
-    pub user_pattern: Vec<String>,
-    /// Which extensions it may claim, with * and ?; may be repeated
-    #[arg(long, value_name = "GLOB")]
-    pub dn_pattern: Vec<String>,
-    /// Whether there is a link to it at all
-    #[arg(long, value_name = "BOOL")]
-    pub enabled: Option<bool>,
-    /// Whether its phones may carry our users
-    #[arg(long, value_name = "BOOL")]
-    pub allow_emcc: Option<bool>,
-    /// Overlook that its certificates are not marked for the direction in which they are shown
-    #[arg(long, value_name = "BOOL")]
-    pub ignore_eku: Option<bool>,
-    /// A note for people
-    #[arg(long, value_name = "TEXT")]
-    pub description: Option<String>,
-}
-
-/// `cert`.
-#[derive(Debug, Subcommand)]
-pub enum Cert {
-    /// Show the daemon's certificates, or those of a file
-    #[command(after_help = "Examples:\n  emccd cert show\n  emccd cert show tokyo.pem")]
-    Show {
-        /// A PEM file; no daemon is asked
-        #[arg(value_name = "FILE")]
-        file: Option<PathBuf>,
-    },
-    /// Write a new key and a self-signed certificate; works without a daemon
-    New(CertNew),
-    /// Have the daemon read its certificate files again; running calls go on
-    #[command(after_help = "Example:\n  emccd cert reload")]
-    Reload,
-}
-
-/// `cert new`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  \
-    emccd cert new --common-name berlin --name emcc.berlin.example --out new\n\n\
-    Writes new.pem and new.key. Give new.pem to the peers, put both files where the configuration has \
-    the old ones, then: emccd cert reload")]
-pub struct CertNew {
-    /// What the certificate is for: peers want P-256, old phones know only RSA
-    #[arg(long, value_enum, default_value_t = Purpose::Federation)]
-    pub purpose: Purpose,
-    /// Common name, by custom the cluster ID
-    #[arg(long, value_name = "NAME")]
-    pub common_name: String,
-    /// DNS name or address that it carries; may be repeated
-    #[arg(long, value_name = "NAME", required = true)]
-    pub name: Vec<String>,
-    /// How long it is valid
-    #[arg(long, value_name = "N", default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=3650))]
-    pub days: u32,
-    /// Path of the two files without their endings .pem and .key; neither may exist
-    #[arg(long, value_name = "PATH")]
-    pub out: PathBuf,
-}
-
-/// What an identity is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Purpose {
-    /// Shown to peers.
-    Federation,
-    /// Shown to phones and to programs.
-    Phone,
-}
-
-/// `trust`.
-#[derive(Debug, Subcommand)]
-pub enum Trust {
-    /// Accept more certificates from a peer
-    Add(TrustAdd),
-    /// What is accepted, from one peer or from all, and what was revoked
-    #[command(after_help = "Examples:\n  emccd trust list\n  emccd trust list tokyo")]
-    List {
-        /// One peer
-        #[arg(value_name = "ID")]
-        cluster_id: Option<ClusterId>,
-    },
-    /// Accept a certificate from a peer no more; connections that live on it end, and a leaf is revoked
-    Remove(TrustRemove),
-}
-
-/// `trust remove`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  emccd trust remove tokyo --fingerprint 9F:86:…:0A    as emccd trust list tokyo shows it\n\nA leaf is revoked for that peer by it, also one that only the peer's authority vouches for. To take that back: emccd trust add ID --unrevoke HEX"
-)]
-pub struct TrustRemove {
-    /// The peer
-    #[arg(value_name = "ID")]
-    pub cluster_id: ClusterId,
-    /// SHA-256 fingerprint of the certificate, in hex with colons or without
-    #[arg(long, value_name = "HEX", value_parser = fingerprint)]
-    pub fingerprint: Fingerprint,
-    /// Do not ask
-    #[arg(long)]
-    pub yes: bool,
-}
-
-fn fingerprint(text: &str) -> Result<Fingerprint, String> {
-    read_fingerprint(text).ok_or_else(|| {
-        "a SHA-256 fingerprint is 64 hex digits, with colons between each two or without; emccd trust list shows it"
-            .to_owned()
-    })
-}
-
-/// `trust add`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  emccd trust add tokyo --pin tokyo-new.pem\n  \
-    emccd trust add tokyo --anchor corporate-ca.pem\n  \
-    emccd trust add tokyo --unrevoke 9F:86:…:0A    takes back what trust remove revoked, and pins nothing",
-    group(clap::ArgGroup::new("what").required(true))
-)]
-pub struct TrustAdd {
-    /// The peer
-    #[arg(value_name = "ID")]
-    pub cluster_id: ClusterId,
-    /// PEM file with certificates of its nodes: exactly these are accepted
-    #[arg(long, value_name = "FILE", group = "what")]
-    pub pin: Option<PathBuf>,
-    /// PEM file with its certificate authority, which vouches for the node names of the peer's record
-    #[arg(long, value_name = "FILE", group = "what")]
-    pub anchor: Option<PathBuf>,
-    /// SHA-256 fingerprint of a certificate that is revoked no longer; nothing is trusted by that alone
-    #[arg(long, value_name = "HEX", value_parser = fingerprint, group = "what")]
-    pub unrevoke: Option<Fingerprint>,
 }
 
 /// `user`.

@@ -1,0 +1,127 @@
+//! `cluster`: what can be typed about peers.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand};
+
+use crate::domain::ids::ClusterId;
+
+/// `cluster`.
+#[derive(Debug, Subcommand)]
+pub enum Cluster {
+    /// How each peer stands, in both directions, and what to do where one does not
+    #[command(
+        after_help = "Examples:\n  emccd cluster status\n  emccd cluster status --wait 30s    end as soon as all links are up, in both directions"
+    )]
+    Status,
+    /// The peer records
+    #[command(after_help = "Example:\n  emccd cluster list --json")]
+    List,
+    /// Add a peer and its first trust, both or neither
+    Add(ClusterAdd),
+    /// Change a peer's record; what is not named stays
+    Set(ClusterSet),
+    /// Remove a peer with its trust; sessions shared with it end first, and it is told
+    Remove(ClusterRemove),
+    /// Try the link to a peer at once, and say what came of it
+    #[command(after_help = "Example:\n  emccd cluster refresh tokyo")]
+    Refresh {
+        /// The peer's cluster ID
+        #[arg(value_name = "ID")]
+        cluster_id: ClusterId,
+    },
+}
+
+/// `cluster remove`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd cluster remove tokyo\n  emccd cluster remove tokyo --forget-owed --yes"
+)]
+pub struct ClusterRemove {
+    /// The peer's cluster ID
+    #[arg(value_name = "ID")]
+    pub cluster_id: ClusterId,
+    /// Also when it has still to be told of ends of sessions: it never will be
+    #[arg(long)]
+    pub forget_owed: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `cluster add`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    emccd cluster add tokyo --address emcc.tokyo.example:8444 --trust tokyo.pem\n  \
+    emccd cluster add tokyo --address emcc.tokyo.example:8444 --anchor corporate-ca.pem --node-name emcc.tokyo.example")]
+pub struct ClusterAdd {
+    /// The peer's cluster ID
+    #[arg(value_name = "ID")]
+    pub cluster_id: ClusterId,
+    /// Where its nodes listen; may be repeated, tried in order
+    #[arg(long, value_name = "HOST:PORT", required = true)]
+    pub address: Vec<String>,
+    /// PEM file with the certificates of its nodes: exactly these are accepted
+    #[arg(long, value_name = "FILE.pem", conflicts_with = "anchor")]
+    pub trust: Option<PathBuf>,
+    /// PEM file with its certificate authority, which vouches for the names given with --node-name
+    #[arg(long, value_name = "FILE.pem", requires = "node_name")]
+    pub anchor: Option<PathBuf>,
+    /// A name that its certificates may carry under an anchor; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Vec<String>,
+    /// Which user IDs it may claim, with * and ?; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub user_pattern: Vec<String>,
+    /// Which extensions it may claim, with * and ?; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub dn_pattern: Vec<String>,
+    /// Overlook that its certificates are not marked for the direction in which they are shown
+    #[arg(long)]
+    pub ignore_eku: bool,
+    /// A note for people
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub description: String,
+}
+
+/// `cluster set`.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("change").required(true).multiple(true).args([
+        "address", "node_name", "user_pattern", "dn_pattern", "enabled", "allow_emcc", "ignore_eku", "description",
+    ]),
+    after_help = "A list that is given takes the place of the old one; one empty word, '', empties it.\n\n\
+    Examples:\n  \
+    emccd cluster set tokyo --address emcc1.tokyo.example:8444 --address emcc2.tokyo.example:8444\n  \
+    emccd cluster set tokyo --enabled false\n  \
+    emccd cluster set tokyo --user-pattern ''"
+)]
+pub struct ClusterSet {
+    /// The peer's cluster ID
+    #[arg(value_name = "ID")]
+    pub cluster_id: ClusterId,
+    /// Where its nodes listen; may be repeated, tried in order
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Vec<String>,
+    /// A name that its certificates may carry under an anchor; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Vec<String>,
+    /// Which user IDs it may claim, with * and ?; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub user_pattern: Vec<String>,
+    /// Which extensions it may claim, with * and ?; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub dn_pattern: Vec<String>,
+    /// Whether there is a link to it at all
+    #[arg(long, value_name = "BOOL")]
+    pub enabled: Option<bool>,
+    /// Whether its phones may carry our users
+    #[arg(long, value_name = "BOOL")]
+    pub allow_emcc: Option<bool>,
+    /// Overlook that its certificates are not marked for the direction in which they are shown
+    #[arg(long, value_name = "BOOL")]
+    pub ignore_eku: Option<bool>,
+    /// A note for people
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+}
