@@ -7,6 +7,9 @@ use crate::domain::{login::SecurityMode, version::Version};
 /// As visiting: shows the user a choice of device profiles.
 pub const PROFILE_CHOICE: &str = "profile-choice";
 
+/// Can be told which certificates the identities of a peer have.
+pub const TRUST_ANNOUNCE: &str = "trust-announce";
+
 /// Serves phones whose signalling is secure.
 pub const SECURE_CONFIG: &str = "secure-config";
 
