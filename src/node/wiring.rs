@@ -363,6 +363,7 @@ impl Core {
             drain_grace: config.shutdown_grace,
             draining: stages.drain.clone(),
             turned: turned.clone(),
+            parameters: self.reloader.parameters(),
             ..listener::Config::for_connections(max_connections)
         };
         let door = listener::serve_federation(

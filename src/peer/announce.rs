@@ -80,7 +80,10 @@ impl Peers {
         let deadline = now() + PATIENCE;
         let mut last = Untold::Unable;
         for live in lives.iter().filter(|live| is_able(live)) {
-            match self.announce_over(cluster, live, message.clone(), deadline).await {
+            match self
+                .announce_over(cluster, live, message.clone(), deadline)
+                .await
+            {
                 Ok(answered) => return Ok(answered),
                 Err(failed) => last = failed,
             }
@@ -100,7 +103,12 @@ impl Peers {
     ) -> Result<Answered, Untold> {
         let mut request = Request::new(message);
         let own = &self.config().cluster_id;
-        metadata::write(request.metadata_mut(), own, live.facts.version, new_reference());
+        metadata::write(
+            request.metadata_mut(),
+            own,
+            live.facts.version,
+            new_reference(),
+        );
         request.set_timeout(deadline.saturating_duration_since(now()));
         let mut client = live.client.clone();
         let answer = timeout_at(deadline.into(), client.announce(request)).await;
@@ -122,7 +130,10 @@ impl Peers {
 }
 
 fn is_able(live: &Live) -> bool {
-    live.facts.capabilities.iter().any(|told| told == TRUST_ANNOUNCE)
+    live.facts
+        .capabilities
+        .iter()
+        .any(|told| told == TRUST_ANNOUNCE)
 }
 
 fn read(answer: &pb::AnnounceResponse) -> Result<Answered, Untold> {
@@ -160,7 +171,9 @@ mod tests {
     fn an_answer_is_read_and_what_is_not_said_counts_as_not_taken() {
         let answer = pb::AnnounceResponse {
             sequence: 9,
-            outcomes: (0..5).map(|n| told(vec![u8::try_from(n).unwrap(); 32], n)).collect(),
+            outcomes: (0..5)
+                .map(|n| told(vec![u8::try_from(n).unwrap(); 32], n))
+                .collect(),
         };
         let read = read(&answer).unwrap();
         let taken: Vec<_> = read.outcomes.values().map(|(taken, _)| *taken).collect();

@@ -64,7 +64,9 @@ const SEQUENCE: &str = "announcement-sequence";
 pub fn next_sequence(tx: &mut dyn Transaction, known: u64, now: Timestamp) -> Result<u64, Error> {
     let last = meta::get(tx, SEQUENCE)?.and_then(|text| text.parse::<u64>().ok());
     let last = last.unwrap_or(0).max(known);
-    let next = u64::try_from(now.as_millis()).unwrap_or(0).max(last.saturating_add(1));
+    let next = u64::try_from(now.as_millis())
+        .unwrap_or(0)
+        .max(last.saturating_add(1));
     meta::put(tx, SEQUENCE, &next.to_string())?;
     Ok(next)
 }

@@ -99,7 +99,10 @@ impl InUse {
 
     fn that(&self, is_meant: impl Fn(&Use) -> bool) -> Vec<Use> {
         let uses = self.0.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        uses.values().filter(|entry| is_meant(entry)).cloned().collect()
+        uses.values()
+            .filter(|entry| is_meant(entry))
+            .cloned()
+            .collect()
     }
 
     fn edit(&self, edit: impl FnOnce(&mut BTreeMap<u64, Use>)) {
@@ -149,7 +152,11 @@ mod tests {
         let out = in_use.enter(entry(Opened::ByUs, "tokyo", 1, &[7, 8]));
         let inward = in_use.enter(entry(Opened::ByPeer, "lima", 1, &[9]));
         assert!(changes.has_changed().unwrap());
-        let told: Vec<_> = in_use.of_own(&[1; 32]).iter().map(ToString::to_string).collect();
+        let told: Vec<_> = in_use
+            .of_own(&[1; 32])
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(
             told,
             [
@@ -157,7 +164,10 @@ mod tests {
                 "a connection of lima from 192.0.2.1:8444"
             ]
         );
-        let (tokyo, lima) = (ClusterId::new("tokyo").unwrap(), ClusterId::new("lima").unwrap());
+        let (tokyo, lima) = (
+            ClusterId::new("tokyo").unwrap(),
+            ClusterId::new("lima").unwrap(),
+        );
         assert_eq!(in_use.of_peer(&tokyo, &[8; 32]).len(), 1);
         assert_eq!(in_use.of_peer(&lima, &[8; 32]), []);
         assert_eq!(in_use.of_own(&[2; 32]), []);

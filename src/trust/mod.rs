@@ -8,10 +8,12 @@ pub mod bundle;
 pub mod certificate;
 pub mod folder;
 pub mod identity;
+pub mod in_use;
 pub mod judge;
 pub mod make;
 pub mod mend;
 pub mod refusals;
+pub mod rotation;
 pub mod stored;
 pub mod tls;
 pub mod verifier;
@@ -36,6 +38,7 @@ use self::{
     bundle::{Bundle, Direction},
     certificate::Fingerprint,
     identity::Identity,
+    in_use::InUse,
     judge::{Verdict, judge, judge_dialled},
     refusals::RecentRefusals,
     verifier::VerdictSlot,
@@ -55,6 +58,7 @@ struct Inner {
     publishing: Mutex<()>,
     generations: watch::Sender<u64>,
     refusals: RecentRefusals,
+    in_use: InUse,
     clock: Clock,
 }
 
@@ -76,6 +80,7 @@ impl TrustStore {
             publishing: Mutex::new(()),
             generations: watch::Sender::new(0),
             refusals: RecentRefusals::default(),
+            in_use: InUse::default(),
             clock,
         }));
         if let Some(identity) = identity {
@@ -150,6 +155,12 @@ impl TrustStore {
     #[must_use]
     pub fn refusals(&self) -> &RecentRefusals {
         &self.0.refusals
+    }
+
+    /// The live connections, by the certificates that they rest on.
+    #[must_use]
+    pub fn in_use(&self) -> &InUse {
+        &self.0.in_use
     }
 
     /// The clock that validity is measured by.

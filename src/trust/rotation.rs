@@ -109,7 +109,11 @@ pub fn announce(
         since: doer.at,
     };
     rotations::put(tx, &row)?;
-    let how = if automatic { ", and goes on by itself" } else { "" };
+    let how = if automatic {
+        ", and goes on by itself"
+    } else {
+        ""
+    };
     let outcome = format!("a new certificate is wanted{how}");
     doer.record(tx, Action::CertAnnounce, name, outcome)?;
     Ok(row)
@@ -210,11 +214,7 @@ pub fn retire(tx: &mut dyn Transaction, name: &Name, doer: &Doer) -> Result<Row,
 ///
 /// # Errors
 /// [`Error::Missing`], and [`Error::Shut`] once it is retired.
-pub fn roll_back(
-    tx: &mut dyn Transaction,
-    name: &Name,
-    doer: &Doer,
-) -> Result<Option<Row>, Error> {
+pub fn roll_back(tx: &mut dyn Transaction, name: &Name, doer: &Doer) -> Result<Option<Row>, Error> {
     let mut row = find(tx, name)?;
     pass(name, gates::may_roll_back(&row.rotation))?;
     let sequence = rotations::next_sequence(tx, row.rotation.sequence, doer.at)?;

@@ -161,8 +161,7 @@ pub fn may_activate(rotation: &Rotation, peers: &[Told], named: &Named) -> Vec<B
             blockers.push(Blocker::NotManual(cluster.clone()));
             continue;
         }
-        let passes =
-            progress.accepts(rotation) || said_so || named.overridden.contains(cluster);
+        let passes = progress.accepts(rotation) || said_so || named.overridden.contains(cluster);
         if !passes {
             blockers.push(held_up(cluster, progress));
         }
@@ -245,9 +244,8 @@ pub fn may_roll_back(rotation: &Rotation) -> Vec<Blocker> {
 /// Whether nothing is left to be done. Who can't be told is not waited for, and neither is who was never told anything.
 #[must_use]
 pub fn is_finished(rotation: &Rotation, peers: &[Told]) -> bool {
-    let is_done = |progress: &Progress| {
-        progress.outcome == Outcome::Manual || progress.accepts(rotation)
-    };
+    let is_done =
+        |progress: &Progress| progress.outcome == Outcome::Manual || progress.accepts(rotation);
     matches!(rotation.phase, Phase::Retired | Phase::RollingBack)
         && rotation.settled
         && peers.iter().all(|p| is_done(&p.progress))

@@ -20,7 +20,7 @@ use crate::{
     },
     edge::{
         federation::refused::{RefusalLog, Told},
-        listener::{ConnIdentity, Introduced, MAX_CALL, grpc_timeout},
+        listener::{ConnIdentity, Introduced, Leaving, MAX_CALL, grpc_timeout},
     },
     peer,
     trust::judge::Verdict,
@@ -41,6 +41,8 @@ pub struct Caller {
     pub fingerprint: Option<String>,
     /// What its node told of itself on this connection.
     pub introduced: Introduced,
+    /// Whether it is to begin another connection.
+    pub leaving: Leaving,
     /// What it speaks on this call.
     pub version: Version,
     /// The attempt; made here when the call names none.
@@ -82,6 +84,7 @@ impl Door<'_> {
             remote: connection.remote,
             fingerprint: connection.fingerprint.clone(),
             introduced: connection.introduced.clone(),
+            leaving: connection.leaving.clone(),
             // One that can't be read is sorted out by `admit`; `Hello` doesn't need it.
             version: metadata::version(call).unwrap_or(Version::V1_0),
             reference,

@@ -18,7 +18,7 @@ use tokio::{
     io::Interest,
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use tracing::debug;
 use super::{
     accept::{Accepted, Opening, accept_all, answer_plaintext, opening},
     call::{Begun, RETRY, answer, come_later},
-    caller::{Caller, ConnIdentity, report_refusal},
+    caller::{Caller, ConnIdentity, Leaving, report_refusal},
     limits::{self, Config, Slots},
     share::Share,
     turned::Bound,
@@ -39,6 +39,8 @@ use crate::{
     tasks::Tasks,
     trust::{
         TrustStore,
+        certificate::{Fingerprint, fingerprint_of},
+        in_use::{Opened, Use},
         judge::Verdict,
         refusals::Side,
         tls::{is_alert, rejection_of},
@@ -106,6 +108,8 @@ enum Leave {
     Stalled,
     /// Its certificate is no longer what it was to us.
     TrustChanged,
+    /// It was accepted with a certificate that we don't show any more, and was told to come again.
+    Renewed,
 }
 
 /// What becomes of a connection whose peer may have wasted what it may.
@@ -134,10 +138,10 @@ impl Door {
         // Taken before the judgement, so that no generation between the two goes unseen.
         let generations = self.trust.subscribe();
         let deadline = Instant::now() + self.config.handshake_timeout;
-        let tls = tokio::select! {
+        let (tls, own) = tokio::select! {
             () = self.tasks.cancelled() => return,
             shaken = timeout_at(deadline, self.shake_hands(tcp, remote)) => match shaken {
-                Ok(Some(tls)) => tls,
+                Ok(Some(shaken)) => shaken,
                 Ok(None) => return,
                 Err(_) => {
                     debug!(%remote, "the caller did not finish its handshake in time");
@@ -147,7 +151,9 @@ impl Door {
         };
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
         let chain: Vec<CertificateDer<'static>> = chain.to_vec();
-        let caller = Arc::new(Caller::new(self.trust.clone(), remote, chain));
+        let all = chain.iter().map(|der| fingerprint_of(der)).collect();
+        let caller = Caller::new(self.trust.clone(), remote, chain, own);
+        let caller = Arc::new(caller);
         let identity = caller.identity();
         if let (Some(_), Some(shown)) = (identity.peer(), &identity.fingerprint) {
             self.trust.refusals().caller_accepted(shown, remote.ip());
@@ -163,6 +169,15 @@ impl Door {
         // Who gets no answer gets no line either: places for strangers are few, and so are their refusals then.
         report_refusal(&self.trust, Side::Caller, remote, &identity.verdict);
         drop(pending);
+        let in_use = identity.peer().map(|peer| {
+            self.trust.in_use().enter(Use {
+                opened: Opened::ByPeer,
+                cluster: peer.clone(),
+                address: remote.to_string(),
+                own,
+                shown: all,
+            })
+        });
         let turn = match identity.peer() {
             Some(peer) => self.turn(peer, tls.get_ref().0).await,
             None => Turn::Now,
@@ -172,7 +187,7 @@ impl Door {
             Turn::Late => self.send_away(tls, &identity).await,
             Turn::Gone => {}
         }
-        drop(place);
+        drop((place, in_use));
     }
 
     /// Waits while this peer has wasted what it may, one connection at a time.
@@ -233,7 +248,7 @@ impl Door {
         &self,
         tcp: TcpStream,
         remote: SocketAddr,
-    ) -> Option<TlsStream<TcpStream>> {
+    ) -> Option<(TlsStream<TcpStream>, Option<Fingerprint>)> {
         match opening(&tcp).await {
             Ok(Opening::Tls) => {}
             Ok(Opening::Plaintext) => {
@@ -248,12 +263,14 @@ impl Door {
             }
             Ok(Opening::Closed) | Err(_) => return None,
         }
-        let Ok(config) = self.trust.snapshot().server_config() else {
+        let snapshot = self.trust.snapshot();
+        let own = snapshot.identity().map(|own| own.leaf().fingerprint());
+        let Ok(config) = snapshot.server_config() else {
             debug!(%remote, "this node has no usable identity; closed the connection");
             return None;
         };
         match TlsAcceptor::from(config).accept(tcp).await {
-            Ok(tls) => Some(tls),
+            Ok(tls) => Some((tls, own)),
             Err(error) => {
                 self.report_failed_handshake(remote, &error);
                 None
@@ -345,6 +362,8 @@ impl Door {
             Leave::Shutdown => self.config.drain_grace,
             Leave::Waste | Leave::Stalled => LAST_WORDS,
             Leave::LifeOver | Leave::TrustChanged => self.config.trust_grace,
+            // Calls under way come to their end.
+            Leave::Renewed => self.config.max_call,
         };
         // What is not done by then is cut with the connection.
         if let Ok(ended) = timeout(grace, connection).await {
@@ -390,7 +409,18 @@ impl Door {
             }
         };
         let mut wasted = pin!(wasted);
+        let begun = Instant::now();
+        let mut renewal: Option<Renewal> = None;
         loop {
+            renewal = match renewal {
+                Some(under_way) => Some(under_way),
+                None if caller.is_out_of_date() => Some(Renewal::begun(
+                    begun.elapsed(),
+                    self.config.parameters.load().certificate_drain_time,
+                )),
+                None => None,
+            };
+            let step_at = renewal.as_ref().map(|renewal| renewal.at);
             let now = caller.judged_again();
             if !now.verdict.agrees_with(&first.verdict) {
                 report_refusal(&self.trust, Side::Caller, now.remote, &now.verdict);
@@ -411,9 +441,59 @@ impl Door {
                 () = wasted.as_mut() => return Leave::Waste,
                 () = life_over.as_mut() => return Leave::LifeOver,
                 Ok(()) = generations.changed() => {}
+                () = until(step_at) => {
+                    let Some(next) = renewal.and_then(|renewal| renewal.stepped(&first.leaving)) else {
+                        return Leave::Renewed;
+                    };
+                    renewal = Some(next);
+                }
                 () = sleep(left.min(self.config.look_again)) => {}
             }
         }
+    }
+}
+
+/// What becomes of a connection that was accepted with a certificate that is not shown any more: the peer is told to
+/// begin another one, and then this one takes no more calls.
+struct Renewal {
+    /// When its next step is.
+    at: Instant,
+    was_told: bool,
+}
+
+/// How long a peer that was told to begin another connection may take.
+const TO_BEGIN_ANOTHER: Duration = Duration::from_secs(4);
+
+impl Renewal {
+    /// Older connections first, and no two at the same moment; all within `window`.
+    fn begun(age: Duration, seconds: u32) -> Self {
+        let window = Duration::from_secs(u64::from(seconds));
+        let older = window.as_secs_f64() / (window + age).as_secs_f64().max(f64::MIN_POSITIVE);
+        let by_chance = f64::from(rand::random::<u16>()) / f64::from(u16::MAX);
+        let share = (older * by_chance).clamp(0.0, 1.0);
+        Self {
+            at: Instant::now() + window.mul_f64(share),
+            was_told: false,
+        }
+    }
+
+    /// The next step; none when it is to end.
+    fn stepped(self, leaving: &Leaving) -> Option<Self> {
+        if self.was_told {
+            return None;
+        }
+        leaving.cancel();
+        Some(Self {
+            at: Instant::now() + TO_BEGIN_ANOTHER,
+            was_told: true,
+        })
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -66,24 +66,50 @@ async fn a_gate_sees_the_peers_of_its_own_transaction_and_each_step_is_in_the_au
         announce(tx, &name, &Recipe::default(), false, &ana)?;
         assert!(shut(announce(tx, &name, &Recipe::default(), false, &ana)).contains("requested"));
         let row = made(tx, &name, [1; 32], [2; 32], &ana)?;
-        assert!(matches!(made(tx, &name, [1; 32], [3; 32], &ana), Err(Error::Missing(_))));
+        assert!(matches!(
+            made(tx, &name, [1; 32], [3; 32], &ana),
+            Err(Error::Missing(_))
+        ));
         let refused = shut(activate(tx, &name, &Named::default(), &ana));
-        assert!(refused.contains("lima") && refused.contains("tokyo"), "{refused}");
+        assert!(
+            refused.contains("lima") && refused.contains("tokyo"),
+            "{refused}"
+        );
         let sequence = row.rotation.sequence;
-        progress(tx, &row, &id("lima"), |told| told.progress.answered(sequence, Outcome::Loaded, ""))?;
+        progress(tx, &row, &id("lima"), |told| {
+            told.progress.answered(sequence, Outcome::Loaded, "")
+        })?;
         // An answer to what is out of date is none.
         let mut before = row.clone();
         before.rotation.sequence -= 1;
-        assert!(!progress(tx, &before, &id("tokyo"), |told| told.progress.word = None)?);
+        assert!(!progress(tx, &before, &id("tokyo"), |told| told
+            .progress
+            .word =
+            None)?);
         let refused = shut(activate(tx, &name, &Named::default(), &ana));
-        assert!(!refused.contains("lima") && refused.contains("tokyo"), "{refused}");
+        assert!(
+            !refused.contains("lima") && refused.contains("tokyo"),
+            "{refused}"
+        );
         let named = Named {
             overridden: BTreeSet::from([id("tokyo")]),
             ..Named::default()
         };
         let row = activate(tx, &name, &named, &ana)?;
-        assert!(change(tx, &row, |row, _| row.rotation.shown = Some([2; 32]), false, ana.at)?);
-        assert!(change(tx, &row, |row, _| row.rotation.in_use = Some(Vec::new()), false, ana.at)?);
+        assert!(change(
+            tx,
+            &row,
+            |row, _| row.rotation.shown = Some([2; 32]),
+            false,
+            ana.at
+        )?);
+        assert!(change(
+            tx,
+            &row,
+            |row, _| row.rotation.in_use = Some(Vec::new()),
+            false,
+            ana.at
+        )?);
         let refused = shut(retire(tx, &name, &ana));
         assert!(refused.contains("tokyo was not waited for"), "{refused}");
         // One that is gone, or new, counts at once.
@@ -92,17 +118,27 @@ async fn a_gate_sees_the_peers_of_its_own_transaction_and_each_step_is_in_the_au
         peers::upsert(tx, &gone)?;
         peers::upsert(tx, &peer("oslo"))?;
         assert!(shut(retire(tx, &name, &ana)).contains("oslo"));
-        progress(tx, &row, &id("oslo"), |told| told.progress.answered(sequence, Outcome::Loaded, ""))?;
+        progress(tx, &row, &id("oslo"), |told| {
+            told.progress.answered(sequence, Outcome::Loaded, "")
+        })?;
         let retired = retire(tx, &name, &ana)?;
         assert!(retired.rotation.sequence > sequence);
-        assert!(matches!(roll_back(tx, &name, &ana), Err(Error::Shut { .. })));
+        assert!(matches!(
+            roll_back(tx, &name, &ana),
+            Err(Error::Shut { .. })
+        ));
         let entries = tx.query("SELECT action, outcome FROM audit ORDER BY seq", &[])?;
         let words: Result<Vec<_>, store::Error> = entries
             .into_iter()
             .map(|mut row| Ok(format!("{} {}", row.text()?, row.text()?)))
             .collect();
         let words = words?;
-        let begins = ["cert.announce", "cert.announce", "cert.activate", "cert.retire"];
+        let begins = [
+            "cert.announce",
+            "cert.announce",
+            "cert.activate",
+            "cert.retire",
+        ];
         assert_eq!(words.len(), begins.len(), "{words:?}");
         for (word, begin) in words.iter().zip(begins) {
             assert!(word.starts_with(begin), "{word}");
@@ -134,7 +170,13 @@ async fn what_was_never_announced_is_taken_back_without_a_trace_and_phones_ask_n
         let back = roll_back(tx, &name, &ana)?.unwrap();
         assert_eq!(back.rotation.shows(), Some([1; 32]));
         // What the node decided before does not undo what an operator has done since.
-        assert!(!change(tx, &row, |row, _| row.rotation.activate(), false, ana.at)?);
+        assert!(!change(
+            tx,
+            &row,
+            |row, _| row.rotation.activate(),
+            false,
+            ana.at
+        )?);
         Ok::<_, Error>(())
     });
     done.await.unwrap();
@@ -159,12 +201,30 @@ fn a_proof_is_over_everything_that_it_is_about() {
     expected.extend([2; 32]);
     assert_eq!(claim.text(), expected);
     let others = [
-        Claim { from: &tokyo, ..claim },
-        Claim { to: &berlin, ..claim },
-        Claim { identity: "n2/federation", ..claim },
-        Claim { sequence: 8, ..claim },
-        Claim { fingerprint: &[2; 32], ..claim },
-        Claim { parent: None, ..claim },
+        Claim {
+            from: &tokyo,
+            ..claim
+        },
+        Claim {
+            to: &berlin,
+            ..claim
+        },
+        Claim {
+            identity: "n2/federation",
+            ..claim
+        },
+        Claim {
+            sequence: 8,
+            ..claim
+        },
+        Claim {
+            fingerprint: &[2; 32],
+            ..claim
+        },
+        Claim {
+            parent: None,
+            ..claim
+        },
     ];
     for other in others {
         assert_ne!(other.text(), expected);
@@ -192,12 +252,24 @@ fn every_kind_of_key_that_is_made_can_prove_itself() {
         let (scheme, signature) = claim.sign(&identity).unwrap();
         let scheme = SignatureScheme::from(u16::try_from(scheme).unwrap());
         let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-        let (_, known) = algorithms.mapping.iter().find(|(known, _)| *known == scheme).unwrap();
+        let (_, known) = algorithms
+            .mapping
+            .iter()
+            .find(|(known, _)| *known == scheme)
+            .unwrap();
         let leaf = webpki::EndEntityCert::try_from(identity.leaf().der()).unwrap();
         let holds = |text: &[u8]| {
-            known.iter().any(|algorithm| leaf.verify_signature(*algorithm, text, &signature).is_ok())
+            known
+                .iter()
+                .any(|algorithm| leaf.verify_signature(*algorithm, text, &signature).is_ok())
         };
         assert!(holds(&claim.text()));
-        assert!(!holds(&Claim { sequence: 8, ..claim }.text()));
+        assert!(!holds(
+            &Claim {
+                sequence: 8,
+                ..claim
+            }
+            .text()
+        ));
     }
 }

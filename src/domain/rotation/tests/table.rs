@@ -75,7 +75,10 @@ fn activating_names_each_peer_that_holds_it_up() {
         ("e", Why::Manual),
         ("f", Why::Silent),
     ];
-    assert_eq!(why(&refused), expected.map(|(id, why)| (id.to_owned(), why)));
+    assert_eq!(
+        why(&refused),
+        expected.map(|(id, why)| (id.to_owned(), why))
+    );
     for (blocker, (cluster, _)) in refused.iter().zip(expected) {
         assert!(blocker.to_string().starts_with(cluster), "{blocker}");
     }
@@ -163,7 +166,10 @@ fn retiring_needs_every_peer_and_that_nothing_rests_on_the_old_one() {
     let peers = [told("a", Outcome::Loaded, 7), overridden, manual];
     let refused = may_retire(&name(Purpose::Federation), &rotation, &peers);
     let expected = [("b", Why::Overridden), ("c", Why::UnseenIn)];
-    assert_eq!(why(&refused), expected.map(|(id, why)| (id.to_owned(), why)));
+    assert_eq!(
+        why(&refused),
+        expected.map(|(id, why)| (id.to_owned(), why))
+    );
     let refused = may_retire(&name(Purpose::FederationClient), &rotation, &peers[2..]);
     assert_eq!(refused, []);
     // It is called with the old one until it says that it has the new one.
@@ -216,7 +222,10 @@ fn the_schedule_begins_in_time_and_does_not_wait_for_the_silent_for_ever() {
         is_self_signed: false,
         ..shown
     };
-    assert_eq!(due(&schedule, begin, &foreign, None, &[]), Due::AskAuthority);
+    assert_eq!(
+        due(&schedule, begin, &foreign, None, &[]),
+        Due::AskAuthority
+    );
     // While one is under way no other begins; at the end of the last's the next may.
     let mut rotation = announced();
     let peers = [told("a", Outcome::Loaded, 7), told("b", Outcome::Silent, 0)];

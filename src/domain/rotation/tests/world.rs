@@ -151,7 +151,11 @@ impl World {
             configured: first,
             shown: first,
             shown_old: Vec::new(),
-            peers: vec![peer("berlin", true), peer("lima", true), peer("tokyo", false)],
+            peers: vec![
+                peer("berlin", true),
+                peer("lima", true),
+                peer("tokyo", false),
+            ],
             made: 0,
             generation: 0,
             automatic,
@@ -178,7 +182,12 @@ impl World {
     fn told(&self) -> Vec<Told> {
         let told = self.peers.iter().map(|peer| Told {
             cluster: peer.id.clone(),
-            progress: self.store.progress.get(&peer.id).cloned().unwrap_or_default(),
+            progress: self
+                .store
+                .progress
+                .get(&peer.id)
+                .cloned()
+                .unwrap_or_default(),
         });
         told.collect()
     }
@@ -212,7 +221,12 @@ impl World {
             has_new: has(rotation.new),
             shown: Some(self.shown),
             shown_old: self.shown_old.clone(),
-            in_use: self.peers.iter().filter(rests).map(|p| p.id.to_string()).collect(),
+            in_use: self
+                .peers
+                .iter()
+                .filter(rests)
+                .map(|p| p.id.to_string())
+                .collect(),
         }
     }
 
@@ -252,7 +266,10 @@ impl World {
             }
             Op::Lag(peer) => self.peers[*peer].nodes[0].1 = true,
             Op::CatchUp(peer) => {
-                self.peers[*peer].nodes.iter_mut().for_each(|(_, lags)| *lags = false);
+                self.peers[*peer]
+                    .nodes
+                    .iter_mut()
+                    .for_each(|(_, lags)| *lags = false);
                 self.peers[*peer].take_up();
             }
             Op::NodeJoins(peer) => {
@@ -267,7 +284,11 @@ impl World {
                     let request = which.get(&it.heard).clone();
                     let before = (it.pinned.clone(), it.sequence);
                     it.hear(&request);
-                    assert_eq!(before, (it.pinned.clone(), it.sequence), "a repeat changed something");
+                    assert_eq!(
+                        before,
+                        (it.pinned.clone(), it.sequence),
+                        "a repeat changed something"
+                    );
                 }
             }
             Op::Drain => (0..3).for_each(|peer| self.dial(peer)),
@@ -360,7 +381,10 @@ impl World {
         if gates::may_confirm(rotation, &told, &named).is_empty() {
             let both = rotation.certificates();
             self.peers[2].pinned.extend(both);
-            self.peers[2].nodes.iter_mut().for_each(|(_, lags)| *lags = false);
+            self.peers[2]
+                .nodes
+                .iter_mut()
+                .for_each(|(_, lags)| *lags = false);
             self.peers[2].take_up();
             gates::keep_words(rotation, &mut told, &named);
             self.keep(told);
@@ -391,7 +415,11 @@ impl World {
                 self.disk.insert(new);
                 let sequence = self.sequence();
                 let old = self.shown;
-                self.store.rotation.as_mut().unwrap().made(old, new, sequence);
+                self.store
+                    .rotation
+                    .as_mut()
+                    .unwrap()
+                    .made(old, new, sequence);
             }
             Step::Lost(lost) => {
                 let sequence = self.sequence();
@@ -431,7 +459,10 @@ impl World {
     }
 
     fn tell(&mut self, rotation: &Rotation, cluster: &ClusterId) {
-        let request = (rotation.sequence, rotation.certificates().into_iter().collect());
+        let request = (
+            rotation.sequence,
+            rotation.certificates().into_iter().collect(),
+        );
         let shown_new = rotation.phase != Phase::RollingBack;
         let peer = self.peers.iter_mut().find(|p| p.id == *cluster).unwrap();
         assert!(peer.capable && (shown_new || rotation.settled));
@@ -457,11 +488,24 @@ impl World {
     /// Whoever was not given up is shown only what every node of it has in force; and who was is called with such.
     pub(super) fn check(&self, after: &Op) {
         for peer in &self.peers {
-            let progress = self.store.progress.get(&peer.id).cloned().unwrap_or_default();
+            let progress = self
+                .store
+                .progress
+                .get(&peer.id)
+                .cloned()
+                .unwrap_or_default();
             let called = self.shown_to(peer);
-            assert!(peer.knows(called), "{} is called with what it does not know, after {after:?}: {self:?}", peer.id);
+            assert!(
+                peer.knows(called),
+                "{} is called with what it does not know, after {after:?}: {self:?}",
+                peer.id
+            );
             if progress.word != Some(Word::Overridden) {
-                assert!(peer.knows(self.shown), "{} is shown what it does not know, after {after:?}: {self:?}", peer.id);
+                assert!(
+                    peer.knows(self.shown),
+                    "{} is shown what it does not know, after {after:?}: {self:?}",
+                    peer.id
+                );
             }
         }
         assert!(self.disk.contains(&self.shown) && self.disk.contains(&self.configured));
