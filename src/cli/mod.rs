@@ -23,6 +23,7 @@ mod phone;
 mod policy;
 mod process;
 mod progress;
+mod rotate;
 mod session;
 mod trust;
 

@@ -20,6 +20,7 @@ use super::{
     operations::NodeOperations,
     reload::Reloader,
     roles::FederationRoles,
+    rotation,
     shutdown::Stages,
     sight::{self, CountedDesk, Sight, Turned},
     sockets::Sockets,
@@ -194,6 +195,8 @@ pub(super) async fn start(
         faults: faults.clone(),
     };
     core.reloader.refresh_parameters().await?;
+    let rotated = rotation::in_force(&core.store, &core.config.node, core.reloader.folder());
+    core.reloader.begin_with(rotated.await?);
     core.read_all().await;
     let roles = core.roles(faults.clone(), &stages.work);
     let doors = core.doors(&addresses, &roles, stages).await?;
@@ -441,6 +444,7 @@ impl Core {
         admin::AdminEdge {
             imports: Arc::new(Semaphore::new(1)),
             cluster_id: config.cluster_id.clone(),
+            node: config.node.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
             groups: Arc::new(groups(config)),
@@ -538,6 +542,16 @@ impl Core {
             tasks.clone(),
         );
         tasks.spawn("links on record", telling);
+        let rotations = rotation::Driver {
+            cluster: self.config.cluster_id.clone(),
+            node: self.config.node.clone(),
+            store: self.store.clone(),
+            trust: self.trust.clone(),
+            peers: self.peers.clone(),
+            reloader: Arc::clone(&self.reloader),
+            clock: self.clock.clone(),
+        };
+        tasks.spawn("rotations", rotations.run(tasks.clone()));
         let (home, watching) = (roles.home, tasks.clone());
         let membership = self.membership.clone();
         tasks.spawn("revocations", async move {

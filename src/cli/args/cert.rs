@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::rotate::Rotate;
+
 /// `cert`.
 #[derive(Debug, Subcommand)]
 pub enum Cert {
@@ -14,6 +16,9 @@ pub enum Cert {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// Exchange the nodes' certificates while peers go on trusting them
+    #[command(subcommand)]
+    Rotate(Rotate),
     /// Write a new key and a self-signed certificate; works without a daemon
     New(CertNew),
     /// Have the daemon read its certificate files again; running calls go on

@@ -88,6 +88,8 @@ pub enum Action {
     RemoveTrust,
     /// Take the setting of a parameter back.
     ResetParameter,
+    /// Exchange certificates of the nodes.
+    RotateCertificates,
     /// Change a peer record.
     SetCluster,
     /// Set a parameter.
@@ -100,7 +102,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
@@ -115,6 +117,7 @@ impl Action {
         Self::RemoveRecord,
         Self::RemoveTrust,
         Self::ResetParameter,
+        Self::RotateCertificates,
         Self::SetCluster,
         Self::SetParameter,
         Self::UnlockPin,
@@ -136,9 +139,11 @@ impl Action {
             | Self::ResetParameter
             | Self::SetCluster
             | Self::SetParameter => Role::Admin,
-            Self::AddTrust | Self::RefreshCluster | Self::ReloadIdentities | Self::RemoveTrust => {
-                Role::Certificates
-            }
+            Self::AddTrust
+            | Self::RefreshCluster
+            | Self::ReloadIdentities
+            | Self::RemoveTrust
+            | Self::RotateCertificates => Role::Certificates,
             Self::LogoutSession | Self::UnlockPin => Role::HelpDesk,
             Self::View => Role::Viewer,
         }
@@ -162,6 +167,7 @@ impl Action {
             Self::RemoveRecord => "remove a record",
             Self::RemoveTrust => "trust remove",
             Self::ResetParameter => "param reset",
+            Self::RotateCertificates => "cert rotate",
             Self::SetCluster => "cluster set",
             Self::SetParameter => "param set",
             Self::UnlockPin => "pin unlock",
@@ -359,6 +365,7 @@ mod tests {
                     RefreshCluster,
                     ReloadIdentities,
                     RemoveTrust,
+                    RotateCertificates,
                     View,
                 ],
             ),
@@ -377,6 +384,7 @@ mod tests {
                     RefreshCluster,
                     ReloadIdentities,
                     RemoveTrust,
+                    RotateCertificates,
                     UnlockPin,
                     View,
                 ],
