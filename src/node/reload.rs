@@ -41,6 +41,7 @@ pub(super) struct Reloader {
     peers: Peers,
     phone_tls: Arc<ArcSwap<ServerConfig>>,
     phone_identity: ArcSwapOption<Identity>,
+    phone_reloads: watch::Sender<()>,
     federation_problem: Mutex<Option<String>>,
     phone_problem: Mutex<Option<String>>,
     parameters: parameters::Live,
@@ -97,6 +98,7 @@ impl Reloader {
             peers,
             phone_tls: Arc::new(ArcSwap::from_pointee(tls)),
             phone_identity: ArcSwapOption::empty(),
+            phone_reloads: watch::Sender::new(()),
             federation_problem: Mutex::new(None),
             phone_problem: Mutex::new(None),
             parameters: parameters::Live::default(),
@@ -115,6 +117,11 @@ impl Reloader {
     /// The phone listener's settings, as they are at each handshake.
     pub(super) fn phone_tls(&self) -> Arc<ArcSwap<ServerConfig>> {
         Arc::clone(&self.phone_tls)
+    }
+
+    /// Tells of each identity that is put in force for phones.
+    pub(super) fn phone_reloads(&self) -> watch::Receiver<()> {
+        self.phone_reloads.subscribe()
     }
 
     /// The federation identity: read, checked, in force.
@@ -146,6 +153,7 @@ impl Reloader {
                 .map_err(|source| unfit("phone", &self.phone_files, source))?;
             self.phone_tls.store(Arc::new(tls));
             self.phone_identity.store(Some(Arc::new(identity)));
+            self.phone_reloads.send_replace(());
             Ok(())
         });
         remember(&self.phone_problem, &outcome);
