@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod address_list;
+pub mod announcement;
 pub mod bounds;
 pub mod capability;
 pub mod em_code;
