@@ -6,7 +6,10 @@ use crate::clock::Timestamp;
 pub(super) fn day(text: &str) -> Result<Timestamp, String> {
     const HOW: &str =
         "give a day, as 2027-03-31 (its end, in UTC), or a moment, as 2027-03-31T12:00:00Z";
-    if text.contains(['T', 't', ' ']) {
+    if text
+        .get(10..11)
+        .is_some_and(|between| matches!(between, "T" | "t" | " "))
+    {
         let moment = text.parse::<jiff::Timestamp>();
         return moment
             .map(|moment| Timestamp::from_millis(moment.as_millisecond()))
