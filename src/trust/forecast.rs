@@ -171,7 +171,10 @@ fn of_chain(bundle: &Bundle, chain: &Chain, at: Timestamp) -> Option<Break> {
     let certificates = std::iter::once(&chain.leaf)
         .chain(&chain.issuers)
         .chain(&bundle.anchors);
-    let mut ends: Vec<_> = certificates.map(|c| after(c.not_after())).collect();
+    // The search of a path counts whole seconds, and our own looks at dates milliseconds.
+    let mut ends: Vec<_> = certificates
+        .flat_map(|c| [after(c.not_after()), c.not_after().plus(SECOND)])
+        .collect();
     ends.sort();
     let is_end = |moment: &Timestamp| {
         *moment <= at && refused(bundle, chain, *moment) == Some(Rejection::Expired)
@@ -182,7 +185,7 @@ fn of_chain(bundle: &Bundle, chain: &Chain, at: Timestamp) -> Option<Break> {
         is_ours: false,
         certificate: chain.leaf.clone(),
         at: from,
-        text: if from == after(chain.leaf.not_after()) {
+        text: if from.since(chain.leaf.not_after()) <= SECOND && from > chain.leaf.not_after() {
             format!(
                 "we refuse this certificate of {} as expired",
                 bundle.cluster
@@ -210,6 +213,8 @@ fn refused(bundle: &Bundle, chain: &Chain, at: Timestamp) -> Option<Rejection> {
         client
     })
 }
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The first moment at which a certificate that ends at `end` counts no more.
 fn after(end: Timestamp) -> Timestamp {
