@@ -45,7 +45,7 @@ impl Certificates {
         for shown in self.reloader.shown() {
             let chain = shown.identity.iter().flat_map(|i| i.chain()).cloned();
             let chain: Vec<_> = chain.collect();
-            let more = expiry::own(&self.cluster, shown.purpose, &chain);
+            let more = expiry::own(&self.cluster, shown.purpose.as_str(), &chain);
             // Identities of one authority send the same issuers along.
             all.extend(
                 more.into_iter()
