@@ -85,6 +85,7 @@ impl Dialer<'_> {
             let shown = fingerprint_text(&fingerprint_of(leaf));
             self.trust.refusals().answerer_accepted(&shown);
         }
+        self.trust.note_shown(self.cluster, &chain);
         let cut = CancellationToken::new();
         let in_use = self.trust.in_use().enter(Use {
             opened: Opened::ByUs,

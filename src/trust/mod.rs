@@ -6,7 +6,9 @@
 
 pub mod bundle;
 pub mod certificate;
+pub mod expiry;
 pub mod folder;
+pub mod forecast;
 pub mod identity;
 pub mod in_use;
 pub mod judge;
@@ -14,6 +16,7 @@ pub mod make;
 pub mod mend;
 pub mod refusals;
 pub mod rotation;
+pub mod shown;
 pub mod stored;
 pub mod tls;
 pub mod verifier;
@@ -41,6 +44,7 @@ use self::{
     in_use::InUse,
     judge::{Verdict, judge, judge_dialled},
     refusals::RecentRefusals,
+    shown::Shown,
     verifier::VerdictSlot,
 };
 use crate::{
@@ -59,6 +63,7 @@ struct Inner {
     generations: watch::Sender<u64>,
     refusals: RecentRefusals,
     in_use: InUse,
+    shown: Shown,
     clock: Clock,
 }
 
@@ -81,6 +86,7 @@ impl TrustStore {
             generations: watch::Sender::new(0),
             refusals: RecentRefusals::default(),
             in_use: InUse::default(),
+            shown: Shown::default(),
             clock,
         }));
         if let Some(identity) = identity {
@@ -161,6 +167,17 @@ impl TrustStore {
     #[must_use]
     pub fn in_use(&self) -> &InUse {
         &self.0.in_use
+    }
+
+    /// What peers have shown of late.
+    #[must_use]
+    pub fn shown(&self) -> &Shown {
+        &self.0.shown
+    }
+
+    /// Notes the chain of a connection that was accepted as one of `cluster`.
+    pub fn note_shown(&self, cluster: &ClusterId, chain: &[CertificateDer<'_>]) {
+        self.0.shown.note(cluster, chain);
     }
 
     /// The clock that validity is measured by.

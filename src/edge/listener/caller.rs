@@ -127,6 +127,9 @@ impl Caller {
             introduced: Introduced::default(),
             leaving: Leaving::default(),
         };
+        if let Some(peer) = identity.peer() {
+            trust.note_shown(peer, &chain);
+        }
         let judged = Judged {
             generation: snapshot.generation(),
             identity: Arc::new(identity),
