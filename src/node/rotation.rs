@@ -140,11 +140,15 @@ impl Driver {
     /// Does what can be done at once, and gives the peers that are to be told.
     async fn round(&self) -> Vec<(Row, ClusterId)> {
         let mut to_tell = Vec::new();
-        for purpose in Purpose::ALL {
-            let name = Name {
-                node: self.node.clone(),
-                purpose,
-            };
+        let names = match self.unsteady().await {
+            Ok(names) => names,
+            Err(error) => {
+                // The next change, or the next look, tries again.
+                debug!(cause = error_chain(&error), "rotations can't be read");
+                return to_tell;
+            }
+        };
+        for name in names {
             for _ in 0..MOST_STEPS {
                 match self.steps(&name).await {
                     Ok(Went { again: true, .. }) => {}
@@ -160,6 +164,19 @@ impl Driver {
             }
         }
         to_tell
+    }
+
+    /// The identities of this node that are not steady, or not shown as such yet.
+    async fn unsteady(&self) -> Result<BTreeSet<Name>, store::Error> {
+        let read = |tx: &mut dyn Transaction| rotations::all(tx);
+        let all = self.store.read(read).await?.into_iter().map(|row| row.name);
+        let mut names: BTreeSet<Name> = all.filter(|name| name.node == self.node).collect();
+        let shown = |purpose: &Purpose| self.reloader.in_force(*purpose) != InForce::default();
+        names.extend(Purpose::ALL.into_iter().filter(shown).map(|purpose| Name {
+            node: self.node.clone(),
+            purpose,
+        }));
+        Ok(names)
     }
 
     async fn steps(&self, name: &Name) -> Result<Went, Problem> {
@@ -364,7 +381,13 @@ impl Driver {
         let (folder, purpose) = (self.reloader.folder().clone(), row.name.purpose);
         let Rotation { old, new, .. } = row.rotation;
         let has = move |which: Option<Fingerprint>, folder: &IdentityFolder| {
-            which.is_some_and(|which| folder.find(purpose, &which).is_ok())
+            // What can't be read for another reason is not lost.
+            which.is_some_and(|which| {
+                !matches!(
+                    folder.find(purpose, &which),
+                    Err(crate::trust::Error::NoSuchIdentity { .. })
+                )
+            })
         };
         let found = tokio::task::spawn_blocking(move || (has(old, &folder), has(new, &folder)));
         let (has_old, has_new) = found.await.unwrap_or_default();

@@ -49,7 +49,7 @@ fn told(blockers: &[Blocker]) -> String {
 /// Who does it, and when.
 #[derive(Clone, Debug)]
 pub struct Doer {
-    /// An operator, or the schedule.
+    /// An operator, or the node by itself.
     pub actor: String,
     /// Now.
     pub at: Timestamp,
@@ -60,7 +60,7 @@ impl Doer {
     #[must_use]
     pub fn node(at: Timestamp) -> Self {
         Self {
-            actor: "schedule".to_owned(),
+            actor: "node".to_owned(),
             at,
         }
     }

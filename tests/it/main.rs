@@ -34,6 +34,7 @@ mod plain;
 mod program;
 mod python_client;
 mod readme;
+mod rotation;
 mod secrets;
 mod trust;
 mod versions;

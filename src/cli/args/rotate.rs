@@ -55,6 +55,7 @@ pub struct RotateTarget {
 /// `cert rotate announce` and `cert rotate run`.
 #[derive(Debug, Args)]
 pub struct RotateAnnounce {
+    /// Which certificates.
     #[command(flatten)]
     pub target: RotateTarget,
     /// Kind of the new key
@@ -77,6 +78,7 @@ pub struct RotateAnnounce {
 /// `cert rotate activate`.
 #[derive(Debug, Args)]
 pub struct RotateActivate {
+    /// Which certificates.
     #[command(flatten)]
     pub target: RotateTarget,
     /// Don't wait for this peer: it is called with the old certificate until it has the new one; may be repeated
@@ -90,6 +92,7 @@ pub struct RotateActivate {
 /// `cert rotate confirm`.
 #[derive(Debug, Args)]
 pub struct RotateConfirm {
+    /// Which certificates.
     #[command(flatten)]
     pub target: RotateTarget,
     /// The peers
@@ -100,6 +103,7 @@ pub struct RotateConfirm {
 /// `cert rotate retire` and `cert rotate rollback`.
 #[derive(Debug, Args)]
 pub struct RotateStep {
+    /// Which certificates.
     #[command(flatten)]
     pub target: RotateTarget,
 }

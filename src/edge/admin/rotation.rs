@@ -53,16 +53,6 @@ impl Verb {
             }
         })
     }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Announce => "announce",
-            Self::Activate => "activate",
-            Self::Confirm => "confirm",
-            Self::Retire => "retire",
-            Self::RollBack => "roll back",
-        }
-    }
 }
 
 /// All rotations that are under way.

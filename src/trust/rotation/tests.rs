@@ -58,7 +58,8 @@ fn shut(outcome: Result<Row, Error>) -> String {
 
 #[tokio::test]
 async fn a_gate_sees_the_peers_of_its_own_transaction_and_each_step_is_in_the_audit() {
-    let done = store().write(|tx: &mut dyn Transaction| {
+    let store = store();
+    let done = store.write(|tx: &mut dyn Transaction| {
         let (name, ana) = (name(Purpose::Federation), ana());
         for text in ["lima", "tokyo"] {
             peers::upsert(tx, &peer(text))?;
@@ -151,7 +152,8 @@ async fn a_gate_sees_the_peers_of_its_own_transaction_and_each_step_is_in_the_au
 
 #[tokio::test]
 async fn what_was_never_announced_is_taken_back_without_a_trace_and_phones_ask_no_peer() {
-    let done = store().write(|tx: &mut dyn Transaction| {
+    let store = store();
+    let done = store.write(|tx: &mut dyn Transaction| {
         let (name, ana) = (name(Purpose::Phone), ana());
         peers::upsert(tx, &peer("tokyo"))?;
         assert!(matches!(roll_back(tx, &name, &ana), Err(Error::Missing(_))));
