@@ -284,7 +284,7 @@ new          BB
 shown        AA
 
 PEER   HAS IT   YOUR WORD  WHY
-tokyo  waiting             an operator has to agree
+tokyo  waiting  -          an operator has to agree
 held up: tokyo keeps it until its operator agrees
 next: emccd trust accept US";
         let told = status_text(&[rotation()]);

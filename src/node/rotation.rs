@@ -627,8 +627,7 @@ impl Driver {
             Due::Nothing => {}
             Due::AskAuthority => warn!(
                 identity = %name, not_after = %shown.not_after,
-                "ALARM: it is time for a new certificate from the authority: emccd cert csr, then emccd cert rotate announce \
-                 --from"
+                "ALARM: it is time for a new certificate from the authority: emccd cert rotate announce --from FILE --key-file FILE takes it"
             ),
             Due::Announce => {
                 let announced = self.store.write(move |tx: &mut dyn Transaction| {
