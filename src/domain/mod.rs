@@ -17,6 +17,7 @@ pub mod multiple_login;
 pub mod parameters;
 pub mod phase;
 pub mod policy;
+pub mod purpose;
 pub mod refs;
 pub mod refusal;
 pub mod rejection;
