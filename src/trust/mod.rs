@@ -11,6 +11,8 @@ pub mod identity;
 pub mod judge;
 pub mod make;
 pub mod mend;
+pub mod proof;
+pub mod receive;
 pub mod refusals;
 pub mod stored;
 pub mod tls;

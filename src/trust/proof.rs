@@ -75,10 +75,6 @@ mod tests {
         verify(&provider(), leaf.der(), scheme, text, signature)
     }
 
-    fn key_of(identity: &Identity) -> std::sync::Arc<rustls::sign::CertifiedKey> {
-        std::sync::Arc::new(identity.certified_key())
-    }
-
     #[test]
     fn the_key_of_any_certificate_is_proved_also_of_one_that_calls_itself_an_authority() {
         let scheme = SignatureScheme::ECDSA_NISTP256_SHA256;
@@ -86,7 +82,7 @@ mod tests {
             Spec::new("n1.example").self_signed(),
             Spec::new("n1.example").ca().self_signed(),
         ] {
-            let key = key_of(&leaf.identity());
+            let key = leaf.identity().certified_key();
             let signature = signed(&*key.key, scheme, b"text");
             check(&leaf, scheme.into(), b"text", &signature).unwrap();
         }
@@ -103,16 +99,13 @@ mod tests {
         );
         let made = make::self_signed(&request).unwrap();
         let der = CertificateDer::from(made.certificate_der.clone());
-        let key = rustls_pki_types::PrivateKeyDer::try_from(
-            rustls_pemfile_key(&made.key_pem.expose().clone()),
-        )
-        .unwrap();
-        let key = provider().key_provider.load_private_key(key).unwrap();
+        let identity = Identity::from_pem(made.certificate_pem.as_bytes(), &made.key_pem).unwrap();
+        let key = identity.certified_key();
         for scheme in [
             SignatureScheme::RSA_PSS_SHA256,
             SignatureScheme::RSA_PSS_SHA512,
         ] {
-            let signature = signed(&*key, scheme, b"text");
+            let signature = signed(&*key.key, scheme, b"text");
             verify(&provider(), &der, scheme.into(), b"text", &signature).unwrap();
         }
     }
@@ -124,7 +117,7 @@ mod tests {
             Spec::new("n1.example").self_signed(),
             Spec::new("n1.example").self_signed(),
         );
-        let good = signed(&*key_of(&leaf.identity()).key, scheme, b"text");
+        let good = signed(&*leaf.identity().certified_key().key, scheme, b"text");
         let mut bent = good.clone();
         bent[10] ^= 1;
         for (who, text, signature) in [

@@ -124,9 +124,7 @@ pub fn reconcile(
                 outcomes: Vec::new(),
             });
         }
-        Some(newest)
-            if newest.sequence == request.sequence && newest.digest != request.digest =>
-        {
+        Some(newest) if newest.sequence == request.sequence && newest.digest != request.digest => {
             return Err(Refused::OtherContent(newest.sequence));
         }
         Some(_) => {}
@@ -215,7 +213,9 @@ fn take(
         return refused("it is trusted here for another cluster already".to_owned());
     }
     if standing.authorities.contains(&fingerprint) {
-        return refused("it is trusted here as an authority; announce a certificate of a node".to_owned());
+        return refused(
+            "it is trusted here as an authority; announce a certificate of a node".to_owned(),
+        );
     }
     if let Some(why) = &candidate.unfit {
         return refused(why.clone());

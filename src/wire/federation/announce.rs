@@ -75,11 +75,7 @@ fn proven(message: pb::AnnouncedCertificate) -> Result<Proven, Malformed> {
         parent,
         scheme: u16::try_from(message.signature_scheme)
             .map_err(|_| Malformed::new("certificates.signature_scheme", "one of TLS"))?,
-        signature: bytes(
-            "certificates.signature",
-            message.signature,
-            SIGNATURE_BYTES,
-        )?,
+        signature: bytes("certificates.signature", message.signature, SIGNATURE_BYTES)?,
     })
 }
 

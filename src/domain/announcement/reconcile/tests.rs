@@ -161,9 +161,11 @@ fn what_was_taken_back_is_anothers_or_an_authority_is_refused() {
         &announced("n/federation", 1, &[2, 3, 4]),
     );
     assert_eq!(words(&done), ["refused"; 3]);
-    assert!(done.outcomes.iter().all(
-        |(_, outcome)| matches!(outcome, Outcome::Refused(why) if !why.contains("tokyo"))
-    ));
+    assert!(
+        done.outcomes
+            .iter()
+            .all(|(_, outcome)| matches!(outcome, Outcome::Refused(why) if !why.contains("tokyo")))
+    );
     assert_eq!(pinned(&standing), [1]);
     let mut expired = announced("n/federation", 2, &[5]);
     expired.certificates[0].unfit = Some("it has expired".to_owned());
