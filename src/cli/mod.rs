@@ -25,6 +25,7 @@ mod process;
 mod progress;
 mod session;
 mod trust;
+mod trust_accept;
 
 use std::{
     ffi::OsString,

@@ -31,11 +31,11 @@ impl EntryKind {
 /// How an entry came here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
-    /// The peer announced it over a link that was trusted.
+    /// The peer announced it over a link that was trusted; by its record at once, or after an operator had agreed.
     Announced,
     /// Among many, from a file.
     Imported,
-    /// An operator added it, by itself or with the peer's record, or agreed to what was announced.
+    /// An operator added it, by itself or with the peer's record.
     Operator,
     /// The two clusters were paired.
     Paired,

@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     domain::ids::{BaseDeviceName, ClusterId, DeviceName, UserId},
     edge::admin::{
-        account, directory,
+        acceptance, account, directory,
         error::Error,
         export, import,
         operations::{ApplyMode, File, Operations},
@@ -247,6 +247,23 @@ impl AdminEdge {
         Ok(removed)
     }
 
+    async fn decide(
+        &self,
+        actor: &Actor,
+        request: pb::AcceptTrustRequest,
+    ) -> Result<pb::AcceptTrustResponse, Error> {
+        let cluster = cluster_id(request.cluster_id)?;
+        let which = request
+            .fingerprint
+            .as_deref()
+            .map(fingerprint)
+            .transpose()?;
+        let (reject, now) = (request.reject, self.clock.now());
+        let done = acceptance::decide(&self.store, cluster, which, reject, actor, now).await?;
+        self.operations.peers_changed().await?;
+        Ok(done)
+    }
+
     async fn distrust(
         &self,
         actor: &Actor,
@@ -359,6 +376,14 @@ impl AdminService for AdminEdge {
             Ok(pb::ListTrustResponse { entries })
         })
         .await
+    }
+
+    async fn accept_trust(
+        &self,
+        request: Request<pb::AcceptTrustRequest>,
+    ) -> Result<Response<pb::AcceptTrustResponse>, Status> {
+        let (actor, request) = self.admit(Action::AddTrust, request).await?;
+        within(CHANGE, self.decide(&actor, request)).await
     }
 
     async fn add_trust(
