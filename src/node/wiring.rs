@@ -36,13 +36,14 @@ use crate::{
         login::HomeCluster, parameters::Parameters, version::VersionRange,
     },
     edge::{
-        admin, federation,
+        admin, federation, join,
         listener::{self, TurnedAway},
         metrics::Metrics,
         phone,
     },
     fault::FaultPoints,
     home::{self, HomeRole, LocalHome},
+    pairing::{self, Pairings},
     peer::{self, Peers, outbox::Outbox},
     secret::Secret,
     store::{
@@ -83,6 +84,7 @@ struct Core {
     pepper: Pepper,
     trust: TrustStore,
     peers: Peers,
+    pairings: Pairings,
     membership: Membership,
     hand_over: HandOver,
     reloader: Arc<Reloader>,
@@ -165,6 +167,17 @@ pub(super) async fn start(
         clock.clone(),
         stages.work.clone(),
     )?;
+    let pairings = Pairings::new(pairing::Parts {
+        cluster: config.cluster_id.clone(),
+        node: config.node.clone(),
+        software: peers.config().software.clone(),
+        versions: versions.to_string(),
+        security_mode: config.federation.security_mode.as_str(),
+        store: store.clone(),
+        trust: trust.clone(),
+        clock: clock.clone(),
+        faults: faults.clone(),
+    });
     let socket_file = sockets.admin.keep();
     let admission = Admission::new(Parameters::default().maximum_concurrent_requests);
     let (of_store, of_trust) = (store.clone(), trust.clone());
@@ -189,6 +202,7 @@ pub(super) async fn start(
         pepper,
         trust,
         peers,
+        pairings,
         membership,
         hand_over,
         faults: faults.clone(),
@@ -370,7 +384,10 @@ impl Core {
             self.trust.clone(),
             behind.federation,
             doors.clone(),
-            limits(config.federation.max_connections, &self.turned.federation),
+            listener::Config {
+                joining: Some(join::door(self.pairings.clone())),
+                ..limits(config.federation.max_connections, &self.turned.federation)
+            },
         );
         doors.spawn("federation listener", door);
         // Both listeners for phones take from the same places.
@@ -438,6 +455,7 @@ impl Core {
             visiting: roles.visiting.clone(),
         };
         admin::AdminEdge {
+            pairings: self.pairings.clone(),
             imports: Arc::new(Semaphore::new(1)),
             cluster_id: config.cluster_id.clone(),
             store: self.store.clone(),
@@ -537,6 +555,8 @@ impl Core {
             tasks.clone(),
         );
         tasks.spawn("links on record", telling);
+        let (pairings, watching) = (self.pairings.clone(), tasks.clone());
+        tasks.spawn("pairings", async move { pairings.keep(&watching).await });
         let (home, watching) = (roles.home, tasks.clone());
         let membership = self.membership.clone();
         tasks.spawn("revocations", async move {

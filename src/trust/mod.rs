@@ -7,6 +7,7 @@
 pub mod bundle;
 pub mod certificate;
 pub mod identity;
+pub mod joining;
 pub mod judge;
 pub mod make;
 pub mod mend;
