@@ -185,11 +185,17 @@ async fn see_through(
         }
         pairing = compared(client, pairing, verbs).await?;
     }
-    if verbs.no_wait && pairing.state == "told" {
-        let text = format!(
-            "confirmed on this side\n\nnext: {} --list shows when the other operator has",
-            command(&pairing)
-        );
+    if verbs.no_wait && matches!(&*pairing.state, "told" | "committed" | "done") {
+        let text = match &*pairing.state {
+            "told" => format!(
+                "confirmed on this side\n\nnext: {} --list shows when the other operator has",
+                command(&pairing)
+            ),
+            _ => format!(
+                "{} is a peer now\n\nnext: emccd cluster status",
+                pairing.cluster_id
+            ),
+        };
         return Ok(Report::new(text, &pairing));
     }
     if pairing.state == "told" {
@@ -278,9 +284,13 @@ async fn paired(client: &mut Client, pairing: &pb::Pairing) -> Outcome {
     let outbound = peer.outbound.clone().unwrap_or_default();
     let link = if is_up(&peer) {
         let version = outbound.version.unwrap_or_default();
-        format!("the link is up in both directions, version {version}\n\nnext: emccd cluster status")
+        format!(
+            "the link is up in both directions, version {version}\n\nnext: emccd cluster status"
+        )
     } else {
-        let why = outbound.reason.unwrap_or_else(|| "the other side has not called yet".to_owned());
+        let why = outbound
+            .reason
+            .unwrap_or_else(|| "the other side has not called yet".to_owned());
         format!("the link is not up yet: {why}\n\nnext: emccd cluster refresh {id}")
     };
     let json = serde_json::json!({ "pairing": pairing, "peer": peer });
@@ -355,7 +365,11 @@ fn pairing_text(pairing: &pb::Pairing) -> String {
             None => "answers".to_owned(),
             Some(trouble) => format!("NOT BELIEVED, will not be stored: {trouble}"),
         };
-        text += &format!("\naddress        {}: {}", clean(&address.address), clean(&state));
+        text += &format!(
+            "\naddress        {}: {}",
+            clean(&address.address),
+            clean(&state)
+        );
         if let Some(warning) = &address.warning {
             text += &format!("\n               warning: {}", clean(warning));
         }
@@ -396,7 +410,15 @@ fn list_text(pairings: &[pb::Pairing]) -> String {
         ]
     });
     table(
-        ["ID", "STATE", "PEER", "UNTIL", "WORDS", "CONFIRMED BY", "TROUBLE"],
+        [
+            "ID",
+            "STATE",
+            "PEER",
+            "UNTIL",
+            "WORDS",
+            "CONFIRMED BY",
+            "TROUBLE",
+        ],
         rows.collect(),
     )
 }

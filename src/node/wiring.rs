@@ -264,6 +264,12 @@ impl Core {
                 "the phone identity is not valid: phones are refused until it is"
             );
         }
+        if let Err(problem) = self.pairings.look().await {
+            error!(
+                cause = crate::telemetry::error_chain(&problem),
+                "invitations can't be looked at yet; nobody can join until they are"
+            );
+        }
         if let Err(problem) = reloader.refresh_peers().await {
             error!(
                 cause = crate::telemetry::error_chain(&problem),

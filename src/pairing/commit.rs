@@ -4,6 +4,7 @@ use crate::{
     clock::Timestamp,
     domain::{
         address_list::MAX_ADDRESSES,
+        announcement::Acceptance,
         ids::ClusterId,
         pairing::{State, Told},
     },
@@ -13,7 +14,7 @@ use crate::{
         audit::{self, Action, Noun},
         pairings::{self, Pairing},
         peers::{self, Peer},
-        trust_entries::{self, EntryKind, TrustEntry},
+        trust_entries::{self, EntryKind, Source, TrustEntry},
     },
     trust::{
         bundle,
@@ -55,7 +56,10 @@ pub(super) fn commit(
     now: Timestamp,
 ) -> Result<(), Error> {
     let Some(them) = pairing.told.clone() else {
-        return Err(not_now(pairing, "the other cluster has not told what it is"));
+        return Err(not_now(
+            pairing,
+            "the other cluster has not told what it is",
+        ));
     };
     let cluster = ClusterId::new(them.cluster_id.as_str())
         .map_err(|_| crate::domain::pairing::Unfit::Unnamed)?;
@@ -76,6 +80,8 @@ pub(super) fn commit(
             fingerprint,
             der: certificate.der.clone(),
             added_at: now,
+            source: Source::Paired,
+            alias: None,
         };
         trust_entries::add(tx, &entry)?;
         pins.push(format!("pinned {}", fingerprint_text(&fingerprint)));
@@ -126,6 +132,7 @@ fn record(before: Option<Peer>, them: &Told, cluster: &ClusterId) -> Peer {
         user_patterns: Vec::new(),
         dn_patterns: Vec::new(),
         ignore_eku: false,
+        accept_announcements: Acceptance::default(),
         description: them.name.clone(),
     });
     for told in them.believed() {

@@ -56,7 +56,7 @@ pub(super) enum Failed {
     #[error("it is not open to anybody who joins")]
     Closed,
     /// It is something else.
-    #[error("it does not speak TLS 1.3 as a node of emccd does: {0}")]
+    #[error("it does not speak TLS 1.3 as the nodes of clusters do: {0}")]
     Tls(io::Error),
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Reached {
 /// Dials an address to join.
 pub(super) async fn join(snapshot: &Snapshot, address: &HostPort) -> Result<Reached, Failed> {
     let config = joining(snapshot)?;
-    let own = snapshot.identity().ok_or(trust::Error::NoIdentity)?;
+    let own = snapshot.client_identity().ok_or(trust::Error::NoIdentity)?;
     let caller_leaf = own.leaf().fingerprint();
     let (tls, remote) = handshake(config, address).await?;
     let (_, session) = tls.get_ref();
@@ -83,8 +83,8 @@ pub(super) async fn join(snapshot: &Snapshot, address: &HostPort) -> Result<Reac
     let server_leaf = leaf_of(&tls).ok_or_else(|| Failed::Tls(no_certificate()))?;
     let exporter = session.export_keying_material([0; 32], EXPORTER_LABEL, None);
     let exporter = exporter.map_err(|error| Failed::Tls(io::Error::other(error)))?;
-    let client = JoinServiceClient::new(channel(tls).await?)
-        .max_decoding_message_size(MAX_ANSWER_BYTES);
+    let client =
+        JoinServiceClient::new(channel(tls).await?).max_decoding_message_size(MAX_ANSWER_BYTES);
     Ok(Reached {
         client,
         view: View {

@@ -75,7 +75,9 @@ pub enum Error {
         why: String,
     },
     /// It can be reached, and nobody may join now.
-    #[error("{cluster} at {address} is not open to anybody who joins: the invitation was used, taken back or has run out")]
+    #[error(
+        "{cluster} at {address} is not open to anybody who joins: the invitation was used, taken back or has run out"
+    )]
     Closed {
         /// Which cluster.
         cluster: ClusterId,

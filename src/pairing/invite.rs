@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 use super::{
     Error, Pairings, commit, dial, note,
     proof::{ProofKey, View},
-    told,
     token::{MAX_LEAVES, SECRET_BYTES, Token},
+    told,
 };
 use crate::{
     clock::Timestamp,
@@ -59,7 +59,9 @@ pub struct Guest {
 #[derive(Debug, thiserror::Error)]
 pub enum Turned {
     /// Nothing is open under that ID, for whatever reason.
-    #[error("this invitation is not open; the operator who made it sees why with: emccd cluster invite --list")]
+    #[error(
+        "this invitation is not open; the operator who made it sees why with: emccd cluster invite --list"
+    )]
     NotOpen,
     /// The proof is wrong.
     #[error("the proof is wrong: it was not made with the secret of this invitation")]
@@ -390,24 +392,31 @@ impl Pairings {
             pairing.state = state;
             pairing.trouble.clone_from(&trouble);
             let actor = pairing.actor.clone();
-            note(tx, &pairing, Action::PairingEnd, &actor, trouble.clone(), now)?;
+            note(
+                tx,
+                &pairing,
+                Action::PairingEnd,
+                &actor,
+                trouble.clone(),
+                now,
+            )?;
             pairings::put(tx, &pairing)
         });
         Ok(write.await?)
     }
 
     async fn bound(&self, guest: Guest, id: InvitationId) -> Result<Pairing, Turned> {
-        let read = self.0.parts.store.read(move |tx: &mut dyn Transaction| is_bound(tx, &guest, id));
+        let read = self
+            .0
+            .parts
+            .store
+            .read(move |tx: &mut dyn Transaction| is_bound(tx, &guest, id));
         read.await
     }
 }
 
 /// The pairing that a guest may speak of: the one that its certificate is bound to.
-fn is_bound(
-    tx: &mut dyn Transaction,
-    guest: &Guest,
-    id: InvitationId,
-) -> Result<Pairing, Turned> {
+fn is_bound(tx: &mut dyn Transaction, guest: &Guest, id: InvitationId) -> Result<Pairing, Turned> {
     pairings::get(tx, Side::Inviting, id)?
         .filter(|pairing| pairing.standing().is_bound_to(&guest.view.caller_leaf))
         .ok_or(Turned::NotBound)
@@ -478,7 +487,14 @@ fn tell(
     now: Timestamp,
 ) -> Result<(), crate::store::Error> {
     let actor = format!("a cluster at {}", guest.remote);
-    note(tx, pairing, Action::PairingFail, &actor, trouble.clone(), now)?;
+    note(
+        tx,
+        pairing,
+        Action::PairingFail,
+        &actor,
+        trouble.clone(),
+        now,
+    )?;
     pairing.trouble = trouble;
     pairings::put(tx, pairing)
 }

@@ -14,8 +14,8 @@ use super::{
     dial::{self, Failed, Reached},
     note,
     proof::{ProofKey, View},
-    told,
     token::Token,
+    told,
 };
 use crate::{
     domain::{
@@ -54,12 +54,7 @@ impl Pairings {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn join(
-        &self,
-        token: &Token,
-        wanted: Wanted,
-        actor: &str,
-    ) -> Result<Pairing, Error> {
+    pub async fn join(&self, token: &Token, wanted: Wanted, actor: &str) -> Result<Pairing, Error> {
         let (id, cluster) = (token.id, &token.cluster);
         if *cluster == self.0.parts.cluster {
             return Err(Unfit::Ourselves(cluster.clone()).into());
@@ -215,7 +210,12 @@ impl Pairings {
             return Err(unfit.into());
         }
         // The address that was dialled is one of theirs, whatever they say themselves.
-        let mut addresses: Vec<String> = pairing.their_addresses.first().cloned().into_iter().collect();
+        let mut addresses: Vec<String> = pairing
+            .their_addresses
+            .first()
+            .cloned()
+            .into_iter()
+            .collect();
         for told in &them.addresses {
             if !addresses.contains(&told.address) {
                 addresses.push(told.address.clone());
@@ -247,7 +247,10 @@ impl Pairings {
             let due = match self.due().await {
                 Ok(due) => due,
                 Err(error) => {
-                    warn!(cause = crate::telemetry::error_chain(&error), "pairings could not be looked at");
+                    warn!(
+                        cause = crate::telemetry::error_chain(&error),
+                        "pairings could not be looked at"
+                    );
                     Vec::new()
                 }
             };
@@ -499,7 +502,12 @@ fn refused(cluster: &ClusterId, status: &Status) -> Error {
         Code::AlreadyExists => Error::Used { cluster },
         Code::FailedPrecondition | Code::PermissionDenied => Error::NotOpen { cluster },
         _ => {
-            let why: String = status.message().chars().filter(|c| !c.is_control()).take(300).collect();
+            let why: String = status
+                .message()
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(300)
+                .collect();
             Error::Refused { cluster, why }
         }
     }

@@ -8,8 +8,8 @@
 pub mod invite;
 pub mod join;
 pub mod proof;
-pub mod told;
 pub mod token;
+pub mod told;
 
 mod commit;
 mod dial;
@@ -44,7 +44,7 @@ use crate::{
         peers,
     },
     tasks::Tasks,
-    trust::TrustStore,
+    trust::{self, TrustStore, identity::Identity},
 };
 
 /// What a node pairs with.
@@ -183,10 +183,16 @@ impl Pairings {
         let (actor, now) = (actor.to_owned(), self.now());
         let write = self.0.parts.store.write(move |tx: &mut dyn Transaction| {
             let mut pairing = pairings::get(tx, side, id)?.ok_or(Error::Missing { side, id })?;
-            if pairing.confirmed_by.is_some() && matches!(pairing.state, State::Told | State::Committed | State::Done) {
+            if pairing.confirmed_by.is_some()
+                && matches!(pairing.state, State::Told | State::Committed | State::Done)
+            {
                 return seen(tx, pairing);
             }
-            let Some(them) = pairing.told.clone().filter(|_| pairing.state == State::Told) else {
+            let Some(them) = pairing
+                .told
+                .clone()
+                .filter(|_| pairing.state == State::Told)
+            else {
                 let why = "there are no words to compare";
                 return Err(commit::not_now(&pairing, why));
             };
@@ -231,8 +237,10 @@ impl Pairings {
             let may_be_committed = side == Side::Joining && pairing.confirmed_by.is_some();
             if !pairing.state.is_under_way() || may_be_committed {
                 let why = match pairing.state {
-                    State::Told => "it was confirmed, and the other side may have committed it: it \
-                         is finished by itself once that one can be reached",
+                    State::Told => {
+                        "it was confirmed, and the other side may have committed it: it \
+                         is finished by itself once that one can be reached"
+                    }
                     State::Committed | State::Done => {
                         "the clusters are peers; emccd cluster remove undoes that"
                     }
@@ -289,8 +297,12 @@ impl Pairings {
         }
     }
 
-    /// Sees until when somebody may come, and ends what ran out.
-    async fn look(&self) -> Result<(), store::Error> {
+    /// Sees until when somebody may come, and ends what ran out. Once before the doors open, so that a node that comes
+    /// back turns nobody away; [`Pairings::keep`] goes on with it.
+    ///
+    /// # Errors
+    /// [`store::Error`].
+    pub async fn look(&self) -> Result<(), store::Error> {
         let now = self.now();
         let store = &self.0.parts.store;
         let read = move |tx: &mut dyn Transaction| {
@@ -352,12 +364,19 @@ impl Pairings {
     /// What this cluster's nodes show.
     fn own_certificates(&self) -> Result<Vec<ToldCertificate>, Error> {
         let snapshot = self.0.parts.trust.snapshot();
-        let identity = snapshot.identity().ok_or(crate::trust::Error::NoIdentity)?;
-        Ok(vec![ToldCertificate {
+        let (Some(server), Some(client)) = (snapshot.identity(), snapshot.client_identity()) else {
+            return Err(trust::Error::NoIdentity.into());
+        };
+        let certificate = |purpose: &str, identity: &Identity| ToldCertificate {
             node: self.0.parts.node.clone(),
-            purpose: "federation".to_owned(),
+            purpose: purpose.to_owned(),
             der: identity.leaf().der().to_vec(),
-        }])
+        };
+        let mut all = vec![certificate("federation", server)];
+        if client.leaf() != server.leaf() {
+            all.push(certificate("federation-client", client));
+        }
+        Ok(all)
     }
 }
 

@@ -11,7 +11,10 @@ use aws_lc_rs::hmac;
 use bip39::Language;
 
 use crate::{
-    domain::{ids::ClusterId, pairing::{InvitationId, Side}},
+    domain::{
+        ids::ClusterId,
+        pairing::{InvitationId, Side},
+    },
     secret::Secret,
 };
 
@@ -95,7 +98,10 @@ impl ProofKey {
             .flat_map(|byte| (0..8).rev().map(move |bit| usize::from(byte >> bit & 1)));
         let words: Vec<&str> = (0..WORDS)
             .filter_map(|_| {
-                let number = bits.by_ref().take(11).fold(0, |number, bit| number << 1 | bit);
+                let number = bits
+                    .by_ref()
+                    .take(11)
+                    .fold(0, |number, bit| number << 1 | bit);
                 list.get(number).copied()
             })
             .collect();
@@ -140,7 +146,11 @@ mod tests {
 
     fn key(secret: u8, id: u8) -> ProofKey {
         let cluster = ClusterId::new("berlin").unwrap();
-        ProofKey::derive(&Secret::new(vec![secret; 16]), &cluster, InvitationId([id; 8]))
+        ProofKey::derive(
+            &Secret::new(vec![secret; 16]),
+            &cluster,
+            InvitationId([id; 8]),
+        )
     }
 
     const VIEW: View = View {
@@ -162,10 +172,23 @@ mod tests {
             assert!(!other.is_proof(Side::Joining, &VIEW, &proof));
         }
         for view in [
-            View { exporter: [9; 32], ..VIEW },
-            View { caller_leaf: [9; 32], ..VIEW },
-            View { server_leaf: [9; 32], ..VIEW },
-            View { caller_leaf: VIEW.server_leaf, server_leaf: VIEW.caller_leaf, ..VIEW },
+            View {
+                exporter: [9; 32],
+                ..VIEW
+            },
+            View {
+                caller_leaf: [9; 32],
+                ..VIEW
+            },
+            View {
+                server_leaf: [9; 32],
+                ..VIEW
+            },
+            View {
+                caller_leaf: VIEW.server_leaf,
+                server_leaf: VIEW.caller_leaf,
+                ..VIEW
+            },
         ] {
             assert!(!ours.is_proof(Side::Joining, &view, &proof));
             assert_ne!(ours.words(&view), ours.words(&VIEW));

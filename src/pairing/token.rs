@@ -177,10 +177,7 @@ fn whole_length(encoded: &str) -> Result<usize, TokenError> {
     };
     let head = BASE32_NOPAD.decode(head);
     let head = head.map_err(|_| TokenError::Garbled)?;
-    let length: [u8; 2] = head
-        .first_chunk()
-        .copied()
-        .ok_or(TokenError::Garbled)?;
+    let length: [u8; 2] = head.first_chunk().copied().ok_or(TokenError::Garbled)?;
     let bytes = 2 + usize::from(u16::from_be_bytes(length)) + CHECKSUM_BYTES;
     Ok((bytes * 8).div_ceil(5))
 }
@@ -285,7 +282,13 @@ mod tests {
         }
         let whole = text.len() - PREFIX.len();
         let more = Token::read(&format!("{}aa", *text)).unwrap_err();
-        assert_eq!(more, TokenError::TooLong { got: whole + 2, whole });
+        assert_eq!(
+            more,
+            TokenError::TooLong {
+                got: whole + 2,
+                whole
+            }
+        );
     }
 
     proptest! {

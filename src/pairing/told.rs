@@ -39,12 +39,8 @@ const fn malformed(what: &'static str, rule: &'static str) -> Malformed {
 /// # Errors
 /// [`Malformed`] with the first field that breaks its rule.
 pub fn read(cluster: pb::Cluster) -> Result<Told, Malformed> {
-    ClusterId::new(cluster.cluster_id.as_str()).map_err(|_| {
-        malformed(
-            "the cluster ID",
-            "1 to 64 characters of A-Z a-z 0-9 . _ -",
-        )
-    })?;
+    ClusterId::new(cluster.cluster_id.as_str())
+        .map_err(|_| malformed("the cluster ID", "1 to 64 characters of A-Z a-z 0-9 . _ -"))?;
     check_lines(&cluster)?;
     if cluster.addresses.len() > MAX_ADDRESSES {
         return Err(malformed("the addresses", "at most 16"));
@@ -99,7 +95,10 @@ fn check_lines(cluster: &pb::Cluster) -> Result<(), Malformed> {
         &cluster.versions,
         &cluster.security_mode,
     ];
-    let of_nodes = cluster.certificates.iter().flat_map(|c| [&c.node, &c.purpose]);
+    let of_nodes = cluster
+        .certificates
+        .iter()
+        .flat_map(|c| [&c.node, &c.purpose]);
     let mut lines = own.into_iter().chain(of_nodes);
     if lines.all(|line| is_line(line, MAX_LINE_BYTES)) {
         Ok(())
@@ -134,7 +133,8 @@ pub fn message(told: &Told) -> pb::Cluster {
 #[must_use]
 pub fn fingerprints(told: &Told) -> Vec<Fingerprint> {
     let all = told.certificates.iter();
-    all.map(|certificate| fingerprint_of(&certificate.der)).collect()
+    all.map(|certificate| fingerprint_of(&certificate.der))
+        .collect()
 }
 
 /// Refuses a cluster that can't be a peer of ours, whatever its operator says. `shown` is the certificate that it showed
@@ -154,7 +154,10 @@ pub fn check(them: &Told, shown: &Fingerprint, us: &Told) -> Result<ClusterId, U
     let ours = fingerprints(us);
     if let Some(own) = theirs.iter().find(|theirs| ours.contains(theirs)) {
         let fingerprint = fingerprint_text(own);
-        return Err(Unfit::Ours { cluster, fingerprint });
+        return Err(Unfit::Ours {
+            cluster,
+            fingerprint,
+        });
     }
     if !theirs.contains(shown) {
         return Err(Unfit::NotItsOwn(cluster));

@@ -50,7 +50,7 @@ pub fn looking(snapshot: &Snapshot) -> Result<ClientConfig, Error> {
 }
 
 fn client(snapshot: &Snapshot, protocols: &[&[u8]]) -> Result<ClientConfig, Error> {
-    let identity = snapshot.identity().ok_or(Error::NoIdentity)?;
+    let identity = snapshot.client_identity().ok_or(Error::NoIdentity)?;
     let provider = provider();
     let verifier = AnyProvenServer {
         provider: Arc::clone(&provider),

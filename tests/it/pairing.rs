@@ -2,7 +2,6 @@
 //! something in between, and with either side killed on the way.
 
 use std::{
-    path::Path,
     process::{Output, Stdio},
     time::Duration,
 };
@@ -10,7 +9,7 @@ use std::{
 use emccd::lab::{Cluster, Hosting, Lab, Spec};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, Command},
     time::timeout,
 };
@@ -84,7 +83,13 @@ async fn refused(cluster: &Cluster, words: &[&str], input: &str) -> String {
 
 /// An invitation, and its ID.
 async fn invited(cluster: &Cluster, more: &[&str]) -> (String, String) {
-    let words = ["cluster", "invite", "--no-wait", "--address", address(cluster)];
+    let words = [
+        "cluster",
+        "invite",
+        "--no-wait",
+        "--address",
+        address(cluster),
+    ];
     let made = json(cluster, &[&words, more].concat(), "").await;
     let text = made["invitation"].as_str().unwrap().to_owned();
     let id = made["pairing"]["id"].as_str().unwrap().to_owned();
@@ -93,7 +98,13 @@ async fn invited(cluster: &Cluster, more: &[&str]) -> (String, String) {
 
 /// Words of `cluster join` that come back as soon as there are words to compare.
 fn join_words(cluster: &Cluster) -> [&str; 5] {
-    ["cluster", "join", "--no-wait", "--address", address(cluster)]
+    [
+        "cluster",
+        "join",
+        "--no-wait",
+        "--address",
+        address(cluster),
+    ]
 }
 
 /// How one pairing stands.
@@ -121,12 +132,6 @@ async fn until(cluster: &Cluster, verb: &str, id: &str, state: &str) -> Value {
     }
 }
 
-/// Has an operator confirm that the other one has read these words.
-async fn confirmed(cluster: &Cluster, verb: &str, id: &str, words: &str) -> Output {
-    let line = ["cluster", verb, "--confirm", id, "--yes", "--words", words];
-    typed(cluster, &line, "").await
-}
-
 /// An operator at a terminal.
 struct Operator {
     process: Child,
@@ -135,7 +140,11 @@ struct Operator {
 
 impl Operator {
     fn types(cluster: &Cluster, words: &str) -> Self {
-        let line = format!("{} --socket {} {words}", binary().display(), socket(cluster));
+        let line = format!(
+            "{} --socket {} {words}",
+            binary().display(),
+            socket(cluster)
+        );
         let process = Command::new("script")
             .args(["-qefc", &line, "/dev/null"])
             .stdin(Stdio::piped())
@@ -174,7 +183,10 @@ impl Operator {
     async fn is_done(mut self) -> String {
         let mut rest = String::new();
         let out = self.process.stdout.as_mut().unwrap();
-        timeout(LIMIT, out.read_to_string(&mut rest)).await.unwrap().unwrap();
+        timeout(LIMIT, out.read_to_string(&mut rest))
+            .await
+            .unwrap()
+            .unwrap();
         let status = timeout(LIMIT, self.process.wait()).await.unwrap().unwrap();
         self.screen += &rest;
         assert!(status.success(), "{}", self.screen);
@@ -211,10 +223,7 @@ async fn strangers_become_peers_when_both_operators_confirm() {
     let mut joining = Operator::types(tokyo, &join);
     joining.sees("Paste the invitation").await;
     joining.answers(&format!("{text}\n")).await;
-    let (here, there) = (
-        inviting.sees("[y/N]").await,
-        joining.sees("[y/N]").await,
-    );
+    let (here, there) = (inviting.sees("[y/N]").await, joining.sees("[y/N]").await);
     assert_eq!(words_on(&here), words_on(&there));
     for screen in [&here, &there] {
         assert!(screen.contains("a loopback address"), "{screen}");
@@ -231,7 +240,10 @@ async fn strangers_become_peers_when_both_operators_confirm() {
     inviting.answers("y\n").await;
     for operator in [inviting, joining] {
         let screen = operator.is_done().await;
-        assert!(screen.contains("the link is up in both directions"), "{screen}");
+        assert!(
+            screen.contains("the link is up in both directions"),
+            "{screen}"
+        );
     }
     let peers = json(tokyo, &["cluster", "list"], "").await;
     assert_eq!(peers[0]["addresses"], serde_json::json!([address(berlin)]));
@@ -241,12 +253,20 @@ async fn strangers_become_peers_when_both_operators_confirm() {
     assert_eq!(shown.em_code, None, "{}", shown.body);
     // The secret is in no row and no file; what stays says who did what.
     let audit = json(berlin, &["audit", "list"], "").await.to_string();
-    for action in ["pairing.invite", "pairing.join", "pairing.confirm", "cluster.add"] {
+    for action in [
+        "pairing.invite",
+        "pairing.join",
+        "pairing.confirm",
+        "cluster.add",
+    ] {
         assert!(audit.contains(action), "{audit}");
     }
     // It is used up.
     let again = refused(tokyo, &join_words(tokyo), &text).await;
-    assert!(again.contains("not open") || again.contains("used"), "{again}");
+    assert!(
+        again.contains("not open") || again.contains("used"),
+        "{again}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,9 +288,25 @@ async fn a_peer_is_told_to_be_one_and_takes_more_certificates_when_asked() {
             }
             more.push("--update");
         }
-        let line = ["cluster", "invite", "--confirm", &id, "--yes", "--words", words];
+        let line = [
+            "cluster",
+            "invite",
+            "--confirm",
+            &id,
+            "--yes",
+            "--words",
+            words,
+        ];
         json(berlin, &[&line[..], &more].concat(), "").await;
-        let line = ["cluster", "join", "--confirm", &id, "--yes", "--words", words];
+        let line = [
+            "cluster",
+            "join",
+            "--confirm",
+            &id,
+            "--yes",
+            "--words",
+            words,
+        ];
         json(tokyo, &[&line[..], &more].concat(), "").await;
         until(berlin, "invite", &id, "done").await;
         until(tokyo, "join", &id, "done").await;

@@ -73,7 +73,10 @@ pub(super) async fn join(
         .ok()
         .and_then(|text| Token::read(text).ok());
     let token = token.ok_or_else(|| {
-        Error::invalid("the invitation", "whole, as `emccd cluster invite` printed it")
+        Error::invalid(
+            "the invitation",
+            "whole, as `emccd cluster invite` printed it",
+        )
     })?;
     let wanted = join::Wanted {
         addresses: addresses(&request.addresses)?,

@@ -243,11 +243,7 @@ impl Door {
 
     /// Finds out what the caller speaks and does the handshake. `None` when there is nothing to serve, which
     /// has been reported by then.
-    async fn shake_hands(
-        &self,
-        tcp: TcpStream,
-        remote: SocketAddr,
-    ) -> Option<Shaken> {
+    async fn shake_hands(&self, tcp: TcpStream, remote: SocketAddr) -> Option<Shaken> {
         match opening(&tcp).await {
             Ok(Opening::Tls) => {}
             Ok(Opening::Plaintext) => {

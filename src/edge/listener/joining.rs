@@ -3,14 +3,7 @@
 //!
 //! Who has proved nothing has seconds, and a handful of places that those who have do not need.
 
-use std::{
-    convert::Infallible,
-    fmt,
-    net::SocketAddr,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, fmt, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};

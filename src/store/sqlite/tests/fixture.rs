@@ -4,7 +4,11 @@
 //! `tests/tools/store-fixture` writes it anew, which is right only while its version has not been released. After
 //! that the file stays as it is: what reads differently is mended in the code, and a new schema gets a new file.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::PathBuf,
+};
 
 use super::*;
 use crate::{
@@ -16,11 +20,14 @@ use crate::{
         },
         liveness::Incarnation,
         login::{CallManager, HomeServices, Line, PhoneService, SecurityMode, ServiceMenu},
+        pairing::{self, InvitationId, Side, Told, ToldAddress, ToldCertificate},
         policy::{BUILT_IN, Policy, Rules},
         session::{EndReason, Initiator, State},
     },
+    secret::Secret,
     store::{
         self,
+        announcements::{self, Announced, WaitingEntry},
         answers::Answer,
         applications::{self, Application},
         audit::{self, Entry},
@@ -30,6 +37,7 @@ use crate::{
         devices::Device,
         geolocations::{self, Geolocation},
         imports, node_links,
+        pairings::{self, Pairing},
         parameters::{self, Setting},
         peers::{self, Peer},
         phone_services, policies,
@@ -37,7 +45,7 @@ use crate::{
         profiles::Profile,
         sessions::Session,
         tickets,
-        trust_entries::{self, EntryKind, TrustEntry},
+        trust_entries::{self, EntryKind, Source, TrustEntry},
         users::User,
     },
 };
@@ -102,6 +110,8 @@ fn everything() -> Everything {
         fingerprint: [n; 32],
         der: vec![0x30, n],
         added_at: at(7),
+        source: Source::Operator,
+        alias: Some("tokyo-1".into()),
     };
     Everything {
         user: User {
@@ -157,6 +167,7 @@ fn everything() -> Everything {
             user_patterns: vec!["t*".into()],
             dn_patterns: vec!["81*".into()],
             ignore_eku: false,
+            accept_announcements: crate::domain::announcement::Acceptance::default(),
             description: "the other one".into(),
         },
         setting: Setting {
@@ -279,6 +290,8 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
         trust_entries::add(tx, entry)?;
     }
     trust_entries::revoke(tx, &revoked(), &[9; 32], at(4))?;
+    fill_announcements(tx)?;
+    pairings::put(tx, &pairing())?;
     for session in &all.sessions {
         sessions::insert(tx, session)?;
     }
@@ -308,6 +321,72 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
         audit::append(tx, &change(n))?;
     }
     Ok(())
+}
+
+fn waiting_entry() -> WaitingEntry {
+    WaitingEntry {
+        cluster_id: cluster("tokyo"),
+        fingerprint: [3; 32],
+        der: vec![0x30, 3],
+        since: at(8),
+    }
+}
+
+fn announced() -> Announced {
+    Announced {
+        identity: "tokyo-1/federation".into(),
+        sequence: 12,
+        digest: [6; 32],
+        told_at: at(8),
+    }
+}
+
+fn pairing() -> Pairing {
+    Pairing {
+        side: Side::Inviting,
+        id: InvitationId([1, 2, 3, 4, 5, 6, 7, 8]),
+        state: pairing::State::Told,
+        node: "n1".into(),
+        actor: "root (uid 0)".into(),
+        name: "Berlin".into(),
+        addresses: vec!["n1.berlin.example:8444".into()],
+        their_addresses: Vec::new(),
+        created_at: at(5),
+        expires_at: at(1_800_005),
+        proof_key: Some(Secret::new(vec![5; 32])),
+        failures: 2,
+        bound_to: Some([6; 32]),
+        server_leaf: Some([7; 32]),
+        remote: "192.0.2.7:40000".into(),
+        words: "abandon ability able about above absent".into(),
+        told: Some(Told {
+            cluster_id: "lima".into(),
+            name: "Lima".into(),
+            addresses: vec![ToldAddress {
+                address: "n1.lima.example:8444".into(),
+                trouble: Some("connection refused".into()),
+                warning: None,
+            }],
+            certificates: vec![ToldCertificate {
+                node: "n1".into(),
+                purpose: "federation".into(),
+                der: vec![0x30, 4],
+            }],
+            ..Told::default()
+        }),
+        confirmed_by: Some("anna (uid 1000)".into()),
+        is_update: true,
+        they_confirmed: false,
+        trouble: "wrong proof 2 of 5".into(),
+    }
+}
+
+fn fill_announcements(tx: &mut dyn Transaction) -> Result<(), Error> {
+    let tokyo = cluster("tokyo");
+    let own = BTreeSet::from([[1; 32], [3; 32]]);
+    announcements::put(tx, &tokyo, &announced(), &own)?;
+    announcements::wait(tx, &waiting_entry())?;
+    announcements::descend(tx, &tokyo, &[3; 32], &[1; 32])
 }
 
 fn node_link() -> [node_links::Link; 1] {
@@ -522,10 +601,18 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
             ("EMCC2".to_owned(), None)
         ]
     );
+    let stored = pairings::list(tx, Side::Inviting)?;
+    assert_eq!(format!("{stored:?}"), format!("{:?}", [pairing()]));
+    assert_eq!(stored[0].proof_key.as_ref().unwrap().expose(), [5; 32]);
     assert_eq!(peers::list(tx)?, [all.peer]);
     let mut entries = trust_entries::list(tx)?;
     entries.sort_by_key(|entry| entry.fingerprint);
     assert_eq!(entries, all.entries);
+    let tokyo = cluster("tokyo");
+    assert_eq!(announcements::waiting(tx)?, [waiting_entry()]);
+    assert_eq!(announcements::identities(tx, &tokyo)?, [announced()]);
+    assert_eq!(announcements::labels(tx)?.len(), 2);
+    assert_eq!(announcements::descendants(tx, &tokyo, &[1; 32])?, [[3; 32]]);
     let gone = trust_entries::revoked(tx)?;
     assert_eq!((gone.len(), &gone[0].cluster_id), (1, &revoked()));
     for session in all.sessions {
