@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Addresses, Error, Node, Options, addresses,
+    expiry::{self, Certificates},
     handover::{HandOver, Inherited, Predecessor, Whose},
     links,
     operations::NodeOperations,
@@ -457,6 +458,7 @@ impl Core {
             peers: self.peers.clone(),
             hand_over: self.hand_over.clone(),
             reloader: Arc::clone(&self.reloader),
+            certificates: self.certificates(),
             home: roles.home.clone(),
             visiting: roles.visiting.clone(),
         };
@@ -487,6 +489,7 @@ impl Core {
             trust: self.trust.clone(),
             peers: self.peers.clone(),
             reloader: Arc::clone(&self.reloader),
+            certificates: self.certificates(),
             phase: stages.phase(),
             succeeded: self.hand_over.succeeded(),
             doors: stages.doors.clone(),
@@ -520,6 +523,11 @@ impl Core {
             tasks: tasks.clone(),
             faults: self.faults.clone(),
         }
+    }
+
+    fn certificates(&self) -> Certificates {
+        let (trust, reloader) = (self.trust.clone(), Arc::clone(&self.reloader));
+        Certificates::new(self.config.cluster_id.clone(), trust, reloader)
     }
 
     /// Keeps the node on record.
@@ -563,6 +571,8 @@ impl Core {
         tasks.spawn("links on record", telling);
         let (pairings, watching) = (self.pairings.clone(), tasks.clone());
         tasks.spawn("pairings", async move { pairings.keep(&watching).await });
+        let watching = expiry::watch(self.certificates(), tasks.clone());
+        tasks.spawn("ends of certificates", watching);
         let (home, watching) = (roles.home, tasks.clone());
         let membership = self.membership.clone();
         tasks.spawn("revocations", async move {

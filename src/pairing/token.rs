@@ -71,7 +71,7 @@ pub enum TokenError {
     #[error("this is no invitation: one begins with {PREFIX}")]
     NoToken,
     /// From a later version.
-    #[error("this invitation was made by a later version of emccd than this one")]
+    #[error("this invitation was made by a later version than this one")]
     Later,
     /// Its end is missing.
     #[error("the invitation is cut short: {got} of {whole} characters are there")]
