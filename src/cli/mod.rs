@@ -2,6 +2,7 @@
 
 mod apply;
 pub mod args;
+mod as_of;
 mod audit;
 mod cert;
 mod client;
@@ -17,6 +18,7 @@ pub mod failure;
 mod generate;
 mod init;
 pub mod output;
+mod pair;
 mod param;
 mod people;
 mod phone;

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Addresses, Error, Node, Options, addresses,
+    expiry::{self, Certificates},
     handover::{HandOver, Inherited, Predecessor, Whose},
     links,
     operations::NodeOperations,
@@ -36,13 +37,14 @@ use crate::{
         login::HomeCluster, parameters::Parameters, version::VersionRange,
     },
     edge::{
-        admin, federation,
+        admin, federation, join,
         listener::{self, TurnedAway},
         metrics::Metrics,
         phone,
     },
     fault::FaultPoints,
     home::{self, HomeRole, LocalHome},
+    pairing::{self, Pairings},
     peer::{self, Peers, outbox::Outbox},
     secret::Secret,
     store::{
@@ -83,6 +85,7 @@ struct Core {
     pepper: Pepper,
     trust: TrustStore,
     peers: Peers,
+    pairings: Pairings,
     membership: Membership,
     hand_over: HandOver,
     reloader: Arc<Reloader>,
@@ -165,6 +168,17 @@ pub(super) async fn start(
         clock.clone(),
         stages.work.clone(),
     )?;
+    let pairings = Pairings::new(pairing::Parts {
+        cluster: config.cluster_id.clone(),
+        node: config.node.clone(),
+        software: peers.config().software.clone(),
+        versions: versions.to_string(),
+        security_mode: config.federation.security_mode.as_str(),
+        store: store.clone(),
+        trust: trust.clone(),
+        clock: clock.clone(),
+        faults: faults.clone(),
+    });
     let socket_file = sockets.admin.keep();
     let admission = Admission::new(Parameters::default().maximum_concurrent_requests);
     let (of_store, of_trust) = (store.clone(), trust.clone());
@@ -190,6 +204,7 @@ pub(super) async fn start(
         pepper,
         trust,
         peers,
+        pairings,
         membership,
         hand_over,
         faults: faults.clone(),
@@ -249,6 +264,12 @@ impl Core {
             error!(
                 cause = crate::telemetry::error_chain(&problem),
                 "the phone identity is not valid: phones are refused until it is"
+            );
+        }
+        if let Err(problem) = self.pairings.look().await {
+            error!(
+                cause = crate::telemetry::error_chain(&problem),
+                "invitations can't be looked at yet; nobody can join until they are"
             );
         }
         if let Err(problem) = reloader.refresh_peers().await {
@@ -377,7 +398,10 @@ impl Core {
             self.trust.clone(),
             behind.federation,
             doors.clone(),
-            limits(config.federation.max_connections, &self.turned.federation),
+            listener::Config {
+                joining: Some(join::door(self.pairings.clone())),
+                ..limits(config.federation.max_connections, &self.turned.federation)
+            },
         );
         doors.spawn("federation listener", door);
         // Both listeners for phones take from the same places.
@@ -441,10 +465,12 @@ impl Core {
             peers: self.peers.clone(),
             hand_over: self.hand_over.clone(),
             reloader: Arc::clone(&self.reloader),
+            certificates: self.certificates(),
             home: roles.home.clone(),
             visiting: roles.visiting.clone(),
         };
         admin::AdminEdge {
+            pairings: self.pairings.clone(),
             imports: Arc::new(Semaphore::new(1)),
             cluster_id: config.cluster_id.clone(),
             store: self.store.clone(),
@@ -470,6 +496,7 @@ impl Core {
             trust: self.trust.clone(),
             peers: self.peers.clone(),
             reloader: Arc::clone(&self.reloader),
+            certificates: self.certificates(),
             phase: stages.phase(),
             succeeded: self.hand_over.succeeded(),
             doors: stages.doors.clone(),
@@ -503,6 +530,11 @@ impl Core {
             tasks: tasks.clone(),
             faults: self.faults.clone(),
         }
+    }
+
+    fn certificates(&self) -> Certificates {
+        let (trust, reloader) = (self.trust.clone(), Arc::clone(&self.reloader));
+        Certificates::new(self.config.cluster_id.clone(), trust, reloader)
     }
 
     /// Keeps the node on record.
@@ -544,6 +576,10 @@ impl Core {
             tasks.clone(),
         );
         tasks.spawn("links on record", telling);
+        let (pairings, watching) = (self.pairings.clone(), tasks.clone());
+        tasks.spawn("pairings", async move { pairings.keep(&watching).await });
+        let watching = expiry::watch(self.certificates(), tasks.clone());
+        tasks.spawn("ends of certificates", watching);
         let (home, watching) = (roles.home, tasks.clone());
         let membership = self.membership.clone();
         tasks.spawn("revocations", async move {

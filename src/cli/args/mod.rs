@@ -3,6 +3,7 @@
 mod audit;
 mod cert;
 mod cluster;
+mod day;
 mod db;
 mod param;
 mod people;
@@ -16,7 +17,9 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 pub use self::{
     audit::{Audit, AuditList, AuditVerify},
     cert::{Cert, CertNew, Purpose},
-    cluster::{Cluster, ClusterAdd, ClusterRemove, ClusterSet},
+    cluster::{
+        Cluster, ClusterAdd, ClusterInvite, ClusterJoin, ClusterRemove, ClusterSet, PairingVerbs,
+    },
     db::{Db, DbMigrate, DbVerify},
     param::{Param, ParamList, ParamSet},
     people::{
@@ -211,7 +214,7 @@ impl Command {
             | Self::Completions { .. }
             | Self::Man { .. } => false,
             Self::Db(verb) => matches!(verb, Db::Backup { .. }),
-            Self::Cert(verb) => !matches!(verb, Cert::New(_) | Cert::Show { file: Some(_) }),
+            Self::Cert(verb) => !matches!(verb, Cert::New(_) | Cert::Show { file: Some(_), .. }),
             Self::Apply(_)
             | Self::Export(_)
             | Self::Cluster(_)
