@@ -18,6 +18,7 @@ pub mod failure;
 mod generate;
 mod init;
 pub mod output;
+mod pair;
 mod param;
 mod people;
 mod phone;
@@ -27,6 +28,7 @@ mod progress;
 mod rotate;
 mod session;
 mod trust;
+mod trust_accept;
 
 use std::{
     ffi::OsString,

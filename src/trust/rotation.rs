@@ -8,6 +8,7 @@ use rustls::SignatureScheme;
 use crate::{
     clock::Timestamp,
     domain::{
+        announcement::proof_text,
         ids::ClusterId,
         rotation::{
             Fingerprint, Name, Phase, Rotation, Told,
@@ -355,23 +356,14 @@ impl Claim<'_> {
     /// The text that is signed.
     #[must_use]
     pub fn text(&self) -> Vec<u8> {
-        let sequence = self.sequence.to_be_bytes();
-        let parent = self.parent.map_or(&[][..], |parent| parent);
-        let parts: [&[u8]; 6] = [
-            self.from.as_str().as_bytes(),
-            self.to.as_str().as_bytes(),
-            self.identity.as_bytes(),
-            &sequence,
+        proof_text(
+            self.from,
+            self.to,
+            self.identity,
+            self.sequence,
             self.fingerprint,
-            parent,
-        ];
-        let mut text = b"emcc trust-announce v1".to_vec();
-        for part in parts {
-            let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
-            text.extend(length.to_be_bytes());
-            text.extend(part);
-        }
-        text
+            self.parent,
+        )
     }
 
     /// The proof that the identity's key is ours, and the number of its scheme. None when its kind of key can't.

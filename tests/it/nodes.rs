@@ -23,7 +23,7 @@ use crate::support::{binary, rows::settled};
 mod claims;
 mod links;
 mod rotated;
-mod two;
+pub(crate) mod two;
 
 use claims::{once_only, wait_taken_over};
 

@@ -18,7 +18,9 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 pub use self::{
     audit::{Audit, AuditList, AuditVerify},
     cert::{Cert, CertNew, Purpose},
-    cluster::{Cluster, ClusterAdd, ClusterRemove, ClusterSet},
+    cluster::{
+        Cluster, ClusterAdd, ClusterInvite, ClusterJoin, ClusterRemove, ClusterSet, PairingVerbs,
+    },
     db::{Db, DbMigrate, DbVerify},
     param::{Param, ParamList, ParamSet},
     people::{
@@ -27,7 +29,7 @@ pub use self::{
     },
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
     rotate::{Rotate, RotateAnnounce, RotateTarget},
-    trust::{Trust, TrustAdd, TrustRemove},
+    trust::{Trust, TrustAccept, TrustAdd, TrustRemove},
 };
 use crate::{
     apply::{columns, export::Format},

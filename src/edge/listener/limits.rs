@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    joining::JoiningDoor,
     share::{Share, Shares},
     turned::TurnedAway,
     waste::{Allowance, Allowances},
@@ -69,6 +70,8 @@ pub struct Config {
     pub turned: TurnedAway,
     /// How long connections have that rest on a certificate from before is one of them.
     pub parameters: parameters::Live,
+    /// Where those go who come to join; nowhere when there is none.
+    pub joining: Option<JoiningDoor>,
 }
 
 impl Default for Config {
@@ -100,6 +103,7 @@ impl Default for Config {
             draining: CancellationToken::new(),
             turned: TurnedAway::default(),
             parameters: parameters::Live::default(),
+            joining: None,
         }
     }
 }
@@ -184,6 +188,19 @@ impl Places {
                 of_all: "32",
             },
             ..Self::new(32, 16)
+        }
+    }
+
+    /// Places for those who come to join and have proved nothing yet: a handful.
+    #[must_use]
+    pub fn for_joining() -> Self {
+        Self {
+            whose: Whose {
+                callers: "clusters that join",
+                of_network: "4, half of what there are",
+                of_all: "8",
+            },
+            ..Self::new(8, 4)
         }
     }
 
