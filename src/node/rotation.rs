@@ -697,7 +697,11 @@ fn key_of(row: &Row, cluster: &ClusterId) -> Telling {
 /// What a peer's answer comes to.
 fn verdict(rotation: &Rotation, answered: &Answered) -> (Outcome, String) {
     let mut worst = (Outcome::Loaded, String::new());
-    for certificate in rotation.certificates() {
+    // The one from before it takes in any case, as long as it takes our connections: perhaps for its authority's sake, and
+    // not as a certificate of its own.
+    let both = rotation.certificates();
+    let matters = both.last().copied();
+    for certificate in matters {
         let (outcome, why) = match answered.outcomes.get(&certificate) {
             Some((Taken::Loaded, _)) => continue,
             Some((Taken::Waiting, why)) => (Outcome::Waiting, why.clone()),
