@@ -25,6 +25,7 @@ mod process;
 mod progress;
 mod session;
 mod trust;
+mod trust_explain;
 
 use std::{
     ffi::OsString,

@@ -6,6 +6,20 @@ use crate::domain::{ids::ClusterId, rejection::Rejection};
 /// that is known.
 #[must_use]
 pub fn mend(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
+    with_page(rejection, &here(rejection, cluster))
+}
+
+/// Where the whole page about a reason is.
+#[must_use]
+pub fn more(rejection: Rejection) -> String {
+    format!("more: emccd trust explain {}", rejection.word())
+}
+
+fn with_page(rejection: Rejection, mend: &str) -> String {
+    format!("{mend}; {}", more(rejection))
+}
+
+fn here(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
     let peer = cluster.map_or("CLUSTER", ClusterId::as_str);
     let pin = format!(
         "emccd trust add {peer} --pin FILE (its certificate; compare it with emccd cert show there)"
@@ -52,6 +66,10 @@ pub fn mend(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
 /// refused.
 #[must_use]
 pub fn mend_ours(rejection: Rejection, us: &ClusterId, peer: &ClusterId) -> String {
+    with_page(rejection, &ours(rejection, us, peer))
+}
+
+fn ours(rejection: Rejection, us: &ClusterId, peer: &ClusterId) -> String {
     let pin = format!(
         "emccd trust add {us} --pin FILE (our certificate; emccd cert show here has its fingerprint)"
     );
@@ -82,7 +100,7 @@ pub fn mend_ours(rejection: Rejection, us: &ClusterId, peer: &ClusterId) -> Stri
         | Rejection::Revoked
         | Rejection::TlsVersion
         | Rejection::WrongCluster => {
-            format!("mend on {peer} with: {}", mend(rejection, Some(us)))
+            format!("mend on {peer} with: {}", here(rejection, Some(us)))
         }
     }
 }
@@ -90,6 +108,10 @@ pub fn mend_ours(rejection: Rejection, us: &ClusterId, peer: &ClusterId) -> Stri
 /// What to look at when the link to `cluster` is down for trust, whichever side refused.
 #[must_use]
 pub fn mend_link(rejection: Rejection, cluster: &ClusterId) -> String {
+    with_page(rejection, &link(rejection, cluster))
+}
+
+fn link(rejection: Rejection, cluster: &ClusterId) -> String {
     match rejection {
         Rejection::UnknownIssuer => {
             "compare `emccd cert show` of the side that is refused with `emccd trust list` of the side that refuses; \
@@ -169,12 +191,21 @@ mod tests {
     #[test]
     fn every_reason_has_something_to_do_about_it() {
         let berlin = ClusterId::new("berlin").unwrap();
+        let tokyo = ClusterId::new("tokyo").unwrap();
         for rejection in Rejection::ALL {
-            assert!(!mend(rejection, None).is_empty());
             assert!(
                 !mend(rejection, Some(&berlin)).contains("CLUSTER"),
                 "{rejection}"
             );
+            for text in [
+                mend(rejection, None),
+                mend_ours(rejection, &tokyo, &berlin),
+                mend_link(rejection, &berlin),
+            ] {
+                let page = format!("; {}", more(rejection));
+                let (first, rest) = text.split_once(&page).unwrap();
+                assert!(!first.is_empty() && rest.is_empty(), "{text}");
+            }
         }
         assert!(
             mend(Rejection::UnknownIssuer, Some(&berlin))

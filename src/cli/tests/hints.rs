@@ -65,6 +65,7 @@ fn commands(text: &str) -> Vec<String> {
             let bare = word.trim_end_matches(['`', ',', ';', ':', '.', ')', '\'']);
             let value = line.last().is_some_and(|last| last.starts_with("--"))
                 || bare == "tokyo"
+                || Rejection::from_word(bare).is_some()
                 || bare.starts_with("--")
                 || bare.chars().all(|c| c.is_ascii_uppercase() || c == ':');
             if bare.is_empty() || word.starts_with('(') || (at >= 2 && !value) {

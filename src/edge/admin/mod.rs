@@ -7,6 +7,7 @@
 mod account;
 mod directory;
 pub mod error;
+mod explain;
 pub mod export;
 mod import;
 pub mod operations;

@@ -68,6 +68,8 @@ pub enum Action {
     Apply,
     /// Write a backup of the database.
     BackUp,
+    /// Explain a certificate, dialling where it is asked to.
+    ExplainTrust,
     /// Give out the cluster's data, hashes of PINs among them.
     Export,
     /// Hand the node's sockets to a new process.
@@ -100,11 +102,12 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
         Self::BackUp,
+        Self::ExplainTrust,
         Self::Export,
         Self::HandOver,
         Self::LogoutSession,
@@ -136,9 +139,11 @@ impl Action {
             | Self::ResetParameter
             | Self::SetCluster
             | Self::SetParameter => Role::Admin,
-            Self::AddTrust | Self::RefreshCluster | Self::ReloadIdentities | Self::RemoveTrust => {
-                Role::Certificates
-            }
+            Self::AddTrust
+            | Self::ExplainTrust
+            | Self::RefreshCluster
+            | Self::ReloadIdentities
+            | Self::RemoveTrust => Role::Certificates,
             Self::LogoutSession | Self::UnlockPin => Role::HelpDesk,
             Self::View => Role::Viewer,
         }
@@ -152,6 +157,7 @@ impl Action {
             Self::AddTrust => "trust add",
             Self::Apply => "apply",
             Self::BackUp => "db backup",
+            Self::ExplainTrust => "trust explain",
             Self::Export => "export",
             Self::HandOver => "run --take-over",
             Self::LogoutSession => "session logout",

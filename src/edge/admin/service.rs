@@ -17,7 +17,7 @@ use crate::{
     edge::admin::{
         account, directory,
         error::Error,
-        export, import,
+        explain, export, import,
         operations::{ApplyMode, File, Operations},
         parameters, peer_changes,
         peers::{self, Material},
@@ -377,6 +377,14 @@ impl AdminService for AdminEdge {
         within(CHANGE, self.distrust(&actor, request)).await
     }
 
+    async fn explain_trust(
+        &self,
+        request: Request<pb::ExplainTrustRequest>,
+    ) -> Result<Response<pb::ExplainTrustResponse>, Status> {
+        let (_, request) = self.admit(Action::ExplainTrust, request).await?;
+        within(EXPLAIN, explain::trust(&*self.operations, request)).await
+    }
+
     async fn list_identities(
         &self,
         request: Request<pb::ListIdentitiesRequest>,
@@ -731,6 +739,9 @@ fn device_name(text: String) -> Result<DeviceName, Error> {
 
 /// Reading from the database and from memory.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// Room for several addresses, each of which says nothing at several steps.
+const EXPLAIN: Duration = Duration::from_secs(40);
 
 /// Room for the other cluster to answer within the login deadline.
 const CHANGE: Duration = Duration::from_secs(20);
