@@ -27,7 +27,7 @@ use crate::{
     domain::{address::HostPort, ids::ClusterId, rejection::Rejection},
     peer::{
         Config,
-        attempt::{new_reference, offset_ms, shown_by},
+        attempt::{new_reference, offset_ms, shown_to},
         connector::{Dialer, alert_rejection},
         error::{bounded, with_sources},
         lookup::Lookups,
@@ -306,8 +306,8 @@ impl Prober {
             connect_timeout: self.config.connect_timeout,
             handshake_timeout: self.config.hello_timeout,
         };
-        let shown =
-            shown_by(snapshot).map_or_else(|| "none".to_owned(), |f| format!("SHA-256 {f}"));
+        let shown = shown_to(snapshot, cluster)
+            .map_or_else(|| "none".to_owned(), |f| format!("SHA-256 {f}"));
         let connection = match dialer.dial(&address.to_string(), socket).await {
             Ok(connection) => connection,
             Err(error) => {

@@ -362,6 +362,7 @@ mod tests {
                 &["emccd-certificates", "users"],
                 &[
                     AddTrust,
+                    ExplainTrust,
                     RefreshCluster,
                     ReloadIdentities,
                     RemoveTrust,
@@ -379,6 +380,7 @@ mod tests {
                 &["emccd-help-desk", "emccd-certificates"],
                 &[
                     AddTrust,
+                    ExplainTrust,
                     LogoutSession,
                     RefreshCluster,
                     ReloadIdentities,
