@@ -175,7 +175,7 @@ fn the_ten_commands_of_the_readme_federate_two_daemons() {
 
 #[test]
 fn what_the_pages_link_to_is_there() {
-    let pages: Vec<_> = ["", "docs", "docs/adr", "certs", "src", "tests"]
+    let pages: Vec<_> = ["", "docs", "docs/adr", "docs/refusals", "certs", "src", "tests"]
         .into_iter()
         .flat_map(|folder| fs::read_dir(repository(folder)).unwrap())
         .map(|entry| entry.unwrap().path())

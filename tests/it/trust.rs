@@ -28,11 +28,13 @@ use crate::support::{
 };
 
 mod anchors;
+mod breakglass;
 pub(crate) mod claims;
 mod explain;
 mod openssl;
 mod refusals;
 mod swaps;
+mod table;
 mod typed;
 
 fn now() -> Timestamp {

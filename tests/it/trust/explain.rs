@@ -1,6 +1,6 @@
 //! `trust explain` against daemons, and against what is none.
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     typed::{printed, type_at, works_at},
@@ -8,14 +8,19 @@ use super::{
 };
 
 /// Answers each connection with these bytes and ends it.
-async fn answering(bytes: &'static [u8]) -> (String, Tasks) {
+pub(super) async fn answering(bytes: &'static [u8]) -> (String, Tasks) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let serving = Tasks::default();
     let stop = serving.token();
     serving.spawn("server", async move {
         while let Some(Ok((mut tcp, _))) = stop.run_until_cancelled(listener.accept()).await {
+            // Whoever ends with unread bytes resets, and what was answered is lost.
+            let mut said = [0; 4_096];
+            let _heard = tcp.read(&mut said).await;
             let _gone = tcp.write_all(bytes).await;
+            let _ended = tcp.shutdown().await;
+            while matches!(tcp.read(&mut said).await, Ok(1..)) {}
         }
     });
     (address, serving)
