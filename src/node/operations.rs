@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::{
     applied,
+    expiry::Certificates,
     explaining::Explainer,
     handover::{Asked, HandOver, Whose},
     reload::{Reloader, Shown},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     apply::{Applier, Mode, Progress, Rest, Source, edit::Edit},
-    clock::Clock,
+    clock::{Clock, Timestamp},
     domain::{ids::ClusterId, parameters::Parameters, session::Role, version::VersionRange},
     edge::admin::{
         error::Error,
@@ -46,6 +47,7 @@ pub(super) struct NodeOperations {
     pub(super) peers: Peers,
     pub(super) hand_over: HandOver,
     pub(super) reloader: Arc<Reloader>,
+    pub(super) certificates: Certificates,
     pub(super) home: HomeRole,
     pub(super) visiting: VisitingRole,
 }
@@ -106,6 +108,10 @@ impl Operations for NodeOperations {
                 )),
             }
         })
+    }
+
+    fn forecast(&self, cluster: Option<&ClusterId>, at: Timestamp) -> pb::ForecastTrustResponse {
+        self.certificates.forecast(cluster, at)
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {

@@ -105,6 +105,35 @@ fn ours(rejection: Rejection, us: &ClusterId, peer: &ClusterId) -> String {
     }
 }
 
+/// The same where a caller refused our certificate by a TLS alert: who it was, it did not say.
+#[must_use]
+pub fn mend_called(rejection: Rejection) -> String {
+    let pin = "on the calling side: emccd trust add CLUSTER --pin FILE (our certificate; compare it with emccd cert \
+               show here)";
+    let text = match rejection {
+        Rejection::Expired => format!(
+            "look at both clocks (timedatectl); if they are right: emccd cert new, emccd cert reload here; then {pin}"
+        ),
+        Rejection::WrongEku => {
+            format!("emccd cert show here, and get a certificate that is for servers as well; then {pin}")
+        }
+        Rejection::WrongName => {
+            "on the calling side: emccd trust explain with our address; it says whether a name is missing (emccd \
+             cluster set CLUSTER --node-name NAME) or the address leads to another cluster (emccd cluster set CLUSTER \
+             --address HOST:PORT)"
+                .to_owned()
+        }
+        Rejection::Ambiguous => {
+            "on the calling side: emccd trust list, and take our certificate from the peer that it is not of: emccd \
+             trust remove ID --fingerprint HEX"
+                .to_owned()
+        }
+        Rejection::TlsVersion => "let the caller speak TLS 1.3".to_owned(),
+        _ => pin.to_owned(),
+    };
+    with_page(rejection, &text)
+}
+
 /// What to look at when the link to `cluster` is down for trust, whichever side refused.
 #[must_use]
 pub fn mend_link(rejection: Rejection, cluster: &ClusterId) -> String {
@@ -201,6 +230,7 @@ mod tests {
                 mend(rejection, None),
                 mend_ours(rejection, &tokyo, &berlin),
                 mend_link(rejection, &berlin),
+                mend_called(rejection),
             ] {
                 let page = format!("; {}", more(rejection));
                 let (first, rest) = text.split_once(&page).unwrap();

@@ -30,6 +30,7 @@ use crate::support::{
 mod anchors;
 mod breakglass;
 pub(crate) mod claims;
+mod expiry;
 mod explain;
 mod openssl;
 mod refusals;

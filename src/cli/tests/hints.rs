@@ -6,7 +6,7 @@ use crate::{
     peer,
     trust::{
         certificate::fingerprint_text,
-        mend::{mend, mend_link, mend_ours},
+        mend::{mend, mend_called, mend_link, mend_ours},
     },
 };
 
@@ -48,7 +48,10 @@ fn about_a_known_peer() -> Vec<String> {
 
 /// Texts about what has no record, or about no peer at all.
 fn about_others() -> Vec<String> {
-    let mut texts: Vec<String> = Rejection::ALL.into_iter().map(|r| mend(r, None)).collect();
+    let mut texts: Vec<String> = Rejection::ALL
+        .into_iter()
+        .flat_map(|r| [mend(r, None), mend_called(r)])
+        .collect();
     texts.push(peer::Error::NoIdentity.to_string());
     texts.push(crate::home::Error::CallerUnknown(tokyo()).to_string());
     texts.push(crate::trust::Error::NoIdentity.to_string());

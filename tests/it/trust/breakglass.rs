@@ -58,7 +58,8 @@ async fn type_all(at: &Cluster, lines: &[String], filled: &[(&str, &str)]) -> St
 async fn with_every_certificate_expired_the_steps_of_the_guide_bring_the_link_back() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/certificates.md");
     let page = fs::read_to_string(page).unwrap();
-    let [look, renew, exchange, tidy] = &fences(&page, "Break-glass: everything has expired")[..] else {
+    let [look, renew, exchange, tidy] = &fences(&page, "Break-glass: everything has expired")[..]
+    else {
         panic!("the guide has other fences now")
     };
     let mut lab = lab(2).await;
@@ -69,9 +70,13 @@ async fn with_every_certificate_expired_the_steps_of_the_guide_bring_the_link_ba
         }
         prints
     };
-    // A month and more later, and everybody has been started anew since.
+    // Half a year and more later, and everybody has been started anew since.
     for cluster in &mut lab.clusters {
-        cluster.member().unwrap().clock.set_offset_millis(40 * DAY_MILLIS);
+        cluster
+            .member()
+            .unwrap()
+            .clock
+            .set_offset_millis(200 * DAY_MILLIS);
         restart(cluster).await;
     }
     let (berlin, tokyo) = (&lab.clusters[0], &lab.clusters[1]);
@@ -94,7 +99,11 @@ async fn with_every_certificate_expired_the_steps_of_the_guide_bring_the_link_ba
         assert!(!old.is_empty());
         type_all(us, renew, &filled).await;
         // The operators hand on the files.
-        let theirs = them.member().unwrap().folder.join(format!("{}-new.pem", us.id));
+        let theirs = them
+            .member()
+            .unwrap()
+            .folder
+            .join(format!("{}-new.pem", us.id));
         fs::copy(node.folder.join("new.pem"), theirs).unwrap();
     }
     for (us, them, old) in pairs {

@@ -301,7 +301,7 @@ async fn each_reason_is_told_on_both_sides_and_mended_by_the_command_that_is_pri
     mended(berlin, tokyo).await;
 
     // expired, by berlin's clock.
-    clock.set_offset_millis(31 * DAY_MILLIS);
+    clock.set_offset_millis(181 * DAY_MILLIS);
     let next = refused_there(berlin, tokyo, Rejection::Expired).await;
     let theirs = rejected(tokyo, berlin, Rejection::Expired)
         .await
