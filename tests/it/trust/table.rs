@@ -95,6 +95,11 @@ async fn each_reason_is_told_on_both_sides_and_mended_by_the_command_that_is_pri
     at_door(berlin, "caller", Rejection::UnknownIssuer).await;
     at_door(berlin, "answerer", Rejection::UnknownIssuer).await;
     at_door(tokyo, "own", Rejection::UnknownIssuer).await;
+    works_at(berlin, &printed(&next, "trust add", &[("FILE", &file)])).await;
+    mended(berlin, tokyo).await;
+
+    // revoked, by its fingerprint, and taken back by pinning it again.
+    let print = other.fingerprint_text();
     works_at(
         berlin,
         &format!("trust remove {peer} --fingerprint {print} --yes"),
