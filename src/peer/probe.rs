@@ -184,7 +184,7 @@ impl Prober {
         part.steps.push(step.with(failures));
         part.mend = Some(corrected(
             wanted,
-            "look whether emccd runs there and listens on that port, and at the firewalls between",
+            "look whether a node runs there and listens on that port, and at the firewalls between",
         ));
         None
     }
