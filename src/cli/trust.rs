@@ -11,7 +11,7 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
-        trust_explain,
+        trust_accept, trust_explain,
     },
     trust::certificate::{Certificate, fingerprint_text},
     wire::admin as pb,
@@ -23,6 +23,7 @@ use crate::{
 /// What the daemon refuses, and files that hold no certificate.
 pub async fn run(global: &Global, verb: Trust) -> Outcome {
     match verb {
+        Trust::Accept(args) => trust_accept::run(global, args).await,
         Trust::Add(args) => {
             let what = format!("cannot trust more from {}", args.cluster_id);
             let trust = match (&args.pin, &args.anchor) {
