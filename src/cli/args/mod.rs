@@ -29,7 +29,7 @@ pub use self::{
     },
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
     rotate::{Rotate, RotateAnnounce, RotateTarget},
-    trust::{Trust, TrustAccept, TrustAdd, TrustRemove},
+    trust::{Trust, TrustAccept, TrustAdd, TrustExplain, TrustRemove},
 };
 use crate::{
     apply::{columns, export::Format},

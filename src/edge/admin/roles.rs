@@ -72,6 +72,8 @@ pub enum Action {
     CancelPairing,
     /// Say that the words of a pairing are the same.
     ConfirmPairing,
+    /// Explain a certificate, dialling where it is asked to.
+    ExplainTrust,
     /// Give out the cluster's data, hashes of PINs among them.
     Export,
     /// Hand the node's sockets to a new process.
@@ -110,13 +112,14 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
         Self::BackUp,
         Self::CancelPairing,
         Self::ConfirmPairing,
+        Self::ExplainTrust,
         Self::Export,
         Self::HandOver,
         Self::InviteCluster,
@@ -156,6 +159,7 @@ impl Action {
             | Self::SetCluster
             | Self::SetParameter => Role::Admin,
             Self::AddTrust
+            | Self::ExplainTrust
             | Self::RefreshCluster
             | Self::ReloadIdentities
             | Self::RemoveTrust
@@ -175,6 +179,7 @@ impl Action {
             Self::BackUp => "db backup",
             Self::CancelPairing => "cluster invite --cancel",
             Self::ConfirmPairing => "cluster invite --confirm",
+            Self::ExplainTrust => "trust explain",
             Self::Export => "export",
             Self::HandOver => "run --take-over",
             Self::InviteCluster => "cluster invite",
@@ -382,6 +387,7 @@ mod tests {
                 &["emccd-certificates", "users"],
                 &[
                     AddTrust,
+                    ExplainTrust,
                     RefreshCluster,
                     ReloadIdentities,
                     RemoveTrust,
@@ -400,6 +406,7 @@ mod tests {
                 &["emccd-help-desk", "emccd-certificates"],
                 &[
                     AddTrust,
+                    ExplainTrust,
                     LogoutSession,
                     RefreshCluster,
                     ReloadIdentities,

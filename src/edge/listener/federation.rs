@@ -43,6 +43,7 @@ use crate::{
         certificate::{Fingerprint, fingerprint_of},
         in_use::{Opened, Use},
         judge::Verdict,
+        mend::mend_called,
         refusals::Side,
         tls::{is_alert, rejection_of},
     },
@@ -307,7 +308,7 @@ impl Door {
             rejection,
             certificate: own,
             expectation: format!("the caller refused our own certificate: {error}"),
-            mend: "on the calling side: emccd trust add CLUSTER --pin FILE (our certificate; compare it with emccd cert show here)".to_owned(),
+            mend: mend_called(rejection),
         };
         report_refusal(&self.trust, Side::Own, remote, &verdict);
     }
