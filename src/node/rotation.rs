@@ -694,25 +694,16 @@ fn key_of(row: &Row, cluster: &ClusterId) -> Telling {
     (row.name.clone(), cluster.clone(), row.rotation.sequence)
 }
 
-/// What a peer's answer comes to.
+/// What a peer's answer comes to. Of two certificates the new one counts: the one from before it takes in any case, as
+/// long as it takes our connections, perhaps for its authority's sake and not as a certificate of its own.
 fn verdict(rotation: &Rotation, answered: &Answered) -> (Outcome, String) {
-    let mut worst = (Outcome::Loaded, String::new());
-    // The one from before it takes in any case, as long as it takes our connections: perhaps for its authority's sake, and
-    // not as a certificate of its own.
-    let both = rotation.certificates();
-    let matters = both.last().copied();
-    for certificate in matters {
-        let (outcome, why) = match answered.outcomes.get(&certificate) {
-            Some((Taken::Loaded, _)) => continue,
-            Some((Taken::Waiting, why)) => (Outcome::Waiting, why.clone()),
-            Some((Taken::Refused, why)) => (Outcome::Refused, why.clone()),
-            None => (Outcome::Refused, "its answer does not say".to_owned()),
-        };
-        if worst.0 != Outcome::Refused {
-            worst = (outcome, why);
-        }
+    let counts = rotation.certificates().last().copied();
+    match counts.and_then(|counts| answered.outcomes.get(&counts)) {
+        Some((Taken::Loaded, _)) => (Outcome::Loaded, String::new()),
+        Some((Taken::Waiting, why)) => (Outcome::Waiting, why.clone()),
+        Some((Taken::Refused, why)) => (Outcome::Refused, why.clone()),
+        None => (Outcome::Refused, "its answer does not say".to_owned()),
     }
-    worst
 }
 
 /// Makes the new certificate, or takes it from the files, and keeps it in the folder. Blocks.

@@ -23,7 +23,7 @@ use crate::{
         pairing::{self, InvitationId, Side, Told, ToldAddress, ToldCertificate},
         policy::{BUILT_IN, Policy, Rules},
         purpose::Purpose,
-        rotation::{Name, Outcome, Progress, Rotation, Told, Word},
+        rotation::{self, Name, Outcome, Progress, Rotation, Word},
         session::{EndReason, Initiator, State},
     },
     secret::Secret,
@@ -315,7 +315,7 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
     assert!(node_links::put(tx, &node.run, &node_link())?);
     let rotation = rotation();
     rotations::put(tx, &rotation)?;
-    rotations::put_progress(tx, &rotation.name, &told())?;
+    rotations::put_progress(tx, &rotation.name, &rotation_told())?;
     store::claims::take(
         tx,
         &store::claims::Task::retention(),
@@ -411,11 +411,11 @@ fn rotation() -> rotations::Row {
     }
 }
 
-fn told() -> Told {
+fn rotation_told() -> rotation::Told {
     let mut progress = Progress::default();
     progress.answered(7, Outcome::Waiting, "ask Ana");
     progress.word = Some(Word::Overridden);
-    Told {
+    rotation::Told {
         cluster: cluster("tokyo"),
         progress,
     }
@@ -662,7 +662,7 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
     assert_eq!(store::nodes::all(tx)?, [node()]);
     assert_eq!(node_links::of(tx, &node().run)?, Some(node_link().into()));
     assert_eq!(rotations::all(tx)?, [rotation()]);
-    assert!(rotations::told(tx, &rotation().name)?.contains(&told()));
+    assert!(rotations::told(tx, &rotation().name)?.contains(&rotation_told()));
     let held = store::claims::held_by(tx, &node().run)?;
     assert_eq!(held.len(), 1);
     let taro = LoginName::new("taro").unwrap();
