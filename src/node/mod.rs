@@ -19,6 +19,7 @@ pub mod error;
 mod expiry;
 mod handover;
 mod links;
+mod mirror;
 mod operations;
 mod reload;
 mod roles;

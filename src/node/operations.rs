@@ -12,6 +12,7 @@ use super::{
     applied,
     expiry::Certificates,
     handover::{Asked, HandOver, Whose},
+    mirror,
     reload::{Reloader, Shown},
     siblings::Siblings,
 };
@@ -70,7 +71,7 @@ impl Operations for NodeOperations {
                 federation_down_reason: down,
                 peers: peers
                     .iter()
-                    .map(|link| peer_status(link, &siblings))
+                    .map(|link| self.peer_status(link, &siblings))
                     .collect(),
                 nodes: siblings.nodes(),
                 refusals: self
@@ -211,7 +212,7 @@ impl Operations for NodeOperations {
             let siblings = self.siblings().await?;
             let all = self.peers.status();
             let link = all.iter().find(is_it).ok_or_else(missing)?;
-            Ok(peer_status(link, &siblings))
+            Ok(self.peer_status(link, &siblings))
         })
     }
 
@@ -268,6 +269,19 @@ impl Operations for NodeOperations {
 }
 
 impl NodeOperations {
+    fn peer_status(&self, link: &LinkStatus, siblings: &Siblings) -> pb::PeerStatus {
+        let snapshot = self.trust.snapshot();
+        let otherwise = link.accepts_otherwise().into_iter();
+        pb::PeerStatus {
+            our_certificates: mirror::ours(&self.cluster, link, &snapshot, self.clock.now()),
+            accepts_otherwise: otherwise
+                .map(|node| node.node.clone().unwrap_or_else(|| node.address.clone()))
+                .collect(),
+            accepted: mirror::accepted(link),
+            ..peer_status(link, siblings)
+        }
+    }
+
     async fn siblings(&self) -> Result<Siblings, store::Error> {
         Siblings::look(&self.store, &self.membership, &self.clock).await
     }
@@ -342,6 +356,7 @@ fn peer_status(link: &LinkStatus, siblings: &Siblings) -> pb::PeerStatus {
         owed_ends: 0,
         nodes: link.nodes.iter().map(peer_node).collect(),
         own_links: siblings.links(link),
+        ..pb::PeerStatus::default()
     }
 }
 
