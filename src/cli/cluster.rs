@@ -483,6 +483,14 @@ fn troubles(peer: &pb::PeerStatus) -> String {
             text += &next_line(ours.hint.as_deref());
         }
     }
+    if peer.waiting > 0 {
+        let it = count(
+            usize::try_from(peer.waiting).unwrap_or(usize::MAX),
+            "certificate",
+        );
+        text += &format!("\n{id}: {it} that it announced: not accepted before you agree\n");
+        text += &next_line(Some(&format!("emccd trust accept {id}")));
+    }
     if !peer.accepts_otherwise.is_empty() {
         let nodes = peer.accepts_otherwise.join(", ");
         text += &format!(
@@ -625,6 +633,7 @@ mod tests {
                 ..pb::OurCertificate::default()
             },
         ];
+        down.waiting = 1;
         down.accepts_otherwise = vec!["p2".to_owned()];
         let text = status_text(&status(vec![down, healthy("tokyo")]));
         let expected = "\
@@ -643,6 +652,9 @@ paris: its clock is 1 min 30 s behind ours
 
 paris: it does not accept our certificate AB:CD (federation)
   next: give it to its operator
+
+paris: 1 certificate that it announced: not accepted before you agree
+  next: emccd trust accept paris
 
 paris: its nodes do not tell the same of what they accept from us; otherwise: p2
   next: look again in a moment; if it stays so, have its operator look at those nodes: emccd doctor

@@ -67,6 +67,13 @@ async fn what_the_peer_accepts_is_seen_at_the_other_side_before_a_handshake_fail
     let command = format!("emccd trust accept tokyo --fingerprint {fingerprint}");
     assert!(hint.ends_with(&command), "{hint}");
 
+    // The operator who has to agree sees it as well.
+    let mut admin = berlin.admin().await.unwrap();
+    let request = pb::GetClusterStatusRequest {};
+    let status = admin.status(request).await.unwrap();
+    let of_tokyo = status.peers.iter().find(|p| p.cluster_id == "tokyo");
+    assert_eq!(of_tokyo.unwrap().waiting, 1);
+
     // What the hint says mends it.
     peers.decide(Some(&next), false).await.unwrap();
     tokyo.wait_linked(&berlin.id).await.unwrap();
