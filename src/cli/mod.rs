@@ -28,6 +28,7 @@ mod progress;
 mod session;
 mod trust;
 mod trust_accept;
+mod trust_explain;
 
 use std::{
     ffi::OsString,

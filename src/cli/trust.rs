@@ -11,7 +11,7 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
-        trust_accept,
+        trust_accept, trust_explain,
     },
     trust::certificate::{Certificate, fingerprint_text},
     wire::admin as pb,
@@ -56,6 +56,7 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
             let entries = answer("cannot list what is trusted", asked.await)?.entries;
             Ok(Report::new(list_text(&entries), &entries))
         }
+        Trust::Explain(args) => trust_explain::run(global, args).await,
         Trust::Remove(args) => remove(global, args).await,
     }
 }
