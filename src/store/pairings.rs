@@ -5,11 +5,12 @@
 
 use crate::{
     clock::Timestamp,
-    domain::pairing::{InvitationId, Side, Standing, State, Told},
+    domain::pairing::{InvitationId, Side, Standing, State, Told, ToldCertificate},
     secret::Secret,
     store::{
         Transaction,
         error::Error,
+        meta, nodes,
         value::{Row, Value},
     },
 };
@@ -160,6 +161,50 @@ pub fn list(tx: &mut dyn Transaction, side: Side) -> Result<Vec<Pairing>, Error>
     .into_iter()
     .map(record)
     .collect()
+}
+
+/// What a node of ours shows to other clusters, as it has put on record. Such a value of the cluster stands among the
+/// single ones: each node writes its own, and nobody looks for one certificate there.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn shown_by(tx: &mut dyn Transaction, node: &str) -> Result<Vec<ToldCertificate>, Error> {
+    let text = meta::get(tx, &key_of(node))?;
+    // What can't be read is put on record anew by its node.
+    Ok(text
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default())
+}
+
+/// Puts on record what a node of ours shows.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn put_shown(
+    tx: &mut dyn Transaction,
+    node: &str,
+    shown: &[ToldCertificate],
+) -> Result<(), Error> {
+    let Value::Text(text) = Value::json(shown)? else {
+        return Ok(());
+    };
+    meta::put(tx, &key_of(node), &text)
+}
+
+/// What the nodes on record show. A node that ended or died is none of them.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn shown_by_nodes(tx: &mut dyn Transaction) -> Result<Vec<ToldCertificate>, Error> {
+    let mut all = Vec::new();
+    for node in nodes::all(tx)? {
+        all.extend(shown_by(tx, &node.run.node)?);
+    }
+    Ok(all)
+}
+
+fn key_of(node: &str) -> String {
+    format!("shown-certificates {node}")
 }
 
 /// Until when somebody may have something to say about an invitation of ours, or may look whether we are where we say;
