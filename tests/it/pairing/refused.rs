@@ -57,7 +57,11 @@ async fn five_wrong_proofs_burn_an_invitation_on_whichever_nodes() {
             0 => vec![second.clone()],
             _ => first.clone(),
         };
-        let told = refused(tokyo, &join_words(tokyo), &token.text()).await;
+        let mut told = refused(tokyo, &join_words(tokyo), &token.text()).await;
+        while attempt == 2 && told.contains("is not open to anybody who joins") {
+            // The other node takes a moment to hear of the invitation.
+            told = refused(tokyo, &join_words(tokyo), &token.text()).await;
+        }
         assert!(
             told.contains("its secret is another one"),
             "{attempt}: {told}"
@@ -92,10 +96,8 @@ async fn who_comes_second_is_told_and_the_words_of_a_thief_differ() {
     assert!(told.contains("was used already"), "{told}");
     assert!(told.contains("must not confirm"), "{told}");
     let seen = standing(berlin, "invite", &id).await;
-    assert_eq!(
-        (&seen["cluster_id"], &seen["words"]),
-        (&stolen["cluster_id"], &stolen["words"])
-    );
+    assert_eq!(seen["cluster_id"], thief.id.as_str());
+    assert_eq!(seen["words"], stolen["words"]);
     let trouble = seen["trouble"].as_str().unwrap();
     assert!(
         trouble.contains("somebody else came with this invitation"),
