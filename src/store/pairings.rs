@@ -207,16 +207,21 @@ fn key_of(node: &str) -> String {
     format!("shown-certificates {node}")
 }
 
-/// Until when somebody may have something to say about an invitation of ours, or may look whether we are where we say;
-/// none when there is nothing to say.
+/// Until when somebody may have something to say about an invitation of ours, or ask what became of it, or look whether
+/// we are where we say; none when there is nothing to say.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn open_until(tx: &mut dyn Transaction) -> Result<Option<Timestamp>, Error> {
     let latest = tx.query_one(
-        "SELECT MAX(CASE state WHEN 'committed' THEN expires_at + $1 ELSE expires_at END) FROM pairings
-         WHERE state IN ('open', 'proven', 'told') OR (side = 'inviting' AND state = 'committed')",
-        &[KEPT_MILLIS.into()],
+        "SELECT MAX(CASE WHEN state = 'committed' THEN expires_at + $1
+                         WHEN state IN ('refused', 'cancelled', 'expired') THEN expires_at + $2
+                         ELSE expires_at END)
+         FROM pairings
+         WHERE state IN ('open', 'proven', 'told')
+           OR (side = 'inviting' AND state = 'committed')
+           OR (side = 'inviting' AND state IN ('refused', 'cancelled', 'expired') AND bound_to IS NOT NULL)",
+        &[KEPT_MILLIS.into(), TOLD_MILLIS.into()],
     )?;
     match latest {
         Some(mut row) => row.opt_time(),
@@ -263,6 +268,9 @@ pub fn sweep(tx: &mut dyn Transaction, now: Timestamp) -> Result<u64, Error> {
 
 /// How long after the end of an invitation the outcome can still be asked for: a day.
 pub const KEPT_MILLIS: i64 = 86_400_000;
+
+/// How long after it the other side can still ask about one that led to nothing: it asks again and again.
+const TOLD_MILLIS: i64 = 10 * 60_000;
 
 /// How long after that it is still shown: a week.
 const FORGOTTEN_MILLIS: i64 = 7 * 86_400_000;
