@@ -27,6 +27,8 @@ mod process;
 mod progress;
 mod session;
 mod trust;
+mod trust_accept;
+mod trust_explain;
 
 use std::{
     ffi::OsString,

@@ -7,6 +7,7 @@
 pub mod bundle;
 pub mod certificate;
 pub mod expiry;
+pub mod explain;
 pub mod folder;
 pub mod forecast;
 pub mod identity;
@@ -14,6 +15,8 @@ pub mod joining;
 pub mod judge;
 pub mod make;
 pub mod mend;
+pub mod proof;
+pub mod receive;
 pub mod refusals;
 pub mod shown;
 pub mod stored;
