@@ -4,11 +4,13 @@
 //! check leaves the last good one in force. New handshakes take the newest snapshot; live connections are
 //! judged again under it.
 
+pub mod answer;
 pub mod bundle;
 pub mod certificate;
 pub mod folder;
 pub mod identity;
 pub mod judge;
+pub mod keys;
 pub mod make;
 pub mod mend;
 pub mod refusals;

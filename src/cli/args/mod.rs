@@ -15,7 +15,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub use self::{
     audit::{Audit, AuditList, AuditVerify},
-    cert::{Cert, CertNew, Purpose},
+    cert::{Cert, CertCsr, CertFields, CertInstall, CertNew, For, Key, Purpose},
     cluster::{Cluster, ClusterAdd, ClusterRemove, ClusterSet},
     db::{Db, DbMigrate, DbVerify},
     param::{Param, ParamList, ParamSet},
