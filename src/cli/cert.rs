@@ -6,6 +6,7 @@ mod write;
 use crate::{
     cli::{
         args::{Cert, Global},
+        as_of,
         client::{answer, connect},
         cluster::shown,
         failure::Outcome,
@@ -23,17 +24,29 @@ use crate::{
 /// What the daemon refuses, and files that can't be read or written.
 pub async fn run(global: &Global, verb: Cert) -> Outcome {
     match verb {
-        Cert::Show { file: Some(file) } => {
+        Cert::Show {
+            file: Some(file),
+            as_of,
+        } => {
             let what = format!("cannot show {}", shown(&file));
             let (_, read) = read_certificates(&what, &file)?;
             let all: Vec<_> = read.iter().map(views::certificate).collect();
+            if let Some(as_of) = as_of {
+                return Ok(as_of::certificates(&all, as_of));
+            }
             let texts: Vec<_> = all.iter().map(certificate_text).collect();
             Ok(Report::new(texts.join("\n\n"), &all))
         }
-        Cert::Show { file: None } => {
+        Cert::Show { file: None, as_of } => {
             let mut client = connect(global).await?;
             let asked = client.list_identities(pb::ListIdentitiesRequest {});
             let all = answer("cannot show the certificates", asked.await)?.identities;
+            if let Some(as_of) = as_of {
+                let sent = all
+                    .into_iter()
+                    .flat_map(|i| i.certificate.into_iter().chain(i.chain));
+                return Ok(as_of::certificates(&sent.collect::<Vec<_>>(), as_of));
+            }
             Ok(Report::new(identities_text(&all), &all))
         }
         Cert::New(args) => write::new(&args, &Clock::system()),

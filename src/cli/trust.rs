@@ -5,6 +5,7 @@ use std::{fs::File, io::Read, path::Path};
 use crate::{
     cli::{
         args::{Global, Trust, TrustRemove},
+        as_of,
         client::{Client, answer, connect},
         cluster::shown,
         confirm::confirm,
@@ -38,7 +39,14 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
             let added = answer(what, asked.await)?;
             Ok(Report::new(added_text(&added), &added))
         }
-        Trust::List { cluster_id } => {
+        Trust::List {
+            cluster_id,
+            as_of: Some(as_of),
+        } => as_of::trust(global, cluster_id, as_of).await,
+        Trust::List {
+            cluster_id,
+            as_of: None,
+        } => {
             let mut client = connect(global).await?;
             let asked = client.list_trust(pb::ListTrustRequest {
                 cluster_id: cluster_id.map(Into::into),

@@ -61,7 +61,9 @@ pub enum Mismatch {
         at: Timestamp,
     },
     /// It begins later.
-    #[error("{subject} is not valid before {at}: wait until then, or set this machine's clock if it is wrong")]
+    #[error(
+        "{subject} is not valid before {at}: wait until then, or set this machine's clock if it is wrong"
+    )]
     NotYetValid {
         /// Whose certificate.
         subject: String,

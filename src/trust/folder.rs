@@ -98,11 +98,7 @@ impl IdentityFolder {
     ///
     /// # Errors
     /// [`Error::NotConfigured`].
-    pub fn certificate_file(
-        &self,
-        purpose: Purpose,
-        of: &Fingerprint,
-    ) -> Result<PathBuf, Error> {
+    pub fn certificate_file(&self, purpose: Purpose, of: &Fingerprint) -> Result<PathBuf, Error> {
         Ok(self.names(purpose, of)?.0)
     }
 
@@ -392,7 +388,11 @@ fn leaf_of(file: &Path) -> Result<Certificate, Error> {
 }
 
 /// The files of a folder with that beginning and ending, in order; none where there is no folder.
-pub(super) fn files_in(folder: &Path, beginning: &str, ending: &str) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn files_in(
+    folder: &Path,
+    beginning: &str,
+    ending: &str,
+) -> Result<Vec<PathBuf>, Error> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

@@ -95,10 +95,7 @@ mod tests {
     fn a_key_is_found_by_what_it_is_and_one_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| dir.path().join(name);
-        let (a, b) = (
-            Spec::new("a").self_signed(),
-            Spec::new("b").self_signed(),
-        );
+        let (a, b) = (Spec::new("a").self_signed(), Spec::new("b").self_signed());
         let secret = |text: String| Secret::new(text.into_bytes());
         write_private(&file("one.key"), &secret(b.key_pem())).unwrap();
         write_private(&file("junk.key"), &secret("junk".to_owned())).unwrap();

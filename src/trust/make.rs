@@ -13,7 +13,8 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, RsaKeySize,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
+    PKCS_RSA_SHA256, RsaKeySize,
 };
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
@@ -33,7 +34,9 @@ pub enum Error {
         source: rcgen::Error,
     },
     /// A key that was given.
-    #[error("the key can't be used: it must be a private key in PEM without a password, RSA or ECDSA")]
+    #[error(
+        "the key can't be used: it must be a private key in PEM without a password, RSA or ECDSA"
+    )]
     Key(#[source] rcgen::Error),
     /// The cryptographic library refused; a bug, or no random numbers.
     #[error("making a key or certificate failed")]

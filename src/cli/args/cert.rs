@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::day::day;
 use crate::{
+    clock::Timestamp,
     domain::purpose,
     trust::make::{KeyKind, Usage},
 };
@@ -13,11 +15,16 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Cert {
     /// Show the daemon's certificates, or those of a file
-    #[command(after_help = "Examples:\n  emccd cert show\n  emccd cert show tokyo.pem")]
+    #[command(
+        after_help = "Examples:\n  emccd cert show\n  emccd cert show tokyo.pem\n  emccd cert show --as-of 2027-03-31    which are still valid then"
+    )]
     Show {
         /// A PEM file; no daemon is asked
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
+        /// How they stand on that day
+        #[arg(long, value_name = "DATE", value_parser = day)]
+        as_of: Option<Timestamp>,
     },
     /// Write a new key and a self-signed certificate; works without a daemon
     New(CertNew),

@@ -3,6 +3,7 @@
 mod audit;
 mod cert;
 mod cluster;
+mod day;
 mod db;
 mod param;
 mod people;
@@ -211,7 +212,10 @@ impl Command {
             | Self::Completions { .. }
             | Self::Man { .. } => false,
             Self::Db(verb) => matches!(verb, Db::Backup { .. }),
-            Self::Cert(verb) => !matches!(verb, Cert::New(_) | Cert::Show { file: Some(_) }),
+            Self::Cert(verb) => !matches!(
+                verb,
+                Cert::New(_) | Cert::Csr(_) | Cert::Show { file: Some(_), .. }
+            ),
             Self::Apply(_)
             | Self::Export(_)
             | Self::Cluster(_)

@@ -92,15 +92,31 @@ pub(super) async fn run(global: &Global, args: &CertInstall, clock: &Clock) -> O
         state: State::Next,
         purpose: purpose.as_str(),
         certificate: checked.leaf().map(views::certificate).unwrap_or_default(),
-        chain: checked.answer.chain.iter().skip(1).map(views::certificate).collect(),
-        certificate_file: folder.certificate_file(purpose, &fingerprint).map_err(failed)?,
+        chain: checked
+            .answer
+            .chain
+            .iter()
+            .skip(1)
+            .map(views::certificate)
+            .collect(),
+        certificate_file: folder
+            .certificate_file(purpose, &fingerprint)
+            .map_err(failed)?,
         key_file: checked.key.file.clone(),
         earlier: None,
-        unused: checked.answer.unused.iter().map(|c| c.subject().to_owned()).collect(),
+        unused: checked
+            .answer
+            .unused
+            .iter()
+            .map(|c| c.subject().to_owned())
+            .collect(),
         peers,
     };
     if !is_next {
-        let earlier = folder.configured(purpose).ok().map(|i| i.leaf().fingerprint());
+        let earlier = folder
+            .configured(purpose)
+            .ok()
+            .map(|i| i.leaf().fingerprint());
         let earlier = earlier.filter(|earlier| *earlier != fingerprint);
         folder.settle(purpose, &fingerprint).map_err(failed)?;
         installed.state = State::Configured;
@@ -146,7 +162,9 @@ fn check(
             let names = configured.leaf().names().iter();
             Some(names.map(ToString::to_string).collect())
         };
-        keys::names_asked_for(&key).or_else(configured).unwrap_or_default()
+        keys::names_asked_for(&key)
+            .or_else(configured)
+            .unwrap_or_default()
     } else {
         args.name.clone()
     };
@@ -181,13 +199,21 @@ fn key(
     given: &[Certificate],
 ) -> Outcome<Key> {
     let unusable = |cause: &crate::trust::Error| {
-        Failure::from_error(WHAT, cause, "mend that, or name another one with --key-file")
+        Failure::from_error(
+            WHAT,
+            cause,
+            "mend that, or name another one with --key-file",
+        )
     };
     if let Some(file) = &args.key_file {
         return keys::read_key(file).map_err(|cause| unusable(&cause));
     }
     let mut files = keys::keys_beside(&args.files);
-    files.extend(folder.key_files(purpose).map_err(|cause| unusable(&cause))?);
+    files.extend(
+        folder
+            .key_files(purpose)
+            .map_err(|cause| unusable(&cause))?,
+    );
     let found = keys::key_of(given, &files).map_err(|cause| unusable(&cause))?;
     found.ok_or_else(|| {
         let subjects: Vec<_> = given.iter().map(Certificate::subject).collect();
@@ -196,7 +222,11 @@ fn key(
             format!(
                 "no key here goes with any of these certificates ({}); looked at: {}",
                 subjects.join("; "),
-                files.iter().map(|f| shown(f)).collect::<Vec<_>>().join(", ")
+                files
+                    .iter()
+                    .map(|f| shown(f))
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ),
             "name the key that the request was made with: --key-file FILE",
         )
@@ -212,15 +242,25 @@ fn write(folder: &IdentityFolder, purpose: Purpose, checked: &Checked) -> Outcom
 
 fn failed(cause: crate::trust::Error) -> Failure {
     let what = "cannot install the certificate; the one in use stays";
-    Failure::from_error(what, &cause, "check the folder, its permissions and its disk, and type it again")
+    Failure::from_error(
+        what,
+        &cause,
+        "check the folder, its permissions and its disk, and type it again",
+    )
 }
 
 /// The daemon of that configuration, if one runs.
 async fn daemon(global: &Global, config: &Config) -> Outcome<Option<Client>> {
-    let socket = global.socket.clone().unwrap_or_else(|| config.admin.socket.clone());
+    let socket = global
+        .socket
+        .clone()
+        .unwrap_or_else(|| config.admin.socket.clone());
     let there = std::os::unix::net::UnixStream::connect(&socket);
     if let Err(cause) = there
-        && matches!(cause.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
+        && matches!(
+            cause.kind(),
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+        )
     {
         return Ok(None);
     }
@@ -234,7 +274,11 @@ async fn daemon(global: &Global, config: &Config) -> Outcome<Option<Client>> {
 async fn peers(client: &mut Client) -> Outcome<Vec<String>> {
     let asked = client.list_clusters(pb::ListClustersRequest {}).await;
     let all = answer(WHAT, asked)?.clusters;
-    Ok(all.into_iter().filter(|c| c.enabled).map(|c| c.cluster_id).collect())
+    Ok(all
+        .into_iter()
+        .filter(|c| c.enabled)
+        .map(|c| c.cluster_id)
+        .collect())
 }
 
 /// Has the daemon take it up. When it refuses, the files are as they were.
@@ -244,7 +288,9 @@ async fn reload(
     purpose: Purpose,
     earlier: Option<&Fingerprint>,
 ) -> Outcome<()> {
-    let asked = client.reload_identities(pb::ReloadIdentitiesRequest {}).await;
+    let asked = client
+        .reload_identities(pb::ReloadIdentitiesRequest {})
+        .await;
     let Err(refused) = answer("the daemon does not take the new certificate", asked) else {
         return Ok(());
     };
@@ -265,7 +311,9 @@ fn text(installed: &Installed, args: &CertInstall) -> String {
     }
     let file = shown(&installed.certificate_file);
     if let Some(earlier) = &installed.earlier {
-        lines.push(format!("the one from before is kept in identities/: SHA-256 {earlier}"));
+        lines.push(format!(
+            "the one from before is kept in identities/: SHA-256 {earlier}"
+        ));
     }
     lines.push(match installed.state {
         State::InForce => format!("in use from now on: {file}"),
@@ -343,10 +391,14 @@ mod tests {
 
         fn certs(&self) -> BTreeMap<PathBuf, Vec<u8>> {
             let folder = self.dir.path().join("berlin/certs");
-            let files = [folder.join("identities"), folder].into_iter().flat_map(|folder| {
-                let entries = fs::read_dir(folder).into_iter().flatten();
-                entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
-            });
+            let files = [folder.join("identities"), folder]
+                .into_iter()
+                .flat_map(|folder| {
+                    let entries = fs::read_dir(folder).into_iter().flatten();
+                    entries
+                        .map(|entry| entry.unwrap().path())
+                        .collect::<Vec<_>>()
+                });
             files
                 .filter(|path| path.is_file())
                 .map(|path| (path.clone(), fs::read(path).unwrap()))
@@ -376,7 +428,10 @@ mod tests {
     async fn without_a_daemon_an_answer_is_put_in_its_place_and_the_earlier_pair_is_kept() {
         let node = Node::new();
         let (ca, leaf) = signed(Spec::new("a.example"));
-        let files = vec![node.put("ca.pem", &ca.pem()), node.put("answer.pem", &leaf.pem())];
+        let files = vec![
+            node.put("ca.pem", &ca.pem()),
+            node.put("answer.pem", &leaf.pem()),
+        ];
         node.put("next.key", &leaf.key_pem());
         let kept = CertInstall {
             next: true,
@@ -395,7 +450,9 @@ mod tests {
         let body = leaf.key_pem().lines().nth(1).unwrap().to_owned();
         let told = report.text + &report.json.to_string();
         assert!(!told.contains(&body), "the key was printed");
-        let folder = load(node.global.config.as_ref().unwrap()).unwrap().identity_folder();
+        let folder = load(node.global.config.as_ref().unwrap())
+            .unwrap()
+            .identity_folder();
         let configured = folder.configured(Purpose::Federation).unwrap();
         assert_eq!(configured.leaf(), &leaf.certificate());
         assert_eq!(configured.chain().len(), 1, "the root is not sent");
@@ -418,7 +475,8 @@ mod tests {
             key_file: Some(key.to_owned()),
             ..args(files.iter().map(|f| (*f).clone()).collect())
         };
-        let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let locked =
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
         let locked = file("locked.secret", locked.to_owned());
         let expired_key = file("expired.secret", expired.key_pem());
         let expired = file("expired.pem", expired.pem() + &other_ca.pem());
@@ -429,12 +487,24 @@ mod tests {
             ..with_key(&[&answer, &authority], &key)
         };
         for (typed, parts) in [
-            (args(vec![answer.clone()]), &["no key here goes with", "--key-file"][..]),
-            (with_key(&[&answer], &key), &["not complete", "CN=CA", "--without-issuers"]),
-            (with_key(&[&answer, &authority], &server_key), &["none of the certificates is for that key"]),
+            (
+                args(vec![answer.clone()]),
+                &["no key here goes with", "--key-file"][..],
+            ),
+            (
+                with_key(&[&answer], &key),
+                &["not complete", "CN=CA", "--without-issuers"],
+            ),
+            (
+                with_key(&[&answer, &authority], &server_key),
+                &["none of the certificates is for that key"],
+            ),
             (with_key(&[&answer, &authority], &locked), &["encrypted"]),
             (with_key(&[&expired], &expired_key), &["expired at"]),
-            (with_key(&[&server], &server_key), &["clientAuth", "[identity.client]"]),
+            (
+                with_key(&[&server], &server_key),
+                &["clientAuth", "[identity.client]"],
+            ),
             (with_name, &["not for other.example", "--name"]),
             (with_key(&[&answer, &key], &key), &["private key as well"]),
             (
@@ -442,7 +512,10 @@ mod tests {
                     purpose: Typed::FederationClient,
                     ..with_key(&[&answer, &authority], &key)
                 },
-                &["no federation-client identity is configured", "[identity.client]"],
+                &[
+                    "no federation-client identity is configured",
+                    "[identity.client]",
+                ],
             ),
         ] {
             let refused = node.install(&typed).await.unwrap_err().to_string();

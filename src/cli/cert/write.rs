@@ -60,9 +60,7 @@ pub(super) fn new(args: &CertNew, clock: &Clock) -> Outcome {
         Purpose::FederationClient => format!(
             "next: have the peers trust the new certificate (emccd trust add ID --pin {file}), then: emccd cert install {file} --purpose federation-client"
         ),
-        Purpose::Phone => format!(
-            "next: emccd cert install {file} --purpose phone"
-        ),
+        Purpose::Phone => format!("next: emccd cert install {file} --purpose phone"),
     };
     let written = Written {
         certificate_file,
@@ -99,7 +97,11 @@ pub(super) fn csr(args: &CertCsr, clock: &Clock) -> Outcome {
     let request_file = with_ending(&args.out, "csr");
     let given = args.key_file.as_deref().map(keys::read_key).transpose();
     let given = given.map_err(|cause| {
-        Failure::from_error(what, &cause, "give another --key-file, or none for a new key")
+        Failure::from_error(
+            what,
+            &cause,
+            "give another --key-file, or none for a new key",
+        )
     })?;
     let key_file = match &given {
         Some(key) => key.file.clone(),
@@ -145,12 +147,7 @@ pub(super) fn csr(args: &CertCsr, clock: &Clock) -> Outcome {
     Ok(Report::new(text, &asked))
 }
 
-fn request(
-    what: &str,
-    fields: &CertFields,
-    days: u32,
-    clock: &Clock,
-) -> Outcome<CertRequest> {
+fn request(what: &str, fields: &CertFields, days: u32, clock: &Clock) -> Outcome<CertRequest> {
     if let Some(odd) = fields.name.iter().find(|name| !is_host(name)) {
         return Err(Failure::new(
             what,
@@ -275,7 +272,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cases = [
             (Purpose::Federation, None, Some((true, true))),
-            (Purpose::FederationClient, Some(Key::P384), Some((true, false))),
+            (
+                Purpose::FederationClient,
+                Some(Key::P384),
+                Some((true, false)),
+            ),
             (Purpose::Phone, None, Some((true, true))),
         ];
         for (at, (purpose, key, usages)) in cases.into_iter().enumerate() {
@@ -307,7 +308,10 @@ mod tests {
         let body = String::from_utf8_lossy(key.key_pem.expose()).into_owned();
         let body = body.lines().nth(1).unwrap().to_owned();
         let told = report.text + &report.json.to_string();
-        assert!(told.contains("never the key") && !told.contains(&body), "{told}");
+        assert!(
+            told.contains("never the key") && !told.contains(&body),
+            "{told}"
+        );
 
         fs::set_permissions(file("one.key"), fs::Permissions::from_mode(0o644)).unwrap();
         let open = csr_args(file("three"), Some(file("one.key")));

@@ -61,8 +61,17 @@ fn a_chain_is_put_in_order_from_files_in_any_order_and_without_the_root() {
         leaf,
     } = hierarchy(Spec::new("a.example"));
     let stranger = Authority::new("Stranger").certificate();
-    let (root, issuing, ours) = (root.certificate(), issuing.certificate(), leaf.certificate());
-    let mut given = vec![stranger.clone(), root.clone(), ours.clone(), issuing.clone()];
+    let (root, issuing, ours) = (
+        root.certificate(),
+        issuing.certificate(),
+        leaf.certificate(),
+    );
+    let mut given = vec![
+        stranger.clone(),
+        root.clone(),
+        ours.clone(),
+        issuing.clone(),
+    ];
     given.push(ours.clone());
     for _ in 0..given.len() {
         given.rotate_left(1);
@@ -119,7 +128,11 @@ fn an_incomplete_chain_names_who_is_missing_and_is_taken_only_when_asked() {
 fn a_namesake_of_the_issuer_is_told_apart() {
     let Hierarchy { root, leaf, .. } = hierarchy(Spec::new("a.example"));
     let namesake = Authority::under("Issuing", &root);
-    let given = [leaf.certificate(), namesake.certificate(), root.certificate()];
+    let given = [
+        leaf.certificate(),
+        namesake.certificate(),
+        root.certificate(),
+    ];
     let wrong = answer(&given, &leaf).unwrap_err();
     assert!(matches!(&*wrong, [Mismatch::NotSigned { issuer, .. }] if issuer == "CN=Issuing"));
 }
@@ -143,7 +156,11 @@ fn everything_that_is_wrong_is_told_at_once() {
         issuing,
         leaf,
     } = hierarchy(spec);
-    let given = [leaf.certificate(), issuing.certificate(), root.certificate()];
+    let given = [
+        leaf.certificate(),
+        issuing.certificate(),
+        root.certificate(),
+    ];
     let wrong = of(&given, &leaf, &["a.example", "b.example", "10.0.0.7"], BOTH).unwrap_err();
     let told: Vec<_> = wrong.iter().map(ToString::to_string).collect();
     assert_eq!(told.len(), 4, "{told:#?}");
@@ -153,7 +170,10 @@ fn everything_that_is_wrong_is_told_at_once() {
         "not for 10.0.0.7",
         "clientAuth as well",
     ] {
-        assert!(told.iter().any(|text| text.contains(part)), "{part}: {told:#?}");
+        assert!(
+            told.iter().any(|text| text.contains(part)),
+            "{part}: {told:#?}"
+        );
     }
     let later = hierarchy(Spec::new("a.example").valid_days(10, 20));
     let given = [
@@ -162,7 +182,10 @@ fn everything_that_is_wrong_is_told_at_once() {
         later.root.certificate(),
     ];
     let wrong = answer(&given, &later.leaf).unwrap_err();
-    assert!(matches!(&*wrong, [Mismatch::NotYetValid { .. }]), "{wrong:?}");
+    assert!(
+        matches!(&*wrong, [Mismatch::NotYetValid { .. }]),
+        "{wrong:?}"
+    );
 }
 
 #[test]
@@ -172,13 +195,22 @@ fn a_usage_counts_only_for_the_directions_it_is_wanted_for() {
     let given = [leaf.certificate()];
     assert!(of(&given, &leaf, &[], server).is_ok());
     let wrong = of(&given, &leaf, &[], client).unwrap_err();
-    assert!(matches!(&*wrong, [Mismatch::Usage { side: "client", .. }]), "{wrong:?}");
+    assert!(
+        matches!(&*wrong, [Mismatch::Usage { side: "client", .. }]),
+        "{wrong:?}"
+    );
 }
 
 #[test]
 fn of_two_answers_for_one_key_the_newer_counts() {
     let ca = Authority::new("CA");
-    let request = CertRequest::new("a", vec!["a".into()], KeyKind::P256, Clock::system().now(), 9);
+    let request = CertRequest::new(
+        "a",
+        vec!["a".into()],
+        KeyKind::P256,
+        Clock::system().now(),
+        9,
+    );
     let asked = make::ask(&request, None).unwrap();
     let again = make::ask(&request, Some(&asked.key_pem)).unwrap();
     assert_eq!(again.key_pem.expose(), asked.key_pem.expose());
