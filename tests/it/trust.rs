@@ -30,6 +30,7 @@ use crate::support::{
 mod anchors;
 pub(crate) mod claims;
 mod expiry;
+mod identities;
 mod openssl;
 mod refusals;
 mod swaps;
