@@ -11,9 +11,10 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, age, count, record, table, time, yes},
-        trust,
+        pair, trust,
     },
     config::units::show_duration,
+    domain::rejection::Rejection,
     wire::admin as pb,
 };
 
@@ -47,6 +48,8 @@ pub async fn run(global: &Global, verb: Cluster) -> Outcome {
         Cluster::Add(args) => add(global, args).await,
         Cluster::Set(args) => set(global, args).await,
         Cluster::Remove(args) => remove(global, args).await,
+        Cluster::Invite(args) => pair::invite(global, args).await,
+        Cluster::Join(args) => pair::join(global, args).await,
         Cluster::Refresh { cluster_id } => refresh(global, cluster_id.to_string()).await,
     }
 }
@@ -503,13 +506,16 @@ fn refusal_text(refusal: &pb::DoorRefusal) -> String {
     } else {
         "expected: "
     };
+    let meaning = Rejection::from_word(&refusal.rejection)
+        .map(|rejection| format!(" ({})", rejection.meaning()))
+        .unwrap_or_default();
     let who = match &*refusal.side {
         "answerer" => "we refused what answers at",
         "own" => "we were refused by the caller at",
         _ => "we refused the caller at",
     };
     format!(
-        "\n{} {who} {}: {}{times}{subject}{valid}\n  {expected}{}\n{}",
+        "\n{} {who} {}: {}{meaning}{times}{subject}{valid}\n  {expected}{}\n{}",
         time(&refusal.at),
         refusal.remote,
         refusal.rejection,
@@ -744,7 +750,7 @@ next: emccd cluster add ID --address HOST:PORT --trust FILE
 
 connections that failed for want of trust, and have not been mended since:
 
-2026-11-22 09:29:58Z we refused the caller at 10.0.0.9:40112: expired, 12 times
+2026-11-22 09:29:58Z we refused the caller at 10.0.0.9:40112: expired (the certificate, or one above it, is past the end of its validity), 12 times
   it showed CN=paris, AB:CD, valid 2024-11-22 00:00:00Z to 2026-11-21 00:00:00Z
   expected: a certificate that is valid now
   next: have paris make a new one with: emccd cert new

@@ -18,6 +18,7 @@ pub mod failure;
 mod generate;
 mod init;
 pub mod output;
+mod pair;
 mod param;
 mod people;
 mod phone;
@@ -26,6 +27,8 @@ mod process;
 mod progress;
 mod session;
 mod trust;
+mod trust_accept;
+mod trust_explain;
 
 use std::{
     ffi::OsString,

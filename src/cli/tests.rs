@@ -28,19 +28,26 @@ use crate::{
         ids::{ClusterId, Ref, SessionId},
         login::{LoginType, SecurityMode},
         parameters::Parameters,
+        rejection::Rejection,
         session::{EndReason, Initiator, Role, State},
     },
     edge::admin::{
         AdminEdge,
         error::Error,
-        operations::{Answer, ApplyMode, File, Operations, SessionKey},
+        operations::{Answer, ApplyMode, Explain, File, Operations, SessionKey},
         roles::{Actor, Groups},
         serve,
         socket::{self, AdminSocket},
     },
+    fault::FaultPoints,
+    pairing::{self, Pairings},
     store::{self, Store, audit, base_devices, devices, sessions, users},
     tasks::Tasks,
-    trust::make::{self, CertRequest, KeyKind, Made},
+    trust::{
+        TrustStore,
+        explain::{Part, Step},
+        make::{self, CertRequest, KeyKind, Made},
+    },
     wire::admin::{self as pb, admin_service_server::AdminService},
 };
 
@@ -166,6 +173,22 @@ impl Operations for Pretender {
         })))
     }
 
+    fn explain_trust<'a>(&'a self, asked: &'a Explain) -> Answer<'a, Vec<Part>> {
+        let mut part = Part::new("the way there");
+        part.steps.push(Step::good("asked", format!("{asked:?}")));
+        if asked
+            .wanted
+            .as_ref()
+            .is_some_and(|id| id.as_str() == "paris")
+        {
+            let why = Some(Rejection::WrongCluster);
+            part.steps
+                .push(Step::bad("verdict", why, "of another peer").with(["a detail".to_owned()]));
+            part.mend = Some("emccd cluster list".to_owned());
+        }
+        Box::pin(std::future::ready(Ok(vec![part])))
+    }
+
     fn hand_over<'a>(&'a self, _: &'a pb::HandOverRequest, _: &'a Actor) -> Answer<'a, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -227,6 +250,17 @@ impl Node {
             cannot_follow: cannot_follow.clone(),
         });
         let edge = AdminEdge {
+            pairings: Pairings::new(pairing::Parts {
+                cluster: "berlin".parse().unwrap(),
+                node: "node-1".to_owned(),
+                software: String::new(),
+                versions: String::new(),
+                security_mode: "non-secure",
+                store: store.clone(),
+                trust: TrustStore::new(None, Clock::system()),
+                clock: Clock::system(),
+                faults: FaultPoints::none(),
+            }),
             imports: Arc::new(tokio::sync::Semaphore::new(1)),
             cluster_id: "berlin".parse().unwrap(),
             store: store.clone(),

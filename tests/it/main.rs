@@ -13,6 +13,7 @@
 mod support;
 
 mod admission;
+mod announce;
 mod answers;
 mod backup;
 mod carried;
@@ -27,6 +28,7 @@ mod imports;
 mod lab;
 mod metrics;
 mod nodes;
+mod pairing;
 mod parameters;
 mod peers;
 mod people;

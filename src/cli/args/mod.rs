@@ -17,7 +17,9 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 pub use self::{
     audit::{Audit, AuditList, AuditVerify},
     cert::{Cert, CertCsr, CertFields, CertInstall, CertNew, For, Key, Purpose},
-    cluster::{Cluster, ClusterAdd, ClusterRemove, ClusterSet},
+    cluster::{
+        Cluster, ClusterAdd, ClusterInvite, ClusterJoin, ClusterRemove, ClusterSet, PairingVerbs,
+    },
     db::{Db, DbMigrate, DbVerify},
     param::{Param, ParamList, ParamSet},
     people::{
@@ -25,7 +27,7 @@ pub use self::{
         ProfileFields, ProfileSet, UserAdd, UserFields, UserRemove, UserSet,
     },
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
-    trust::{Trust, TrustAdd, TrustRemove},
+    trust::{Trust, TrustAccept, TrustAdd, TrustExplain, TrustRemove},
 };
 use crate::{
     apply::{columns, export::Format},

@@ -68,10 +68,20 @@ pub enum Action {
     Apply,
     /// Write a backup of the database.
     BackUp,
+    /// Take an invitation back, or end a pairing.
+    CancelPairing,
+    /// Say that the words of a pairing are the same.
+    ConfirmPairing,
+    /// Explain a certificate, dialling where it is asked to.
+    ExplainTrust,
     /// Give out the cluster's data, hashes of PINs among them.
     Export,
     /// Hand the node's sockets to a new process.
     HandOver,
+    /// Make an invitation.
+    InviteCluster,
+    /// Use an invitation.
+    JoinCluster,
     /// End a session.
     LogoutSession,
     /// Add or change one record.
@@ -100,13 +110,18 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
         Self::BackUp,
+        Self::CancelPairing,
+        Self::ConfirmPairing,
+        Self::ExplainTrust,
         Self::Export,
         Self::HandOver,
+        Self::InviteCluster,
+        Self::JoinCluster,
         Self::LogoutSession,
         Self::PutRecord,
         Self::RefreshCluster,
@@ -128,17 +143,23 @@ impl Action {
             Self::AddCluster
             | Self::Apply
             | Self::BackUp
+            | Self::CancelPairing
+            | Self::ConfirmPairing
             | Self::Export
             | Self::HandOver
+            | Self::InviteCluster
+            | Self::JoinCluster
             | Self::PutRecord
             | Self::RemoveCluster
             | Self::RemoveRecord
             | Self::ResetParameter
             | Self::SetCluster
             | Self::SetParameter => Role::Admin,
-            Self::AddTrust | Self::RefreshCluster | Self::ReloadIdentities | Self::RemoveTrust => {
-                Role::Certificates
-            }
+            Self::AddTrust
+            | Self::ExplainTrust
+            | Self::RefreshCluster
+            | Self::ReloadIdentities
+            | Self::RemoveTrust => Role::Certificates,
             Self::LogoutSession | Self::UnlockPin => Role::HelpDesk,
             Self::View => Role::Viewer,
         }
@@ -152,8 +173,13 @@ impl Action {
             Self::AddTrust => "trust add",
             Self::Apply => "apply",
             Self::BackUp => "db backup",
+            Self::CancelPairing => "cluster invite --cancel",
+            Self::ConfirmPairing => "cluster invite --confirm",
+            Self::ExplainTrust => "trust explain",
             Self::Export => "export",
             Self::HandOver => "run --take-over",
+            Self::InviteCluster => "cluster invite",
+            Self::JoinCluster => "cluster join",
             Self::LogoutSession => "session logout",
             Self::PutRecord => "add or set a record",
             Self::RefreshCluster => "cluster refresh",
@@ -356,6 +382,7 @@ mod tests {
                 &["emccd-certificates", "users"],
                 &[
                     AddTrust,
+                    ExplainTrust,
                     RefreshCluster,
                     ReloadIdentities,
                     RemoveTrust,
@@ -373,6 +400,7 @@ mod tests {
                 &["emccd-help-desk", "emccd-certificates"],
                 &[
                     AddTrust,
+                    ExplainTrust,
                     LogoutSession,
                     RefreshCluster,
                     ReloadIdentities,

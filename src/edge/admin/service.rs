@@ -15,17 +15,18 @@ use crate::{
     clock::Clock,
     domain::ids::{BaseDeviceName, ClusterId, DeviceName, UserId},
     edge::admin::{
-        account, directory,
+        acceptance, account, directory,
         error::Error,
-        export, import,
+        explain, export, import,
         operations::{ApplyMode, File, Operations},
-        parameters, peer_changes,
+        pairings, parameters, peer_changes,
         peers::{self, Material},
         pins, policies, records, removals,
         roles::{Action, Actor, Groups},
         serve::MAX_APPLY_BYTES,
         sessions::{self, Which},
     },
+    pairing::Pairings,
     secret::Pin,
     store::{self, Store},
     tasks::Tasks,
@@ -46,6 +47,8 @@ pub struct AdminEdge {
     pub groups: Arc<Groups>,
     /// What goes beyond the database.
     pub operations: Arc<dyn Operations>,
+    /// Invitations.
+    pub pairings: Pairings,
     /// One place: large imports wait in nobody's memory.
     pub imports: Arc<Semaphore>,
     /// What goes on though its caller has gone away.
@@ -247,6 +250,23 @@ impl AdminEdge {
         Ok(removed)
     }
 
+    async fn decide(
+        &self,
+        actor: &Actor,
+        request: pb::AcceptTrustRequest,
+    ) -> Result<pb::AcceptTrustResponse, Error> {
+        let cluster = cluster_id(request.cluster_id)?;
+        let which = request
+            .fingerprint
+            .as_deref()
+            .map(fingerprint)
+            .transpose()?;
+        let (reject, now) = (request.reject, self.clock.now());
+        let done = acceptance::decide(&self.store, cluster, which, reject, actor, now).await?;
+        self.operations.peers_changed().await?;
+        Ok(done)
+    }
+
     async fn distrust(
         &self,
         actor: &Actor,
@@ -361,6 +381,14 @@ impl AdminService for AdminEdge {
         .await
     }
 
+    async fn accept_trust(
+        &self,
+        request: Request<pb::AcceptTrustRequest>,
+    ) -> Result<Response<pb::AcceptTrustResponse>, Status> {
+        let (actor, request) = self.admit(Action::AddTrust, request).await?;
+        within(CHANGE, self.decide(&actor, request)).await
+    }
+
     async fn forecast_trust(
         &self,
         request: Request<pb::ForecastTrustRequest>,
@@ -391,6 +419,14 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::RemoveTrustResponse>, Status> {
         let (actor, request) = self.admit(Action::RemoveTrust, request).await?;
         within(CHANGE, self.distrust(&actor, request)).await
+    }
+
+    async fn explain_trust(
+        &self,
+        request: Request<pb::ExplainTrustRequest>,
+    ) -> Result<Response<pb::ExplainTrustResponse>, Status> {
+        let (_, request) = self.admit(Action::ExplainTrust, request).await?;
+        within(EXPLAIN, explain::trust(&*self.operations, request)).await
     }
 
     async fn list_identities(
@@ -574,6 +610,54 @@ impl AdminService for AdminEdge {
         .await
     }
 
+    async fn invite_cluster(
+        &self,
+        request: Request<pb::InviteClusterRequest>,
+    ) -> Result<Response<pb::InviteClusterResponse>, Status> {
+        let (actor, request) = self.admit(Action::InviteCluster, request).await?;
+        within(CHANGE, pairings::invite(&self.pairings, request, &actor)).await
+    }
+
+    async fn join_cluster(
+        &self,
+        request: Request<pb::JoinClusterRequest>,
+    ) -> Result<Response<pb::JoinClusterResponse>, Status> {
+        let (actor, request) = self.admit(Action::JoinCluster, request).await?;
+        within(JOIN, pairings::join(&self.pairings, request, &actor)).await
+    }
+
+    async fn list_pairings(
+        &self,
+        request: Request<pb::ListPairingsRequest>,
+    ) -> Result<Response<pb::ListPairingsResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, pairings::list(&self.pairings, &query)).await
+    }
+
+    async fn get_pairing(
+        &self,
+        request: Request<pb::GetPairingRequest>,
+    ) -> Result<Response<pb::GetPairingResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(CHANGE, pairings::get(&self.pairings, &query)).await
+    }
+
+    async fn confirm_pairing(
+        &self,
+        request: Request<pb::ConfirmPairingRequest>,
+    ) -> Result<Response<pb::ConfirmPairingResponse>, Status> {
+        let (actor, request) = self.admit(Action::ConfirmPairing, request).await?;
+        within(CHANGE, pairings::confirm(&self.pairings, request, &actor)).await
+    }
+
+    async fn cancel_pairing(
+        &self,
+        request: Request<pb::CancelPairingRequest>,
+    ) -> Result<Response<pb::CancelPairingResponse>, Status> {
+        let (actor, request) = self.admit(Action::CancelPairing, request).await?;
+        within(CHANGE, pairings::cancel(&self.pairings, &request, &actor)).await
+    }
+
     async fn hand_over(
         &self,
         request: Request<pb::HandOverRequest>,
@@ -748,11 +832,17 @@ fn device_name(text: String) -> Result<DeviceName, Error> {
 /// Reading from the database and from memory.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// Room for several addresses, each of which says nothing at several steps.
+const EXPLAIN: Duration = Duration::from_secs(40);
+
 /// Room for the other cluster to answer within the login deadline.
 const CHANGE: Duration = Duration::from_secs(20);
 
 /// Room for a peer to learn that its sessions are over.
 const REMOVE: Duration = Duration::from_secs(45);
+
+/// Room to dial every address of the other cluster, and for it to dial ours.
+const JOIN: Duration = Duration::from_secs(120);
 
 /// Every row is read.
 const WHOLE_STORE: Duration = Duration::from_secs(10 * 60);
