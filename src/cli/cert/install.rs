@@ -59,7 +59,10 @@ struct Installed {
     earlier: Option<String>,
     /// Subjects of what was given and is of no use.
     unused: Vec<String>,
+    /// Peers that must trust it.
     peers: Vec<String>,
+    /// What the daemon could not take up beside it.
+    problem: Option<String>,
 }
 
 /// Runs it.
@@ -111,6 +114,7 @@ pub(super) async fn run(global: &Global, args: &CertInstall, clock: &Clock) -> O
             .map(|c| c.subject().to_owned())
             .collect(),
         peers,
+        problem: None,
     };
     if !is_next {
         let earlier = folder
@@ -121,7 +125,8 @@ pub(super) async fn run(global: &Global, args: &CertInstall, clock: &Clock) -> O
         folder.settle(purpose, &fingerprint).map_err(failed)?;
         installed.state = State::Configured;
         if let Some(client) = &mut daemon {
-            reload(client, &folder, purpose, earlier.as_ref()).await?;
+            let shown = (&fingerprint, earlier.as_ref());
+            installed.problem = reload(client, &folder, purpose, shown).await?;
             installed.state = State::InForce;
         }
         if let Some(files) = folder.files(purpose) {
@@ -281,19 +286,31 @@ async fn peers(client: &mut Client) -> Outcome<Vec<String>> {
         .collect())
 }
 
-/// Has the daemon take it up. When it refuses, the files are as they were.
+/// Has the daemon take it up. When it refuses this one, the files are as they were; what it says of another identity is
+/// given back.
 async fn reload(
     client: &mut Client,
     folder: &IdentityFolder,
     purpose: Purpose,
-    earlier: Option<&Fingerprint>,
-) -> Outcome<()> {
+    (new, earlier): (&Fingerprint, Option<&Fingerprint>),
+) -> Outcome<Option<String>> {
+    let what = "the daemon does not take the new certificate";
     let asked = client
         .reload_identities(pb::ReloadIdentitiesRequest {})
         .await;
-    let Err(refused) = answer("the daemon does not take the new certificate", asked) else {
-        return Ok(());
+    let Err(refused) = answer(what, asked) else {
+        return Ok(None);
     };
+    let asked = client.list_identities(pb::ListIdentitiesRequest {}).await;
+    let all = answer(what, asked)?.identities;
+    let wanted = fingerprint_text(new);
+    let is_shown = |identity: &pb::Identity| {
+        let shown = identity.certificate.as_ref();
+        identity.purpose == purpose.as_str() && shown.is_some_and(|c| c.fingerprint == wanted)
+    };
+    if all.iter().any(is_shown) {
+        return Ok(Some(refused.why().to_owned()));
+    }
     if let Some(earlier) = earlier {
         folder.settle(purpose, earlier).map_err(failed)?;
     }
@@ -335,6 +352,9 @@ fn text(installed: &Installed, args: &CertInstall) -> String {
             }
         }
     });
+    if let Some(problem) = &installed.problem {
+        lines.push(format!("still to be mended beside it: {problem}"));
+    }
     lines.join("\n\n")
 }
 
