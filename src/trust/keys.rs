@@ -37,22 +37,36 @@ pub fn read_key(file: &Path) -> Result<Key, Error> {
     })
 }
 
-/// The first of these files that holds the key of one of these certificates.
+/// The first of these files that holds the key of one of these certificates; of an authority's own only when there is
+/// no other, since an authority on this machine may have its key beside its certificate.
 ///
 /// # Errors
 /// [`Error::KeyReadableByOthers`] when there is none, and one of the files could not be looked at for that.
 pub fn key_of(certificates: &[Certificate], files: &[PathBuf]) -> Result<Option<Key>, Error> {
-    let mut open = None;
+    let (mut open, mut of_authority) = (None, None);
     for file in files {
-        match read_key(file) {
-            Ok(key) if certificates.iter().any(|c| is_for_key(c, &key.public_key)) => {
-                return Ok(Some(key));
+        let key = match read_key(file) {
+            Ok(key) => key,
+            Err(error @ Error::KeyReadableByOthers { .. }) => {
+                open = open.or(Some(error));
+                continue;
             }
-            Err(error @ Error::KeyReadableByOthers { .. }) => open = open.or(Some(error)),
-            Ok(_) | Err(_) => {}
+            Err(_) => continue,
+        };
+        let mut its = certificates
+            .iter()
+            .filter(|c| is_for_key(c, &key.public_key));
+        match its.next() {
+            Some(certificate) if certificate.is_ca() => of_authority = of_authority.or(Some(key)),
+            Some(_) => return Ok(Some(key)),
+            None => {}
         }
     }
-    open.map_or(Ok(None), Err)
+    match (of_authority, open) {
+        (Some(key), _) => Ok(Some(key)),
+        (None, Some(error)) => Err(error),
+        (None, None) => Ok(None),
+    }
 }
 
 /// The keys that lie in the same folders as these files.
@@ -111,6 +125,14 @@ mod tests {
         let refused = key_of(&[a.certificate()], &beside).unwrap_err();
         assert!(refused.to_string().contains("chmod 600"), "{refused}");
         assert!(key_of(&[b.certificate()], &beside).unwrap().is_some());
+        let ca = Spec::new("CA").ca().self_signed();
+        write_private(&file("aaa.key"), &secret(ca.key_pem())).unwrap();
+        let (both, keys) = (
+            [ca.certificate(), b.certificate()],
+            [file("aaa.key"), file("one.key")],
+        );
+        assert_eq!(key_of(&both, &keys).unwrap().unwrap().file, file("one.key"));
+        assert!(key_of(&both[..1], &keys).unwrap().is_some());
         let stranger = Spec::new("c").self_signed().certificate();
         assert!(key_of(&[stranger], &[file("one.key")]).unwrap().is_none());
     }

@@ -453,6 +453,11 @@ mod tests {
             node.put("answer.pem", &leaf.pem()),
         ];
         node.put("next.key", &leaf.key_pem());
+        // The one that is configured has this machine's name as well.
+        let args = |files| CertInstall {
+            name: vec!["a.example".to_owned()],
+            ..args(files)
+        };
         let kept = CertInstall {
             next: true,
             ..args(files.clone())
