@@ -11,6 +11,7 @@ use crate::{
         cluster::shown,
         failure::Outcome,
         output::{Report, record, time, yes},
+        rotate,
         trust::read_certificates,
     },
     clock::Clock,
@@ -52,6 +53,7 @@ pub async fn run(global: &Global, verb: Cert) -> Outcome {
         Cert::New(args) => write::new(&args, &Clock::system()),
         Cert::Csr(args) => write::csr(&args, &Clock::system()),
         Cert::Install(args) => install::run(global, &args, &Clock::system()).await,
+        Cert::Rotate(verb) => rotate::run(global, verb).await,
         Cert::Reload => {
             let mut client = connect(global).await?;
             let asked = client.reload_identities(pb::ReloadIdentitiesRequest {});

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::day::day;
+use super::{day::day, rotate::Rotate};
 use crate::{
     clock::Timestamp,
     domain::purpose,
@@ -26,6 +26,9 @@ pub enum Cert {
         #[arg(long, value_name = "DATE", value_parser = day)]
         as_of: Option<Timestamp>,
     },
+    /// Exchange the nodes' certificates while peers go on trusting them
+    #[command(subcommand)]
+    Rotate(Rotate),
     /// Write a new key and a self-signed certificate; works without a daemon
     New(CertNew),
     /// Write a request for an authority to sign, and its key; works without a daemon
