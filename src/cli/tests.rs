@@ -849,6 +849,7 @@ async fn only_what_asks_a_daemon_can_wait_for_it() {
         "lab --once",
         "config example",
         "cert new --common-name a --name a --out @new",
+        "cert csr --common-name a --name a --out @new",
         "cert show @own.pem",
         "phone logout https://h --device SEP1",
     ] {

@@ -213,6 +213,12 @@ impl Certificate {
 }
 
 impl Name {
+    /// The address of four or sixteen bytes, as certificates have it.
+    #[must_use]
+    pub fn of_address(bytes: &[u8]) -> Option<Self> {
+        address(bytes).map(Self::Ip)
+    }
+
     /// Whether this name of a certificate covers the node name `wanted`. A first label `*` stands for any one
     /// label; an address is covered by itself alone.
     #[must_use]
@@ -356,7 +362,7 @@ fn name(name: &GeneralName<'_>) -> Option<Name> {
                 })
                 .collect(),
         )),
-        GeneralName::IPAddress(bytes) => address(bytes).map(Name::Ip),
+        GeneralName::IPAddress(bytes) => Name::of_address(bytes),
         _ => None,
     }
 }

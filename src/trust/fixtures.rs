@@ -109,6 +109,12 @@ impl Spec {
         }
     }
 
+    /// A certificate for a key whose public half alone is known.
+    pub fn of_key(self, key: &rcgen::SubjectPublicKeyInfo, authority: &Authority) -> Certificate {
+        let made = self.0.signed_by(key, &authority.0).unwrap();
+        Certificate::from_der(made.der()).unwrap()
+    }
+
     pub fn signed_by(self, authority: &Authority) -> Leaf {
         let key = KeyPair::generate().unwrap();
         Leaf {

@@ -4,6 +4,7 @@
 //! check leaves the last good one in force. New handshakes take the newest snapshot; live connections are
 //! judged again under it.
 
+pub mod answer;
 pub mod bundle;
 pub mod certificate;
 pub mod expiry;
@@ -14,6 +15,7 @@ pub mod identity;
 pub mod in_use;
 pub mod joining;
 pub mod judge;
+pub mod keys;
 pub mod make;
 pub mod mend;
 pub mod proof;

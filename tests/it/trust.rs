@@ -31,6 +31,7 @@ mod anchors;
 pub(crate) mod claims;
 mod expiry;
 mod explain;
+mod identities;
 mod openssl;
 mod refusals;
 mod swaps;

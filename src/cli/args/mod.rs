@@ -17,7 +17,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub use self::{
     audit::{Audit, AuditList, AuditVerify},
-    cert::{Cert, CertNew, Purpose},
+    cert::{Cert, CertCsr, CertFields, CertInstall, CertNew, For, Key, Purpose},
     cluster::{
         Cluster, ClusterAdd, ClusterInvite, ClusterJoin, ClusterRemove, ClusterSet, PairingVerbs,
     },
@@ -216,7 +216,10 @@ impl Command {
             | Self::Completions { .. }
             | Self::Man { .. } => false,
             Self::Db(verb) => matches!(verb, Db::Backup { .. }),
-            Self::Cert(verb) => !matches!(verb, Cert::New(_) | Cert::Show { file: Some(_), .. }),
+            Self::Cert(verb) => !matches!(
+                verb,
+                Cert::New(_) | Cert::Csr(_) | Cert::Show { file: Some(_), .. }
+            ),
             Self::Apply(_)
             | Self::Export(_)
             | Self::Cluster(_)
