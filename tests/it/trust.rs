@@ -28,7 +28,6 @@ use crate::support::{
 };
 
 mod anchors;
-mod breakglass;
 pub(crate) mod claims;
 mod expiry;
 mod explain;
