@@ -11,6 +11,7 @@ pub mod explain;
 pub mod folder;
 pub mod forecast;
 pub mod identity;
+pub mod in_use;
 pub mod joining;
 pub mod judge;
 pub mod make;
@@ -18,6 +19,7 @@ pub mod mend;
 pub mod proof;
 pub mod receive;
 pub mod refusals;
+pub mod rotation;
 pub mod shown;
 pub mod stored;
 pub mod tls;
@@ -43,6 +45,7 @@ use self::{
     bundle::{Bundle, Direction},
     certificate::Fingerprint,
     identity::Identity,
+    in_use::InUse,
     judge::{Verdict, judge, judge_dialled},
     refusals::RecentRefusals,
     shown::Shown,
@@ -63,6 +66,7 @@ struct Inner {
     publishing: Mutex<()>,
     generations: watch::Sender<u64>,
     refusals: RecentRefusals,
+    in_use: InUse,
     shown: Shown,
     clock: Clock,
 }
@@ -85,6 +89,7 @@ impl TrustStore {
             publishing: Mutex::new(()),
             generations: watch::Sender::new(0),
             refusals: RecentRefusals::default(),
+            in_use: InUse::default(),
             shown: Shown::default(),
             clock,
         }));
@@ -160,6 +165,12 @@ impl TrustStore {
     #[must_use]
     pub fn refusals(&self) -> &RecentRefusals {
         &self.0.refusals
+    }
+
+    /// The live connections, by the certificates that they rest on.
+    #[must_use]
+    pub fn in_use(&self) -> &InUse {
+        &self.0.in_use
     }
 
     /// What peers have shown of late.
