@@ -26,6 +26,7 @@ mod process;
 mod progress;
 mod session;
 mod trust;
+mod trust_crl;
 
 use std::{
     ffi::OsString,

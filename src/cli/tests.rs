@@ -40,7 +40,10 @@ use crate::{
     },
     store::{self, Store, audit, base_devices, devices, sessions, users},
     tasks::Tasks,
-    trust::make::{self, CertRequest, KeyKind, Made},
+    trust::{
+        make::{self, CertRequest, KeyKind, Made},
+        shown::Chain,
+    },
     wire::admin::{self as pb, admin_service_server::AdminService},
 };
 
@@ -100,6 +103,10 @@ impl Operations for Pretender {
             as_of: at.to_string(),
             ..pb::ForecastTrustResponse::default()
         }
+    }
+
+    fn shown_by_peers(&self) -> Vec<Chain> {
+        Vec::new()
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {

@@ -11,6 +11,7 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
+        trust_crl,
     },
     trust::certificate::{Certificate, fingerprint_text},
     wire::admin as pb,
@@ -55,6 +56,7 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
             Ok(Report::new(list_text(&entries), &entries))
         }
         Trust::Remove(args) => remove(global, args).await,
+        Trust::Crl(verb) => trust_crl::run(global, verb).await,
     }
 }
 

@@ -82,6 +82,10 @@ impl Admin {
         trust(pb::ListTrustRequest) -> pb::ListTrustResponse = list_trust;
         /// How trust stands on a given day.
         forecast(pb::ForecastTrustRequest) -> pb::ForecastTrustResponse = forecast_trust;
+        /// Takes in revocation lists.
+        add_crl(pb::AddCrlRequest) -> pb::AddCrlResponse = add_crl;
+        /// The revocation lists in force.
+        crls(pb::ListCrlsRequest) -> pb::ListCrlsResponse = list_crls;
         /// Takes trust back.
         remove_trust(pb::RemoveTrustRequest) -> pb::RemoveTrustResponse = remove_trust;
         /// Changes another cluster's record.

@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod certificate;
+pub mod crl;
 pub mod expiry;
 pub mod folder;
 pub mod forecast;

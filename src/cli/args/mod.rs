@@ -3,6 +3,7 @@
 mod audit;
 mod cert;
 mod cluster;
+mod crl;
 mod day;
 mod db;
 mod param;
@@ -18,6 +19,7 @@ pub use self::{
     audit::{Audit, AuditList, AuditVerify},
     cert::{Cert, CertNew, Purpose},
     cluster::{Cluster, ClusterAdd, ClusterRemove, ClusterSet},
+    crl::{TrustCrl, TrustCrlAdd, TrustCrlRemove},
     db::{Db, DbMigrate, DbVerify},
     param::{Param, ParamList, ParamSet},
     people::{

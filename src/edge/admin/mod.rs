@@ -5,6 +5,7 @@
 //! [`operations::Operations`]. It works with every certificate expired: this is how they are replaced.
 
 mod account;
+pub mod crls;
 mod directory;
 pub mod error;
 pub mod export;
