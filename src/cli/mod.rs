@@ -18,6 +18,7 @@ pub mod failure;
 mod generate;
 mod init;
 pub mod output;
+mod pair;
 mod param;
 mod people;
 mod phone;

@@ -11,6 +11,7 @@ pub mod expiry;
 pub mod folder;
 pub mod forecast;
 pub mod identity;
+pub mod joining;
 pub mod judge;
 pub mod make;
 pub mod mend;

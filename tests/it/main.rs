@@ -27,6 +27,7 @@ mod imports;
 mod lab;
 mod metrics;
 mod nodes;
+mod pairing;
 mod parameters;
 mod peers;
 mod people;

@@ -18,7 +18,9 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 pub use self::{
     audit::{Audit, AuditList, AuditVerify},
     cert::{Cert, CertNew, Purpose},
-    cluster::{Cluster, ClusterAdd, ClusterRemove, ClusterSet},
+    cluster::{
+        Cluster, ClusterAdd, ClusterInvite, ClusterJoin, ClusterRemove, ClusterSet, PairingVerbs,
+    },
     crl::{TrustCrl, TrustCrlAdd, TrustCrlRemove},
     db::{Db, DbMigrate, DbVerify},
     param::{Param, ParamList, ParamSet},

@@ -11,6 +11,7 @@ pub mod error;
 pub mod export;
 mod import;
 pub mod operations;
+mod pairings;
 mod parameters;
 mod peer_changes;
 pub mod peers;

@@ -26,6 +26,16 @@ pub enum Action {
     DbBackup,
     /// A new process of a node asked for its sockets, and what came of it.
     NodeHandOver,
+    /// An operator compared the words of a pairing and confirmed.
+    PairingConfirm,
+    /// A pairing is over, and nothing came of it.
+    PairingEnd,
+    /// Somebody came with a wrong proof, or after another one.
+    PairingFail,
+    /// An invitation was made.
+    PairingInvite,
+    /// An invitation was used: by somebody here, or by another cluster.
+    PairingJoin,
     /// A user's lock, or the wrong PINs counted so far, ended by an operator.
     PinUnlock,
     /// A record is gone.
@@ -124,6 +134,11 @@ impl Action {
             Self::DataImport => "data.import",
             Self::DbBackup => "db.backup",
             Self::NodeHandOver => "node.hand-over",
+            Self::PairingConfirm => "pairing.confirm",
+            Self::PairingEnd => "pairing.end",
+            Self::PairingFail => "pairing.fail",
+            Self::PairingInvite => "pairing.invite",
+            Self::PairingJoin => "pairing.join",
             Self::PinUnlock => "pin.unlock",
             Self::Remove(noun) => {
                 let [_, _, remove] = noun.words();
@@ -160,6 +175,11 @@ impl Action {
             Self::DataImport,
             Self::DbBackup,
             Self::NodeHandOver,
+            Self::PairingConfirm,
+            Self::PairingEnd,
+            Self::PairingFail,
+            Self::PairingInvite,
+            Self::PairingJoin,
             Self::PinUnlock,
             Self::SessionLogin,
             Self::SessionLogout,
