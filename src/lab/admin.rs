@@ -86,6 +86,8 @@ impl Admin {
         add_crl(pb::AddCrlRequest) -> pb::AddCrlResponse = add_crl;
         /// The revocation lists in force.
         crls(pb::ListCrlsRequest) -> pb::ListCrlsResponse = list_crls;
+        /// Takes revocation lists out of force.
+        remove_crl(pb::RemoveCrlRequest) -> pb::RemoveCrlResponse = remove_crl;
         /// Takes trust back.
         remove_trust(pb::RemoveTrustRequest) -> pb::RemoveTrustResponse = remove_trust;
         /// Changes another cluster's record.
