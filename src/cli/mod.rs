@@ -27,7 +27,9 @@ mod process;
 mod progress;
 mod session;
 mod trust;
+mod trust_accept;
 mod trust_crl;
+mod trust_explain;
 
 use std::{
     ffi::OsString,

@@ -11,7 +11,7 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
-        trust_crl,
+        trust_accept, trust_crl, trust_explain,
     },
     trust::certificate::{Certificate, fingerprint_text},
     wire::admin as pb,
@@ -23,6 +23,7 @@ use crate::{
 /// What the daemon refuses, and files that hold no certificate.
 pub async fn run(global: &Global, verb: Trust) -> Outcome {
     match verb {
+        Trust::Accept(args) => trust_accept::run(global, args).await,
         Trust::Add(args) => {
             let what = format!("cannot trust more from {}", args.cluster_id);
             let trust = match (&args.pin, &args.anchor) {
@@ -55,6 +56,7 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
             let entries = answer("cannot list what is trusted", asked.await)?.entries;
             Ok(Report::new(list_text(&entries), &entries))
         }
+        Trust::Explain(args) => trust_explain::run(global, args).await,
         Trust::Remove(args) => remove(global, args).await,
         Trust::Crl(verb) => trust_crl::run(global, verb).await,
     }

@@ -18,6 +18,7 @@ mod applied;
 mod crl_folder;
 pub mod error;
 mod expiry;
+mod explaining;
 mod handover;
 mod links;
 mod operations;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::{
     applied,
     expiry::Certificates,
+    explaining::Explainer,
     handover::{Asked, HandOver, Whose},
     reload::{Reloader, Shown},
     siblings::Siblings,
@@ -21,14 +22,14 @@ use crate::{
     domain::{ids::ClusterId, parameters::Parameters, session::Role, version::VersionRange},
     edge::admin::{
         error::Error,
-        operations::{Answer, ApplyMode, File, Operations, SessionKey},
+        operations::{Answer, ApplyMode, Explain, File, Operations, SessionKey},
         roles::Actor,
         views,
     },
     home::{self, HomeRole},
     peer::{LinkState, LinkStatus, NodeStatus, Peers},
     store::{self, Store, membership::Membership},
-    trust::{TrustStore, mend::mend_link, refusals::Refused, shown::Chain},
+    trust::{TrustStore, explain::Part, mend::mend_link, refusals::Refused, shown::Chain},
     visiting::{self, VisitingRole},
     wire::admin as pb,
 };
@@ -217,6 +218,20 @@ impl Operations for NodeOperations {
             let link = all.iter().find(is_it).ok_or_else(missing)?;
             Ok(peer_status(link, &siblings))
         })
+    }
+
+    fn explain_trust<'a>(&'a self, asked: &'a Explain) -> Answer<'a, Vec<Part>> {
+        let shown = self.reloader.shown().into_iter();
+        let own = shown.filter_map(|shown| shown.identity);
+        let explainer = Explainer {
+            clock: &self.clock,
+            trust: &self.trust,
+            peers: &self.peers,
+            own: own
+                .map(|identity| identity.leaf().fingerprint_text())
+                .collect(),
+        };
+        Box::pin(async move { explainer.explain(asked).await })
     }
 
     fn hand_over<'a>(&'a self, asked: &'a pb::HandOverRequest, actor: &'a Actor) -> Answer<'a, ()> {

@@ -53,7 +53,7 @@ use crate::{
         meta, nodes, retention,
     },
     tasks::Tasks,
-    trust::TrustStore,
+    trust::{TrustStore, receive::Receiver},
     visiting::{self, VisitingRole},
 };
 
@@ -187,6 +187,7 @@ pub(super) async fn start(
         of_store,
         of_trust,
         peers.clone(),
+        membership.clone(),
         admission.clone(),
     )?;
     let core = Core {
@@ -353,6 +354,12 @@ impl Core {
                 home: roles.home.clone(),
                 visiting: roles.visiting.clone(),
                 metrics: self.metrics.clone(),
+                receiver: Receiver {
+                    cluster_id: self.config.cluster_id.clone(),
+                    store: self.store.clone(),
+                    membership: self.membership.clone(),
+                    trust: self.trust.clone(),
+                },
             }),
             peers: self.peers.clone(),
             refusals: self.trust.refusals().clone(),

@@ -13,6 +13,7 @@
 mod support;
 
 mod admission;
+mod announce;
 mod answers;
 mod backup;
 mod carried;

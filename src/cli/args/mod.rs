@@ -29,7 +29,7 @@ pub use self::{
         ProfileFields, ProfileSet, UserAdd, UserFields, UserRemove, UserSet,
     },
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
-    trust::{Trust, TrustAdd, TrustRemove},
+    trust::{Trust, TrustAccept, TrustAdd, TrustExplain, TrustRemove},
 };
 use crate::{
     apply::{columns, export::Format},

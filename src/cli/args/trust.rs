@@ -14,9 +14,13 @@ use crate::{
 /// `trust`.
 #[derive(Debug, Subcommand)]
 pub enum Trust {
+    /// Accept certificates that a peer announced and that wait, or reject them
+    Accept(TrustAccept),
     /// Accept more certificates from a peer
     Add(TrustAdd),
-    /// What is accepted, from one peer or from all, and what was revoked
+    /// Say step by step why something is trusted or not, and what mends it
+    Explain(TrustExplain),
+    /// What is accepted, from one peer or from all, what waits, and what was revoked
     #[command(
         after_help = "Examples:\n  emccd trust list\n  emccd trust list tokyo\n  emccd trust list --as-of 2027-03-31    what is accepted then, and what breaks until then"
     )]
@@ -33,6 +37,29 @@ pub enum Trust {
     /// Revocation lists of the authorities that vouch for peers
     #[command(subcommand)]
     Crl(TrustCrl),
+}
+
+/// `trust accept`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd trust accept tokyo    shows what waits, and asks\n  \
+    emccd trust accept tokyo --fingerprint 9F:86:…:0A\n  \
+    emccd trust accept tokyo --reject\n\n\
+    Certificates of a peer wait where its record says so: emccd cluster set tokyo --accept-announcements approve"
+)]
+pub struct TrustAccept {
+    /// The peer
+    #[arg(value_name = "ID")]
+    pub cluster_id: ClusterId,
+    /// SHA-256 fingerprint of the one that is meant; all that wait when it is not given
+    #[arg(long, value_name = "HEX", value_parser = fingerprint)]
+    pub fingerprint: Option<Fingerprint>,
+    /// Revoke it instead, so that it can't be announced again
+    #[arg(long)]
+    pub reject: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `trust remove`.
@@ -80,4 +107,23 @@ pub struct TrustAdd {
     /// SHA-256 fingerprint of a certificate that is revoked no longer; nothing is trusted by that alone
     #[arg(long, value_name = "HEX", value_parser = fingerprint, group = "what")]
     pub unrevoke: Option<Fingerprint>,
+}
+
+/// `trust explain`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd trust explain tokyo    a peer: each of its addresses, and the way from it to us\n  \
+    emccd trust explain n1.tokyo.example:8444    what answers there, of whichever peer\n  \
+    emccd trust explain n1.tokyo.example:8444 --as tokyo\n  \
+    emccd trust explain tokyo.pem --as tokyo    a certificate, as if it were shown; without a daemon the file alone\n  \
+    emccd trust explain unknown-issuer    what a reason means, from the log or from cluster status\n\n\
+    Ends with 0 when it would be accepted, and with 1 when not."
+)]
+pub struct TrustExplain {
+    /// An address HOST:PORT, a file of certificates, the ID of a peer, or a reason such as unknown-issuer
+    #[arg(value_name = "WHAT")]
+    pub what: String,
+    /// The peer that the address or the file must be of; without it, any peer's will do
+    #[arg(long = "as", value_name = "ID")]
+    pub wanted: Option<ClusterId>,
 }

@@ -4,10 +4,12 @@
 //! it needs. Records are read and written here; what reaches beyond the database goes through
 //! [`operations::Operations`]. It works with every certificate expired: this is how they are replaced.
 
+mod acceptance;
 mod account;
 pub mod crls;
 mod directory;
 pub mod error;
+mod explain;
 pub mod export;
 mod import;
 pub mod operations;

@@ -13,7 +13,7 @@ use crate::{
         views,
     },
     store::{
-        Store, Transaction,
+        Store, Transaction, announcements,
         audit::{self, Action, Noun},
         peers,
         trust_entries::{self, EntryKind},
@@ -102,7 +102,12 @@ pub(super) async fn remove_trust(
             let gone = if was_anchor {
                 trust_entries::withdraw(tx, &cluster, &fingerprint)?
             } else {
-                if removed.is_empty() && is_settled(tx, &cluster, &fingerprint)? {
+                // One that is long gone may have left others behind that were taken on its word.
+                let descendants = announcements::descendants(tx, &cluster, &fingerprint)?;
+                if removed.is_empty()
+                    && descendants.is_empty()
+                    && is_settled(tx, &cluster, &fingerprint)?
+                {
                     return Err(Error::missing(
                         format!("trust in {text} for the peer {cluster}"),
                         "emccd trust list",

@@ -15,9 +15,9 @@ use crate::{
     clock::Clock,
     domain::ids::{BaseDeviceName, ClusterId, DeviceName, UserId},
     edge::admin::{
-        account, crls, directory,
+        acceptance, account, crls, directory,
         error::Error,
-        export, import,
+        explain, export, import,
         operations::{ApplyMode, File, Operations},
         pairings, parameters, peer_changes,
         peers::{self, Material},
@@ -253,6 +253,23 @@ impl AdminEdge {
         Ok(removed)
     }
 
+    async fn decide(
+        &self,
+        actor: &Actor,
+        request: pb::AcceptTrustRequest,
+    ) -> Result<pb::AcceptTrustResponse, Error> {
+        let cluster = cluster_id(request.cluster_id)?;
+        let which = request
+            .fingerprint
+            .as_deref()
+            .map(fingerprint)
+            .transpose()?;
+        let (reject, now) = (request.reject, self.clock.now());
+        let done = acceptance::decide(&self.store, cluster, which, reject, actor, now).await?;
+        self.operations.peers_changed().await?;
+        Ok(done)
+    }
+
     async fn distrust(
         &self,
         actor: &Actor,
@@ -404,6 +421,14 @@ impl AdminService for AdminEdge {
         .await
     }
 
+    async fn accept_trust(
+        &self,
+        request: Request<pb::AcceptTrustRequest>,
+    ) -> Result<Response<pb::AcceptTrustResponse>, Status> {
+        let (actor, request) = self.admit(Action::AddTrust, request).await?;
+        within(CHANGE, self.decide(&actor, request)).await
+    }
+
     async fn forecast_trust(
         &self,
         request: Request<pb::ForecastTrustRequest>,
@@ -462,6 +487,14 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::RemoveCrlResponse>, Status> {
         let (actor, request) = self.admit(Action::RemoveTrust, request).await?;
         within(CHANGE, self.drop_crls(&actor, request)).await
+    }
+
+    async fn explain_trust(
+        &self,
+        request: Request<pb::ExplainTrustRequest>,
+    ) -> Result<Response<pb::ExplainTrustResponse>, Status> {
+        let (_, request) = self.admit(Action::ExplainTrust, request).await?;
+        within(EXPLAIN, explain::trust(&*self.operations, request)).await
     }
 
     async fn list_identities(
@@ -866,6 +899,9 @@ fn device_name(text: String) -> Result<DeviceName, Error> {
 
 /// Reading from the database and from memory.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// Room for several addresses, each of which says nothing at several steps.
+const EXPLAIN: Duration = Duration::from_secs(40);
 
 /// Room for the other cluster to answer within the login deadline.
 const CHANGE: Duration = Duration::from_secs(20);

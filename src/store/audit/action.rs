@@ -46,6 +46,8 @@ pub enum Action {
     SessionLogout,
     /// A record was changed.
     Set(Noun),
+    /// A peer told which certificates one of its identities has.
+    TrustAnnounce,
 }
 
 /// Records that are added, changed and removed.
@@ -150,6 +152,7 @@ impl Action {
                 let [_, set, _] = noun.words();
                 set
             }
+            Self::TrustAnnounce => "trust.announce",
         }
     }
 
@@ -183,6 +186,7 @@ impl Action {
             Self::PinUnlock,
             Self::SessionLogin,
             Self::SessionLogout,
+            Self::TrustAnnounce,
         ];
         let nouns = Noun::ALL.into_iter().flat_map(Noun::words);
         let mut all: Vec<_> = alone.into_iter().map(Self::as_str).chain(nouns).collect();
