@@ -12,6 +12,7 @@ use crate::{
         cluster::shown,
         failure::{Failure, Outcome},
         output::{Report, record, time, yes},
+        rotate,
         trust::read_certificates,
     },
     clock::Clock,
@@ -52,6 +53,7 @@ pub async fn run(global: &Global, verb: Cert) -> Outcome {
             }
             Ok(Report::new(identities_text(&all), &all))
         }
+        Cert::Rotate(verb) => rotate::run(global, verb).await,
         Cert::New(args) => new(&args, &Clock::system()),
         Cert::Reload => {
             let mut client = connect(global).await?;

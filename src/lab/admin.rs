@@ -90,6 +90,10 @@ impl Admin {
         crls(pb::ListCrlsRequest) -> pb::ListCrlsResponse = list_crls;
         /// Takes revocation lists out of force.
         remove_crl(pb::RemoveCrlRequest) -> pb::RemoveCrlResponse = remove_crl;
+        /// The certificates that are being exchanged.
+        rotations(pb::ListRotationsRequest) -> pb::ListRotationsResponse = list_rotations;
+        /// A step with some of them.
+        step_rotation(pb::StepRotationRequest) -> pb::StepRotationResponse = step_rotation;
         /// Takes trust back.
         remove_trust(pb::RemoveTrustRequest) -> pb::RemoveTrustResponse = remove_trust;
         /// Changes another cluster's record.

@@ -36,6 +36,7 @@ mod plain;
 mod program;
 mod python_client;
 mod readme;
+mod rotation;
 mod secrets;
 mod trust;
 mod versions;

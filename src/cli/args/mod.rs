@@ -9,6 +9,7 @@ mod db;
 mod param;
 mod people;
 mod policy;
+mod rotate;
 mod trust;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -29,6 +30,7 @@ pub use self::{
         ProfileFields, ProfileSet, UserAdd, UserFields, UserRemove, UserSet,
     },
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
+    rotate::{Rotate, RotateAnnounce, RotateTarget},
     trust::{Trust, TrustAccept, TrustAdd, TrustExplain, TrustRemove},
 };
 use crate::{
