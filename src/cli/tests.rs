@@ -47,6 +47,7 @@ use crate::{
         TrustStore,
         explain::{Part, Step},
         make::{self, CertRequest, KeyKind, Made},
+        shown::Chain,
     },
     wire::admin::{self as pb, admin_service_server::AdminService},
 };
@@ -107,6 +108,10 @@ impl Operations for Pretender {
             as_of: at.to_string(),
             ..pb::ForecastTrustResponse::default()
         }
+    }
+
+    fn shown_by_peers(&self) -> Vec<Chain> {
+        Vec::new()
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {

@@ -15,6 +15,7 @@ use tracing::{Instrument as _, info, info_span};
 
 mod addresses;
 mod applied;
+mod crl_folder;
 pub mod error;
 mod expiry;
 mod explaining;

@@ -31,7 +31,7 @@ use crate::{
     home::{self, HomeRole},
     peer::{LinkState, LinkStatus, NodeStatus, Peers},
     store::{self, Store, Transaction, announcements, membership::Membership},
-    trust::{TrustStore, explain::Part, mend::mend_link, refusals::Refused},
+    trust::{TrustStore, explain::Part, mend::mend_link, refusals::Refused, shown::Chain},
     visiting::{self, VisitingRole},
     wire::admin as pb,
 };
@@ -114,6 +114,10 @@ impl Operations for NodeOperations {
 
     fn forecast(&self, cluster: Option<&ClusterId>, at: Timestamp) -> pb::ForecastTrustResponse {
         self.certificates.forecast(cluster, at)
+    }
+
+    fn shown_by_peers(&self) -> Vec<Chain> {
+        self.trust.shown().list()
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {

@@ -33,6 +33,7 @@ struct Parsed {
     issuer: String,
     subject_raw: Vec<u8>,
     issuer_raw: Vec<u8>,
+    key_hash: [u8; 32],
     names: Vec<Name>,
     not_before: Timestamp,
     not_after: Timestamp,
@@ -97,6 +98,7 @@ impl Certificate {
             issuer: printable(x509.issuer()),
             subject_raw: x509.subject().as_raw().to_vec(),
             issuer_raw: x509.issuer().as_raw().to_vec(),
+            key_hash: fingerprint_of(x509.public_key().raw),
             names,
             not_before: seconds(validity.not_before.timestamp()),
             not_after: seconds(validity.not_after.timestamp()),
@@ -173,6 +175,17 @@ impl Certificate {
     #[must_use]
     pub fn names_issuer(&self, issuer: &Self) -> bool {
         self.0.issuer_raw == issuer.0.subject_raw
+    }
+
+    /// The subject as it is encoded.
+    pub(super) fn subject_raw(&self) -> &[u8] {
+        &self.0.subject_raw
+    }
+
+    /// SHA-256 of its public key: certificates of one authority that was renewed without a new key have the same.
+    #[must_use]
+    pub fn key_hash(&self) -> [u8; 32] {
+        self.0.key_hash
     }
 
     /// DNS names and IP addresses among the subject alternative names. The common name is not one.

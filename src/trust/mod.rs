@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod bundle;
 pub mod certificate;
+pub mod crl;
 pub mod expiry;
 pub mod explain;
 pub mod folder;

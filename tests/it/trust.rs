@@ -29,6 +29,7 @@ use crate::support::{
 
 mod anchors;
 pub(crate) mod claims;
+mod crl;
 mod expiry;
 mod explain;
 mod identities;

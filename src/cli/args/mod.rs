@@ -3,6 +3,7 @@
 mod audit;
 mod cert;
 mod cluster;
+mod crl;
 mod day;
 mod db;
 mod param;
@@ -21,6 +22,7 @@ pub use self::{
     cluster::{
         Cluster, ClusterAdd, ClusterInvite, ClusterJoin, ClusterRemove, ClusterSet, PairingVerbs,
     },
+    crl::{TrustCrl, TrustCrlAdd, TrustCrlRemove},
     db::{Db, DbMigrate, DbVerify},
     param::{Param, ParamList, ParamSet},
     people::{
