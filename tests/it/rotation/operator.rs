@@ -9,7 +9,6 @@ use std::{
 use emccd::{
     domain::ids::ClusterId,
     lab::{Cluster, Lab, member::Member},
-    trust::certificate::Certificate,
     wire::admin::{self as pb, admin_service_client::AdminServiceClient},
 };
 use serde_json::Value;
