@@ -20,6 +20,7 @@ mod expiry;
 mod explaining;
 mod handover;
 mod links;
+mod mirror;
 mod operations;
 mod reload;
 mod roles;
