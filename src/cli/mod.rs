@@ -29,6 +29,7 @@ mod rotate;
 mod session;
 mod trust;
 mod trust_accept;
+mod trust_crl;
 mod trust_explain;
 
 use std::{

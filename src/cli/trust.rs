@@ -11,7 +11,7 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
-        trust_accept, trust_explain,
+        trust_accept, trust_crl, trust_explain,
     },
     trust::certificate::{Certificate, fingerprint_text},
     wire::admin as pb,
@@ -58,6 +58,7 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
         }
         Trust::Explain(args) => trust_explain::run(global, args).await,
         Trust::Remove(args) => remove(global, args).await,
+        Trust::Crl(verb) => trust_crl::run(global, verb).await,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     trust::{
         Error,
         certificate::{Certificate, Fingerprint, fingerprint_text},
+        crl::Crl,
     },
 };
 
@@ -25,6 +26,8 @@ pub struct Bundle {
     pub ignore_eku: bool,
     /// Fingerprints of leaves that were trusted once and are remembered as revoked.
     pub revoked: Vec<Fingerprint>,
+    /// What the peer's authorities have revoked.
+    pub crls: Vec<Crl>,
 }
 
 /// In which role of TLS a certificate is shown.
@@ -47,6 +50,7 @@ impl Bundle {
             node_names: Vec::new(),
             ignore_eku: false,
             revoked: Vec::new(),
+            crls: Vec::new(),
         }
     }
 

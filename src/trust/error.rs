@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use crate::domain::{ids::ClusterId, purpose::Purpose, rejection::Rejection};
+use crate::{
+    domain::{ids::ClusterId, purpose::Purpose, rejection::Rejection},
+    trust::crl,
+};
 
 /// Why trust material was not taken. The last good one stays in force.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,9 @@ pub enum Error {
         /// The other.
         second: ClusterId,
     },
+    /// A revocation list is not taken, or what is stored of one was changed.
+    #[error(transparent)]
+    Crl(#[from] crl::Error),
     /// A file can't be read.
     #[error("can't read {}", path.display())]
     File {

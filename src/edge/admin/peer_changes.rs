@@ -106,6 +106,7 @@ pub(super) async fn remove_trust(
                 let descendants = announcements::descendants(tx, &cluster, &fingerprint)?;
                 if removed.is_empty()
                     && descendants.is_empty()
+                    && !is_waiting(tx, &cluster, &fingerprint)?
                     && is_settled(tx, &cluster, &fingerprint)?
                 {
                     return Err(Error::missing(
@@ -192,6 +193,16 @@ pub(super) async fn unrevoke(
             })
         })
         .await
+}
+
+/// Whether a certificate was announced and waits for an operator.
+fn is_waiting(
+    tx: &mut dyn Transaction,
+    cluster: &ClusterId,
+    fingerprint: &Fingerprint,
+) -> Result<bool, Error> {
+    let mut waiting = announcements::waiting(tx)?.into_iter();
+    Ok(waiting.any(|entry| entry.cluster_id == *cluster && entry.fingerprint == *fingerprint))
 }
 
 /// Whether there is nothing to take from `cluster`, of which the certificate is no entry: it is revoked already, or
