@@ -158,7 +158,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The public half of a private key in PEM: its SubjectPublicKeyInfo in DER.
+/// The public half of a private key in PEM: its `SubjectPublicKeyInfo` in DER.
 ///
 /// # Errors
 /// [`Error::MalformedKey`].

@@ -303,7 +303,7 @@ impl AdminEdge {
         let cluster = cluster_id(request.cluster_id)?;
         let reading = tokio::task::spawn_blocking(move || crl::read(&request.file));
         let contents = match reading.await {
-            Ok(read) => read.map_err(crls::refused)?,
+            Ok(read) => read.map_err(|error| crls::refused(&error))?,
             Err(_) => return Err(Error::refused("reading the file broke off", "try again")),
         };
         let (is_strict, by) = (request.is_strict, self.by(actor));

@@ -175,7 +175,6 @@ async fn remove_more(lab: &Lab) {
             let request = pb::RemoveTrustRequest {
                 cluster_id: ours.id.to_string(),
                 fingerprint: fingerprint.replace(':', "").to_lowercase(),
-                ..pb::RemoveTrustRequest::default()
             };
             admin.remove_trust(request).await.unwrap();
         }

@@ -309,7 +309,6 @@ impl Stage {
         self.step_on(trouble, phase, ending, &mut going).await;
         self.mend(trouble, &mut going).await;
         self.finish(trouble, ending, &before).await;
-        println!("{}: {:?}", self.cell, began.elapsed());
     }
 
     /// The last step of the operator: while the trouble lasts where the machine allows it, otherwise after it.
