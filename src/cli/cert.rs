@@ -11,12 +11,16 @@ use crate::{
         cluster::shown,
         failure::{Failure, Outcome},
         output::{Report, record, time, yes},
-        trust::read_certificates,
+        stores,
     },
     clock::Clock,
     domain::address::is_host,
     edge::admin::views,
-    trust::make::{self, CertRequest, KeyKind},
+    trust::{
+        certificate::Certificate,
+        formats::{Contents, Keys},
+        make::{self, CertRequest, KeyKind},
+    },
     wire::admin as pb,
 };
 
@@ -26,14 +30,15 @@ use crate::{
 /// What the daemon refuses, and files that can't be read or written.
 pub async fn run(global: &Global, verb: Cert) -> Outcome {
     match verb {
-        Cert::Show { file: Some(file) } => {
+        Cert::Show {
+            file: Some(file),
+            password,
+        } => {
             let what = format!("cannot show {}", shown(&file));
-            let (_, read) = read_certificates(&what, &file)?;
-            let all: Vec<_> = read.iter().map(views::certificate).collect();
-            let texts: Vec<_> = all.iter().map(certificate_text).collect();
-            Ok(Report::new(texts.join("\n\n"), &all))
+            let read = stores::read(&what, &file, &password, Keys::Drop)?;
+            Ok(contents_report(&read))
         }
-        Cert::Show { file: None } => {
+        Cert::Show { file: None, .. } => {
             let mut client = connect(global).await?;
             let asked = client.list_identities(pb::ListIdentitiesRequest {});
             let all = answer("cannot show the certificates", asked.await)?.identities;
@@ -49,6 +54,24 @@ pub async fn run(global: &Global, verb: Cert) -> Outcome {
             Ok(Report::new(text, &all))
         }
     }
+}
+
+/// Every certificate of a file, in its order, under the names that it has there.
+fn contents_report(contents: &Contents) -> Report {
+    let mut all = Vec::new();
+    let mut texts = Vec::new();
+    for entry in &contents.entries {
+        for certificate in &entry.chain {
+            let certificate = views::certificate(certificate);
+            let mut fields = certificate_fields(&certificate);
+            if let Some(alias) = &entry.alias {
+                fields.insert(0, ("alias", alias.clone()));
+            }
+            texts.push(record(&fields));
+            all.push(certificate);
+        }
+    }
+    Report::new(texts.join("\n\n"), &all)
 }
 
 /// The files that `cert new` has written.
@@ -108,8 +131,11 @@ fn new(args: &CertNew, clock: &Clock) -> Outcome {
     make::write_private(&key_file, &made.key_pem).map_err(unwritable(&key_file))?;
     make::write_public(&certificate_file, &made.certificate_pem)
         .map_err(unwritable(&certificate_file))?;
-    let (_, read) = read_certificates(what, &certificate_file)?;
-    let certificate = read.first().map(views::certificate).unwrap_or_default();
+    let certificate = Certificate::from_der(&made.certificate_der);
+    let certificate = certificate
+        .as_ref()
+        .map(views::certificate)
+        .unwrap_or_default();
     let mut text = format!(
         "wrote {} and {} (readable by you alone)\n\n{}\n\n",
         shown(&certificate_file),

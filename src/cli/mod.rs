@@ -24,6 +24,7 @@ mod policy;
 mod process;
 mod progress;
 mod session;
+mod stores;
 mod trust;
 
 use std::{

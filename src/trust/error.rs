@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use crate::domain::{ids::ClusterId, rejection::Rejection};
+use crate::{
+    domain::{ids::ClusterId, rejection::Rejection},
+    trust::formats,
+};
 
 /// Why trust material was not taken. The last good one stays in force.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,9 @@ pub enum Error {
         /// The other.
         second: ClusterId,
     },
+    /// What was handed in as certificates is something else, or can't be read.
+    #[error(transparent)]
+    Format(#[from] formats::Error),
     /// A file can't be read.
     #[error("can't read {}", path.display())]
     File {
@@ -68,9 +74,6 @@ pub enum Error {
         /// Fingerprint of the certificate.
         fingerprint: String,
     },
-    /// A private key was found where only certificates belong.
-    #[error("it holds a private key as well; give a file with certificates alone")]
-    PrivateKeyInTrust,
     /// Our own verifier would refuse the identity.
     #[error("whoever is shown it would refuse it as {rejection}; expected is {expectation}")]
     SelfCheck {

@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod certificate;
+pub mod formats;
 pub mod identity;
 pub mod judge;
 pub mod make;

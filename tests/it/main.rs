@@ -20,6 +20,7 @@ mod codes;
 mod crash;
 mod doctor;
 mod faults;
+mod formats;
 mod guessing;
 mod handover;
 mod hostile;

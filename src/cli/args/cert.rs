@@ -4,15 +4,22 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::cli::args::StorePassword;
+
 /// `cert`.
 #[derive(Debug, Subcommand)]
 pub enum Cert {
     /// Show the daemon's certificates, or those of a file
-    #[command(after_help = "Examples:\n  emccd cert show\n  emccd cert show tokyo.pem")]
+    #[command(
+        after_help = "Examples:\n  emccd cert show\n  emccd cert show tokyo.pem\n  emccd cert show keystore.p12 --password-file p12.password"
+    )]
     Show {
-        /// A PEM file; no daemon is asked
+        /// A file in PEM, DER, PKCS#7, PKCS#12 or JKS; no daemon is asked, and keys in it are passed over
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
+        /// Its password
+        #[command(flatten)]
+        password: StorePassword,
     },
     /// Write a new key and a self-signed certificate; works without a daemon
     New(CertNew),

@@ -24,7 +24,7 @@ pub use self::{
         ProfileFields, ProfileSet, UserAdd, UserFields, UserRemove, UserSet,
     },
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
-    trust::{Trust, TrustAdd, TrustRemove},
+    trust::{StorePassword, Trust, TrustAdd, TrustRemove},
 };
 use crate::{
     apply::{columns, export::Format},
@@ -211,7 +211,7 @@ impl Command {
             | Self::Completions { .. }
             | Self::Man { .. } => false,
             Self::Db(verb) => matches!(verb, Db::Backup { .. }),
-            Self::Cert(verb) => !matches!(verb, Cert::New(_) | Cert::Show { file: Some(_) }),
+            Self::Cert(verb) => !matches!(verb, Cert::New(_) | Cert::Show { file: Some(_), .. }),
             Self::Apply(_)
             | Self::Export(_)
             | Self::Cluster(_)

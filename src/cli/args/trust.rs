@@ -54,6 +54,7 @@ fn fingerprint(text: &str) -> Result<Fingerprint, String> {
 #[command(
     after_help = "Examples:\n  emccd trust add tokyo --pin tokyo-new.pem\n  \
     emccd trust add tokyo --anchor corporate-ca.pem\n  \
+    emccd trust add tokyo --pin tomcat-trust.jks --password-file jks.password\n  \
     emccd trust add tokyo --unrevoke 9F:86:…:0A    takes back what trust remove revoked, and pins nothing",
     group(clap::ArgGroup::new("what").required(true))
 )]
@@ -61,13 +62,25 @@ pub struct TrustAdd {
     /// The peer
     #[arg(value_name = "ID")]
     pub cluster_id: ClusterId,
-    /// PEM file with certificates of its nodes: exactly these are accepted
+    /// File with certificates of its nodes, in PEM, DER, PKCS#7, PKCS#12 or JKS: exactly these are accepted
     #[arg(long, value_name = "FILE", group = "what")]
     pub pin: Option<PathBuf>,
-    /// PEM file with its certificate authority, which vouches for the node names of the peer's record
+    /// File with its certificate authority, in any of these formats, which vouches for the node names of the peer's record
     #[arg(long, value_name = "FILE", group = "what")]
     pub anchor: Option<PathBuf>,
     /// SHA-256 fingerprint of a certificate that is revoked no longer; nothing is trusted by that alone
     #[arg(long, value_name = "HEX", value_parser = fingerprint, group = "what")]
     pub unrevoke: Option<Fingerprint>,
+    /// The password of FILE
+    #[command(flatten)]
+    pub password: StorePassword,
+}
+
+/// The password of a store of certificates; never an argument, which every user of the machine could see.
+#[derive(Debug, Default, Args)]
+pub struct StorePassword {
+    /// File with the password of a PKCS#12 or JKS store on its first line; else EMCCD_STORE_PASSWORD counts, or it is
+    /// asked for
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
 }

@@ -51,7 +51,10 @@ pub enum Error {
         alias: String,
     },
     /// There is nothing in it that we look for.
-    #[error("there is no certificate in it, in PEM, DER, PKCS#7, PKCS#12 or JKS{}", found(what))]
+    #[error(
+        "there is no certificate in it, in PEM, DER, PKCS#7, PKCS#12 or JKS{}",
+        found(what)
+    )]
     NoCertificate {
         /// What there is instead, where that is known.
         what: Option<String>,
@@ -89,7 +92,9 @@ pub enum Error {
     )]
     Request,
     /// A revocation list was found where only certificates belong.
-    #[error("it holds a revocation list (CRL), which is no certificate; give a file with certificates alone")]
+    #[error(
+        "it holds a revocation list (CRL), which is no certificate; give a file with certificates alone"
+    )]
     RevocationList,
     /// It is a format, or uses a cipher, that we don't have.
     #[error("it is {what}, which can't be read here; {next}")]

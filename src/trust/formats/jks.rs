@@ -66,6 +66,7 @@ pub(super) fn read(
         let alias = clean_alias(&raw.alias);
         let key = match raw.protected {
             None => None,
+            Some(_) if matches!(keys, Keys::Drop) => None,
             Some(key) => Some(open(key, alias.as_deref(), &password, keys)?),
         };
         entries.push(Entry { alias, chain, key });
@@ -89,7 +90,10 @@ pub(super) fn write(entries: &[Stored<'_>], password: &Secret) -> Result<Vec<u8>
             format: Format::Jks,
             reason: "it is longer than 65,535 bytes",
         })?;
-        let made = entry.chain.first().map_or(0, |leaf| leaf.not_before().as_millis());
+        let made = entry
+            .chain
+            .first()
+            .map_or(0, |leaf| leaf.not_before().as_millis());
         body.extend(made.to_be_bytes());
         if let Some(key) = &entry.key {
             let protected = protect(key, &password);
@@ -137,7 +141,11 @@ fn parse(body: &[u8]) -> Result<Vec<Raw<'_>>, Error> {
                 for _ in 0..input.number()? {
                     chain.push(input.certificate(version)?);
                 }
-                Raw { alias, protected, chain }
+                Raw {
+                    alias,
+                    protected,
+                    chain,
+                }
             }
             TRUSTED => Raw {
                 alias,
@@ -170,7 +178,9 @@ impl<'a> Input<'a> {
 
     fn number(&mut self) -> Result<u32, Error> {
         let bytes = self.bytes(size_of::<u32>())?;
-        Ok(bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte)))
+        Ok(bytes
+            .iter()
+            .fold(0, |number, byte| number << 8 | u32::from(*byte)))
     }
 
     fn sized(&mut self) -> Result<&'a [u8], Error> {
@@ -182,7 +192,9 @@ impl<'a> Input<'a> {
     /// Modified UTF-8: UTF-16 units, each in UTF-8's way, and a zero in two bytes.
     fn text(&mut self) -> Result<String, Error> {
         let length = self.bytes(size_of::<u16>())?;
-        let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+        let length = length
+            .iter()
+            .fold(0, |length, byte| length << 8 | usize::from(*byte));
         let units = units(self.bytes(length)?).ok_or_else(|| damaged("an alias is no text"))?;
         Ok(String::from_utf16_lossy(&units))
     }
@@ -261,7 +273,7 @@ fn open(
     let alias = || alias.unwrap_or_default().to_owned();
     let opened = match keys {
         Keys::Refuse => return Err(Error::PrivateKey { what: alias() }),
-        Keys::Open(None) => unprotect(protected, store),
+        Keys::Open(None) | Keys::Drop => unprotect(protected, store),
         Keys::Open(Some(own)) => {
             unprotect(protected, &utf16(own)?).or_else(|| unprotect(protected, store))
         }
@@ -277,11 +289,17 @@ fn unprotect(protected: &[u8], password: &[u8]) -> Option<Secret> {
     if asn1::take_tag(&mut algorithm, OID)?.whole != PROTECTOR {
         return None;
     }
-    let (salt, rest) = asn1::only(info, OCTET_STRING)?.content.split_first_chunk::<DIGEST>()?;
+    let (salt, rest) = asn1::only(info, OCTET_STRING)?
+        .content
+        .split_first_chunk::<DIGEST>()?;
     let (hidden, check) = rest.split_last_chunk::<DIGEST>()?;
     let mut key = Zeroizing::new(hidden.to_vec());
     mask(&mut key, *salt, password);
-    let digest: [u8; DIGEST] = Sha1::new().chain_update(password).chain_update(&*key).finalize().into();
+    let digest: [u8; DIGEST] = Sha1::new()
+        .chain_update(password)
+        .chain_update(&*key)
+        .finalize()
+        .into();
     (digest == *check).then(|| Secret::new(std::mem::take(&mut key)))
 }
 
@@ -297,7 +315,11 @@ fn protect(key: &Secret, password: &[u8]) -> Vec<u8> {
     let salt = salt.first_chunk::<DIGEST>().copied().unwrap_or_default();
     let mut hidden = key.to_vec();
     mask(&mut hidden, salt, password);
-    let check: [u8; DIGEST] = Sha1::new().chain_update(password).chain_update(key).finalize().into();
+    let check: [u8; DIGEST] = Sha1::new()
+        .chain_update(password)
+        .chain_update(key)
+        .finalize()
+        .into();
     let algorithm = asn1::element(SEQUENCE, &[PROTECTOR, &[NULL, 0]]);
     let octets = asn1::element(OCTET_STRING, &[&salt, &hidden, &check]);
     asn1::element(SEQUENCE, &[&algorithm, &octets])
@@ -306,7 +328,11 @@ fn protect(key: &Secret, password: &[u8]) -> Vec<u8> {
 fn mask(bytes: &mut [u8], salt: [u8; DIGEST], password: &[u8]) {
     let mut link = salt;
     for part in bytes.chunks_mut(DIGEST) {
-        link = Sha1::new().chain_update(password).chain_update(link).finalize().into();
+        link = Sha1::new()
+            .chain_update(password)
+            .chain_update(link)
+            .finalize()
+            .into();
         for (byte, mask) in part.iter_mut().zip(link) {
             *byte ^= mask;
         }
@@ -315,7 +341,9 @@ fn mask(bytes: &mut [u8], salt: [u8; DIGEST], password: &[u8]) {
 }
 
 fn seal(password: &[u8], body: &[u8]) -> [u8; DIGEST] {
-    let sealed = Sha1::new().chain_update(password).chain_update(b"Mighty Aphrodite");
+    let sealed = Sha1::new()
+        .chain_update(password)
+        .chain_update(b"Mighty Aphrodite");
     sealed.chain_update(body).finalize().into()
 }
 

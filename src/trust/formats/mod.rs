@@ -18,8 +18,8 @@ use std::{
     fmt,
 };
 
-use self::pkcs12::Ciphers;
 pub use self::error::Error;
+use self::pkcs12::Ciphers;
 use crate::{secret::Secret, trust::certificate::Certificate};
 
 /// How certificates stand in a file.
@@ -62,6 +62,8 @@ pub struct Entry {
 /// What to do with keys in a store.
 #[derive(Clone, Copy, Debug)]
 pub enum Keys<'a> {
+    /// Leave them out, unopened where the format allows.
+    Drop,
     /// Open them: with this password in JKS, where each key can have its own, or with the store's.
     Open(Option<&'a Secret>),
     /// Take no file that has one.
@@ -147,8 +149,8 @@ impl Contents {
     }
 }
 
-/// Reads a file with its keys, which only a store can hold. A key file in PEM is not for here: who shows an identity
-/// reads it beside its certificate.
+/// Reads a file with its keys, which only a store can hold. A key in PEM is not for here: who shows an identity reads
+/// it beside its certificate.
 ///
 /// # Errors
 /// [`Error`], which says what is wrong and what to do.
@@ -177,7 +179,7 @@ pub fn read_with(
     let entries = match format {
         Format::Der => vec![Entry::trusted(None, certificate(bytes, 1)?)],
         Format::Jks => jks::read(bytes, password, keys)?,
-        Format::Pem => pem::read(bytes)?,
+        Format::Pem => pem::read(bytes, keys)?,
         Format::Pkcs7 => pkcs7::read(bytes)?,
         Format::Pkcs12 | Format::Pkcs12Legacy => pkcs12::read(bytes, password, keys)?,
     };
@@ -254,7 +256,10 @@ pub fn write(
 
 /// Entries as they are written: sorted by alias and fingerprint, so that the same ones make the same file.
 fn in_order(format: Format, entries: &[Entry]) -> Vec<Stored<'_>> {
-    let mut sorted: Vec<_> = entries.iter().map(|entry| (named(format, entry), entry)).collect();
+    let mut sorted: Vec<_> = entries
+        .iter()
+        .map(|entry| (named(format, entry), entry))
+        .collect();
     let place = |(alias, entry): &(String, &Entry)| {
         let fingerprint = entry.chain.first().map(Certificate::fingerprint);
         (alias.to_lowercase(), fingerprint, entry.key.is_some())
@@ -326,7 +331,8 @@ fn format_of_der(bytes: &[u8]) -> Result<Format, Error> {
     if bytes.starts_with(b"\x30\x80") {
         return Err(pkcs7::indefinite());
     }
-    let Some(outer) = asn1::take(&mut &*bytes).and_then(|outer| asn1::children(outer.content)) else {
+    let Some(outer) = asn1::take(&mut &*bytes).and_then(|outer| asn1::children(outer.content))
+    else {
         // Cut short or damaged: the reader of certificates says where.
         return Ok(Format::Der);
     };
@@ -341,15 +347,21 @@ fn format_of_der(bytes: &[u8]) -> Result<Format, Error> {
         [INTEGER, INTEGER, INTEGER, ..] => key("RSA in DER"),
         [INTEGER, OCTET_STRING, ..] => key("EC in DER"),
         [SEQUENCE, OCTET_STRING] => key("encrypted, in DER"),
-        [OID, ..] | [INTEGER, SEQUENCE] | [INTEGER, SEQUENCE, SEQUENCE] | [SEQUENCE, BIT_STRING] => {
-            Err(Error::NoCertificate {
-                what: Some("another structure in DER".to_owned()),
-            })
-        }
+        [OID, ..]
+        | [INTEGER, SEQUENCE]
+        | [INTEGER, SEQUENCE, SEQUENCE]
+        | [SEQUENCE, BIT_STRING] => Err(Error::NoCertificate {
+            what: Some("another structure in DER".to_owned()),
+        }),
         [SEQUENCE, SEQUENCE, BIT_STRING] => {
-            let signed = outer.first().and_then(|signed| asn1::children(signed.content));
+            let signed = outer
+                .first()
+                .and_then(|signed| asn1::children(signed.content));
             let signed: Vec<u8> = signed.iter().flatten().map(|element| element.tag).collect();
-            if signed.iter().any(|tag| matches!(*tag, UTC_TIME | GENERALIZED_TIME)) {
+            if signed
+                .iter()
+                .any(|tag| matches!(*tag, UTC_TIME | GENERALIZED_TIME))
+            {
                 return Err(Error::RevocationList);
             }
             match &*signed {

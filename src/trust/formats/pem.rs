@@ -5,7 +5,7 @@
 
 use crate::trust::{
     certificate::Certificate,
-    formats::{Entry, Error, Format, asn1, certificate, clean_alias, pkcs7},
+    formats::{Entry, Error, Format, Keys, asn1, certificate, clean_alias, pkcs7},
 };
 
 pub(super) fn looks_like(bytes: &[u8]) -> bool {
@@ -13,7 +13,7 @@ pub(super) fn looks_like(bytes: &[u8]) -> bool {
 }
 
 /// Reads all blocks.
-pub(super) fn read(bytes: &[u8]) -> Result<Vec<Entry>, Error> {
+pub(super) fn read(bytes: &[u8], keys: Keys<'_>) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
     let mut alias = None;
     let mut other = None;
@@ -24,7 +24,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<Entry>, Error> {
             alias = named(line).or(alias);
             continue;
         };
-        refuse(label)?;
+        refuse(label, keys)?;
         let body = body(&mut lines, label, number)?;
         let decoded = decode(&body).ok_or_else(|| damaged(label, "it is no base64"))?;
         let alias = alias.take();
@@ -89,8 +89,8 @@ fn block(text: &mut String, label: &str, der: &[u8]) {
 }
 
 /// What is no certificate, by its label.
-fn refuse(label: &str) -> Result<(), Error> {
-    if label.ends_with("PRIVATE KEY") {
+fn refuse(label: &str, keys: Keys<'_>) -> Result<(), Error> {
+    if label.ends_with("PRIVATE KEY") && !matches!(keys, Keys::Drop) {
         return Err(Error::PrivateKey {
             what: format!("a block {label}"),
         });
@@ -191,6 +191,10 @@ mod tests {
     use super::*;
     use crate::trust::fixtures::Spec;
 
+    fn read(bytes: &[u8]) -> Result<Vec<Entry>, Error> {
+        super::read(bytes, Keys::Refuse)
+    }
+
     fn block_of(label: &str, body: &str) -> String {
         format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
     }
@@ -205,7 +209,12 @@ mod tests {
             b.pem()
         );
         let unix = text.replace("\r\n", "\n");
-        for text in [&text, &unix, &unix.replace('\n', "\r\n"), &unix.replace('\n', "\r")] {
+        for text in [
+            &text,
+            &unix,
+            &unix.replace('\n', "\r\n"),
+            &unix.replace('\n', "\r"),
+        ] {
             let read = read(text.as_bytes()).unwrap();
             let aliases: Vec<_> = read.iter().map(|entry| entry.alias.as_deref()).collect();
             assert_eq!(aliases, [None, Some("Zürich 東京")]);
@@ -220,7 +229,10 @@ mod tests {
         let mut text = String::new();
         let with_settings = [leaf.der(), &b"\x30\x04\x0C\x02hi"[..]].concat();
         block(&mut text, "TRUSTED CERTIFICATE", &with_settings);
-        assert_eq!(read(text.as_bytes()).unwrap()[0].chain, [leaf.certificate()]);
+        assert_eq!(
+            read(text.as_bytes()).unwrap()[0].chain,
+            [leaf.certificate()]
+        );
     }
 
     #[test]
@@ -237,11 +249,18 @@ mod tests {
         ] {
             // It need not even be whole, and nothing of it is told.
             let other = block_of(label, "Proc-Type: 4,ENCRYPTED\n\nc2VjcmV0");
-            for text in [leaf.pem() + &other, other.clone() + &leaf.pem(), other.clone()] {
+            for text in [
+                leaf.pem() + &other,
+                other.clone() + &leaf.pem(),
+                other.clone(),
+            ] {
                 let told = read(text.as_bytes()).unwrap_err().to_string();
                 assert!(told.contains(word) && !told.contains("c2Vj"), "{told}");
             }
         }
+        let both = leaf.key_pem() + &leaf.pem();
+        let dropped = super::read(both.as_bytes(), Keys::Drop).unwrap();
+        assert_eq!(dropped[0].chain, [leaf.certificate()]);
         let told = read(block_of("EC PARAMETERS", "AAAA").as_bytes()).unwrap_err();
         assert!(told.to_string().contains("EC PARAMETERS"), "{told}");
         // Parameters beside a certificate are no harm.
@@ -260,7 +279,10 @@ mod tests {
             (block_of("CERTIFICATE", "AAA"), "no base64"),
             (block_of("CERTIFICATE", ""), "no base64"),
             (block_of("CERTIFICATE", "=A=="), "no base64"),
-            (leaf.replace("END CERTIFICATE", "END PKCS7"), "ends as PKCS7"),
+            (
+                leaf.replace("END CERTIFICATE", "END PKCS7"),
+                "ends as PKCS7",
+            ),
         ] {
             let told = read(text.as_bytes()).unwrap_err().to_string();
             assert!(told.contains(word) && told.contains("damaged"), "{told}");

@@ -54,7 +54,12 @@ pub(super) fn read(
             what: what.unwrap_or_else(|| "without a name".to_owned()),
         });
     }
-    link(archive)
+    let mut entries = link(archive)?;
+    if matches!(keys, Keys::Drop) {
+        entries.retain(|entry| !entry.chain.is_empty());
+        entries.iter_mut().for_each(|entry| entry.key = None);
+    }
+    Ok(entries)
 }
 
 /// Writes a store, with the attribute by which Java knows a trusted certificate.

@@ -119,7 +119,10 @@ mod tests {
         let message = |parts: &[&[u8]]| {
             let head = [&[INTEGER, 1, 1, SET, 0][..], &data].concat();
             let signed = asn1::element(SEQUENCE, &[&head, &parts.concat(), &[SET, 0]]);
-            asn1::element(SEQUENCE, &[SIGNED_DATA, &asn1::element(CONTEXT_0, &[&signed])])
+            asn1::element(
+                SEQUENCE,
+                &[SIGNED_DATA, &asn1::element(CONTEXT_0, &[&signed])],
+            )
         };
         assert_eq!(read(&message(&[&certificates])).unwrap().len(), 1);
         let told = read(&message(&[&certificates, &list])).unwrap_err();

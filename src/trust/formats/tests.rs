@@ -52,7 +52,11 @@ fn samples() -> &'static [(Format, Vec<u8>, Option<Secret>)] {
             .into_iter()
             .map(|format| {
                 let password = format.takes_password().then(|| secret("Geheimnis"));
-                let entries: &[Entry] = if format.takes_password() { &with_key } else { &one };
+                let entries: &[Entry] = if format.takes_password() {
+                    &with_key
+                } else {
+                    &one
+                };
                 let written = write(format, entries, password.as_ref()).unwrap();
                 (format, written, password)
             })
@@ -74,19 +78,35 @@ fn stores_come_back_whole_with_their_aliases_and_keys() {
         let contents = read(&written, Some(&password)).unwrap();
         assert_eq!(contents.format.to_string(), format.to_string());
         assert_eq!(facts(&contents.entries), facts(&entries), "{format:?}");
-        let told = read_trust(&written, Some(&password)).unwrap_err().to_string();
-        assert!(told.contains("private key") && told.contains("(key)"), "{told}");
+        let told = read_trust(&written, Some(&password))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            told.contains("private key") && told.contains("(key)"),
+            "{told}"
+        );
+        let dropped = read_with(&written, Some(&password), Keys::Drop)
+            .unwrap()
+            .entries;
+        assert!(dropped.len() == 3 && dropped.iter().all(|entry| entry.key.is_none()));
     }
 }
 
 #[test]
 fn the_same_entries_in_any_order_make_the_same_bytes() {
-    let (a, b) = (Spec::new("a.example").self_signed(), Spec::new("b.example").self_signed());
+    let (a, b) = (
+        Spec::new("a.example").self_signed(),
+        Spec::new("b.example").self_signed(),
+    );
     let (one, two) = (trusted("one", &a), trusted("Two", &b));
     let key = key_entry("key");
     let password = secret("changeit");
     for format in [Format::Pem, Format::Pkcs7, Format::Jks] {
-        let keys = if format == Format::Jks { vec![key.clone()] } else { vec![] };
+        let keys = if format == Format::Jks {
+            vec![key.clone()]
+        } else {
+            vec![]
+        };
         let first = [vec![one.clone(), two.clone()], keys.clone()].concat();
         let second = [keys, vec![two.clone(), one.clone(), one.clone()]].concat();
         let write = |entries: &[Entry]| write(format, entries, Some(&password)).unwrap();
@@ -98,7 +118,9 @@ fn the_same_entries_in_any_order_make_the_same_bytes() {
 
 #[test]
 fn aliases_that_java_takes_for_one_get_numbers() {
-    let leaves: Vec<_> = (0..3).map(|_| Spec::new("a.example").self_signed()).collect();
+    let leaves: Vec<_> = (0..3)
+        .map(|_| Spec::new("a.example").self_signed())
+        .collect();
     let mut entries: Vec<_> = leaves.iter().map(|leaf| trusted("Node", leaf)).collect();
     entries[1].alias = Some("NODE".to_owned());
     entries.push(Entry::trusted(None, leaves[0].certificate()));
@@ -106,8 +128,14 @@ fn aliases_that_java_takes_for_one_get_numbers() {
     let password = secret("changeit");
     let written = write(Format::Jks, &entries, Some(&password)).unwrap();
     let aliases: Vec<_> = read(&written, Some(&password)).unwrap().entries;
-    let aliases: Vec<_> = aliases.iter().map(|entry| entry.alias.as_deref().unwrap()).collect();
-    assert_eq!(aliases, ["a\u{FFFD}b", "cn=a.example", "node", "node#2", "node#3"]);
+    let aliases: Vec<_> = aliases
+        .iter()
+        .map(|entry| entry.alias.as_deref().unwrap())
+        .collect();
+    assert_eq!(
+        aliases,
+        ["a\u{FFFD}b", "cn=a.example", "node", "node#2", "node#3"]
+    );
 }
 
 #[test]
@@ -120,13 +148,22 @@ fn a_wrong_password_is_told_apart_from_damage_and_from_none() {
         };
         for wrong in ["geheimnis", "", "x"] {
             let told = told(bytes, Some(wrong));
-            assert!(matches!(told, Error::WrongPassword { .. }), "{format:?}: {told}");
+            assert!(
+                matches!(told, Error::WrongPassword { .. }),
+                "{format:?}: {told}"
+            );
         }
         let none = told(bytes, None);
-        assert!(matches!(none, Error::PasswordNeeded { .. }), "{format:?}: {none}");
+        assert!(
+            matches!(none, Error::PasswordNeeded { .. }),
+            "{format:?}: {none}"
+        );
         let cut = &bytes[..bytes.len() / 2];
         let cut = read(cut, Some(password)).unwrap_err();
-        assert!(!matches!(cut, Error::WrongPassword { .. }), "{format:?}: {cut}");
+        assert!(
+            !matches!(cut, Error::WrongPassword { .. }),
+            "{format:?}: {cut}"
+        );
         let mut changed = bytes.clone();
         let last = changed.len() - 3;
         changed[last] ^= 1;
@@ -158,17 +195,33 @@ fn a_store_without_a_seal_is_not_believed_on_a_password() {
     let leaf = Spec::new("a.example").self_signed();
     let alias = asn1::element(0x1E, &[b"\x00a"]);
     let name = asn1::element(asn1::SET, &[&alias]);
-    let name = asn1::element(asn1::SEQUENCE, &[b"\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x14", &name]);
+    let name = asn1::element(
+        asn1::SEQUENCE,
+        &[b"\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x14", &name],
+    );
     let octets = asn1::element(asn1::OCTET_STRING, &[leaf.der()]);
     let value = asn1::element(asn1::CONTEXT_0, &[&octets]);
-    let bag = asn1::element(asn1::SEQUENCE, &[b"\x06\x0A\x2A\x86\x48\x86\xF7\x0D\x01\x09\x16\x01", &value]);
+    let bag = asn1::element(
+        asn1::SEQUENCE,
+        &[b"\x06\x0A\x2A\x86\x48\x86\xF7\x0D\x01\x09\x16\x01", &value],
+    );
     let bag = asn1::element(asn1::CONTEXT_0, &[&bag]);
     let names = asn1::element(asn1::SET, &[&name]);
-    let bag = asn1::element(asn1::SEQUENCE, &[b"\x06\x0B\x2A\x86\x48\x86\xF7\x0D\x01\x0C\x0A\x01\x03", &bag, &names]);
+    let bag = asn1::element(
+        asn1::SEQUENCE,
+        &[
+            b"\x06\x0B\x2A\x86\x48\x86\xF7\x0D\x01\x0C\x0A\x01\x03",
+            &bag,
+            &names,
+        ],
+    );
     let in_data = |content: &[u8]| {
         let octets = asn1::element(asn1::OCTET_STRING, &[content]);
         let content = asn1::element(asn1::CONTEXT_0, &[&octets]);
-        asn1::element(asn1::SEQUENCE, &[b"\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x07\x01", &content])
+        asn1::element(
+            asn1::SEQUENCE,
+            &[b"\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x07\x01", &content],
+        )
     };
     let safe = in_data(&asn1::element(asn1::SEQUENCE, &[&bag]));
     let store = in_data(&asn1::element(asn1::SEQUENCE, &[&safe]));
@@ -190,7 +243,10 @@ fn a_key_with_a_password_of_its_own_opens_with_that() {
     let body = &written[..written.len() - 20];
     let sealed = jks::sealed(body, &store);
     let told = read(&sealed, Some(&store)).unwrap_err();
-    assert!(matches!(&told, Error::KeyPassword { alias } if alias == "key"), "{told}");
+    assert!(
+        matches!(&told, Error::KeyPassword { alias } if alias == "key"),
+        "{told}"
+    );
     let contents = read_with(&sealed, Some(&store), Keys::Open(Some(&own))).unwrap();
     assert_eq!(facts(&contents.entries), facts(&[entry]));
     // The other way round: the key opens with the store's after all.
@@ -199,11 +255,23 @@ fn a_key_with_a_password_of_its_own_opens_with_that() {
 
 #[test]
 fn what_a_format_has_no_place_for_is_told() {
-    let (a, b) = (Spec::new("a.example").self_signed(), Spec::new("b.example").self_signed());
+    let (a, b) = (
+        Spec::new("a.example").self_signed(),
+        Spec::new("b.example").self_signed(),
+    );
     let two = [trusted("a", &a), trusted("b", &b)];
-    assert_eq!(write(Format::Der, &two[..1], None).unwrap(), a.der().to_vec());
-    assert!(matches!(write(Format::Der, &two, None), Err(Error::NoPlace { .. })));
-    assert!(matches!(write(Format::Der, &[], None), Err(Error::NoCertificate { .. })));
+    assert_eq!(
+        write(Format::Der, &two[..1], None).unwrap(),
+        a.der().to_vec()
+    );
+    assert!(matches!(
+        write(Format::Der, &two, None),
+        Err(Error::NoPlace { .. })
+    ));
+    assert!(matches!(
+        write(Format::Der, &[], None),
+        Err(Error::NoCertificate { .. })
+    ));
     for format in [Format::Pem, Format::Der, Format::Pkcs7] {
         let told = write(format, &[key_entry("k")], None).unwrap_err();
         assert!(matches!(told, Error::NoPlace { .. }), "{told}");
@@ -224,7 +292,9 @@ fn what_is_no_certificate_is_told_apart_in_der_too() {
     use rcgen::{CertificateParams, KeyPair};
     let leaf = Spec::new("a.example").self_signed();
     let key = KeyPair::generate().unwrap();
-    let request = CertificateParams::default().serialize_request(&key).unwrap();
+    let request = CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
     let told = |bytes: &[u8]| read_trust(bytes, None).unwrap_err();
     assert!(matches!(told(request.der()), Error::Request));
     assert!(matches!(told(&pkcs8(&leaf)), Error::PrivateKey { .. }));
@@ -233,7 +303,11 @@ fn what_is_no_certificate_is_told_apart_in_der_too() {
     let ec = asn1::element(asn1::SEQUENCE, &[&[2, 1, 1], &[4, 1, 7]]);
     let encrypted = asn1::element(asn1::SEQUENCE, &[&[0x30, 0], &[4, 1, 7]]);
     for key in [rsa, ec, encrypted] {
-        assert!(matches!(told(&key), Error::PrivateKey { .. }), "{}", told(&key));
+        assert!(
+            matches!(told(&key), Error::PrivateKey { .. }),
+            "{}",
+            told(&key)
+        );
     }
     let public = asn1::element(asn1::SEQUENCE, &[&[0x30, 0], &[3, 1, 0]]);
     for (bytes, word) in [
@@ -251,7 +325,9 @@ fn what_is_no_certificate_is_told_apart_in_der_too() {
 }
 
 fn revocation_list() -> Vec<u8> {
-    use rcgen::{CertificateRevocationListParams, KeyIdMethod, KeyPair, SerialNumber, date_time_ymd};
+    use rcgen::{
+        CertificateRevocationListParams, KeyIdMethod, KeyPair, SerialNumber, date_time_ymd,
+    };
     let key = KeyPair::generate().unwrap();
     let mut issuer = rcgen::CertificateParams::default();
     issuer.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -276,7 +352,11 @@ fn odd_certificates_are_taken_as_they_are() {
     if let Some(at) = serial {
         negative[at + 2] = 0x80;
     }
-    let name = plain.der().windows(11).position(|w| w == b"odd.example").unwrap();
+    let name = plain
+        .der()
+        .windows(11)
+        .position(|w| w == b"odd.example")
+        .unwrap();
     let mut latin = plain.der().to_vec();
     latin[name] = 0xFC;
     // The second one is the subject, or the alternative name.
@@ -334,7 +414,10 @@ fn nothing_is_made_of_lengths_that_the_file_claims() {
     let password = secret("changeit");
     for entry in hostile {
         let body = [&b"\xFE\xED\xFE\xED\0\0\0\x02\x7F\xFF\xFF\xFF"[..], entry].concat();
-        for bytes in [jks::sealed(&body, &password), [&body[..], &[0; 20]].concat()] {
+        for bytes in [
+            jks::sealed(&body, &password),
+            [&body[..], &[0; 20]].concat(),
+        ] {
             let told = read(&bytes, Some(&password)).unwrap_err();
             assert!(matches!(told, Error::Damaged { .. }), "{told}");
         }
@@ -342,8 +425,14 @@ fn nothing_is_made_of_lengths_that_the_file_claims() {
     for (body, word) in [
         (&b"\xFE\xED\xFE\xED\0\0\0\x03\0\0\0\0"[..], "version 3"),
         (b"\xFE\xED\xFE\xED\0\0\0\x02\0\0\0\0x", "last entry"),
-        (b"\xFE\xED\xFE\xED\0\0\0\x02\0\0\0\x01\0\0\0\x07\0\0TIMETIME", "kind 7"),
-        (b"\xFE\xED\xFE\xED\0\0\0\x02\0\0\0\x01\0\0\0\x02\0\x01\xFFTIMETIME", "alias"),
+        (
+            b"\xFE\xED\xFE\xED\0\0\0\x02\0\0\0\x01\0\0\0\x07\0\0TIMETIME",
+            "kind 7",
+        ),
+        (
+            b"\xFE\xED\xFE\xED\0\0\0\x02\0\0\0\x01\0\0\0\x02\0\x01\xFFTIMETIME",
+            "alias",
+        ),
         (
             b"\xFE\xED\xFE\xED\0\0\0\x02\0\0\0\x01\0\0\0\x02\0\x01aTIMETIME\0\x03PGP\0\0\0\0",
             "PGP",
