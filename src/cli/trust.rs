@@ -9,7 +9,7 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
-        stores,
+        stores, trust_files,
     },
     trust::{
         certificate::fingerprint_text,
@@ -50,6 +50,8 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
             Ok(Report::new(list_text(&entries), &entries))
         }
         Trust::Remove(args) => remove(global, args).await,
+        Trust::Consolidate(args) => trust_files::consolidate(&args),
+        Trust::Diff(args) => trust_files::diff(&args),
     }
 }
 

@@ -278,8 +278,8 @@ pub fn write_private(path: &Path, content: &Secret) -> io::Result<()> {
 ///
 /// # Errors
 /// The system's, `AlreadyExists` among them.
-pub fn write_public(path: &Path, content: &str) -> io::Result<()> {
-    write(path, content.as_bytes(), 0o644)
+pub fn write_public(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
+    write(path, content.as_ref(), 0o644)
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {

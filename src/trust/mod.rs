@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod certificate;
 pub mod formats;
 pub mod identity;
+pub mod impact;
 pub mod judge;
 pub mod make;
 pub mod mend;

