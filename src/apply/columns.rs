@@ -530,6 +530,13 @@ pub const PEER: Kind = Kind {
             "false",
             "Whether its certificates' extended key usage is disregarded.",
         ),
+        may(
+            "accept-announcements",
+            Shape::Text,
+            "auto",
+            "What becomes of certificates that it announces as its next ones: `auto`, they are trusted at once; \
+             `approve`, they wait until an operator agrees; `off`, they are refused.",
+        ),
         may("description", Shape::Text, "", "One line for people."),
     ],
 };

@@ -635,6 +635,8 @@ async fn a_peer_that_an_authority_vouches_for_keeps_a_node_name() {
                     fingerprint: [1; 32],
                     der: vec![0x30, 0x00],
                     added_at: Clock::system().now(),
+                    source: trust_entries::Source::Operator,
+                    alias: None,
                 },
             )
         })

@@ -19,7 +19,7 @@ use crate::{
     trust::{
         certificate::Certificate,
         formats::{Contents, Keys},
-        make::{self, CertRequest, KeyKind},
+        make::{self, CertRequest, KeyKind, Usage},
     },
     wire::admin as pb,
 };
@@ -92,7 +92,7 @@ fn new(args: &CertNew, clock: &Clock) -> Outcome {
         ));
     }
     let kind = match args.purpose {
-        Purpose::Federation => KeyKind::P256,
+        Purpose::Federation | Purpose::FederationClient => KeyKind::P256,
         Purpose::Phone => KeyKind::Rsa2048,
     };
     let request = CertRequest::new(
@@ -101,7 +101,11 @@ fn new(args: &CertNew, clock: &Clock) -> Outcome {
         kind,
         clock.now(),
         args.days,
-    );
+    )
+    .with_usage(match args.purpose {
+        Purpose::FederationClient => Usage::Client,
+        Purpose::Federation | Purpose::Phone => Usage::Both,
+    });
     let made = make::self_signed(&request)
         .map_err(|cause| Failure::from_error(what, &cause, "correct the names and try again"))?;
     let certificate_file = with_ending(&args.out, "pem");
@@ -145,6 +149,9 @@ fn new(args: &CertNew, clock: &Clock) -> Outcome {
     text += match args.purpose {
         Purpose::Federation => {
             "next: have the peers trust the new certificate (emccd trust add ID --pin FILE), put both files where the configuration has them ([identity]; emccd cert show names them), then: emccd cert reload"
+        }
+        Purpose::FederationClient => {
+            "next: have the peers trust the new certificate (emccd trust add ID --pin FILE), put both files where the configuration has them ([identity.client]; emccd cert show names them), then: emccd cert reload"
         }
         Purpose::Phone => {
             "next: put both files where the configuration has them ([phone]; emccd cert show names them), then: emccd cert reload"
@@ -193,6 +200,7 @@ fn identities_text(all: &[pb::Identity]) -> String {
 fn shown_to(purpose: &str) -> &str {
     match purpose {
         "federation" => "peers",
+        "federation-client" => "peers that it calls",
         "phone" => "phones",
         other => other,
     }

@@ -106,6 +106,7 @@ async fn add(global: &Global, args: ClusterAdd) -> Outcome {
             user_patterns: args.user_pattern,
             dn_patterns: args.dn_pattern,
             ignore_eku: args.ignore_eku,
+            accept_announcements: args.accept_announcements.to_string(),
             description: args.description,
         }),
         trust,
@@ -126,6 +127,7 @@ async fn set(global: &Global, args: ClusterSet) -> Outcome {
         user_patterns: given(args.user_pattern),
         dn_patterns: given(args.dn_pattern),
         ignore_eku: args.ignore_eku,
+        accept_announcements: args.accept_announcements.map(|how| how.to_string()),
         description: args.description,
     };
     let mut client = connect(global).await?;
@@ -237,6 +239,7 @@ fn record_text(cluster: &pb::Cluster) -> String {
         ("user patterns", cluster.user_patterns.join(" ")),
         ("extension patterns", cluster.dn_patterns.join(" ")),
         ("usage overlooked", yes(cluster.ignore_eku)),
+        ("announcements", cluster.accept_announcements.clone()),
         ("description", cluster.description.clone()),
     ])
 }

@@ -137,6 +137,12 @@ fn removed_text(cluster_id: &str, fingerprint: &str, removed: &pb::RemoveTrustRe
             subjects.join(", ")
         )
     };
+    if !removed.descendants.is_empty() {
+        text += &format!(
+            "\nwith it goes what had been announced on its word: {}",
+            removed.descendants.join(", ")
+        );
+    }
     if removed.revoked {
         text += &format!(
             "\nrevoked: no authority's word for it counts; `emccd trust add {cluster_id} --unrevoke HEX` takes that back"
@@ -187,21 +193,49 @@ pub(super) fn list_text(entries: &[pb::TrustEntry]) -> String {
         [
             entry.cluster_id.clone(),
             entry.kind.clone(),
+            known(entry.source.clone()),
+            known(entry.alias.clone()),
             known(certificate.subject),
             known(time(&certificate.not_after)),
             certificate.fingerprint,
         ]
     });
-    table(
+    let table = table(
         [
             "PEER",
             "KIND",
+            "SOURCE",
+            "ALIAS",
             "SUBJECT",
             "VALID UNTIL",
             "FINGERPRINT (SHA-256)",
         ],
         rows.collect(),
-    )
+    );
+    let notes: String = entries.iter().filter_map(origin_text).collect();
+    match notes.is_empty() {
+        true => table,
+        false => format!("{table}\n{notes}").trim_end().to_owned(),
+    }
+}
+
+/// What the peer said of a certificate of its own, and on whose word that was taken.
+fn origin_text(entry: &pb::TrustEntry) -> Option<String> {
+    if entry.identities.is_empty() && entry.parent.is_empty() {
+        return None;
+    }
+    let fingerprint = &entry.certificate.as_ref()?.fingerprint;
+    let mut text = format!("\n{}: {fingerprint}\n", entry.cluster_id);
+    if !entry.identities.is_empty() {
+        text += &format!("  announced as that of {}\n", entry.identities.join(", "));
+    }
+    if !entry.parent.is_empty() {
+        text += &format!(
+            "  on the word of {}: revoking that one takes it along\n",
+            entry.parent
+        );
+    }
+    Some(text)
 }
 
 fn added_text(added: &pb::AddTrustResponse) -> String {
@@ -313,13 +347,22 @@ mod tests {
                 fingerprint: "AB:CD".to_owned(),
                 ..pb::Certificate::default()
             }),
-            added_at: String::new(),
+            source: "operator".to_owned(),
+            ..pb::TrustEntry::default()
         }];
         assert_eq!(
             list_text(&entries),
-            "PEER   KIND    SUBJECT   VALID UNTIL           FINGERPRINT (SHA-256)\n\
-             tokyo  pinned  CN=tokyo  2028-01-01 00:00:00Z  AB:CD"
+            "PEER   KIND    SOURCE    ALIAS  SUBJECT   VALID UNTIL           FINGERPRINT (SHA-256)\n\
+             tokyo  pinned  operator  -      CN=tokyo  2028-01-01 00:00:00Z  AB:CD"
         );
+        let [mut announced] = entries;
+        announced.source = "announced".to_owned();
+        announced.identities = vec!["t1/federation".to_owned(), "t2/federation".to_owned()];
+        announced.parent = "12:34".to_owned();
+        let text = list_text(&[announced]);
+        let notes = "\n\ntokyo: AB:CD\n  announced as that of t1/federation, t2/federation\n  on the word of 12:34: \
+                     revoking that one takes it along";
+        assert!(text.ends_with(notes), "{text}");
         let added = pb::AddTrustResponse {
             kept: 1,
             ..pb::AddTrustResponse::default()

@@ -70,6 +70,7 @@ impl Reader {
         let shutdown_grace = self.duration("shutdown-grace");
         let federation = self.federation();
         let identity = self.identity_files("identity.certificate", "identity.key");
+        let client_identity = self.client_identity();
         let phone = self.phone();
         let admin = self.admin();
         let metrics = self.take(
@@ -93,6 +94,7 @@ impl Reader {
             shutdown_grace: shutdown_grace?,
             federation: federation?,
             identity: identity?,
+            client_identity: client_identity?,
             phone: phone?,
             admin: admin?,
             metrics: Metrics { listen: metrics? },
@@ -142,6 +144,24 @@ impl Reader {
             },
             max_connections: to_usize(max_connections?),
         })
+    }
+
+    /// Both files or none.
+    fn client_identity(&mut self) -> Option<Option<IdentityFiles>> {
+        const CERTIFICATE: &str = "identity.client.certificate";
+        const KEY: &str = "identity.client.key";
+        for (given, missing) in [(CERTIFICATE, KEY), (KEY, CERTIFICATE)] {
+            if self.given.contains_key(given) && !self.given.contains_key(missing) {
+                self.conflict(missing, format!("is missing, and {given} is given"));
+                return None;
+            }
+        }
+        let (certificate, key) = (self.optional_path(CERTIFICATE)?, self.optional_path(KEY)?);
+        Some(
+            certificate
+                .zip(key)
+                .map(|(certificate, key)| IdentityFiles { certificate, key }),
+        )
     }
 
     fn phone(&mut self) -> Option<Phone> {
@@ -316,6 +336,17 @@ impl Reader {
     }
 
     /// `Some(None)` when the file doesn't give it, `None` when what it gives is wrong.
+    fn optional_path(&mut self, name: &'static str) -> Option<Option<PathBuf>> {
+        if self.given.contains_key(name) {
+            let key = self.key(name)?;
+            return self
+                .choose(key, values::path, |p| quoted(&p.to_string_lossy()), None)
+                .map(Some);
+        }
+        self.remember(name, None, true);
+        Some(None)
+    }
+
     fn word(&mut self, name: &'static str) -> Option<&'static str> {
         self.take(name, values::word, |w| quoted(w))
     }

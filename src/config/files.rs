@@ -8,7 +8,7 @@ use crate::{
     clock::Timestamp,
     config::{Config, IdentityFiles, Problem, Problems, file::quoted},
     telemetry::error_chain,
-    trust::{Error, identity::Identity},
+    trust::{Error, Identities, identity::Identity},
 };
 
 /// Bytes of a pepper: as long as the hash that it goes into.
@@ -23,11 +23,7 @@ pub fn check_files(config: &Config, now: Timestamp) -> Result<(), Problems> {
         config,
         list: Vec::new(),
     };
-    if let Some(identity) = found.identity("identity.certificate", "identity.key", &config.identity)
-        && let Err(error) = identity.check(now)
-    {
-        found.unfit("identity.certificate", &config.identity.certificate, &error);
-    }
+    found.federation(now);
     let phone = &config.phone.identity;
     if let Some(identity) = found.identity("phone.certificate", "phone.key", phone)
         && let Err(error) = identity.check_server(now)
@@ -81,6 +77,26 @@ impl Found<'_> {
             self.add(key, path, "there is no such file", Some(mend.to_owned()));
         }
         is_there
+    }
+
+    fn federation(&mut self, now: Timestamp) {
+        const SERVER: &str = "identity.certificate";
+        const CLIENT: &str = "identity.client.certificate";
+        let config = self.config;
+        let server = self.identity(SERVER, "identity.key", &config.identity);
+        let client = config.client_identity.as_ref().map(|files| {
+            let client = self.identity(CLIENT, "identity.client.key", files);
+            if let Some(Err(error)) = client.as_ref().map(|client| client.check_client(now)) {
+                self.unfit(CLIENT, &files.certificate, &error);
+            }
+        });
+        let checked = server.map(|server| match client {
+            Some(()) => server.check_server(now),
+            None => Identities::from(server).check(now),
+        });
+        if let Some(Err(error)) = checked {
+            self.unfit(SERVER, &config.identity.certificate, &error);
+        }
     }
 
     fn identity(

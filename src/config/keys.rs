@@ -179,6 +179,11 @@ pub const SECTIONS: &[Section] = &[
                 readable by its owner only.",
     },
     Section {
+        name: "identity.client",
+        about: "Certificate and key that this node shows when it calls other clusters, where the certificate of \
+                [identity] is for servers alone.",
+    },
+    Section {
         name: "phone",
         about: "The listener for phones, with an identity of its own: RSA, since old phones know no elliptic \
                 curves.",
@@ -344,6 +349,28 @@ pub const KEYS: &[Key] = &[
         preset: Preset::Is("\"certs/federation.key\""),
         meaning: "Private key of the certificate, mode 0600.",
         why: "`emccd init` writes it there",
+        change: Change::Reread,
+    },
+    Key {
+        name: "identity.client.certificate",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "none, and the certificate of `[identity]` is shown in both directions",
+            sample: "\"certs/client.pem\"",
+        },
+        meaning: "Certificate chain that is shown to clusters that this node calls, the node's own certificate first.",
+        why: "one certificate does for both, unless an authority signs for one direction only",
+        change: Change::Reread,
+    },
+    Key {
+        name: "identity.client.key",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "none",
+            sample: "\"certs/client.key\"",
+        },
+        meaning: "Private key of that certificate, mode 0600.",
+        why: "it goes with `identity.client.certificate`",
         change: Change::Reread,
     },
     Key {

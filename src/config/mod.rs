@@ -27,7 +27,11 @@ pub use crate::config::{
     files::{PEPPER_BYTES, check_files},
     problem::{Problem, Problems},
 };
-use crate::domain::{address::HostPort, ids::ClusterId, login::SecurityMode};
+pub use crate::trust::folder::IdentityFiles;
+use crate::{
+    domain::{address::HostPort, ids::ClusterId, login::SecurityMode, purpose::Purpose},
+    trust::folder::IdentityFolder,
+};
 
 /// The name that a configuration file has by custom.
 pub const FILE_NAME: &str = "emccd.toml";
@@ -49,6 +53,8 @@ pub struct Config {
     pub federation: Federation,
     /// What we show to other clusters.
     pub identity: IdentityFiles,
+    /// What we show to those that we call, where it is something else.
+    pub client_identity: Option<IdentityFiles>,
     /// The listener for phones.
     pub phone: Phone,
     /// The socket for the command line.
@@ -85,15 +91,6 @@ pub struct Federation {
     pub security_mode: SecurityMode,
     /// How many inbound connections are served at a time.
     pub max_connections: usize,
-}
-
-/// The two files of one identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdentityFiles {
-    /// PEM chain, leaf first.
-    pub certificate: PathBuf,
-    /// PEM private key.
-    pub key: PathBuf,
 }
 
 /// `[phone]`
@@ -215,6 +212,18 @@ pub struct Setting {
 }
 
 impl Config {
+    /// All identities of the node, by what they are for.
+    #[must_use]
+    pub fn identity_folder(&self) -> IdentityFolder {
+        let mut places = vec![
+            (Purpose::Federation, self.identity.clone()),
+            (Purpose::Phone, self.phone.identity.clone()),
+        ];
+        let client = self.client_identity.clone();
+        places.extend(client.map(|files| (Purpose::FederationClient, files)));
+        IdentityFolder::new(places)
+    }
+
     /// Every setting, in the order of the file, defaults included. Nothing in it is secret.
     #[must_use]
     pub fn settings(&self) -> &[Setting] {

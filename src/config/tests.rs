@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 use super::*;
 use crate::{
     clock::Timestamp,
-    config::keys::{KEYS, Preset},
+    config::keys::{KEYS, Key, Preset},
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_780_000_000_000);
@@ -115,11 +115,17 @@ fn what_is_shown_loads_to_the_same() {
 #[test]
 fn samples_are_accepted_and_are_not_the_defaults() {
     for key in KEYS {
-        let Preset::Otherwise { sample, .. } = key.preset else {
+        if !matches!(key.preset, Preset::Otherwise { .. }) {
             continue;
-        };
+        }
+        // Some of a section belong together.
         let mut text = MINIMAL.to_owned();
-        text.push_str(&format!("{} = {sample}\n", key.name));
+        let is_beside = |k: &&Key| keys::section_of(k.name) == keys::section_of(key.name);
+        for beside in KEYS.iter().filter(is_beside) {
+            if let Preset::Otherwise { sample, .. } = beside.preset {
+                text.push_str(&format!("{} = {sample}\n", beside.name));
+            }
+        }
         let config = checked(&text).unwrap();
         assert!(
             config

@@ -46,10 +46,14 @@ pub(super) fn check(config: &Config, now: Timestamp) -> Vec<Finding> {
     let mut found: Vec<_> = problems.iter().map(|p| problem(config, p)).collect();
     let is_named = |found: &[Finding], id| found.iter().any(|f| f.id == id);
     for (id, files) in [
-        ("federation-identity", &config.identity),
-        ("phone-identity", &config.phone.identity),
+        ("federation-identity", Some(&config.identity)),
+        (
+            "federation-client-identity",
+            config.client_identity.as_ref(),
+        ),
+        ("phone-identity", Some(&config.phone.identity)),
     ] {
-        if !is_named(&found, id) {
+        if let Some(files) = files.filter(|_| !is_named(&found, id)) {
             found.extend(validity(id, files, now));
         }
     }
@@ -65,6 +69,7 @@ pub(super) fn check(config: &Config, now: Timestamp) -> Vec<Finding> {
 fn problem(config: &Config, problem: &Problem) -> Finding {
     let id = match problem.key.as_str() {
         "identity.certificate" | "identity.key" => "federation-identity",
+        "identity.client.certificate" | "identity.client.key" => "federation-client-identity",
         "phone.certificate" | "phone.key" => "phone-identity",
         "credentials.pepper-file" => "pepper",
         _ => "folders",
@@ -82,13 +87,14 @@ fn problem(config: &Config, problem: &Problem) -> Finding {
 
 /// What mends an identity.
 fn mend(config: &Config, problem: &Problem) -> String {
-    let is_phone = problem.key.starts_with("phone.");
-    let files = if is_phone {
-        &config.phone.identity
-    } else {
-        &config.identity
+    let (files, purpose) = match problem.key.split_once('.') {
+        Some(("phone", _)) => (&config.phone.identity, " --purpose phone"),
+        Some(("identity", of_client)) if of_client.starts_with("client.") => (
+            config.client_identity.as_ref().unwrap_or(&config.identity),
+            " --purpose federation-client",
+        ),
+        _ => (&config.identity, ""),
     };
-    let purpose = if is_phone { " --purpose phone" } else { "" };
     if problem.reason.contains("readable by others") || problem.reason.contains("mode 0") {
         return format!("chmod 600 {}", files.key.display());
     }

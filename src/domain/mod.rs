@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod address_list;
+pub mod announcement;
 pub mod bounds;
 pub mod capability;
 pub mod em_code;
@@ -16,6 +17,7 @@ pub mod multiple_login;
 pub mod parameters;
 pub mod phase;
 pub mod policy;
+pub mod purpose;
 pub mod refs;
 pub mod refusal;
 pub mod rejection;

@@ -103,6 +103,7 @@ fn peer(name: &str, enabled: bool) -> Peer {
         user_patterns: Vec::new(),
         dn_patterns: Vec::new(),
         ignore_eku: false,
+        accept_announcements: crate::domain::announcement::Acceptance::default(),
         description: String::new(),
     }
 }

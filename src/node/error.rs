@@ -10,8 +10,12 @@ use std::{
 use nix::unistd::{Uid, User};
 
 use crate::{
-    config::IdentityFiles, credentials, domain::ids::ClusterId, edge, edge::admin::socket, store,
-    trust,
+    config::IdentityFiles,
+    credentials,
+    domain::{ids::ClusterId, purpose::Purpose},
+    edge,
+    edge::admin::socket,
+    store, trust,
 };
 
 /// Which part, and why.
@@ -43,20 +47,20 @@ pub enum Error {
     #[error(transparent)]
     Federation(#[from] edge::federation::Error),
     /// An identity is not valid.
-    #[error("the {what} identity ({} with {}) is not valid", files.certificate.display(), files.key.display())]
+    #[error("the {what} identity ({files}) is not valid")]
     Identity {
-        /// Whose: the federation's or the phone listener's.
-        what: &'static str,
+        /// What it is for.
+        what: Purpose,
         /// What it was read from.
         files: Box<IdentityFiles>,
         /// Why.
         source: trust::Error,
     },
     /// An identity is valid in itself and can't be put in force.
-    #[error("the {what} identity ({} with {}) can't be put in force", files.certificate.display(), files.key.display())]
+    #[error("the {what} identity ({files}) can't be put in force")]
     Unpublished {
-        /// Whose.
-        what: &'static str,
+        /// What it is for.
+        what: Purpose,
         /// What it was read from.
         files: Box<IdentityFiles>,
         /// Why.

@@ -378,7 +378,7 @@ fn refusal(refused: Refused) -> pb::DoorRefusal {
 
 fn identity(shown: Shown) -> pb::Identity {
     pb::Identity {
-        purpose: shown.purpose.to_owned(),
+        purpose: shown.purpose.to_string(),
         certificate: shown
             .identity
             .as_ref()

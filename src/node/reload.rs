@@ -3,6 +3,7 @@
 //! Everything is checked before it is put in force; on any error the last good one stays.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -19,13 +20,14 @@ use super::Error;
 use crate::{
     admission::Admission,
     config::{Config, IdentityFiles},
-    domain::parameters::Parameters,
+    domain::{parameters::Parameters, purpose::Purpose},
     peer::Peers,
     store::{self, Store, Transaction, audit, learned, meta, parameters, peers},
     tasks::Tasks,
     trust::{
-        TrustStore,
+        Identities, InForce, TrustStore,
         certificate::Certificate,
+        folder::IdentityFolder,
         identity::Identity,
         stored as stored_trust,
         tls::{phone_server_config, refusing_server_config},
@@ -34,15 +36,14 @@ use crate::{
 
 /// Reads again, and publishes.
 pub(super) struct Reloader {
-    federation_files: IdentityFiles,
-    phone_files: IdentityFiles,
+    folder: IdentityFolder,
     store: Store,
     trust: TrustStore,
     peers: Peers,
     phone_tls: Arc<ArcSwap<ServerConfig>>,
     phone_identity: ArcSwapOption<Identity>,
-    federation_problem: Mutex<Option<String>>,
-    phone_problem: Mutex<Option<String>>,
+    /// Why an identity's files are not in force, for those whose are not.
+    problems: Mutex<BTreeMap<Purpose, String>>,
     parameters: parameters::Live,
     /// Goes by one of the parameters.
     admission: Admission,
@@ -64,7 +65,7 @@ const RETRY: Duration = Duration::from_secs(1);
 impl std::fmt::Debug for Reloader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reloader")
-            .field("federation_files", &self.federation_files)
+            .field("folder", &self.folder)
             .finish_non_exhaustive()
     }
 }
@@ -72,7 +73,7 @@ impl std::fmt::Debug for Reloader {
 /// An identity as operators see it.
 #[derive(Debug)]
 pub(super) struct Shown {
-    pub(super) purpose: &'static str,
+    pub(super) purpose: Purpose,
     pub(super) files: IdentityFiles,
     pub(super) identity: Option<Identity>,
     pub(super) problem: Option<String>,
@@ -88,17 +89,15 @@ impl Reloader {
     ) -> Result<Self, Error> {
         // Until there is an identity every handshake is refused.
         let tls = refusing_server_config()
-            .map_err(|source| unfit("phone", &config.phone.identity, source))?;
+            .map_err(|source| unfit(Purpose::Phone, &config.phone.identity, source))?;
         Ok(Self {
-            federation_files: config.identity.clone(),
-            phone_files: config.phone.identity.clone(),
+            folder: config.identity_folder(),
             store,
             trust,
             peers,
             phone_tls: Arc::new(ArcSwap::from_pointee(tls)),
             phone_identity: ArcSwapOption::empty(),
-            federation_problem: Mutex::new(None),
-            phone_problem: Mutex::new(None),
+            problems: Mutex::default(),
             parameters: parameters::Live::default(),
             admission,
             revision: AtomicU64::new(u64::MAX),
@@ -117,39 +116,80 @@ impl Reloader {
         Arc::clone(&self.phone_tls)
     }
 
-    /// The federation identity: read, checked, in force.
+    /// What peers are shown: read, checked, in force, whole or not at all.
     pub(super) fn reload_federation_identity(&self) -> Result<(), Error> {
-        let outcome = read_identity("federation", &self.federation_files).and_then(|identity| {
-            let subject = identity.leaf().subject().to_owned();
+        let outcome = self.read_federation().and_then(|identities| {
+            let (server, client) = (&identities.server, &identities.client);
+            let server = server.leaf().subject().to_owned();
+            let client = client.as_ref().map(|c| c.leaf().subject().to_owned());
             self.trust
-                .publish_identity(identity)
-                .map_err(|source| Error::Unpublished {
-                    what: "federation",
-                    files: Box::new(self.federation_files.clone()),
-                    source,
+                .publish_identities(identities)
+                .map_err(|source| {
+                    let what = Purpose::Federation;
+                    let files = Box::new(self.files(what));
+                    (
+                        what,
+                        Error::Unpublished {
+                            what,
+                            files,
+                            source,
+                        },
+                    )
                 })?;
-            info!(subject, "the federation identity is in force");
+            info!(
+                subject = server,
+                client_subject = client,
+                "the federation identity is in force"
+            );
             Ok(())
         });
-        remember(&self.federation_problem, &outcome);
-        outcome
+        self.remember(&[Purpose::Federation, Purpose::FederationClient], outcome)
+    }
+
+    /// What is configured to be shown to peers. Each is checked by itself, so that it can be said which one is at fault.
+    fn read_federation(&self) -> Result<Identities, (Purpose, Error)> {
+        let told = |what, source| (what, unfit(what, &self.files(what), source));
+        let configured = InForce::default();
+        let identities = self.folder.federation(&configured, &configured);
+        let identities = identities.map_err(|(what, source)| told(what, source))?;
+        let now = self.trust.clock().now();
+        if let Some(client) = &identities.client {
+            let checked = client.check_client(now);
+            checked.map_err(|source| told(Purpose::FederationClient, source))?;
+        }
+        let checked = identities.check(now);
+        checked.map_err(|source| told(Purpose::Federation, source))?;
+        Ok(identities)
     }
 
     /// The phone listener's identity: read, its dates and its usage checked, in force.
     pub(super) fn reload_phone_identity(&self) -> Result<(), Error> {
-        let now = self.trust.clock().now();
-        let outcome = read_identity("phone", &self.phone_files).and_then(|identity| {
-            identity
-                .check_server(now)
-                .map_err(|source| unfit("phone", &self.phone_files, source))?;
-            let tls = phone_server_config(&identity)
-                .map_err(|source| unfit("phone", &self.phone_files, source))?;
+        const WHAT: Purpose = Purpose::Phone;
+        let read = || {
+            let identity = self.folder.configured(WHAT)?;
+            identity.check_server(self.trust.clock().now())?;
+            let tls = phone_server_config(&identity)?;
             self.phone_tls.store(Arc::new(tls));
             self.phone_identity.store(Some(Arc::new(identity)));
             Ok(())
-        });
-        remember(&self.phone_problem, &outcome);
-        outcome
+        };
+        let outcome = read().map_err(|source| (WHAT, unfit(WHAT, &self.files(WHAT), source)));
+        self.remember(&[WHAT], outcome)
+    }
+
+    fn files(&self, purpose: Purpose) -> IdentityFiles {
+        let files = self.folder.files(purpose).cloned();
+        files.unwrap_or_default()
+    }
+
+    /// Notes what became of reading the identities of these purposes.
+    fn remember(&self, of: &[Purpose], outcome: Result<(), (Purpose, Error)>) -> Result<(), Error> {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        problems.retain(|purpose, _| !of.contains(purpose));
+        outcome.map_err(|(purpose, error)| {
+            problems.insert(purpose, crate::telemetry::error_chain(&error));
+            error
+        })
     }
 
     /// Everything; each part on its own, the first problem is the answer.
@@ -168,12 +208,12 @@ impl Reloader {
         actor: &str,
         outcome: &Result<(), Error>,
     ) -> Result<(), store::Error> {
-        let in_force = self.shown().map(|shown| {
+        let in_force = self.shown().into_iter().map(|shown| {
             let leaf = shown.identity.as_ref().map(Identity::leaf);
             let fingerprint = leaf.map_or_else(|| "none".to_owned(), Certificate::fingerprint_text);
             format!("{} {fingerprint}", shown.purpose)
         });
-        let in_force = in_force.join(", ");
+        let in_force = in_force.collect::<Vec<_>>().join(", ");
         let outcome = match outcome {
             Ok(()) => format!("in force: {in_force}"),
             Err(error) => {
@@ -274,24 +314,24 @@ impl Reloader {
     }
 
     /// Our identities, the federation's first.
-    pub(super) fn shown(&self) -> [Shown; 2] {
-        let problem = |kept: &Mutex<Option<String>>| {
-            kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn shown(&self) -> Vec<Shown> {
+        let problems = self
+            .problems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let snapshot = self.trust.snapshot();
+        let shown = |purpose| Shown {
+            purpose,
+            files: self.files(purpose),
+            identity: match purpose {
+                Purpose::Federation => snapshot.identity().cloned(),
+                Purpose::FederationClient => snapshot.client_identity().cloned(),
+                Purpose::Phone => self.phone_identity.load().as_deref().cloned(),
+            },
+            problem: problems.get(&purpose).cloned(),
         };
-        [
-            Shown {
-                purpose: "federation",
-                files: self.federation_files.clone(),
-                identity: self.trust.snapshot().identity().cloned(),
-                problem: problem(&self.federation_problem),
-            },
-            Shown {
-                purpose: "phone",
-                files: self.phone_files.clone(),
-                identity: self.phone_identity.load().as_deref().cloned(),
-                problem: problem(&self.phone_problem),
-            },
-        ]
+        self.folder.purposes().map(shown).collect()
     }
 
     /// Why peers can't be served, if they can't.
@@ -299,10 +339,11 @@ impl Reloader {
         if self.trust.snapshot().identity().is_some() {
             return None;
         }
-        self.federation_problem
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_federation = problems
+            .iter()
+            .find(|(purpose, _)| **purpose != Purpose::Phone);
+        of_federation.map(|(_, problem)| problem.clone())
     }
 }
 
@@ -351,20 +392,7 @@ async fn follow<F: Future<Output = Result<(), Error>>>(
     }
 }
 
-fn remember(place: &Mutex<Option<String>>, outcome: &Result<(), Error>) {
-    let problem = outcome
-        .as_ref()
-        .err()
-        .map(|error| crate::telemetry::error_chain(error));
-    *place.lock().unwrap_or_else(PoisonError::into_inner) = problem;
-}
-
-fn read_identity(what: &'static str, files: &IdentityFiles) -> Result<Identity, Error> {
-    Identity::from_files(&files.certificate, &files.key)
-        .map_err(|source| unfit(what, files, source))
-}
-
-fn unfit(what: &'static str, files: &IdentityFiles, source: crate::trust::Error) -> Error {
+fn unfit(what: Purpose, files: &IdentityFiles, source: crate::trust::Error) -> Error {
     Error::Identity {
         what,
         files: Box::new(files.clone()),

@@ -22,6 +22,7 @@ use crate::{
     domain::{
         ids::{ClusterId, Ref},
         phase::Phase,
+        purpose::Purpose,
         session::Role,
     },
     edge::{
@@ -221,10 +222,10 @@ fn yes(is_so: bool) -> f64 {
 impl Sight {
     /// Why an identity can't be shown, if it can't.
     fn unfit(&self, shown: &Shown) -> Option<Reason> {
-        let id = if shown.purpose == "phone" {
-            "phone-identity"
-        } else {
-            "federation-identity"
+        let id = match shown.purpose {
+            Purpose::Federation => "federation-identity",
+            Purpose::FederationClient => "federation-client-identity",
+            Purpose::Phone => "phone-identity",
         };
         let Some(identity) = &shown.identity else {
             let problem = shown.problem.as_deref().unwrap_or("there is none");
@@ -233,7 +234,12 @@ impl Sight {
                 format!("no {} identity is in force: {problem}", shown.purpose),
             ));
         };
-        let problem = identity.check_server(self.clock.now()).err()?;
+        let now = self.clock.now();
+        let checked = match shown.purpose {
+            Purpose::FederationClient => identity.check_client(now),
+            Purpose::Federation | Purpose::Phone => identity.check_server(now),
+        };
+        let problem = checked.err()?;
         Some(reason(id, crate::telemetry::error_chain(&problem)))
     }
 
@@ -289,7 +295,11 @@ impl Sight {
                 let left = identity.leaf().not_after().as_millis().saturating_sub(now);
                 let seconds = float(left.unsigned_abs()) / 1_000.0;
                 let seconds = if left < 0 { -seconds } else { seconds };
-                all.add(&table::CERTIFICATE_EXPIRY, &[shown.purpose], seconds);
+                all.add(
+                    &table::CERTIFICATE_EXPIRY,
+                    &[shown.purpose.as_str()],
+                    seconds,
+                );
             }
         }
     }

@@ -219,7 +219,7 @@ impl Attempt<'_> {
             security_mode: theirs.security_mode,
             capabilities: theirs.capabilities,
             certificate: None,
-            shown: shown_by(self.snapshot),
+            shown: shown_to(self.snapshot, self.cluster),
         })
     }
 
@@ -270,7 +270,7 @@ impl Attempt<'_> {
     fn refused(&self, step: &'static str, address: &str, status: &Status) -> Error {
         let rejection = status::rejection_from_status(status).or_else(|| alert_rejection(status));
         if let Some(rejection) = rejection {
-            let shown = shown_by(self.snapshot);
+            let shown = shown_to(self.snapshot, self.cluster);
             return Error::PeerRefuses {
                 address: address.to_owned(),
                 cluster: self.cluster.clone(),
@@ -329,10 +329,10 @@ fn there(rejection: Rejection, us: &ClusterId, peer: &ClusterId, shown: Option<S
     format!("{shown}; {}", mend_ours(rejection, us, peer))
 }
 
-/// The fingerprint of the certificate that we show when we dial.
-pub(super) fn shown_by(snapshot: &Snapshot) -> Option<String> {
+/// The fingerprint of the certificate that we show when we dial that peer.
+pub(super) fn shown_to(snapshot: &Snapshot, peer: &ClusterId) -> Option<String> {
     snapshot
-        .identity()
+        .client_identity_for(peer)
         .map(|identity| identity.leaf().fingerprint_text())
 }
 

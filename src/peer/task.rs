@@ -19,7 +19,7 @@ use crate::{
     domain::{address_list::AddressList, ids::ClusterId},
     peer::{
         Config, Error,
-        attempt::{Attempt, Session, offset_of, shown_by},
+        attempt::{Attempt, Session, offset_of, shown_to},
         backoff::Backoff,
         connector::untrusted,
         error::bounded,
@@ -58,6 +58,7 @@ pub(super) struct LinkTask {
 /// What of a trust snapshot a link depends on.
 #[derive(PartialEq)]
 struct Ground {
+    /// What this peer is shown: a change of what others are shown, or of our server's identity, is nothing to its link.
     identity: Option<String>,
     bundle: Option<Bundle>,
 }
@@ -65,7 +66,7 @@ struct Ground {
 impl Ground {
     fn of(snapshot: &Snapshot, cluster: &ClusterId) -> Self {
         Self {
-            identity: shown_by(snapshot),
+            identity: shown_to(snapshot, cluster),
             bundle: snapshot
                 .bundles()
                 .iter()
@@ -483,4 +484,41 @@ fn ended(cluster: &ClusterId) -> Failure {
             "the link to {cluster} was closed here: the peer was removed or disabled, or this node stops"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::{
+        Identities,
+        fixtures::{Spec, cluster, pinned},
+    };
+
+    #[test]
+    fn a_link_rests_on_what_its_own_peer_is_shown_and_on_nothing_else() {
+        let (old, new) = (
+            Spec::new("old").self_signed(),
+            Spec::new("new").self_signed(),
+        );
+        let trust = TrustStore::new(Some(old.identity()), Clock::system());
+        let ground = || Ground::of(&trust.snapshot(), &cluster("tokyo"));
+        let before = ground();
+        let identities = |old_for: &str, client| Identities {
+            client,
+            old_for: vec![(cluster(old_for), old.identity())],
+            ..Identities::from(new.identity())
+        };
+        for nothing_to_it in [
+            identities("tokyo", None),
+            identities("lima", Some(old.identity())),
+        ] {
+            trust.publish_identities(nothing_to_it).unwrap();
+            assert!(ground() == before);
+        }
+        let theirs = pinned("lima", &Spec::new("lima").self_signed());
+        trust.publish_bundles(vec![theirs]).unwrap();
+        assert!(ground() == before);
+        trust.publish_identities(identities("lima", None)).unwrap();
+        assert!(ground() != before);
+    }
 }

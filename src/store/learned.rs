@@ -143,6 +143,7 @@ mod tests {
                     user_patterns: Vec::new(),
                     dn_patterns: Vec::new(),
                     ignore_eku: false,
+                    accept_announcements: crate::domain::announcement::Acceptance::default(),
                     description: String::new(),
                 };
                 peers::upsert(tx, &peer)?;

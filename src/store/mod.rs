@@ -4,6 +4,7 @@
 //! ([`users`], [`sessions`], …) are such functions. A use case is one closure, handed to [`Store::write`] or
 //! [`Store::read`]. Closures can be run again and have no effect outside the store.
 
+pub mod announcements;
 pub mod answers;
 pub mod applications;
 pub mod audit;

@@ -54,7 +54,7 @@ pub fn register(tx: &mut dyn Transaction, node: &Node) -> Result<Option<Incarnat
         .filter(|before| *before != node.run);
     tx.execute(
         "INSERT INTO nodes (name, instance, addresses, software, started_at, beat) VALUES ($1, $2, $3, $4, $5, $6)
-         ON CONFLICT (name) DO UPDATE SET instance = excluded.instance, addresses = excluded.addresses,
+         ON CONFLICT (name) DO UPDATE SET instance = excluded.instance, addresses = excluded.addresses, loaded_trust = NULL,
            software = excluded.software, started_at = excluded.started_at, beat = excluded.beat",
         &[
             (&node.run.node).into(),
@@ -84,6 +84,42 @@ pub fn beat(tx: &mut dyn Transaction, run: &Incarnation) -> Result<Beat, Error> 
         Some(_) => Beat::Replaced,
         None => Beat::Gone,
     })
+}
+
+/// Notes which revision of peers and trust a run has in force; whether it is still on record.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn set_loaded_trust(
+    tx: &mut dyn Transaction,
+    run: &Incarnation,
+    revision: i64,
+) -> Result<bool, Error> {
+    let noted = tx.execute(
+        "UPDATE nodes SET loaded_trust = $1 WHERE name = $2 AND instance = $3",
+        &[revision.into(), (&run.node).into(), (&run.instance).into()],
+    )?;
+    Ok(noted > 0)
+}
+
+/// The runs on record that do not have this revision of peers and trust in force, or a later one, by name. Whether they
+/// live is for the caller to know.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn behind_trust(tx: &mut dyn Transaction, revision: i64) -> Result<Vec<Incarnation>, Error> {
+    tx.query(
+        "SELECT name, instance FROM nodes WHERE loaded_trust IS NULL OR loaded_trust < $1 ORDER BY name",
+        &[revision.into()],
+    )?
+    .into_iter()
+    .map(|mut row| {
+        Ok(Incarnation {
+            node: row.text()?,
+            instance: row.text()?,
+        })
+    })
+    .collect()
 }
 
 /// Takes the row of that run away; whether it was there.

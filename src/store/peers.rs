@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Timestamp,
-    domain::{address::HostPort, bounds::is_line, ids::ClusterId},
+    domain::{address::HostPort, announcement::Acceptance, bounds::is_line, ids::ClusterId},
     store::{
         Transaction, batch,
         error::Error,
@@ -30,6 +30,8 @@ pub struct Peer {
     pub dn_patterns: Vec<String>,
     /// Whether its certificates' extended key usage is disregarded.
     pub ignore_eku: bool,
+    /// What becomes of certificates that it announces.
+    pub accept_announcements: Acceptance,
     /// For people.
     pub description: String,
 }
@@ -116,7 +118,7 @@ impl Peer {
             .collect()
     }
 
-    fn fields(&self) -> [(&'static str, String); 8] {
+    fn fields(&self) -> [(&'static str, String); 9] {
         [
             ("enabled", self.enabled.to_string()),
             ("allow_emcc", self.allow_emcc.to_string()),
@@ -125,6 +127,10 @@ impl Peer {
             ("user_patterns", format!("{:?}", self.user_patterns)),
             ("dn_patterns", format!("{:?}", self.dn_patterns)),
             ("ignore_eku", self.ignore_eku.to_string()),
+            (
+                "accept_announcements",
+                self.accept_announcements.to_string(),
+            ),
             ("description", format!("{:?}", self.description)),
         ]
     }
@@ -151,7 +157,7 @@ pub fn told(changes: &[FieldChange]) -> String {
     told.join("; ")
 }
 
-const COLUMNS: &str = "cluster_id, enabled, allow_emcc, addresses, node_names, user_patterns, dn_patterns, ignore_eku, description";
+const COLUMNS: &str = "cluster_id, enabled, allow_emcc, addresses, node_names, user_patterns, dn_patterns, ignore_eku, accept_announcements, description";
 
 /// Where the number stands that moves with every change of peers and of what is trusted.
 pub const REVISION: &str = "peers-revision";
@@ -163,13 +169,13 @@ pub const REVISION: &str = "peers-revision";
 pub fn upsert(tx: &mut dyn Transaction, peer: &Peer) -> Result<(), Error> {
     meta::bump(tx, REVISION)?;
     tx.execute(
-        "INSERT INTO peers (cluster_id, enabled, allow_emcc, addresses, node_names, user_patterns, dn_patterns, ignore_eku, description)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        "INSERT INTO peers (cluster_id, enabled, allow_emcc, addresses, node_names, user_patterns, dn_patterns, ignore_eku, accept_announcements, description)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
          ON CONFLICT (cluster_id) DO UPDATE SET
            enabled = excluded.enabled, allow_emcc = excluded.allow_emcc, addresses = excluded.addresses,
            node_names = excluded.node_names, user_patterns = excluded.user_patterns,
            dn_patterns = excluded.dn_patterns, ignore_eku = excluded.ignore_eku,
-           description = excluded.description",
+           accept_announcements = excluded.accept_announcements, description = excluded.description",
         &[
             (&peer.cluster_id).into(),
             peer.enabled.into(),
@@ -179,6 +185,7 @@ pub fn upsert(tx: &mut dyn Transaction, peer: &Peer) -> Result<(), Error> {
             Value::json(&peer.user_patterns)?,
             Value::json(&peer.dn_patterns)?,
             peer.ignore_eku.into(),
+            peer.accept_announcements.as_str().into(),
             (&peer.description).into(),
         ],
     )?;
@@ -293,6 +300,7 @@ fn record(mut row: Row) -> Result<Peer, Error> {
         user_patterns: row.json()?,
         dn_patterns: row.json()?,
         ignore_eku: row.flag()?,
+        accept_announcements: row.parse()?,
         description: row.text()?,
     })
 }

@@ -1,9 +1,11 @@
 //! What we accept from each peer, and what was taken back.
 
+use std::{fmt, str::FromStr};
+
 use crate::{
     clock::Timestamp,
     domain::ids::ClusterId,
-    store::{Transaction, error::Error, meta, peers, value::Row},
+    store::{Transaction, announcements, error::Error, meta, peers, value::Row},
 };
 
 /// What an entry vouches for.
@@ -26,6 +28,54 @@ impl EntryKind {
     }
 }
 
+/// How an entry came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// The peer announced it over a link that was trusted.
+    Announced,
+    /// Among many, from a file.
+    Imported,
+    /// An operator added it, by itself or with the peer's record, or agreed to what was announced.
+    Operator,
+    /// The two clusters were paired.
+    Paired,
+}
+
+impl Source {
+    /// The word in the store, in tables and in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Announced => "announced",
+            Self::Imported => "imported",
+            Self::Operator => "operator",
+            Self::Paired => "paired",
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Source {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, ()> {
+        [
+            Self::Announced,
+            Self::Imported,
+            Self::Operator,
+            Self::Paired,
+        ]
+        .into_iter()
+        .find(|source| source.as_str() == word)
+        .ok_or(())
+    }
+}
+
 /// One certificate that we accept for one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustEntry {
@@ -39,6 +89,10 @@ pub struct TrustEntry {
     pub der: Vec<u8>,
     /// Since when.
     pub added_at: Timestamp,
+    /// From where.
+    pub source: Source,
+    /// The name that it has in key stores.
+    pub alias: Option<String>,
 }
 
 /// An entry that was taken back, remembered so that its holder can be told.
@@ -52,7 +106,19 @@ pub struct RevokedEntry {
     pub revoked_at: Timestamp,
 }
 
+/// What was taken back at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// Whether the certificate itself was an entry.
+    pub was_entry: bool,
+    /// Entries, and certificates that waited, which had been announced on its word: gone with it.
+    pub descendants: Vec<[u8; 32]>,
+}
+
 /// Adds an entry, and forgets that it was ever revoked; whether it is new.
+///
+/// What somebody of ours adds rests on nobody else's word from then on, also when it is there already, as announced;
+/// and it waits no more.
 ///
 /// # Errors
 /// [`Error::FingerprintTaken`] when the leaf is pinned for another peer.
@@ -69,16 +135,32 @@ pub fn add(tx: &mut dyn Transaction, entry: &TrustEntry) -> Result<bool, Error> 
     }
     unrevoke(tx, &entry.cluster_id, &entry.fingerprint)?;
     let added = tx.execute(
-        "INSERT INTO trust_entries (cluster_id, kind, fingerprint, der, added_at)
-         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (cluster_id, kind, fingerprint) DO NOTHING",
+        "INSERT INTO trust_entries (cluster_id, kind, fingerprint, der, added_at, source, alias)
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (cluster_id, kind, fingerprint) DO NOTHING",
         &[
             (&entry.cluster_id).into(),
             entry.kind.as_str().into(),
             (&entry.fingerprint).into(),
             entry.der.clone().into(),
             entry.added_at.into(),
+            entry.source.as_str().into(),
+            entry.alias.as_deref().into(),
         ],
     )?;
+    announcements::take_waiting(tx, &entry.cluster_id, &entry.fingerprint)?;
+    if entry.source != Source::Announced {
+        announcements::adopt(tx, &entry.cluster_id, &entry.fingerprint)?;
+        tx.execute(
+            "UPDATE trust_entries SET source = $1, alias = COALESCE($2, alias)
+             WHERE cluster_id = $3 AND fingerprint = $4 AND source = 'announced'",
+            &[
+                entry.source.as_str().into(),
+                entry.alias.as_deref().into(),
+                (&entry.cluster_id).into(),
+                (&entry.fingerprint).into(),
+            ],
+        )?;
+    }
     Ok(added > 0)
 }
 
@@ -88,14 +170,33 @@ pub fn add(tx: &mut dyn Transaction, entry: &TrustEntry) -> Result<bool, Error> 
 /// [`Error`] when the store fails.
 pub fn list(tx: &mut dyn Transaction) -> Result<Vec<TrustEntry>, Error> {
     tx.query(
-        "SELECT cluster_id, kind, fingerprint, der, added_at FROM trust_entries
-         ORDER BY cluster_id, kind, added_at, fingerprint",
+        &format!(
+            "SELECT {COLUMNS} FROM trust_entries ORDER BY cluster_id, kind, added_at, fingerprint"
+        ),
         &[],
     )?
     .into_iter()
     .map(record)
     .collect()
 }
+
+/// The entries of one peer, by kind and time.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn of(tx: &mut dyn Transaction, cluster_id: &ClusterId) -> Result<Vec<TrustEntry>, Error> {
+    tx.query(
+        &format!(
+            "SELECT {COLUMNS} FROM trust_entries WHERE cluster_id = $1 ORDER BY kind, added_at, fingerprint"
+        ),
+        &[cluster_id.into()],
+    )?
+    .into_iter()
+    .map(record)
+    .collect()
+}
+
+const COLUMNS: &str = "cluster_id, kind, fingerprint, der, added_at, source, alias";
 
 /// Whether an authority vouches for a peer's certificates.
 ///
@@ -140,7 +241,27 @@ pub fn remove(
     Ok(removed > 0)
 }
 
-/// Removes a certificate as [`remove`] does, and remembers that it was revoked, whether it was there or not.
+/// Removes a certificate as [`remove`] does, and with it what was announced on its word.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn withdraw(
+    tx: &mut dyn Transaction,
+    cluster_id: &ClusterId,
+    fingerprint: &[u8; 32],
+) -> Result<Gone, Error> {
+    let descendants = announcements::descendants(tx, cluster_id, fingerprint)?;
+    for descendant in &descendants {
+        drop_all(tx, cluster_id, descendant)?;
+    }
+    Ok(Gone {
+        was_entry: drop_all(tx, cluster_id, fingerprint)?,
+        descendants,
+    })
+}
+
+/// Removes a certificate as [`withdraw`] does, and remembers that it and what goes with it were revoked, whether they
+/// were there or not.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -149,13 +270,26 @@ pub fn revoke(
     cluster_id: &ClusterId,
     fingerprint: &[u8; 32],
     now: Timestamp,
+) -> Result<Gone, Error> {
+    let gone = withdraw(tx, cluster_id, fingerprint)?;
+    for revoked in gone.descendants.iter().chain([fingerprint]) {
+        tx.execute(
+            "INSERT INTO revoked_entries (cluster_id, fingerprint, revoked_at) VALUES ($1, $2, $3)
+             ON CONFLICT (cluster_id, fingerprint) DO NOTHING",
+            &[cluster_id.into(), revoked.into(), now.into()],
+        )?;
+    }
+    Ok(gone)
+}
+
+/// Removes a certificate as an entry, and where it waits.
+fn drop_all(
+    tx: &mut dyn Transaction,
+    cluster_id: &ClusterId,
+    fingerprint: &[u8; 32],
 ) -> Result<bool, Error> {
-    meta::bump(tx, peers::REVISION)?;
-    tx.execute(
-        "INSERT INTO revoked_entries (cluster_id, fingerprint, revoked_at) VALUES ($1, $2, $3)
-         ON CONFLICT (cluster_id, fingerprint) DO NOTHING",
-        &[cluster_id.into(), fingerprint.into(), now.into()],
-    )?;
+    announcements::take_waiting(tx, cluster_id, fingerprint)?;
+    announcements::unlabel(tx, cluster_id, fingerprint)?;
     remove(tx, cluster_id, fingerprint)
 }
 
@@ -229,5 +363,10 @@ fn record(mut row: Row) -> Result<TrustEntry, Error> {
         fingerprint: row.digest()?,
         der: row.blob()?,
         added_at: row.time()?,
+        source: row.text()?.parse().map_err(|()| Error::Stored {
+            column: 5,
+            expected: "a source of trust",
+        })?,
+        alias: row.opt_text()?,
     })
 }

@@ -262,6 +262,15 @@ pub fn fingerprint_text(fingerprint: &Fingerprint) -> String {
     pairs.join(":")
 }
 
+/// A fingerprint in a file's name: lower-case digits alone.
+#[must_use]
+pub fn fingerprint_hex(fingerprint: &Fingerprint) -> String {
+    fingerprint
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
 /// Reads a fingerprint as people hand it on: hex of any case, with colons or without.
 #[must_use]
 pub fn read_fingerprint(text: &str) -> Option<Fingerprint> {

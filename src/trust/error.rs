@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use crate::{
-    domain::{ids::ClusterId, rejection::Rejection},
+    domain::{ids::ClusterId, purpose::Purpose, rejection::Rejection},
     trust::formats,
 };
 
@@ -74,6 +74,32 @@ pub enum Error {
         /// Fingerprint of the certificate.
         fingerprint: String,
     },
+    /// No identity of that purpose is configured.
+    #[error("no {purpose} identity is configured")]
+    NotConfigured {
+        /// What it would be for.
+        purpose: Purpose,
+    },
+    /// No certificate with that fingerprint is there together with its key.
+    #[error("no {purpose} certificate {fingerprint} with its key is among the configured files or in {}", folder.display())]
+    NoSuchIdentity {
+        /// What it would be for.
+        purpose: Purpose,
+        /// Its fingerprint.
+        fingerprint: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// It can't be shown in both directions, and there is no other.
+    #[error(
+        "it is for {} alone, and peers are shown it in both directions; take one for both, or configure one for calling \
+         peers under [identity.client]",
+        if *for_servers { "servers" } else { "clients" }
+    )]
+    OneDirection {
+        /// Which one it is for.
+        for_servers: bool,
+    },
     /// Our own verifier would refuse the identity.
     #[error("whoever is shown it would refuse it as {rejection}; expected is {expectation}")]
     SelfCheck {
@@ -85,4 +111,12 @@ pub enum Error {
     /// The TLS library refuses to work with it.
     #[error("the TLS settings can't be made")]
     Tls(#[source] rustls::Error),
+    /// A file can't be written.
+    #[error("can't write {}", path.display())]
+    Write {
+        /// Which one.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
 }

@@ -100,6 +100,14 @@ impl Identity {
         self.check_as(&[Direction::Server], now)
     }
 
+    /// Checks it as far as one that is shown to those that we call must be: dates, and the usage of a client.
+    ///
+    /// # Errors
+    /// [`Error::SelfCheck`] with the reason that the called would give.
+    pub fn check_client(&self, now: Timestamp) -> Result<(), Error> {
+        self.check_as(&[Direction::Client], now)
+    }
+
     fn check_as(&self, directions: &[Direction], now: Timestamp) -> Result<(), Error> {
         // The name is of no account: the bundle is made for this one judgement.
         let Ok(ourselves) = ClusterId::new("self") else {
@@ -150,6 +158,16 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// The public half of a private key in PEM: its SubjectPublicKeyInfo in DER.
+///
+/// # Errors
+/// [`Error::MalformedKey`].
+pub fn public_key(key_pem: &Secret) -> Result<Vec<u8>, Error> {
+    let key = signing_key(key_pem)?;
+    let public = key.public_key();
+    Ok(public.map(|der| der.to_vec()).unwrap_or_default())
+}
+
 fn signing_key(key_pem: &Secret) -> Result<Arc<dyn rustls::sign::SigningKey>, Error> {
     let text = String::from_utf8_lossy(key_pem.expose());
     if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----")
@@ -176,13 +194,14 @@ fn wipe(der: PrivateKeyDer<'static>) {
     der.zeroize();
 }
 
+/// Who may be able to read a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Readers {
+pub(super) enum Readers {
     Anyone,
     OwnerOnly,
 }
 
-fn read(path: &Path, readers: Readers) -> Result<Secret, Error> {
+pub(super) fn read(path: &Path, readers: Readers) -> Result<Secret, Error> {
     /// Far more than any chain; a wrong path must not fill the memory.
     const MAX_BYTES: u64 = 1024 * 1024;
     let failed = |source: io::Error| Error::File {

@@ -6,7 +6,7 @@
 use std::{
     fs::{File, Permissions},
     io::{self, Write as _},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
     time::Duration,
 };
@@ -16,6 +16,7 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize,
 };
 use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
 
 use crate::{clock::Timestamp, secret::Secret};
 
@@ -282,11 +283,44 @@ pub fn write_public(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
     write(path, content.as_ref(), 0o644)
 }
 
+/// Puts a file in the place of the one that is there, if one is, in one step: whoever reads it finds the old content or
+/// the new. Where a link leads is replaced, not the link; the owner stays who it was, or is that of the folder.
+///
+/// # Errors
+/// The system's.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = folder_of(&target);
+    let file = new_file(folder, content, mode)?;
+    let like = if target.exists() { &*target } else { folder };
+    as_owned_as(like, file.path())?;
+    file.persist(&target).map_err(|e| e.error)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Gives a file that root makes to whom the other one belongs: a daemon that runs as somebody else must be able to read
+/// it. For anybody else than root it does nothing.
+///
+/// # Errors
+/// The system's.
+pub fn as_owned_as(like: &Path, file: &Path) -> io::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = like.metadata()?;
+    std::os::unix::fs::chown(file, Some(owner.uid()), Some(owner.gid()))
+}
+
 fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
+    let file = new_file(folder, content, mode)?;
+    file.persist_noclobber(path).map_err(|e| e.error)?;
+    // The name is durable only once the folder is.
+    File::open(folder)?.sync_all()
+}
+
+/// A file without its name yet, complete and on the disk.
+fn new_file(folder: &Path, content: &[u8], mode: u32) -> io::Result<NamedTempFile> {
     let mut file = tempfile::Builder::new()
         .prefix(".new-")
         .permissions(Permissions::from_mode(0o600))
@@ -295,9 +329,14 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         .set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
-    file.persist_noclobber(path).map_err(|e| e.error)?;
-    // The name is durable only once the folder is.
-    File::open(folder)?.sync_all()
+    Ok(file)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 fn generate(kind: KeyKind) -> Result<KeyPair, rcgen::Error> {
@@ -471,5 +510,19 @@ mod tests {
             "no half-written file is left"
         );
         assert!(write_public(&folder.path().join("none/a"), "").is_err());
+    }
+
+    #[test]
+    fn what_is_replaced_is_there_in_full_with_its_mode_and_a_link_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("a.key"), folder.path().join("link.key"));
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        replace(&real, b"first", 0o600).unwrap();
+        replace(&link, b"second", 0o600).unwrap();
+        assert_eq!(std::fs::read(&real).unwrap(), b"second");
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert_eq!(real.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(folder.path().read_dir().unwrap().count(), 2);
+        assert!(replace(&folder.path().join("none/a"), b"", 0o600).is_err());
     }
 }

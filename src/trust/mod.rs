@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod certificate;
+pub mod folder;
 pub mod formats;
 pub mod identity;
 pub mod impact;
@@ -35,12 +36,16 @@ use tokio::sync::watch;
 pub use self::error::Error;
 use self::{
     bundle::{Bundle, Direction},
+    certificate::Fingerprint,
     identity::Identity,
     judge::{Verdict, judge, judge_dialled},
     refusals::RecentRefusals,
     verifier::VerdictSlot,
 };
-use crate::{clock::Clock, domain::ids::ClusterId};
+use crate::{
+    clock::{Clock, Timestamp},
+    domain::{ids::ClusterId, rejection::Rejection},
+};
 
 /// The trust of one node: its current [`Snapshot`], and who waits for the next. Cheap to clone.
 #[derive(Clone)]
@@ -62,7 +67,7 @@ impl TrustStore {
     pub fn new(identity: Option<Identity>, clock: Clock) -> Self {
         let empty = Snapshot {
             generation: 0,
-            identity: None,
+            identities: None,
             bundles: Vec::new().into(),
             server: None,
             provider: tls::provider(),
@@ -119,19 +124,28 @@ impl TrustStore {
         Ok(())
     }
 
-    /// Replaces our identity, for both directions at once.
+    /// Replaces all that we show, whole or not at all. An old identity that nobody would take any more is left out:
+    /// whom it was for is shown what everybody is shown.
     ///
     /// # Errors
-    /// As [`Identity::check`], and [`Error::Tls`]; the last good identity then stays in force.
-    pub fn publish_identity(&self, identity: Identity) -> Result<(), Error> {
+    /// As [`Identities::check`], and [`Error::Tls`]; the last good ones then stay in force.
+    pub fn publish_identities(&self, identities: Identities) -> Result<(), Error> {
         let publishing = self
             .0
             .publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        self.publish(self.with_identity(identity)?);
+        self.publish(self.with_identities(identities)?);
         drop(publishing);
         Ok(())
+    }
+
+    /// Replaces all that we show by one identity for both directions.
+    ///
+    /// # Errors
+    /// As [`TrustStore::publish_identities`].
+    pub fn publish_identity(&self, identity: Identity) -> Result<(), Error> {
+        self.publish_identities(identity.into())
     }
 
     /// The refusals of late, at the door and when dialling.
@@ -146,12 +160,16 @@ impl TrustStore {
         &self.0.clock
     }
 
-    fn with_identity(&self, identity: Identity) -> Result<Snapshot, Error> {
-        identity.check(self.0.clock.now())?;
+    fn with_identities(&self, mut identities: Identities) -> Result<Snapshot, Error> {
+        let now = self.0.clock.now();
+        identities.check(now)?;
+        identities
+            .old_for
+            .retain(|(_, old)| old.check_client(now).is_ok());
         let last = self.snapshot();
-        let server = tls::federation_server(&identity, &last.provider)?;
+        let server = tls::federation_server(&identities.server, &last.provider)?;
         Ok(Snapshot {
-            identity: Some(identity),
+            identities: Some(Arc::new(identities)),
             server: Some(Arc::new(server)),
             ..Snapshot::clone(&last)
         })
@@ -171,11 +189,78 @@ impl fmt::Debug for TrustStore {
     }
 }
 
-/// Identity, bundles and the settings made from them, as of one moment.
+/// All that a node shows to peers.
+#[derive(Clone, Debug)]
+pub struct Identities {
+    /// Shown to those that call us.
+    pub server: Identity,
+    /// Shown to those that we call; none when it is the same.
+    pub client: Option<Identity>,
+    /// Peers that don't know the current one yet, and what they are shown in its place when we call them.
+    pub old_for: Vec<(ClusterId, Identity)>,
+}
+
+impl Identities {
+    /// What is shown to peers that we call, if nothing else is said for one.
+    #[must_use]
+    pub fn client(&self) -> &Identity {
+        self.client.as_ref().unwrap_or(&self.server)
+    }
+
+    /// Checks each as those would that are shown it.
+    ///
+    /// # Errors
+    /// [`Error::SelfCheck`] with the reason that they would give, [`Error::OneDirection`] when one identity can't do for
+    /// both.
+    pub fn check(&self, now: Timestamp) -> Result<(), Error> {
+        if let Some(client) = &self.client {
+            self.server.check_server(now)?;
+            return client.check_client(now);
+        }
+        let is_wrong_way = |outcome: &Result<(), Error>| {
+            matches!(
+                outcome,
+                Err(Error::SelfCheck {
+                    rejection: Rejection::WrongEku,
+                    ..
+                })
+            )
+        };
+        let (server, client) = (self.server.check_server(now), self.server.check_client(now));
+        if is_wrong_way(&server) != is_wrong_way(&client) {
+            let for_servers = server.is_ok();
+            return Err(Error::OneDirection { for_servers });
+        }
+        server.and(client)
+    }
+}
+
+impl From<Identity> for Identities {
+    fn from(identity: Identity) -> Self {
+        Self {
+            server: identity,
+            client: None,
+            old_for: Vec::new(),
+        }
+    }
+}
+
+/// What the state of a rotation says of one purpose. While nothing is said the configured certificate is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// The certificate that is shown.
+    pub active: Option<Fingerprint>,
+    /// The one from before.
+    pub old: Option<Fingerprint>,
+    /// Peers that are still shown that one when we call them.
+    pub old_for: Vec<ClusterId>,
+}
+
+/// Identities, bundles and the settings made from them, as of one moment.
 #[derive(Clone)]
 pub struct Snapshot {
     generation: u64,
-    identity: Option<Identity>,
+    identities: Option<Arc<Identities>>,
     bundles: Arc<[Bundle]>,
     server: Option<Arc<ServerConfig>>,
     provider: Arc<CryptoProvider>,
@@ -189,10 +274,24 @@ impl Snapshot {
         self.generation
     }
 
-    /// Who we are, unless there is no usable identity.
+    /// What those are shown that call us, unless there is no usable identity.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
+        self.identities.as_deref().map(|all| &all.server)
+    }
+
+    /// What those are shown that we call, if nothing else is said for one.
+    #[must_use]
+    pub fn client_identity(&self) -> Option<&Identity> {
+        self.identities.as_deref().map(Identities::client)
+    }
+
+    /// What that peer is shown when we call it.
+    #[must_use]
+    pub fn client_identity_for(&self, peer: &ClusterId) -> Option<&Identity> {
+        let all = self.identities.as_deref()?;
+        let old = all.old_for.iter().find(|(cluster, _)| cluster == peer);
+        Some(old.map_or_else(|| all.client(), |(_, old)| old))
     }
 
     /// What we accept from each peer.
@@ -220,7 +319,7 @@ impl Snapshot {
         wanted: &ClusterId,
         slot: VerdictSlot,
     ) -> Result<ClientConfig, Error> {
-        let identity = self.identity.as_ref().ok_or(Error::NoIdentity)?;
+        let identity = self.client_identity_for(wanted).ok_or(Error::NoIdentity)?;
         let dialled = tls::Dialled {
             bundles: Arc::clone(&self.bundles),
             wanted: wanted.clone(),
@@ -247,7 +346,7 @@ impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Snapshot")
             .field("generation", &self.generation)
-            .field("identity", &self.identity)
+            .field("identities", &self.identities)
             .field("peers", &self.bundles.len())
             .finish_non_exhaustive()
     }

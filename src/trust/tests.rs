@@ -182,6 +182,68 @@ fn a_bad_identity_leaves_the_last_good_one_and_says_why() {
 }
 
 #[test]
+fn each_direction_has_its_own_check_and_a_bad_one_leaves_both_as_they_were() {
+    let store = TrustStore::new(None, Clock::system());
+    let both = Spec::new("both").self_signed();
+    let server = Spec::new("server").eku(false, true).self_signed();
+    let client = Spec::new("client").eku(true, false).self_signed();
+    for (one, for_what) in [
+        (&server, "for servers alone"),
+        (&client, "for clients alone"),
+    ] {
+        let error = store.publish_identity(one.identity()).unwrap_err();
+        assert!(error.to_string().contains(for_what), "{error}");
+        assert!(error.to_string().contains("[identity.client]"), "{error}");
+    }
+    let shown = |server: &Leaf, client: &Leaf| Identities {
+        client: Some(client.identity()),
+        ..Identities::from(server.identity())
+    };
+    store.publish_identities(shown(&server, &client)).unwrap();
+    let expired = Spec::new("late").valid_days(-20, -10).self_signed();
+    for (bad_server, bad_client) in [(&client, &client), (&server, &server), (&server, &expired)] {
+        let error = store
+            .publish_identities(shown(bad_server, bad_client))
+            .unwrap_err();
+        assert!(matches!(error, Error::SelfCheck { .. }), "{error}");
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.identity().unwrap().leaf(), &server.certificate());
+        let called_with = snapshot.client_identity().unwrap();
+        assert_eq!(called_with.leaf(), &client.certificate());
+    }
+    store.publish_identity(both.identity()).unwrap();
+    let snapshot = store.snapshot();
+    assert_eq!(
+        snapshot.client_identity().unwrap().leaf(),
+        &both.certificate()
+    );
+}
+
+#[test]
+fn a_peer_that_does_not_know_the_new_one_is_shown_the_old_one_while_it_is_good() {
+    let (old, new) = (
+        Spec::new("old").self_signed(),
+        Spec::new("new").self_signed(),
+    );
+    let late = Spec::new("late").valid_days(-20, -10).self_signed();
+    let store = TrustStore::new(Some(old.identity()), Clock::system());
+    let identities = Identities {
+        old_for: vec![
+            (cluster("lima"), old.identity()),
+            (cluster("oslo"), late.identity()),
+        ],
+        ..Identities::from(new.identity())
+    };
+    store.publish_identities(identities).unwrap();
+    let snapshot = store.snapshot();
+    for (peer, expected) in [("lima", &old), ("oslo", &new), ("tokyo", &new)] {
+        let shown = snapshot.client_identity_for(&cluster(peer)).unwrap();
+        assert_eq!(shown.leaf(), &expected.certificate(), "{peer}");
+    }
+    assert_eq!(snapshot.identity().unwrap().leaf(), &new.certificate());
+}
+
+#[test]
 fn an_identity_that_is_bad_from_the_start_is_left_out() {
     let expired = Spec::new("berlin").valid_days(-20, -10).self_signed();
     let store = TrustStore::new(Some(expired.identity()), Clock::system());

@@ -564,6 +564,7 @@ fn record(name: &str) -> peers::Peer {
         user_patterns: Vec::new(),
         dn_patterns: Vec::new(),
         ignore_eku: false,
+        accept_announcements: crate::domain::announcement::Acceptance::default(),
         description: String::new(),
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     clock::Timestamp,
     credentials,
     domain::{
+        announcement::{Acceptance, NoAcceptance},
         bounds::{self, is_line},
         ids::{
             ApplicationId, BaseDeviceName, ClusterId, DeviceName, DevicePoolName, InvalidName,
@@ -701,6 +702,11 @@ impl Checker<'_> {
         let Some(cluster_id) = id.or_else(|| "unnamed".parse().ok()) else {
             return;
         };
+        let word = text(&mut raw, "accept-announcements");
+        let accept_announcements = word.parse().unwrap_or_else(|rule: NoAcceptance| {
+            self.problem(line, "peer.accept-announcements", rule.to_string());
+            Acceptance::default()
+        });
         let peer = Peer {
             cluster_id,
             enabled: flag(&mut raw, "enabled"),
@@ -710,6 +716,7 @@ impl Checker<'_> {
             user_patterns: list(&mut raw, "user-patterns"),
             dn_patterns: list(&mut raw, "dn-patterns"),
             ignore_eku: flag(&mut raw, "ignore-eku"),
+            accept_announcements,
             description: text(&mut raw, "description"),
         };
         for broken in peer.broken_fields() {

@@ -372,6 +372,7 @@ impl Item for Peer {
             Cell::Flag(self.enabled),
             Cell::Flag(self.allow_emcc),
             Cell::Flag(self.ignore_eku),
+            text(self.accept_announcements.as_str()),
             text(&self.description),
         ]
     }

@@ -9,6 +9,7 @@ use crate::{
     apply::export::{Exported, Format, export},
     clock::Timestamp,
     domain::{
+        announcement::Acceptance,
         ids::{
             ApplicationId, BaseDeviceName, CallGroupName, DeviceName, DevicePoolName,
             GeolocationName, LoginName, PolicyName, ProfileName, ServiceName,
@@ -208,7 +209,7 @@ services: Vec::new(),
 
 prop_compose! {
     fn peer()(node_names in texts(), user_patterns in texts(), dn_patterns in texts(), enabled: bool, allow_emcc: bool,
-              ignore_eku: bool, description in line()) -> Peer {
+              ignore_eku: bool, acceptance in 0..3usize, description in line()) -> Peer {
         Peer {
             cluster_id: ClusterId::new("x").unwrap(),
             enabled,
@@ -218,6 +219,7 @@ prop_compose! {
             user_patterns,
             dn_patterns,
             ignore_eku,
+            accept_announcements: [Acceptance::Auto, Acceptance::Approve, Acceptance::Off][acceptance],
             description: description.trim().to_owned(),
         }
     }

@@ -55,8 +55,10 @@ pub struct CertNew {
 /// What an identity is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Purpose {
-    /// Shown to peers.
+    /// Shown to peers, in both directions.
     Federation,
+    /// Shown to the peers that this node calls, where it has a certificate of its own for that.
+    FederationClient,
     /// Shown to phones and to programs.
     Phone,
 }

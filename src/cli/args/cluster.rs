@@ -2,9 +2,20 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{
+    ArgGroup, Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
-use crate::domain::ids::ClusterId;
+use crate::domain::{
+    announcement::{Acceptance, NoAcceptance},
+    ids::ClusterId,
+};
+
+fn acceptance() -> impl TypedValueParser<Value = Acceptance> {
+    PossibleValuesParser::new(Acceptance::WORDS)
+        .try_map(|word| word.parse::<Acceptance>().map_err(|e: NoAcceptance| e))
+}
 
 /// `cluster`.
 #[derive(Debug, Subcommand)]
@@ -79,6 +90,10 @@ pub struct ClusterAdd {
     /// Overlook that its certificates are not marked for the direction in which they are shown
     #[arg(long)]
     pub ignore_eku: bool,
+    /// What becomes of certificates that it announces as its next ones: auto, trusted at once; approve, they wait
+    /// until an operator agrees; off, refused
+    #[arg(long, value_name = "HOW", value_parser = acceptance(), default_value = "auto")]
+    pub accept_announcements: Acceptance,
     /// A note for people
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub description: String,
@@ -88,7 +103,8 @@ pub struct ClusterAdd {
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("change").required(true).multiple(true).args([
-        "address", "node_name", "user_pattern", "dn_pattern", "enabled", "allow_emcc", "ignore_eku", "description",
+        "address", "node_name", "user_pattern", "dn_pattern", "enabled", "allow_emcc", "ignore_eku", "accept_announcements",
+        "description",
     ]),
     after_help = "A list that is given takes the place of the old one; one empty word, '', empties it.\n\n\
     Examples:\n  \
@@ -121,6 +137,10 @@ pub struct ClusterSet {
     /// Overlook that its certificates are not marked for the direction in which they are shown
     #[arg(long, value_name = "BOOL")]
     pub ignore_eku: Option<bool>,
+    /// What becomes of certificates that it announces as its next ones: auto, trusted at once; approve, they wait
+    /// until an operator agrees; off, refused
+    #[arg(long, value_name = "HOW", value_parser = acceptance())]
+    pub accept_announcements: Option<Acceptance>,
     /// A note for people
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,

@@ -93,14 +93,14 @@ pub(super) async fn remove_trust(
         .write(move |tx| {
             find(tx, &cluster)?;
             let text = fingerprint_text(&fingerprint);
-            let (removed, left): (Vec<_>, Vec<_>) =
-                entries_of(tx, &cluster)?.into_iter().partition(|entry| {
-                    let certificate = entry.certificate.as_ref();
-                    certificate.is_some_and(|c| c.fingerprint == text)
-                });
+            let mut removed = entries_of(tx, &cluster)?;
+            removed.retain(|entry| {
+                let certificate = entry.certificate.as_ref();
+                certificate.is_some_and(|c| c.fingerprint == text)
+            });
             let was_anchor = removed.iter().any(|e| e.kind == EntryKind::Anchor.as_str());
-            if was_anchor {
-                trust_entries::remove(tx, &cluster, &fingerprint)?;
+            let gone = if was_anchor {
+                trust_entries::withdraw(tx, &cluster, &fingerprint)?
             } else {
                 if removed.is_empty() && is_settled(tx, &cluster, &fingerprint)? {
                     return Err(Error::missing(
@@ -108,8 +108,9 @@ pub(super) async fn remove_trust(
                         "emccd trust list",
                     ));
                 }
-                trust_entries::revoke(tx, &cluster, &fingerprint, now)?;
-            }
+                trust_entries::revoke(tx, &cluster, &fingerprint, now)?
+            };
+            let descendants: Vec<_> = gone.descendants.iter().map(fingerprint_text).collect();
             bundle::check(&bundles(tx)?)?;
             audit::append(
                 tx,
@@ -118,21 +119,33 @@ pub(super) async fn remove_trust(
                     actor: actor.clone(),
                     action: Action::Remove(Noun::Trust),
                     subject: cluster.to_string(),
-                    outcome: match (was_anchor, removed.is_empty()) {
-                        (true, _) => format!("removed {text}"),
-                        (false, false) => format!("removed and revoked {text}"),
-                        (false, true) => format!("revoked {text}"),
-                    },
+                    outcome: removal_told(&text, was_anchor, removed.is_empty(), &descendants),
                     reference: None,
                 },
             )?;
             Ok(pb::RemoveTrustResponse {
                 removed,
-                left: u32::try_from(left.len()).unwrap_or(u32::MAX),
+                left: u32::try_from(entries_of(tx, &cluster)?.len()).unwrap_or(u32::MAX),
                 revoked: !was_anchor,
+                descendants,
             })
         })
         .await
+}
+
+fn removal_told(text: &str, was_anchor: bool, was_none: bool, descendants: &[String]) -> String {
+    let what = match (was_anchor, was_none) {
+        (true, _) => format!("removed {text}"),
+        (false, false) => format!("removed and revoked {text}"),
+        (false, true) => format!("revoked {text}"),
+    };
+    if descendants.is_empty() {
+        return what;
+    }
+    format!(
+        "{what}, and what had been announced on its word: {}",
+        descendants.join(", ")
+    )
 }
 
 /// Takes a revocation back. What no entry vouches for is not trusted by that.
@@ -203,6 +216,9 @@ fn overlaid(record: pb::Cluster, request: pb::SetClusterRequest) -> pb::Cluster 
         user_patterns: list(request.user_patterns, record.user_patterns),
         dn_patterns: list(request.dn_patterns, record.dn_patterns),
         ignore_eku: request.ignore_eku.unwrap_or(record.ignore_eku),
+        accept_announcements: request
+            .accept_announcements
+            .unwrap_or(record.accept_announcements),
         description: request.description.unwrap_or(record.description),
     }
 }

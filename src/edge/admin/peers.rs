@@ -3,19 +3,21 @@
 //! A record and its first trust are one transaction, and so is the check that nothing in it would let two
 //! peers pass for each other.
 
+use std::collections::BTreeMap;
+
 use crate::{
     clock::Timestamp,
-    domain::ids::ClusterId,
+    domain::{announcement::Acceptance, ids::ClusterId},
     edge::admin::{error::Error, roles::Actor, views},
     store::{
-        Store, Transaction,
+        Store, Transaction, announcements,
         audit::{self, Action, Noun},
         peers::{self, Peer},
-        trust_entries::{self, EntryKind, TrustEntry},
+        trust_entries::{self, EntryKind, Source, TrustEntry},
     },
     trust::{
         bundle::{self, Bundle},
-        certificate::{Certificate, Fingerprint},
+        certificate::{Certificate, Fingerprint, fingerprint_text},
         stored,
     },
     wire::admin as pb,
@@ -90,6 +92,7 @@ pub fn read_record(record: pb::Cluster) -> Result<Peer, Error> {
         user_patterns: record.user_patterns,
         dn_patterns: record.dn_patterns,
         ignore_eku: record.ignore_eku,
+        accept_announcements: read_acceptance(&record.accept_announcements)?,
         description: record.description,
     };
     match peer.broken_fields().into_iter().next() {
@@ -105,6 +108,15 @@ pub fn read_record(record: pb::Cluster) -> Result<Peer, Error> {
             broken.rule,
         )),
     }
+}
+
+/// What becomes of announced certificates; the default when nothing is said.
+fn read_acceptance(word: &str) -> Result<Acceptance, Error> {
+    if word.is_empty() {
+        return Ok(Acceptance::default());
+    }
+    word.parse()
+        .map_err(|_| Error::invalid("accept-announcements", "auto, approve or off"))
 }
 
 /// All peer records.
@@ -167,7 +179,7 @@ pub async fn add(
         .await
 }
 
-/// The trust entries of one peer, or of all, and then what was revoked.
+/// The trust entries of one peer, or of all, then what waits, and then what was revoked.
 ///
 /// # Errors
 /// [`Error::Missing`] when there is no such peer.
@@ -182,15 +194,60 @@ pub async fn list_trust(
             }
             let is_asked = |id: &ClusterId| cluster.as_ref().is_none_or(|asked| asked == id);
             let entries: Vec<_> = trust_entries::list(tx)?;
+            let waiting = announcements::waiting(tx)?;
             let revoked = trust_entries::revoked(tx)?;
+            let origins = Origins::read(tx)?;
             let entries = entries.iter().filter(|entry| is_asked(&entry.cluster_id));
+            let waiting = waiting.iter().filter(|entry| is_asked(&entry.cluster_id));
             let revoked = revoked.iter().filter(|entry| is_asked(&entry.cluster_id));
             entries
                 .map(views::trust_entry)
+                .chain(waiting.map(views::waiting_entry))
+                .map(|entry| Ok(origins.tell(entry?)))
                 .chain(revoked.map(|entry| Ok(views::revoked_entry(entry))))
                 .collect()
         })
         .await
+}
+
+/// What peers said of their own certificates, by peer and fingerprint as they are shown.
+struct Origins {
+    identities: BTreeMap<(String, String), Vec<String>>,
+    parents: BTreeMap<(String, String), String>,
+}
+
+impl Origins {
+    fn read(tx: &mut dyn Transaction) -> Result<Self, Error> {
+        let mut identities = BTreeMap::<_, Vec<_>>::new();
+        for label in announcements::labels(tx)? {
+            let key = (
+                label.cluster_id.to_string(),
+                fingerprint_text(&label.fingerprint),
+            );
+            identities.entry(key).or_default().push(label.identity);
+        }
+        let parents = announcements::lineages(tx)?
+            .into_iter()
+            .map(|((cluster, child), parent)| {
+                let key = (cluster.to_string(), fingerprint_text(&child));
+                (key, fingerprint_text(&parent))
+            })
+            .collect();
+        Ok(Self {
+            identities,
+            parents,
+        })
+    }
+
+    fn tell(&self, entry: pb::TrustEntry) -> pb::TrustEntry {
+        let fingerprint = entry.certificate.as_ref().map(|c| c.fingerprint.clone());
+        let key = (entry.cluster_id.clone(), fingerprint.unwrap_or_default());
+        pb::TrustEntry {
+            identities: self.identities.get(&key).cloned().unwrap_or_default(),
+            parent: self.parents.get(&key).cloned().unwrap_or_default(),
+            ..entry
+        }
+    }
 }
 
 /// Adds trust to a peer.
@@ -270,6 +327,8 @@ fn insert(
             fingerprint,
             der: certificate.der().to_vec(),
             added_at: now,
+            source: Source::Operator,
+            alias: None,
         };
         if trust_entries::add(tx, &entry)? {
             added.push(views::trust_entry(&entry)?);

@@ -11,7 +11,7 @@ use crate::{
         error::Error, operations::SessionKey, peers::find, policies, roles::Actor, views,
     },
     store::{
-        self, Store, Transaction,
+        self, Store, Transaction, announcements,
         audit::{self, Action, Noun},
         base_devices, devices, hints, peers, profiles, sessions, trust_entries, users,
     },
@@ -185,11 +185,12 @@ pub async fn remove_cluster(
             refuse_while_sessions_live(tx, &id)?;
             let forgotten = forget_debts(tx, &id, request.forget_owed)?;
             let mut trust = 0;
-            for entry in trust_entries::list(tx)? {
-                if entry.cluster_id == id && trust_entries::remove(tx, &id, &entry.fingerprint)? {
+            for entry in trust_entries::of(tx, &id)? {
+                if trust_entries::remove(tx, &id, &entry.fingerprint)? {
                     trust += 1;
                 }
             }
+            announcements::forget(tx, &id)?;
             hints::forget_cluster(tx, &id)?;
             peers::remove(tx, &id)?;
             let entry = audit::Entry {

@@ -6,13 +6,14 @@ use crate::{
     domain::{login::SecurityMode, policy::Rules},
     edge::admin::error::Error,
     store::{
+        announcements::WaitingEntry,
         audit,
         credentials::Credential,
         devices::Device,
         peers::Peer,
         profiles::Profile,
         sessions::Session,
-        trust_entries::{RevokedEntry, TrustEntry},
+        trust_entries::{RevokedEntry, Source, TrustEntry},
         users::User,
     },
     trust::certificate::{Certificate, fingerprint_text},
@@ -31,6 +32,7 @@ pub fn cluster(peer: Peer) -> pb::Cluster {
         user_patterns: peer.user_patterns,
         dn_patterns: peer.dn_patterns,
         ignore_eku: peer.ignore_eku,
+        accept_announcements: peer.accept_announcements.to_string(),
         description: peer.description,
     }
 }
@@ -91,6 +93,25 @@ pub fn trust_entry(entry: &TrustEntry) -> Result<pb::TrustEntry, Error> {
         kind: entry.kind.as_str().to_owned(),
         certificate: Some(certificate(&read)),
         added_at: entry.added_at.to_string(),
+        source: entry.source.to_string(),
+        alias: entry.alias.clone().unwrap_or_default(),
+        ..pb::TrustEntry::default()
+    })
+}
+
+/// A certificate that a peer announced and that no operator has agreed to yet.
+///
+/// # Errors
+/// [`Error::Trust`] when what is stored is no certificate.
+pub fn waiting_entry(entry: &WaitingEntry) -> Result<pb::TrustEntry, Error> {
+    let read = Certificate::from_der(&entry.der)?;
+    Ok(pb::TrustEntry {
+        cluster_id: entry.cluster_id.to_string(),
+        kind: "waiting".to_owned(),
+        certificate: Some(certificate(&read)),
+        added_at: entry.since.to_string(),
+        source: Source::Announced.to_string(),
+        ..pb::TrustEntry::default()
     })
 }
 
@@ -105,6 +126,7 @@ pub fn revoked_entry(entry: &RevokedEntry) -> pb::TrustEntry {
             ..pb::Certificate::default()
         }),
         added_at: entry.revoked_at.to_string(),
+        ..pb::TrustEntry::default()
     }
 }
 

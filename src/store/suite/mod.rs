@@ -1,5 +1,6 @@
 //! What every engine must do: tests as functions over a [`Store`], run by each engine's own tests.
 
+mod announced;
 mod asked;
 mod records;
 mod session_rows;
@@ -27,6 +28,7 @@ use crate::{
     secret::Secret,
     store::{
         Error, Store, Transaction,
+        announcements::{self, Announced, WaitingEntry},
         answers::{self, Answer},
         audit::{self, AuditReport, Entry, Fault, Key, Noted},
         base_devices, claims,
@@ -38,12 +40,12 @@ use crate::{
         pools::{self, DevicePool},
         profiles::{self, Profile},
         sessions::{self, Debt, Filter, Session},
-        trust_entries::{self, EntryKind, TrustEntry},
+        trust_entries::{self, EntryKind, Source, TrustEntry},
         users::{self, User},
     },
 };
 
-pub(super) use self::{asked::*, records::*, session_rows::*, transactions::*};
+pub(super) use self::{announced::*, asked::*, records::*, session_rows::*, transactions::*};
 
 /// Runs each test of the suite on a database of its own that `$open` makes.
 macro_rules! run_suite {
@@ -68,6 +70,7 @@ macro_rules! each_engine_must {
             [
                 a_base_device_is_held_by_one_active_session,
                 base_devices_are_given_out_in_turn,
+                a_certificate_goes_with_the_one_on_whose_word_it_was_taken,
                 a_chain_cut_off_with_its_head_is_found,
                 a_chain_that_another_node_has_seen_can_not_go_back,
                 a_changed_missing_or_cut_off_audit_entry_is_found,
@@ -80,9 +83,11 @@ macro_rules! each_engine_must {
                 a_ticket_is_good_once_for_its_holder_until_it_is_old_or_another_pin_is_set,
                 a_tombstone_ends_what_is_known_and_what_is_not,
                 a_choice_is_that_of_the_phones_newest_page_until_it_is_old,
+                announcements_are_kept_by_identity_until_they_are_forgotten,
                 answers_stay_as_first_given,
                 commits_are_announced,
                 concurrent_increments_are_not_lost,
+                each_run_of_a_node_tells_which_trust_it_has_in_force,
                 ends_are_owed_in_order_until_acknowledged,
                 hints_follow_the_last_success,
                 names_differ_by_more_than_case,

@@ -50,6 +50,7 @@ pub(in crate::store) async fn records_come_back_as_written(store: &Store) {
         user_patterns: vec!["*@tokyo".into()],
         dn_patterns: vec!["81*".into()],
         ignore_eku: true,
+        accept_announcements: crate::domain::announcement::Acceptance::Approve,
         description: "far away".into(),
     };
     let mut whole = session(Role::Home, 1, "SEP001", State::Active);
@@ -245,6 +246,8 @@ pub(in crate::store) async fn a_leaf_is_pinned_for_one_peer_only(store: &Store) 
         fingerprint: [1; 32],
         der: vec![0x30, 0x00],
         added_at: at(1),
+        source: Source::Operator,
+        alias: None,
     };
     let (berlin, tokyo) = (pinned("berlin"), pinned("tokyo"));
     store
@@ -265,12 +268,8 @@ pub(in crate::store) async fn a_leaf_is_pinned_for_one_peer_only(store: &Store) 
                 assert!(trust_entries::add(tx, &anchor)?);
             }
             assert_eq!(trust_entries::list(tx)?.len(), 3);
-            assert!(trust_entries::revoke(
-                tx,
-                &berlin.cluster_id,
-                &[1; 32],
-                at(5)
-            )?);
+            let gone = trust_entries::revoke(tx, &berlin.cluster_id, &[1; 32], at(5))?;
+            assert!(gone.was_entry && gone.descendants.is_empty());
             assert_eq!(trust_entries::list(tx)?.len(), 1);
             assert_eq!(trust_entries::revoked(tx)?[0].revoked_at, at(5));
             assert!(trust_entries::is_revoked(tx, &berlin.cluster_id, &[1; 32])?);

@@ -19,10 +19,15 @@ use super::rig::{
     DEAD_AFTER, HEARTBEAT, Node, PATIENCE, Proxy, context, find, linked, pair, record, relay,
 };
 use crate::{
-    domain::{em_code::EmCode, login::LoginType, rejection::Rejection, version::Version},
+    domain::{
+        em_code::EmCode, ids::ClusterId, login::LoginType, rejection::Rejection, version::Version,
+    },
     edge::federation::Parts,
     peer::{LinkState, LinkStatus},
-    trust::fixtures::{Authority, Spec, anchored, pinned},
+    trust::{
+        Identities,
+        fixtures::{Authority, Spec, anchored, pinned},
+    },
 };
 
 /// Whether logins can go both ways, as far as this node can know.
@@ -490,6 +495,49 @@ async fn a_certificate_is_swapped_without_losing_a_call() {
     }
     stop.cancel();
     load.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_knows_the_old_certificate_alone_is_called_with_it() {
+    let (tokyo, berlin) = (Node::new("tokyo").await, Node::new("berlin").await);
+    let next = Spec::new("berlin-2.example").self_signed();
+    let old = berlin.leaf.identity();
+    let shows = |old_for: Vec<ClusterId>| {
+        let identities = Identities {
+            old_for: old_for.into_iter().map(|id| (id, old.clone())).collect(),
+            ..Identities::from(next.identity())
+        };
+        berlin.trust.publish_identities(identities).unwrap();
+    };
+    shows(vec![tokyo.id.clone()]);
+    berlin.trusts(&[&tokyo]);
+    // What knows the old one alone takes our calls, and refuses what our own listener shows.
+    tokyo.trusts(&[&berlin]);
+    tokyo.serve().await;
+    berlin.serve().await;
+    tokyo.dials(&berlin, berlin.address);
+    berlin.dials(&tokyo, tokyo.address);
+    let status = berlin.until_up().await;
+    let known = berlin.leaf.certificate().fingerprint_text();
+    assert_eq!(status.shown, Some(known));
+    let status = tokyo.until_down().await;
+    assert_eq!(
+        status.rejection,
+        Some(Rejection::UnknownIssuer),
+        "{status:?}"
+    );
+
+    let mut both = pinned("berlin", &berlin.leaf);
+    both.pinned.push(next.certificate());
+    tokyo.trust.publish_bundles(vec![both]).unwrap();
+    tokyo.until_up().await;
+    shows(Vec::new());
+    let wanted = Some(next.certificate().fingerprint_text());
+    berlin
+        .until("linked with the new certificate", |s| {
+            healthy(s) && s.shown == wanted
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -300,6 +300,7 @@ pub fn record(id: &ClusterId, address: SocketAddr) -> Peer {
         user_patterns: Vec::new(),
         dn_patterns: Vec::new(),
         ignore_eku: false,
+        accept_announcements: crate::domain::announcement::Acceptance::default(),
         description: String::new(),
     }
 }

@@ -158,6 +158,8 @@ CREATE TABLE peers (
     user_patterns TEXT NOT NULL,
     dn_patterns   TEXT NOT NULL,
     ignore_eku    INTEGER NOT NULL CHECK (ignore_eku IN (0, 1)),
+    -- Of certificates that it announces.
+    accept_announcements TEXT NOT NULL CHECK (accept_announcements IN ('auto', 'approve', 'off')),
     description   TEXT NOT NULL,
     -- While it is being removed: until when the mark counts.
     leaving_until INTEGER
@@ -170,6 +172,9 @@ CREATE TABLE trust_entries (
     fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
     der         BLOB NOT NULL,
     added_at    INTEGER NOT NULL,
+    source      TEXT NOT NULL CHECK (source IN ('announced', 'imported', 'operator', 'paired')),
+    -- The name that it has in key stores.
+    alias       TEXT,
     PRIMARY KEY (cluster_id, kind, fingerprint)
 ) STRICT;
 CREATE UNIQUE INDEX trust_entries_pinned_once ON trust_entries (fingerprint) WHERE kind = 'pinned';
@@ -179,6 +184,42 @@ CREATE TABLE revoked_entries (
     cluster_id  TEXT NOT NULL,
     fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
     revoked_at  INTEGER NOT NULL,
+    PRIMARY KEY (cluster_id, fingerprint)
+) STRICT;
+
+-- Certificates that a peer announced and that an operator has not agreed to yet.
+CREATE TABLE waiting_entries (
+    cluster_id  TEXT NOT NULL,
+    fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
+    der         BLOB NOT NULL,
+    since       INTEGER NOT NULL,
+    PRIMARY KEY (cluster_id, fingerprint)
+) STRICT;
+
+-- The newest announcement of each identity (node and purpose) of each peer, also when nothing of it is left.
+CREATE TABLE announced_identities (
+    cluster_id TEXT NOT NULL,
+    identity   TEXT NOT NULL,
+    sequence   INTEGER NOT NULL CHECK (sequence >= 0),
+    -- Of what was announced under that number.
+    digest     BLOB NOT NULL CHECK (length(digest) = 32),
+    told_at    INTEGER NOT NULL,
+    PRIMARY KEY (cluster_id, identity)
+) STRICT;
+
+-- Which of the certificates that are accepted, or wait, an identity says are its own. Several may share one.
+CREATE TABLE announced_certificates (
+    cluster_id  TEXT NOT NULL,
+    identity    TEXT NOT NULL,
+    fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
+    PRIMARY KEY (cluster_id, identity, fingerprint)
+) STRICT;
+
+-- On whose word an announced certificate was taken: the parent stays here when its own entry is long gone.
+CREATE TABLE trust_lineage (
+    cluster_id  TEXT NOT NULL,
+    fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
+    parent      BLOB NOT NULL CHECK (length(parent) = 32),
     PRIMARY KEY (cluster_id, fingerprint)
 ) STRICT;
 
@@ -300,7 +341,9 @@ CREATE TABLE nodes (
     addresses  TEXT NOT NULL,
     software   TEXT NOT NULL,
     started_at INTEGER NOT NULL,
-    beat       INTEGER NOT NULL
+    beat       INTEGER NOT NULL,
+    -- The revision of peers and trust that this run has in force.
+    loaded_trust INTEGER
 ) STRICT;
 
 -- How the links of each node stand, as that run of it says: for its siblings. A row counts only for the run in nodes.

@@ -4,7 +4,11 @@
 //! `tests/tools/store-fixture` writes it anew, which is right only while its version has not been released. After
 //! that the file stays as it is: what reads differently is mended in the code, and a new schema gets a new file.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::PathBuf,
+};
 
 use super::*;
 use crate::{
@@ -21,6 +25,7 @@ use crate::{
     },
     store::{
         self,
+        announcements::{self, Announced, WaitingEntry},
         answers::Answer,
         applications::{self, Application},
         audit::{self, Entry},
@@ -37,7 +42,7 @@ use crate::{
         profiles::Profile,
         sessions::Session,
         tickets,
-        trust_entries::{self, EntryKind, TrustEntry},
+        trust_entries::{self, EntryKind, Source, TrustEntry},
         users::User,
     },
 };
@@ -102,6 +107,8 @@ fn everything() -> Everything {
         fingerprint: [n; 32],
         der: vec![0x30, n],
         added_at: at(7),
+        source: Source::Operator,
+        alias: Some("tokyo-1".into()),
     };
     Everything {
         user: User {
@@ -157,6 +164,7 @@ fn everything() -> Everything {
             user_patterns: vec!["t*".into()],
             dn_patterns: vec!["81*".into()],
             ignore_eku: false,
+            accept_announcements: crate::domain::announcement::Acceptance::default(),
             description: "the other one".into(),
         },
         setting: Setting {
@@ -279,6 +287,7 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
         trust_entries::add(tx, entry)?;
     }
     trust_entries::revoke(tx, &revoked(), &[9; 32], at(4))?;
+    fill_announcements(tx)?;
     for session in &all.sessions {
         sessions::insert(tx, session)?;
     }
@@ -308,6 +317,32 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
         audit::append(tx, &change(n))?;
     }
     Ok(())
+}
+
+fn waiting_entry() -> WaitingEntry {
+    WaitingEntry {
+        cluster_id: cluster("tokyo"),
+        fingerprint: [3; 32],
+        der: vec![0x30, 3],
+        since: at(8),
+    }
+}
+
+fn announced() -> Announced {
+    Announced {
+        identity: "tokyo-1/federation".into(),
+        sequence: 12,
+        digest: [6; 32],
+        told_at: at(8),
+    }
+}
+
+fn fill_announcements(tx: &mut dyn Transaction) -> Result<(), Error> {
+    let tokyo = cluster("tokyo");
+    let own = BTreeSet::from([[1; 32], [3; 32]]);
+    announcements::put(tx, &tokyo, &announced(), &own)?;
+    announcements::wait(tx, &waiting_entry())?;
+    announcements::descend(tx, &tokyo, &[3; 32], &[1; 32])
 }
 
 fn node_link() -> [node_links::Link; 1] {
@@ -526,6 +561,11 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
     let mut entries = trust_entries::list(tx)?;
     entries.sort_by_key(|entry| entry.fingerprint);
     assert_eq!(entries, all.entries);
+    let tokyo = cluster("tokyo");
+    assert_eq!(announcements::waiting(tx)?, [waiting_entry()]);
+    assert_eq!(announcements::identities(tx, &tokyo)?, [announced()]);
+    assert_eq!(announcements::labels(tx)?.len(), 2);
+    assert_eq!(announcements::descendants(tx, &tokyo, &[1; 32])?, [[3; 32]]);
     let gone = trust_entries::revoked(tx)?;
     assert_eq!((gone.len(), &gone[0].cluster_id), (1, &revoked()));
     for session in all.sessions {

@@ -1,0 +1,430 @@
+//! Identities on disk: the configured pair of each purpose, and beside it a folder with those that were in force
+//! before or shall be.
+//!
+//! The folder is `identities/` next to the configured certificate (mode 0700), with one pair of files per
+//! certificate, named by purpose and fingerprint. An identity is looked for by fingerprint, and its key by whether it
+//! fits, wherever it lies; each file is replaced in one step. So whatever step a change was interrupted at, every
+//! identity that was there before is found after, and doing the change again completes it.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    io::{self, ErrorKind},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    domain::purpose::Purpose,
+    secret::Secret,
+    trust::{
+        Error, Identities, InForce,
+        certificate::{
+            Certificate, Fingerprint, fingerprint_hex, fingerprint_of, fingerprint_text,
+        },
+        identity::{Identity, Readers, public_key, read},
+        make,
+    },
+};
+
+/// Where an identity is configured to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// PEM chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM private key.
+    pub key: PathBuf,
+}
+
+impl fmt::Display for IdentityFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} with {}",
+            self.certificate.display(),
+            self.key.display()
+        )
+    }
+}
+
+/// The identities of one node. Every call reads or writes files: none belongs on an asynchronous thread for long.
+#[derive(Clone, Debug)]
+pub struct IdentityFolder {
+    places: BTreeMap<Purpose, IdentityFiles>,
+}
+
+/// The folder's name.
+const FOLDER: &str = "identities";
+
+/// More files than any node has; a wrong path must not be searched without end.
+const MAX_FILES: usize = 4096;
+
+/// A certificate with its key, as they lie in files.
+struct Pair {
+    chain_pem: Vec<u8>,
+    key_pem: Secret,
+    identity: Identity,
+}
+
+impl IdentityFolder {
+    /// The identities that are configured to lie there.
+    #[must_use]
+    pub fn new(places: impl IntoIterator<Item = (Purpose, IdentityFiles)>) -> Self {
+        Self {
+            places: places.into_iter().collect(),
+        }
+    }
+
+    /// Where the identity of that purpose is configured to lie, if one is configured.
+    #[must_use]
+    pub fn files(&self, purpose: Purpose) -> Option<&IdentityFiles> {
+        self.places.get(&purpose)
+    }
+
+    /// The purposes that an identity is configured for.
+    pub fn purposes(&self) -> impl Iterator<Item = Purpose> {
+        self.places.keys().copied()
+    }
+
+    /// The folder beside the configured files.
+    ///
+    /// # Errors
+    /// [`Error::NotConfigured`].
+    pub fn folder(&self, purpose: Purpose) -> Result<PathBuf, Error> {
+        Ok(parent(&self.place(purpose)?.certificate).join(FOLDER))
+    }
+
+    /// The identity that is configured. The certificate's file decides: while its change is under way the key may still
+    /// lie in the folder.
+    ///
+    /// # Errors
+    /// What is wrong with which file, as [`Identity::from_files`].
+    pub fn configured(&self, purpose: Purpose) -> Result<Identity, Error> {
+        Ok(self.configured_pair(purpose)?.identity)
+    }
+
+    /// Keeps an identity in the folder, to be found by its fingerprint. The configured files stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::KeyMismatch`] and others when the two are no identity; nothing is written then. [`Error::Write`].
+    pub fn write(
+        &self,
+        purpose: Purpose,
+        chain_pem: &[u8],
+        key_pem: &Secret,
+    ) -> Result<Fingerprint, Error> {
+        let identity = Identity::from_pem(chain_pem, key_pem)?;
+        let pair = Pair {
+            chain_pem: chain_pem.to_vec(),
+            key_pem: key_pem.clone(),
+            identity,
+        };
+        self.keep(purpose, &pair)?;
+        Ok(pair.fingerprint())
+    }
+
+    /// The identity with that certificate, wherever it and its key lie.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchIdentity`] when there is none, or what is wrong with the only one.
+    pub fn find(&self, purpose: Purpose, wanted: &Fingerprint) -> Result<Identity, Error> {
+        Ok(self.pair(purpose, wanted)?.identity)
+    }
+
+    /// Makes it the configured one. The one that was configured before is kept in the folder. Done again after an
+    /// interruption it goes on where it stopped; done again after its end it does nothing.
+    ///
+    /// # Errors
+    /// As [`IdentityFolder::find`]; [`Error::Write`] and [`Error::File`].
+    pub fn settle(&self, purpose: Purpose, wanted: &Fingerprint) -> Result<(), Error> {
+        let files = self.place(purpose)?.clone();
+        let earlier = pair_of(&files);
+        if earlier
+            .as_ref()
+            .is_ok_and(|pair| pair.fingerprint() == *wanted)
+        {
+            return Ok(());
+        }
+        let next = self.pair(purpose, wanted)?;
+        // From here on both are in the folder, so that either is found whatever the configured files hold.
+        match &earlier {
+            Ok(earlier) => self.keep(purpose, earlier)?,
+            Err(_) => self.keep_key(purpose, &files.key)?,
+        }
+        self.keep(purpose, &next)?;
+        replace_public(&files.certificate, &next.chain_pem)?;
+        replace_private(&files.key, &next.key_pem)
+    }
+
+    /// Forgets one in the folder. What is configured stays, whatever it is.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn remove(&self, purpose: Purpose, unwanted: &Fingerprint) -> Result<bool, Error> {
+        let (certificate, key) = self.names(purpose, unwanted)?;
+        // A certificate without a key is not found any more; a key without its certificate would be left over.
+        let was_there = delete(&certificate)?;
+        Ok(delete(&key)? || was_there)
+    }
+
+    /// The certificates that are there with their keys, the configured one first.
+    ///
+    /// # Errors
+    /// [`Error::NotConfigured`], and [`Error::File`] when the folder can't be read.
+    pub fn list(&self, purpose: Purpose) -> Result<Vec<Certificate>, Error> {
+        let mut found: Vec<Certificate> = Vec::new();
+        if let Ok(identity) = self.configured(purpose) {
+            found.push(identity.leaf().clone());
+        }
+        let folder = self.folder(purpose)?;
+        for file in files_in(&folder, &format!("{purpose}-"), ".pem")? {
+            let Ok(leaf) = leaf_of(&file) else { continue };
+            let is_known = found.iter().any(|c| c.fingerprint() == leaf.fingerprint());
+            if !is_known && self.find(purpose, &leaf.fingerprint()).is_ok() {
+                found.push(leaf);
+            }
+        }
+        Ok(found)
+    }
+
+    /// What peers are to be shown: what is configured, or what the state of a rotation says.
+    ///
+    /// # Errors
+    /// The purpose whose identity is missing or broken, and why.
+    pub fn federation(
+        &self,
+        server: &InForce,
+        client: &InForce,
+    ) -> Result<Identities, (Purpose, Error)> {
+        let (purpose, caller) = match self.places.contains_key(&Purpose::FederationClient) {
+            true => (Purpose::FederationClient, client),
+            false => (Purpose::Federation, server),
+        };
+        let in_force = |purpose, in_force: &InForce| {
+            let found = match &in_force.active {
+                Some(active) => self.find(purpose, active),
+                None => self.configured(purpose),
+            };
+            found.map_err(|error| (purpose, error))
+        };
+        let mut identities = Identities::from(in_force(Purpose::Federation, server)?);
+        if purpose == Purpose::FederationClient {
+            identities.client = Some(in_force(purpose, client)?);
+        }
+        if let (Some(old), false) = (&caller.old, caller.old_for.is_empty()) {
+            let old = self.find(purpose, old).map_err(|error| (purpose, error))?;
+            let still = caller.old_for.iter().cloned();
+            identities.old_for = still.map(|cluster| (cluster, old.clone())).collect();
+        }
+        Ok(identities)
+    }
+
+    fn place(&self, purpose: Purpose) -> Result<&IdentityFiles, Error> {
+        self.places
+            .get(&purpose)
+            .ok_or(Error::NotConfigured { purpose })
+    }
+
+    /// The names in the folder of the files of one certificate.
+    fn names(&self, purpose: Purpose, of: &Fingerprint) -> Result<(PathBuf, PathBuf), Error> {
+        let folder = self.folder(purpose)?;
+        let name = |ending| folder.join(format!("{purpose}-{}.{ending}", fingerprint_hex(of)));
+        Ok((name("pem"), name("key")))
+    }
+
+    /// Writes into the folder. The key comes first: what has a certificate there has its key as well.
+    fn keep(&self, purpose: Purpose, pair: &Pair) -> Result<(), Error> {
+        Self::make_folder(&self.folder(purpose)?)?;
+        let (certificate, key) = self.names(purpose, &pair.fingerprint())?;
+        replace_private(&key, &pair.key_pem)?;
+        replace_public(&certificate, &pair.chain_pem)
+    }
+    /// Keeps a configured key that is not the configured certificate's, unless it is in the folder already.
+    fn keep_key(&self, purpose: Purpose, key: &Path) -> Result<(), Error> {
+        let Ok(key_pem) = read(key, Readers::OwnerOnly) else {
+            return Ok(());
+        };
+        let Ok(public) = public_key(&key_pem) else {
+            return Ok(());
+        };
+        let folder = self.folder(purpose)?;
+        for file in files_in(&folder, "", ".key")? {
+            let other = read(&file, Readers::OwnerOnly).and_then(|other| public_key(&other));
+            if other.is_ok_and(|other| other == public) {
+                return Ok(());
+            }
+        }
+        Self::make_folder(&folder)?;
+        let name = format!(
+            "{purpose}-key-{}.key",
+            fingerprint_hex(&fingerprint_of(&public))
+        );
+        replace_private(&folder.join(name), &key_pem)
+    }
+
+    fn make_folder(folder: &Path) -> Result<(), Error> {
+        let made = fs::DirBuilder::new().mode(0o700).create(folder);
+        match made {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(unwritable(folder, error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        make::as_owned_as(parent(folder), folder)
+            .and_then(|()| fs::File::open(parent(folder))?.sync_all())
+            .map_err(|source| unwritable(folder, source))
+    }
+
+    fn configured_pair(&self, purpose: Purpose) -> Result<Pair, Error> {
+        let files = self.place(purpose)?;
+        match pair_of(files) {
+            Err(error @ Error::KeyMismatch { .. }) => {
+                let chain_pem = read(&files.certificate, Readers::Anyone)?;
+                let keys = files_in(&self.folder(purpose)?, "", ".key")?;
+                with_key(chain_pem.expose(), &keys)?.ok_or(error)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn pair(&self, purpose: Purpose, wanted: &Fingerprint) -> Result<Pair, Error> {
+        let files = self.place(purpose)?;
+        let folder = self.folder(purpose)?;
+        let (certificate, key) = self.names(purpose, wanted)?;
+        // Where it belongs by its name, then wherever it may have been put by hand.
+        let mut certificates = vec![files.certificate.clone(), certificate];
+        certificates.extend(files_in(&folder, "", ".pem")?);
+        let mut keys = vec![key, files.key.clone()];
+        keys.extend(files_in(&folder, "", ".key")?);
+        for file in certificates {
+            if !leaf_of(&file).is_ok_and(|leaf| leaf.fingerprint() == *wanted) {
+                continue;
+            }
+            let chain_pem = read(&file, Readers::Anyone)?;
+            if let Some(pair) = with_key(chain_pem.expose(), &keys)? {
+                return Ok(pair);
+            }
+        }
+        Err(Error::NoSuchIdentity {
+            purpose,
+            fingerprint: fingerprint_text(wanted),
+            folder,
+        })
+    }
+}
+
+impl Pair {
+    fn fingerprint(&self) -> Fingerprint {
+        self.identity.leaf().fingerprint()
+    }
+}
+
+/// The two configured files, which must be each other's.
+fn pair_of(files: &IdentityFiles) -> Result<Pair, Error> {
+    let chain_pem = read(&files.certificate, Readers::Anyone)?;
+    let key_pem = read(&files.key, Readers::OwnerOnly)?;
+    let identity = Identity::from_pem(chain_pem.expose(), &key_pem)?;
+    Ok(Pair {
+        chain_pem: chain_pem.expose().to_vec(),
+        key_pem,
+        identity,
+    })
+}
+
+/// The certificate with the first of these keys that is its own. One that others can read is told of only when there
+/// is no better one.
+fn with_key(chain_pem: &[u8], keys: &[PathBuf]) -> Result<Option<Pair>, Error> {
+    let mut open = None;
+    for file in keys {
+        let key_pem = match read(file, Readers::OwnerOnly) {
+            Ok(key_pem) => key_pem,
+            Err(error @ Error::KeyReadableByOthers { .. }) => {
+                open = Some(error);
+                continue;
+            }
+            Err(_) => continue,
+        };
+        match Identity::from_pem(chain_pem, &key_pem) {
+            Ok(identity) => {
+                return Ok(Some(Pair {
+                    chain_pem: chain_pem.to_vec(),
+                    key_pem,
+                    identity,
+                }));
+            }
+            Err(Error::KeyMismatch { .. } | Error::MalformedKey { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    open.map_or(Ok(None), Err)
+}
+
+fn leaf_of(file: &Path) -> Result<Certificate, Error> {
+    let chain = Certificate::read_all(read(file, Readers::Anyone)?.expose())?;
+    chain
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::MalformedCertificate {
+            reason: "there is none".to_owned(),
+        })
+}
+
+/// The files of a folder with that beginning and ending, in order; none where there is no folder.
+fn files_in(folder: &Path, beginning: &str, ending: &str) -> Result<Vec<PathBuf>, Error> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => {
+            return Err(Error::File {
+                path: folder.to_owned(),
+                source,
+            });
+        }
+    };
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            // What begins with a dot was never finished.
+            name.starts_with(beginning) && name.ends_with(ending) && !name.starts_with('.')
+        })
+        .map(|entry| entry.path())
+        .take(MAX_FILES)
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn replace_private(path: &Path, content: &Secret) -> Result<(), Error> {
+    make::replace(path, content.expose(), 0o600).map_err(|source| unwritable(path, source))
+}
+
+fn replace_public(path: &Path, content: &[u8]) -> Result<(), Error> {
+    make::replace(path, content, 0o644).map_err(|source| unwritable(path, source))
+}
+
+fn delete(path: &Path) -> Result<bool, Error> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(unwritable(path, source)),
+    }
+}
+
+fn unwritable(path: &Path, source: io::Error) -> Error {
+    Error::Write {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;
