@@ -26,6 +26,7 @@ mod progress;
 mod session;
 mod stores;
 mod trust;
+mod trust_bulk;
 mod trust_files;
 
 use std::{

@@ -33,7 +33,7 @@ use crate::{
     edge::admin::{
         AdminEdge,
         error::Error,
-        operations::{Answer, ApplyMode, File, Operations, SessionKey},
+        operations::{Answer, ApplyMode, File, Live, Operations, SessionKey},
         roles::{Actor, Groups},
         serve,
         socket::{self, AdminSocket},
@@ -88,6 +88,19 @@ impl Operations for Pretender {
             certificate: Some(certificate),
             ..pb::Identity::default()
         }])))
+    }
+
+    fn own_certificates(&self) -> Answer<'_, Vec<pb::BulkCertificate>> {
+        Box::pin(std::future::ready(Ok(vec![pb::BulkCertificate {
+            cluster_id: "berlin".to_owned(),
+            kind: "pinned".to_owned(),
+            alias: "b1/federation".to_owned(),
+            der: self.own.certificate_der.clone(),
+        }])))
+    }
+
+    fn live(&self) -> Vec<Live> {
+        Vec::new()
     }
 
     fn reload_identities<'a>(&'a self, _: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {

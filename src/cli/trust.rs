@@ -9,7 +9,7 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
-        stores, trust_files,
+        stores, trust_bulk, trust_files,
     },
     trust::{
         certificate::fingerprint_text,
@@ -52,6 +52,8 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
         Trust::Remove(args) => remove(global, args).await,
         Trust::Consolidate(args) => trust_files::consolidate(&args),
         Trust::Diff(args) => trust_files::diff(&args),
+        Trust::Export(args) => trust_bulk::export(global, &args).await,
+        Trust::Import(args) => trust_bulk::import(global, &args).await,
     }
 }
 
@@ -67,6 +69,7 @@ async fn remove(global: &Global, args: TrustRemove) -> Outcome {
     let asked = client.remove_trust(pb::RemoveTrustRequest {
         cluster_id: cluster_id.clone(),
         fingerprint: fingerprint.clone(),
+        mode: args.mode.as_str().to_owned(),
     });
     let removed = answer(what, asked.await)?;
     let text = removed_text(&cluster_id, &fingerprint, &removed);

@@ -17,17 +17,20 @@ use super::{
 use crate::{
     apply::{Applier, Mode, Progress, Rest, Source, edit::Edit},
     clock::Clock,
-    domain::{ids::ClusterId, parameters::Parameters, session::Role, version::VersionRange},
+    domain::{
+        ids::ClusterId, parameters::Parameters, purpose::Purpose, session::Role,
+        version::VersionRange,
+    },
     edge::admin::{
         error::Error,
-        operations::{Answer, ApplyMode, File, Operations, SessionKey},
+        operations::{Answer, ApplyMode, File, Live, Operations, SessionKey},
         roles::Actor,
         views,
     },
     home::{self, HomeRole},
     peer::{LinkState, LinkStatus, NodeStatus, Peers},
-    store::{self, Store, membership::Membership},
-    trust::{TrustStore, mend::mend_link, refusals::Refused},
+    store::{self, Store, membership::Membership, trust_entries::EntryKind},
+    trust::{TrustStore, certificate::read_fingerprint, mend::mend_link, refusals::Refused},
     visiting::{self, VisitingRole},
     wire::admin as pb,
 };
@@ -85,6 +88,39 @@ impl Operations for NodeOperations {
     fn identities(&self) -> Answer<'_, Vec<pb::Identity>> {
         let shown = self.reloader.shown().into_iter().map(identity).collect();
         Box::pin(async move { Ok(shown) })
+    }
+
+    fn own_certificates(&self) -> Answer<'_, Vec<pb::BulkCertificate>> {
+        let shown = self.reloader.shown().into_iter();
+        let to_peers = shown.filter(|shown| shown.purpose != Purpose::Phone);
+        let told = to_peers.filter_map(|shown| {
+            Some(pb::BulkCertificate {
+                cluster_id: self.cluster.to_string(),
+                kind: EntryKind::Pinned.as_str().to_owned(),
+                alias: format!("{}/{}", self.node, shown.purpose),
+                der: shown.identity?.leaf().der().to_vec(),
+            })
+        });
+        let told = told.collect();
+        Box::pin(async move { Ok(told) })
+    }
+
+    fn live(&self) -> Vec<Live> {
+        let links = self.peers.status();
+        let up = links.iter().flat_map(|link| {
+            let nodes = link.nodes.iter().filter(|node| node.state == LinkState::Up);
+            nodes.map(move |node| Live {
+                cluster: link.cluster.clone(),
+                told: format!("the link to {} at {}", link.cluster, node.address),
+                shown: node
+                    .certificate
+                    .as_deref()
+                    .and_then(read_fingerprint)
+                    .into_iter()
+                    .collect(),
+            })
+        });
+        up.collect()
     }
 
     fn reload_identities<'a>(&'a self, actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {

@@ -15,6 +15,7 @@ mod support;
 mod admission;
 mod answers;
 mod backup;
+mod bulk;
 mod carried;
 mod codes;
 mod crash;

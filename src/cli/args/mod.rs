@@ -24,7 +24,10 @@ pub use self::{
         ProfileFields, ProfileSet, UserAdd, UserFields, UserRemove, UserSet,
     },
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
-    trust::{StorePassword, Trust, TrustAdd, TrustConsolidate, TrustDiff, TrustRemove},
+    trust::{
+        StorePassword, Trust, TrustAdd, TrustConsolidate, TrustDiff, TrustExport, TrustImport,
+        TrustRemove,
+    },
 };
 use crate::{
     apply::{columns, export::Format},

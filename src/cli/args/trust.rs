@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{
-    Args, Subcommand,
+    Args, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
@@ -31,6 +31,10 @@ pub enum Trust {
     Consolidate(TrustConsolidate),
     /// What two files of certificates don't have in common; works without a daemon
     Diff(TrustDiff),
+    /// Write the certificates that this cluster shows, and those that it accepts, to a file for others
+    Export(TrustExport),
+    /// Accept the certificates of a file from the peers that they are of: all of them, or none
+    Import(TrustImport),
     /// Accept a certificate from a peer no more; connections that live on it end, and a leaf is revoked
     Remove(TrustRemove),
 }
@@ -47,9 +51,113 @@ pub struct TrustRemove {
     /// SHA-256 fingerprint of the certificate, in hex with colons or without
     #[arg(long, value_name = "HEX", value_parser = fingerprint)]
     pub fingerprint: Fingerprint,
+    /// What may go with it
+    #[arg(long, value_enum, default_value_t = RemovalMode::Refuse)]
+    pub mode: RemovalMode,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+}
+
+/// What may go with a certificate that is accepted no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RemovalMode {
+    /// Nothing: not a live connection, not the last entry of an enabled peer, nothing announced on its word
+    Refuse,
+    /// Connections that live on it, and the peer's last entry
+    Unlink,
+    /// Also what the peer announced on its word, and on the word of that
+    Cascade,
+}
+
+impl RemovalMode {
+    /// Its name in requests.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Unlink => "unlink",
+            Self::Cascade => "cascade",
+        }
+    }
+}
+
+/// `trust export`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd trust export --own --out berlin.pem\n  \
+    emccd trust export --out all.p12 --password-file p12.password\n\n\
+    Aliases say whose each certificate is: CLUSTER/KIND/NAME. Give the file to the others, who put several together \
+    with trust consolidate, look with trust import --dry-run, and import."
+)]
+pub struct TrustExport {
+    /// The file to write; it may not be there yet
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Those that this cluster shows; with neither of the two, both
+    #[arg(long)]
+    pub own: bool,
+    /// Those that this cluster accepts from others
+    #[arg(long)]
+    pub trusted: bool,
+    /// Its format; the ending of its name says it otherwise, and PEM it is where that says nothing
+    #[arg(long, value_parser = format_parser())]
+    pub format: Option<Format>,
+    /// The password of what is written
+    #[command(flatten)]
+    pub password: StorePassword,
+}
+
+/// `trust import`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd trust import all.pem --dry-run\n  emccd trust import all.pem\n  \
+    emccd trust import tomcat-trust.jks --cluster tokyo --password-file jks.password\n\n\
+    Aliases CLUSTER/KIND/NAME, as trust export writes them, say whose a certificate is. Those of clusters that are no \
+    peers of this one are passed over, its own too."
+)]
+pub struct TrustImport {
+    /// File in PEM, DER, PKCS#7, PKCS#12 or JKS
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Of this peer alone; also those are of it that say nothing of whose they are
+    #[arg(long, value_name = "ID")]
+    pub cluster: Option<ClusterId>,
+    /// As what those are accepted that don't say
+    #[arg(long, value_enum, default_value_t = ImportKind::Pinned)]
+    pub kind: ImportKind,
+    /// Accept nothing else any more from the peers that are in it
+    #[arg(long)]
+    pub replace: bool,
+    /// Tell what would be added, kept and replaced, and what becomes of connections; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// The password of FILE
+    #[command(flatten)]
+    pub password: StorePassword,
+}
+
+/// As what a certificate is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ImportKind {
+    /// An authority that vouches for the peer's node names
+    Anchor,
+    /// Exactly this certificate
+    Pinned,
+}
+
+impl ImportKind {
+    /// Its name in requests.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Anchor => "anchor",
+            Self::Pinned => "pinned",
+        }
+    }
 }
 
 fn fingerprint(text: &str) -> Result<Fingerprint, String> {
