@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     cli::{
         args::{Cert, CertNew, Global, Purpose},
+        as_of,
         client::{answer, connect},
         cluster::shown,
         failure::{Failure, Outcome},
@@ -32,16 +33,30 @@ pub async fn run(global: &Global, verb: Cert) -> Outcome {
     match verb {
         Cert::Show {
             file: Some(file),
+            as_of,
             password,
         } => {
             let what = format!("cannot show {}", shown(&file));
             let read = stores::read(&what, &file, &password, Keys::Drop)?;
+            if let Some(as_of) = as_of {
+                let read = read.certificates();
+                let all: Vec<_> = read.iter().map(views::certificate).collect();
+                return Ok(as_of::certificates(&all, as_of));
+            }
             Ok(contents_report(&read))
         }
-        Cert::Show { file: None, .. } => {
+        Cert::Show {
+            file: None, as_of, ..
+        } => {
             let mut client = connect(global).await?;
             let asked = client.list_identities(pb::ListIdentitiesRequest {});
             let all = answer("cannot show the certificates", asked.await)?.identities;
+            if let Some(as_of) = as_of {
+                let sent = all
+                    .into_iter()
+                    .flat_map(|i| i.certificate.into_iter().chain(i.chain));
+                return Ok(as_of::certificates(&sent.collect::<Vec<_>>(), as_of));
+            }
             Ok(Report::new(identities_text(&all), &all))
         }
         Cert::New(args) => new(&args, &Clock::system()),

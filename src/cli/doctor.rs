@@ -77,10 +77,14 @@ async fn told(global: &Global) -> Outcome<Told> {
         .get_cluster_status(pb::GetClusterStatusRequest {})
         .await;
     let identities = client.list_identities(pb::ListIdentitiesRequest {}).await;
+    let trust = client
+        .forecast_trust(pb::ForecastTrustRequest::default())
+        .await;
     let parameters = client.list_parameters(pb::ListParametersRequest {}).await;
     Ok(Told {
         status: client::answer(WHAT, status)?,
         identities: client::answer(WHAT, identities)?,
+        trust: client::answer(WHAT, trust)?,
         parameters: client::answer(WHAT, parameters)?,
     })
 }

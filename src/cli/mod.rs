@@ -2,6 +2,7 @@
 
 mod apply;
 pub mod args;
+mod as_of;
 mod audit;
 mod cert;
 mod client;

@@ -108,6 +108,13 @@ impl Operations for Pretender {
         Box::pin(std::future::ready(Err(refused)))
     }
 
+    fn forecast(&self, _: Option<&ClusterId>, at: Timestamp) -> pb::ForecastTrustResponse {
+        pb::ForecastTrustResponse {
+            as_of: at.to_string(),
+            ..pb::ForecastTrustResponse::default()
+        }
+    }
+
     fn peers_changed(&self) -> Answer<'_, ()> {
         self.changes.fetch_add(1, Ordering::SeqCst);
         let follows = if self.cannot_follow.load(Ordering::SeqCst) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::{
     cli::{
         args::{Global, StorePassword, Trust, TrustRemove},
+        as_of,
         client::{Client, answer, connect},
         confirm::confirm,
         failure::{Failure, Outcome},
@@ -41,7 +42,14 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
             let added = answer(what, asked.await)?;
             Ok(Report::new(added_text(&added), &added))
         }
-        Trust::List { cluster_id } => {
+        Trust::List {
+            cluster_id,
+            as_of: Some(as_of),
+        } => as_of::trust(global, cluster_id, as_of).await,
+        Trust::List {
+            cluster_id,
+            as_of: None,
+        } => {
             let mut client = connect(global).await?;
             let asked = client.list_trust(pb::ListTrustRequest {
                 cluster_id: cluster_id.map(Into::into),

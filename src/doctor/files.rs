@@ -2,11 +2,11 @@
 
 use std::{fs, io::ErrorKind, path::Path};
 
-use super::{Finding, SOON};
+use super::Finding;
 use crate::{
     clock::Timestamp,
     config::{self, Config, IdentityFiles, Problem, Problems},
-    trust::identity::Identity,
+    trust::{certificate::Certificate, expiry::Stage, identity::Identity},
 };
 
 /// The file can't be used at all: nothing else is known then.
@@ -107,26 +107,52 @@ fn mend(config: &Config, problem: &Problem) -> String {
     )
 }
 
-fn validity(id: &'static str, files: &IdentityFiles, now: Timestamp) -> Option<Finding> {
-    let identity = Identity::from_files(&files.certificate, &files.key).ok()?;
+/// How long the identity is valid, and what it sends along where that ends soon.
+fn validity(id: &'static str, files: &IdentityFiles, now: Timestamp) -> Vec<Finding> {
+    let Ok(identity) = Identity::from_files(&files.certificate, &files.key) else {
+        return Vec::new();
+    };
+    let left = |certificate: &Certificate| {
+        format!(
+            "{} is valid for another {} days, until {}",
+            certificate.subject(),
+            certificate.not_after().since(now).as_secs() / 86_400,
+            certificate.not_after()
+        )
+    };
     let leaf = identity.leaf();
-    let left = leaf.not_after().since(now);
-    let text = format!(
-        "{} is valid for another {} days, until {}",
-        leaf.subject(),
-        left.as_secs() / 86_400,
-        leaf.not_after()
-    );
-    Some(if left < SOON {
-        let hint = format!(
-            "emccd cert new --help tells how to make the next one; then have the peers trust it, replace {}, and: \
-             emccd cert reload",
-            files.certificate.display()
-        );
-        Finding::warning(id, text, hint)
-    } else {
-        Finding::ok(id, text)
-    })
+    let mut found = vec![match Stage::of(leaf.not_after(), now) {
+        None => Finding::ok(id, left(leaf)),
+        Some(_) => {
+            let hint = format!(
+                "emccd cert new --help tells how to make the next one; then have the peers trust it, replace {}, and: \
+                 emccd cert reload",
+                files.certificate.display()
+            );
+            Finding::warning(id, left(leaf), hint)
+        }
+    }];
+    for issuer in identity.chain().iter().skip(1) {
+        let hint = || {
+            format!(
+                "have the authority renew it, put it behind the certificate in {}, and: emccd cert reload",
+                files.certificate.display()
+            )
+        };
+        found.extend(match Stage::of(issuer.not_after(), now) {
+            None => None,
+            Some(Stage::Within(_)) => Some(Finding::warning(id, left(issuer), hint())),
+            Some(Stage::Expired) => {
+                let text = format!(
+                    "{}, which is sent along, expired at {}",
+                    issuer.subject(),
+                    issuer.not_after()
+                );
+                Some(Finding::error(id, text, hint()))
+            }
+        });
+    }
+    found
 }
 
 #[cfg(test)]

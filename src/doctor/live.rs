@@ -63,6 +63,7 @@ fn judge(config: &Config, told: &Told) -> Vec<Finding> {
     for peer in &status.peers {
         found.extend(links(peer));
     }
+    found.extend(ends(config, &told.trust));
     found.extend(parameters(&told.parameters));
     found
 }
@@ -80,6 +81,28 @@ fn identity(identity: &pb::Identity) -> Option<Finding> {
         &text,
         "mend the files that emccd cert show names, then: emccd cert reload",
     ))
+}
+
+/// Certificates of peers that near their end. Ours are told with their files.
+fn ends(config: &Config, trust: &pb::ForecastTrustResponse) -> Vec<Finding> {
+    const ID: &str = "certificate-expiry";
+    let of_peers = trust.alarms.iter();
+    let of_peers = of_peers.filter(|alarm| alarm.owner != config.cluster_id.as_str());
+    let found: Vec<_> = of_peers
+        .map(|alarm| {
+            let finding = if alarm.is_pressing && alarm.threshold == "expired" {
+                Finding::error
+            } else {
+                Finding::warning
+            };
+            finding(ID, &alarm.text, &alarm.next).about(&alarm.owner)
+        })
+        .collect();
+    if found.is_empty() {
+        let text = "no certificate of a peer ends within 90 days";
+        return vec![Finding::ok(ID, text)];
+    }
+    found
 }
 
 fn links(peer: &pb::PeerStatus) -> Vec<Finding> {

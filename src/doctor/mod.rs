@@ -12,7 +12,7 @@ mod ports;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -101,6 +101,8 @@ pub struct Told {
     pub status: pb::GetClusterStatusResponse,
     /// The certificates in force.
     pub identities: pb::ListIdentitiesResponse,
+    /// How trust stands now.
+    pub trust: pb::ForecastTrustResponse,
     /// What the cluster goes by.
     pub parameters: pb::ListParametersResponse,
 }
@@ -120,9 +122,6 @@ pub enum Daemon {
     /// It has answered.
     Up(Box<Told>),
 }
-
-/// Certificates that end sooner than this are warned of.
-const SOON: Duration = Duration::from_secs(30 * 86_400);
 
 /// Looks at the node that the configuration in `file` describes, as at `now`. The daemon is asked by the caller, once
 /// the configuration has told where.

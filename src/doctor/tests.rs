@@ -465,6 +465,7 @@ fn links_clocks_and_debts_are_judged() {
         ("daemon", Level::Ok),
         ("link", Level::Ok),
         ("clock", Level::Ok),
+        ("certificate-expiry", Level::Ok),
         ("parameters", Level::Ok),
     ];
     assert_eq!(levels(with(vec![peer("up", -900)])), well);

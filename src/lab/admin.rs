@@ -80,6 +80,8 @@ impl Admin {
         add_trust(pb::AddTrustRequest) -> pb::AddTrustResponse = add_trust;
         /// What is trusted.
         trust(pb::ListTrustRequest) -> pb::ListTrustResponse = list_trust;
+        /// How trust stands on a given day.
+        forecast(pb::ForecastTrustRequest) -> pb::ForecastTrustResponse = forecast_trust;
         /// Takes trust back.
         remove_trust(pb::RemoveTrustRequest) -> pb::RemoveTrustResponse = remove_trust;
         /// Changes another cluster's record.

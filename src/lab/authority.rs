@@ -10,6 +10,9 @@ use crate::{
     trust::make::{self, Authority, CertRequest, KeyKind, Made},
 };
 
+/// For so long that no alarm is due.
+const VALIDITY_DAYS: u32 = 180;
+
 /// The authority of one cluster.
 pub struct ClusterAuthority {
     /// Its certificate, for programs that want to verify this cluster's nodes.
@@ -38,7 +41,7 @@ impl ClusterAuthority {
             Vec::new(),
             KeyKind::P256,
             now,
-            30,
+            VALIDITY_DAYS,
         );
         let authority = make::ca(&request)?;
         let file = folder.join("ca.pem");
@@ -50,7 +53,7 @@ impl ClusterAuthority {
         })
     }
 
-    /// What a node of this cluster asks for: its name and the loopback addresses, both directions, for a month.
+    /// What a node of this cluster asks for: its name and the loopback addresses, both directions.
     #[must_use]
     pub fn request(&self, node: &str) -> CertRequest {
         let names = [
@@ -64,7 +67,7 @@ impl ClusterAuthority {
             names.into(),
             KeyKind::P256,
             Clock::system().now(),
-            30,
+            VALIDITY_DAYS,
         )
     }
 

@@ -16,6 +16,7 @@ use tracing::{Instrument as _, info, info_span};
 mod addresses;
 mod applied;
 pub mod error;
+mod expiry;
 mod handover;
 mod links;
 mod operations;

@@ -10,13 +10,14 @@ use tokio::sync::watch;
 
 use super::{
     applied,
+    expiry::Certificates,
     handover::{Asked, HandOver, Whose},
     reload::{Reloader, Shown},
     siblings::Siblings,
 };
 use crate::{
     apply::{Applier, Mode, Progress, Rest, Source, edit::Edit},
-    clock::Clock,
+    clock::{Clock, Timestamp},
     domain::{
         ids::ClusterId, parameters::Parameters, purpose::Purpose, session::Role,
         version::VersionRange,
@@ -48,6 +49,7 @@ pub(super) struct NodeOperations {
     pub(super) peers: Peers,
     pub(super) hand_over: HandOver,
     pub(super) reloader: Arc<Reloader>,
+    pub(super) certificates: Certificates,
     pub(super) home: HomeRole,
     pub(super) visiting: VisitingRole,
 }
@@ -141,6 +143,10 @@ impl Operations for NodeOperations {
                 )),
             }
         })
+    }
+
+    fn forecast(&self, cluster: Option<&ClusterId>, at: Timestamp) -> pb::ForecastTrustResponse {
+        self.certificates.forecast(cluster, at)
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {

@@ -42,6 +42,7 @@ pub(super) struct Reloader {
     peers: Peers,
     phone_tls: Arc<ArcSwap<ServerConfig>>,
     phone_identity: ArcSwapOption<Identity>,
+    phone_reloads: watch::Sender<()>,
     /// Why an identity's files are not in force, for those whose are not.
     problems: Mutex<BTreeMap<Purpose, String>>,
     parameters: parameters::Live,
@@ -97,6 +98,7 @@ impl Reloader {
             peers,
             phone_tls: Arc::new(ArcSwap::from_pointee(tls)),
             phone_identity: ArcSwapOption::empty(),
+            phone_reloads: watch::Sender::new(()),
             problems: Mutex::default(),
             parameters: parameters::Live::default(),
             admission,
@@ -114,6 +116,11 @@ impl Reloader {
     /// The phone listener's settings, as they are at each handshake.
     pub(super) fn phone_tls(&self) -> Arc<ArcSwap<ServerConfig>> {
         Arc::clone(&self.phone_tls)
+    }
+
+    /// Tells of each identity that is put in force for phones.
+    pub(super) fn phone_reloads(&self) -> watch::Receiver<()> {
+        self.phone_reloads.subscribe()
     }
 
     /// What peers are shown: read, checked, in force, whole or not at all.
@@ -171,6 +178,7 @@ impl Reloader {
             let tls = phone_server_config(&identity)?;
             self.phone_tls.store(Arc::new(tls));
             self.phone_identity.store(Some(Arc::new(identity)));
+            self.phone_reloads.send_replace(());
             Ok(())
         };
         let outcome = read().map_err(|source| (WHAT, unfit(WHAT, &self.files(WHAT), source)));

@@ -14,7 +14,10 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::reload::{Reloader, Shown};
+use super::{
+    expiry::Certificates,
+    reload::{Reloader, Shown},
+};
 use crate::{
     admission::{Admission, Kind},
     clock::Clock,
@@ -64,6 +67,7 @@ pub(super) struct Sight {
     pub(super) trust: TrustStore,
     pub(super) peers: Peers,
     pub(super) reloader: Arc<Reloader>,
+    pub(super) certificates: Certificates,
     pub(super) phase: watch::Receiver<Phase>,
     /// Cancelled when another process serves in this one's place.
     pub(super) succeeded: CancellationToken,
@@ -301,6 +305,11 @@ impl Sight {
                     seconds,
                 );
             }
+        }
+        for ((owner, purpose), end) in self.certificates.first_ends() {
+            let labels = [owner.as_str(), purpose];
+            let seconds = float(u64::try_from(end.as_millis()).unwrap_or_default()) / 1_000.0;
+            all.add(&table::CERTIFICATE_NOT_AFTER, &labels, seconds);
         }
     }
 

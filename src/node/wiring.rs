@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Addresses, Error, Node, Options, addresses,
+    expiry::{self, Certificates},
     handover::{HandOver, Inherited, Predecessor, Whose},
     links,
     operations::NodeOperations,
@@ -434,6 +435,7 @@ impl Core {
             peers: self.peers.clone(),
             hand_over: self.hand_over.clone(),
             reloader: Arc::clone(&self.reloader),
+            certificates: self.certificates(),
             home: roles.home.clone(),
             visiting: roles.visiting.clone(),
         };
@@ -463,6 +465,7 @@ impl Core {
             trust: self.trust.clone(),
             peers: self.peers.clone(),
             reloader: Arc::clone(&self.reloader),
+            certificates: self.certificates(),
             phase: stages.phase(),
             succeeded: self.hand_over.succeeded(),
             doors: stages.doors.clone(),
@@ -496,6 +499,11 @@ impl Core {
             tasks: tasks.clone(),
             faults: self.faults.clone(),
         }
+    }
+
+    fn certificates(&self) -> Certificates {
+        let (trust, reloader) = (self.trust.clone(), Arc::clone(&self.reloader));
+        Certificates::new(self.config.cluster_id.clone(), trust, reloader)
     }
 
     /// Keeps the node on record.
@@ -537,6 +545,8 @@ impl Core {
             tasks.clone(),
         );
         tasks.spawn("links on record", telling);
+        let watching = expiry::watch(self.certificates(), tasks.clone());
+        tasks.spawn("ends of certificates", watching);
         let (home, watching) = (roles.home, tasks.clone());
         let membership = self.membership.clone();
         tasks.spawn("revocations", async move {

@@ -84,6 +84,7 @@ impl Dialer<'_> {
             let shown = fingerprint_text(&fingerprint_of(leaf));
             self.trust.refusals().answerer_accepted(&shown);
         }
+        self.trust.note_shown(self.cluster, &chain);
         let cut = CancellationToken::new();
         let channel = self.channel(address, tls, &cut).await?;
         Ok(Connection {

@@ -41,7 +41,7 @@ struct Parsed {
 }
 
 /// A subject alternative name that can identify a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
     /// A DNS name in lower case; its first label may be `*`.
     Dns(String),

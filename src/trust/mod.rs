@@ -6,7 +6,9 @@
 
 pub mod bundle;
 pub mod certificate;
+pub mod expiry;
 pub mod folder;
+pub mod forecast;
 pub mod formats;
 pub mod identity;
 pub mod impact;
@@ -14,6 +16,7 @@ pub mod judge;
 pub mod make;
 pub mod mend;
 pub mod refusals;
+pub mod shown;
 pub mod stored;
 pub mod tls;
 pub mod verifier;
@@ -40,6 +43,7 @@ use self::{
     identity::Identity,
     judge::{Verdict, judge, judge_dialled},
     refusals::RecentRefusals,
+    shown::Shown,
     verifier::VerdictSlot,
 };
 use crate::{
@@ -57,6 +61,7 @@ struct Inner {
     publishing: Mutex<()>,
     generations: watch::Sender<u64>,
     refusals: RecentRefusals,
+    shown: Shown,
     clock: Clock,
 }
 
@@ -78,6 +83,7 @@ impl TrustStore {
             publishing: Mutex::new(()),
             generations: watch::Sender::new(0),
             refusals: RecentRefusals::default(),
+            shown: Shown::default(),
             clock,
         }));
         if let Some(identity) = identity {
@@ -152,6 +158,17 @@ impl TrustStore {
     #[must_use]
     pub fn refusals(&self) -> &RecentRefusals {
         &self.0.refusals
+    }
+
+    /// What peers have shown of late.
+    #[must_use]
+    pub fn shown(&self) -> &Shown {
+        &self.0.shown
+    }
+
+    /// Notes the chain of a connection that was accepted as one of `cluster`.
+    pub fn note_shown(&self, cluster: &ClusterId, chain: &[CertificateDer<'_>]) {
+        self.0.shown.note(cluster, chain);
     }
 
     /// The clock that validity is measured by.

@@ -29,6 +29,7 @@ use crate::support::{
 
 mod anchors;
 pub(crate) mod claims;
+mod expiry;
 mod openssl;
 mod refusals;
 mod swaps;

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::cli::args::StorePassword;
+use super::day::day;
+use crate::{cli::args::StorePassword, clock::Timestamp};
 
 /// `cert`.
 #[derive(Debug, Subcommand)]
 pub enum Cert {
     /// Show the daemon's certificates, or those of a file
     #[command(
-        after_help = "Examples:\n  emccd cert show\n  emccd cert show tokyo.pem\n  emccd cert show keystore.p12 --password-file p12.password"
+        after_help = "Examples:\n  emccd cert show\n  emccd cert show tokyo.pem\n  emccd cert show keystore.p12 --password-file p12.password\n  emccd cert show --as-of 2027-03-31    which are still valid then"
     )]
     Show {
         /// A file in PEM, DER, PKCS#7, PKCS#12 or JKS; no daemon is asked, and keys in it are passed over
@@ -20,6 +21,9 @@ pub enum Cert {
         /// Its password
         #[command(flatten)]
         password: StorePassword,
+        /// How they stand on that day
+        #[arg(long, value_name = "DATE", value_parser = day)]
+        as_of: Option<Timestamp>,
     },
     /// Write a new key and a self-signed certificate; works without a daemon
     New(CertNew),

@@ -3,6 +3,7 @@
 mod audit;
 mod cert;
 mod cluster;
+mod day;
 mod db;
 mod param;
 mod people;

@@ -7,7 +7,9 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
+use super::day::day;
 use crate::{
+    clock::Timestamp,
     domain::ids::ClusterId,
     trust::{
         certificate::{Fingerprint, read_fingerprint},
@@ -21,11 +23,16 @@ pub enum Trust {
     /// Accept more certificates from a peer
     Add(TrustAdd),
     /// What is accepted, from one peer or from all, and what was revoked
-    #[command(after_help = "Examples:\n  emccd trust list\n  emccd trust list tokyo")]
+    #[command(
+        after_help = "Examples:\n  emccd trust list\n  emccd trust list tokyo\n  emccd trust list --as-of 2027-03-31    what is accepted then, and what breaks until then"
+    )]
     List {
         /// One peer
         #[arg(value_name = "ID")]
         cluster_id: Option<ClusterId>,
+        /// How it stands on that day, if nothing is changed until then
+        #[arg(long, value_name = "DATE", value_parser = day)]
+        as_of: Option<Timestamp>,
     },
     /// Put the certificates of several files into one, each once; works without a daemon
     Consolidate(TrustConsolidate),

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     apply::{Progress, edit::Edit},
+    clock::Timestamp,
     domain::{
         ids::{ClusterId, SessionId},
         parameters::Parameters,
@@ -73,6 +74,9 @@ pub trait Operations: Send + Sync + 'static {
 
     /// Reads the identity files again and publishes them; on any error the last good ones stay.
     fn reload_identities<'a>(&'a self, actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>>;
+
+    /// What is accepted at that moment, and what breaks until then, with one peer or with all.
+    fn forecast(&self, cluster: Option<&ClusterId>, at: Timestamp) -> pb::ForecastTrustResponse;
 
     /// Peer records or trust entries have changed in the store. Answers once this node has loaded them,
     /// so that a command's next line finds them in force.

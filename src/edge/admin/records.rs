@@ -133,7 +133,7 @@ fn read_place(token: &str) -> Result<Place, Error> {
         .ok_or_else(|| Error::invalid("the page token", "that of the answer before"))
 }
 
-fn read_time(text: &str) -> Result<Timestamp, Error> {
+pub(super) fn read_time(text: &str) -> Result<Timestamp, Error> {
     let time = text.parse::<jiff::Timestamp>();
     time.map(|t| Timestamp::from_millis(t.as_millisecond()))
         .map_err(|_| Error::invalid("the time", "RFC 3339, for example 2026-11-22T09:30:00Z"))

@@ -384,6 +384,22 @@ impl AdminService for AdminEdge {
         .await
     }
 
+    async fn forecast_trust(
+        &self,
+        request: Request<pb::ForecastTrustRequest>,
+    ) -> Result<Response<pb::ForecastTrustResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let cluster = query.cluster_id.map(cluster_id).transpose()?;
+            let at = match query.as_of {
+                Some(text) => records::read_time(&text)?,
+                None => self.clock.now(),
+            };
+            Ok(self.operations.forecast(cluster.as_ref(), at))
+        })
+        .await
+    }
+
     async fn add_trust(
         &self,
         request: Request<pb::AddTrustRequest>,

@@ -16,7 +16,11 @@ use crate::{
         trust_entries::{RevokedEntry, Source, TrustEntry},
         users::User,
     },
-    trust::certificate::{Certificate, fingerprint_text},
+    trust::{
+        certificate::{Certificate, fingerprint_text},
+        expiry::Alarm,
+        forecast,
+    },
     wire::admin as pb,
 };
 
@@ -113,6 +117,43 @@ pub fn waiting_entry(entry: &WaitingEntry) -> Result<pb::TrustEntry, Error> {
         source: Source::Announced.to_string(),
         ..pb::TrustEntry::default()
     })
+}
+
+/// A trust entry on a certain day.
+#[must_use]
+pub fn forecast_entry(entry: &forecast::Entry) -> pb::ForecastEntry {
+    pb::ForecastEntry {
+        cluster_id: entry.cluster.to_string(),
+        kind: entry.part.as_str().to_owned(),
+        certificate: Some(certificate(&entry.certificate)),
+        state: entry.state.as_str().to_owned(),
+    }
+}
+
+/// What breaks by then.
+#[must_use]
+pub fn forecast_break(told: &forecast::Break) -> pb::ForecastBreak {
+    pb::ForecastBreak {
+        cluster_id: told.cluster.to_string(),
+        whose: if told.is_ours { "ours" } else { "theirs" }.to_owned(),
+        certificate: Some(certificate(&told.certificate)),
+        at: told.at.to_string(),
+        text: told.text.clone(),
+    }
+}
+
+/// A certificate that nears its end.
+#[must_use]
+pub fn certificate_alarm(alarm: &Alarm) -> pb::CertificateAlarm {
+    pb::CertificateAlarm {
+        owner: alarm.watched.owner.to_string(),
+        purpose: alarm.watched.part.as_str().to_owned(),
+        certificate: Some(certificate(&alarm.watched.certificate)),
+        threshold: alarm.stage.word(),
+        is_pressing: alarm.is_pressing(),
+        text: alarm.text(),
+        next: alarm.next(),
+    }
 }
 
 /// What is refused from a peer, whoever vouches for it.

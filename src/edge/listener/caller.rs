@@ -95,6 +95,9 @@ impl Caller {
                 .map(|leaf| leaf.not_after()),
             introduced: Introduced::default(),
         };
+        if let Some(peer) = identity.peer() {
+            trust.note_shown(peer, &chain);
+        }
         let judged = Judged {
             generation: snapshot.generation(),
             identity: Arc::new(identity),

@@ -99,6 +99,10 @@ metrics! {
          answered, or worked on, and ends of sessions that it tells of";
     CERTIFICATE_EXPIRY = Gauge "emccd_certificate_expiry_seconds" ["identity"]
         "Time until this node's certificate expires; negative afterwards, absent when there is none";
+    CERTIFICATE_NOT_AFTER = Gauge "emccd_certificate_not_after_seconds" ["owner", "purpose"]
+        "When, in Unix time, the first certificate ends of those that a cluster has for a purpose: ours that are shown \
+         (by identity) and the issuers sent along (issuer); and of a peer those that are accepted (pinned, anchor), and \
+         those it has shown to this node and no entry names (shown, shown-issuer)";
     STORE_COMMITS = Counter "emccd_store_commits_total" []
         "Durable commits";
     STORE_COMMIT_FAILURES = Counter "emccd_store_commit_failures_total" []

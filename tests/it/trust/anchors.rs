@@ -23,7 +23,7 @@ const TOKYO_NAME: &str = "emcc.tokyo.corp.test";
 const LIMA_NAME: &str = "emcc.lima.corp.test";
 
 /// Berlin trusts tokyo and lima by the authority that both have their certificates from.
-async fn under_one_authority() -> (Lab, Authority, Made, Made) {
+pub(super) async fn under_one_authority() -> (Lab, Authority, Made, Made) {
     let lab = strangers(3, &[]).await;
     let authority = corporate_authority();
     let [berlin, tokyo, lima] = lab.clusters.as_slice() else {

@@ -31,7 +31,7 @@ async fn a_refused_certificate_is_explained_on_both_sides_and_mended_without_a_r
         key_pem: emccd::secret::Secret::new(Vec::new()),
     };
     let clock = &berlin.member().unwrap().clock;
-    for (days, rejection) in [(31, Rejection::Expired), (-1, Rejection::NotYetValid)] {
+    for (days, rejection) in [(181, Rejection::Expired), (-1, Rejection::NotYetValid)] {
         clock.set_offset_millis(days * DAY_MILLIS);
         let seen = rejected(berlin, tokyo, rejection).await;
         let reason = seen.reason.unwrap();
