@@ -600,12 +600,16 @@ async fn trust_is_taken_from_the_one_peer_and_only_once() {
         .refused(&format!("trust remove tokyo --fingerprint {bare} --yes"))
         .await;
     assert!(again.contains("there is no trust in"), "{again}");
-    let last = node
-        .type_in(&format!(
-            "trust remove tokyo --fingerprint {} --yes",
-            next.fingerprint_text()
-        ))
-        .await;
+    let remove = format!(
+        "trust remove tokyo --fingerprint {} --yes",
+        next.fingerprint_text()
+    );
+    let refused = node.refused(&remove).await;
+    assert!(
+        refused.contains("no other entry") && refused.contains("--mode unlink"),
+        "{refused}"
+    );
+    let last = node.type_in(&format!("{remove} --mode unlink")).await;
     assert!(
         last.text.contains("emccd trust add tokyo --pin FILE"),
         "{}",

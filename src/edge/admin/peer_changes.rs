@@ -8,15 +8,14 @@ use crate::{
     domain::ids::ClusterId,
     edge::admin::{
         error::Error,
-        peers::{bundles, check_names, entries_of, find, read_record},
+        peers::{bundles, check_names, find, read_record},
         roles::Actor,
         views,
     },
     store::{
-        Store, Transaction,
+        Store,
         audit::{self, Action, Noun},
-        peers,
-        trust_entries::{self, EntryKind},
+        peers, trust_entries,
     },
     trust::{
         bundle,
