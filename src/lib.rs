@@ -22,6 +22,7 @@ pub mod home;
 pub mod apply;
 
 pub mod credentials;
+pub mod pairing;
 pub mod peer;
 
 pub mod admission;

@@ -35,7 +35,7 @@ const ROWS: &[&[&str]] = &[
     &["visiting"],
     &["home"],
     &["apply"],
-    &["peer", "credentials"],
+    &["peer", "credentials", "pairing"],
     &["admission"],
     &["trust"],
     &["store", "wire"],

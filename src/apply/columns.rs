@@ -535,7 +535,7 @@ pub const PEER: Kind = Kind {
             Shape::Text,
             "auto",
             "What becomes of certificates that it announces as its next ones: `auto`, they are trusted at once; \
-             `approve`, they wait until an operator agrees; `off`, they are refused.",
+             `approve`, they wait for `emccd trust accept`; `off`, they are refused.",
         ),
         may("description", Shape::Text, "", "One line for people."),
     ],

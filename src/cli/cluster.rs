@@ -11,7 +11,7 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, age, count, record, table, time, yes},
-        trust,
+        pair, trust,
     },
     config::units::show_duration,
     wire::admin as pb,
@@ -47,6 +47,8 @@ pub async fn run(global: &Global, verb: Cluster) -> Outcome {
         Cluster::Add(args) => add(global, args).await,
         Cluster::Set(args) => set(global, args).await,
         Cluster::Remove(args) => remove(global, args).await,
+        Cluster::Invite(args) => pair::invite(global, args).await,
+        Cluster::Join(args) => pair::join(global, args).await,
         Cluster::Refresh { cluster_id } => refresh(global, cluster_id.to_string()).await,
     }
 }

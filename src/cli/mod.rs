@@ -18,6 +18,7 @@ pub mod failure;
 mod generate;
 mod init;
 pub mod output;
+mod pair;
 mod param;
 mod people;
 mod phone;
@@ -27,6 +28,7 @@ mod progress;
 mod session;
 mod stores;
 mod trust;
+mod trust_accept;
 mod trust_bulk;
 mod trust_files;
 

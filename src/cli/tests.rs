@@ -38,9 +38,14 @@ use crate::{
         serve,
         socket::{self, AdminSocket},
     },
+    fault::FaultPoints,
+    pairing::{self, Pairings},
     store::{self, Store, audit, base_devices, devices, sessions, users},
     tasks::Tasks,
-    trust::make::{self, CertRequest, KeyKind, Made},
+    trust::{
+        TrustStore,
+        make::{self, CertRequest, KeyKind, Made},
+    },
     wire::admin::{self as pb, admin_service_server::AdminService},
 };
 
@@ -240,6 +245,17 @@ impl Node {
             cannot_follow: cannot_follow.clone(),
         });
         let edge = AdminEdge {
+            pairings: Pairings::new(pairing::Parts {
+                cluster: "berlin".parse().unwrap(),
+                node: "node-1".to_owned(),
+                software: String::new(),
+                versions: String::new(),
+                security_mode: "non-secure",
+                store: store.clone(),
+                trust: TrustStore::new(None, Clock::system()),
+                clock: Clock::system(),
+                faults: FaultPoints::none(),
+            }),
             imports: Arc::new(tokio::sync::Semaphore::new(1)),
             cluster_id: "berlin".parse().unwrap(),
             store: store.clone(),

@@ -10,7 +10,7 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
-        stores, trust_bulk, trust_files,
+        stores, trust_accept, trust_bulk, trust_files,
     },
     trust::{
         certificate::fingerprint_text,
@@ -25,6 +25,7 @@ use crate::{
 /// What the daemon refuses, and files that hold no certificate.
 pub async fn run(global: &Global, verb: Trust) -> Outcome {
     match verb {
+        Trust::Accept(args) => trust_accept::run(global, args).await,
         Trust::Add(args) => {
             let what = format!("cannot trust more from {}", args.cluster_id);
             let trust = match (&args.pin, &args.anchor) {

@@ -7,6 +7,9 @@ use crate::domain::{login::SecurityMode, version::Version};
 /// As visiting: shows the user a choice of device profiles.
 pub const PROFILE_CHOICE: &str = "profile-choice";
 
+/// Takes announcements of certificates.
+pub const TRUST_ANNOUNCE: &str = "trust-announce";
+
 /// Serves phones whose signalling is secure.
 pub const SECURE_CONFIG: &str = "secure-config";
 
@@ -19,6 +22,8 @@ pub struct Traits {
     pub profile_choice: bool,
     /// [`SECURE_CONFIG`].
     pub secure_config: bool,
+    /// [`TRUST_ANNOUNCE`].
+    pub trust_announce: bool,
 }
 
 impl Traits {
@@ -30,6 +35,7 @@ impl Traits {
             security_mode,
             profile_choice: has(PROFILE_CHOICE),
             secure_config: has(SECURE_CONFIG),
+            trust_announce: has(TRUST_ANNOUNCE),
         }
     }
 
@@ -46,6 +52,7 @@ impl Traits {
             security_mode,
             profile_choice: true,
             secure_config: true,
+            trust_announce: true,
         }
     }
 }
@@ -56,7 +63,9 @@ pub fn names(newest: Version) -> Vec<String> {
     if newest == Version::V1_0 {
         return Vec::new();
     }
-    vec![PROFILE_CHOICE.to_owned(), SECURE_CONFIG.to_owned()]
+    [PROFILE_CHOICE, SECURE_CONFIG, TRUST_ANNOUNCE]
+        .map(str::to_owned)
+        .into()
 }
 
 #[cfg(test)]

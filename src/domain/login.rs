@@ -95,6 +95,17 @@ pub enum SecurityMode {
     Secure,
 }
 
+impl SecurityMode {
+    /// The word in the configuration and in messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NonSecure => "non-secure",
+            Self::Secure => "secure",
+        }
+    }
+}
+
 /// Is this name a user of yours? It carries no PIN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FindUser {

@@ -14,6 +14,7 @@ pub mod liveness;
 pub mod locate;
 pub mod login;
 pub mod multiple_login;
+pub mod pairing;
 pub mod parameters;
 pub mod phase;
 pub mod policy;

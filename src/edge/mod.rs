@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod federation;
+pub mod join;
 pub mod listener;
 pub mod metrics;
 pub mod phone;

@@ -76,6 +76,8 @@ impl Admin {
         user(pb::GetUserRequest) -> pb::GetUserResponse = get_user;
         /// Ends a session.
         logout(pb::LogoutSessionRequest) -> pb::LogoutSessionResponse = logout_session;
+        /// An operator's word on what waits.
+        accept_trust(pb::AcceptTrustRequest) -> pb::AcceptTrustResponse = accept_trust;
         /// Adds trust.
         add_trust(pb::AddTrustRequest) -> pb::AddTrustResponse = add_trust;
         /// What is trusted.

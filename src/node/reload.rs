@@ -22,7 +22,10 @@ use crate::{
     config::{Config, IdentityFiles},
     domain::{parameters::Parameters, purpose::Purpose},
     peer::Peers,
-    store::{self, Store, Transaction, audit, learned, meta, parameters, peers},
+    store::{
+        self, Store, Transaction, audit, learned, membership::Membership, meta, nodes, parameters,
+        peers,
+    },
     tasks::Tasks,
     trust::{
         Identities, InForce, TrustStore,
@@ -40,6 +43,7 @@ pub(super) struct Reloader {
     store: Store,
     trust: TrustStore,
     peers: Peers,
+    membership: Membership,
     phone_tls: Arc<ArcSwap<ServerConfig>>,
     phone_identity: ArcSwapOption<Identity>,
     phone_reloads: watch::Sender<()>,
@@ -86,6 +90,7 @@ impl Reloader {
         store: Store,
         trust: TrustStore,
         peers: Peers,
+        membership: Membership,
         admission: Admission,
     ) -> Result<Self, Error> {
         // Until there is an identity every handshake is refused.
@@ -96,6 +101,7 @@ impl Reloader {
             store,
             trust,
             peers,
+            membership,
             phone_tls: Arc::new(ArcSwap::from_pointee(tls)),
             phone_identity: ArcSwapOption::empty(),
             phone_reloads: watch::Sender::new(()),
@@ -298,12 +304,14 @@ impl Reloader {
 
     /// Looks whether peers or parameters have moved, and reads those that have.
     async fn take_up(&self) -> Result<(), Error> {
-        let (of_peers, of_parameters, own) = self
+        let run = self.membership.run().clone();
+        let (of_peers, of_parameters, own, noted) = self
             .store
-            .read(|tx: &mut dyn Transaction| {
+            .read(move |tx: &mut dyn Transaction| {
                 let of_peers = revision_of(tx, peers::REVISION)?;
                 let of_parameters = revision_of(tx, parameters::REVISION)?;
-                Ok::<_, store::Error>((of_peers, of_parameters, learned::own(tx)?))
+                let noted = nodes::loaded_trust(tx, &run)?;
+                Ok::<_, store::Error>((of_peers, of_parameters, learned::own(tx)?, noted))
             })
             .await?;
         self.peers.publish_addresses(own);
@@ -313,12 +321,30 @@ impl Reloader {
         } else {
             self.refresh_peers().await
         };
+        // Others wait to hear of it.
+        let peers = match peers {
+            Ok(()) => self.note_loaded(noted).await.map_err(Error::Store),
+            failed => failed,
+        };
         let parameters = if of_parameters == self.parameters_revision.load(Ordering::Acquire) {
             Ok(())
         } else {
             self.refresh_parameters().await.map_err(Error::Store)
         };
         peers.and(parameters)
+    }
+
+    /// Says in the store which trust is in force here, if it says something else.
+    async fn note_loaded(&self, noted: Option<i64>) -> Result<(), store::Error> {
+        let in_force = i64::try_from(self.revision.load(Ordering::Acquire)).ok();
+        let Some(in_force) = in_force.filter(|_| noted != in_force) else {
+            return Ok(());
+        };
+        let run = self.membership.run().clone();
+        self.store
+            .write(move |tx: &mut dyn Transaction| nodes::set_loaded_trust(tx, &run, in_force))
+            .await
+            .map(drop)
     }
 
     /// Our identities, the federation's first.

@@ -6,6 +6,7 @@ use tracing::warn;
 
 use crate::{
     domain::{
+        announcement::{Acknowledgement, Announcement},
         login::{Answer, Context, FindUser, LoginAnswer, LoginRequest, LogoutRequest, Ownership},
         refusal::Refusal,
         session::{EndReason, Role},
@@ -15,6 +16,7 @@ use crate::{
         metrics::{By, Metrics, Outcome},
     },
     home::HomeRole,
+    trust::receive::{Call, Receiver},
     visiting::VisitingRole,
 };
 
@@ -24,6 +26,7 @@ pub(super) struct FederationRoles {
     pub(super) home: HomeRole,
     pub(super) visiting: VisitingRole,
     pub(super) metrics: Metrics,
+    pub(super) receiver: Receiver,
 }
 
 impl FederationRoles {
@@ -65,6 +68,18 @@ impl Roles for FederationRoles {
             };
             self.metrics.login(Role::Home, what, began);
             outcome
+        })
+    }
+
+    fn announced<'a>(
+        &'a self,
+        call: &'a Call,
+        announcement: &'a Announcement,
+    ) -> Answer<'a, Acknowledgement> {
+        self.metrics.peer_call("announce");
+        Box::pin(async move {
+            let outcome = self.receiver.announced(call, announcement).await;
+            outcome.map_err(|error| error.to_refusal())
         })
     }
 

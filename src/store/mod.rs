@@ -24,6 +24,7 @@ pub mod membership;
 pub mod meta;
 pub mod node_links;
 pub mod nodes;
+pub mod pairings;
 pub mod parameters;
 pub mod peers;
 pub mod phone_services;

@@ -102,6 +102,18 @@ pub fn set_loaded_trust(
     Ok(noted > 0)
 }
 
+/// Which revision of peers and trust a run has noted as in force; none before the first, or when it is off the record.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn loaded_trust(tx: &mut dyn Transaction, run: &Incarnation) -> Result<Option<i64>, Error> {
+    let noted = tx.query_one(
+        "SELECT loaded_trust FROM nodes WHERE name = $1 AND instance = $2",
+        &[(&run.node).into(), (&run.instance).into()],
+    )?;
+    noted.map_or(Ok(None), |mut row| row.opt_int())
+}
+
 /// The runs on record that do not have this revision of peers and trust in force, or a later one, by name. Whether they
 /// live is for the caller to know.
 ///

@@ -31,11 +31,11 @@ impl EntryKind {
 /// How an entry came here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
-    /// The peer announced it over a link that was trusted.
+    /// The peer announced it over a link that was trusted; by its record at once, or after an operator had agreed.
     Announced,
     /// Among many, from a file.
     Imported,
-    /// An operator added it, by itself or with the peer's record, or agreed to what was announced.
+    /// An operator added it, by itself or with the peer's record.
     Operator,
     /// The two clusters were paired.
     Paired,
@@ -198,6 +198,34 @@ pub fn of(tx: &mut dyn Transaction, cluster_id: &ClusterId) -> Result<Vec<TrustE
 
 const COLUMNS: &str = "cluster_id, kind, fingerprint, der, added_at, source, alias";
 
+/// For whom a certificate is accepted, and as what.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn holders(
+    tx: &mut dyn Transaction,
+    fingerprint: &[u8; 32],
+) -> Result<Vec<(ClusterId, EntryKind)>, Error> {
+    tx.query(
+        "SELECT cluster_id, kind FROM trust_entries WHERE fingerprint = $1 ORDER BY cluster_id, kind",
+        &[fingerprint.into()],
+    )?
+    .into_iter()
+    .map(|mut row| Ok((row.parse()?, kind(&mut row, 1)?)))
+    .collect()
+}
+
+fn kind(row: &mut Row, column: usize) -> Result<EntryKind, Error> {
+    match row.text()?.as_str() {
+        "anchor" => Ok(EntryKind::Anchor),
+        "pinned" => Ok(EntryKind::Pinned),
+        _ => Err(Error::Stored {
+            column,
+            expected: "a kind of trust entry",
+        }),
+    }
+}
+
 /// Whether an authority vouches for a peer's certificates.
 ///
 /// # Errors
@@ -350,16 +378,7 @@ pub fn revoked(tx: &mut dyn Transaction) -> Result<Vec<RevokedEntry>, Error> {
 fn record(mut row: Row) -> Result<TrustEntry, Error> {
     Ok(TrustEntry {
         cluster_id: row.parse()?,
-        kind: match row.text()?.as_str() {
-            "anchor" => EntryKind::Anchor,
-            "pinned" => EntryKind::Pinned,
-            _ => {
-                return Err(Error::Stored {
-                    column: 1,
-                    expected: "a kind of trust entry",
-                });
-            }
-        },
+        kind: kind(&mut row, 1)?,
         fingerprint: row.digest()?,
         der: row.blob()?,
         added_at: row.time()?,

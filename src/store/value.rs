@@ -268,6 +268,18 @@ impl Row {
         }
     }
 
+    /// The next column, bytes or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Stored`] when it is anything else.
+    pub fn opt_blob(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        match self.take()? {
+            Value::Blob(value) => Ok(Some(value)),
+            Value::Null => Ok(None),
+            Value::Int(_) | Value::Text(_) => Err(self.wrong("bytes")),
+        }
+    }
+
     /// The next column, a SHA-256.
     ///
     /// # Errors

@@ -35,6 +35,9 @@ pub mod pb {
 /// The messages, client and server of `emcc.admin.v1`.
 pub use generated::emcc::admin::v1 as admin;
 
+/// The messages, client and server of `emcc.join.v1`.
+pub use generated::emcc::join::v1 as join;
+
 /// What reflection tells about `emcc.federation.v1`: an encoded `FileDescriptorSet` with its imports.
 pub const FEDERATION_DESCRIPTOR: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/federation.fds"));

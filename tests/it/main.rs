@@ -13,6 +13,7 @@
 mod support;
 
 mod admission;
+mod announce;
 mod answers;
 mod backup;
 mod bulk;
@@ -29,6 +30,7 @@ mod imports;
 mod lab;
 mod metrics;
 mod nodes;
+mod pairing;
 mod parameters;
 mod peers;
 mod people;

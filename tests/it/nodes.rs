@@ -22,7 +22,7 @@ use crate::support::{binary, rows::settled};
 
 mod claims;
 mod links;
-mod two;
+pub(crate) mod two;
 
 use claims::{once_only, wait_taken_over};
 

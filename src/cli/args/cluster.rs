@@ -10,6 +10,7 @@ use clap::{
 use crate::domain::{
     announcement::{Acceptance, NoAcceptance},
     ids::ClusterId,
+    pairing::InvitationId,
 };
 
 fn acceptance() -> impl TypedValueParser<Value = Acceptance> {
@@ -34,6 +35,10 @@ pub enum Cluster {
     Set(ClusterSet),
     /// Remove a peer with its trust; sessions shared with it end first, and it is told
     Remove(ClusterRemove),
+    /// Invite another cluster to become a peer, and see it through
+    Invite(ClusterInvite),
+    /// Use an invitation of another cluster, and see it through
+    Join(ClusterJoin),
     /// Try the link to a peer at once, and say what came of it
     #[command(after_help = "Example:\n  emccd cluster refresh tokyo")]
     Refresh {
@@ -41,6 +46,85 @@ pub enum Cluster {
         #[arg(value_name = "ID")]
         cluster_id: ClusterId,
     },
+}
+
+/// `cluster invite`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "It prints one line, which the operator of the other cluster gives to `emccd cluster join`. Whoever has it may \
+    join, once; both operators then compare words and confirm, and nothing is trusted before.\n\n\
+    Examples:\n  \
+    emccd cluster invite\n  \
+    emccd cluster invite --minutes 10 --address emcc.berlin.example:8444 --name Berlin\n  \
+    emccd cluster invite --no-wait    print it, and come back later\n  \
+    emccd cluster invite --list\n  \
+    emccd cluster invite --confirm 5f0c9e2a71b3d846 --yes --words \"abandon ability able about above absent\""
+)]
+pub struct ClusterInvite {
+    /// How long it counts
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1440))]
+    pub minutes: u32,
+    /// Where the other cluster reaches this one; may be repeated. What the nodes say of themselves when left out
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Vec<String>,
+    /// What the other cluster is to know this one by
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub name: String,
+    /// What is done with those that are there.
+    #[command(flatten)]
+    pub verbs: PairingVerbs,
+}
+
+/// `cluster join`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The invitation is read from standard input, or from a file: on the command line every process of this machine \
+    could read it.\n\n\
+    Examples:\n  \
+    emccd cluster join\n  \
+    emccd cluster join --token-file invitation.txt --address emcc.tokyo.example:8444 --name Tokyo\n  \
+    emccd cluster join --list\n  \
+    emccd cluster join --confirm 5f0c9e2a71b3d846 --yes --words \"abandon ability able about above absent\""
+)]
+pub struct ClusterJoin {
+    /// A file with the invitation
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Where the other cluster reaches this one; may be repeated. What the nodes say of themselves when left out
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Vec<String>,
+    /// What the other cluster is to know this one by
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub name: String,
+    /// What is done with those that are there.
+    #[command(flatten)]
+    pub verbs: PairingVerbs,
+}
+
+/// What can be done with pairings that are there, on either side.
+#[derive(Debug, Args)]
+pub struct PairingVerbs {
+    /// Do not wait for the other side
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Show what there is, and how it stands
+    #[arg(long, conflicts_with_all = ["cancel", "confirm"])]
+    pub list: bool,
+    /// Take an invitation back, or end a pairing that is not confirmed
+    #[arg(long, value_name = "ID", conflicts_with = "confirm")]
+    pub cancel: Option<InvitationId>,
+    /// Say that the words are the same on both sides
+    #[arg(long, value_name = "ID")]
+    pub confirm: Option<InvitationId>,
+    /// The words as the other operator has read them out, to be compared
+    #[arg(long, value_name = "WORDS", requires = "confirm")]
+    pub words: Option<String>,
+    /// Where the other cluster is a peer already: trust what it shows now as well
+    #[arg(long)]
+    pub update: bool,
+    /// Do not ask: the words that are given decide
+    #[arg(long, requires = "words")]
+    pub yes: bool,
 }
 
 /// `cluster remove`.

@@ -17,7 +17,9 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 pub use self::{
     audit::{Audit, AuditList, AuditVerify},
     cert::{Cert, CertNew, Purpose},
-    cluster::{Cluster, ClusterAdd, ClusterRemove, ClusterSet},
+    cluster::{
+        Cluster, ClusterAdd, ClusterInvite, ClusterJoin, ClusterRemove, ClusterSet, PairingVerbs,
+    },
     db::{Db, DbMigrate, DbVerify},
     param::{Param, ParamList, ParamSet},
     people::{
@@ -26,8 +28,8 @@ pub use self::{
     },
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
     trust::{
-        StorePassword, Trust, TrustAdd, TrustConsolidate, TrustDiff, TrustExport, TrustImport,
-        TrustRemove,
+        StorePassword, Trust, TrustAccept, TrustAdd, TrustConsolidate, TrustDiff, TrustExport,
+        TrustImport, TrustRemove,
     },
 };
 use crate::{

@@ -20,9 +20,11 @@ use crate::{
 /// `trust`.
 #[derive(Debug, Subcommand)]
 pub enum Trust {
+    /// Accept certificates that a peer announced and that wait, or reject them
+    Accept(TrustAccept),
     /// Accept more certificates from a peer
     Add(TrustAdd),
-    /// What is accepted, from one peer or from all, and what was revoked
+    /// What is accepted, from one peer or from all, what waits, and what was revoked
     #[command(
         after_help = "Examples:\n  emccd trust list\n  emccd trust list tokyo\n  emccd trust list --as-of 2027-03-31    what is accepted then, and what breaks until then"
     )]
@@ -44,6 +46,29 @@ pub enum Trust {
     Import(TrustImport),
     /// Accept a certificate from a peer no more; connections that live on it end, and a leaf is revoked
     Remove(TrustRemove),
+}
+
+/// `trust accept`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd trust accept tokyo    shows what waits, and asks\n  \
+    emccd trust accept tokyo --fingerprint 9F:86:…:0A\n  \
+    emccd trust accept tokyo --reject\n\n\
+    Certificates of a peer wait where its record says so: emccd cluster set tokyo --accept-announcements approve"
+)]
+pub struct TrustAccept {
+    /// The peer
+    #[arg(value_name = "ID")]
+    pub cluster_id: ClusterId,
+    /// SHA-256 fingerprint of the one that is meant; all that wait when it is not given
+    #[arg(long, value_name = "HEX", value_parser = fingerprint)]
+    pub fingerprint: Option<Fingerprint>,
+    /// Revoke it instead, so that it can't be announced again
+    #[arg(long)]
+    pub reject: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `trust remove`.

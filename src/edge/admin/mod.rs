@@ -4,12 +4,14 @@
 //! it needs. Records are read and written here; what reaches beyond the database goes through
 //! [`operations::Operations`]. It works with every certificate expired: this is how they are replaced.
 
+mod acceptance;
 mod account;
 mod directory;
 pub mod error;
 pub mod export;
 mod import;
 pub mod operations;
+mod pairings;
 mod parameters;
 mod peer_changes;
 pub mod peers;

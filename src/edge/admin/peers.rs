@@ -211,13 +211,13 @@ pub async fn list_trust(
 }
 
 /// What peers said of their own certificates, by peer and fingerprint as they are shown.
-struct Origins {
+pub(super) struct Origins {
     identities: BTreeMap<(String, String), Vec<String>>,
     parents: BTreeMap<(String, String), String>,
 }
 
 impl Origins {
-    fn read(tx: &mut dyn Transaction) -> Result<Self, Error> {
+    pub(super) fn read(tx: &mut dyn Transaction) -> Result<Self, Error> {
         let mut identities = BTreeMap::<_, Vec<_>>::new();
         for label in announcements::labels(tx)? {
             let key = (
@@ -239,7 +239,7 @@ impl Origins {
         })
     }
 
-    fn tell(&self, entry: pb::TrustEntry) -> pb::TrustEntry {
+    pub(super) fn tell(&self, entry: pb::TrustEntry) -> pb::TrustEntry {
         let fingerprint = entry.certificate.as_ref().map(|c| c.fingerprint.clone());
         let key = (entry.cluster_id.clone(), fingerprint.unwrap_or_default());
         pb::TrustEntry {

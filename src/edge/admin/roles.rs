@@ -68,10 +68,18 @@ pub enum Action {
     Apply,
     /// Write a backup of the database.
     BackUp,
+    /// Take an invitation back, or end a pairing.
+    CancelPairing,
+    /// Say that the words of a pairing are the same.
+    ConfirmPairing,
     /// Give out the cluster's data, hashes of PINs among them.
     Export,
     /// Hand the node's sockets to a new process.
     HandOver,
+    /// Make an invitation.
+    InviteCluster,
+    /// Use an invitation.
+    JoinCluster,
     /// End a session.
     LogoutSession,
     /// Add or change one record.
@@ -100,13 +108,17 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
         Self::BackUp,
+        Self::CancelPairing,
+        Self::ConfirmPairing,
         Self::Export,
         Self::HandOver,
+        Self::InviteCluster,
+        Self::JoinCluster,
         Self::LogoutSession,
         Self::PutRecord,
         Self::RefreshCluster,
@@ -128,8 +140,12 @@ impl Action {
             Self::AddCluster
             | Self::Apply
             | Self::BackUp
+            | Self::CancelPairing
+            | Self::ConfirmPairing
             | Self::Export
             | Self::HandOver
+            | Self::InviteCluster
+            | Self::JoinCluster
             | Self::PutRecord
             | Self::RemoveCluster
             | Self::RemoveRecord
@@ -152,8 +168,12 @@ impl Action {
             Self::AddTrust => "trust add",
             Self::Apply => "apply",
             Self::BackUp => "db backup",
+            Self::CancelPairing => "cluster invite --cancel",
+            Self::ConfirmPairing => "cluster invite --confirm",
             Self::Export => "export",
             Self::HandOver => "run --take-over",
+            Self::InviteCluster => "cluster invite",
+            Self::JoinCluster => "cluster join",
             Self::LogoutSession => "session logout",
             Self::PutRecord => "add or set a record",
             Self::RefreshCluster => "cluster refresh",

@@ -15,11 +15,11 @@ use crate::{
     clock::Clock,
     domain::ids::{BaseDeviceName, ClusterId, DeviceName, UserId},
     edge::admin::{
-        account, directory,
+        acceptance, account, directory,
         error::Error,
         export, import,
         operations::{ApplyMode, File, Operations},
-        parameters, peer_changes,
+        pairings, parameters, peer_changes,
         peers::{self, Material},
         pins, policies, records, removals,
         roles::{Action, Actor, Groups},
@@ -28,6 +28,7 @@ use crate::{
         trust_bulk,
         trust_removal::{self, Mode, Removal},
     },
+    pairing::Pairings,
     secret::Pin,
     store::{self, Store},
     tasks::Tasks,
@@ -48,6 +49,8 @@ pub struct AdminEdge {
     pub groups: Arc<Groups>,
     /// What goes beyond the database.
     pub operations: Arc<dyn Operations>,
+    /// Invitations.
+    pub pairings: Pairings,
     /// One place: large imports wait in nobody's memory.
     pub imports: Arc<Semaphore>,
     /// What goes on though its caller has gone away.
@@ -249,6 +252,23 @@ impl AdminEdge {
         Ok(removed)
     }
 
+    async fn decide(
+        &self,
+        actor: &Actor,
+        request: pb::AcceptTrustRequest,
+    ) -> Result<pb::AcceptTrustResponse, Error> {
+        let cluster = cluster_id(request.cluster_id)?;
+        let which = request
+            .fingerprint
+            .as_deref()
+            .map(fingerprint)
+            .transpose()?;
+        let (reject, now) = (request.reject, self.clock.now());
+        let done = acceptance::decide(&self.store, cluster, which, reject, actor, now).await?;
+        self.operations.peers_changed().await?;
+        Ok(done)
+    }
+
     async fn distrust(
         &self,
         actor: &Actor,
@@ -382,6 +402,14 @@ impl AdminService for AdminEdge {
             Ok(pb::ListTrustResponse { entries })
         })
         .await
+    }
+
+    async fn accept_trust(
+        &self,
+        request: Request<pb::AcceptTrustRequest>,
+    ) -> Result<Response<pb::AcceptTrustResponse>, Status> {
+        let (actor, request) = self.admit(Action::AddTrust, request).await?;
+        within(CHANGE, self.decide(&actor, request)).await
     }
 
     async fn forecast_trust(
@@ -595,6 +623,54 @@ impl AdminService for AdminEdge {
             Ok(pb::RefreshClusterResponse { peer: Some(peer) })
         })
         .await
+    }
+
+    async fn invite_cluster(
+        &self,
+        request: Request<pb::InviteClusterRequest>,
+    ) -> Result<Response<pb::InviteClusterResponse>, Status> {
+        let (actor, request) = self.admit(Action::InviteCluster, request).await?;
+        within(CHANGE, pairings::invite(&self.pairings, request, &actor)).await
+    }
+
+    async fn join_cluster(
+        &self,
+        request: Request<pb::JoinClusterRequest>,
+    ) -> Result<Response<pb::JoinClusterResponse>, Status> {
+        let (actor, request) = self.admit(Action::JoinCluster, request).await?;
+        within(JOIN, pairings::join(&self.pairings, request, &actor)).await
+    }
+
+    async fn list_pairings(
+        &self,
+        request: Request<pb::ListPairingsRequest>,
+    ) -> Result<Response<pb::ListPairingsResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, pairings::list(&self.pairings, &query)).await
+    }
+
+    async fn get_pairing(
+        &self,
+        request: Request<pb::GetPairingRequest>,
+    ) -> Result<Response<pb::GetPairingResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(CHANGE, pairings::get(&self.pairings, &query)).await
+    }
+
+    async fn confirm_pairing(
+        &self,
+        request: Request<pb::ConfirmPairingRequest>,
+    ) -> Result<Response<pb::ConfirmPairingResponse>, Status> {
+        let (actor, request) = self.admit(Action::ConfirmPairing, request).await?;
+        within(CHANGE, pairings::confirm(&self.pairings, request, &actor)).await
+    }
+
+    async fn cancel_pairing(
+        &self,
+        request: Request<pb::CancelPairingRequest>,
+    ) -> Result<Response<pb::CancelPairingResponse>, Status> {
+        let (actor, request) = self.admit(Action::CancelPairing, request).await?;
+        within(CHANGE, pairings::cancel(&self.pairings, &request, &actor)).await
     }
 
     async fn hand_over(
@@ -813,6 +889,9 @@ const CHANGE: Duration = Duration::from_secs(20);
 
 /// Room for a peer to learn that its sessions are over.
 const REMOVE: Duration = Duration::from_secs(45);
+
+/// Room to dial every address of the other cluster, and for it to dial ours.
+const JOIN: Duration = Duration::from_secs(120);
 
 /// Every row is read.
 const WHOLE_STORE: Duration = Duration::from_secs(10 * 60);

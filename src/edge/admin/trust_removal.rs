@@ -85,7 +85,12 @@ pub(super) async fn remove_trust(
                 certificate.is_some_and(|c| c.fingerprint == text)
             });
             let was_anchor = removed.iter().any(|e| e.kind == EntryKind::Anchor.as_str());
-            if !was_anchor && removed.is_empty() && is_settled(tx, cluster, fingerprint)? {
+            // One that is long gone may have left others behind that were taken on its word.
+            if !was_anchor
+                && removed.is_empty()
+                && announcements::descendants(tx, cluster, fingerprint)?.is_empty()
+                && is_settled(tx, cluster, fingerprint)?
+            {
                 return Err(Error::missing(
                     format!("trust in {text} for the peer {cluster}"),
                     "emccd trust list",

@@ -2,9 +2,11 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use rustls_pki_types::CertificateDer;
 use tonic::{Extensions, Request, Status, metadata::MetadataMap};
 
 use crate::{
@@ -39,6 +41,8 @@ pub struct Caller {
     pub remote: SocketAddr,
     /// Fingerprint of the leaf that proves it.
     pub fingerprint: Option<String>,
+    /// What proves it, the leaf first.
+    pub chain: Arc<[CertificateDer<'static>]>,
     /// What its node told of itself on this connection.
     pub introduced: Introduced,
     /// What it speaks on this call.
@@ -81,6 +85,7 @@ impl Door<'_> {
             cluster: cluster.clone(),
             remote: connection.remote,
             fingerprint: connection.fingerprint.clone(),
+            chain: Arc::clone(&connection.chain),
             introduced: connection.introduced.clone(),
             // One that can't be read is sorted out by `admit`; `Hello` doesn't need it.
             version: metadata::version(call).unwrap_or(Version::V1_0),

@@ -27,6 +27,7 @@ use self::{
 use crate::{
     clock::Clock,
     domain::{
+        announcement::{Acknowledgement, Announcement, MAX_IDENTITIES},
         capability::Traits,
         em_code::EmCode,
         ids::ClusterId,
@@ -37,10 +38,12 @@ use crate::{
     edge::listener::{Bound, Share, Shares, TurnedAway},
     peer::{self, Peers},
     tasks::Tasks,
-    trust::refusals::RecentRefusals,
+    trust::{receive::Call, refusals::RecentRefusals},
     wire::{
         self,
-        federation::{Hello, decode_find, decode_login},
+        federation::{
+            Hello, decode_announcement, decode_find, decode_login, encode_acknowledgement,
+        },
         pb::{
             self,
             federation_service_server::{FederationService, FederationServiceServer},
@@ -91,6 +94,13 @@ pub trait Roles: Send + Sync {
         context: &'a Context,
         request: LogoutRequest,
     ) -> Answer<'a, EndReason>;
+
+    /// Takes the certificates that a peer's identity has, and answers when every living node of ours goes by them.
+    fn announced<'a>(
+        &'a self,
+        call: &'a Call,
+        announcement: &'a Announcement,
+    ) -> Answer<'a, Acknowledgement>;
 
     /// Ends a session that we hold as visiting; its home cluster calls.
     fn end_from_home<'a>(
@@ -176,12 +186,15 @@ enum Errand {
     Call,
     /// The end of a session.
     End,
+    /// The certificates of an identity.
+    Announce,
 }
 
 struct Federation {
     parts: Parts,
     calls: Shares<ClusterId>,
     ends: Shares<ClusterId>,
+    announcements: Shares<ClusterId>,
     log: RefusalLog,
 }
 
@@ -192,6 +205,7 @@ impl Federation {
             parts,
             calls: Shares::new(MAX_CALLS_PER_PEER),
             ends: Shares::new(MAX_ENDS_PER_PEER),
+            announcements: Shares::new(MAX_IDENTITIES),
         }
     }
 
@@ -226,6 +240,13 @@ impl Federation {
                 "ends of sessions",
                 MAX_ENDS_PER_PEER,
                 Bound::Ends,
+            ),
+            // One for each identity that it may have.
+            Errand::Announce => (
+                &self.announcements,
+                "announcements",
+                MAX_IDENTITIES,
+                Bound::Calls,
             ),
         };
         shares.take(cluster).ok_or_else(|| {
@@ -409,10 +430,32 @@ impl FederationService for Federation {
         &self,
         request: Request<pb::AnnounceRequest>,
     ) -> Result<Response<pb::AnnounceResponse>, Status> {
-        self.admit(&request)?;
-        Err(Status::unimplemented(
-            "this node takes no announcements; it does not tell the capability trust-announce",
-        ))
+        let caller = self.admit(&request)?;
+        if !Traits::of(self.config().security_mode, self.config().versions.max()).trust_announce {
+            return Err(Status::unimplemented(
+                "this node takes no announcements; it does not tell the capability trust-announce",
+            ));
+        }
+        let announcement = decode_announcement(request.into_inner())
+            .map_err(|malformed| self.unreadable(&caller, &malformed))?;
+        let call = Call {
+            cluster: caller.cluster.clone(),
+            chain: Arc::clone(&caller.chain),
+            reference: caller.reference,
+            deadline: caller.deadline,
+        };
+        let roles = Arc::clone(&self.parts.roles);
+        let work = async move { roles.announced(&call, &announcement).await };
+        let answer = self
+            .run(
+                "federation announce",
+                &caller,
+                Errand::Announce,
+                work,
+                Self::refuse,
+            )
+            .await?;
+        Ok(Response::new(encode_acknowledgement(&answer)))
     }
 
     async fn logout(

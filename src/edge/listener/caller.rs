@@ -26,6 +26,8 @@ pub struct ConnIdentity {
     pub verdict: Verdict,
     /// Fingerprint of the caller's leaf.
     pub fingerprint: Option<String>,
+    /// What it proved in the handshake, the leaf first; nothing when it showed no certificate.
+    pub chain: Arc<[CertificateDer<'static>]>,
     /// When the caller's leaf ends.
     pub leaf_not_after: Option<Timestamp>,
     /// What the node at the other end has told of itself on this connection.
@@ -68,7 +70,7 @@ impl ConnIdentity {
 /// One connection's chain and the newest judgement on it.
 pub(super) struct Caller {
     trust: TrustStore,
-    chain: Vec<CertificateDer<'static>>,
+    chain: Arc<[CertificateDer<'static>]>,
     judged: ArcSwap<Judged>,
 }
 
@@ -85,11 +87,13 @@ impl Caller {
         chain: Vec<CertificateDer<'static>>,
     ) -> Self {
         let snapshot = trust.snapshot();
+        let chain: Arc<[CertificateDer<'static>]> = chain.into();
         let leaf = chain.first();
         let identity = ConnIdentity {
             remote,
             verdict: snapshot.identify(&chain),
             fingerprint: leaf.map(|der| fingerprint_text(&fingerprint_of(der))),
+            chain: Arc::clone(&chain),
             leaf_not_after: leaf
                 .and_then(|der| Certificate::from_der(der).ok())
                 .map(|leaf| leaf.not_after()),

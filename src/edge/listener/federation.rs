@@ -29,6 +29,7 @@ use super::{
     accept::{Accepted, Opening, accept_all, answer_plaintext, opening},
     call::{Begun, RETRY, answer, come_later},
     caller::{Caller, ConnIdentity, report_refusal},
+    joining::JoiningDoor,
     limits::{self, Config, Slots},
     share::Share,
     turned::Bound,
@@ -39,6 +40,7 @@ use crate::{
     tasks::Tasks,
     trust::{
         TrustStore,
+        certificate::Fingerprint,
         judge::Verdict,
         refusals::Side,
         tls::{is_alert, rejection_of},
@@ -93,6 +95,14 @@ struct Door {
     slots: Slots,
 }
 
+/// Whom a handshake was done with.
+enum Shaken {
+    /// A peer, or who takes itself for one.
+    Federation(TlsStream<TcpStream>),
+    /// Who comes to join, with the certificate that it was shown.
+    Joining(JoiningDoor, TlsStream<TcpStream>, Fingerprint),
+}
+
 /// Why we end a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leave {
@@ -137,7 +147,11 @@ impl Door {
         let tls = tokio::select! {
             () = self.tasks.cancelled() => return,
             shaken = timeout_at(deadline, self.shake_hands(tcp, remote)) => match shaken {
-                Ok(Some(tls)) => tls,
+                Ok(Some(Shaken::Joining(door, tls, shown))) => {
+                    drop(pending);
+                    return door.serve(tls, shown, remote, &self.tasks).await;
+                }
+                Ok(Some(Shaken::Federation(tls))) => tls,
                 Ok(None) => return,
                 Err(_) => {
                     debug!(%remote, "the caller did not finish its handshake in time");
@@ -229,11 +243,7 @@ impl Door {
 
     /// Finds out what the caller speaks and does the handshake. `None` when there is nothing to serve, which
     /// has been reported by then.
-    async fn shake_hands(
-        &self,
-        tcp: TcpStream,
-        remote: SocketAddr,
-    ) -> Option<TlsStream<TcpStream>> {
+    async fn shake_hands(&self, tcp: TcpStream, remote: SocketAddr) -> Option<Shaken> {
         match opening(&tcp).await {
             Ok(Opening::Tls) => {}
             Ok(Opening::Plaintext) => {
@@ -248,12 +258,18 @@ impl Door {
             }
             Ok(Opening::Closed) | Err(_) => return None,
         }
-        let Ok(config) = self.trust.snapshot().server_config() else {
+        let snapshot = self.trust.snapshot();
+        let (Ok(config), Some(identity)) = (snapshot.server_config(), snapshot.identity()) else {
             debug!(%remote, "this node has no usable identity; closed the connection");
             return None;
         };
+        let door = self.config.joining.as_ref().filter(|door| door.is_open());
+        let config = door.map_or_else(|| Arc::clone(&config), |_| JoiningDoor::settings(&config));
         match TlsAcceptor::from(config).accept(tcp).await {
-            Ok(tls) => Some(tls),
+            Ok(tls) => Some(match door.filter(|_| JoiningDoor::is_for(&tls)) {
+                Some(door) => Shaken::Joining(door.clone(), tls, identity.leaf().fingerprint()),
+                None => Shaken::Federation(tls),
+            }),
             Err(error) => {
                 self.report_failed_handshake(remote, &error);
                 None
@@ -442,7 +458,7 @@ fn report_end(caller: &Caller, ended: Result<(), hyper::Error>) {
 
 /// Lets hyper run its streams as tasks of the node, so that shutdown waits for them.
 #[derive(Clone)]
-struct TrackedTasks(Tasks);
+pub(super) struct TrackedTasks(pub(super) Tasks);
 
 impl<F> Executor<F> for TrackedTasks
 where

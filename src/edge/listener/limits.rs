@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    joining::JoiningDoor,
     share::{Share, Shares},
     turned::TurnedAway,
     waste::{Allowance, Allowances},
@@ -67,6 +68,8 @@ pub struct Config {
     pub draining: CancellationToken,
     /// Counts who is turned away.
     pub turned: TurnedAway,
+    /// Where those go who come to join; nowhere when there is none.
+    pub joining: Option<JoiningDoor>,
 }
 
 impl Default for Config {
@@ -97,6 +100,7 @@ impl Default for Config {
             drain_grace: Duration::from_secs(5),
             draining: CancellationToken::new(),
             turned: TurnedAway::default(),
+            joining: None,
         }
     }
 }
@@ -181,6 +185,19 @@ impl Places {
                 of_all: "32",
             },
             ..Self::new(32, 16)
+        }
+    }
+
+    /// Places for those who come to join and have proved nothing yet: a handful.
+    #[must_use]
+    pub fn for_joining() -> Self {
+        Self {
+            whose: Whose {
+                callers: "clusters that join",
+                of_network: "4, half of what there are",
+                of_all: "8",
+            },
+            ..Self::new(8, 4)
         }
     }
 

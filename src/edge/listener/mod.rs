@@ -12,6 +12,7 @@ mod call;
 mod caller;
 mod federation;
 mod http;
+mod joining;
 mod limits;
 mod received;
 mod share;
@@ -28,6 +29,7 @@ pub use self::{
     caller::{ConnIdentity, Introduced},
     federation::serve_federation,
     http::serve_http,
+    joining::{JoiningDoor, Stranger},
     limits::{Config, Places},
     turned::{Bound, TurnedAway},
 };

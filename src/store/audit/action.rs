@@ -26,6 +26,16 @@ pub enum Action {
     DbBackup,
     /// A new process of a node asked for its sockets, and what came of it.
     NodeHandOver,
+    /// An operator compared the words of a pairing and confirmed.
+    PairingConfirm,
+    /// A pairing is over, and nothing came of it.
+    PairingEnd,
+    /// Somebody came with a wrong proof, or after another one.
+    PairingFail,
+    /// An invitation was made.
+    PairingInvite,
+    /// An invitation was used: by somebody here, or by another cluster.
+    PairingJoin,
     /// A user's lock, or the wrong PINs counted so far, ended by an operator.
     PinUnlock,
     /// A record is gone.
@@ -36,6 +46,8 @@ pub enum Action {
     SessionLogout,
     /// A record was changed.
     Set(Noun),
+    /// A peer told which certificates one of its identities has.
+    TrustAnnounce,
 }
 
 /// Records that are added, changed and removed.
@@ -124,6 +136,11 @@ impl Action {
             Self::DataImport => "data.import",
             Self::DbBackup => "db.backup",
             Self::NodeHandOver => "node.hand-over",
+            Self::PairingConfirm => "pairing.confirm",
+            Self::PairingEnd => "pairing.end",
+            Self::PairingFail => "pairing.fail",
+            Self::PairingInvite => "pairing.invite",
+            Self::PairingJoin => "pairing.join",
             Self::PinUnlock => "pin.unlock",
             Self::Remove(noun) => {
                 let [_, _, remove] = noun.words();
@@ -135,6 +152,7 @@ impl Action {
                 let [_, set, _] = noun.words();
                 set
             }
+            Self::TrustAnnounce => "trust.announce",
         }
     }
 
@@ -160,9 +178,15 @@ impl Action {
             Self::DataImport,
             Self::DbBackup,
             Self::NodeHandOver,
+            Self::PairingConfirm,
+            Self::PairingEnd,
+            Self::PairingFail,
+            Self::PairingInvite,
+            Self::PairingJoin,
             Self::PinUnlock,
             Self::SessionLogin,
             Self::SessionLogout,
+            Self::TrustAnnounce,
         ];
         let nouns = Noun::ALL.into_iter().flat_map(Noun::words);
         let mut all: Vec<_> = alone.into_iter().map(Self::as_str).chain(nouns).collect();

@@ -11,6 +11,7 @@ fn traits((security_mode, secure_config): (SecurityMode, bool)) -> Traits {
         security_mode,
         secure_config,
         profile_choice: secure_config,
+        trust_announce: secure_config,
     }
 }
 

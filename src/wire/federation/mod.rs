@@ -2,10 +2,14 @@
 //!
 //! What is decoded is checked and bounded: a value that comes out of here keeps every rule of the contract.
 
+mod announce;
 mod link;
 mod login;
 mod services;
 
+pub use announce::{
+    decode_acknowledgement, decode_announcement, encode_acknowledgement, encode_announcement,
+};
 pub use link::{Beat, Hello};
 pub use login::{decode_find, decode_login, encode_find, encode_login};
 

@@ -203,7 +203,7 @@ async fn wrong_pins_at_both_are_counted_by_the_policy_set_at_one(lab: &Lab) {
 }
 
 /// Stops a process, though not within a transaction: on one file nobody else could write.
-async fn stand_still(cluster: &Cluster, member: &Member) {
+pub(crate) async fn stand_still(cluster: &Cluster, member: &Member) {
     loop {
         member.pause().unwrap();
         let is_free = tokio::task::block_in_place(|| {

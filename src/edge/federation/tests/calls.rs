@@ -354,6 +354,7 @@ fn identity(peer: &str) -> ConnIdentity {
         remote: ([192, 0, 2, 1], 40_000).into(),
         verdict: Verdict::Peer(cluster(peer)),
         fingerprint: None,
+        chain: Arc::new([]),
         leaf_not_after: None,
         introduced: Introduced::default(),
     }

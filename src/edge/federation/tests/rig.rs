@@ -22,6 +22,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::{
     clock::Clock,
     domain::{
+        announcement::{Acknowledgement, Announcement},
         em_code::EmCode,
         ids::{ClusterId, DeviceName, LoginName, ProfileName, Ref, SessionId, UserId},
         login::{
@@ -44,6 +45,7 @@ use crate::{
         TrustStore,
         bundle::Bundle,
         fixtures::{Leaf, Spec, cluster, pinned},
+        receive::Call,
     },
 };
 
@@ -90,6 +92,19 @@ impl FakeRoles {
 }
 
 impl Roles for FakeRoles {
+    fn announced<'a>(
+        &'a self,
+        _: &'a Call,
+        announcement: &'a Announcement,
+    ) -> Answer<'a, Acknowledgement> {
+        Box::pin(async move {
+            Ok(Acknowledgement {
+                sequence: announcement.sequence,
+                outcomes: Vec::new(),
+            })
+        })
+    }
+
     fn find_user<'a>(&'a self, context: &'a Context, _: &'a FindUser) -> Answer<'a, Ownership> {
         Box::pin(async move { Ok(self.called("find_user", context, Ownership::Mine).await) })
     }

@@ -187,6 +187,34 @@ CREATE TABLE revoked_entries (
     PRIMARY KEY (cluster_id, fingerprint)
 ) STRICT;
 
+-- Invitations of ours, and those that we were given. A key is here only while it can still be used: it checks proofs of
+-- the secret, which is not here. Certificates and words are no secrets.
+CREATE TABLE pairings (
+    side         TEXT NOT NULL CHECK (side IN ('inviting', 'joining')),
+    id           TEXT NOT NULL,
+    state        TEXT NOT NULL,
+    node         TEXT NOT NULL,
+    actor        TEXT NOT NULL,
+    -- What the other side is to know us by.
+    name         TEXT NOT NULL,
+    addresses    TEXT NOT NULL,
+    their_addresses TEXT NOT NULL,
+    created_at   INTEGER NOT NULL,
+    expires_at   INTEGER NOT NULL,
+    proof_key    BLOB,
+    failures     INTEGER NOT NULL CHECK (failures >= 0),
+    bound_to     BLOB CHECK (length(bound_to) = 32),
+    server_leaf  BLOB CHECK (length(server_leaf) = 32),
+    remote       TEXT NOT NULL,
+    words        TEXT NOT NULL,
+    told         TEXT,
+    confirmed_by TEXT,
+    is_update    INTEGER NOT NULL CHECK (is_update IN (0, 1)),
+    they_confirmed INTEGER NOT NULL CHECK (they_confirmed IN (0, 1)),
+    trouble      TEXT NOT NULL,
+    PRIMARY KEY (side, id)
+) STRICT;
+
 -- Certificates that a peer announced and that an operator has not agreed to yet.
 CREATE TABLE waiting_entries (
     cluster_id  TEXT NOT NULL,

@@ -20,9 +20,11 @@ use crate::{
         },
         liveness::Incarnation,
         login::{CallManager, HomeServices, Line, PhoneService, SecurityMode, ServiceMenu},
+        pairing::{self, InvitationId, Side, Told, ToldAddress, ToldCertificate},
         policy::{BUILT_IN, Policy, Rules},
         session::{EndReason, Initiator, State},
     },
+    secret::Secret,
     store::{
         self,
         announcements::{self, Announced, WaitingEntry},
@@ -35,6 +37,7 @@ use crate::{
         devices::Device,
         geolocations::{self, Geolocation},
         imports, node_links,
+        pairings::{self, Pairing},
         parameters::{self, Setting},
         peers::{self, Peer},
         phone_services, policies,
@@ -288,6 +291,7 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
     }
     trust_entries::revoke(tx, &revoked(), &[9; 32], at(4))?;
     fill_announcements(tx)?;
+    pairings::put(tx, &pairing())?;
     for session in &all.sessions {
         sessions::insert(tx, session)?;
     }
@@ -334,6 +338,46 @@ fn announced() -> Announced {
         sequence: 12,
         digest: [6; 32],
         told_at: at(8),
+    }
+}
+
+fn pairing() -> Pairing {
+    Pairing {
+        side: Side::Inviting,
+        id: InvitationId([1, 2, 3, 4, 5, 6, 7, 8]),
+        state: pairing::State::Told,
+        node: "n1".into(),
+        actor: "root (uid 0)".into(),
+        name: "Berlin".into(),
+        addresses: vec!["n1.berlin.example:8444".into()],
+        their_addresses: Vec::new(),
+        created_at: at(5),
+        expires_at: at(1_800_005),
+        proof_key: Some(Secret::new(vec![5; 32])),
+        failures: 2,
+        bound_to: Some([6; 32]),
+        server_leaf: Some([7; 32]),
+        remote: "192.0.2.7:40000".into(),
+        words: "abandon ability able about above absent".into(),
+        told: Some(Told {
+            cluster_id: "lima".into(),
+            name: "Lima".into(),
+            addresses: vec![ToldAddress {
+                address: "n1.lima.example:8444".into(),
+                trouble: Some("connection refused".into()),
+                warning: None,
+            }],
+            certificates: vec![ToldCertificate {
+                node: "n1".into(),
+                purpose: "federation".into(),
+                der: vec![0x30, 4],
+            }],
+            ..Told::default()
+        }),
+        confirmed_by: Some("anna (uid 1000)".into()),
+        is_update: true,
+        they_confirmed: false,
+        trouble: "wrong proof 2 of 5".into(),
     }
 }
 
@@ -557,6 +601,9 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
             ("EMCC2".to_owned(), None)
         ]
     );
+    let stored = pairings::list(tx, Side::Inviting)?;
+    assert_eq!(format!("{stored:?}"), format!("{:?}", [pairing()]));
+    assert_eq!(stored[0].proof_key.as_ref().unwrap().expose(), [5; 32]);
     assert_eq!(peers::list(tx)?, [all.peer]);
     let mut entries = trust_entries::list(tx)?;
     entries.sort_by_key(|entry| entry.fingerprint);

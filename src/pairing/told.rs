@@ -1,0 +1,197 @@
+//! What clusters tell one another of themselves, between the wire and the store: nothing is kept that could not be.
+//! Pure.
+
+use std::net::IpAddr;
+
+use crate::{
+    domain::{
+        address::HostPort,
+        address_list::MAX_ADDRESSES,
+        bounds::is_line,
+        ids::ClusterId,
+        pairing::{Told, ToldAddress, ToldCertificate, Unfit},
+    },
+    trust::certificate::{Certificate, Fingerprint, fingerprint_of, fingerprint_text},
+    wire::join as pb,
+};
+
+/// The certificates of a whole cluster.
+const MAX_CERTIFICATES: usize = 64;
+/// One certificate.
+const MAX_DER_BYTES: usize = 16 * 1024;
+/// A line for people.
+const MAX_LINE_BYTES: usize = 255;
+
+/// What was told can't be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} must be {rule}")]
+pub struct Malformed {
+    what: &'static str,
+    rule: &'static str,
+}
+
+const fn malformed(what: &'static str, rule: &'static str) -> Malformed {
+    Malformed { what, rule }
+}
+
+/// Reads what the other cluster told. Its addresses are not dialled yet.
+///
+/// # Errors
+/// [`Malformed`] with the first field that breaks its rule.
+pub fn read(cluster: pb::Cluster) -> Result<Told, Malformed> {
+    ClusterId::new(cluster.cluster_id.as_str())
+        .map_err(|_| malformed("the cluster ID", "1 to 64 characters of A-Z a-z 0-9 . _ -"))?;
+    check_lines(&cluster)?;
+    if cluster.addresses.len() > MAX_ADDRESSES {
+        return Err(malformed("the addresses", "at most 16"));
+    }
+    if !(1..=MAX_CERTIFICATES).contains(&cluster.certificates.len()) {
+        return Err(malformed("the certificates", "1 to 64"));
+    }
+    let mut told = Told {
+        cluster_id: cluster.cluster_id,
+        name: cluster.name.trim().to_owned(),
+        software: cluster.software,
+        versions: cluster.versions,
+        security_mode: cluster.security_mode,
+        ..Told::default()
+    };
+    for address in cluster.addresses {
+        let address: HostPort = address
+            .parse()
+            .map_err(|_| malformed("an address", "HOST:PORT"))?;
+        let address = address.to_string();
+        if told.addresses.iter().all(|known| known.address != address) {
+            told.addresses.push(ToldAddress {
+                address,
+                ..ToldAddress::default()
+            });
+        }
+    }
+    for certificate in cluster.certificates {
+        let readable = certificate.der.len() <= MAX_DER_BYTES
+            && Certificate::from_der(&certificate.der).is_ok();
+        if !readable {
+            return Err(malformed(
+                "a certificate",
+                "one X.509 certificate of at most 16 KiB",
+            ));
+        }
+        if told.certificates.iter().all(|c| c.der != certificate.der) {
+            told.certificates.push(ToldCertificate {
+                node: certificate.node,
+                purpose: certificate.purpose,
+                der: certificate.der,
+            });
+        }
+    }
+    Ok(told)
+}
+
+fn check_lines(cluster: &pb::Cluster) -> Result<(), Malformed> {
+    let own = [
+        &cluster.name,
+        &cluster.software,
+        &cluster.versions,
+        &cluster.security_mode,
+    ];
+    let of_nodes = cluster
+        .certificates
+        .iter()
+        .flat_map(|c| [&c.node, &c.purpose]);
+    let mut lines = own.into_iter().chain(of_nodes);
+    if lines.all(|line| is_line(line, MAX_LINE_BYTES)) {
+        Ok(())
+    } else {
+        Err(malformed("a text", "one line of at most 255 bytes"))
+    }
+}
+
+/// What we tell of ourselves, as a message.
+#[must_use]
+pub fn message(told: &Told) -> pb::Cluster {
+    pb::Cluster {
+        cluster_id: told.cluster_id.clone(),
+        name: told.name.clone(),
+        software: told.software.clone(),
+        versions: told.versions.clone(),
+        security_mode: told.security_mode.clone(),
+        addresses: told.addresses.iter().map(|a| a.address.clone()).collect(),
+        certificates: told
+            .certificates
+            .iter()
+            .map(|c| pb::Certificate {
+                node: c.node.clone(),
+                purpose: c.purpose.clone(),
+                der: c.der.clone(),
+            })
+            .collect(),
+    }
+}
+
+/// SHA-256 of what a cluster's nodes show.
+#[must_use]
+pub fn fingerprints(told: &Told) -> Vec<Fingerprint> {
+    let all = told.certificates.iter();
+    all.map(|certificate| fingerprint_of(&certificate.der))
+        .collect()
+}
+
+/// Refuses a cluster that can't be a peer of ours, whatever its operator says. `shown` is the certificate that it showed
+/// itself.
+///
+/// # Errors
+/// [`Unfit`].
+pub fn check(them: &Told, shown: &Fingerprint, us: &Told) -> Result<ClusterId, Unfit> {
+    let Ok(cluster) = ClusterId::new(them.cluster_id.as_str()) else {
+        // What was read has a well-formed one.
+        return Err(Unfit::Unnamed);
+    };
+    if them.cluster_id.eq_ignore_ascii_case(&us.cluster_id) {
+        return Err(Unfit::Ourselves(cluster));
+    }
+    let theirs = fingerprints(them);
+    let ours = fingerprints(us);
+    if let Some(own) = theirs.iter().find(|theirs| ours.contains(theirs)) {
+        let fingerprint = fingerprint_text(own);
+        return Err(Unfit::Ours {
+            cluster,
+            fingerprint,
+        });
+    }
+    if !theirs.contains(shown) {
+        return Err(Unfit::NotItsOwn(cluster));
+    }
+    Ok(cluster)
+}
+
+/// What an operator should know of an address that leads there; none where there is nothing.
+#[must_use]
+pub fn warning(ip: IpAddr) -> Option<&'static str> {
+    let v4 = match ip.to_canonical() {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    };
+    let (is_loopback, is_link_local, is_private) = match (v4, ip) {
+        (Some(ip), _) => (
+            ip.is_loopback(),
+            ip.is_link_local(),
+            ip.is_private() || (ip.octets()[0] == 100 && ip.octets()[1] & 0xC0 == 64),
+        ),
+        (None, IpAddr::V6(ip)) => (
+            ip.is_loopback(),
+            ip.is_unicast_link_local(),
+            ip.is_unique_local(),
+        ),
+        (None, IpAddr::V4(_)) => (false, false, false),
+    };
+    if is_loopback {
+        Some("a loopback address: it leads to the machine that dials it")
+    } else if is_link_local {
+        Some("a link-local address: it leads somewhere else on every network")
+    } else if is_private {
+        Some("a private address: make sure that both clusters mean the same network by it")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,588 @@
+//! Announcements of peers, received: proofs are checked, what they change is decided
+//! ([`reconcile`](crate::domain::announcement::reconcile)) and stored with its audit entry in one transaction, and the
+//! answer waits until every living node of this cluster goes by it. A process that is killed in between has stored all of
+//! it or nothing; the peer announces again, and finds it done.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustls_pki_types::CertificateDer;
+use tokio::time::timeout_at;
+use tracing::{error, info, warn};
+
+use super::{
+    TrustStore,
+    bundle::{Bundle, Direction},
+    certificate::{Certificate, Fingerprint, fingerprint_of, fingerprint_text},
+    judge::judge_for,
+    proof::{self, Unproven},
+};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        announcement::{
+            Acknowledgement, Announcement, Outcome, proof_text,
+            reconcile::{
+                Candidate, Change, Newest, Reconciled, Refused, Request, Standing, reconcile,
+            },
+        },
+        em_code::EmCode,
+        ids::{ClusterId, Ref},
+        refusal::Refusal,
+    },
+    store::{
+        self, Store, Transaction,
+        announcements::{self, Announced, WaitingEntry},
+        audit,
+        membership::Membership,
+        meta, nodes, peers,
+        trust_entries::{self, EntryKind, Source, TrustEntry},
+    },
+};
+
+/// How long before the caller's deadline waiting ends, so that the answer that names the node still arrives.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// Takes announcements. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    /// Our own cluster.
+    pub cluster_id: ClusterId,
+    /// Where it is kept.
+    pub store: Store,
+    /// Which nodes live.
+    pub membership: Membership,
+    /// What is in force here.
+    pub trust: TrustStore,
+}
+
+/// Who announces, and until when it waits for an answer.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The peer, as its certificate proves.
+    pub cluster: ClusterId,
+    /// What it proved, the leaf first.
+    pub chain: Arc<[CertificateDer<'static>]>,
+    /// The attempt.
+    pub reference: Ref,
+    /// When the answer is of no use any more.
+    pub deadline: Instant,
+}
+
+/// Why an announcement is not taken as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no record of the caller.
+    #[error(
+        "cluster {0} is trusted but not configured here; add it with `emccd cluster add {0} --address HOST:PORT`"
+    )]
+    CallerUnknown(ClusterId),
+    /// The record of the caller is disabled.
+    #[error(
+        "the record of cluster {0} is disabled here, so nothing is taken from it; enable it with `emccd cluster set {0} --enabled true`"
+    )]
+    CallerDisabled(ClusterId),
+    /// The connection has no certificate that could vouch for anything.
+    #[error("the connection shows no certificate")]
+    NoCertificate,
+    /// What is announced as a certificate is none.
+    #[error("certificate {number} of {identity} can't be read")]
+    Unreadable {
+        /// Whose.
+        identity: String,
+        /// Which one, from 1.
+        number: usize,
+        /// Why.
+        source: super::Error,
+    },
+    /// A certificate came without the proof of its key.
+    #[error("{} of {identity} is not proved to be the caller's", fingerprint_text(.fingerprint))]
+    Unproven {
+        /// Whose.
+        identity: String,
+        /// Which one.
+        fingerprint: Fingerprint,
+        /// Why.
+        source: Unproven,
+    },
+    /// It would cut the connection that it came over.
+    #[error(
+        "the announcement of {identity} leaves out {}, which this call's own connection rests on; announce it over a connection with the new certificate",
+        fingerprint_text(.fingerprint)
+    )]
+    RestsOn {
+        /// Whose.
+        identity: String,
+        /// Which one.
+        fingerprint: Fingerprint,
+    },
+    /// The same number came before with other certificates.
+    #[error(
+        "{identity} was announced under the number {sequence} with other certificates; numbers only grow"
+    )]
+    OtherContent {
+        /// Whose.
+        identity: String,
+        /// Which.
+        sequence: u64,
+    },
+    /// The caller announces more identities than a cluster has.
+    #[error(
+        "{cluster} has announced {} identities and may announce no more; remove certificates of nodes that are gone with `emccd trust remove {cluster} --fingerprint HEX`",
+        crate::domain::announcement::MAX_IDENTITIES
+    )]
+    TooManyIdentities {
+        /// Who.
+        cluster: ClusterId,
+    },
+    /// Stored, but some node does not go by it yet.
+    #[error("stored, but not yet in force on {}; announce it again", .nodes.join(", "))]
+    NotLoaded {
+        /// Which nodes.
+        nodes: Vec<String>,
+    },
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] store::Error),
+}
+
+impl Error {
+    /// For the caller.
+    #[must_use]
+    pub fn to_refusal(&self) -> Refusal {
+        let code = match self {
+            Self::CallerUnknown(_) => EmCode::VisitingClusterUnknown,
+            Self::CallerDisabled(_) => EmCode::EmccNotAllowed,
+            Self::NoCertificate | Self::Unreadable { .. } | Self::Unproven { .. } => {
+                EmCode::ErrorOnParsing
+            }
+            Self::RestsOn { .. } | Self::OtherContent { .. } | Self::TooManyIdentities { .. } => {
+                EmCode::PolicyValidationError
+            }
+            Self::NotLoaded { .. } => EmCode::ServiceConnectionError,
+            Self::Store(_) => EmCode::DatabaseError,
+        };
+        Refusal::new(code, crate::telemetry::error_chain(self))
+    }
+}
+
+impl Receiver {
+    /// Takes an announcement, and answers when every living node of this cluster goes by it.
+    ///
+    /// # Errors
+    /// [`Error`]. Nothing has changed then, except with [`Error::NotLoaded`].
+    pub async fn announced(
+        &self,
+        call: &Call,
+        announcement: &Announcement,
+    ) -> Result<Acknowledgement, Error> {
+        let Some(leaf) = call.chain.first() else {
+            return Err(Error::NoCertificate);
+        };
+        let now = self.trust.clock().now();
+        let certificates = self.proven(call, announcement)?;
+        let work = Work {
+            cluster: call.cluster.clone(),
+            reference: call.reference,
+            authority: self.authority(call, now),
+            request: request_of(announcement, &certificates, fingerprint_of(leaf), now),
+            certificates,
+            now,
+        };
+        let stored = self.store.write(move |tx| work.take(tx)).await?;
+        stored.tell(call, &announcement.identity);
+        self.in_force(stored.revision, call.deadline).await?;
+        Ok(Acknowledgement {
+            sequence: stored.done.sequence,
+            outcomes: stored.done.outcomes,
+        })
+    }
+
+    /// The certificates, each with its key proved.
+    fn proven(&self, call: &Call, announcement: &Announcement) -> Result<Vec<Certificate>, Error> {
+        let provider = super::tls::provider();
+        let identity = &announcement.identity;
+        let mut certificates = Vec::with_capacity(announcement.certificates.len());
+        for (number, proven) in (1..).zip(&announcement.certificates) {
+            let certificate =
+                Certificate::from_der(&proven.der).map_err(|source| Error::Unreadable {
+                    identity: identity.clone(),
+                    number,
+                    source,
+                })?;
+            let fingerprint = certificate.fingerprint();
+            let text = proof_text(
+                &call.cluster,
+                &self.cluster_id,
+                identity,
+                announcement.sequence,
+                &fingerprint,
+                proven.parent.as_ref(),
+            );
+            proof::verify(
+                &provider,
+                certificate.der(),
+                proven.scheme,
+                &text,
+                &proven.signature,
+            )
+            .map_err(|source| Error::Unproven {
+                identity: identity.clone(),
+                fingerprint,
+                source,
+            })?;
+            certificates.push(certificate);
+        }
+        Ok(certificates)
+    }
+
+    /// The authority that vouches for the call's connection, if one does.
+    fn authority(&self, call: &Call, now: Timestamp) -> Option<Fingerprint> {
+        let snapshot = self.trust.snapshot();
+        let bundles = snapshot.bundles().iter();
+        let bundle = bundles.clone().find(|b| b.cluster == call.cluster)?;
+        let vouches = |anchor: &&Certificate| {
+            let alone = Bundle {
+                pinned: Vec::new(),
+                anchors: vec![Certificate::clone(anchor)],
+                ..bundle.clone()
+            };
+            judge_for(&alone, &call.chain, Direction::Client, now)
+                .peer()
+                .is_some()
+        };
+        bundle
+            .anchors
+            .iter()
+            .find(vouches)
+            .map(Certificate::fingerprint)
+    }
+
+    /// Waits until every living node has this revision of trust, or a later one, in force.
+    async fn in_force(&self, revision: i64, deadline: Instant) -> Result<(), Error> {
+        let until = deadline.checked_sub(ANSWER).unwrap_or(deadline);
+        // Subscribed before the first look: no change falls in between.
+        let (mut changes, mut living) = (self.store.changes(), self.membership.living());
+        loop {
+            let behind = self
+                .store
+                .read(move |tx: &mut dyn Transaction| nodes::behind_trust(tx, revision))
+                .await?;
+            let live = Arc::clone(&living.borrow_and_update());
+            let nodes: Vec<_> = behind
+                .into_iter()
+                .filter(|run| live.iter().any(|node| node.run == *run))
+                .map(|run| run.node)
+                .collect();
+            if nodes.is_empty() {
+                return Ok(());
+            }
+            let moved = async {
+                tokio::select! {
+                    changed = changes.changed() => changed.is_ok(),
+                    changed = living.changed() => changed.is_ok(),
+                }
+            };
+            if timeout_at(until.into(), moved).await != Ok(true) {
+                return Err(Error::NotLoaded { nodes });
+            }
+        }
+    }
+}
+
+fn request_of(
+    announcement: &Announcement,
+    certificates: &[Certificate],
+    connection: Fingerprint,
+    now: Timestamp,
+) -> Request {
+    let fingerprints: BTreeSet<_> = certificates.iter().map(Certificate::fingerprint).collect();
+    let told = announcement.certificates.iter().zip(certificates);
+    let candidates = told.map(|(proven, certificate)| Candidate {
+        fingerprint: certificate.fingerprint(),
+        parent: proven.parent,
+        unfit: (certificate.not_after() < now)
+            .then(|| format!("it expired at {}", certificate.not_after())),
+    });
+    Request {
+        identity: announcement.identity.clone(),
+        sequence: announcement.sequence,
+        // In one order, whatever the order in which they are told.
+        digest: fingerprint_of(&Vec::from_iter(fingerprints).concat()),
+        certificates: candidates.collect(),
+        connection,
+    }
+}
+
+/// What one transaction does.
+#[derive(Clone)]
+struct Work {
+    cluster: ClusterId,
+    reference: Ref,
+    authority: Option<Fingerprint>,
+    request: Request,
+    certificates: Vec<Certificate>,
+    now: Timestamp,
+}
+
+/// What it did.
+struct Stored {
+    done: Reconciled,
+    /// Of peers and trust, with what was done.
+    revision: i64,
+    /// In words; none when nothing was changed.
+    told: Option<String>,
+}
+
+impl Work {
+    fn take(&self, tx: &mut dyn Transaction) -> Result<Stored, Error> {
+        let peer = peers::get(tx, &self.cluster)?
+            .ok_or_else(|| Error::CallerUnknown(self.cluster.clone()))?;
+        if !peer.enabled {
+            return Err(Error::CallerDisabled(self.cluster.clone()));
+        }
+        let standing = self.standing(tx)?;
+        let done = reconcile(&standing, peer.accept_announcements, &self.request)
+            .map_err(|refused| self.refused(refused))?;
+        if !done.changes.is_empty() {
+            for change in &done.changes {
+                self.carry_out(tx, change)?;
+            }
+            let connection = &self.request.connection;
+            let rests = |change: &Change| {
+                matches!(change, Change::Pin(_, Some(parent)) | Change::Wait(_, Some(parent))
+                    if parent == connection)
+            };
+            if let Some(authority) = &self.authority
+                && !standing.pinned.contains(connection)
+                && done.changes.iter().any(rests)
+            {
+                announcements::descend(tx, &self.cluster, connection, authority)?;
+            }
+            announcements::prune_lineage(tx, &self.cluster)?;
+        }
+        let told = self.told(&done);
+        if let Some(told) = &told {
+            audit::append(
+                tx,
+                &audit::Entry {
+                    at: self.now,
+                    actor: format!("peer {}", self.cluster),
+                    action: audit::Action::TrustAnnounce,
+                    subject: self.cluster.to_string(),
+                    outcome: told.clone(),
+                    reference: Some(self.reference),
+                },
+            )?;
+        }
+        let revision = meta::get(tx, peers::REVISION)?;
+        let revision = revision.and_then(|text| text.parse().ok()).unwrap_or(0);
+        Ok(Stored {
+            done,
+            revision,
+            told,
+        })
+    }
+
+    fn standing(&self, tx: &mut dyn Transaction) -> Result<Standing, Error> {
+        let mut standing = Standing::default();
+        for entry in trust_entries::of(tx, &self.cluster)? {
+            if entry.kind == EntryKind::Pinned {
+                standing.pinned.insert(entry.fingerprint);
+            }
+        }
+        for entry in announcements::waiting(tx)? {
+            if entry.cluster_id == self.cluster {
+                standing.waiting.insert(entry.fingerprint);
+            }
+        }
+        let mut own = BTreeMap::<_, BTreeSet<_>>::new();
+        for label in announcements::labels_of(tx, &self.cluster)? {
+            own.entry(label.identity)
+                .or_default()
+                .insert(label.fingerprint);
+        }
+        for newest in announcements::identities(tx, &self.cluster)? {
+            let known = Newest {
+                sequence: u64::try_from(newest.sequence).unwrap_or(0),
+                digest: newest.digest,
+                own: own.remove(&newest.identity).unwrap_or_default(),
+            };
+            standing.identities.insert(newest.identity, known);
+        }
+        for candidate in &self.request.certificates {
+            let fingerprint = candidate.fingerprint;
+            if trust_entries::is_revoked(tx, &self.cluster, &fingerprint)? {
+                standing.revoked.insert(fingerprint);
+            }
+            for (holder, kind) in trust_entries::holders(tx, &fingerprint)? {
+                match kind {
+                    EntryKind::Anchor => {
+                        standing.authorities.insert(fingerprint);
+                    }
+                    EntryKind::Pinned if holder != self.cluster => {
+                        standing.elsewhere.insert(fingerprint, holder);
+                    }
+                    EntryKind::Pinned => {}
+                }
+            }
+        }
+        Ok(standing)
+    }
+
+    fn refused(&self, refused: Refused) -> Error {
+        let identity = self.request.identity.clone();
+        match refused {
+            Refused::RestsOn(fingerprint) => Error::RestsOn {
+                identity,
+                fingerprint,
+            },
+            Refused::OtherContent(sequence) => Error::OtherContent { identity, sequence },
+            Refused::TooManyIdentities => Error::TooManyIdentities {
+                cluster: self.cluster.clone(),
+            },
+        }
+    }
+
+    fn carry_out(&self, tx: &mut dyn Transaction, change: &Change) -> Result<(), Error> {
+        let cluster = &self.cluster;
+        match change {
+            Change::Forget(identity) => announcements::forget_identity(tx, cluster, identity)?,
+            Change::Pin(fingerprint, parent) => {
+                let entry = TrustEntry {
+                    cluster_id: cluster.clone(),
+                    kind: EntryKind::Pinned,
+                    fingerprint: *fingerprint,
+                    der: self.der(fingerprint),
+                    added_at: self.now,
+                    source: Source::Announced,
+                    alias: None,
+                };
+                trust_entries::add(tx, &entry)?;
+                if let Some(parent) = parent {
+                    announcements::descend(tx, cluster, fingerprint, parent)?;
+                }
+            }
+            Change::Wait(fingerprint, parent) => {
+                let entry = WaitingEntry {
+                    cluster_id: cluster.clone(),
+                    fingerprint: *fingerprint,
+                    der: self.der(fingerprint),
+                    since: self.now,
+                };
+                announcements::wait(tx, &entry)?;
+                if let Some(parent) = parent {
+                    announcements::descend(tx, cluster, fingerprint, parent)?;
+                }
+            }
+            Change::Remove(fingerprint) => {
+                trust_entries::remove(tx, cluster, fingerprint)?;
+            }
+            Change::Unwait(fingerprint) => {
+                announcements::take_waiting(tx, cluster, fingerprint)?;
+            }
+            Change::Keep(identity, newest) => {
+                let announced = Announced {
+                    identity: identity.clone(),
+                    sequence: i64::try_from(newest.sequence).unwrap_or(i64::MAX),
+                    digest: newest.digest,
+                    told_at: self.now,
+                };
+                announcements::put(tx, cluster, &announced, &newest.own)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn der(&self, fingerprint: &Fingerprint) -> Vec<u8> {
+        let mut certificates = self.certificates.iter();
+        certificates
+            .find(|certificate| certificate.fingerprint() == *fingerprint)
+            .map(|certificate| certificate.der().to_vec())
+            .unwrap_or_default()
+    }
+
+    /// What was done, in one line; none when nothing of what is accepted or waits was changed.
+    fn told(&self, done: &Reconciled) -> Option<String> {
+        let steps: Vec<_> = done.changes.iter().filter_map(step_told).collect();
+        if steps.is_empty() {
+            return None;
+        }
+        let (identity, sequence) = (&self.request.identity, done.sequence);
+        Some(format!(
+            "{identity} number {sequence}: {}",
+            steps.join("; ")
+        ))
+    }
+}
+
+fn step_told(change: &Change) -> Option<String> {
+    let on_the_word = |parent: &Option<Fingerprint>| {
+        parent.map_or_else(String::new, |parent| {
+            format!(" on the word of {}", fingerprint_text(&parent))
+        })
+    };
+    match change {
+        Change::Pin(fingerprint, parent) => Some(format!(
+            "added pinned {}{}",
+            fingerprint_text(fingerprint),
+            on_the_word(parent)
+        )),
+        Change::Wait(fingerprint, parent) => Some(format!(
+            "{} waits{}",
+            fingerprint_text(fingerprint),
+            on_the_word(parent)
+        )),
+        Change::Remove(fingerprint) => Some(format!("removed {}", fingerprint_text(fingerprint))),
+        Change::Unwait(fingerprint) => {
+            Some(format!("{} waits no more", fingerprint_text(fingerprint)))
+        }
+        Change::Forget(_) | Change::Keep(..) => None,
+    }
+}
+
+impl Stored {
+    /// Tells our operator what a peer has changed, and what is for an operator to look at.
+    fn tell(&self, call: &Call, identity: &str) {
+        let cluster = &call.cluster;
+        if let Some(told) = &self.told {
+            info!(
+                peer.cluster_id = cluster.as_str(), emcc.r#ref = %call.reference, changed = told.as_str(),
+                "cluster {cluster} announced its certificates"
+            );
+        }
+        let is_new = |fingerprint: &Fingerprint| {
+            let waits = |change: &Change| matches!(change, Change::Wait(f, _) if f == fingerprint);
+            self.done.changes.iter().any(waits)
+        };
+        for (fingerprint, outcome) in &self.done.outcomes {
+            let text = fingerprint_text(fingerprint);
+            match outcome {
+                Outcome::Loaded => {}
+                Outcome::Waiting(_) if is_new(fingerprint) => warn!(
+                    peer.cluster_id = cluster.as_str(),
+                    identity,
+                    fingerprint = text,
+                    next = format!(
+                        "emccd trust accept {cluster}, or: emccd trust accept {cluster} --reject"
+                    ),
+                    "a new certificate of cluster {cluster} waits for an operator: it is not accepted before"
+                ),
+                Outcome::Waiting(_) => {}
+                // A repeat changes nothing, and has been told of.
+                Outcome::Refused(_) if self.done.changes.is_empty() => {}
+                Outcome::Refused(why) => error!(
+                    peer.cluster_id = cluster.as_str(),
+                    identity,
+                    fingerprint = text,
+                    cause = why.as_str(),
+                    next = format!("emccd trust list {cluster}"),
+                    "a certificate that cluster {cluster} announced was refused"
+                ),
+            }
+        }
+    }
+}
