@@ -14,6 +14,7 @@ use crate::{
         pair, trust,
     },
     config::units::show_duration,
+    domain::rejection::Rejection,
     wire::admin as pb,
 };
 
@@ -515,13 +516,16 @@ fn refusal_text(refusal: &pb::DoorRefusal) -> String {
     } else {
         "expected: "
     };
+    let meaning = Rejection::from_word(&refusal.rejection)
+        .map(|rejection| format!(" ({})", rejection.meaning()))
+        .unwrap_or_default();
     let who = match &*refusal.side {
         "answerer" => "we refused what answers at",
         "own" => "we were refused by the caller at",
         _ => "we refused the caller at",
     };
     format!(
-        "\n{} {who} {}: {}{times}{subject}{valid}\n  {expected}{}\n{}",
+        "\n{} {who} {}: {}{meaning}{times}{subject}{valid}\n  {expected}{}\n{}",
         time(&refusal.at),
         refusal.remote,
         refusal.rejection,
@@ -756,7 +760,7 @@ next: emccd cluster add ID --address HOST:PORT --trust FILE
 
 connections that failed for want of trust, and have not been mended since:
 
-2026-11-22 09:29:58Z we refused the caller at 10.0.0.9:40112: expired, 12 times
+2026-11-22 09:29:58Z we refused the caller at 10.0.0.9:40112: expired (the certificate, or one above it, is past the end of its validity), 12 times
   it showed CN=paris, AB:CD, valid 2024-11-22 00:00:00Z to 2026-11-21 00:00:00Z
   expected: a certificate that is valid now
   next: have paris make a new one with: emccd cert new

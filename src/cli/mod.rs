@@ -29,8 +29,12 @@ mod session;
 mod stores;
 mod trust;
 mod trust_accept;
+<<<<<<< HEAD
 mod trust_bulk;
 mod trust_files;
+=======
+mod trust_explain;
+>>>>>>> main
 
 use std::{
     ffi::OsString,

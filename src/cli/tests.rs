@@ -28,12 +28,17 @@ use crate::{
         ids::{ClusterId, Ref, SessionId},
         login::{LoginType, SecurityMode},
         parameters::Parameters,
+        rejection::Rejection,
         session::{EndReason, Initiator, Role, State},
     },
     edge::admin::{
         AdminEdge,
         error::Error,
+<<<<<<< HEAD
         operations::{Answer, ApplyMode, File, Live, Operations, SessionKey},
+=======
+        operations::{Answer, ApplyMode, Explain, File, Operations, SessionKey},
+>>>>>>> main
         roles::{Actor, Groups},
         serve,
         socket::{self, AdminSocket},
@@ -44,6 +49,7 @@ use crate::{
     tasks::Tasks,
     trust::{
         TrustStore,
+        explain::{Part, Step},
         make::{self, CertRequest, KeyKind, Made},
     },
     wire::admin::{self as pb, admin_service_server::AdminService},
@@ -182,6 +188,22 @@ impl Operations for Pretender {
             outbound: Some(outbound),
             ..pb::PeerStatus::default()
         })))
+    }
+
+    fn explain_trust<'a>(&'a self, asked: &'a Explain) -> Answer<'a, Vec<Part>> {
+        let mut part = Part::new("the way there");
+        part.steps.push(Step::good("asked", format!("{asked:?}")));
+        if asked
+            .wanted
+            .as_ref()
+            .is_some_and(|id| id.as_str() == "paris")
+        {
+            let why = Some(Rejection::WrongCluster);
+            part.steps
+                .push(Step::bad("verdict", why, "of another peer").with(["a detail".to_owned()]));
+            part.mend = Some("emccd cluster list".to_owned());
+        }
+        Box::pin(std::future::ready(Ok(vec![part])))
     }
 
     fn hand_over<'a>(&'a self, _: &'a pb::HandOverRequest, _: &'a Actor) -> Answer<'a, ()> {

@@ -10,11 +10,15 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
+<<<<<<< HEAD
         stores, trust_accept, trust_bulk, trust_files,
     },
     trust::{
         certificate::fingerprint_text,
         formats::{self, Format, Keys},
+=======
+        trust_accept, trust_explain,
+>>>>>>> main
     },
     wire::admin as pb,
 };
@@ -58,6 +62,7 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
             let entries = answer("cannot list what is trusted", asked.await)?.entries;
             Ok(Report::new(list_text(&entries), &entries))
         }
+        Trust::Explain(args) => trust_explain::run(global, args).await,
         Trust::Remove(args) => remove(global, args).await,
         Trust::Consolidate(args) => trust_files::consolidate(&args),
         Trust::Diff(args) => trust_files::diff(&args),

@@ -62,6 +62,55 @@ impl Rejection {
             Self::WrongName => "wrong_name",
         }
     }
+
+    /// The same word as it is typed: with dashes.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ambiguous => "ambiguous",
+            Self::Expired => "expired",
+            Self::NoClientCertificate => "no-client-certificate",
+            Self::NotYetValid => "not-yet-valid",
+            Self::Plaintext => "plaintext",
+            Self::Revoked => "revoked",
+            Self::TlsVersion => "tls-version",
+            Self::UnknownIssuer => "unknown-issuer",
+            Self::WrongCluster => "wrong-cluster",
+            Self::WrongEku => "wrong-eku",
+            Self::WrongName => "wrong-name",
+        }
+    }
+
+    /// The reason that a word names, typed or copied from a log.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        let is_it = |r: &Self| word == r.word() || word == r.as_str();
+        Self::ALL.into_iter().find(is_it)
+    }
+
+    /// What it means, in one sentence without its full stop. Every place that explains a refusal says this.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Ambiguous => "the certificates trusted from two peers both accept it",
+            Self::Expired => "the certificate, or one above it, is past the end of its validity",
+            Self::NoClientCertificate => "the caller showed no certificate",
+            Self::NotYetValid => {
+                "the validity of the certificate, or of one above it, has not begun"
+            }
+            Self::Plaintext => "the other side does not speak TLS on this connection",
+            Self::Revoked => "the certificate was revoked for this peer",
+            Self::TlsVersion => "both sides have no version of TLS in common",
+            Self::UnknownIssuer => "nothing that is trusted vouches for the certificate",
+            Self::WrongCluster => {
+                "the certificate is trusted for another cluster than the one that was meant or claimed"
+            }
+            Self::WrongEku => "the extended key usage of the certificate is not for this direction",
+            Self::WrongName => {
+                "an authority vouches for the certificate, but it carries none of the names set for the peer"
+            }
+        }
+    }
 }
 
 impl fmt::Display for Rejection {
@@ -96,8 +145,13 @@ mod tests {
             "wrong_name",
         ]);
         assert_eq!(words, expected);
+        assert_eq!(Rejection::from_word("Expired"), None);
         for rejection in Rejection::ALL {
             assert_eq!(rejection.to_string(), rejection.as_str());
+            assert_eq!(rejection.word(), rejection.as_str().replace('_', "-"));
+            for word in [rejection.as_str(), rejection.word()] {
+                assert_eq!(Rejection::from_word(word), Some(rejection));
+            }
         }
     }
 }

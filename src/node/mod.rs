@@ -17,6 +17,7 @@ mod addresses;
 mod applied;
 pub mod error;
 mod expiry;
+mod explaining;
 mod handover;
 mod links;
 mod operations;

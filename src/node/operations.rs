@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::{
     applied,
     expiry::Certificates,
+    explaining::Explainer,
     handover::{Asked, HandOver, Whose},
     reload::{Reloader, Shown},
     siblings::Siblings,
@@ -24,14 +25,23 @@ use crate::{
     },
     edge::admin::{
         error::Error,
+<<<<<<< HEAD
         operations::{Answer, ApplyMode, File, Live, Operations, SessionKey},
+=======
+        operations::{Answer, ApplyMode, Explain, File, Operations, SessionKey},
+>>>>>>> main
         roles::Actor,
         views,
     },
     home::{self, HomeRole},
     peer::{LinkState, LinkStatus, NodeStatus, Peers},
+<<<<<<< HEAD
     store::{self, Store, membership::Membership, trust_entries::EntryKind},
     trust::{TrustStore, certificate::read_fingerprint, mend::mend_link, refusals::Refused},
+=======
+    store::{self, Store, membership::Membership},
+    trust::{TrustStore, explain::Part, mend::mend_link, refusals::Refused},
+>>>>>>> main
     visiting::{self, VisitingRole},
     wire::admin as pb,
 };
@@ -249,6 +259,20 @@ impl Operations for NodeOperations {
             let link = all.iter().find(is_it).ok_or_else(missing)?;
             Ok(peer_status(link, &siblings))
         })
+    }
+
+    fn explain_trust<'a>(&'a self, asked: &'a Explain) -> Answer<'a, Vec<Part>> {
+        let shown = self.reloader.shown().into_iter();
+        let own = shown.filter_map(|shown| shown.identity);
+        let explainer = Explainer {
+            clock: &self.clock,
+            trust: &self.trust,
+            peers: &self.peers,
+            own: own
+                .map(|identity| identity.leaf().fingerprint_text())
+                .collect(),
+        };
+        Box::pin(async move { explainer.explain(asked).await })
     }
 
     fn hand_over<'a>(&'a self, asked: &'a pb::HandOverRequest, actor: &'a Actor) -> Answer<'a, ()> {

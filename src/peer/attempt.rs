@@ -326,7 +326,8 @@ fn there(rejection: Rejection, us: &ClusterId, peer: &ClusterId, shown: Option<S
         || "we showed none".to_owned(),
         |fingerprint| format!("we showed SHA-256 {fingerprint}"),
     );
-    format!("{shown}; {}", mend_ours(rejection, us, peer))
+    let (meaning, mend) = (rejection.meaning(), mend_ours(rejection, us, peer));
+    format!("{meaning}; {shown}; {mend}")
 }
 
 /// The fingerprint of the certificate that we show when we dial that peer.

@@ -218,7 +218,10 @@ pub(super) fn untrusted(address: &str, verdict: Verdict) -> Option<Error> {
     Some(Error::WeRefuse {
         address: address.to_owned(),
         rejection,
-        detail: format!("it shows {shown}; expected: {expectation}; mend with: {mend}"),
+        detail: format!(
+            "{}; it shows {shown}; expected: {expectation}; mend with: {mend}",
+            rejection.meaning()
+        ),
     })
 }
 

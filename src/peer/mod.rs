@@ -11,7 +11,9 @@ pub mod error;
 pub mod inbound;
 pub mod link;
 pub mod outbox;
+pub mod probe;
 pub mod status;
+pub mod theirs;
 
 mod attempt;
 mod client;

@@ -164,7 +164,19 @@ pub fn judge_dialled(
     chain: &[CertificateDer<'_>],
     now: Timestamp,
 ) -> Verdict {
-    let overall = judge(bundles, chain, Direction::Server, now);
+    judge_as(bundles, wanted, chain, Direction::Server, now)
+}
+
+/// Judges a chain that must be that of `wanted`, and of no other peer as well.
+#[must_use]
+pub fn judge_as(
+    bundles: &[Bundle],
+    wanted: &ClusterId,
+    chain: &[CertificateDer<'_>],
+    direction: Direction,
+    now: Timestamp,
+) -> Verdict {
+    let overall = judge(bundles, chain, direction, now);
     match &overall {
         Verdict::Peer(found) if found == wanted => overall,
         Verdict::Peer(found) => Verdict::rejected(
@@ -179,7 +191,7 @@ pub fn judge_dialled(
         } => overall,
         // The reason of the peer that was meant is worth more than that of another one.
         Verdict::Rejected { .. } => match bundles.iter().find(|bundle| bundle.cluster == *wanted) {
-            Some(bundle) => match judge_for(bundle, chain, Direction::Server, now) {
+            Some(bundle) => match judge_for(bundle, chain, direction, now) {
                 // Alone it would do, but what another peer's bundle says of it counts more.
                 Verdict::Peer(_) => overall,
                 reason @ Verdict::Rejected { .. } => reason,
@@ -193,16 +205,16 @@ pub fn judge_dialled(
 }
 
 /// Why one peer's bundle does not accept a chain.
-struct Objection {
-    rejection: Rejection,
-    nearness: Nearness,
-    expectation: String,
+pub(super) struct Objection {
+    pub(super) rejection: Rejection,
+    pub(super) nearness: Nearness,
+    pub(super) expectation: String,
     cluster: ClusterId,
 }
 
 /// How much a chain has to do with a peer: of several objections the nearest is told.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Nearness {
+pub(super) enum Nearness {
     /// Nothing of this peer vouches for it.
     Unrelated,
     /// An anchor vouches for it, but its names are others.
@@ -250,7 +262,8 @@ fn revoked(bundle: &Bundle, leaf: &Certificate) -> Option<Objection> {
     ))
 }
 
-fn assess(
+/// What one peer's bundle says of a chain.
+pub(super) fn assess(
     bundle: &Bundle,
     presented: &mut Presented,
     direction: Direction,
@@ -322,7 +335,8 @@ fn assess_pinned(
     ))
 }
 
-fn assess_path(
+/// What one anchor of a bundle says of a leaf whose chain stands to it as `path` tells.
+pub(super) fn assess_path(
     bundle: &Bundle,
     anchor: &Certificate,
     leaf: &Certificate,
@@ -381,7 +395,7 @@ fn unreadable(chain: &[CertificateDer<'_>], direction: Direction) -> Verdict {
     )
 }
 
-fn allows(leaf: &Certificate, direction: Direction) -> bool {
+pub(super) fn allows(leaf: &Certificate, direction: Direction) -> bool {
     leaf.usages().is_none_or(|usages| match direction {
         Direction::Client => usages.client,
         Direction::Server => usages.server,

@@ -6,6 +6,20 @@ use crate::domain::{ids::ClusterId, rejection::Rejection};
 /// that is known.
 #[must_use]
 pub fn mend(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
+    with_page(rejection, &here(rejection, cluster))
+}
+
+/// Where the whole page about a reason is.
+#[must_use]
+pub fn more(rejection: Rejection) -> String {
+    format!("more: emccd trust explain {}", rejection.word())
+}
+
+fn with_page(rejection: Rejection, mend: &str) -> String {
+    format!("{mend}; {}", more(rejection))
+}
+
+fn here(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
     let peer = cluster.map_or("CLUSTER", ClusterId::as_str);
     let pin = format!(
         "emccd trust add {peer} --pin FILE (its certificate; compare it with emccd cert show there)"
@@ -52,6 +66,10 @@ pub fn mend(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
 /// refused.
 #[must_use]
 pub fn mend_ours(rejection: Rejection, us: &ClusterId, peer: &ClusterId) -> String {
+    with_page(rejection, &ours(rejection, us, peer))
+}
+
+fn ours(rejection: Rejection, us: &ClusterId, peer: &ClusterId) -> String {
     let pin = format!(
         "emccd trust add {us} --pin FILE (our certificate; emccd cert show here has its fingerprint)"
     );
@@ -82,14 +100,47 @@ pub fn mend_ours(rejection: Rejection, us: &ClusterId, peer: &ClusterId) -> Stri
         | Rejection::Revoked
         | Rejection::TlsVersion
         | Rejection::WrongCluster => {
-            format!("mend on {peer} with: {}", mend(rejection, Some(us)))
+            format!("mend on {peer} with: {}", here(rejection, Some(us)))
         }
     }
+}
+
+/// The same where a caller refused our certificate by a TLS alert: who it was, it did not say.
+#[must_use]
+pub fn mend_called(rejection: Rejection) -> String {
+    let pin = "on the calling side: emccd trust add CLUSTER --pin FILE (our certificate; compare it with emccd cert \
+               show here)";
+    let text = match rejection {
+        Rejection::Expired => format!(
+            "look at both clocks (timedatectl); if they are right: emccd cert new, emccd cert reload here; then {pin}"
+        ),
+        Rejection::WrongEku => {
+            format!("emccd cert show here, and get a certificate that is for servers as well; then {pin}")
+        }
+        Rejection::WrongName => {
+            "on the calling side: emccd trust explain with our address; it says whether a name is missing (emccd \
+             cluster set CLUSTER --node-name NAME) or the address leads to another cluster (emccd cluster set CLUSTER \
+             --address HOST:PORT)"
+                .to_owned()
+        }
+        Rejection::Ambiguous => {
+            "on the calling side: emccd trust list, and take our certificate from the peer that it is not of: emccd \
+             trust remove ID --fingerprint HEX"
+                .to_owned()
+        }
+        Rejection::TlsVersion => "let the caller speak TLS 1.3".to_owned(),
+        _ => pin.to_owned(),
+    };
+    with_page(rejection, &text)
 }
 
 /// What to look at when the link to `cluster` is down for trust, whichever side refused.
 #[must_use]
 pub fn mend_link(rejection: Rejection, cluster: &ClusterId) -> String {
+    with_page(rejection, &link(rejection, cluster))
+}
+
+fn link(rejection: Rejection, cluster: &ClusterId) -> String {
     match rejection {
         Rejection::UnknownIssuer => {
             "compare `emccd cert show` of the side that is refused with `emccd trust list` of the side that refuses; \
@@ -169,12 +220,22 @@ mod tests {
     #[test]
     fn every_reason_has_something_to_do_about_it() {
         let berlin = ClusterId::new("berlin").unwrap();
+        let tokyo = ClusterId::new("tokyo").unwrap();
         for rejection in Rejection::ALL {
-            assert!(!mend(rejection, None).is_empty());
             assert!(
                 !mend(rejection, Some(&berlin)).contains("CLUSTER"),
                 "{rejection}"
             );
+            for text in [
+                mend(rejection, None),
+                mend_ours(rejection, &tokyo, &berlin),
+                mend_link(rejection, &berlin),
+                mend_called(rejection),
+            ] {
+                let page = format!("; {}", more(rejection));
+                let (first, rest) = text.split_once(&page).unwrap();
+                assert!(!first.is_empty() && rest.is_empty(), "{text}");
+            }
         }
         assert!(
             mend(Rejection::UnknownIssuer, Some(&berlin))

@@ -7,6 +7,7 @@
 pub mod bundle;
 pub mod certificate;
 pub mod expiry;
+pub mod explain;
 pub mod folder;
 pub mod forecast;
 pub mod formats;

@@ -99,7 +99,10 @@ pub fn rejection_status(rejection: Rejection, fingerprint: Option<&str>, now: Ti
     }
     let reason = rejection.as_str().to_ascii_uppercase();
     let details = ErrorDetails::with_error_info(reason, TRUST_DOMAIN, metadata);
-    let message = format!("this connection identifies no peer: {rejection}");
+    let message = format!(
+        "this connection identifies no peer: {rejection}: {}",
+        rejection.meaning()
+    );
     Status::with_error_details(Code::Unauthenticated, message, details)
 }
 
@@ -114,6 +117,14 @@ pub fn rejection_from_status(status: &Status) -> Option<Rejection> {
     Rejection::ALL
         .into_iter()
         .find(|rejection| rejection.as_str() == word)
+}
+
+/// The time that a peer told with its refusal of the connection.
+#[must_use]
+pub fn rejection_time(status: &Status) -> Option<Timestamp> {
+    let info = status.get_details_error_info()?;
+    let told: jiff::Timestamp = info.metadata.get(TIME)?.parse().ok()?;
+    (info.domain == TRUST_DOMAIN).then(|| Timestamp::from_millis(told.as_millisecond()))
 }
 
 /// The gRPC library's name for a code of the domain.

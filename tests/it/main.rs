@@ -39,5 +39,6 @@ mod program;
 mod python_client;
 mod readme;
 mod secrets;
+mod tomcat;
 mod trust;
 mod versions;

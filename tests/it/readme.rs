@@ -175,12 +175,20 @@ fn the_ten_commands_of_the_readme_federate_two_daemons() {
 
 #[test]
 fn what_the_pages_link_to_is_there() {
-    let pages: Vec<_> = ["", "docs", "docs/adr", "certs", "src", "tests"]
-        .into_iter()
-        .flat_map(|folder| fs::read_dir(repository(folder)).unwrap())
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|end| end == "md"))
-        .collect();
+    let pages: Vec<_> = [
+        "",
+        "docs",
+        "docs/adr",
+        "docs/refusals",
+        "certs",
+        "src",
+        "tests",
+    ]
+    .into_iter()
+    .flat_map(|folder| fs::read_dir(repository(folder)).unwrap())
+    .map(|entry| entry.unwrap().path())
+    .filter(|path| path.extension().is_some_and(|end| end == "md"))
+    .collect();
     for known in [
         "README.md",
         "docs/lab.md",

@@ -30,9 +30,12 @@ use crate::support::{
 mod anchors;
 pub(crate) mod claims;
 mod expiry;
+mod explain;
 mod openssl;
 mod refusals;
 mod swaps;
+mod table;
+mod typed;
 
 fn now() -> Timestamp {
     Clock::system().now()
@@ -225,7 +228,10 @@ fn is_rejected(status: &Status, rejection: Rejection, shown: &Made) {
     assert_eq!(info.metadata.len(), 2, "{info:?}");
     assert_eq!(
         status.message(),
-        format!("this connection identifies no peer: {rejection}")
+        format!(
+            "this connection identifies no peer: {rejection}: {}",
+            rejection.meaning()
+        )
     );
 }
 
@@ -247,10 +253,18 @@ fn is_recorded(door: &[pb::DoorRefusal], side: &str, rejection: Rejection, shown
 
 /// A server that shows a certificate, and nothing more.
 async fn server_showing(made: &Made) -> (String, Tasks) {
+    server_of(made, &rustls::version::TLS13).await
+}
+
+/// The same with another version of TLS.
+async fn server_of(
+    made: &Made,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> (String, Tasks) {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let (chain, key) = identity_made(made);
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
+        .with_protocol_versions(&[version])
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(chain, key)

@@ -24,6 +24,8 @@ pub enum Trust {
     Accept(TrustAccept),
     /// Accept more certificates from a peer
     Add(TrustAdd),
+    /// Say step by step why something is trusted or not, and what mends it
+    Explain(TrustExplain),
     /// What is accepted, from one peer or from all, what waits, and what was revoked
     #[command(
         after_help = "Examples:\n  emccd trust list\n  emccd trust list tokyo\n  emccd trust list --as-of 2027-03-31    what is accepted then, and what breaks until then"
@@ -289,4 +291,23 @@ pub struct StorePassword {
     /// asked for
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+}
+
+/// `trust explain`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  emccd trust explain tokyo    a peer: each of its addresses, and the way from it to us\n  \
+    emccd trust explain n1.tokyo.example:8444    what answers there, of whichever peer\n  \
+    emccd trust explain n1.tokyo.example:8444 --as tokyo\n  \
+    emccd trust explain tokyo.pem --as tokyo    a certificate, as if it were shown; without a daemon the file alone\n  \
+    emccd trust explain unknown-issuer    what a reason means, from the log or from cluster status\n\n\
+    Ends with 0 when it would be accepted, and with 1 when not."
+)]
+pub struct TrustExplain {
+    /// An address HOST:PORT, a file of certificates, the ID of a peer, or a reason such as unknown-issuer
+    #[arg(value_name = "WHAT")]
+    pub what: String,
+    /// The peer that the address or the file must be of; without it, any peer's will do
+    #[arg(long = "as", value_name = "ID")]
+    pub wanted: Option<ClusterId>,
 }

@@ -6,7 +6,7 @@ use crate::{
     peer,
     trust::{
         certificate::fingerprint_text,
-        mend::{mend, mend_link, mend_ours},
+        mend::{mend, mend_called, mend_link, mend_ours},
     },
 };
 
@@ -48,7 +48,10 @@ fn about_a_known_peer() -> Vec<String> {
 
 /// Texts about what has no record, or about no peer at all.
 fn about_others() -> Vec<String> {
-    let mut texts: Vec<String> = Rejection::ALL.into_iter().map(|r| mend(r, None)).collect();
+    let mut texts: Vec<String> = Rejection::ALL
+        .into_iter()
+        .flat_map(|r| [mend(r, None), mend_called(r)])
+        .collect();
     texts.push(peer::Error::NoIdentity.to_string());
     texts.push(crate::home::Error::CallerUnknown(tokyo()).to_string());
     texts.push(crate::trust::Error::NoIdentity.to_string());
@@ -65,6 +68,7 @@ fn commands(text: &str) -> Vec<String> {
             let bare = word.trim_end_matches(['`', ',', ';', ':', '.', ')', '\'']);
             let value = line.last().is_some_and(|last| last.starts_with("--"))
                 || bare == "tokyo"
+                || Rejection::from_word(bare).is_some()
                 || bare.starts_with("--")
                 || bare.chars().all(|c| c.is_ascii_uppercase() || c == ':');
             if bare.is_empty() || word.starts_with('(') || (at >= 2 && !value) {

@@ -8,6 +8,7 @@ mod acceptance;
 mod account;
 mod directory;
 pub mod error;
+mod explain;
 pub mod export;
 mod import;
 pub mod operations;

@@ -5,6 +5,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
+use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -12,12 +13,17 @@ use crate::{
     apply::{Progress, edit::Edit},
     clock::Timestamp,
     domain::{
+        address::HostPort,
         ids::{ClusterId, SessionId},
         parameters::Parameters,
         session::Role,
     },
     edge::admin::{error::Error, roles::Actor},
+<<<<<<< HEAD
     trust::certificate::Fingerprint,
+=======
+    trust::explain::Part,
+>>>>>>> main
     wire::admin as pb,
 };
 
@@ -110,6 +116,9 @@ pub trait Operations: Send + Sync + 'static {
     /// Has the link to a peer tried at once, and tells how it stands then. `owed_ends` is left open.
     fn refresh_cluster<'a>(&'a self, cluster: &'a ClusterId) -> Answer<'a, pb::PeerStatus>;
 
+    /// Tells step by step why something is trusted or not; dials where that is asked for.
+    fn explain_trust<'a>(&'a self, asked: &'a Explain) -> Answer<'a, Vec<Part>>;
+
     /// Sends this node's listening sockets to a new process of it, where that one waits, and has this node end once it
     /// serves. Answers when they were sent.
     fn hand_over<'a>(&'a self, asked: &'a pb::HandOverRequest, actor: &'a Actor) -> Answer<'a, ()>;
@@ -122,6 +131,26 @@ pub trait Operations: Send + Sync + 'static {
         actor: &'a Actor,
         told: watch::Sender<Progress>,
     ) -> Answer<'a, pb::ApplyResponse>;
+}
+
+/// What is to be explained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explain {
+    /// What is looked at.
+    pub what: Explained,
+    /// The peer that it must be of; none when any will do.
+    pub wanted: Option<ClusterId>,
+}
+
+/// What can be explained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Explained {
+    /// What answers there.
+    Address(HostPort),
+    /// Both directions between this peer and us.
+    Peer(ClusterId),
+    /// A chain, the leaf first.
+    Chain(Vec<CertificateDer<'static>>),
 }
 
 /// How `apply` is meant.

@@ -72,6 +72,8 @@ pub enum Action {
     CancelPairing,
     /// Say that the words of a pairing are the same.
     ConfirmPairing,
+    /// Explain a certificate, dialling where it is asked to.
+    ExplainTrust,
     /// Give out the cluster's data, hashes of PINs among them.
     Export,
     /// Hand the node's sockets to a new process.
@@ -108,13 +110,14 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
         Self::BackUp,
         Self::CancelPairing,
         Self::ConfirmPairing,
+        Self::ExplainTrust,
         Self::Export,
         Self::HandOver,
         Self::InviteCluster,
@@ -152,9 +155,11 @@ impl Action {
             | Self::ResetParameter
             | Self::SetCluster
             | Self::SetParameter => Role::Admin,
-            Self::AddTrust | Self::RefreshCluster | Self::ReloadIdentities | Self::RemoveTrust => {
-                Role::Certificates
-            }
+            Self::AddTrust
+            | Self::ExplainTrust
+            | Self::RefreshCluster
+            | Self::ReloadIdentities
+            | Self::RemoveTrust => Role::Certificates,
             Self::LogoutSession | Self::UnlockPin => Role::HelpDesk,
             Self::View => Role::Viewer,
         }
@@ -170,6 +175,7 @@ impl Action {
             Self::BackUp => "db backup",
             Self::CancelPairing => "cluster invite --cancel",
             Self::ConfirmPairing => "cluster invite --confirm",
+            Self::ExplainTrust => "trust explain",
             Self::Export => "export",
             Self::HandOver => "run --take-over",
             Self::InviteCluster => "cluster invite",
@@ -376,6 +382,7 @@ mod tests {
                 &["emccd-certificates", "users"],
                 &[
                     AddTrust,
+                    ExplainTrust,
                     RefreshCluster,
                     ReloadIdentities,
                     RemoveTrust,
@@ -393,6 +400,7 @@ mod tests {
                 &["emccd-help-desk", "emccd-certificates"],
                 &[
                     AddTrust,
+                    ExplainTrust,
                     LogoutSession,
                     RefreshCluster,
                     ReloadIdentities,

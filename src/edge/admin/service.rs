@@ -17,7 +17,7 @@ use crate::{
     edge::admin::{
         acceptance, account, directory,
         error::Error,
-        export, import,
+        explain, export, import,
         operations::{ApplyMode, File, Operations},
         pairings, parameters, peer_changes,
         peers::{self, Material},
@@ -442,6 +442,14 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::RemoveTrustResponse>, Status> {
         let (actor, request) = self.admit(Action::RemoveTrust, request).await?;
         within(CHANGE, self.distrust(&actor, request)).await
+    }
+
+    async fn explain_trust(
+        &self,
+        request: Request<pb::ExplainTrustRequest>,
+    ) -> Result<Response<pb::ExplainTrustResponse>, Status> {
+        let (_, request) = self.admit(Action::ExplainTrust, request).await?;
+        within(EXPLAIN, explain::trust(&*self.operations, request)).await
     }
 
     async fn list_identities(
@@ -883,6 +891,9 @@ fn device_name(text: String) -> Result<DeviceName, Error> {
 
 /// Reading from the database and from memory.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// Room for several addresses, each of which says nothing at several steps.
+const EXPLAIN: Duration = Duration::from_secs(40);
 
 /// Room for the other cluster to answer within the login deadline.
 const CHANGE: Duration = Duration::from_secs(20);

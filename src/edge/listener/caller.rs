@@ -213,6 +213,7 @@ pub(super) fn report_refusal(
         valid,
         expectation,
         mend,
-        "{story} at {remote}: {rejection}"
+        "{story} at {remote}: {rejection}: {}",
+        rejection.meaning()
     );
 }

@@ -42,6 +42,7 @@ use crate::{
         TrustStore,
         certificate::Fingerprint,
         judge::Verdict,
+        mend::mend_called,
         refusals::Side,
         tls::{is_alert, rejection_of},
     },
@@ -293,7 +294,7 @@ impl Door {
             rejection,
             certificate: own,
             expectation: format!("the caller refused our own certificate: {error}"),
-            mend: "on the calling side: emccd trust add CLUSTER --pin FILE (our certificate; compare it with emccd cert show here)".to_owned(),
+            mend: mend_called(rejection),
         };
         report_refusal(&self.trust, Side::Own, remote, &verdict);
     }
