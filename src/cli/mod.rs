@@ -29,12 +29,9 @@ mod session;
 mod stores;
 mod trust;
 mod trust_accept;
-<<<<<<< HEAD
 mod trust_bulk;
 mod trust_files;
-=======
 mod trust_explain;
->>>>>>> main
 
 use std::{
     ffi::OsString,

@@ -34,11 +34,7 @@ use crate::{
     edge::admin::{
         AdminEdge,
         error::Error,
-<<<<<<< HEAD
-        operations::{Answer, ApplyMode, File, Live, Operations, SessionKey},
-=======
-        operations::{Answer, ApplyMode, Explain, File, Operations, SessionKey},
->>>>>>> main
+        operations::{Answer, ApplyMode, Explain, File, Live, Operations, SessionKey},
         roles::{Actor, Groups},
         serve,
         socket::{self, AdminSocket},

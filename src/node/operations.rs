@@ -25,23 +25,17 @@ use crate::{
     },
     edge::admin::{
         error::Error,
-<<<<<<< HEAD
-        operations::{Answer, ApplyMode, File, Live, Operations, SessionKey},
-=======
-        operations::{Answer, ApplyMode, Explain, File, Operations, SessionKey},
->>>>>>> main
+        operations::{Answer, ApplyMode, Explain, File, Live, Operations, SessionKey},
         roles::Actor,
         views,
     },
     home::{self, HomeRole},
     peer::{LinkState, LinkStatus, NodeStatus, Peers},
-<<<<<<< HEAD
     store::{self, Store, membership::Membership, trust_entries::EntryKind},
-    trust::{TrustStore, certificate::read_fingerprint, mend::mend_link, refusals::Refused},
-=======
-    store::{self, Store, membership::Membership},
-    trust::{TrustStore, explain::Part, mend::mend_link, refusals::Refused},
->>>>>>> main
+    trust::{
+        TrustStore, certificate::read_fingerprint, explain::Part, mend::mend_link,
+        refusals::Refused,
+    },
     visiting::{self, VisitingRole},
     wire::admin as pb,
 };

@@ -19,11 +19,7 @@ use crate::{
         session::Role,
     },
     edge::admin::{error::Error, roles::Actor},
-<<<<<<< HEAD
-    trust::certificate::Fingerprint,
-=======
-    trust::explain::Part,
->>>>>>> main
+    trust::{certificate::Fingerprint, explain::Part},
     wire::admin as pb,
 };
 
