@@ -30,8 +30,8 @@ mod stores;
 mod trust;
 mod trust_accept;
 mod trust_bulk;
-mod trust_files;
 mod trust_explain;
+mod trust_files;
 
 use std::{
     ffi::OsString,

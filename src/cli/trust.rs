@@ -10,15 +10,11 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
-<<<<<<< HEAD
-        stores, trust_accept, trust_bulk, trust_files,
+        stores, trust_accept, trust_bulk, trust_explain, trust_files,
     },
     trust::{
         certificate::fingerprint_text,
         formats::{self, Format, Keys},
-=======
-        trust_accept, trust_explain,
->>>>>>> main
     },
     wire::admin as pb,
 };

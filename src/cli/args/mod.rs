@@ -27,14 +27,10 @@ pub use self::{
         ProfileFields, ProfileSet, UserAdd, UserFields, UserRemove, UserSet,
     },
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
-<<<<<<< HEAD
     trust::{
-        StorePassword, Trust, TrustAccept, TrustAdd, TrustConsolidate, TrustDiff, TrustExport,
-        TrustImport, TrustRemove,
+        StorePassword, Trust, TrustAccept, TrustAdd, TrustConsolidate, TrustDiff, TrustExplain,
+        TrustExport, TrustImport, TrustRemove,
     },
-=======
-    trust::{Trust, TrustAccept, TrustAdd, TrustExplain, TrustRemove},
->>>>>>> main
 };
 use crate::{
     apply::{columns, export::Format},
