@@ -12,7 +12,7 @@ use crate::{
         cluster::shown,
         failure::{Failure, Outcome},
         output::{Report, record, time, yes},
-        stores,
+        rotate, stores,
     },
     clock::Clock,
     domain::address::is_host,
@@ -59,6 +59,7 @@ pub async fn run(global: &Global, verb: Cert) -> Outcome {
             }
             Ok(Report::new(identities_text(&all), &all))
         }
+        Cert::Rotate(verb) => rotate::run(global, verb).await,
         Cert::New(args) => new(&args, &Clock::system()),
         Cert::Reload => {
             let mut client = connect(global).await?;

@@ -25,6 +25,7 @@ mod phone;
 mod policy;
 mod process;
 mod progress;
+mod rotate;
 mod session;
 mod stores;
 mod trust;

@@ -276,6 +276,7 @@ impl Node {
             }),
             imports: Arc::new(tokio::sync::Semaphore::new(1)),
             cluster_id: "berlin".parse().unwrap(),
+            node: "berlin-1".to_owned(),
             store: store.clone(),
             clock: Clock::system(),
             groups: Arc::new(Groups::default()),

@@ -23,6 +23,7 @@ pub mod refs;
 pub mod refusal;
 pub mod rejection;
 pub mod restart;
+pub mod rotation;
 pub mod security;
 pub mod session;
 pub mod version;

@@ -27,6 +27,12 @@ impl Purpose {
         }
     }
 
+    /// Whether peers see it.
+    #[must_use]
+    pub const fn is_of_peers(self) -> bool {
+        !matches!(self, Self::Phone)
+    }
+
     /// The purpose of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

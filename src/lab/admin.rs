@@ -84,6 +84,10 @@ impl Admin {
         trust(pb::ListTrustRequest) -> pb::ListTrustResponse = list_trust;
         /// How trust stands on a given day.
         forecast(pb::ForecastTrustRequest) -> pb::ForecastTrustResponse = forecast_trust;
+        /// The certificates that are being exchanged.
+        rotations(pb::ListRotationsRequest) -> pb::ListRotationsResponse = list_rotations;
+        /// A step with some of them.
+        step_rotation(pb::StepRotationRequest) -> pb::StepRotationResponse = step_rotation;
         /// Takes trust back.
         remove_trust(pb::RemoveTrustRequest) -> pb::RemoveTrustResponse = remove_trust;
         /// Changes another cluster's record.

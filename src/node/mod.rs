@@ -23,6 +23,7 @@ mod links;
 mod operations;
 mod reload;
 mod roles;
+mod rotation;
 mod shutdown;
 mod siblings;
 mod sight;

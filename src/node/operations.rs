@@ -32,10 +32,7 @@ use crate::{
     home::{self, HomeRole},
     peer::{LinkState, LinkStatus, NodeStatus, Peers},
     store::{self, Store, membership::Membership, trust_entries::EntryKind},
-    trust::{
-        TrustStore, certificate::read_fingerprint, explain::Part, mend::mend_link,
-        refusals::Refused,
-    },
+    trust::{TrustStore, explain::Part, mend::mend_link, refusals::Refused},
     visiting::{self, VisitingRole},
     wire::admin as pb,
 };
@@ -112,21 +109,13 @@ impl Operations for NodeOperations {
     }
 
     fn live(&self) -> Vec<Live> {
-        let links = self.peers.status();
-        let up = links.iter().flat_map(|link| {
-            let nodes = link.nodes.iter().filter(|node| node.state == LinkState::Up);
-            nodes.map(move |node| Live {
-                cluster: link.cluster.clone(),
-                told: format!("the link to {} at {}", link.cluster, node.address),
-                shown: node
-                    .certificate
-                    .as_deref()
-                    .and_then(read_fingerprint)
-                    .into_iter()
-                    .collect(),
-            })
-        });
-        up.collect()
+        let uses = self.trust.in_use().all().into_iter();
+        uses.map(|used| Live {
+            told: used.to_string(),
+            cluster: used.cluster,
+            shown: used.shown,
+        })
+        .collect()
     }
 
     fn reload_identities<'a>(&'a self, actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {

@@ -49,6 +49,8 @@ pub(super) struct Reloader {
     phone_reloads: watch::Sender<()>,
     /// Why an identity's files are not in force, for those whose are not.
     problems: Mutex<BTreeMap<Purpose, String>>,
+    /// What rotations say of what is to be shown.
+    in_force: Mutex<BTreeMap<Purpose, InForce>>,
     parameters: parameters::Live,
     /// Goes by one of the parameters.
     admission: Admission,
@@ -106,6 +108,7 @@ impl Reloader {
             phone_identity: ArcSwapOption::empty(),
             phone_reloads: watch::Sender::new(()),
             problems: Mutex::default(),
+            in_force: Mutex::default(),
             parameters: parameters::Live::default(),
             admission,
             revision: AtomicU64::new(u64::MAX),
@@ -162,8 +165,9 @@ impl Reloader {
     /// What is configured to be shown to peers. Each is checked by itself, so that it can be said which one is at fault.
     fn read_federation(&self) -> Result<Identities, (Purpose, Error)> {
         let told = |what, source| (what, unfit(what, &self.files(what), source));
-        let configured = InForce::default();
-        let identities = self.folder.federation(&configured, &configured);
+        let server = self.in_force(Purpose::Federation);
+        let client = self.in_force(Purpose::FederationClient);
+        let identities = self.folder.federation(&server, &client);
         let identities = identities.map_err(|(what, source)| told(what, source))?;
         let now = self.trust.clock().now();
         if let Some(client) = &identities.client {
@@ -179,7 +183,10 @@ impl Reloader {
     pub(super) fn reload_phone_identity(&self) -> Result<(), Error> {
         const WHAT: Purpose = Purpose::Phone;
         let read = || {
-            let identity = self.folder.configured(WHAT)?;
+            let identity = match self.in_force(WHAT).active {
+                Some(active) => self.folder.find(WHAT, &active)?,
+                None => self.folder.configured(WHAT)?,
+            };
             identity.check_server(self.trust.clock().now())?;
             let tls = phone_server_config(&identity)?;
             self.phone_tls.store(Arc::new(tls));
@@ -189,6 +196,39 @@ impl Reloader {
         };
         let outcome = read().map_err(|source| (WHAT, unfit(WHAT, &self.files(WHAT), source)));
         self.remember(&[WHAT], outcome)
+    }
+
+    /// Has the identity of that purpose be what a rotation says. On any error it stays what it was.
+    pub(super) fn show(&self, purpose: Purpose, in_force: InForce) -> Result<(), Error> {
+        let set = |in_force| {
+            let mut all = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+            all.insert(purpose, in_force).unwrap_or_default()
+        };
+        let before = set(in_force);
+        let outcome = match purpose {
+            Purpose::Federation | Purpose::FederationClient => self.reload_federation_identity(),
+            Purpose::Phone => self.reload_phone_identity(),
+        };
+        if outcome.is_err() {
+            set(before);
+        }
+        outcome
+    }
+
+    /// What rotations say is in force from the start, before the identities are read.
+    pub(super) fn begin_with(&self, in_force: BTreeMap<Purpose, InForce>) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = in_force;
+    }
+
+    /// What a rotation says of that purpose.
+    pub(super) fn in_force(&self, purpose: Purpose) -> InForce {
+        let all = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&purpose).cloned().unwrap_or_default()
+    }
+
+    /// Where the identities lie.
+    pub(super) fn folder(&self) -> &IdentityFolder {
+        &self.folder
     }
 
     fn files(&self, purpose: Purpose) -> IdentityFiles {

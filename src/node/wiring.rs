@@ -21,6 +21,7 @@ use super::{
     operations::NodeOperations,
     reload::Reloader,
     roles::FederationRoles,
+    rotation,
     shutdown::Stages,
     sight::{self, CountedDesk, Sight, Turned},
     sockets::Sockets,
@@ -210,6 +211,8 @@ pub(super) async fn start(
         faults: faults.clone(),
     };
     core.reloader.refresh_parameters().await?;
+    let rotated = rotation::in_force(&core.store, &core.config.node, core.reloader.folder());
+    core.reloader.begin_with(rotated.await?);
     core.read_all().await;
     let roles = core.roles(faults.clone(), &stages.work);
     let doors = core.doors(&addresses, &roles, stages).await?;
@@ -391,6 +394,7 @@ impl Core {
             drain_grace: config.shutdown_grace,
             draining: stages.drain.clone(),
             turned: turned.clone(),
+            parameters: self.reloader.parameters(),
             ..listener::Config::for_connections(max_connections)
         };
         let door = listener::serve_federation(
@@ -473,6 +477,7 @@ impl Core {
             pairings: self.pairings.clone(),
             imports: Arc::new(Semaphore::new(1)),
             cluster_id: config.cluster_id.clone(),
+            node: config.node.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
             groups: Arc::new(groups(config)),
@@ -576,6 +581,16 @@ impl Core {
             tasks.clone(),
         );
         tasks.spawn("links on record", telling);
+        let rotations = rotation::Driver {
+            cluster: self.config.cluster_id.clone(),
+            node: self.config.node.clone(),
+            store: self.store.clone(),
+            trust: self.trust.clone(),
+            peers: self.peers.clone(),
+            reloader: Arc::clone(&self.reloader),
+            clock: self.clock.clone(),
+        };
+        tasks.spawn("rotations", rotations.run(tasks.clone()));
         let (pairings, watching) = (self.pairings.clone(), tasks.clone());
         tasks.spawn("pairings", async move { pairings.keep(&watching).await });
         let watching = expiry::watch(self.certificates(), tasks.clone());

@@ -30,6 +30,7 @@ use crate::{
     trust::{
         Snapshot, TrustStore,
         certificate::{fingerprint_of, fingerprint_text},
+        in_use::{Guard, Opened, Use},
         judge::Verdict,
         refusals::Side,
         tls::{ALPN_H2, rejection_of, rejection_of_alert},
@@ -86,7 +87,17 @@ impl Dialer<'_> {
         }
         self.trust.note_shown(self.cluster, &chain);
         let cut = CancellationToken::new();
-        let channel = self.channel(address, tls, &cut).await?;
+        let in_use = self.trust.in_use().enter(Use {
+            opened: Opened::ByUs,
+            cluster: self.cluster.clone(),
+            address: address.to_owned(),
+            own: self
+                .snapshot
+                .client_identity_for(self.cluster)
+                .map(|own| own.leaf().fingerprint()),
+            shown: chain.iter().map(|der| fingerprint_of(der)).collect(),
+        });
+        let channel = self.channel(address, tls, &cut, in_use).await?;
         Ok(Connection {
             channel,
             chain,
@@ -141,8 +152,10 @@ impl Dialer<'_> {
         address: &str,
         tls: TlsStream<TcpStream>,
         cut: &CancellationToken,
+        in_use: Guard,
     ) -> Result<Channel, Error> {
         let stream = Cuttable {
+            _in_use: in_use,
             stream: tls,
             cut: Box::pin(cut.clone().cancelled_owned()),
         };
@@ -257,6 +270,8 @@ pub(super) fn alert_rejection(error: &(dyn StdError + 'static)) -> Option<Reject
 
 /// A stream that can be ended from elsewhere.
 struct Cuttable {
+    /// Lists the connection for as long as there is one.
+    _in_use: Guard,
     stream: TlsStream<TcpStream>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }

@@ -5,6 +5,7 @@
 //! a call goes to one of the nodes that are up, and to another one when that fails; when none is up it wakes the links
 //! and waits for fresh attempts, within its deadline.
 
+pub mod announce;
 pub mod backoff;
 pub mod balance;
 pub mod error;

@@ -33,6 +33,7 @@ pub mod pools;
 pub mod profiles;
 pub mod refs;
 pub mod retention;
+pub mod rotations;
 pub mod sessions;
 pub mod tickets;
 pub mod trust_entries;

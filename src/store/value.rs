@@ -288,6 +288,20 @@ impl Row {
         <[u8; 32]>::try_from(self.blob()?).map_err(|_| self.wrong("32 bytes"))
     }
 
+    /// The next column, a SHA-256, or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Stored`] when it is anything else.
+    pub fn opt_digest(&mut self) -> Result<Option<[u8; 32]>, Error> {
+        let value = match self.take()? {
+            Value::Blob(value) => value,
+            Value::Null => return Ok(None),
+            Value::Int(_) | Value::Text(_) => return Err(self.wrong("32 bytes")),
+        };
+        let digest = <[u8; 32]>::try_from(value).map_err(|_| self.wrong("32 bytes"))?;
+        Ok(Some(digest))
+    }
+
     /// The next column, text that stands for a `T`.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub mod forecast;
 pub mod formats;
 pub mod identity;
 pub mod impact;
+pub mod in_use;
 pub mod joining;
 pub mod judge;
 pub mod make;
@@ -20,6 +21,7 @@ pub mod mend;
 pub mod proof;
 pub mod receive;
 pub mod refusals;
+pub mod rotation;
 pub mod shown;
 pub mod stored;
 pub mod tls;
@@ -45,6 +47,7 @@ use self::{
     bundle::{Bundle, Direction},
     certificate::Fingerprint,
     identity::Identity,
+    in_use::InUse,
     judge::{Verdict, judge, judge_dialled},
     refusals::RecentRefusals,
     shown::Shown,
@@ -65,6 +68,7 @@ struct Inner {
     publishing: Mutex<()>,
     generations: watch::Sender<u64>,
     refusals: RecentRefusals,
+    in_use: InUse,
     shown: Shown,
     clock: Clock,
 }
@@ -87,6 +91,7 @@ impl TrustStore {
             publishing: Mutex::new(()),
             generations: watch::Sender::new(0),
             refusals: RecentRefusals::default(),
+            in_use: InUse::default(),
             shown: Shown::default(),
             clock,
         }));
@@ -162,6 +167,12 @@ impl TrustStore {
     #[must_use]
     pub fn refusals(&self) -> &RecentRefusals {
         &self.0.refusals
+    }
+
+    /// The live connections, by the certificates that they rest on.
+    #[must_use]
+    pub fn in_use(&self) -> &InUse {
+        &self.0.in_use
     }
 
     /// What peers have shown of late.

@@ -38,6 +38,7 @@ mod plain;
 mod program;
 mod python_client;
 mod readme;
+mod rotation;
 mod secrets;
 mod tomcat;
 mod trust;

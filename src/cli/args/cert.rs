@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::day::day;
+use super::rotate::Rotate;
 use crate::{cli::args::StorePassword, clock::Timestamp};
 
 /// `cert`.
@@ -25,6 +26,9 @@ pub enum Cert {
         #[arg(long, value_name = "DATE", value_parser = day)]
         as_of: Option<Timestamp>,
     },
+    /// Exchange the nodes' certificates while peers go on trusting them
+    #[command(subcommand)]
+    Rotate(Rotate),
     /// Write a new key and a self-signed certificate; works without a daemon
     New(CertNew),
     /// Have the daemon read its certificate files again; running calls go on

@@ -8,6 +8,7 @@ mod db;
 mod param;
 mod people;
 mod policy;
+mod rotate;
 mod trust;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -27,6 +28,7 @@ pub use self::{
         ProfileFields, ProfileSet, UserAdd, UserFields, UserRemove, UserSet,
     },
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
+    rotate::{Rotate, RotateAnnounce, RotateTarget},
     trust::{
         StorePassword, Trust, TrustAccept, TrustAdd, TrustConsolidate, TrustDiff, TrustExplain,
         TrustExport, TrustImport, TrustRemove,

@@ -49,6 +49,14 @@ pub struct Parameters {
     pub default_tftp_server: Option<String>,
     /// The second one.
     pub backup_tftp_server: Option<String>,
+    /// How many days before its end a certificate of ours is exchanged; zero for never.
+    pub certificate_renew_before: u32,
+    /// By how many days that may be later.
+    pub certificate_renew_jitter: u32,
+    /// How many days before its end silent peers are not waited for any more.
+    pub certificate_renew_override_before: u32,
+    /// Within how many seconds connections are begun anew after a certificate was exchanged.
+    pub certificate_drain_time: u32,
 }
 
 impl Default for Parameters {
@@ -68,6 +76,10 @@ impl Default for Parameters {
             end_sessions_on_revocation: true,
             default_tftp_server: None,
             backup_tftp_server: None,
+            certificate_renew_before: 0,
+            certificate_renew_jitter: 3,
+            certificate_renew_override_before: 1,
+            certificate_drain_time: 30,
         }
     }
 }

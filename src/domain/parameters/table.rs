@@ -172,6 +172,44 @@ pub const TABLE: &[Parameter] = &[
         why: "the device pool knows the nearest one",
         replaces: "Backup TFTP Server for EMCC Login Device: none",
     },
+    Parameter {
+        name: "certificate-renew-before",
+        kind: Kind::Count(0, 365, place!(certificate_renew_before)),
+        default: "0",
+        meaning: "How many days before its end a node exchanges a self-signed certificate of its own: it announces \
+                  the next one, shows it once every enabled peer has it, and lets the old one go once no link rests \
+                  on it. Of one that an authority signed it tells that it is time. 0 is never.",
+        why: "a certificate is exchanged when somebody has decided so",
+        replaces: "",
+    },
+    Parameter {
+        name: "certificate-renew-jitter",
+        kind: Kind::Count(0, 60, place!(certificate_renew_jitter)),
+        default: "3",
+        meaning: "By how many days that may be later, by the certificate, so that nodes don't all do it on the same \
+                  day. It never takes more than half of certificate-renew-before.",
+        why: "what goes wrong with the first is seen before the next",
+        replaces: "",
+    },
+    Parameter {
+        name: "certificate-renew-override-before",
+        kind: Kind::Count(0, 30, place!(certificate_renew_override_before)),
+        default: "1",
+        meaning: "How many days before the end of the old certificate the next one is shown although some peers have \
+                  not said that they have it: they are still called with the old one while it is valid. Counts with \
+                  certificate-renew-before only.",
+        why: "a peer that stays silent must not take the links to all others along",
+        replaces: "",
+    },
+    Parameter {
+        name: "certificate-drain-time",
+        kind: Kind::Count(0, 3600, place!(certificate_drain_time)),
+        default: "30",
+        meaning: "Within how many seconds after a node shows a new certificate peers are told to begin their \
+                  connections to it anew, one after the other. Calls under way finish.",
+        why: "peers that all come at once would wait for one another's handshakes",
+        replaces: "",
+    },
 ];
 
 /// The incumbent's parameters that are not taken over.

@@ -45,6 +45,10 @@ fn each_parameter_has_a_place_of_its_own() {
         ("end-sessions-on-revocation", "off"),
         ("default-tftp-server-for-emcc-login-device", "tftp.example"),
         ("backup-tftp-server-for-emcc-login-device", "10.0.0.2"),
+        ("certificate-renew-before", "30"),
+        ("certificate-renew-jitter", "5"),
+        ("certificate-renew-override-before", "2"),
+        ("certificate-drain-time", "10"),
     ];
     let names: BTreeSet<_> = TABLE.iter().map(|p| p.name).collect();
     assert_eq!(names.len(), TABLE.len());

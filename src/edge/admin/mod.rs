@@ -21,6 +21,7 @@ pub mod policies;
 mod records;
 mod removals;
 pub mod roles;
+mod rotation;
 mod serve;
 mod service;
 mod sessions;

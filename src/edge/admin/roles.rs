@@ -98,6 +98,8 @@ pub enum Action {
     RemoveTrust,
     /// Take the setting of a parameter back.
     ResetParameter,
+    /// Exchange certificates of the nodes.
+    RotateCertificates,
     /// Change a peer record.
     SetCluster,
     /// Set a parameter.
@@ -110,7 +112,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
@@ -130,6 +132,7 @@ impl Action {
         Self::RemoveRecord,
         Self::RemoveTrust,
         Self::ResetParameter,
+        Self::RotateCertificates,
         Self::SetCluster,
         Self::SetParameter,
         Self::UnlockPin,
@@ -159,7 +162,8 @@ impl Action {
             | Self::ExplainTrust
             | Self::RefreshCluster
             | Self::ReloadIdentities
-            | Self::RemoveTrust => Role::Certificates,
+            | Self::RemoveTrust
+            | Self::RotateCertificates => Role::Certificates,
             Self::LogoutSession | Self::UnlockPin => Role::HelpDesk,
             Self::View => Role::Viewer,
         }
@@ -188,6 +192,7 @@ impl Action {
             Self::RemoveRecord => "remove a record",
             Self::RemoveTrust => "trust remove",
             Self::ResetParameter => "param reset",
+            Self::RotateCertificates => "cert rotate",
             Self::SetCluster => "cluster set",
             Self::SetParameter => "param set",
             Self::UnlockPin => "pin unlock",
@@ -386,6 +391,7 @@ mod tests {
                     RefreshCluster,
                     ReloadIdentities,
                     RemoveTrust,
+                    RotateCertificates,
                     View,
                 ],
             ),
@@ -405,6 +411,7 @@ mod tests {
                     RefreshCluster,
                     ReloadIdentities,
                     RemoveTrust,
+                    RotateCertificates,
                     UnlockPin,
                     View,
                 ],

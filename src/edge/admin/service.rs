@@ -23,6 +23,7 @@ use crate::{
         peers::{self, Material},
         pins, policies, records, removals,
         roles::{Action, Actor, Groups},
+        rotation,
         serve::MAX_APPLY_BYTES,
         sessions::{self, Which},
         trust_bulk,
@@ -41,6 +42,8 @@ use crate::{
 pub struct AdminEdge {
     /// Our own cluster.
     pub cluster_id: ClusterId,
+    /// This node.
+    pub node: String,
     /// The database.
     pub store: Store,
     /// This node's clock.
@@ -473,6 +476,31 @@ impl AdminService for AdminEdge {
             let identities = self.operations.reload_identities(&actor).await?;
             Ok(pb::ReloadIdentitiesResponse { identities })
         })
+        .await
+    }
+
+    async fn list_rotations(
+        &self,
+        request: Request<pb::ListRotationsRequest>,
+    ) -> Result<Response<pb::ListRotationsResponse>, Status> {
+        self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let rotations = rotation::list(&self.store).await?;
+            Ok(pb::ListRotationsResponse { rotations })
+        })
+        .await
+    }
+
+    async fn step_rotation(
+        &self,
+        request: Request<pb::StepRotationRequest>,
+    ) -> Result<Response<pb::StepRotationResponse>, Status> {
+        let (actor, request) = self.admit(Action::RotateCertificates, request).await?;
+        let now = self.clock.now();
+        within(
+            CHANGE,
+            rotation::step(&self.store, &self.node, request, &actor, now),
+        )
         .await
     }
 

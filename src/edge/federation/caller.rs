@@ -22,7 +22,7 @@ use crate::{
     },
     edge::{
         federation::refused::{RefusalLog, Told},
-        listener::{ConnIdentity, Introduced, MAX_CALL, grpc_timeout},
+        listener::{ConnIdentity, Introduced, Leaving, MAX_CALL, grpc_timeout},
     },
     peer,
     trust::judge::Verdict,
@@ -45,6 +45,8 @@ pub struct Caller {
     pub chain: Arc<[CertificateDer<'static>]>,
     /// What its node told of itself on this connection.
     pub introduced: Introduced,
+    /// Whether it is to begin another connection.
+    pub leaving: Leaving,
     /// What it speaks on this call.
     pub version: Version,
     /// The attempt; made here when the call names none.
@@ -87,6 +89,7 @@ impl Door<'_> {
             fingerprint: connection.fingerprint.clone(),
             chain: Arc::clone(&connection.chain),
             introduced: connection.introduced.clone(),
+            leaving: connection.leaving.clone(),
             // One that can't be read is sorted out by `admit`; `Hello` doesn't need it.
             version: metadata::version(call).unwrap_or(Version::V1_0),
             reference,

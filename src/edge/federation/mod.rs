@@ -384,6 +384,7 @@ impl FederationService for Federation {
             peers: self.parts.peers.clone(),
             clock: self.parts.clock.clone(),
             drain: self.parts.drain.clone(),
+            leaving: caller.leaving.token(),
             stop: self.parts.tasks.token(),
         };
         Ok(Response::new(watch.beats()))

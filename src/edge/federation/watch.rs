@@ -29,6 +29,9 @@ const SPACING: Duration = Duration::from_millis(50);
 /// the caller to begin a link to another node. Calls under way don't need the stream.
 const LINGER: Duration = Duration::from_millis(300);
 
+/// The same after it has said that the caller is to begin another connection to this node, which it does first.
+const LINGER_LEAVING: Duration = Duration::from_secs(8);
+
 /// What a stream of heartbeats is made of.
 #[derive(Debug)]
 pub struct Watch {
@@ -46,6 +49,8 @@ pub struct Watch {
     pub clock: Clock,
     /// Cancelled when this node begins to shut down: the caller is told.
     pub drain: CancellationToken,
+    /// Cancelled when the caller is to begin another connection in place of this one: it is told the same.
+    pub leaving: CancellationToken,
     /// Cancelled when this node ends its connections: the stream ends, so that they can.
     pub stop: CancellationToken,
 }
@@ -77,10 +82,12 @@ impl Watch {
             changed: Box::pin(std::future::pending()),
         };
         let (stop, drain) = (start.watch.stop.clone(), start.watch.drain.clone());
+        let leaving = start.watch.leaving.clone();
         let ended = async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = async { drain.cancelled().await; sleep(LINGER).await } => {}
+                () = async { leaving.cancelled().await; sleep(LINGER_LEAVING).await } => {}
             }
         };
         let beats = stream::unfold(start, |mut beating| async move {
@@ -91,6 +98,13 @@ impl Watch {
     }
 }
 
+impl Watch {
+    /// Whether the caller is to go elsewhere.
+    fn goes(&self) -> bool {
+        self.drain.is_cancelled() || self.leaving.is_cancelled()
+    }
+}
+
 impl Beating {
     async fn next(&mut self) -> pb::WatchResponse {
         if self.sequence > 0 {
@@ -98,7 +112,7 @@ impl Beating {
         }
         self.sequence += 1;
         self.sent_at = Instant::now();
-        self.told_draining = self.watch.drain.is_cancelled();
+        self.told_draining = self.watch.goes();
         // Subscribed before the state is read: no change falls in between.
         self.changed = Box::pin(self.watch.peers.outbound_changed(&self.watch.cluster));
         let Watch { cluster, node, .. } = &self.watch;
@@ -130,6 +144,7 @@ impl Beating {
             () = &mut self.changed => sleep_until(soonest).await,
             Ok(()) = self.own.changed() => sleep_until(soonest).await,
             () = self.watch.drain.cancelled(), if !self.told_draining => {}
+            () = self.watch.leaving.cancelled(), if !self.told_draining => {}
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls_pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     domain::{capability::Traits, ids::ClusterId},
     trust::{
         Snapshot, TrustStore,
-        certificate::{Certificate, fingerprint_of, fingerprint_text},
+        certificate::{Certificate, Fingerprint, fingerprint_of, fingerprint_text},
         judge::Verdict,
         refusals::{Novelty, Side},
     },
@@ -32,7 +33,34 @@ pub struct ConnIdentity {
     pub leaf_not_after: Option<Timestamp>,
     /// What the node at the other end has told of itself on this connection.
     pub introduced: Introduced,
+    /// Told when the caller is to begin another connection in place of this one.
+    pub leaving: Leaving,
 }
+
+/// Cancelled when a caller is to begin another connection. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Leaving(CancellationToken);
+
+impl Leaving {
+    /// Has the caller told.
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+
+    /// The token itself.
+    #[must_use]
+    pub fn token(&self) -> CancellationToken {
+        self.0.clone()
+    }
+}
+
+impl PartialEq for Leaving {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.is_cancelled() == other.0.is_cancelled()
+    }
+}
+
+impl Eq for Leaving {}
 
 /// What a node told of itself in `Hello`: two nodes of one peer may differ while it is upgraded. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +100,8 @@ pub(super) struct Caller {
     trust: TrustStore,
     chain: Arc<[CertificateDer<'static>]>,
     judged: ArcSwap<Judged>,
+    /// The certificate that we showed.
+    own: Option<Fingerprint>,
 }
 
 struct Judged {
@@ -85,6 +115,7 @@ impl Caller {
         trust: TrustStore,
         remote: SocketAddr,
         chain: Vec<CertificateDer<'static>>,
+        own: Option<Fingerprint>,
     ) -> Self {
         let snapshot = trust.snapshot();
         let chain: Arc<[CertificateDer<'static>]> = chain.into();
@@ -98,6 +129,7 @@ impl Caller {
                 .and_then(|der| Certificate::from_der(der).ok())
                 .map(|leaf| leaf.not_after()),
             introduced: Introduced::default(),
+            leaving: Leaving::default(),
         };
         if let Some(peer) = identity.peer() {
             trust.note_shown(peer, &chain);
@@ -110,7 +142,15 @@ impl Caller {
             trust,
             chain,
             judged: ArcSwap::from_pointee(judged),
+            own,
         }
+    }
+
+    /// Whether we show another certificate by now than we did when it came.
+    pub(super) fn is_out_of_date(&self) -> bool {
+        let snapshot = self.trust.snapshot();
+        let now = snapshot.identity().map(|own| own.leaf().fingerprint());
+        self.own.is_some() && now.is_some() && self.own != now
     }
 
     /// Who it is by the trust and the time of this moment: it is judged again when either has moved on, so

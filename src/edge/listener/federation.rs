@@ -18,7 +18,7 @@ use tokio::{
     io::Interest,
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use tracing::debug;
 use super::{
     accept::{Accepted, Opening, accept_all, answer_plaintext, opening},
     call::{Begun, RETRY, answer, come_later},
-    caller::{Caller, ConnIdentity, report_refusal},
+    caller::{Caller, ConnIdentity, Leaving, report_refusal},
     joining::JoiningDoor,
     limits::{self, Config, Slots},
     share::Share,
@@ -40,7 +40,8 @@ use crate::{
     tasks::Tasks,
     trust::{
         TrustStore,
-        certificate::Fingerprint,
+        certificate::{Fingerprint, fingerprint_of},
+        in_use::{Opened, Use},
         judge::Verdict,
         mend::mend_called,
         refusals::Side,
@@ -98,8 +99,8 @@ struct Door {
 
 /// Whom a handshake was done with.
 enum Shaken {
-    /// A peer, or who takes itself for one.
-    Federation(TlsStream<TcpStream>),
+    /// A peer, or who takes itself for one, with the certificate that it was shown.
+    Federation(TlsStream<TcpStream>, Fingerprint),
     /// Who comes to join, with the certificate that it was shown.
     Joining(JoiningDoor, TlsStream<TcpStream>, Fingerprint),
 }
@@ -117,6 +118,8 @@ enum Leave {
     Stalled,
     /// Its certificate is no longer what it was to us.
     TrustChanged,
+    /// It was accepted with a certificate that we don't show any more, and was told to come again.
+    Renewed,
 }
 
 /// What becomes of a connection whose peer may have wasted what it may.
@@ -145,14 +148,14 @@ impl Door {
         // Taken before the judgement, so that no generation between the two goes unseen.
         let generations = self.trust.subscribe();
         let deadline = Instant::now() + self.config.handshake_timeout;
-        let tls = tokio::select! {
+        let (tls, own) = tokio::select! {
             () = self.tasks.cancelled() => return,
             shaken = timeout_at(deadline, self.shake_hands(tcp, remote)) => match shaken {
                 Ok(Some(Shaken::Joining(door, tls, shown))) => {
                     drop(pending);
                     return door.serve(tls, shown, remote, &self.tasks).await;
                 }
-                Ok(Some(Shaken::Federation(tls))) => tls,
+                Ok(Some(Shaken::Federation(tls, own))) => (tls, Some(own)),
                 Ok(None) => return,
                 Err(_) => {
                     debug!(%remote, "the caller did not finish its handshake in time");
@@ -162,7 +165,9 @@ impl Door {
         };
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
         let chain: Vec<CertificateDer<'static>> = chain.to_vec();
-        let caller = Arc::new(Caller::new(self.trust.clone(), remote, chain));
+        let all = chain.iter().map(|der| fingerprint_of(der)).collect();
+        let caller = Caller::new(self.trust.clone(), remote, chain, own);
+        let caller = Arc::new(caller);
         let identity = caller.identity();
         if let (Some(_), Some(shown)) = (identity.peer(), &identity.fingerprint) {
             self.trust.refusals().caller_accepted(shown, remote.ip());
@@ -178,6 +183,15 @@ impl Door {
         // Who gets no answer gets no line either: places for strangers are few, and so are their refusals then.
         report_refusal(&self.trust, Side::Caller, remote, &identity.verdict);
         drop(pending);
+        let in_use = identity.peer().map(|peer| {
+            self.trust.in_use().enter(Use {
+                opened: Opened::ByPeer,
+                cluster: peer.clone(),
+                address: remote.to_string(),
+                own,
+                shown: all,
+            })
+        });
         let turn = match identity.peer() {
             Some(peer) => self.turn(peer, tls.get_ref().0).await,
             None => Turn::Now,
@@ -187,7 +201,7 @@ impl Door {
             Turn::Late => self.send_away(tls, &identity).await,
             Turn::Gone => {}
         }
-        drop(place);
+        drop((place, in_use));
     }
 
     /// Waits while this peer has wasted what it may, one connection at a time.
@@ -269,7 +283,7 @@ impl Door {
         match TlsAcceptor::from(config).accept(tcp).await {
             Ok(tls) => Some(match door.filter(|_| JoiningDoor::is_for(&tls)) {
                 Some(door) => Shaken::Joining(door.clone(), tls, identity.leaf().fingerprint()),
-                None => Shaken::Federation(tls),
+                None => Shaken::Federation(tls, identity.leaf().fingerprint()),
             }),
             Err(error) => {
                 self.report_failed_handshake(remote, &error);
@@ -362,6 +376,8 @@ impl Door {
             Leave::Shutdown => self.config.drain_grace,
             Leave::Waste | Leave::Stalled => LAST_WORDS,
             Leave::LifeOver | Leave::TrustChanged => self.config.trust_grace,
+            // Calls under way come to their end.
+            Leave::Renewed => self.config.max_call,
         };
         // What is not done by then is cut with the connection.
         if let Ok(ended) = timeout(grace, connection).await {
@@ -407,7 +423,18 @@ impl Door {
             }
         };
         let mut wasted = pin!(wasted);
+        let begun = Instant::now();
+        let mut renewal: Option<Renewal> = None;
         loop {
+            renewal = match renewal {
+                Some(under_way) => Some(under_way),
+                None if caller.is_out_of_date() => Some(Renewal::begun(
+                    begun.elapsed(),
+                    self.config.parameters.load().certificate_drain_time,
+                )),
+                None => None,
+            };
+            let step_at = renewal.as_ref().map(|renewal| renewal.at);
             let now = caller.judged_again();
             if !now.verdict.agrees_with(&first.verdict) {
                 report_refusal(&self.trust, Side::Caller, now.remote, &now.verdict);
@@ -428,9 +455,59 @@ impl Door {
                 () = wasted.as_mut() => return Leave::Waste,
                 () = life_over.as_mut() => return Leave::LifeOver,
                 Ok(()) = generations.changed() => {}
+                () = until(step_at) => {
+                    let Some(next) = renewal.and_then(|renewal| renewal.stepped(&first.leaving)) else {
+                        return Leave::Renewed;
+                    };
+                    renewal = Some(next);
+                }
                 () = sleep(left.min(self.config.look_again)) => {}
             }
         }
+    }
+}
+
+/// What becomes of a connection that was accepted with a certificate that is not shown any more: the peer is told to
+/// begin another one, and then this one takes no more calls.
+struct Renewal {
+    /// When its next step is.
+    at: Instant,
+    was_told: bool,
+}
+
+/// How long a peer that was told to begin another connection may take.
+const TO_BEGIN_ANOTHER: Duration = Duration::from_secs(4);
+
+impl Renewal {
+    /// Older connections first, and no two at the same moment; all within `window`.
+    fn begun(age: Duration, seconds: u32) -> Self {
+        let window = Duration::from_secs(u64::from(seconds));
+        let older = window.as_secs_f64() / (window + age).as_secs_f64().max(f64::MIN_POSITIVE);
+        let by_chance = f64::from(rand::random::<u16>()) / f64::from(u16::MAX);
+        let share = (older * by_chance).clamp(0.0, 1.0);
+        Self {
+            at: Instant::now() + window.mul_f64(share),
+            was_told: false,
+        }
+    }
+
+    /// The next step; none when it is to end.
+    fn stepped(self, leaving: &Leaving) -> Option<Self> {
+        if self.was_told {
+            return None;
+        }
+        leaving.cancel();
+        Some(Self {
+            at: Instant::now() + TO_BEGIN_ANOTHER,
+            was_told: true,
+        })
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

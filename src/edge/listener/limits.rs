@@ -15,7 +15,7 @@ use super::{
     turned::TurnedAway,
     waste::{Allowance, Allowances},
 };
-use crate::{domain::ids::ClusterId, trust::refusals::network};
+use crate::{domain::ids::ClusterId, store::parameters, trust::refusals::network};
 
 /// The longest that a call may take until it is answered.
 pub(in crate::edge) const MAX_CALL: Duration = Duration::from_secs(30);
@@ -68,6 +68,8 @@ pub struct Config {
     pub draining: CancellationToken,
     /// Counts who is turned away.
     pub turned: TurnedAway,
+    /// How long connections have that rest on a certificate from before is one of them.
+    pub parameters: parameters::Live,
     /// Where those go who come to join; nowhere when there is none.
     pub joining: Option<JoiningDoor>,
 }
@@ -100,6 +102,7 @@ impl Default for Config {
             drain_grace: Duration::from_secs(5),
             draining: CancellationToken::new(),
             turned: TurnedAway::default(),
+            parameters: parameters::Live::default(),
             joining: None,
         }
     }

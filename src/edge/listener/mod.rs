@@ -26,7 +26,7 @@ pub(in crate::edge) use self::{
     share::{Share, Shares},
 };
 pub use self::{
-    caller::{ConnIdentity, Introduced},
+    caller::{ConnIdentity, Introduced, Leaving},
     federation::serve_federation,
     http::serve_http,
     joining::{JoiningDoor, Stranger},

@@ -16,8 +16,18 @@ pub enum Action {
     ClaimRelease,
     /// A claim was taken.
     ClaimTake,
+    /// A certificate of a node is shown in place of the one from before.
+    CertActivate,
+    /// A new certificate of a node is made and told to the peers.
+    CertAnnounce,
+    /// An operator's word that peers have a certificate by other ways.
+    CertConfirm,
     /// The node's own certificates were read again.
     CertReload,
+    /// A certificate from before is not a node's any more.
+    CertRetire,
+    /// A certificate from before is shown again.
+    CertRollBack,
     /// All data was given out.
     DataExport,
     /// Many rows were put in place at once; each of them follows.
@@ -131,7 +141,12 @@ impl Action {
             Self::ClaimEffect => "claim.effect",
             Self::ClaimRelease => "claim.release",
             Self::ClaimTake => "claim.take",
+            Self::CertActivate => "cert.activate",
+            Self::CertAnnounce => "cert.announce",
+            Self::CertConfirm => "cert.confirm",
             Self::CertReload => "cert.reload",
+            Self::CertRetire => "cert.retire",
+            Self::CertRollBack => "cert.roll-back",
             Self::DataExport => "data.export",
             Self::DataImport => "data.import",
             Self::DbBackup => "db.backup",
@@ -173,7 +188,12 @@ impl Action {
             Self::ClaimEffect,
             Self::ClaimRelease,
             Self::ClaimTake,
+            Self::CertActivate,
+            Self::CertAnnounce,
+            Self::CertConfirm,
             Self::CertReload,
+            Self::CertRetire,
+            Self::CertRollBack,
             Self::DataExport,
             Self::DataImport,
             Self::DbBackup,

@@ -26,7 +26,7 @@ use crate::{
     },
     edge::{
         federation::{Federation, MAX_CALLS_PER_PEER, MAX_ENDS_PER_PEER},
-        listener::{ConnIdentity, Introduced},
+        listener::{ConnIdentity, Introduced, Leaving},
     },
     trust::{fixtures::cluster, judge::Verdict},
     wire::{
@@ -357,6 +357,7 @@ fn identity(peer: &str) -> ConnIdentity {
         chain: Arc::new([]),
         leaf_not_after: None,
         introduced: Introduced::default(),
+        leaving: Leaving::default(),
     }
 }
 

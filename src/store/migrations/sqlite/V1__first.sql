@@ -386,6 +386,40 @@ CREATE TABLE node_links (
 ) STRICT;
 CREATE INDEX node_links_up ON node_links (cluster_id) WHERE state = 'up';
 
+-- Identities of nodes whose certificate is being exchanged. No reference to nodes: one that is down has its own still.
+CREATE TABLE rotations (
+    node            TEXT NOT NULL,
+    purpose         TEXT NOT NULL CHECK (purpose IN ('federation', 'federation-client', 'phone')),
+    phase           TEXT NOT NULL CHECK (phase IN ('requested', 'announced', 'active', 'retired', 'rolling-back')),
+    old_certificate BLOB CHECK (length(old_certificate) = 32),
+    new_certificate BLOB CHECK (length(new_certificate) = 32),
+    sequence        INTEGER NOT NULL,
+    automatic       INTEGER NOT NULL CHECK (automatic IN (0, 1)),
+    settled         INTEGER NOT NULL CHECK (settled IN (0, 1)),
+    -- What the node says of itself.
+    shown           BLOB CHECK (length(shown) = 32),
+    in_use          TEXT,
+    recipe          TEXT NOT NULL,
+    problem         TEXT,
+    since           INTEGER NOT NULL,
+    PRIMARY KEY (node, purpose)
+) STRICT;
+
+-- What each peer has said to such a certificate.
+CREATE TABLE rotation_peers (
+    node       TEXT NOT NULL,
+    purpose    TEXT NOT NULL,
+    cluster_id TEXT NOT NULL,
+    sequence   INTEGER NOT NULL,
+    outcome    TEXT NOT NULL CHECK (outcome IN ('silent', 'loaded', 'waiting', 'refused', 'manual')),
+    detail     TEXT NOT NULL,
+    word       TEXT CHECK (word IN ('confirmed', 'overridden')),
+    seen_out   INTEGER NOT NULL CHECK (seen_out IN (0, 1)),
+    seen_in    INTEGER NOT NULL CHECK (seen_in IN (0, 1)),
+    PRIMARY KEY (node, purpose, cluster_id),
+    FOREIGN KEY (node, purpose) REFERENCES rotations (node, purpose) ON DELETE CASCADE
+) STRICT;
+
 -- Work that one node at a time does. Without a node it is free; the generation moves on with every take.
 CREATE TABLE claims (
     task       TEXT NOT NULL PRIMARY KEY,

@@ -22,6 +22,8 @@ use crate::{
         login::{CallManager, HomeServices, Line, PhoneService, SecurityMode, ServiceMenu},
         pairing::{self, InvitationId, Side, Told, ToldAddress, ToldCertificate},
         policy::{BUILT_IN, Policy, Rules},
+        purpose::Purpose,
+        rotation::{self, Name, Outcome, Progress, Rotation, Word},
         session::{EndReason, Initiator, State},
     },
     secret::Secret,
@@ -43,6 +45,7 @@ use crate::{
         phone_services, policies,
         pools::{self, DevicePool},
         profiles::Profile,
+        rotations,
         sessions::Session,
         tickets,
         trust_entries::{self, EntryKind, Source, TrustEntry},
@@ -310,6 +313,9 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
     let node = node();
     store::nodes::register(tx, &node)?;
     assert!(node_links::put(tx, &node.run, &node_link())?);
+    let rotation = rotation();
+    rotations::put(tx, &rotation)?;
+    rotations::put_progress(tx, &rotation.name, &rotation_told())?;
     store::claims::take(
         tx,
         &store::claims::Task::retention(),
@@ -387,6 +393,32 @@ fn fill_announcements(tx: &mut dyn Transaction) -> Result<(), Error> {
     announcements::put(tx, &tokyo, &announced(), &own)?;
     announcements::wait(tx, &waiting_entry())?;
     announcements::descend(tx, &tokyo, &[3; 32], &[1; 32])
+}
+
+fn rotation() -> rotations::Row {
+    let mut rotation = Rotation::requested(true, None);
+    rotation.made([1; 32], [2; 32], 7);
+    rotation.in_use = Some(vec!["the link to tokyo".into()]);
+    rotations::Row {
+        name: Name {
+            node: "n1".into(),
+            purpose: Purpose::Federation,
+        },
+        rotation,
+        recipe: rotations::Recipe::default(),
+        problem: Some("no space".into()),
+        since: at(3),
+    }
+}
+
+fn rotation_told() -> rotation::Told {
+    let mut progress = Progress::default();
+    progress.answered(7, Outcome::Waiting, "ask Ana");
+    progress.word = Some(Word::Overridden);
+    rotation::Told {
+        cluster: cluster("tokyo"),
+        progress,
+    }
 }
 
 fn node_link() -> [node_links::Link; 1] {
@@ -629,6 +661,8 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
     );
     assert_eq!(store::nodes::all(tx)?, [node()]);
     assert_eq!(node_links::of(tx, &node().run)?, Some(node_link().into()));
+    assert_eq!(rotations::all(tx)?, [rotation()]);
+    assert!(rotations::told(tx, &rotation().name)?.contains(&rotation_told()));
     let held = store::claims::held_by(tx, &node().run)?;
     assert_eq!(held.len(), 1);
     let taro = LoginName::new("taro").unwrap();

@@ -1,0 +1,89 @@
+//! When a certificate is exchanged by itself, and what becomes of peers that stay silent until it ends. Pure.
+
+use std::time::Duration;
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        ids::ClusterId,
+        rotation::{Fingerprint, Phase, Rotation, Told},
+    },
+};
+
+/// What the cluster goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// How long before its end a certificate is exchanged; zero for never.
+    pub renew_before: Duration,
+    /// By how much that is later at most, by the certificate, so that nodes do not all do it at once.
+    pub jitter: Duration,
+    /// How long before its end it is exchanged without the peers that have not answered.
+    pub override_before: Duration,
+}
+
+/// What the schedule asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing yet.
+    Nothing,
+    /// A new certificate is to be made and announced.
+    Announce,
+    /// It would be time, but an authority has to make the new one, and a person to fetch it.
+    AskAuthority,
+    /// The end is near: the new one is to be shown although these peers have not said that they have it.
+    ActivateWithout(Vec<ClusterId>),
+}
+
+/// What is shown now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The certificate.
+    pub fingerprint: Fingerprint,
+    /// When it ends.
+    pub not_after: Timestamp,
+    /// Whether the node can make its successor.
+    pub is_self_signed: bool,
+}
+
+/// What the schedule asks for now.
+#[must_use]
+pub fn due(
+    schedule: &Schedule,
+    now: Timestamp,
+    shown: &Shown,
+    rotation: Option<&Rotation>,
+    peers: &[Told],
+) -> Due {
+    if schedule.renew_before.is_zero() {
+        return Due::Nothing;
+    }
+    match rotation {
+        Some(rotation) if rotation.phase == Phase::Announced => {
+            let last_call = shown.not_after.minus(schedule.override_before);
+            let behind = peers.iter().filter(|p| !p.progress.accepts(rotation));
+            let behind: Vec<_> = behind.map(|p| p.cluster.clone()).collect();
+            if now < last_call || behind.is_empty() {
+                Due::Nothing
+            } else {
+                Due::ActivateWithout(behind)
+            }
+        }
+        Some(rotation) if matches!(rotation.phase, Phase::Requested | Phase::Active) => {
+            Due::Nothing
+        }
+        Some(_) | None if now < begins_at(schedule, shown) => Due::Nothing,
+        Some(_) | None if shown.is_self_signed => Due::Announce,
+        Some(_) | None => Due::AskAuthority,
+    }
+}
+
+/// When the exchange begins. The delay is the certificate's own, so that it is the same after a restart; and it is never
+/// longer than half of what is left.
+#[must_use]
+pub fn begins_at(schedule: &Schedule, shown: &Shown) -> Timestamp {
+    let [a, b, ..] = shown.fingerprint;
+    let share = u32::from(u16::from_be_bytes([a, b]));
+    let most = schedule.jitter.min(schedule.renew_before / 2);
+    let delay = most * share / u32::from(u16::MAX);
+    shown.not_after.minus(schedule.renew_before).plus(delay)
+}

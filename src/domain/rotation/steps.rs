@@ -1,0 +1,184 @@
+//! What a node does next about one of its identities, by what is on record and what it finds on itself. Pure.
+//!
+//! Each step is safe to repeat, and is worked out anew from the state after it: a node that was stopped at any point goes
+//! on where it was.
+
+use crate::domain::{
+    ids::ClusterId,
+    rotation::{
+        Fingerprint, Outcome, Phase, Rotation, Told,
+        gates::{self, Named},
+        still_old,
+    },
+};
+
+/// What a node finds on itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Local {
+    /// The old certificate and its key are there.
+    pub has_old: bool,
+    /// The new ones are.
+    pub has_new: bool,
+    /// What is shown.
+    pub shown: Option<Fingerprint>,
+    /// Whom the old one is shown.
+    pub shown_old: Vec<ClusterId>,
+    /// The connections that rest on the certificate that is to go.
+    pub in_use: Vec<String>,
+}
+
+/// What the links of a node to a peer say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// Which.
+    pub cluster: ClusterId,
+    /// Whether it can be told, as far as is known; none while no link is up.
+    pub can_be_told: Option<bool>,
+    /// A connection of ours to it stands on the new certificate.
+    pub seen_out: bool,
+    /// A connection of it to us does.
+    pub seen_in: bool,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make the new certificate.
+    Make,
+    /// A certificate or its key is gone from the node: what is left is told to be the only one.
+    Lost(Lost),
+    /// Show this one, and the old one to those.
+    Show {
+        /// To everybody.
+        certificate: Fingerprint,
+        /// Instead, to these peers.
+        old_for: Vec<ClusterId>,
+    },
+    /// Put on record what is shown and what rests on the one that is to go.
+    Report,
+    /// Tell this peer.
+    Tell(ClusterId),
+    /// Note what the links to this peer say.
+    Note(Linked),
+    /// Make what is shown the configured one, and remove the other.
+    Settle,
+    /// The gate is open, and it goes on by itself: show the new one.
+    Activate,
+    /// The same: have the old one go.
+    Retire,
+    /// Nothing is left to be done.
+    Finish,
+}
+
+/// What is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The one from before: the new one is shown, since nothing else can be.
+    Old,
+    /// The new one: the one from before is shown.
+    New,
+    /// All that is on record: what is configured is shown, and the record is of something else.
+    Both,
+}
+
+/// What is to be done now.
+#[must_use]
+pub fn next(rotation: &Rotation, peers: &[Told], linked: &[Linked], local: &Local) -> Vec<Step> {
+    if rotation.phase == Phase::Requested {
+        return vec![Step::Make];
+    }
+    if let Some(lost) = lost(rotation, local) {
+        return vec![Step::Lost(lost)];
+    }
+    let mut steps = Vec::new();
+    let old_for = still_old(rotation, peers);
+    if let Some(certificate) = rotation.shows() {
+        if local.shown != Some(certificate) || local.shown_old != old_for {
+            // Everything else rests on this.
+            return vec![Step::Show {
+                certificate,
+                old_for,
+            }];
+        }
+    }
+    if rotation.shown != local.shown
+        || rotation.leaves().is_some() && rotation.in_use.as_ref() != Some(&local.in_use)
+    {
+        steps.push(Step::Report);
+    }
+    if !rotation.settled && settles(rotation, local) {
+        steps.push(Step::Settle);
+        return steps;
+    }
+    for Told { cluster, progress } in peers {
+        let Some(link) = linked.iter().find(|l| l.cluster == *cluster) else {
+            continue;
+        };
+        let is_manual = progress.outcome == Outcome::Manual;
+        let turned = link.can_be_told.is_some_and(|can| can == is_manual);
+        let seen = link.seen_out && !progress.seen_out || link.seen_in && !progress.seen_in;
+        if turned || seen {
+            steps.push(Step::Note(link.clone()));
+        }
+        if link.can_be_told == Some(true) && rotation.tells() && !progress.has_answered(rotation) {
+            steps.push(Step::Tell(cluster.clone()));
+        }
+    }
+    if gates::is_finished(rotation, peers) {
+        steps.push(Step::Finish);
+    }
+    if rotation.automatic {
+        match rotation.phase {
+            Phase::Announced
+                if gates::may_activate(rotation, peers, &Named::default()).is_empty() =>
+            {
+                steps.push(Step::Activate);
+            }
+            Phase::Active if rotation.in_use.as_ref().is_some_and(Vec::is_empty) => {
+                steps.push(Step::Retire);
+            }
+            _ => {}
+        }
+    }
+    steps
+}
+
+/// Whether the files may be made as they are to be at the end.
+fn settles(rotation: &Rotation, local: &Local) -> bool {
+    match rotation.phase {
+        Phase::Requested | Phase::Announced | Phase::Active => false,
+        Phase::Retired => true,
+        // Who still has a connection that rests on the new one must not be told that it is gone.
+        Phase::RollingBack => local.in_use.is_empty(),
+    }
+}
+
+fn lost(rotation: &Rotation, local: &Local) -> Option<Lost> {
+    let (needs_old, needs_new) = match rotation.phase {
+        Phase::Requested => (false, false),
+        Phase::Announced | Phase::Active => (true, true),
+        Phase::Retired => (false, true),
+        Phase::RollingBack => (true, false),
+    };
+    let (no_old, no_new) = (needs_old && !local.has_old, needs_new && !local.has_new);
+    match (no_old, no_new) {
+        (false, false) => None,
+        (true, false) if local.has_new => Some(Lost::Old),
+        (false, true) if local.has_old => Some(Lost::New),
+        _ => Some(Lost::Both),
+    }
+}
+
+impl Rotation {
+    /// A certificate of it is gone from the node. False when nothing of it is left to go on with.
+    pub fn lost(&mut self, lost: Lost, sequence: u64) -> bool {
+        match lost {
+            Lost::Old => {
+                self.retire(sequence);
+                true
+            }
+            Lost::New => self.roll_back(sequence),
+            Lost::Both => false,
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! What each gate says, and when the schedule calls.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        ids::ClusterId,
+        purpose::Purpose,
+        rotation::{
+            Name, Outcome, Phase, Progress, Rotation, Told, Word,
+            gates::{
+                self, Blocker, Named, Why, may_activate, may_announce, may_confirm, may_retire,
+                may_roll_back,
+            },
+            schedule::{Due, Schedule, Shown, begins_at, due},
+            still_old,
+        },
+    },
+};
+
+const OLD: [u8; 32] = [1; 32];
+const NEW: [u8; 32] = [2; 32];
+
+fn id(text: &str) -> ClusterId {
+    ClusterId::new(text).unwrap()
+}
+
+fn name(purpose: Purpose) -> Name {
+    Name {
+        node: "n1".to_owned(),
+        purpose,
+    }
+}
+
+fn announced() -> Rotation {
+    let mut rotation = Rotation::requested(false, None);
+    rotation.made(OLD, NEW, 7);
+    rotation
+}
+
+fn told(cluster: &str, outcome: Outcome, sequence: u64) -> Told {
+    let mut progress = Progress::default();
+    progress.answered(sequence, outcome, "");
+    Told {
+        cluster: id(cluster),
+        progress,
+    }
+}
+
+fn why(blockers: &[Blocker]) -> Vec<(String, Why)> {
+    let of_peers = blockers.iter().filter_map(|b| match b {
+        Blocker::Peer { cluster, why, .. } => Some((cluster.to_string(), *why)),
+        _ => None,
+    });
+    of_peers.collect()
+}
+
+#[test]
+fn activating_names_each_peer_that_holds_it_up() {
+    let rotation = announced();
+    let peers = [
+        told("a", Outcome::Loaded, 7),
+        told("b", Outcome::Loaded, 6),
+        told("c", Outcome::Waiting, 7),
+        told("d", Outcome::Refused, 7),
+        told("e", Outcome::Manual, 0),
+        told("f", Outcome::Silent, 0),
+    ];
+    let refused = may_activate(&rotation, &peers, &Named::default());
+    let expected = [
+        ("b", Why::Silent),
+        ("c", Why::Waiting),
+        ("d", Why::Refused),
+        ("e", Why::Manual),
+        ("f", Why::Silent),
+    ];
+    assert_eq!(
+        why(&refused),
+        expected.map(|(id, why)| (id.to_owned(), why))
+    );
+    for (blocker, (cluster, _)) in refused.iter().zip(expected) {
+        assert!(blocker.to_string().starts_with(cluster), "{blocker}");
+    }
+    let named = Named {
+        confirmed: BTreeSet::from([id("e")]),
+        overridden: ["b", "c", "d", "f"].map(id).into(),
+    };
+    assert_eq!(may_activate(&rotation, &peers, &named), []);
+    // A word about one that answers for itself is none, and neither is one about nobody.
+    let named = Named {
+        confirmed: BTreeSet::from([id("b"), id("nobody")]),
+        overridden: BTreeSet::new(),
+    };
+    let refused = may_activate(&rotation, &peers[..2], &named);
+    assert_eq!(
+        refused,
+        [Blocker::Unknown(id("nobody")), Blocker::NotManual(id("b"))]
+    );
+    // Who has it is not harmed by a word.
+    let named = Named {
+        overridden: BTreeSet::from([id("a")]),
+        ..Named::default()
+    };
+    let mut one = [told("a", Outcome::Loaded, 7)];
+    assert_eq!(may_activate(&rotation, &one, &named), []);
+    gates::keep_words(&rotation, &mut one, &named);
+    assert_eq!(one[0].progress.word, None);
+}
+
+#[test]
+fn each_gate_is_shut_in_every_other_phase() {
+    let name = name(Purpose::Federation);
+    for phase in Phase::ALL {
+        let rotation = Rotation {
+            phase,
+            settled: true,
+            shown: Some(NEW),
+            in_use: Some(Vec::new()),
+            ..announced()
+        };
+        let open = |blockers: Vec<Blocker>| blockers.is_empty();
+        let gates = (
+            open(may_announce(Some(&rotation))),
+            open(may_activate(&rotation, &[], &Named::default())),
+            open(may_retire(&name, &rotation, &[])),
+            open(may_roll_back(&rotation)),
+            open(may_confirm(&rotation, &[], &Named::default())),
+        );
+        let expected = match phase {
+            Phase::Requested => (false, false, false, true, false),
+            Phase::Announced => (false, true, false, true, true),
+            Phase::Active => (false, false, true, true, true),
+            Phase::Retired | Phase::RollingBack => (true, false, false, false, false),
+        };
+        assert_eq!(gates, expected, "{phase}");
+        assert_eq!(phase.as_str().parse(), Ok(phase));
+    }
+    assert_eq!(may_announce(None), []);
+    let unsettled = Rotation {
+        phase: Phase::Retired,
+        ..announced()
+    };
+    assert_eq!(may_announce(Some(&unsettled)), [Blocker::Unsettled]);
+    assert_eq!("nothing".parse::<Phase>().ok(), None);
+}
+
+#[test]
+fn retiring_needs_every_peer_and_that_nothing_rests_on_the_old_one() {
+    let mut rotation = announced();
+    rotation.activate();
+    let refused = may_retire(&name(Purpose::Federation), &rotation, &[]);
+    assert_eq!(refused, [Blocker::NotShown]);
+    rotation.shown = Some(NEW);
+    let refused = may_retire(&name(Purpose::Federation), &rotation, &[]);
+    assert_eq!(refused, [Blocker::Unreported]);
+    rotation.in_use = Some(vec!["from tokyo, 192.0.2.1:5000".to_owned()]);
+    let refused = may_retire(&name(Purpose::Federation), &rotation, &[]);
+    assert!(refused[0].to_string().contains("tokyo, 192.0.2.1:5000"));
+    rotation.in_use = Some(Vec::new());
+    let mut overridden = told("b", Outcome::Silent, 0);
+    overridden.progress.word = Some(Word::Overridden);
+    let mut manual = told("c", Outcome::Manual, 0);
+    manual.progress.word = Some(Word::Confirmed);
+    manual.progress.seen_out = true;
+    let peers = [told("a", Outcome::Loaded, 7), overridden, manual];
+    let refused = may_retire(&name(Purpose::Federation), &rotation, &peers);
+    let expected = [("b", Why::Overridden), ("c", Why::UnseenIn)];
+    assert_eq!(
+        why(&refused),
+        expected.map(|(id, why)| (id.to_owned(), why))
+    );
+    let refused = may_retire(&name(Purpose::FederationClient), &rotation, &peers[2..]);
+    assert_eq!(refused, []);
+    // It is called with the old one until it says that it has the new one.
+    assert_eq!(still_old(&rotation, &peers), [id("b")]);
+    let mut peers = peers;
+    peers[1].progress.answered(7, Outcome::Loaded, "");
+    assert_eq!(still_old(&rotation, &peers), []);
+    assert_eq!(peers[1].progress.word, None);
+}
+
+#[test]
+fn only_the_operator_of_a_peer_that_cannot_be_told_is_taken_at_their_word() {
+    let rotation = announced();
+    let peers = [told("a", Outcome::Silent, 0), told("b", Outcome::Manual, 0)];
+    let confirm = |cluster: &str| {
+        let named = Named {
+            confirmed: BTreeSet::from([id(cluster)]),
+            ..Named::default()
+        };
+        may_confirm(&rotation, &peers, &named)
+    };
+    assert_eq!(confirm("a"), [Blocker::NotManual(id("a"))]);
+    assert_eq!(confirm("b"), []);
+    assert_eq!(confirm("z"), [Blocker::Unknown(id("z"))]);
+}
+
+#[test]
+fn the_schedule_begins_in_time_and_does_not_wait_for_the_silent_for_ever() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let schedule = Schedule {
+        renew_before: DAY * 30,
+        jitter: DAY * 7,
+        override_before: DAY,
+    };
+    let end = Timestamp::from_millis(1_000_000_000_000);
+    let shown = Shown {
+        fingerprint: [0x80; 32],
+        not_after: end,
+        is_self_signed: true,
+    };
+    let begin = begins_at(&schedule, &shown);
+    assert!(begin > end.minus(DAY * 30) && begin < end.minus(DAY * 23));
+    let due_at = |now, rotation: Option<&Rotation>, peers: &[Told]| {
+        due(&schedule, now, &shown, rotation, peers)
+    };
+    let before = begin.minus(Duration::from_millis(1));
+    assert_eq!(due_at(before, None, &[]), Due::Nothing);
+    assert_eq!(due_at(begin, None, &[]), Due::Announce);
+    let foreign = Shown {
+        is_self_signed: false,
+        ..shown
+    };
+    assert_eq!(
+        due(&schedule, begin, &foreign, None, &[]),
+        Due::AskAuthority
+    );
+    // While one is under way no other begins; at the end of the last's the next may.
+    let mut rotation = announced();
+    let peers = [told("a", Outcome::Loaded, 7), told("b", Outcome::Silent, 0)];
+    assert_eq!(due_at(begin, Some(&rotation), &peers), Due::Nothing);
+    let last = end.minus(DAY);
+    assert_eq!(
+        due_at(last, Some(&rotation), &peers),
+        Due::ActivateWithout(vec![id("b")])
+    );
+    assert_eq!(due_at(last, Some(&rotation), &peers[..1]), Due::Nothing);
+    rotation.activate();
+    assert_eq!(due_at(last, Some(&rotation), &peers), Due::Nothing);
+    rotation.retire(8);
+    assert_eq!(due_at(last, Some(&rotation), &peers), Due::Announce);
+    // Off is off.
+    let off = Schedule {
+        renew_before: Duration::ZERO,
+        ..schedule
+    };
+    assert_eq!(due(&off, end, &shown, None, &[]), Due::Nothing);
+    // However long the jitter is, most of the time is left.
+    let wild = Schedule {
+        jitter: DAY * 300,
+        ..schedule
+    };
+    let all = Shown {
+        fingerprint: [0xff; 32],
+        ..shown
+    };
+    assert_eq!(begins_at(&wild, &all), end.minus(DAY * 15));
+}

@@ -1,0 +1,387 @@
+//! Rotations on record: what operators and nodes do with them, each in one transaction with its gate and its audit entry,
+//! and the proof by which peers take an announced certificate.
+
+use std::collections::BTreeSet;
+
+use rustls::SignatureScheme;
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        announcement::proof_text,
+        ids::ClusterId,
+        rotation::{
+            Fingerprint, Name, Phase, Rotation, Told,
+            gates::{self, Blocker, Named},
+        },
+    },
+    store::{
+        self, Transaction,
+        audit::{self, Action},
+        rotations::{self, Recipe, Row},
+    },
+    trust::{certificate::fingerprint_text, identity::Identity},
+};
+
+/// Why a rotation does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] store::Error),
+    /// There is none of this identity.
+    #[error("no rotation of {0} is under way")]
+    Missing(Name),
+    /// A gate is shut.
+    #[error("{name}: {}", told(.blockers))]
+    Shut {
+        /// Of which identity.
+        name: Name,
+        /// By what.
+        blockers: Vec<Blocker>,
+    },
+}
+
+fn told(blockers: &[Blocker]) -> String {
+    let all: Vec<_> = blockers.iter().map(ToString::to_string).collect();
+    all.join("; ")
+}
+
+/// Who does it, and when.
+#[derive(Clone, Debug)]
+pub struct Doer {
+    /// An operator, or the node by itself.
+    pub actor: String,
+    /// Now.
+    pub at: Timestamp,
+}
+
+impl Doer {
+    /// The node itself.
+    #[must_use]
+    pub fn node(at: Timestamp) -> Self {
+        Self {
+            actor: "node".to_owned(),
+            at,
+        }
+    }
+
+    fn record(
+        &self,
+        tx: &mut dyn Transaction,
+        action: Action,
+        name: &Name,
+        outcome: String,
+    ) -> Result<(), store::Error> {
+        audit::append(
+            tx,
+            &audit::Entry {
+                at: self.at,
+                actor: self.actor.clone(),
+                action,
+                subject: name.to_string(),
+                outcome,
+                reference: None,
+            },
+        )
+    }
+}
+
+/// Has a new certificate made, which peers are told of beside the one that is shown.
+///
+/// # Errors
+/// [`Error::Shut`] while the last one is not finished.
+pub fn announce(
+    tx: &mut dyn Transaction,
+    name: &Name,
+    recipe: &Recipe,
+    automatic: bool,
+    doer: &Doer,
+) -> Result<Row, Error> {
+    let last = rotations::get(tx, name)?;
+    let last = last.map(|row| row.rotation);
+    pass(name, gates::may_announce(last.as_ref()))?;
+    rotations::forget_progress(tx, name)?;
+    let row = Row {
+        name: name.clone(),
+        rotation: Rotation::requested(automatic, last.as_ref()),
+        recipe: recipe.clone(),
+        problem: None,
+        since: doer.at,
+    };
+    rotations::put(tx, &row)?;
+    let how = if automatic {
+        ", and goes on by itself"
+    } else {
+        ""
+    };
+    let outcome = format!("a new certificate is wanted{how}");
+    doer.record(tx, Action::CertAnnounce, name, outcome)?;
+    Ok(row)
+}
+
+/// The node has made the new certificate: from here on peers are told.
+///
+/// # Errors
+/// [`Error::Missing`] when nobody wants it any more.
+pub fn made(
+    tx: &mut dyn Transaction,
+    name: &Name,
+    old: Fingerprint,
+    new: Fingerprint,
+    doer: &Doer,
+) -> Result<Row, Error> {
+    let mut row = find(tx, name)?;
+    if row.rotation.phase != Phase::Requested {
+        return Err(Error::Missing(name.clone()));
+    }
+    let sequence = rotations::next_sequence(tx, row.rotation.sequence, doer.at)?;
+    row.rotation.made(old, new, sequence);
+    keep(tx, &mut row, doer)?;
+    let outcome = format!(
+        "{} is announced beside {}",
+        fingerprint_text(&new),
+        fingerprint_text(&old)
+    );
+    doer.record(tx, Action::CertAnnounce, name, outcome)?;
+    Ok(row)
+}
+
+/// Has the new certificate shown.
+///
+/// # Errors
+/// [`Error::Missing`], and [`Error::Shut`] with each peer that holds it up.
+pub fn activate(
+    tx: &mut dyn Transaction,
+    name: &Name,
+    named: &Named,
+    doer: &Doer,
+) -> Result<Row, Error> {
+    let mut row = find(tx, name)?;
+    let mut peers = rotations::told(tx, name)?;
+    let named = here(named, &peers);
+    pass(name, gates::may_activate(&row.rotation, &peers, &named))?;
+    gates::keep_words(&row.rotation, &mut peers, &named);
+    for told in peers.iter().filter(|told| told.progress.word.is_some()) {
+        rotations::put_progress(tx, name, told)?;
+    }
+    row.rotation.activate();
+    keep(tx, &mut row, doer)?;
+    let new = text(row.rotation.new);
+    let outcome = format!("{new} is shown from now on{}", words(&named));
+    doer.record(tx, Action::CertActivate, name, outcome)?;
+    Ok(row)
+}
+
+/// Takes an operator's word that peers have the new certificate by other ways.
+///
+/// # Errors
+/// [`Error::Missing`], and [`Error::Shut`] for those that answer for themselves.
+pub fn confirm(
+    tx: &mut dyn Transaction,
+    name: &Name,
+    named: &Named,
+    doer: &Doer,
+) -> Result<Row, Error> {
+    let row = find(tx, name)?;
+    let mut peers = rotations::told(tx, name)?;
+    pass(name, gates::may_confirm(&row.rotation, &peers, named))?;
+    gates::keep_words(&row.rotation, &mut peers, named);
+    for told in peers.iter().filter(|told| told.progress.word.is_some()) {
+        rotations::put_progress(tx, name, told)?;
+    }
+    let outcome = format!("{}{}", text(row.rotation.new), words(named));
+    doer.record(tx, Action::CertConfirm, name, outcome)?;
+    Ok(row)
+}
+
+/// Has the old certificate go.
+///
+/// # Errors
+/// [`Error::Missing`], and [`Error::Shut`] with each peer and each link that holds it up.
+pub fn retire(tx: &mut dyn Transaction, name: &Name, doer: &Doer) -> Result<Row, Error> {
+    let mut row = find(tx, name)?;
+    let peers = rotations::told(tx, name)?;
+    pass(name, gates::may_retire(name, &row.rotation, &peers))?;
+    let sequence = rotations::next_sequence(tx, row.rotation.sequence, doer.at)?;
+    row.rotation.retire(sequence);
+    keep(tx, &mut row, doer)?;
+    let outcome = format!("{} goes", text(row.rotation.old));
+    doer.record(tx, Action::CertRetire, name, outcome)?;
+    Ok(row)
+}
+
+/// Has the old certificate shown again, and the new one go. None when nothing was announced yet.
+///
+/// # Errors
+/// [`Error::Missing`], and [`Error::Shut`] once it is retired.
+pub fn roll_back(tx: &mut dyn Transaction, name: &Name, doer: &Doer) -> Result<Option<Row>, Error> {
+    let mut row = find(tx, name)?;
+    pass(name, gates::may_roll_back(&row.rotation))?;
+    let sequence = rotations::next_sequence(tx, row.rotation.sequence, doer.at)?;
+    let goes = text(row.rotation.new);
+    let goes_on = row.rotation.roll_back(sequence);
+    if goes_on {
+        keep(tx, &mut row, doer)?;
+    } else {
+        rotations::remove(tx, name)?;
+    }
+    let outcome = format!("{goes} goes, and the one from before is shown");
+    doer.record(tx, Action::CertRollBack, name, outcome)?;
+    Ok(goes_on.then_some(row))
+}
+
+/// Changes a rotation, if it is still where it was when that was decided; whether it was.
+///
+/// # Errors
+/// [`Error::Store`].
+pub fn change(
+    tx: &mut dyn Transaction,
+    as_of: &Row,
+    change: impl FnOnce(&mut Row, u64),
+    needs_sequence: bool,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let Some(mut row) = rotations::get(tx, &as_of.name)? else {
+        return Ok(false);
+    };
+    let is_same = |a: &Rotation, b: &Rotation| (a.phase, a.sequence) == (b.phase, b.sequence);
+    if !is_same(&row.rotation, &as_of.rotation) {
+        return Ok(false);
+    }
+    let sequence = match needs_sequence {
+        true => rotations::next_sequence(tx, row.rotation.sequence, now)?,
+        false => row.rotation.sequence,
+    };
+    let before = row.clone();
+    change(&mut row, sequence);
+    if row != before {
+        if row.rotation.phase != before.rotation.phase {
+            row.since = now;
+        }
+        rotations::put(tx, &row)?;
+    }
+    Ok(true)
+}
+
+/// Keeps what a peer has said, if the rotation is still where it was when it was asked.
+///
+/// # Errors
+/// [`Error::Store`].
+pub fn progress(
+    tx: &mut dyn Transaction,
+    as_of: &Row,
+    cluster: &ClusterId,
+    change: impl FnOnce(&mut Told),
+) -> Result<bool, Error> {
+    let Some(row) = rotations::get(tx, &as_of.name)? else {
+        return Ok(false);
+    };
+    if row.rotation.sequence != as_of.rotation.sequence {
+        return Ok(false);
+    }
+    let peers = rotations::told(tx, &as_of.name)?;
+    let Some(mut told) = peers.into_iter().find(|told| told.cluster == *cluster) else {
+        return Ok(false);
+    };
+    let before = told.clone();
+    change(&mut told);
+    if told != before {
+        rotations::put_progress(tx, &as_of.name, &told)?;
+    }
+    Ok(true)
+}
+
+fn find(tx: &mut dyn Transaction, name: &Name) -> Result<Row, Error> {
+    rotations::get(tx, name)?.ok_or_else(|| Error::Missing(name.clone()))
+}
+
+fn keep(tx: &mut dyn Transaction, row: &mut Row, doer: &Doer) -> Result<(), Error> {
+    row.since = doer.at;
+    row.problem = None;
+    Ok(rotations::put(tx, row)?)
+}
+
+fn pass(name: &Name, blockers: Vec<Blocker>) -> Result<(), Error> {
+    if blockers.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Shut {
+        name: name.clone(),
+        blockers,
+    })
+}
+
+/// What is said of peers counts where peers are asked: a command names them once for identities of all kinds.
+fn here(named: &Named, peers: &[Told]) -> Named {
+    if peers.is_empty() {
+        return Named::default();
+    }
+    named.clone()
+}
+
+fn text(of: Option<Fingerprint>) -> String {
+    of.map_or_else(|| "nothing".to_owned(), |f| fingerprint_text(&f))
+}
+
+fn words(named: &Named) -> String {
+    let list = |what: &str, ids: &BTreeSet<ClusterId>| {
+        let ids: Vec<_> = ids.iter().map(ClusterId::as_str).collect();
+        match ids.is_empty() {
+            true => String::new(),
+            false => format!("; {what} {}", ids.join(", ")),
+        }
+    };
+    list("confirmed for", &named.confirmed) + &list("not waiting for", &named.overridden)
+}
+
+/// What a proof is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// Who announces.
+    pub from: &'a ClusterId,
+    /// To whom.
+    pub to: &'a ClusterId,
+    /// Node and purpose.
+    pub identity: &'a str,
+    /// The number of the announcement.
+    pub sequence: u64,
+    /// The certificate.
+    pub fingerprint: &'a Fingerprint,
+    /// The one that it descends from; none for one that the called side knows.
+    pub parent: Option<&'a Fingerprint>,
+}
+
+impl Claim<'_> {
+    /// The text that is signed.
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        proof_text(
+            self.from,
+            self.to,
+            self.identity,
+            self.sequence,
+            self.fingerprint,
+            self.parent,
+        )
+    }
+
+    /// The proof that the identity's key is ours, and the number of its scheme. None when its kind of key can't.
+    #[must_use]
+    pub fn sign(&self, identity: &Identity) -> Option<(u32, Vec<u8>)> {
+        const OFFERED: [SignatureScheme; 5] = [
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::ECDSA_NISTP384_SHA384,
+            SignatureScheme::ED25519,
+            SignatureScheme::RSA_PSS_SHA256,
+            SignatureScheme::ECDSA_NISTP521_SHA512,
+        ];
+        let key = identity.certified_key();
+        let signer = key.key.choose_scheme(&OFFERED)?;
+        let signature = signer.sign(&self.text()).ok()?;
+        Some((u32::from(u16::from(signer.scheme())), signature))
+    }
+}
+
+#[cfg(test)]
+mod tests;

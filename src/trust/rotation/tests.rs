@@ -1,0 +1,277 @@
+use super::*;
+use crate::{
+    clock::Clock,
+    domain::{announcement::Acceptance, purpose::Purpose, rotation::Outcome},
+    store::{
+        Store,
+        peers::{self, Peer},
+    },
+    trust::make::{self, CertRequest, KeyKind},
+};
+
+fn id(text: &str) -> ClusterId {
+    ClusterId::new(text).unwrap()
+}
+
+fn name(purpose: Purpose) -> Name {
+    Name {
+        node: "n1".to_owned(),
+        purpose,
+    }
+}
+
+fn ana() -> Doer {
+    Doer {
+        actor: "ana (uid 7)".to_owned(),
+        at: Timestamp::from_millis(1_000),
+    }
+}
+
+fn peer(text: &str) -> Peer {
+    Peer {
+        cluster_id: id(text),
+        enabled: true,
+        allow_emcc: true,
+        addresses: vec!["192.0.2.1:8444".to_owned()],
+        node_names: Vec::new(),
+        user_patterns: Vec::new(),
+        dn_patterns: Vec::new(),
+        ignore_eku: false,
+        accept_announcements: Acceptance::Auto,
+        description: String::new(),
+    }
+}
+
+fn store() -> Store {
+    Store::open(&store::Config {
+        url: "sqlite::memory:".to_owned(),
+        node: "n1".to_owned(),
+    })
+    .unwrap()
+}
+
+fn shut(outcome: Result<Row, Error>) -> String {
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, Error::Shut { .. }), "{error}");
+    error.to_string()
+}
+
+#[tokio::test]
+async fn a_gate_sees_the_peers_of_its_own_transaction_and_each_step_is_in_the_audit() {
+    let store = store();
+    let done = store.write(|tx: &mut dyn Transaction| {
+        let (name, ana) = (name(Purpose::Federation), ana());
+        for text in ["lima", "tokyo"] {
+            peers::upsert(tx, &peer(text))?;
+        }
+        announce(tx, &name, &Recipe::default(), false, &ana)?;
+        assert!(shut(announce(tx, &name, &Recipe::default(), false, &ana)).contains("requested"));
+        let row = made(tx, &name, [1; 32], [2; 32], &ana)?;
+        assert!(matches!(
+            made(tx, &name, [1; 32], [3; 32], &ana),
+            Err(Error::Missing(_))
+        ));
+        let refused = shut(activate(tx, &name, &Named::default(), &ana));
+        assert!(
+            refused.contains("lima") && refused.contains("tokyo"),
+            "{refused}"
+        );
+        let sequence = row.rotation.sequence;
+        progress(tx, &row, &id("lima"), |told| {
+            told.progress.answered(sequence, Outcome::Loaded, "")
+        })?;
+        // An answer to what is out of date is none.
+        let mut before = row.clone();
+        before.rotation.sequence -= 1;
+        assert!(!progress(tx, &before, &id("tokyo"), |told| told
+            .progress
+            .word =
+            None)?);
+        let refused = shut(activate(tx, &name, &Named::default(), &ana));
+        assert!(
+            !refused.contains("lima") && refused.contains("tokyo"),
+            "{refused}"
+        );
+        let named = Named {
+            overridden: BTreeSet::from([id("tokyo")]),
+            ..Named::default()
+        };
+        let row = activate(tx, &name, &named, &ana)?;
+        assert!(change(
+            tx,
+            &row,
+            |row, _| row.rotation.shown = Some([2; 32]),
+            false,
+            ana.at
+        )?);
+        assert!(change(
+            tx,
+            &row,
+            |row, _| row.rotation.in_use = Some(Vec::new()),
+            false,
+            ana.at
+        )?);
+        let refused = shut(retire(tx, &name, &ana));
+        assert!(refused.contains("tokyo was not waited for"), "{refused}");
+        // One that is gone, or new, counts at once.
+        let mut gone = peer("tokyo");
+        gone.enabled = false;
+        peers::upsert(tx, &gone)?;
+        peers::upsert(tx, &peer("oslo"))?;
+        assert!(shut(retire(tx, &name, &ana)).contains("oslo"));
+        progress(tx, &row, &id("oslo"), |told| {
+            told.progress.answered(sequence, Outcome::Loaded, "")
+        })?;
+        let retired = retire(tx, &name, &ana)?;
+        assert!(retired.rotation.sequence > sequence);
+        assert!(matches!(
+            roll_back(tx, &name, &ana),
+            Err(Error::Shut { .. })
+        ));
+        let entries = tx.query("SELECT action, outcome FROM audit ORDER BY seq", &[])?;
+        let words: Result<Vec<_>, store::Error> = entries
+            .into_iter()
+            .map(|mut row| Ok(format!("{} {}", row.text()?, row.text()?)))
+            .collect();
+        let words = words?;
+        let begins = [
+            "cert.announce",
+            "cert.announce",
+            "cert.activate",
+            "cert.retire",
+        ];
+        assert_eq!(words.len(), begins.len(), "{words:?}");
+        for (word, begin) in words.iter().zip(begins) {
+            assert!(word.starts_with(begin), "{word}");
+        }
+        assert!(words[2].ends_with("not waiting for tokyo"), "{}", words[2]);
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_never_announced_is_taken_back_without_a_trace_and_phones_ask_no_peer() {
+    let store = store();
+    let done = store.write(|tx: &mut dyn Transaction| {
+        let (name, ana) = (name(Purpose::Phone), ana());
+        peers::upsert(tx, &peer("tokyo"))?;
+        assert!(matches!(roll_back(tx, &name, &ana), Err(Error::Missing(_))));
+        announce(tx, &name, &Recipe::default(), true, &ana)?;
+        assert_eq!(roll_back(tx, &name, &ana)?, None);
+        assert_eq!(rotations::all(tx)?, []);
+        announce(tx, &name, &Recipe::default(), false, &ana)?;
+        made(tx, &name, [1; 32], [2; 32], &ana)?;
+        // A word about a peer does no harm where none is asked.
+        let named = Named {
+            overridden: BTreeSet::from([id("tokyo")]),
+            ..Named::default()
+        };
+        let row = activate(tx, &name, &named, &ana)?;
+        assert_eq!(row.rotation.phase, Phase::Active);
+        let back = roll_back(tx, &name, &ana)?.unwrap();
+        assert_eq!(back.rotation.shows(), Some([1; 32]));
+        // What the node decided before does not undo what an operator has done since.
+        assert!(!change(
+            tx,
+            &row,
+            |row, _| row.rotation.activate(),
+            false,
+            ana.at
+        )?);
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
+
+#[test]
+fn a_proof_is_over_everything_that_it_is_about() {
+    let (berlin, tokyo) = (id("berlin"), id("tokyo"));
+    let claim = Claim {
+        from: &berlin,
+        to: &tokyo,
+        identity: "n1/federation",
+        sequence: 7,
+        fingerprint: &[1; 32],
+        parent: Some(&[2; 32]),
+    };
+    let mut expected = b"emcc trust-announce v1".to_vec();
+    expected.extend(b"\0\0\0\x06berlin\0\0\0\x05tokyo\0\0\0\x0dn1/federation");
+    expected.extend(b"\0\0\0\x08\0\0\0\0\0\0\0\x07\0\0\0\x20");
+    expected.extend([1; 32]);
+    expected.extend(b"\0\0\0\x20");
+    expected.extend([2; 32]);
+    assert_eq!(claim.text(), expected);
+    let others = [
+        Claim {
+            from: &tokyo,
+            ..claim
+        },
+        Claim {
+            to: &berlin,
+            ..claim
+        },
+        Claim {
+            identity: "n2/federation",
+            ..claim
+        },
+        Claim {
+            sequence: 8,
+            ..claim
+        },
+        Claim {
+            fingerprint: &[2; 32],
+            ..claim
+        },
+        Claim {
+            parent: None,
+            ..claim
+        },
+    ];
+    for other in others {
+        assert_ne!(other.text(), expected);
+    }
+}
+
+#[test]
+fn every_kind_of_key_that_is_made_can_prove_itself() {
+    use rustls::crypto::aws_lc_rs;
+    let (berlin, tokyo) = (id("berlin"), id("tokyo"));
+    for kind in [KeyKind::P256, KeyKind::Rsa2048] {
+        let now = Clock::system().now();
+        let request = CertRequest::new("berlin", vec!["localhost".to_owned()], kind, now, 1);
+        let made = make::self_signed(&request).unwrap();
+        let identity = Identity::from_pem(made.certificate_pem.as_bytes(), &made.key_pem).unwrap();
+        let fingerprint = identity.leaf().fingerprint();
+        let claim = Claim {
+            from: &berlin,
+            to: &tokyo,
+            identity: "n1/federation",
+            sequence: 7,
+            fingerprint: &fingerprint,
+            parent: None,
+        };
+        let (scheme, signature) = claim.sign(&identity).unwrap();
+        let scheme = SignatureScheme::from(u16::try_from(scheme).unwrap());
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        let (_, known) = algorithms
+            .mapping
+            .iter()
+            .find(|(known, _)| *known == scheme)
+            .unwrap();
+        let leaf = webpki::EndEntityCert::try_from(identity.leaf().der()).unwrap();
+        let holds = |text: &[u8]| {
+            known
+                .iter()
+                .any(|algorithm| leaf.verify_signature(*algorithm, text, &signature).is_ok())
+        };
+        assert!(holds(&claim.text()));
+        assert!(!holds(
+            &Claim {
+                sequence: 8,
+                ..claim
+            }
+            .text()
+        ));
+    }
+}
