@@ -1,27 +1,21 @@
 //! `cert`: the certificates that this node shows.
 
-use std::path::{Path, PathBuf};
-
-use serde::Serialize;
+mod install;
+mod write;
 
 use crate::{
     cli::{
-        args::{Cert, CertNew, Global, Purpose},
+        args::{Cert, Global},
         as_of,
         client::{answer, connect},
         cluster::shown,
-        failure::{Failure, Outcome},
+        failure::Outcome,
         output::{Report, record, time, yes},
         rotate, stores,
     },
     clock::Clock,
-    domain::address::is_host,
     edge::admin::views,
-    trust::{
-        certificate::Certificate,
-        formats::{Contents, Keys},
-        make::{self, CertRequest, KeyKind, Usage},
-    },
+    trust::formats::{Contents, Keys},
     wire::admin as pb,
 };
 
@@ -59,8 +53,10 @@ pub async fn run(global: &Global, verb: Cert) -> Outcome {
             }
             Ok(Report::new(identities_text(&all), &all))
         }
+        Cert::New(args) => write::new(&args, &Clock::system()),
+        Cert::Csr(args) => write::csr(&args, &Clock::system()),
+        Cert::Install(args) => install::run(global, &args, &Clock::system()).await,
         Cert::Rotate(verb) => rotate::run(global, verb).await,
-        Cert::New(args) => new(&args, &Clock::system()),
         Cert::Reload => {
             let mut client = connect(global).await?;
             let asked = client.reload_identities(pb::ReloadIdentitiesRequest {});
@@ -88,105 +84,6 @@ fn contents_report(contents: &Contents) -> Report {
         }
     }
     Report::new(texts.join("\n\n"), &all)
-}
-
-/// The files that `cert new` has written.
-#[derive(Debug, Serialize)]
-struct Written {
-    certificate_file: PathBuf,
-    key_file: PathBuf,
-    certificate: pb::Certificate,
-}
-
-fn new(args: &CertNew, clock: &Clock) -> Outcome {
-    let what = "cannot make a new certificate";
-    if let Some(odd) = args.name.iter().find(|name| !is_host(name)) {
-        return Err(Failure::new(
-            what,
-            format!("{odd:?} is neither a DNS name nor an IP address"),
-            "give each name by which others reach the node with a --name of its own",
-        ));
-    }
-    let kind = match args.purpose {
-        Purpose::Federation | Purpose::FederationClient => KeyKind::P256,
-        Purpose::Phone => KeyKind::Rsa2048,
-    };
-    let request = CertRequest::new(
-        &args.common_name,
-        args.name.clone(),
-        kind,
-        clock.now(),
-        args.days,
-    )
-    .with_usage(match args.purpose {
-        Purpose::FederationClient => Usage::Client,
-        Purpose::Federation | Purpose::Phone => Usage::Both,
-    });
-    let made = make::self_signed(&request)
-        .map_err(|cause| Failure::from_error(what, &cause, "correct the names and try again"))?;
-    let certificate_file = with_ending(&args.out, "pem");
-    let key_file = with_ending(&args.out, "key");
-    for file in [&certificate_file, &key_file] {
-        if file.symlink_metadata().is_ok() {
-            return Err(Failure::new(
-                what,
-                format!(
-                    "{} is there already, and no key is ever overwritten",
-                    shown(file)
-                ),
-                "give another path with --out",
-            ));
-        }
-    }
-    let unwritable = |file: &Path| {
-        let why = shown(file);
-        move |cause| {
-            Failure::new(
-                what,
-                format!("{why}: {cause}"),
-                "check the folder and its permissions",
-            )
-        }
-    };
-    make::write_private(&key_file, &made.key_pem).map_err(unwritable(&key_file))?;
-    make::write_public(&certificate_file, &made.certificate_pem)
-        .map_err(unwritable(&certificate_file))?;
-    let certificate = Certificate::from_der(&made.certificate_der);
-    let certificate = certificate
-        .as_ref()
-        .map(views::certificate)
-        .unwrap_or_default();
-    let mut text = format!(
-        "wrote {} and {} (readable by you alone)\n\n{}\n\n",
-        shown(&certificate_file),
-        shown(&key_file),
-        certificate_text(&certificate)
-    );
-    text += match args.purpose {
-        Purpose::Federation => {
-            "next: have the peers trust the new certificate (emccd trust add ID --pin FILE), put both files where the configuration has them ([identity]; emccd cert show names them), then: emccd cert reload"
-        }
-        Purpose::FederationClient => {
-            "next: have the peers trust the new certificate (emccd trust add ID --pin FILE), put both files where the configuration has them ([identity.client]; emccd cert show names them), then: emccd cert reload"
-        }
-        Purpose::Phone => {
-            "next: put both files where the configuration has them ([phone]; emccd cert show names them), then: emccd cert reload"
-        }
-    };
-    let written = Written {
-        certificate_file,
-        key_file,
-        certificate,
-    };
-    Ok(Report::new(text, &written))
-}
-
-/// Appended rather than replaced: `node.example` is a name, not a file with an ending.
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(ending);
-    PathBuf::from(name)
 }
 
 fn identities_text(all: &[pb::Identity]) -> String {
@@ -240,73 +137,7 @@ fn certificate_fields(certificate: &pb::Certificate) -> Vec<(&'static str, Strin
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
-
     use super::*;
-
-    fn args(out: PathBuf) -> CertNew {
-        CertNew {
-            purpose: Purpose::Federation,
-            common_name: "berlin".to_owned(),
-            name: vec!["emcc.berlin.example".to_owned(), "10.0.0.7".to_owned()],
-            days: 30,
-            out,
-        }
-    }
-
-    #[test]
-    fn a_new_certificate_comes_with_a_key_that_only_its_owner_reads() {
-        let dir = tempfile::tempdir().unwrap();
-        let out = dir.path().join("node.example");
-        let report = new(&args(out), &Clock::system()).unwrap();
-        let key = dir.path().join("node.example.key");
-        assert_eq!(
-            fs::metadata(&key).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        let names = report.json["certificate"]["names"].clone();
-        assert_eq!(
-            names,
-            serde_json::json!(["emcc.berlin.example", "10.0.0.7"])
-        );
-        assert!(
-            report.text.contains("next: ") && report.text.contains("cert reload"),
-            "{}",
-            report.text
-        );
-        let shown = report.text + &report.json.to_string();
-        let secret = fs::read_to_string(&key).unwrap();
-        let body = secret.lines().nth(1).unwrap();
-        assert!(!shown.contains(body), "the key was printed");
-    }
-
-    #[test]
-    fn nothing_is_overwritten() {
-        let dir = tempfile::tempdir().unwrap();
-        let out = dir.path().join("node");
-        fs::write(dir.path().join("node.key"), "precious").unwrap();
-        let refused = new(&args(out), &Clock::system()).unwrap_err().to_string();
-        assert!(refused.contains("is there already"), "{refused}");
-        assert!(!dir.path().join("node.pem").exists());
-        assert_eq!(
-            fs::read_to_string(dir.path().join("node.key")).unwrap(),
-            "precious"
-        );
-    }
-
-    #[test]
-    fn a_name_that_cannot_be_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut args = args(dir.path().join("node"));
-        for odd in ["ä", "a b", "emcc.berlin.example:8444", "https://berlin", ""] {
-            args.name = vec!["localhost".to_owned(), odd.to_owned()];
-            let refused = new(&args, &Clock::system()).unwrap_err().to_string();
-            assert!(
-                refused.contains("neither a DNS name") && refused.contains("--name"),
-                "{refused}"
-            );
-        }
-    }
 
     #[test]
     fn identities_are_records() {

@@ -488,6 +488,29 @@ fn troubles(peer: &pb::PeerStatus) -> String {
         let by = age(offset.unsigned_abs());
         text += &format!("\n{id}: its clock is {by} {which} ours\n");
     }
+    for ours in &peer.our_certificates {
+        if let Some(note) = &ours.note {
+            text += &format!("\n{id}: {note} ({})\n", ours.purpose);
+            text += &next_line(ours.hint.as_deref());
+        }
+    }
+    if peer.waiting > 0 {
+        let it = count(
+            usize::try_from(peer.waiting).unwrap_or(usize::MAX),
+            "certificate",
+        );
+        text += &format!("\n{id}: {it} that it announced: not accepted before you agree\n");
+        text += &next_line(Some(&format!("emccd trust accept {id}")));
+    }
+    if !peer.accepts_otherwise.is_empty() {
+        let nodes = peer.accepts_otherwise.join(", ");
+        text += &format!(
+            "\n{id}: its nodes do not tell the same of what they accept from us; otherwise: {nodes}\n"
+        );
+        text += &next_line(Some(
+            "look again in a moment; if it stays so, have its operator look at those nodes: emccd doctor",
+        ));
+    }
     if peer.owed_ends > 0 {
         let ends = count(usize::try_from(peer.owed_ends).unwrap_or(usize::MAX), "end");
         text += &format!("\n{id}: {ends} of sessions will be told as soon as the link is up\n");
@@ -610,6 +633,22 @@ mod tests {
             ..pb::InboundStatus::default()
         });
         down.owed_ends = 2;
+        down.our_certificates = vec![
+            pb::OurCertificate {
+                purpose: "federation".to_owned(),
+                fingerprint: "AB:CD".to_owned(),
+                standing: "unknown".to_owned(),
+                note: Some("it does not accept our certificate AB:CD".to_owned()),
+                hint: Some("give it to its operator".to_owned()),
+                ..pb::OurCertificate::default()
+            },
+            pb::OurCertificate {
+                standing: "accepted".to_owned(),
+                ..pb::OurCertificate::default()
+            },
+        ];
+        down.waiting = 1;
+        down.accepts_otherwise = vec!["p2".to_owned()];
         let text = status_text(&status(vec![down, healthy("tokyo")]));
         let expected = "\
 cluster berlin, node b1, emccd 0.1.0, protocol 1.0 to 1.1
@@ -624,6 +663,15 @@ paris: we cannot reach it (10.0.0.9:8444): its certificate is not trusted
 paris: it cannot reach us, it says: connection refused
 
 paris: its clock is 1 min 30 s behind ours
+
+paris: it does not accept our certificate AB:CD (federation)
+  next: give it to its operator
+
+paris: 1 certificate that it announced: not accepted before you agree
+  next: emccd trust accept paris
+
+paris: its nodes do not tell the same of what they accept from us; otherwise: p2
+  next: look again in a moment; if it stays so, have its operator look at those nodes: emccd doctor
 
 paris: 2 ends of sessions will be told as soon as the link is up
 ";

@@ -31,6 +31,7 @@ mod stores;
 mod trust;
 mod trust_accept;
 mod trust_bulk;
+mod trust_crl;
 mod trust_explain;
 mod trust_files;
 

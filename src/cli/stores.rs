@@ -15,7 +15,10 @@ use crate::{
         phone::first_line,
     },
     secret::Secret,
-    trust::formats::{self, Contents, Error, Keys},
+    trust::{
+        certificate::Certificate,
+        formats::{self, Contents, Error, Keys},
+    },
 };
 
 /// Reads a file. Its password comes from a file, from the environment, or is asked for where somebody can type it.
@@ -43,6 +46,12 @@ pub(super) fn read(
             next,
         )
     })
+}
+
+/// The certificates of a file of which nothing else is wanted.
+pub(super) fn read_certificates(what: &str, file: &Path) -> Outcome<Vec<Certificate>> {
+    let contents = read(what, file, &StorePassword::default(), Keys::Refuse)?;
+    Ok(contents.certificates())
 }
 
 /// The password that was given, if one was: by `--password-file`, else by the environment.

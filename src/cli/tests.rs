@@ -47,6 +47,7 @@ use crate::{
         TrustStore,
         explain::{Part, Step},
         make::{self, CertRequest, KeyKind, Made},
+        shown::Chain,
     },
     wire::admin::{self as pb, admin_service_server::AdminService},
 };
@@ -120,6 +121,10 @@ impl Operations for Pretender {
             as_of: at.to_string(),
             ..pb::ForecastTrustResponse::default()
         }
+    }
+
+    fn shown_by_peers(&self) -> Vec<Chain> {
+        Vec::new()
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {
@@ -866,6 +871,7 @@ async fn only_what_asks_a_daemon_can_wait_for_it() {
         "lab --once",
         "config example",
         "cert new --common-name a --name a --out @new",
+        "cert csr --common-name a --name a --out @new",
         "cert show @own.pem",
         "phone logout https://h --device SEP1",
     ] {

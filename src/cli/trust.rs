@@ -10,7 +10,7 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
-        stores, trust_accept, trust_bulk, trust_explain, trust_files,
+        stores, trust_accept, trust_bulk, trust_crl, trust_explain, trust_files,
     },
     trust::{
         certificate::fingerprint_text,
@@ -64,6 +64,7 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
         Trust::Diff(args) => trust_files::diff(&args),
         Trust::Export(args) => trust_bulk::export(global, &args).await,
         Trust::Import(args) => trust_bulk::import(global, &args).await,
+        Trust::Crl(verb) => trust_crl::run(global, verb).await,
     }
 }
 

@@ -78,6 +78,7 @@ impl Reader {
             values::address_or_off,
             show_address_or_off,
         );
+        let crl_folder = self.optional_path("trust.crl-folder");
         let store = self.take("store.url", values::store_url, |url| quoted(url));
         let credentials = self.credentials();
         let login = self.login();
@@ -98,6 +99,7 @@ impl Reader {
             phone: phone?,
             admin: admin?,
             metrics: Metrics { listen: metrics? },
+            crl_folder: crl_folder?,
             store: store.map(|url| Store { url })?,
             credentials: credentials?,
             login: login?,

@@ -204,6 +204,11 @@ pub const SECTIONS: &[Section] = &[
                 going on, and nothing of users, phones or PINs.",
     },
     Section {
+        name: "trust",
+        about: "What is accepted from other clusters is kept in the database (`emccd trust`); here is only where more of \
+                it comes from.",
+    },
+    Section {
         name: "store",
         about: "Where users, devices and sessions are kept.",
     },
@@ -475,6 +480,19 @@ pub const KEYS: &[Key] = &[
         meaning: "Where figures and health are served. A port that is taken keeps the node from nothing else: it \
                   says so, and tries again every second.",
         why: "9464 is what such figures are usually asked at, and the machine itself may always ask",
+        change: Change::Restart,
+    },
+    Key {
+        name: "trust.crl-folder",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "none",
+            sample: "\"crls\"",
+        },
+        meaning: "A folder that is looked at every two seconds: revocation lists (PEM or DER, at most 3 MiB) that stand in \
+                  it are taken in for every peer whose authority has signed them, when they are newer than those in \
+                  force. What is wrong with a file is logged once.",
+        why: "`emccd trust crl add` takes lists too; the folder is for a job that fetches them",
         change: Change::Restart,
     },
     Key {

@@ -61,6 +61,8 @@ pub struct Config {
     pub admin: Admin,
     /// Figures and health.
     pub metrics: Metrics,
+    /// Where revocation lists are taken from, if from anywhere.
+    pub crl_folder: Option<PathBuf>,
     /// The database.
     pub store: Store,
     /// PIN hashing.

@@ -64,6 +64,7 @@ fn judge(config: &Config, told: &Told) -> Vec<Finding> {
         found.extend(links(peer));
     }
     found.extend(ends(config, &told.trust));
+    found.extend(told.trust.crls.iter().map(crl));
     found.extend(parameters(&told.parameters));
     found
 }
@@ -103,6 +104,35 @@ fn ends(config: &Config, trust: &pb::ForecastTrustResponse) -> Vec<Finding> {
         return vec![Finding::ok(ID, text)];
     }
     found
+}
+
+/// A revocation list: a stale one no longer says what was revoked since.
+fn crl(crl: &pb::Crl) -> Finding {
+    const ID: &str = "crl";
+    let issuer = crl.issuer.clone().unwrap_or_default().subject;
+    let (number, due, id) = (&crl.number, &crl.next_update, &crl.cluster_id);
+    let hint = |strict| {
+        format!("get the authority's newest list, then: emccd trust crl add {id} FILE{strict}")
+    };
+    let finding = match (crl.is_stale, crl.is_strict) {
+        (false, _) => Finding::ok(
+            ID,
+            format!("number {number} of {issuer} is in force, the next one is due at {due}"),
+        ),
+        (true, false) => Finding::warning(
+            ID,
+            format!("number {number} of {issuer} is stale since {due}; it goes on counting"),
+            hint(""),
+        ),
+        (true, true) => Finding::error(
+            ID,
+            format!(
+                "number {number} of {issuer} is stale since {due}, and strict: nothing that it has issued is accepted"
+            ),
+            hint(" --strict"),
+        ),
+    };
+    finding.about(id)
 }
 
 fn links(peer: &pb::PeerStatus) -> Vec<Finding> {

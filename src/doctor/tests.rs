@@ -604,3 +604,55 @@ fn parameters_that_shut_everybody_out_are_an_error() {
     assert!(levels(told("none")).contains(&("parameters", Level::Error)));
     assert!(levels(told("192.0.2.1")).contains(&("parameters", Level::Ok)));
 }
+
+#[test]
+fn certificates_that_end_and_lists_that_are_stale_are_told_by_how_much_they_matter() {
+    let alarm = |owner: &str, threshold: &str, is_pressing| pb::CertificateAlarm {
+        owner: owner.to_owned(),
+        threshold: threshold.to_owned(),
+        is_pressing,
+        text: format!("ends ({threshold})"),
+        next: "emccd trust add tokyo --pin FILE".to_owned(),
+        ..pb::CertificateAlarm::default()
+    };
+    let crl = |is_stale, is_strict| pb::Crl {
+        cluster_id: "tokyo".to_owned(),
+        number: "7".to_owned(),
+        is_stale,
+        is_strict,
+        ..pb::Crl::default()
+    };
+    let told = |alarms, crls| Told {
+        trust: pb::ForecastTrustResponse {
+            alarms,
+            crls,
+            ..pb::ForecastTrustResponse::default()
+        },
+        ..Told::default()
+    };
+    let of = |told: Told, id: &str| {
+        let found = up(told).into_iter().filter(|f| f.id == id);
+        found.map(|f| (f.level, f.subject)).collect::<Vec<_>>()
+    };
+    let tokyo = || Some("tokyo".to_owned());
+    let alarms = vec![
+        // Its own files tell of those.
+        alarm("munich", "expired", true),
+        alarm("tokyo", "expired", true),
+        alarm("tokyo", "expired", false),
+        alarm("tokyo", "1", true),
+        alarm("tokyo", "90", false),
+    ];
+    let levels = [Level::Error, Level::Warning, Level::Warning, Level::Warning];
+    assert_eq!(
+        of(told(alarms, Vec::new()), "certificate-expiry"),
+        levels.map(|level| (level, tokyo()))
+    );
+    for (crl, level) in [
+        (crl(false, true), Level::Ok),
+        (crl(true, false), Level::Warning),
+        (crl(true, true), Level::Error),
+    ] {
+        assert_eq!(of(told(Vec::new(), vec![crl]), "crl"), [(level, tokyo())]);
+    }
+}

@@ -1,6 +1,7 @@
 //! Rules and vocabulary. Pure and silent: no clock, socket, file or random source; it returns reasons, others
 //! log them.
 
+pub mod accepted;
 pub mod address;
 pub mod address_list;
 pub mod announcement;

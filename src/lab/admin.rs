@@ -84,6 +84,12 @@ impl Admin {
         trust(pb::ListTrustRequest) -> pb::ListTrustResponse = list_trust;
         /// How trust stands on a given day.
         forecast(pb::ForecastTrustRequest) -> pb::ForecastTrustResponse = forecast_trust;
+        /// Takes in revocation lists.
+        add_crl(pb::AddCrlRequest) -> pb::AddCrlResponse = add_crl;
+        /// The revocation lists in force.
+        crls(pb::ListCrlsRequest) -> pb::ListCrlsResponse = list_crls;
+        /// Takes revocation lists out of force.
+        remove_crl(pb::RemoveCrlRequest) -> pb::RemoveCrlResponse = remove_crl;
         /// The certificates that are being exchanged.
         rotations(pb::ListRotationsRequest) -> pb::ListRotationsResponse = list_rotations;
         /// A step with some of them.

@@ -1,6 +1,10 @@
 //! Watches when certificates end: ours, what we accept from peers, and what they show.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, warn};
@@ -13,6 +17,9 @@ use crate::{
     tasks::Tasks,
     trust::{
         TrustStore,
+        bundle::Bundle,
+        certificate::{Fingerprint, fingerprint_of},
+        crl::{self, Crl},
         expiry::{self, Alarm, Told, Watched},
         forecast,
     },
@@ -77,6 +84,16 @@ impl Certificates {
         ends
     }
 
+    /// For each peer the moment at which the first of its authorities' revocation lists is stale.
+    pub(super) fn first_stale(&self) -> Vec<(ClusterId, Timestamp)> {
+        let snapshot = self.trust.snapshot();
+        let first = |bundle: &Bundle| {
+            let due = bundle.crls.iter().map(Crl::next_update).min();
+            due.map(|due| (bundle.cluster.clone(), due))
+        };
+        snapshot.bundles().iter().filter_map(first).collect()
+    }
+
     /// What is accepted at `at`, and what breaks until then, with one peer or with all.
     pub(super) fn forecast(
         &self,
@@ -99,6 +116,15 @@ impl Certificates {
             as_of: at.to_string(),
             entries: told.entries.iter().map(views::forecast_entry).collect(),
             breaks: told.breaks.iter().map(views::forecast_break).collect(),
+            crls: bundles
+                .iter()
+                .flat_map(|bundle| {
+                    bundle
+                        .crls
+                        .iter()
+                        .map(|crl| views::crl(&bundle.cluster, crl, at))
+                })
+                .collect(),
             alarms: expiry::alarms(&watched, at)
                 .iter()
                 .map(views::certificate_alarm)
@@ -118,6 +144,7 @@ async fn watch_on(certificates: &Certificates) {
     let mut shown = certificates.trust.shown().subscribe();
     let mut phone = certificates.reloader.phone_reloads();
     let mut told = Told::default();
+    let mut stale = BTreeSet::new();
     loop {
         trust.mark_unchanged();
         shown.mark_unchanged();
@@ -127,6 +154,8 @@ async fn watch_on(certificates: &Certificates) {
         for alarm in due {
             tell(&alarm);
         }
+        let next = [next, tell_stale(certificates, &mut stale, now)];
+        let next = next.into_iter().flatten().min();
         let wait = next.map_or(LOOK_AGAIN, |next| next.since(now).min(LOOK_AGAIN));
         tokio::select! {
             () = changed(&mut trust) => {}
@@ -135,6 +164,41 @@ async fn watch_on(certificates: &Certificates) {
             () = sleep(wait) => {}
         }
     }
+}
+
+/// Tells once of each list that is stale; when the next one will be.
+fn tell_stale(
+    certificates: &Certificates,
+    told: &mut BTreeSet<(ClusterId, Fingerprint)>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let snapshot = certificates.trust.snapshot();
+    let mut stale = BTreeSet::new();
+    let mut next = None;
+    for bundle in snapshot.bundles() {
+        for crl in &bundle.crls {
+            if !crl.is_stale(now) {
+                let due = crl.next_update().plus(Duration::from_millis(1));
+                next = next.map_or(Some(due), |next: Timestamp| Some(next.min(due)));
+                continue;
+            }
+            let key = (bundle.cluster.clone(), fingerprint_of(crl.der()));
+            if !told.contains(&key) {
+                error!(
+                    peer = %bundle.cluster,
+                    issuer = crl.issuer().subject(),
+                    number = crl.number(),
+                    next_update = %crl.next_update(),
+                    strict = crl.is_strict(),
+                    next = crl::mend_stale(&bundle.cluster),
+                    "{}", crl.stale_alarm()
+                );
+            }
+            stale.insert(key);
+        }
+    }
+    *told = stale;
+    next
 }
 
 /// The sender lives as long as the node.

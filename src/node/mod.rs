@@ -15,11 +15,13 @@ use tracing::{Instrument as _, info, info_span};
 
 mod addresses;
 mod applied;
+mod crl_folder;
 pub mod error;
 mod expiry;
 mod explaining;
 mod handover;
 mod links;
+mod mirror;
 mod operations;
 mod reload;
 mod roles;

@@ -1,6 +1,7 @@
 //! What operators ask of a running node beyond its records.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,6 +14,7 @@ use super::{
     expiry::Certificates,
     explaining::Explainer,
     handover::{Asked, HandOver, Whose},
+    mirror,
     reload::{Reloader, Shown},
     siblings::Siblings,
 };
@@ -31,8 +33,10 @@ use crate::{
     },
     home::{self, HomeRole},
     peer::{LinkState, LinkStatus, NodeStatus, Peers},
-    store::{self, Store, membership::Membership, trust_entries::EntryKind},
-    trust::{TrustStore, explain::Part, mend::mend_link, refusals::Refused},
+    store::{
+        self, Store, Transaction, announcements, membership::Membership, trust_entries::EntryKind,
+    },
+    trust::{TrustStore, explain::Part, mend::mend_link, refusals::Refused, shown::Chain},
     visiting::{self, VisitingRole},
     wire::admin as pb,
 };
@@ -58,7 +62,7 @@ pub(super) struct NodeOperations {
 impl Operations for NodeOperations {
     fn cluster_status(&self) -> Answer<'_, pb::GetClusterStatusResponse> {
         Box::pin(async move {
-            let siblings = self.siblings().await?;
+            let (siblings, waiting) = (self.siblings().await?, self.waiting().await?);
             let down = self.reloader.federation_down();
             let peers = self.peers.status();
             Ok(pb::GetClusterStatusResponse {
@@ -74,7 +78,7 @@ impl Operations for NodeOperations {
                 federation_down_reason: down,
                 peers: peers
                     .iter()
-                    .map(|link| peer_status(link, &siblings))
+                    .map(|link| self.peer_status(link, &siblings, &waiting))
                     .collect(),
                 nodes: siblings.nodes(),
                 refusals: self
@@ -140,6 +144,10 @@ impl Operations for NodeOperations {
 
     fn forecast(&self, cluster: Option<&ClusterId>, at: Timestamp) -> pb::ForecastTrustResponse {
         self.certificates.forecast(cluster, at)
+    }
+
+    fn shown_by_peers(&self) -> Vec<Chain> {
+        self.trust.shown().list()
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {
@@ -237,10 +245,10 @@ impl Operations for NodeOperations {
                 link.is_none_or(|link| !link.enabled || link.outbound == LinkState::Up)
             };
             self.peers.wait_for(settled, deadline).await;
-            let siblings = self.siblings().await?;
+            let (siblings, waiting) = (self.siblings().await?, self.waiting().await?);
             let all = self.peers.status();
             let link = all.iter().find(is_it).ok_or_else(missing)?;
-            Ok(peer_status(link, &siblings))
+            Ok(self.peer_status(link, &siblings, &waiting))
         })
     }
 
@@ -311,6 +319,38 @@ impl Operations for NodeOperations {
 }
 
 impl NodeOperations {
+    /// How many certificates of each peer wait for an operator.
+    async fn waiting(&self) -> Result<BTreeMap<ClusterId, u32>, store::Error> {
+        let entries = self
+            .store
+            .read(|tx: &mut dyn Transaction| announcements::waiting(tx))
+            .await?;
+        let mut waiting = BTreeMap::new();
+        for entry in entries {
+            *waiting.entry(entry.cluster_id).or_default() += 1;
+        }
+        Ok(waiting)
+    }
+
+    fn peer_status(
+        &self,
+        link: &LinkStatus,
+        siblings: &Siblings,
+        waiting: &BTreeMap<ClusterId, u32>,
+    ) -> pb::PeerStatus {
+        let snapshot = self.trust.snapshot();
+        let otherwise = link.accepts_otherwise().into_iter();
+        pb::PeerStatus {
+            our_certificates: mirror::ours(&self.cluster, link, &snapshot, self.clock.now()),
+            accepts_otherwise: otherwise
+                .map(|node| node.node.clone().unwrap_or_else(|| node.address.clone()))
+                .collect(),
+            accepted: mirror::accepted(link),
+            waiting: waiting.get(&link.cluster).copied().unwrap_or_default(),
+            ..peer_status(link, siblings)
+        }
+    }
+
     async fn siblings(&self) -> Result<Siblings, store::Error> {
         Siblings::look(&self.store, &self.membership, &self.clock).await
     }
@@ -385,6 +425,7 @@ fn peer_status(link: &LinkStatus, siblings: &Siblings) -> pb::PeerStatus {
         owed_ends: 0,
         nodes: link.nodes.iter().map(peer_node).collect(),
         own_links: siblings.links(link),
+        ..pb::PeerStatus::default()
     }
 }
 

@@ -20,15 +20,23 @@ use super::Error;
 use crate::{
     admission::Admission,
     config::{Config, IdentityFiles},
-    domain::{parameters::Parameters, purpose::Purpose},
-    peer::Peers,
+    domain::{
+        accepted::{Accepted, AcceptedKind},
+        parameters::Parameters,
+        purpose::Purpose,
+    },
+    peer::{Accepts, Peers},
     store::{
-        self, Store, Transaction, audit, learned, membership::Membership, meta, nodes, parameters,
-        peers,
+        self, Store, Transaction,
+        announcements::{self, WaitingEntry},
+        audit, learned,
+        membership::Membership,
+        meta, nodes, parameters, peers,
     },
     tasks::Tasks,
     trust::{
         Identities, InForce, TrustStore,
+        bundle::Bundle,
         certificate::Certificate,
         folder::IdentityFolder,
         identity::Identity,
@@ -298,19 +306,22 @@ impl Reloader {
     /// Peers and trust as the store has them now.
     pub(super) async fn refresh_peers(&self) -> Result<(), Error> {
         let _refreshing = self.refreshing.lock().await;
-        let (revision, records, learned, bundles) = self
+        let (revision, records, learned, bundles, waiting) = self
             .store
             .read(|tx: &mut dyn Transaction| {
                 let revision = revision_of(tx, peers::REVISION)?;
                 let (records, learned) = (peers::list(tx)?, learned::all(tx)?);
                 let bundles = stored_trust::bundles(tx)?;
-                Ok::<_, stored_trust::Error>((revision, records, learned, bundles))
+                let waiting = announcements::waiting(tx)?;
+                Ok::<_, stored_trust::Error>((revision, records, learned, bundles, waiting))
             })
             .await?;
+        let accepts = accepts(revision, &bundles, &waiting);
         self.trust
             .publish_bundles(bundles)
             .map_err(|error| Error::StoredTrust(stored_trust::Error::Trust(error)))?;
         self.peers.set_with(records, &learned);
+        self.peers.publish_accepts(accepts);
         self.revision.store(revision, Ordering::Release);
         Ok(())
     }
@@ -419,6 +430,33 @@ impl Reloader {
             .find(|(purpose, _)| **purpose != Purpose::Phone);
         of_federation.map(|(_, problem)| problem.clone())
     }
+}
+
+/// What each peer is told of what is accepted from it: the newest first, as far as all of it is too much.
+fn accepts(revision: u64, bundles: &[Bundle], waiting: &[WaitingEntry]) -> Accepts {
+    let entry = |kind, certificate: &Certificate| Accepted {
+        fingerprint: certificate.fingerprint(),
+        kind,
+        until: Some(certificate.not_after()),
+    };
+    let of = |bundle: &Bundle| {
+        let anchors = bundle.anchors.iter().rev();
+        let anchors = anchors.map(|anchor| entry(AcceptedKind::Anchor, anchor));
+        let waits = waiting.iter().rev();
+        let waits = waits.filter(|waits| waits.cluster_id == bundle.cluster);
+        let waits = waits.filter_map(|waits| Certificate::from_der(&waits.der).ok());
+        let waits = waits.map(|waits| entry(AcceptedKind::Waiting, &waits));
+        let pinned = bundle.pinned.iter().rev();
+        let pinned = pinned.map(|pin| entry(AcceptedKind::Pinned, pin));
+        let revoked = bundle.revoked.iter().rev().map(|fingerprint| Accepted {
+            fingerprint: *fingerprint,
+            kind: AcceptedKind::Revoked,
+            until: None,
+        });
+        let all = anchors.chain(waits).chain(pinned).chain(revoked);
+        (bundle.cluster.clone(), all.collect())
+    };
+    Accepts::new(revision, bundles.iter().map(of).collect())
 }
 
 /// Calls `take_up` after each burst of changes, and again and again after a failure, until the node shuts down. A

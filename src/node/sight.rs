@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     admission::{Admission, Kind},
-    clock::Clock,
+    clock::{Clock, Timestamp},
     credentials::Credentials,
     domain::{
         ids::{ClusterId, Ref},
@@ -306,10 +306,15 @@ impl Sight {
                 );
             }
         }
+        let seconds = |moment: Timestamp| {
+            float(u64::try_from(moment.as_millis()).unwrap_or_default()) / 1_000.0
+        };
         for ((owner, purpose), end) in self.certificates.first_ends() {
             let labels = [owner.as_str(), purpose];
-            let seconds = float(u64::try_from(end.as_millis()).unwrap_or_default()) / 1_000.0;
-            all.add(&table::CERTIFICATE_NOT_AFTER, &labels, seconds);
+            all.add(&table::CERTIFICATE_NOT_AFTER, &labels, seconds(end));
+        }
+        for (peer, due) in self.certificates.first_stale() {
+            all.add(&table::CRL_NEXT_UPDATE, &[peer.as_str()], seconds(due));
         }
     }
 

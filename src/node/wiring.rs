@@ -14,7 +14,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Addresses, Error, Node, Options, addresses,
+    Addresses, Error, Node, Options, addresses, crl_folder,
     expiry::{self, Certificates},
     handover::{HandOver, Inherited, Predecessor, Whose},
     links,
@@ -595,6 +595,12 @@ impl Core {
         tasks.spawn("pairings", async move { pairings.keep(&watching).await });
         let watching = expiry::watch(self.certificates(), tasks.clone());
         tasks.spawn("ends of certificates", watching);
+        if let Some(folder) = &self.config.crl_folder {
+            let (store, trust) = (self.store.clone(), self.trust.clone());
+            let clock = self.clock.clone();
+            let watching = crl_folder::watch(folder.clone(), store, trust, clock, tasks.clone());
+            tasks.spawn("folder of revocation lists", watching);
+        }
         let (home, watching) = (roles.home, tasks.clone());
         let membership = self.membership.clone();
         tasks.spawn("revocations", async move {

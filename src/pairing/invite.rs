@@ -138,14 +138,14 @@ impl Pairings {
             they_confirmed: false,
             trouble: String::new(),
         };
-        let mut leaves = told::fingerprints(&us);
-        leaves.truncate(MAX_LEAVES);
+        let servers = us.certificates.iter().filter(|c| c.purpose == "federation");
+        let leaves = servers.map(|c| fingerprint_of(&c.der)).take(MAX_LEAVES);
         let addresses = us.addresses.iter().filter_map(|a| a.address.parse().ok());
         let token = Token {
             id,
             cluster: self.0.parts.cluster.clone(),
             expires_at: pairing.expires_at,
-            leaves,
+            leaves: leaves.collect(),
             addresses: addresses.collect(),
             secret,
         };

@@ -14,6 +14,7 @@ pub mod told;
 mod commit;
 mod dial;
 mod error;
+mod ours;
 
 use std::{
     fmt,
@@ -31,20 +32,18 @@ pub use self::error::Error;
 use crate::{
     clock::{Clock, Timestamp},
     domain::{
-        address_list::MAX_ADDRESSES,
         ids::ClusterId,
-        pairing::{InvitationId, Side, State, Told, ToldAddress, ToldCertificate},
+        pairing::{InvitationId, Side, State},
     },
     fault::FaultPoints,
     store::{
         self, Store, Transaction,
         audit::{self, Action},
-        learned,
         pairings::{self, Pairing},
         peers,
     },
     tasks::Tasks,
-    trust::{self, TrustStore, identity::Identity},
+    trust::TrustStore,
 };
 
 /// What a node pairs with.
@@ -273,18 +272,25 @@ impl Pairings {
         /// How often it is looked though nothing has changed: for what runs out.
         const LOOK: Duration = Duration::from_secs(15);
         let mut changes = self.0.parts.store.changes();
+        let mut generations = self.0.parts.trust.subscribe();
         let rounds = async {
             loop {
                 changes.mark_unchanged();
+                generations.mark_unchanged();
                 if let Err(error) = self.look().await {
                     warn!(
                         cause = crate::telemetry::error_chain(&error),
                         "invitations could not be looked at; it is tried again"
                     );
                 }
-                let again = tokio::time::timeout(LOOK, changes.changed());
-                if matches!(again.await, Ok(Err(_))) {
-                    return;
+                tokio::select! {
+                    changed = changes.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(()) = generations.changed() => {}
+                    () = tokio::time::sleep(LOOK) => {}
                 }
                 tokio::time::sleep(SETTLE).await;
             }
@@ -297,12 +303,13 @@ impl Pairings {
         }
     }
 
-    /// Sees until when somebody may come, and ends what ran out. Once before the doors open, so that a node that comes
+    /// Tells the other nodes what this one shows, sees until when somebody may come, and ends what ran out. Once before the doors open, so that a node that comes
     /// back turns nobody away; [`Pairings::keep`] goes on with it.
     ///
     /// # Errors
     /// [`store::Error`].
     pub async fn look(&self) -> Result<(), store::Error> {
+        self.publish().await?;
         let now = self.now();
         let store = &self.0.parts.store;
         let read = move |tx: &mut dyn Transaction| {
@@ -327,56 +334,6 @@ impl Pairings {
 
     fn now(&self) -> Timestamp {
         self.0.parts.clock.now()
-    }
-
-    /// What we tell of ourselves: addresses that the operator named come first, then those of the nodes that live.
-    async fn ourselves(&self, name: &str, named: &[String]) -> Result<Told, Error> {
-        let parts = &self.0.parts;
-        let own = parts
-            .store
-            .read(|tx: &mut dyn Transaction| learned::own(tx))
-            .await?;
-        let mut addresses: Vec<String> = named.to_vec();
-        for address in own.addresses {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
-        addresses.truncate(MAX_ADDRESSES);
-        if addresses.is_empty() {
-            return Err(Error::NoAddress);
-        }
-        let addresses = addresses.into_iter().map(|address| ToldAddress {
-            address,
-            ..ToldAddress::default()
-        });
-        Ok(Told {
-            cluster_id: parts.cluster.to_string(),
-            name: name.to_owned(),
-            software: parts.software.clone(),
-            versions: parts.versions.clone(),
-            security_mode: parts.security_mode.to_owned(),
-            addresses: addresses.collect(),
-            certificates: self.own_certificates()?,
-        })
-    }
-
-    /// What this cluster's nodes show.
-    fn own_certificates(&self) -> Result<Vec<ToldCertificate>, Error> {
-        let snapshot = self.0.parts.trust.snapshot();
-        let (Some(server), Some(client)) = (snapshot.identity(), snapshot.client_identity()) else {
-            return Err(trust::Error::NoIdentity.into());
-        };
-        let certificate = |purpose: &str, identity: &Identity| ToldCertificate {
-            node: self.0.parts.node.clone(),
-            purpose: purpose.to_owned(),
-            der: identity.leaf().der().to_vec(),
-        };
-        let mut all = vec![certificate("federation", server)];
-        if client.leaf() != server.leaf() {
-            all.push(certificate("federation-client", client));
-        }
-        Ok(all)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
         rejection::Rejection,
     },
     peer::{
-        Config, Error,
+        Config, Error, Sequences,
         connector::{Connection, Dialer, alert_rejection},
         error::bounded,
         link::{Facts, FailureKind},
@@ -63,8 +63,8 @@ pub(super) struct Session {
 pub(super) struct Attempt<'a> {
     pub(super) config: &'a Config,
     pub(super) clock: &'a Clock,
-    /// Of our own list of addresses.
-    pub(super) address_sequence: u64,
+    /// How far what we tell has come.
+    pub(super) told: Sequences,
     pub(super) cluster: &'a ClusterId,
     pub(super) trust: &'a TrustStore,
     pub(super) snapshot: &'a Snapshot,
@@ -170,7 +170,7 @@ impl Attempt<'_> {
     async fn hello(&self, client: &mut Client, address: &str) -> Result<Facts, Error> {
         const STEP: &str = "Hello";
         let sent = self.clock.now();
-        let message = self.config.hello(sent, self.address_sequence);
+        let message = self.config.hello(sent, self.told);
         let mut request = Request::new(pb::HelloRequest::from(&message));
         metadata::write(
             request.metadata_mut(),

@@ -284,6 +284,7 @@ impl Group {
         let any = up.reduce(|one, other| Traits {
             profile_choice: one.profile_choice || other.profile_choice,
             secure_config: one.secure_config || other.secure_config,
+            trust_announce: one.trust_announce || other.trust_announce,
             ..one
         });
         any.or_else(|| self.inbound().traits())
@@ -475,6 +476,7 @@ impl Group {
                     learned: l.is_learned(),
                     overdue_for: conduct.overdue_for(now),
                     failing: conduct.failing(now),
+                    accepted: l.accepts(),
                     ..NodeStatus::of(&l.address, link, l.is_draining(), now)
                 }
             })

@@ -55,6 +55,7 @@ pub use self::{
 use crate::{
     clock::{Clock, Timestamp},
     domain::{
+        accepted::{Accepted, AcceptedList},
         address_list::AddressList,
         capability::{self, Traits},
         ids::ClusterId,
@@ -115,7 +116,7 @@ impl Config {
 
     /// How we introduce ourselves, in both directions.
     #[must_use]
-    pub fn hello(&self, now: Timestamp, address_sequence: u64) -> Hello {
+    pub fn hello(&self, now: Timestamp, told: Sequences) -> Hello {
         Hello {
             versions: self.versions,
             capabilities: capability::names(self.versions.max()),
@@ -125,8 +126,8 @@ impl Config {
             software: self.software.clone(),
             now,
             security_mode: self.security_mode,
-            trust_sequence: 0,
-            address_sequence,
+            trust_sequence: told.trust,
+            address_sequence: told.addresses,
         }
     }
 
@@ -136,6 +137,15 @@ impl Config {
         let (shortest, longest) = HEARTBEAT_BOUNDS;
         wish.clamp(shortest, longest)
     }
+}
+
+/// How far what we tell our peers has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sequences {
+    /// Of what we accept.
+    pub trust: u64,
+    /// Of where we can be dialled.
+    pub addresses: u64,
 }
 
 /// All peers of one node. Cheap to clone.
@@ -153,6 +163,8 @@ struct Inner {
     changes: watch::Sender<u64>,
     /// Where our own cluster can be dialled, for our peers.
     own: watch::Sender<Arc<AddressList>>,
+    /// What our own cluster accepts, for our peers.
+    accepts: watch::Sender<Arc<Accepts>>,
     /// Numbers the links that were begun, so that no two are taken for one.
     begun: AtomicU64,
 }
@@ -162,6 +174,34 @@ struct Entry {
     record: Peer,
     group: Arc<Group>,
     home: Arc<PeerHome>,
+}
+
+/// What our own cluster accepts, of each peer what that one is told of.
+#[derive(Debug, Default)]
+pub struct Accepts {
+    /// Grows with each change.
+    pub sequence: u64,
+    lists: BTreeMap<ClusterId, AcceptedList>,
+}
+
+impl Accepts {
+    /// What is accepted from each peer, as of that number.
+    #[must_use]
+    pub fn new(sequence: u64, entries: Vec<(ClusterId, Vec<Accepted>)>) -> Self {
+        let lists = entries.into_iter();
+        Self {
+            sequence,
+            lists: lists
+                .map(|(cluster, entries)| (cluster, AcceptedList::new(sequence, entries)))
+                .collect(),
+        }
+    }
+
+    /// What that peer is told; none when there is no record of it.
+    #[must_use]
+    pub fn of(&self, cluster: &ClusterId) -> Option<&AcceptedList> {
+        self.lists.get(cluster)
+    }
 }
 
 /// What our own links have to say to a node of a peer.
@@ -186,6 +226,7 @@ impl Peers {
                 entries: Mutex::default(),
                 changes: watch::Sender::new(0),
                 own: watch::Sender::default(),
+                accepts: watch::Sender::default(),
                 begun: AtomicU64::new(0),
             }),
         }
@@ -241,10 +282,30 @@ impl Peers {
         });
     }
 
+    /// How far what we tell our peers has come.
+    #[must_use]
+    pub fn sequences(&self) -> Sequences {
+        Sequences {
+            trust: self.inner.accepts.borrow().sequence,
+            addresses: self.inner.own.borrow().sequence,
+        }
+    }
+
     /// What our peers are told of where our own cluster can be dialled.
     #[must_use]
     pub fn own_addresses(&self) -> watch::Receiver<Arc<AddressList>> {
         self.inner.own.subscribe()
+    }
+
+    /// Has our peers told, from now on, what of theirs our own cluster accepts.
+    pub fn publish_accepts(&self, accepts: Accepts) {
+        self.inner.accepts.send_replace(Arc::new(accepts));
+    }
+
+    /// What our peers are told of what our own cluster accepts.
+    #[must_use]
+    pub fn accepts(&self) -> watch::Receiver<Arc<Accepts>> {
+        self.inner.accepts.subscribe()
     }
 
     /// What peers have told of where they can be dialled, and is not on record yet. [`Peers::changes`] moves with it.
@@ -454,6 +515,7 @@ impl Peers {
             shared: Arc::clone(&shared),
             lookups: Lookups::default(),
             own: inner.own.subscribe(),
+            accepts: inner.accepts.subscribe(),
         };
         inner.tasks.spawn("peer link", task.run());
         shared

@@ -26,7 +26,7 @@ use crate::{
     clock::{Clock, Timestamp},
     domain::{address::HostPort, ids::ClusterId, rejection::Rejection},
     peer::{
-        Config,
+        Config, Sequences,
         attempt::{new_reference, offset_ms, shown_to},
         connector::{Dialer, alert_rejection},
         error::{bounded, with_sources},
@@ -356,7 +356,7 @@ impl Prober {
     }
 
     fn hello(&self, now: Timestamp) -> Request<pb::HelloRequest> {
-        let message = self.config.hello(now, 0);
+        let message = self.config.hello(now, Sequences::default());
         let mut request = Request::new(pb::HelloRequest::from(&message));
         let (own, version) = (&self.config.cluster_id, self.config.versions.min());
         metadata::write(request.metadata_mut(), own, version, new_reference());

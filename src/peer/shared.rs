@@ -21,7 +21,7 @@ use tracing::warn;
 
 use crate::{
     clock::Timestamp,
-    domain::{address_list::AddressList, em_code::EmCode, ids::ClusterId},
+    domain::{accepted::AcceptedList, address_list::AddressList, em_code::EmCode, ids::ClusterId},
     peer::{
         balance::{Candidate, Conduct},
         inbound::{InboundRecord, Told},
@@ -191,6 +191,8 @@ struct Published {
     /// The node has said that it shuts down.
     draining: bool,
     told: Option<Told>,
+    /// What the peer accepts from us, as the node told last.
+    accepted: Option<AcceptedList>,
 }
 
 /// One link's shared state: the way to one address of a peer.
@@ -256,6 +258,7 @@ impl Shared {
                 live: None,
                 draining: false,
                 told: None,
+                accepted: None,
             }),
             in_flight: AtomicUsize::new(0),
             spent: AtomicU64::new(0),
@@ -340,6 +343,19 @@ impl Shared {
         let news = told.is_news(published.told.as_ref());
         published.told = Some(told);
         news
+    }
+
+    /// Keeps what the node told of what its cluster accepts from us; true when that is news.
+    pub(super) fn accepted(&self, list: AcceptedList) -> bool {
+        let mut published = self.published();
+        let news = published.accepted.as_ref() != Some(&list);
+        published.accepted = Some(list);
+        news
+    }
+
+    /// What the node told last of what its cluster accepts from us.
+    pub(super) fn accepts(&self) -> Option<AcceptedList> {
+        self.published().accepted.clone()
     }
 
     /// Anything came from the node.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    domain::{ids::ClusterId, rejection::Rejection, version::Version},
+    domain::{accepted::AcceptedList, ids::ClusterId, rejection::Rejection, version::Version},
     peer::{
         balance::Failing,
         inbound::Inbound,
@@ -85,6 +85,8 @@ pub struct NodeStatus {
     pub rejection: Option<Rejection>,
     /// Its wall clock minus ours, as told last.
     pub clock_offset_ms: Option<i64>,
+    /// What its cluster accepts from us, as it told last.
+    pub accepted: Option<AcceptedList>,
 }
 
 /// The state of a peer whose links have these; none when it has no link.
@@ -143,11 +145,34 @@ impl NodeStatus {
             last_error: link.failure().map(|f| f.text.clone()),
             rejection: link.failure().and_then(|f| f.rejection),
             clock_offset_ms: facts.map(|f| f.clock_offset_ms),
+            accepted: None,
         }
     }
 }
 
 impl LinkStatus {
+    /// What the peer accepts from us, as the node told that knows the newest; of those that are up, if any has told.
+    #[must_use]
+    pub fn accepted(&self) -> Option<&AcceptedList> {
+        let told = |node: &&NodeStatus| node.accepted.is_some();
+        let newest = self.nodes.iter().filter(told).max_by_key(|node| {
+            let sequence = node.accepted.as_ref().map(|list| list.sequence);
+            (node.state == LinkState::Up, sequence)
+        });
+        newest.and_then(|node| node.accepted.as_ref())
+    }
+
+    /// Nodes that are up and accept something else from us than the one that knows the newest.
+    #[must_use]
+    pub fn accepts_otherwise(&self) -> Vec<&NodeStatus> {
+        let newest = self.accepted().map(|list| &list.certificates);
+        let differs = |node: &&NodeStatus| {
+            let told = node.accepted.as_ref().map(|list| &list.certificates);
+            node.state == LinkState::Up && told.is_some() && told != newest
+        };
+        self.nodes.iter().filter(differs).collect()
+    }
+
     /// Puts together what is known of a peer's links, and of its calls to us. `failure` is why none is up.
     #[must_use]
     pub fn of(

@@ -18,7 +18,7 @@ use crate::{
     clock::Clock,
     domain::{address_list::AddressList, ids::ClusterId},
     peer::{
-        Config, Error,
+        Accepts, Config, Error, Sequences,
         attempt::{Attempt, Session, offset_of, shown_to},
         backoff::Backoff,
         connector::untrusted,
@@ -53,6 +53,8 @@ pub(super) struct LinkTask {
     pub(super) lookups: Lookups,
     /// What we tell of our own addresses.
     pub(super) own: watch::Receiver<Arc<AddressList>>,
+    /// What our own cluster accepts.
+    pub(super) accepts: watch::Receiver<Arc<Accepts>>,
 }
 
 /// What of a trust snapshot a link depends on.
@@ -140,7 +142,10 @@ impl LinkTask {
         let attempt = Attempt {
             config: &self.config,
             clock: &self.clock,
-            address_sequence: self.own.borrow().sequence,
+            told: Sequences {
+                trust: self.accepts.borrow().sequence,
+                addresses: self.own.borrow().sequence,
+            },
             trust: &self.trust,
             cluster,
             snapshot: &snapshot,
@@ -355,6 +360,11 @@ impl LinkTask {
                 self.told(beat.reverse_proof_age, &beat.reverse_down_reason);
                 if let Some(list) = beat.addresses.clone() {
                     self.shared.common.hear_addresses(list, self.clock.now());
+                }
+                if let Some(list) = beat.accepted.clone()
+                    && self.shared.accepted(list)
+                {
+                    self.shared.common.announce();
                 }
                 Ok(beat)
             }

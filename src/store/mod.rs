@@ -14,6 +14,7 @@ pub mod choices;
 pub mod claims;
 pub mod counts;
 pub mod credentials;
+pub mod crls;
 pub mod devices;
 pub mod geolocations;
 pub mod hints;

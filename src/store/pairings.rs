@@ -5,11 +5,12 @@
 
 use crate::{
     clock::Timestamp,
-    domain::pairing::{InvitationId, Side, Standing, State, Told},
+    domain::pairing::{InvitationId, Side, Standing, State, Told, ToldCertificate},
     secret::Secret,
     store::{
         Transaction,
         error::Error,
+        meta, nodes,
         value::{Row, Value},
     },
 };
@@ -162,16 +163,65 @@ pub fn list(tx: &mut dyn Transaction, side: Side) -> Result<Vec<Pairing>, Error>
     .collect()
 }
 
-/// Until when somebody may have something to say about an invitation of ours, or may look whether we are where we say;
-/// none when there is nothing to say.
+/// What a node of ours shows to other clusters, as it has put on record. Such a value of the cluster stands among the
+/// single ones: each node writes its own, and nobody looks for one certificate there.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn shown_by(tx: &mut dyn Transaction, node: &str) -> Result<Vec<ToldCertificate>, Error> {
+    let text = meta::get(tx, &key_of(node))?;
+    // What can't be read is put on record anew by its node.
+    Ok(text
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default())
+}
+
+/// Puts on record what a node of ours shows.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn put_shown(
+    tx: &mut dyn Transaction,
+    node: &str,
+    shown: &[ToldCertificate],
+) -> Result<(), Error> {
+    let Value::Text(text) = Value::json(shown)? else {
+        return Ok(());
+    };
+    meta::put(tx, &key_of(node), &text)
+}
+
+/// What the nodes on record show. A node that ended or died is none of them.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn shown_by_nodes(tx: &mut dyn Transaction) -> Result<Vec<ToldCertificate>, Error> {
+    let mut all = Vec::new();
+    for node in nodes::all(tx)? {
+        all.extend(shown_by(tx, &node.run.node)?);
+    }
+    Ok(all)
+}
+
+fn key_of(node: &str) -> String {
+    format!("shown-certificates {node}")
+}
+
+/// Until when somebody may have something to say about an invitation of ours, or ask what became of it, or look whether
+/// we are where we say; none when there is nothing to say.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn open_until(tx: &mut dyn Transaction) -> Result<Option<Timestamp>, Error> {
     let latest = tx.query_one(
-        "SELECT MAX(CASE state WHEN 'committed' THEN expires_at + $1 ELSE expires_at END) FROM pairings
-         WHERE state IN ('open', 'proven', 'told') OR (side = 'inviting' AND state = 'committed')",
-        &[KEPT_MILLIS.into()],
+        "SELECT MAX(CASE WHEN state = 'committed' THEN expires_at + $1
+                         WHEN state IN ('refused', 'cancelled', 'expired') THEN expires_at + $2
+                         ELSE expires_at END)
+         FROM pairings
+         WHERE state IN ('open', 'proven', 'told')
+           OR (side = 'inviting' AND state = 'committed')
+           OR (side = 'inviting' AND state IN ('refused', 'cancelled', 'expired') AND bound_to IS NOT NULL)",
+        &[KEPT_MILLIS.into(), TOLD_MILLIS.into()],
     )?;
     match latest {
         Some(mut row) => row.opt_time(),
@@ -218,6 +268,9 @@ pub fn sweep(tx: &mut dyn Transaction, now: Timestamp) -> Result<u64, Error> {
 
 /// How long after the end of an invitation the outcome can still be asked for: a day.
 pub const KEPT_MILLIS: i64 = 86_400_000;
+
+/// How long after it the other side can still ask about one that led to nothing: it asks again and again.
+const TOLD_MILLIS: i64 = 10 * 60_000;
 
 /// How long after that it is still shown: a week.
 const FORGOTTEN_MILLIS: i64 = 7 * 86_400_000;

@@ -9,6 +9,7 @@ use crate::{
     trust::{
         Error,
         certificate::{Certificate, Fingerprint, fingerprint_text},
+        crl::Crl,
     },
 };
 
@@ -27,6 +28,8 @@ pub struct Bundle {
     pub ignore_eku: bool,
     /// Fingerprints of leaves that were trusted once and are remembered as revoked.
     pub revoked: Vec<Fingerprint>,
+    /// What the peer's authorities have revoked.
+    pub crls: Vec<Crl>,
 }
 
 /// In which role of TLS a certificate is shown.
@@ -49,6 +52,7 @@ impl Bundle {
             node_names: Vec::new(),
             ignore_eku: false,
             revoked: Vec::new(),
+            crls: Vec::new(),
         }
     }
 

@@ -33,6 +33,7 @@ struct Parsed {
     issuer: String,
     subject_raw: Vec<u8>,
     issuer_raw: Vec<u8>,
+    key_hash: [u8; 32],
     names: Vec<Name>,
     not_before: Timestamp,
     not_after: Timestamp,
@@ -97,6 +98,7 @@ impl Certificate {
             issuer: printable(x509.issuer()),
             subject_raw: x509.subject().as_raw().to_vec(),
             issuer_raw: x509.issuer().as_raw().to_vec(),
+            key_hash: fingerprint_of(x509.public_key().raw),
             names,
             not_before: seconds(validity.not_before.timestamp()),
             not_after: seconds(validity.not_after.timestamp()),
@@ -151,6 +153,17 @@ impl Certificate {
         self.0.issuer_raw == issuer.0.subject_raw
     }
 
+    /// The subject as it is encoded.
+    pub(super) fn subject_raw(&self) -> &[u8] {
+        &self.0.subject_raw
+    }
+
+    /// SHA-256 of its public key: certificates of one authority that was renewed without a new key have the same.
+    #[must_use]
+    pub fn key_hash(&self) -> [u8; 32] {
+        self.0.key_hash
+    }
+
     /// DNS names and IP addresses among the subject alternative names. The common name is not one.
     #[must_use]
     pub fn names(&self) -> &[Name] {
@@ -189,6 +202,12 @@ impl Certificate {
 }
 
 impl Name {
+    /// The address of four or sixteen bytes, as certificates have it.
+    #[must_use]
+    pub fn of_address(bytes: &[u8]) -> Option<Self> {
+        address(bytes).map(Self::Ip)
+    }
+
     /// Whether this name of a certificate covers the node name `wanted`. A first label `*` stands for any one
     /// label; an address is covered by itself alone.
     #[must_use]
@@ -286,6 +305,13 @@ pub fn read_fingerprint(text: &str) -> Option<Fingerprint> {
         .filter(|_| rest.is_empty())
 }
 
+/// Whether a PEM text has a private key of any kind in it, encrypted ones included.
+pub(super) fn holds_private_key(bytes: &[u8]) -> bool {
+    String::from_utf8_lossy(bytes).lines().any(|line| {
+        line.trim_start().starts_with("-----BEGIN ") && line.contains("PRIVATE KEY-----")
+    })
+}
+
 fn malformed(reason: &str) -> Error {
     Error::MalformedCertificate {
         reason: reason.to_owned(),
@@ -325,7 +351,7 @@ fn name(name: &GeneralName<'_>) -> Option<Name> {
                 })
                 .collect(),
         )),
-        GeneralName::IPAddress(bytes) => address(bytes).map(Name::Ip),
+        GeneralName::IPAddress(bytes) => Name::of_address(bytes),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::{
     domain::{ids::ClusterId, purpose::Purpose, rejection::Rejection},
-    trust::formats,
+    trust::{crl, formats},
 };
 
 /// Why trust material was not taken. The last good one stays in force.
@@ -25,6 +25,9 @@ pub enum Error {
     /// What was handed in as certificates is something else, or can't be read.
     #[error(transparent)]
     Format(#[from] formats::Error),
+    /// A revocation list is not taken, or what is stored of one was changed.
+    #[error(transparent)]
+    Crl(#[from] crl::Error),
     /// A file can't be read.
     #[error("can't read {}", path.display())]
     File {

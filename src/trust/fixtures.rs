@@ -1,8 +1,9 @@
 //! Certificates for tests: good, odd and deliberately bad ones, made on the spot.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 
@@ -96,8 +97,16 @@ impl Spec {
         self.0.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         self.0.key_usages = vec![
             KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
             KeyUsagePurpose::DigitalSignature,
         ];
+        self
+    }
+
+    pub fn without_crl_sign(mut self) -> Self {
+        self.0
+            .key_usages
+            .retain(|usage| *usage != KeyUsagePurpose::CrlSign);
         self
     }
 
@@ -107,6 +116,12 @@ impl Spec {
             certificate: self.0.self_signed(&key).unwrap(),
             key,
         }
+    }
+
+    /// A certificate for a key whose public half alone is known.
+    pub fn of_key(self, key: &rcgen::SubjectPublicKeyInfo, authority: &Authority) -> Certificate {
+        let made = self.0.signed_by(key, &authority.0).unwrap();
+        Certificate::from_der(made.der()).unwrap()
     }
 
     pub fn signed_by(self, authority: &Authority) -> Leaf {
@@ -176,6 +191,47 @@ impl Authority {
 
     pub fn certificate(&self) -> Certificate {
         Certificate::from_der(self.der()).unwrap()
+    }
+
+    /// A revocation list of that number, of yesterday, whose successor is due in so many days.
+    pub fn crl(&self, number: u64, revoked: &[&Certificate], days: i64) -> Vec<u8> {
+        self.crl_and_pem(number, revoked, days).0
+    }
+
+    /// The same in DER and in PEM.
+    pub fn crl_and_pem(
+        &self,
+        number: u64,
+        revoked: &[&Certificate],
+        days: i64,
+    ) -> (Vec<u8>, String) {
+        let day = std::time::Duration::from_secs(86_400);
+        let now = rcgen::date_time_ymd(1970, 1, 1)
+            + std::time::Duration::from_millis(Clock::system().now().as_millis().unsigned_abs());
+        let ahead = day * u32::try_from(days.unsigned_abs()).unwrap();
+        let next_update = if days < 0 { now - ahead } else { now + ahead };
+        let revoked_certs = revoked
+            .iter()
+            .map(|certificate| {
+                let read = webpki::EndEntityCert::try_from(certificate.der()).unwrap();
+                RevokedCertParams {
+                    serial_number: SerialNumber::from_slice(read.serial()),
+                    revocation_time: now - day,
+                    reason_code: None,
+                    invalidity_date: None,
+                }
+            })
+            .collect();
+        let params = CertificateRevocationListParams {
+            this_update: now - day * 100,
+            next_update,
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let crl = params.signed_by(&self.0).unwrap();
+        (crl.der().to_vec(), crl.pem().unwrap())
     }
 }
 

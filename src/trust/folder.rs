@@ -94,6 +94,24 @@ impl IdentityFolder {
         Ok(parent(&self.place(purpose)?.certificate).join(FOLDER))
     }
 
+    /// The file in the folder of one certificate.
+    ///
+    /// # Errors
+    /// [`Error::NotConfigured`].
+    pub fn certificate_file(&self, purpose: Purpose, of: &Fingerprint) -> Result<PathBuf, Error> {
+        Ok(self.names(purpose, of)?.0)
+    }
+
+    /// The files in which keys are: those in the folder, and the configured one.
+    ///
+    /// # Errors
+    /// [`Error::NotConfigured`], and [`Error::File`] when the folder can't be read.
+    pub fn key_files(&self, purpose: Purpose) -> Result<Vec<PathBuf>, Error> {
+        let mut files = files_in(&self.folder(purpose)?, "", ".key")?;
+        files.push(self.place(purpose)?.key.clone());
+        Ok(files)
+    }
+
     /// The identity that is configured. The certificate's file decides: while its change is under way the key may still
     /// lie in the folder.
     ///
@@ -370,7 +388,11 @@ fn leaf_of(file: &Path) -> Result<Certificate, Error> {
 }
 
 /// The files of a folder with that beginning and ending, in order; none where there is no folder.
-fn files_in(folder: &Path, beginning: &str, ending: &str) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn files_in(
+    folder: &Path,
+    beginning: &str,
+    ending: &str,
+) -> Result<Vec<PathBuf>, Error> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

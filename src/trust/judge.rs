@@ -11,8 +11,9 @@ use crate::{
     trust::{
         bundle::{Bundle, Direction},
         certificate::Certificate,
+        crl::{self, Crl},
         mend::mend,
-        path::{Path, Presented, in_time},
+        path::{Path, Presented, Revocation, in_time},
     },
 };
 
@@ -96,7 +97,9 @@ pub fn judge(
             Ok(()) if accepting.contains(&&bundle.cluster) => {}
             Ok(()) => accepting.push(&bundle.cluster),
             Err(objection) if objection.rejection == Rejection::Revoked => {
-                if vouched(bundle, &mut presented, direction, now).is_ok() {
+                // What its authority has revoked was accepted but for that.
+                let is_by_list = objection.mend.is_some();
+                if is_by_list || vouched(bundle, &mut presented, direction, now).is_ok() {
                     lost = Some(objection);
                 } else {
                     nearest.get_or_insert(objection);
@@ -210,6 +213,8 @@ pub(super) struct Objection {
     pub(super) nearness: Nearness,
     pub(super) expectation: String,
     cluster: ClusterId,
+    /// What mends it, where that is not what mends the rejection in general.
+    mend: Option<String>,
 }
 
 /// How much a chain has to do with a peer: of several objections the nearest is told.
@@ -232,12 +237,19 @@ impl Objection {
             nearness,
             expectation,
             cluster: bundle.cluster.clone(),
+            mend: None,
         }
     }
 
     fn into_verdict(self, leaf: &Certificate) -> Verdict {
         match self.nearness {
             Nearness::Unrelated => unknown(leaf, Some(&self.cluster)),
+            _ if self.mend.is_some() => Verdict::Rejected {
+                rejection: self.rejection,
+                certificate: Some(leaf.clone()),
+                expectation: self.expectation,
+                mend: self.mend.unwrap_or_default(),
+            },
             _ => {
                 let leaf = Some(leaf.clone());
                 Verdict::rejected(self.rejection, leaf, self.expectation, Some(&self.cluster))
@@ -299,7 +311,9 @@ fn vouched(
     let mut nearest: Option<Objection> = None;
     for anchor in &bundle.anchors {
         let path = presented.path_to(anchor, direction, now);
-        match assess_path(bundle, anchor, &presented.leaf, path, direction) {
+        let assessed = assess_path(bundle, anchor, &presented.leaf, path, direction)
+            .and_then(|()| assess_lists(bundle, anchor, presented, now));
+        match assessed {
             Ok(()) => return Ok(()),
             Err(objection) => {
                 if nearest
@@ -358,6 +372,40 @@ pub(super) fn assess_path(
         Nearness::OtherName
     };
     Err(Objection::new(bundle, rejection, nearness, expectation))
+}
+
+/// Of a chain that is accepted: what the lists of the peer's authorities say of it.
+fn assess_lists(
+    bundle: &Bundle,
+    anchor: &Certificate,
+    presented: &Presented,
+    now: Timestamp,
+) -> Result<(), Objection> {
+    let cluster = &bundle.cluster;
+    let (expectation, mend) = match presented.revocation(anchor, &bundle.crls, now) {
+        None => return Ok(()),
+        Some(Revocation::Listed(by)) => (listed(by), crl::mend_listed(cluster)),
+        Some(Revocation::Stale(crl)) => (crl.stale_text(), crl::mend_stale(cluster)),
+    };
+    let (rejection, nearness) = (Rejection::Revoked, Nearness::OwnName);
+    Err(Objection {
+        mend: Some(mend),
+        ..Objection::new(bundle, rejection, nearness, expectation)
+    })
+}
+
+fn listed(by: Option<(&Crl, Certificate)>) -> String {
+    let Some((crl, certificate)) = by else {
+        return "a chain whose revocation can be looked up; the lists of its authorities can't be used"
+            .to_owned();
+    };
+    format!(
+        "a chain that its authorities have not revoked: the list number {} of {} has {} ({})",
+        crl.number(),
+        crl.issuer().subject(),
+        certificate.subject(),
+        certificate.fingerprint_text()
+    )
 }
 
 fn unrelated(bundle: &Bundle) -> Objection {

@@ -13,10 +13,12 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
+    PKCS_RSA_SHA256, RsaKeySize,
 };
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
+use zeroize::Zeroizing;
 
 use crate::{clock::Timestamp, secret::Secret};
 
@@ -31,6 +33,11 @@ pub enum Error {
         /// What the library says.
         source: rcgen::Error,
     },
+    /// A key that was given.
+    #[error(
+        "the key can't be used: it must be a private key in PEM without a password, RSA or ECDSA"
+    )]
+    Key(#[source] rcgen::Error),
     /// The cryptographic library refused; a bug, or no random numbers.
     #[error("making a key or certificate failed")]
     Make(#[from] rcgen::Error),
@@ -44,8 +51,20 @@ pub enum Error {
 pub enum KeyKind {
     /// ECDSA on P-256: small and fast, for machines.
     P256,
+    /// ECDSA on P-384.
+    P384,
     /// RSA of 2048 bits: for old phones.
     Rsa2048,
+    /// RSA of 3072 bits.
+    Rsa3072,
+    /// RSA of 4096 bits.
+    Rsa4096,
+}
+
+impl KeyKind {
+    const fn is_rsa(self) -> bool {
+        matches!(self, Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096)
+    }
 }
 
 /// What a certificate says that it may be used for.
@@ -61,11 +80,28 @@ pub enum Usage {
     Unsaid,
 }
 
+/// Parts of a subject that authorities may ask for beside the common name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// Organization (O).
+    pub organization: Option<String>,
+    /// Organizational unit (OU).
+    pub unit: Option<String>,
+    /// Locality, such as a town (L).
+    pub locality: Option<String>,
+    /// State or province (ST).
+    pub state: Option<String>,
+    /// Country, two letters (C).
+    pub country: Option<String>,
+}
+
 /// What to make.
 #[derive(Clone, Debug)]
 pub struct CertRequest {
     /// Common name of the subject.
     pub common_name: String,
+    /// The other parts of it.
+    pub subject: Subject,
     /// DNS names and IP addresses it is for.
     pub names: Vec<String>,
     /// The key to make for it.
@@ -96,6 +132,7 @@ impl CertRequest {
         let backdate = i64::try_from(BACKDATE.as_millis()).unwrap_or(0);
         Self {
             common_name: common_name.into(),
+            subject: Subject::default(),
             names,
             key,
             not_before: Timestamp::from_millis(now.as_millis().saturating_sub(backdate)),
@@ -132,19 +169,26 @@ impl CertRequest {
             params.subject_alt_names.extend(made.subject_alt_names);
         }
         params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, self.common_name.clone());
+        let subject = &self.subject;
+        for (kind, part) in [
+            (DnType::CountryName, &subject.country),
+            (DnType::StateOrProvinceName, &subject.state),
+            (DnType::LocalityName, &subject.locality),
+            (DnType::OrganizationName, &subject.organization),
+            (DnType::OrganizationalUnitName, &subject.unit),
+            (DnType::CommonName, &Some(self.common_name.clone())),
+        ] {
+            if let Some(part) = part {
+                params.distinguished_name.push(kind, part.clone());
+            }
+        }
         set_validity(&mut params, self.not_before, self.not_after);
         params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = match self.key {
-            KeyKind::P256 => vec![KeyUsagePurpose::DigitalSignature],
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        if self.key.is_rsa() {
             // Old phones look for it in an RSA certificate, whatever the key exchange.
-            KeyKind::Rsa2048 => vec![
-                KeyUsagePurpose::DigitalSignature,
-                KeyUsagePurpose::KeyEncipherment,
-            ],
-        };
+            params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+        }
         params.extended_key_usages = match self.usage {
             Usage::Both => vec![
                 ExtendedKeyUsagePurpose::ServerAuth,
@@ -164,6 +208,13 @@ impl CertRequest {
         params.extended_key_usages = Vec::new();
         Ok(params)
     }
+}
+
+/// A certificate in PEM.
+#[must_use]
+pub fn pem(der: &[u8]) -> String {
+    // It fails for what is longer than memory.
+    der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, der).unwrap_or_default()
 }
 
 /// A certificate and its key.
@@ -192,6 +243,43 @@ impl Made {
         let pairs: Vec<_> = bytes.iter().map(|b| format!("{b:02X}")).collect();
         pairs.join(":")
     }
+}
+
+/// A certificate signing request and its key.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The request in PEM (PKCS#10).
+    pub request_pem: String,
+    /// The key in PEM: as it was given, or a new one (PKCS#8).
+    pub key_pem: Secret,
+}
+
+/// Makes a request for an authority to sign, for a key that is there or for a new one. The dates of the request don't
+/// count: they are the authority's business.
+///
+/// # Errors
+/// [`Error`] when the request can't be made; [`Error::Key`] when the key that is given can't be used.
+pub fn ask(request: &CertRequest, key_pem: Option<&Secret>) -> Result<Asked, Error> {
+    let key = match key_pem {
+        Some(given) => KeyPair::from_pem(&Zeroizing::new(
+            String::from_utf8_lossy(given.expose()).into_owned(),
+        ))
+        .map_err(Error::Key)?,
+        None => generate(request.key)?,
+    };
+    let mut params = request.params()?;
+    if key_pem.is_some() && key.algorithm() == &PKCS_RSA_SHA256 {
+        params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+        params.key_usages.dedup();
+    }
+    let asked = params.serialize_request(&key)?;
+    Ok(Asked {
+        request_pem: asked.pem()?,
+        key_pem: match key_pem {
+            Some(given) => given.clone(),
+            None => Secret::new(key.serialize_pem().into_bytes()),
+        },
+    })
 }
 
 /// An authority that signs.
@@ -342,7 +430,10 @@ fn folder_of(path: &Path) -> &Path {
 fn generate(kind: KeyKind) -> Result<KeyPair, rcgen::Error> {
     match kind {
         KeyKind::P256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
+        KeyKind::P384 => KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384),
         KeyKind::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
+        KeyKind::Rsa3072 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_3072),
+        KeyKind::Rsa4096 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_4096),
     }
 }
 

@@ -4,8 +4,10 @@
 //! check leaves the last good one in force. New handshakes take the newest snapshot; live connections are
 //! judged again under it.
 
+pub mod answer;
 pub mod bundle;
 pub mod certificate;
+pub mod crl;
 pub mod expiry;
 pub mod explain;
 pub mod folder;
@@ -16,6 +18,7 @@ pub mod impact;
 pub mod in_use;
 pub mod joining;
 pub mod judge;
+pub mod keys;
 pub mod make;
 pub mod mend;
 pub mod proof;

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{
-    EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage,
-    RequiredEkuNotFoundContext, anchor_from_trusted_cert,
+    EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage,
+    RequiredEkuNotFoundContext, RevocationCheckDepth, RevocationOptions, RevocationOptionsBuilder,
+    UnknownStatusPolicy, anchor_from_trusted_cert,
 };
 
 use crate::{
     clock::Timestamp,
-    trust::{bundle::Direction, certificate::Certificate},
+    trust::{bundle::Direction, certificate::Certificate, crl::Crl},
 };
 
 /// How a chain stands to one anchor.
@@ -29,6 +30,14 @@ pub(super) enum Path {
     WrongEku,
     /// It does not build to this anchor.
     None,
+}
+
+/// What lists say against a chain.
+pub(super) enum Revocation<'a> {
+    /// A certificate of it is listed: which, and by which list.
+    Listed(Option<(&'a Crl, Certificate)>),
+    /// Nothing, but this list is stale, and strict.
+    Stale(&'a Crl),
 }
 
 /// A chain as presented: the leaf, and what came with it.
@@ -119,28 +128,78 @@ impl Presented {
     }
 
     fn builds(&self, anchor: &Certificate, at: Timestamp, usage: Usage) -> bool {
-        let (Ok(leaf), Ok(anchor)) = (
-            EndEntityCert::try_from(self.leaf.der()),
-            anchor_from_trusted_cert(anchor.der()),
-        ) else {
-            return false;
-        };
-        let intermediates: Vec<CertificateDer<'_>> = self
-            .others
+        let all: Vec<_> = self.others.iter().collect();
+        self.build(anchor, &all, at, usage, None).is_ok()
+    }
+
+    /// Searches a path through `others`; gives those it goes through.
+    fn build(
+        &self,
+        anchor: &Certificate,
+        others: &[&Certificate],
+        at: Timestamp,
+        usage: Usage,
+        revocation: Option<RevocationOptions<'_>>,
+    ) -> Result<Vec<&Certificate>, webpki::Error> {
+        let leaf = EndEntityCert::try_from(self.leaf.der())?;
+        let anchor = anchor_from_trusted_cert(anchor.der())?;
+        let intermediates: Vec<CertificateDer<'_>> = others
             .iter()
             .map(|other| CertificateDer::from(other.der().as_ref()))
             .collect();
         let unix = Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0));
-        leaf.verify_for_usage(
+        let anchors = [anchor];
+        let path = leaf.verify_for_usage(
             webpki::ALL_VERIFICATION_ALGS,
-            &[anchor],
+            &anchors,
             &intermediates,
             UnixTime::since_unix_epoch(unix),
             usage,
+            revocation,
             None,
-            None,
-        )
-        .is_ok()
+        )?;
+        let passed: Vec<_> = path.intermediate_certificates().map(|c| c.der()).collect();
+        let through = |other: &&Certificate| passed.iter().any(|der| der == other.der());
+        Ok(self.others.iter().filter(through).collect())
+    }
+
+    /// What the lists of a peer's authorities say against a chain that builds to `anchor` now.
+    pub(super) fn revocation<'a>(
+        &self,
+        anchor: &Certificate,
+        crls: &'a [Crl],
+        now: Timestamp,
+    ) -> Option<Revocation<'a>> {
+        if crls.is_empty() {
+            return None;
+        }
+        let all: Vec<_> = self.others.iter().collect();
+        let through = self.build(anchor, &all, now, Usage::Any, None).ok()?;
+        // Authorities may share a name, and webpki goes by that alone.
+        let signs = |crl: &&Crl| {
+            let key = crl.issuer().key_hash();
+            key == anchor.key_hash() || through.iter().any(|c| c.key_hash() == key)
+        };
+        let of_path: Vec<_> = crls.iter().filter(signs).collect();
+        let lists: Vec<_> = of_path.iter().map(|crl| crl.list()).collect();
+        let options = RevocationOptionsBuilder::new(&lists).ok()?;
+        let options = options
+            .with_depth(RevocationCheckDepth::Chain)
+            .with_status_policy(UnknownStatusPolicy::Allow)
+            .with_expiration_policy(ExpirationPolicy::Ignore)
+            .build();
+        // Whatever else is wrong with a list that was checked when it was taken in: it must let nobody in.
+        if self
+            .build(anchor, &through, now, Usage::Any, Some(options))
+            .is_err()
+        {
+            let path = || std::iter::once(&self.leaf).chain(through.iter().copied());
+            let by = |crl: &&Crl| path().find(|c| crl.revokes(c)).cloned();
+            let found = of_path.iter().find_map(|crl| Some((*crl, by(crl)?)));
+            return Some(Revocation::Listed(found));
+        }
+        let is_over = |crl: &&Crl| crl.is_strict() && crl.is_stale(now);
+        of_path.into_iter().find(is_over).map(Revocation::Stale)
     }
 
     fn certificates(&self) -> impl Iterator<Item = &Certificate> {

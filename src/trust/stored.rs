@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{Error as TrustError, bundle::Bundle, certificate::Certificate};
+use super::{Error as TrustError, bundle::Bundle, certificate::Certificate, crl::Crl};
 use crate::{
     domain::ids::ClusterId,
     store::{
-        self, Transaction, peers,
+        self, Transaction, crls, peers,
         trust_entries::{self, EntryKind},
     },
 };
@@ -17,8 +17,8 @@ pub enum Error {
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] store::Error),
-    /// What is stored is no certificate.
-    #[error("what is stored is no certificate")]
+    /// What is stored is no certificate, or no revocation list.
+    #[error("what is stored is no certificate, or no revocation list")]
     Trust(#[from] TrustError),
 }
 
@@ -54,6 +54,14 @@ pub fn bundles(tx: &mut dyn Transaction) -> Result<Vec<Bundle>, Error> {
     for revoked in trust_entries::revoked(tx)? {
         if let Some(bundle) = bundles.get_mut(place(&revoked.cluster_id)) {
             bundle.revoked.push(revoked.fingerprint);
+        }
+    }
+    for stored in crls::list(tx)? {
+        if let Some(bundle) = bundles.get_mut(place(&stored.cluster_id)) {
+            let issuer = Certificate::from_der(&stored.issuer_der)?;
+            let cluster = &stored.cluster_id;
+            let crl = Crl::stored(&stored.der, issuer, cluster, stored.is_strict);
+            bundle.crls.push(crl.map_err(TrustError::Crl)?);
         }
     }
     Ok(bundles)

@@ -28,6 +28,8 @@ use crate::support::{
     rows::rows,
 };
 
+mod mirror;
+
 const IDENTITY: &str = "tokyo-1/federation";
 
 /// A certificate with its key, as the peer that announces it has them.

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use emccd::lab::{Cluster, Hosting, Lab, Spec};
+use emccd::{
+    lab::{Cluster, Hosting, Lab, Spec},
+    pairing::token::Token,
+};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -16,6 +19,8 @@ use tokio::{
 
 use crate::support::{binary, log_in_at};
 
+mod between;
+mod crash;
 mod refused;
 
 /// How long something may take that usually takes a moment, on a busy machine.
@@ -130,6 +135,21 @@ async fn until(cluster: &Cluster, verb: &str, id: &str, state: &str) -> Value {
         Ok(pairing) => pairing,
         Err(_) => panic!("{}", standing(cluster, verb, id).await),
     }
+}
+
+/// Has an operator confirm that the other one has read these words, and not wait.
+async fn confirmed(cluster: &Cluster, verb: &str, id: &str, words: &str) {
+    let line = [
+        "cluster",
+        verb,
+        "--confirm",
+        id,
+        "--no-wait",
+        "--yes",
+        "--words",
+        words,
+    ];
+    json(cluster, &line, "").await;
 }
 
 /// An operator at a terminal.
@@ -267,6 +287,44 @@ async fn strangers_become_peers_when_both_operators_confirm() {
         again.contains("not open") || again.contains("used"),
         "{again}"
     );
+}
+
+/// Each node of each cluster is known to all of the other one: what one node tells, it tells for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_of_both_clusters_are_paired_at_once() {
+    let lab = strangers(2, 2, Hosting::InProcess).await;
+    let (berlin, tokyo) = (&lab.clusters[0], &lab.clusters[1]);
+    let second = |cluster: &Cluster| cluster.members[1].addresses.federation.clone();
+    let (text, id) = invited(berlin, &["--address", &second(berlin)]).await;
+    // The first address leads nowhere any more: another node is as good.
+    let mut token = Token::read(&text).unwrap();
+    assert_eq!(token.leaves.len(), 2);
+    token.addresses[0] = "127.0.0.1:9".parse().unwrap();
+    let mut join = join_words(tokyo).to_vec();
+    let other = second(tokyo);
+    join.extend(["--address", &other]);
+    join.push("--json");
+    let joined = loop {
+        let output = typed(tokyo, &join, &token.text()).await;
+        let error = String::from_utf8_lossy(&output.stderr);
+        // The other node takes a moment to hear of the invitation.
+        if !error.contains("is not open to anybody who joins") {
+            assert!(output.status.success(), "{error}");
+            break serde_json::from_slice::<Value>(&output.stdout).unwrap();
+        }
+    };
+    let words = joined["words"].as_str().unwrap();
+    for (cluster, verb) in [(berlin, "invite"), (tokyo, "join")] {
+        let seen = until(cluster, verb, &id, "told").await;
+        assert_eq!(seen["certificates"].as_array().unwrap().len(), 2, "{seen}");
+        for address in seen["addresses"].as_array().unwrap() {
+            assert_eq!(address["trouble"], Value::Null, "{seen}");
+        }
+        confirmed(cluster, verb, &id, words).await;
+    }
+    until(tokyo, "join", &id, "done").await;
+    berlin.wait_all_up(&tokyo.id).await.unwrap();
+    tokyo.wait_all_up(&berlin.id).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

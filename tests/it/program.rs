@@ -440,3 +440,85 @@ fn a_file_larger_than_a_message_is_applied_and_exported_again() {
     let exported = std::fs::read_to_string(daemon.file("data").join("users.csv")).unwrap();
     assert_eq!(exported.lines().count(), users + 1);
 }
+
+/// Runs `openssl` in a folder, and gives what it printed.
+fn openssl(folder: &Path, line: &str) -> String {
+    let run = Command::new("openssl")
+        .args(line.split(' '))
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "openssl {line}: {error}");
+    String::from_utf8_lossy(&run.stdout).into_owned()
+}
+
+#[test]
+fn an_authority_signs_a_request_and_its_answer_is_put_in_use_while_running() {
+    let daemon = Daemon::start();
+    let folder = daemon.folder.path();
+    let authority = "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign\n";
+    std::fs::write(daemon.file("ca.ext"), authority).unwrap();
+    for line in [
+        "req -newkey rsa:2048 -nodes -keyout root.key -out root.csr -subj /CN=Root",
+        "x509 -req -in root.csr -signkey root.key -days 30 -extfile ca.ext -out root.pem",
+        "req -newkey rsa:2048 -nodes -keyout mid.key -out mid.csr -subj /CN=Issuing",
+        "x509 -req -in mid.csr -CA root.pem -CAkey root.key -CAcreateserial -days 30 -extfile ca.ext -out mid.pem",
+    ] {
+        openssl(folder, line);
+    }
+    let before: Value = serde_json::from_str(&daemon.done("cert show --json")).unwrap();
+    for (key, printed) in [("p-384", "ASN1 OID: secp384r1"), ("rsa-3072", "(3072 bit)")] {
+        let fields =
+            "--common-name munich --name localhost --name 127.0.0.1 --organization Example";
+        let asked = daemon.done(&format!("cert csr {fields} --key {key} --out {key}"));
+        assert!(asked.contains("never the key"), "{asked}");
+        let text = openssl(folder, &format!("req -in {key}.csr -verify -noout -text"));
+        for part in [
+            printed,
+            "O = Example, CN = munich",
+            "DNS:localhost, IP Address:127.0.0.1",
+            "TLS Web Server Authentication, TLS Web Client Authentication",
+            "CA:FALSE",
+        ] {
+            let text = text.replace("O=", "O = ").replace("CN=", "CN = ");
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        openssl(
+            folder,
+            &format!(
+                "x509 -req -in {key}.csr -CA mid.pem -CAkey mid.key -CAcreateserial -days 20 -copy_extensions copy -out {key}.pem"
+            ),
+        );
+        let half = daemon.refused(&format!("cert install {key}.pem mid.pem"), "");
+        assert!(
+            half.contains("CN=Root") && half.contains("not complete"),
+            "{half}"
+        );
+        let installed = daemon.done(&format!("cert install root.pem {key}.pem mid.pem --json"));
+        let installed: Value = serde_json::from_str(&installed).unwrap();
+        assert_eq!(installed["state"], "in-force", "{installed}");
+        let shown: Value = serde_json::from_str(&daemon.done("cert show --json")).unwrap();
+        let print = openssl(
+            folder,
+            &format!("x509 -in {key}.pem -noout -fingerprint -sha256"),
+        );
+        let fingerprint = shown[0]["certificate"]["fingerprint"].as_str().unwrap();
+        assert!(
+            print.trim_end().ends_with(fingerprint),
+            "{print} {fingerprint}"
+        );
+        assert_eq!(shown[0]["chain"][0]["subject"], "CN=Issuing", "{shown}");
+        let key_file = daemon.file("node/certs/federation.key");
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&key_file.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    // The ones from before are kept, and can be put in use again.
+    let first = before[0]["certificate"]["fingerprint"].as_str().unwrap();
+    let first = first.replace(':', "").to_lowercase();
+    let again = format!("node/certs/identities/federation-{first}.pem");
+    daemon.done(&format!("cert install {again}"));
+    let shown: Value = serde_json::from_str(&daemon.done("cert show --json")).unwrap();
+    assert_eq!(shown[0]["certificate"], before[0]["certificate"]);
+}

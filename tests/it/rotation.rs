@@ -1,6 +1,13 @@
 //! The nodes' certificates exchanged while peers go on trusting them: announced, activated, retired, rolled back, with
 //! every peer there, and with one that comes back later.
 
+mod kills;
+mod load;
+mod many;
+mod matrix;
+mod operator;
+mod under_load;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use emccd::{

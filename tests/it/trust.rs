@@ -29,8 +29,10 @@ use crate::support::{
 
 mod anchors;
 pub(crate) mod claims;
+mod crl;
 mod expiry;
 mod explain;
+mod identities;
 mod openssl;
 mod refusals;
 mod swaps;

@@ -3,6 +3,7 @@
 mod audit;
 mod cert;
 mod cluster;
+mod crl;
 mod day;
 mod db;
 mod param;
@@ -17,10 +18,11 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 pub use self::{
     audit::{Audit, AuditList, AuditVerify},
-    cert::{Cert, CertNew, Purpose},
+    cert::{Cert, CertCsr, CertFields, CertInstall, CertNew, For, Key, Purpose},
     cluster::{
         Cluster, ClusterAdd, ClusterInvite, ClusterJoin, ClusterRemove, ClusterSet, PairingVerbs,
     },
+    crl::{TrustCrl, TrustCrlAdd, TrustCrlRemove},
     db::{Db, DbMigrate, DbVerify},
     param::{Param, ParamList, ParamSet},
     people::{
@@ -220,7 +222,10 @@ impl Command {
             | Self::Man { .. } => false,
             Self::Db(verb) => matches!(verb, Db::Backup { .. }),
             Self::Trust(verb) => !matches!(verb, Trust::Consolidate(_) | Trust::Diff(_)),
-            Self::Cert(verb) => !matches!(verb, Cert::New(_) | Cert::Show { file: Some(_), .. }),
+            Self::Cert(verb) => !matches!(
+                verb,
+                Cert::New(_) | Cert::Csr(_) | Cert::Show { file: Some(_), .. }
+            ),
             Self::Apply(_)
             | Self::Export(_)
             | Self::Cluster(_)

@@ -7,7 +7,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use super::day::day;
+use super::{crl::TrustCrl, day::day};
 use crate::{
     clock::Timestamp,
     domain::ids::ClusterId,
@@ -48,6 +48,9 @@ pub enum Trust {
     Import(TrustImport),
     /// Accept a certificate from a peer no more; connections that live on it end, and a leaf is revoked
     Remove(TrustRemove),
+    /// Revocation lists of the authorities that vouch for peers
+    #[command(subcommand)]
+    Crl(TrustCrl),
 }
 
 /// `trust accept`.
@@ -194,7 +197,7 @@ impl ImportKind {
     }
 }
 
-fn fingerprint(text: &str) -> Result<Fingerprint, String> {
+pub(super) fn fingerprint(text: &str) -> Result<Fingerprint, String> {
     read_fingerprint(text).ok_or_else(|| {
         "a SHA-256 fingerprint is 64 hex digits, with colons between each two or without; emccd trust list shows it"
             .to_owned()

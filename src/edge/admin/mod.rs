@@ -6,6 +6,7 @@
 
 mod acceptance;
 mod account;
+pub mod crls;
 mod directory;
 pub mod error;
 mod explain;

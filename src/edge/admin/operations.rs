@@ -19,7 +19,7 @@ use crate::{
         session::Role,
     },
     edge::admin::{error::Error, roles::Actor},
-    trust::{certificate::Fingerprint, explain::Part},
+    trust::{certificate::Fingerprint, explain::Part, shown::Chain},
     wire::admin as pb,
 };
 
@@ -79,6 +79,9 @@ pub trait Operations: Send + Sync + 'static {
 
     /// What is accepted at that moment, and what breaks until then, with one peer or with all.
     fn forecast(&self, cluster: Option<&ClusterId>, at: Timestamp) -> pb::ForecastTrustResponse;
+
+    /// The chains that peers have shown to this node of late, and that were accepted.
+    fn shown_by_peers(&self) -> Vec<Chain>;
 
     /// Peer records or trust entries have changed in the store. Answers once this node has loaded them,
     /// so that a command's next line finds them in force.

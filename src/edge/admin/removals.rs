@@ -13,7 +13,7 @@ use crate::{
     store::{
         self, Store, Transaction, announcements,
         audit::{self, Action, Noun},
-        base_devices, devices, hints, peers, profiles, sessions, trust_entries, users,
+        base_devices, crls, devices, hints, peers, profiles, sessions, trust_entries, users,
     },
     wire::admin as pb,
 };
@@ -190,6 +190,7 @@ pub async fn remove_cluster(
                     trust += 1;
                 }
             }
+            crls::remove_all(tx, &id)?;
             announcements::forget(tx, &id)?;
             hints::forget_cluster(tx, &id)?;
             peers::remove(tx, &id)?;

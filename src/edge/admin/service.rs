@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     domain::ids::{BaseDeviceName, ClusterId, DeviceName, UserId},
     edge::admin::{
-        acceptance, account, directory,
+        acceptance, account, crls, directory,
         error::Error,
         explain, export, import,
         operations::{ApplyMode, File, Operations},
@@ -33,7 +33,10 @@ use crate::{
     secret::Pin,
     store::{self, Store},
     tasks::Tasks,
-    trust::certificate::{Fingerprint, read_fingerprint},
+    trust::{
+        certificate::{Fingerprint, read_fingerprint},
+        crl,
+    },
     wire::admin::{self as pb, admin_service_server::AdminService},
 };
 
@@ -307,6 +310,43 @@ impl AdminEdge {
         Ok(imported)
     }
 
+    fn by(&self, actor: &Actor) -> crls::By {
+        crls::By {
+            actor: actor.to_string(),
+            now: self.clock.now(),
+            shown: self.operations.shown_by_peers(),
+        }
+    }
+
+    async fn take_crls(
+        &self,
+        actor: &Actor,
+        request: pb::AddCrlRequest,
+    ) -> Result<pb::AddCrlResponse, Error> {
+        let cluster = cluster_id(request.cluster_id)?;
+        let reading = tokio::task::spawn_blocking(move || crl::read(&request.file));
+        let contents = match reading.await {
+            Ok(read) => read.map_err(crls::refused)?,
+            Err(_) => return Err(Error::refused("reading the file broke off", "try again")),
+        };
+        let (is_strict, by) = (request.is_strict, self.by(actor));
+        let added = crls::add(&self.store, cluster, contents, is_strict, by).await?;
+        self.operations.peers_changed().await?;
+        Ok(added)
+    }
+
+    async fn drop_crls(
+        &self,
+        actor: &Actor,
+        request: pb::RemoveCrlRequest,
+    ) -> Result<pb::RemoveCrlResponse, Error> {
+        let cluster = cluster_id(request.cluster_id)?;
+        let issuer = request.issuer.as_deref().map(fingerprint).transpose()?;
+        let removed = crls::remove(&self.store, cluster, issuer, self.by(actor)).await?;
+        self.operations.peers_changed().await?;
+        Ok(removed)
+    }
+
     async fn end_session(
         &self,
         actor: &Actor,
@@ -445,6 +485,34 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::RemoveTrustResponse>, Status> {
         let (actor, request) = self.admit(Action::RemoveTrust, request).await?;
         within(CHANGE, self.distrust(&actor, request)).await
+    }
+
+    async fn add_crl(
+        &self,
+        request: Request<pb::AddCrlRequest>,
+    ) -> Result<Response<pb::AddCrlResponse>, Status> {
+        let (actor, request) = self.admit(Action::AddTrust, request).await?;
+        within(CHANGE, self.take_crls(&actor, request)).await
+    }
+
+    async fn list_crls(
+        &self,
+        request: Request<pb::ListCrlsRequest>,
+    ) -> Result<Response<pb::ListCrlsResponse>, Status> {
+        let (_, query) = self.admit(Action::View, request).await?;
+        within(LOOK, async {
+            let cluster = query.cluster_id.map(cluster_id).transpose()?;
+            crls::list(&self.store, cluster, self.clock.now()).await
+        })
+        .await
+    }
+
+    async fn remove_crl(
+        &self,
+        request: Request<pb::RemoveCrlRequest>,
+    ) -> Result<Response<pb::RemoveCrlResponse>, Status> {
+        let (actor, request) = self.admit(Action::RemoveTrust, request).await?;
+        within(CHANGE, self.drop_crls(&actor, request)).await
     }
 
     async fn explain_trust(

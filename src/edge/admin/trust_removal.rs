@@ -89,6 +89,7 @@ pub(super) async fn remove_trust(
             if !was_anchor
                 && removed.is_empty()
                 && announcements::descendants(tx, cluster, fingerprint)?.is_empty()
+                && !is_waiting(tx, cluster, fingerprint)?
                 && is_settled(tx, cluster, fingerprint)?
             {
                 return Err(Error::missing(
@@ -207,6 +208,16 @@ fn check_use(
              --fingerprint {text} --mode unlink"
         ),
     ))
+}
+
+/// Whether a certificate was announced and waits for an operator.
+fn is_waiting(
+    tx: &mut dyn Transaction,
+    cluster: &ClusterId,
+    fingerprint: &Fingerprint,
+) -> Result<bool, Error> {
+    let mut waiting = announcements::waiting(tx)?.into_iter();
+    Ok(waiting.any(|entry| entry.cluster_id == *cluster && entry.fingerprint == *fingerprint))
 }
 
 /// Whether there is nothing to take from `cluster`, of which the certificate is no entry: it is revoked already, or

@@ -3,7 +3,7 @@
 use crate::{
     clock::Timestamp,
     credentials::lockout,
-    domain::{login::SecurityMode, policy::Rules},
+    domain::{ids::ClusterId, login::SecurityMode, policy::Rules},
     edge::admin::error::Error,
     store::{
         announcements::WaitingEntry,
@@ -18,6 +18,7 @@ use crate::{
     },
     trust::{
         certificate::{Certificate, fingerprint_text},
+        crl::Crl,
         expiry::Alarm,
         forecast,
     },
@@ -139,6 +140,22 @@ pub fn forecast_break(told: &forecast::Break) -> pb::ForecastBreak {
         certificate: Some(certificate(&told.certificate)),
         at: told.at.to_string(),
         text: told.text.clone(),
+    }
+}
+
+/// A revocation list.
+#[must_use]
+pub fn crl(cluster: &ClusterId, crl: &Crl, now: Timestamp) -> pb::Crl {
+    pb::Crl {
+        cluster_id: cluster.to_string(),
+        issuer: Some(certificate(crl.issuer())),
+        number: crl.number().to_owned(),
+        this_update: crl.this_update().to_string(),
+        next_update: crl.next_update().to_string(),
+        is_strict: crl.is_strict(),
+        is_stale: crl.is_stale(now),
+        revoked: u32::try_from(crl.revoked()).unwrap_or(u32::MAX),
+        added_at: None,
     }
 }
 

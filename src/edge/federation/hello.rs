@@ -13,10 +13,10 @@ pub fn answer(
     caller: &ClusterId,
     theirs: &Hello,
     now: Timestamp,
-    address_sequence: u64,
+    told: peer::Sequences,
 ) -> Result<Hello, String> {
     if theirs.cluster_id == *caller {
-        return Ok(config.hello(now, address_sequence));
+        return Ok(config.hello(now, told));
     }
     Err(format!(
         "the certificate identifies {caller}, but the caller introduces itself as {}",

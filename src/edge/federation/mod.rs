@@ -349,7 +349,7 @@ impl FederationService for Federation {
             &caller.cluster,
             &theirs,
             self.parts.clock.now(),
-            self.parts.peers.own_addresses().borrow().sequence,
+            self.parts.peers.sequences(),
         )
         .map_err(|cause| self.door().contradict(&caller, &cause, MEND_CLAIM))?;
         let traits = Traits::told(theirs.security_mode, &theirs.capabilities);

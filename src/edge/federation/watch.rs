@@ -14,8 +14,8 @@ use tonic::Status;
 
 use crate::{
     clock::Clock,
-    domain::{address_list::AddressList, ids::ClusterId},
-    peer::{Peers, WatchGuard},
+    domain::{accepted::Accepted, address_list::AddressList, ids::ClusterId},
+    peer::{Accepts, Peers, WatchGuard},
     wire::{federation::Beat, pb},
 };
 
@@ -63,6 +63,9 @@ struct Beating {
     /// Our own addresses, and the sequence of those that were told.
     own: watch::Receiver<Arc<AddressList>>,
     told_addresses: u64,
+    /// What our cluster accepts, and what of that was told.
+    accepts: watch::Receiver<Arc<Accepts>>,
+    told_accepted: Option<Arc<[Accepted]>>,
     /// Completes when what the last message told is no longer true.
     changed: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -75,6 +78,8 @@ impl Watch {
         let start = Beating {
             own: self.peers.own_addresses(),
             told_addresses: 0,
+            accepts: self.peers.accepts(),
+            told_accepted: None,
             watch: self,
             sequence: 0,
             sent_at: Instant::now(),
@@ -127,6 +132,12 @@ impl Beating {
         let own = Arc::clone(&self.own.borrow_and_update());
         let addresses = own.replaces(self.told_addresses).then(|| (*own).clone());
         self.told_addresses = own.sequence;
+        let accepted = self.accepts.borrow_and_update().of(cluster).cloned();
+        let accepted =
+            accepted.filter(|list| self.told_accepted.as_ref() != Some(&list.certificates));
+        if let Some(list) = &accepted {
+            self.told_accepted = Some(Arc::clone(&list.certificates));
+        }
         pb::WatchResponse::from(&Beat {
             sequence: self.sequence,
             now: self.watch.clock.now(),
@@ -134,6 +145,7 @@ impl Beating {
             reverse_down_reason,
             draining: self.told_draining,
             addresses,
+            accepted,
         })
     }
 
@@ -143,8 +155,30 @@ impl Beating {
             () = sleep_until(self.sent_at + self.watch.heartbeat) => {}
             () = &mut self.changed => sleep_until(soonest).await,
             Ok(()) = self.own.changed() => sleep_until(soonest).await,
+            () = otherwise(&mut self.accepts, &self.watch.cluster, self.told_accepted.as_deref()) => {
+                sleep_until(soonest).await;
+            }
             () = self.watch.drain.cancelled(), if !self.told_draining => {}
             () = self.watch.leaving.cancelled(), if !self.told_draining => {}
+        }
+    }
+}
+
+/// Completes when something else is accepted from that peer than what it was told. What changes for others wakes nobody
+/// else. Cancel safe.
+async fn otherwise(
+    accepts: &mut watch::Receiver<Arc<Accepts>>,
+    cluster: &ClusterId,
+    told: Option<&[Accepted]>,
+) {
+    loop {
+        if accepts.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let now = accepts.borrow_and_update();
+        let list = now.of(cluster).map(|list| &*list.certificates);
+        if list.is_some() && list != told {
+            return;
         }
     }
 }

@@ -48,7 +48,10 @@ impl JoinService for JoinEdge {
             server_leaf: digest(&view.server_leaf)?,
         };
         let begun = self.0.begin(guest(&stranger), id, claimed, request.proof);
-        let proof = begun.await.map_err(|turned| status(&turned))?;
+        let proof = begun.await.map_err(|turned| {
+            stranger.is_turned_away();
+            status(&turned)
+        })?;
         stranger.is_proven();
         Ok(Response::new(pb::BeginResponse { proof }))
     }
@@ -89,7 +92,10 @@ impl JoinEdge {
     /// Who shows the certificate that an invitation is bound to needs no other proof, and may stay.
     async fn admit(&self, stranger: &Stranger, id: InvitationId) -> Result<(), Status> {
         let bound = self.0.is_bound_to(guest(stranger), id).await;
-        bound.map_err(|turned| status(&turned))?;
+        bound.map_err(|turned| {
+            stranger.is_turned_away();
+            status(&turned)
+        })?;
         stranger.is_proven();
         Ok(())
     }

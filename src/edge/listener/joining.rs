@@ -71,9 +71,15 @@ pub struct Stranger {
     /// What TLS exports for this connection.
     pub exporter: [u8; 32],
     proven: CancellationToken,
+    turned: CancellationToken,
 }
 
 impl Stranger {
+    /// It has failed to prove that it was invited, and goes: another attempt takes another connection.
+    pub fn is_turned_away(&self) {
+        self.turned.cancel();
+    }
+
     /// It has proved that it was invited, and may stay.
     pub fn is_proven(&self) {
         self.proven.cancel();
@@ -127,13 +133,14 @@ impl JoiningDoor {
             debug!(%remote, "who comes to join must show a certificate; closed the connection");
             return;
         };
-        let proven = CancellationToken::new();
+        let (proven, turned) = (CancellationToken::new(), CancellationToken::new());
         let stranger = Stranger {
             remote,
             leaf: fingerprint_of(leaf),
             shown,
             exporter,
             proven: proven.clone(),
+            turned: turned.clone(),
         };
         let Ok(place) = self.unproven.take(remote.ip()) else {
             debug!(%remote, "too many come to join; closed the newest");
@@ -165,6 +172,7 @@ impl JoiningDoor {
                 return;
             }
             () = stay => {}
+            () = turned.cancelled() => {}
             () = tasks.cancelled() => {}
         }
         connection.as_mut().graceful_shutdown();

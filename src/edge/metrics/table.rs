@@ -103,6 +103,8 @@ metrics! {
         "When, in Unix time, the first certificate ends of those that a cluster has for a purpose: ours that are shown \
          (by identity) and the issuers sent along (issuer); and of a peer those that are accepted (pinned, anchor), and \
          those it has shown to this node and no entry names (shown, shown-issuer)";
+    CRL_NEXT_UPDATE = Gauge "emccd_crl_next_update_seconds" ["peer"]
+        "When, in Unix time, the first of the revocation lists is stale that count for the peer; absent where there is none";
     STORE_COMMITS = Counter "emccd_store_commits_total" []
         "Durable commits";
     STORE_COMMIT_FAILURES = Counter "emccd_store_commit_failures_total" []

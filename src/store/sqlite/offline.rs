@@ -17,8 +17,8 @@ use super::{
 };
 use crate::store::{
     Check, Glance, Inspection, Saved, Schema, announcements, audit, base_devices, credentials,
-    devices, engine::Transaction as _, error::Error, meta, parameters, peers, policies, pools,
-    profiles, sessions, trust_entries, users,
+    crls, devices, engine::Transaction as _, error::Error, meta, parameters, peers, policies,
+    pools, profiles, sessions, trust_entries, users,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -211,7 +211,7 @@ fn other_schema(connection: &Connection) -> Result<Vec<String>, Error> {
 /// Tables with a row that a node could not read.
 fn unreadable_rows(tx: &mut SqliteTransaction<'_>) -> Vec<String> {
     type Look = fn(&mut SqliteTransaction<'_>) -> Result<(), Error>;
-    let tables: [(&str, Look); 11] = [
+    let tables: [(&str, Look); 12] = [
         ("device_pools", |tx| pools::list(tx).map(drop)),
         ("users", |tx| {
             let mut after = None;
@@ -232,6 +232,7 @@ fn unreadable_rows(tx: &mut SqliteTransaction<'_>) -> Vec<String> {
         ("policies", |tx| policies::all(tx).map(drop)),
         ("peers", |tx| peers::list(tx).map(drop)),
         ("trust_entries", |tx| trust_entries::list(tx).map(drop)),
+        ("crls", |tx| crls::list(tx).map(drop)),
         ("waiting_entries", |tx| announcements::waiting(tx).map(drop)),
         ("sessions", |tx| {
             let mut filter = sessions::Filter::default();

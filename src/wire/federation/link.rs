@@ -5,12 +5,14 @@ use std::time::Duration;
 use crate::{
     clock::Timestamp,
     domain::{
+        accepted::{Accepted, AcceptedKind, AcceptedList, MAX_ACCEPTED},
         address_list::{AddressList, MAX_ADDRESS_BYTES, MAX_ADDRESSES},
         ids::ClusterId,
         login::SecurityMode,
         version::{Version, VersionRange},
     },
     wire::{
+        federation::announce::fingerprint,
         malformed::{self, Malformed},
         pb, time,
     },
@@ -62,6 +64,8 @@ pub struct Beat {
     pub draining: bool,
     /// Where the sender's cluster can be dialled; none when that has not changed on this stream.
     pub addresses: Option<AddressList>,
+    /// What the sender's cluster accepts from us; none when that has not changed on this stream.
+    pub accepted: Option<AcceptedList>,
 }
 
 impl From<Version> for pb::Version {
@@ -193,7 +197,7 @@ impl From<&Beat> for pb::WatchResponse {
                 sequence: list.sequence,
                 addresses: list.addresses.clone(),
             }),
-            accepted: None,
+            accepted: beat.accepted.as_ref().map(write_accepted),
         }
     }
 }
@@ -219,6 +223,7 @@ impl TryFrom<pb::WatchResponse> for Beat {
             )?,
             draining: message.draining,
             addresses: message.addresses.map(read_addresses).transpose()?,
+            accepted: message.accepted.map(read_accepted).transpose()?,
         })
     }
 }
@@ -229,6 +234,53 @@ fn read_addresses(list: pb::AddressList) -> Result<AddressList, Malformed> {
         addresses: malformed::list("addresses", list.addresses, MAX_ADDRESSES, |address| {
             malformed::text("addresses", address, MAX_ADDRESS_BYTES)
         })?,
+    })
+}
+
+fn write_accepted(list: &AcceptedList) -> pb::AcceptedCertificates {
+    let certificates = list.certificates.iter();
+    pb::AcceptedCertificates {
+        sequence: list.sequence,
+        certificates: certificates
+            .map(|accepted| pb::AcceptedCertificate {
+                fingerprint: accepted.fingerprint.to_vec(),
+                kind: match accepted.kind {
+                    AcceptedKind::Pinned => pb::AcceptedKind::Pinned,
+                    AcceptedKind::Anchor => pb::AcceptedKind::Anchor,
+                    AcceptedKind::Waiting => pb::AcceptedKind::Waiting,
+                    AcceptedKind::Revoked => pb::AcceptedKind::Revoked,
+                }
+                .into(),
+                until: accepted.until.map(time::timestamp),
+            })
+            .collect(),
+    }
+}
+
+/// Entries of a kind that is not known here are left out.
+fn read_accepted(list: pb::AcceptedCertificates) -> Result<AcceptedList, Malformed> {
+    let entries = malformed::list(
+        "accepted.certificates",
+        list.certificates,
+        MAX_ACCEPTED,
+        |entry| {
+            let kind = match pb::AcceptedKind::try_from(entry.kind) {
+                Ok(pb::AcceptedKind::Pinned) => AcceptedKind::Pinned,
+                Ok(pb::AcceptedKind::Anchor) => AcceptedKind::Anchor,
+                Ok(pb::AcceptedKind::Waiting) => AcceptedKind::Waiting,
+                Ok(pb::AcceptedKind::Revoked) => AcceptedKind::Revoked,
+                Ok(pb::AcceptedKind::Unspecified) | Err(_) => return Ok(None),
+            };
+            Ok(Some(Accepted {
+                fingerprint: fingerprint("accepted.certificates.fingerprint", &entry.fingerprint)?,
+                kind,
+                until: entry.until.as_ref().map(time::timestamp_from),
+            }))
+        },
+    )?;
+    Ok(AcceptedList {
+        sequence: list.sequence,
+        certificates: entries.into_iter().flatten().collect(),
     })
 }
 

@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     clock::Timestamp,
     domain::{
+        accepted::{Accepted, AcceptedKind, AcceptedList},
         address_list::AddressList,
         bounds,
         em_code::EmCode,
@@ -482,6 +483,7 @@ fn a_beat_survives_the_way_and_is_bounded() {
         reverse_down_reason: String::new(),
         draining: false,
         addresses: None,
+        accepted: None,
     };
     let down = Beat {
         reverse_proof_age: None,
@@ -490,6 +492,21 @@ fn a_beat_survives_the_way_and_is_bounded() {
         addresses: Some(AddressList {
             sequence: 9,
             addresses: vec!["berlin-1.example:8444".to_owned()],
+        }),
+        accepted: Some(AcceptedList {
+            sequence: 7,
+            certificates: [
+                (AcceptedKind::Pinned, Some(Timestamp::from_millis(9_000))),
+                (AcceptedKind::Anchor, Some(Timestamp::from_millis(8_000))),
+                (AcceptedKind::Waiting, None),
+                (AcceptedKind::Revoked, None),
+            ]
+            .map(|(kind, until)| Accepted {
+                fingerprint: [3; 32],
+                kind,
+                until,
+            })
+            .into(),
         }),
         ..up
     };
@@ -508,6 +525,30 @@ fn a_beat_survives_the_way_and_is_bounded() {
         });
         let refused: Result<Beat, Malformed> = Beat::try_from(message);
         assert_eq!(refused.unwrap_err().field, "addresses");
+    }
+    let entry = |fingerprint, kind: i32| pb::AcceptedCertificate {
+        fingerprint,
+        kind,
+        until: None,
+    };
+    let pinned = pb::AcceptedKind::Pinned.into();
+    for (certificates, kept) in [
+        (vec![entry(vec![0; 31], pinned)], None),
+        (vec![entry(vec![0; 32], pinned); 65], None),
+        // Of a kind that is not known here, or of none.
+        (vec![entry(vec![0; 32], 77), entry(vec![], 0)], Some(0)),
+        (vec![entry(vec![0; 32], pinned); 64], Some(64)),
+    ] {
+        let mut message = pb::WatchResponse::from(&up);
+        message.accepted = Some(pb::AcceptedCertificates {
+            sequence: 1,
+            certificates,
+        });
+        let read: Result<Beat, Malformed> = Beat::try_from(message);
+        let found = read
+            .map(|beat| beat.accepted.map(|list| list.certificates.len()))
+            .unwrap_or_default();
+        assert_eq!(found, kept);
     }
     let mut message = pb::WatchResponse::from(up);
     message.reverse_down_reason = "r".repeat(513);

@@ -187,6 +187,20 @@ CREATE TABLE revoked_entries (
     PRIMARY KEY (cluster_id, fingerprint)
 ) STRICT;
 
+-- Revocation lists of authorities; they count as trust_entries do.
+CREATE TABLE crls (
+    cluster_id  TEXT NOT NULL,
+    issuer_key  BLOB NOT NULL CHECK (length(issuer_key) = 32),
+    issuer_der  BLOB NOT NULL,
+    number      TEXT NOT NULL,
+    this_update INTEGER NOT NULL,
+    next_update INTEGER NOT NULL,
+    strict      INTEGER NOT NULL CHECK (strict IN (0, 1)),
+    added_at    INTEGER NOT NULL,
+    der         BLOB NOT NULL,
+    PRIMARY KEY (cluster_id, issuer_key)
+) STRICT;
+
 -- Invitations of ours, and those that we were given. A key is here only while it can still be used: it checks proofs of
 -- the secret, which is not here. Certificates and words are no secrets.
 CREATE TABLE pairings (

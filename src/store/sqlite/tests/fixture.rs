@@ -36,6 +36,7 @@ use crate::{
         call_groups::{self, CallGroup},
         choices::{self, Choice},
         credentials::Phc,
+        crls::{self, StoredCrl},
         devices::Device,
         geolocations::{self, Geolocation},
         imports, node_links,
@@ -293,6 +294,7 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
         trust_entries::add(tx, entry)?;
     }
     trust_entries::revoke(tx, &revoked(), &[9; 32], at(4))?;
+    crls::put(tx, &crl())?;
     fill_announcements(tx)?;
     pairings::put(tx, &pairing())?;
     for session in &all.sessions {
@@ -479,6 +481,20 @@ fn key() -> audit::Key {
     audit::Key::from_pepper(&crate::secret::Secret::new(vec![7; 32]))
 }
 
+fn crl() -> StoredCrl {
+    StoredCrl {
+        cluster_id: ClusterId::new("tokyo").unwrap(),
+        issuer_key: [5; 32],
+        issuer_der: vec![0x30, 2],
+        number: "7".to_owned(),
+        this_update: at(8),
+        next_update: at(9),
+        is_strict: true,
+        added_at: at(10),
+        der: vec![0x30, 5],
+    }
+}
+
 fn revoked() -> ClusterId {
     cluster("tokyo")
 }
@@ -645,6 +661,8 @@ fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
     assert_eq!(announcements::identities(tx, &tokyo)?, [announced()]);
     assert_eq!(announcements::labels(tx)?.len(), 2);
     assert_eq!(announcements::descendants(tx, &tokyo, &[1; 32])?, [[3; 32]]);
+    assert_eq!(crls::list(tx)?, [crl()]);
+    assert_eq!(crls::get(tx, &crl().cluster_id, &[5; 32])?, Some(crl()));
     let gone = trust_entries::revoked(tx)?;
     assert_eq!((gone.len(), &gone[0].cluster_id), (1, &revoked()));
     for session in all.sessions {

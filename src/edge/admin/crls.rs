@@ -1,0 +1,293 @@
+//! Revocation lists: taken in for a peer, listed, removed.
+//!
+//! That a list is newer than the one in force is looked at in the transaction that stores it.
+
+use crate::{
+    clock::Timestamp,
+    domain::ids::ClusterId,
+    edge::admin::{
+        error::Error,
+        peers::{bundles, find},
+        views,
+    },
+    store::{
+        Store, Transaction,
+        audit::{self, Action, Noun},
+        crls::{self, StoredCrl},
+    },
+    trust::{
+        bundle::Bundle,
+        certificate::{Certificate, Fingerprint, fingerprint_text},
+        crl::{self, Contents, Crl},
+        shown::Chain,
+    },
+    wire::admin as pb,
+};
+
+/// What became of one list.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// The list.
+    pub crl: Crl,
+    /// For which peer.
+    pub cluster: ClusterId,
+    /// Whether that changed anything.
+    pub is_news: bool,
+}
+
+/// Who takes lists in, and by which authorities they may be signed besides the anchors.
+#[derive(Clone, Debug)]
+pub struct By {
+    /// For the audit.
+    pub actor: String,
+    /// When.
+    pub now: Timestamp,
+    /// What peers have shown: their chains name authorities below the anchors.
+    pub shown: Vec<Chain>,
+}
+
+/// Takes in every list of a file for one peer, or none.
+///
+/// # Errors
+/// [`Error::Missing`] when there is no such peer, [`Error::Refused`] with why a list is not taken.
+pub(super) async fn add(
+    store: &Store,
+    cluster: ClusterId,
+    contents: Contents,
+    is_strict: bool,
+    by: By,
+) -> Result<pb::AddCrlResponse, Error> {
+    let (shown, now) = (by.shown.clone(), by.now);
+    let all = store
+        .write(move |tx| {
+            find(tx, &cluster)?;
+            let bundles = bundles(tx)?;
+            let bundle = bundles.iter().find(|bundle| bundle.cluster == cluster);
+            let bundle = bundle.ok_or_else(|| Error::missing(format!("peer {cluster}"), LIST))?;
+            let mut all = Vec::new();
+            for list in &contents.lists {
+                let others = authorities(bundle, &contents, &by.shown);
+                let signed = list
+                    .clone()
+                    .signed(&cluster, &bundle.anchors, &others, is_strict);
+                let crl = signed.map_err(refused)?;
+                all.push(put(tx, &cluster, crl, &by)?.map_err(refused)?);
+            }
+            Ok::<_, Error>(all)
+        })
+        .await?;
+    let (news, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|taken| taken.is_news);
+    let revoked = |taken: &Taken| {
+        let theirs = shown.iter().filter(|chain| chain.cluster == taken.cluster);
+        let leaves = theirs.map(|chain| &chain.leaf);
+        let revoked = leaves.filter(|leaf| taken.crl.revokes(leaf));
+        revoked.map(views::certificate).collect::<Vec<_>>()
+    };
+    Ok(pb::AddCrlResponse {
+        revoked_of_shown: news.iter().flat_map(revoked).collect(),
+        added: news.iter().map(|taken| view(taken, now)).collect(),
+        kept: kept.iter().map(|taken| view(taken, now)).collect(),
+    })
+}
+
+/// Takes in the lists of a file for every peer whose authority has signed one; what is older than what is in force is
+/// passed over. How strict a list is that is there stays.
+///
+/// # Errors
+/// [`Error::Refused`] when no authority of any peer has signed one of them, or for a list that can't be told from the
+/// one in force.
+pub async fn take(store: &Store, contents: Contents, by: By) -> Result<Vec<Taken>, Error> {
+    store
+        .write(move |tx| {
+            let bundles = bundles(tx)?;
+            let mut all = Vec::new();
+            for list in &contents.lists {
+                let mut why = None;
+                let mut is_signed = false;
+                for bundle in &bundles {
+                    let others = authorities(bundle, &contents, &by.shown);
+                    let (cluster, anchors) = (&bundle.cluster, &bundle.anchors);
+                    let crl = match list.clone().signed(cluster, anchors, &others, false) {
+                        Ok(crl) => crl,
+                        // A wrong signature says more than another authority.
+                        Err(crl::Error::WrongIssuer { .. }) if why.is_some() => continue,
+                        Err(error) => {
+                            why = Some(error);
+                            continue;
+                        }
+                    };
+                    is_signed = true;
+                    let there = crls::get(tx, cluster, &crl.issuer().key_hash())?;
+                    let crl = crl.strict(there.is_some_and(|there| there.is_strict));
+                    match put(tx, cluster, crl, &by)? {
+                        Ok(taken) => all.push(taken),
+                        Err(crl::Error::Older { .. }) => {}
+                        Err(error) => return Err(refused(error)),
+                    }
+                }
+                if let (false, Some(why)) = (is_signed, why) {
+                    return Err(refused(why));
+                }
+            }
+            Ok(all)
+        })
+        .await
+}
+
+/// Who may have signed a list besides the anchors.
+fn authorities(bundle: &Bundle, contents: &Contents, shown: &[Chain]) -> Vec<Certificate> {
+    let theirs = shown.iter().filter(|chain| chain.cluster == bundle.cluster);
+    let sent = theirs.flat_map(|chain| &chain.issuers);
+    contents.certificates.iter().chain(sent).cloned().collect()
+}
+
+/// Stores a list with its entry of the audit, unless it is there.
+fn put(
+    tx: &mut dyn Transaction,
+    cluster: &ClusterId,
+    crl: Crl,
+    by: &By,
+) -> Result<Result<Taken, crl::Error>, Error> {
+    let issuer_key = crl.issuer().key_hash();
+    let mut is_news = true;
+    if let Some(there) = crls::get(tx, cluster, &issuer_key)? {
+        if let Err(error) = crl.succeeds(&there.number, &there.der) {
+            return Ok(Err(error));
+        }
+        is_news = there.der != crl.der() || there.is_strict != crl.is_strict();
+    }
+    if is_news {
+        let stored = StoredCrl {
+            cluster_id: cluster.clone(),
+            issuer_key,
+            issuer_der: crl.issuer().der().to_vec(),
+            number: crl.number().to_owned(),
+            this_update: crl.this_update(),
+            next_update: crl.next_update(),
+            is_strict: crl.is_strict(),
+            added_at: by.now,
+            der: crl.der().to_vec(),
+        };
+        crls::put(tx, &stored)?;
+        let strict = if crl.is_strict() { ", strict" } else { "" };
+        audit::append(
+            tx,
+            &audit::Entry {
+                at: by.now,
+                actor: by.actor.clone(),
+                action: Action::Add(Noun::Trust),
+                subject: cluster.to_string(),
+                outcome: format!(
+                    "revocation list number {} of {}, {} revoked{strict}",
+                    crl.number(),
+                    crl.issuer().subject(),
+                    crl.revoked()
+                ),
+                reference: None,
+            },
+        )?;
+    }
+    Ok(Ok(Taken {
+        crl,
+        cluster: cluster.clone(),
+        is_news,
+    }))
+}
+
+/// The lists of one peer, or of all.
+///
+/// # Errors
+/// [`Error::Store`], and when what is stored can't be read.
+pub(super) async fn list(
+    store: &Store,
+    cluster: Option<ClusterId>,
+    now: Timestamp,
+) -> Result<pb::ListCrlsResponse, Error> {
+    let all = store.read(|tx| crls::list(tx)).await?;
+    let wanted = all
+        .into_iter()
+        .filter(|crl| cluster.as_ref().is_none_or(|id| *id == crl.cluster_id));
+    let crls: Result<Vec<_>, Error> = wanted.map(|crl| stored(&crl, now)).collect();
+    Ok(pb::ListCrlsResponse { crls: crls? })
+}
+
+/// Removes the list of one authority, or all lists of a peer.
+///
+/// # Errors
+/// [`Error::Missing`] when there is none.
+pub(super) async fn remove(
+    store: &Store,
+    cluster: ClusterId,
+    issuer: Option<Fingerprint>,
+    by: By,
+) -> Result<pb::RemoveCrlResponse, Error> {
+    store
+        .write(move |tx| {
+            let mut removed = Vec::new();
+            for crl in crls::list(tx)? {
+                let read = stored(&crl, by.now)?;
+                let shown = read.issuer.as_ref().map(|issuer| &issuer.fingerprint);
+                let is_it = issuer.is_none_or(|wanted| shown == Some(&fingerprint_text(&wanted)));
+                if crl.cluster_id != cluster || !is_it {
+                    continue;
+                }
+                crls::remove(tx, &cluster, &crl.issuer_key)?;
+                removed.push(read);
+            }
+            if removed.is_empty() {
+                return Err(Error::missing(
+                    format!("such a revocation list of {cluster}"),
+                    LIST,
+                ));
+            }
+            let numbers: Vec<_> = removed.iter().map(|crl| crl.number.as_str()).collect();
+            audit::append(
+                tx,
+                &audit::Entry {
+                    at: by.now,
+                    actor: by.actor.clone(),
+                    action: Action::Remove(Noun::Trust),
+                    subject: cluster.to_string(),
+                    outcome: format!("removed revocation lists: number {}", numbers.join(", ")),
+                    reference: None,
+                },
+            )?;
+            Ok(pb::RemoveCrlResponse { removed })
+        })
+        .await
+}
+
+/// Where one can see what there is.
+const LIST: &str = "emccd trust crl list";
+
+/// Why a list is not taken, as an operator is told.
+pub(super) fn refused(error: crl::Error) -> Error {
+    let next = match &error {
+        crl::Error::WrongIssuer { .. } => "emccd trust list shows the authorities of each peer",
+        crl::Error::Older { .. } | crl::Error::Differs { .. } => {
+            "emccd trust crl list shows what is in force; to begin anew: emccd trust crl remove CLUSTER"
+        }
+        _ => "look at the file with: openssl crl -noout -text -in FILE",
+    };
+    Error::refused(error.to_string(), next)
+}
+
+fn stored(crl: &StoredCrl, now: Timestamp) -> Result<pb::Crl, Error> {
+    let issuer = Certificate::from_der(&crl.issuer_der)?;
+    let read = Crl::stored(&crl.der, issuer, &crl.cluster_id, crl.is_strict).map_err(refused)?;
+    Ok(pb::Crl {
+        added_at: Some(crl.added_at.to_string()),
+        ..view(
+            &Taken {
+                crl: read,
+                cluster: crl.cluster_id.clone(),
+                is_news: false,
+            },
+            now,
+        )
+    })
+}
+
+fn view(taken: &Taken, now: Timestamp) -> pb::Crl {
+    views::crl(&taken.cluster, &taken.crl, now)
+}

@@ -1,0 +1,210 @@
+//! Revocation lists from a folder: whatever fetches them from their authorities puts them there.
+//!
+//! Each node looks; the database decides which list is newer, so that it does not matter how many of them do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::{
+    clock::Clock,
+    edge::admin::crls::{self, By},
+    store::Store,
+    tasks::Tasks,
+    telemetry::error_chain,
+    trust::{
+        TrustStore,
+        certificate::{Fingerprint, fingerprint_of},
+        crl::{self, Contents, MAX_BYTES},
+    },
+};
+
+/// How often the folder is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// More files than there are authorities; what is beyond is not looked at.
+const MAX_FILES: usize = 256;
+
+/// What a file is known by, without reading it.
+type Mark = (Option<SystemTime>, u64);
+
+/// A file that is new or has changed.
+struct Changed {
+    path: PathBuf,
+    /// Of its content; of what is wrong where it has none.
+    digest: Fingerprint,
+    read: Result<Contents, String>,
+}
+
+/// Takes lists in until the node shuts down.
+pub(super) async fn watch(
+    folder: PathBuf,
+    store: Store,
+    trust: TrustStore,
+    clock: Clock,
+    tasks: Tasks,
+) {
+    let watching = watch_on(&folder, &store, &trust, &clock);
+    tasks.token().run_until_cancelled(watching).await;
+}
+
+async fn watch_on(folder: &Path, store: &Store, trust: &TrustStore, clock: &Clock) {
+    let mut known = BTreeMap::new();
+    let mut told = BTreeSet::new();
+    let mut generation = trust.generation();
+    let mut trouble = None;
+    loop {
+        // Another authority may be accepted by now.
+        if std::mem::replace(&mut generation, trust.generation()) != trust.generation() {
+            known.clear();
+        }
+        let (place, before) = (folder.to_owned(), std::mem::take(&mut known));
+        let looked = tokio::task::spawn_blocking(move || look(&place, before)).await;
+        match looked {
+            Ok(Ok((marks, changed))) => {
+                known = marks;
+                trouble = None;
+                for file in changed {
+                    take(file, store, trust, clock, &mut told).await;
+                }
+            }
+            Ok(Err(cause)) => {
+                let cause = cause.to_string();
+                if trouble.as_ref() != Some(&cause) {
+                    warn!(
+                        folder = %folder.display(), cause,
+                        "the folder of revocation lists (trust.crl-folder) can't be read; it tries again"
+                    );
+                }
+                trouble = Some(cause);
+            }
+            Err(_) => {}
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Reads what has changed since the marks were taken.
+fn look(
+    folder: &Path,
+    before: BTreeMap<PathBuf, Mark>,
+) -> io::Result<(BTreeMap<PathBuf, Mark>, Vec<Changed>)> {
+    let (mut marks, mut changed) = (BTreeMap::new(), Vec::new());
+    for entry in fs::read_dir(folder)?.take(MAX_FILES) {
+        let path = entry?.path();
+        let is_hidden = path
+            .file_name()
+            .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        let Ok(found) = fs::metadata(&path) else {
+            continue;
+        };
+        if is_hidden || !found.is_file() {
+            continue;
+        }
+        let mark = (found.modified().ok(), found.len());
+        if before.get(&path) != Some(&mark) {
+            changed.push(read(&path, found.len()));
+        }
+        marks.insert(path, mark);
+    }
+    changed.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok((marks, changed))
+}
+
+fn read(path: &Path, length: u64) -> Changed {
+    let path = path.to_owned();
+    let is_large = length > u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
+    let bytes = match is_large {
+        true => Err(crl::Error::TooLarge.to_string()),
+        false => fs::read(&path).map_err(|cause| cause.to_string()),
+    };
+    match bytes {
+        Ok(bytes) => Changed {
+            path,
+            digest: fingerprint_of(&bytes),
+            read: crl::read(&bytes).map_err(|error| error.to_string()),
+        },
+        Err(why) => Changed {
+            digest: fingerprint_of(format!("{}: {why}", path.display()).as_bytes()),
+            path,
+            read: Err(why),
+        },
+    }
+}
+
+async fn take(
+    file: Changed,
+    store: &Store,
+    trust: &TrustStore,
+    clock: &Clock,
+    told: &mut BTreeSet<Fingerprint>,
+) {
+    let by = By {
+        actor: "trust.crl-folder".to_owned(),
+        now: clock.now(),
+        shown: trust.shown().list(),
+    };
+    let taken = match file.read {
+        Ok(contents) => crls::take(store, contents, by)
+            .await
+            .map_err(|error| error_chain(&error)),
+        Err(why) => Err(why),
+    };
+    match taken {
+        Ok(all) => {
+            told.remove(&file.digest);
+            for taken in all.iter().filter(|taken| taken.is_news) {
+                info!(
+                    peer = %taken.cluster, number = taken.crl.number(),
+                    issuer = taken.crl.issuer().subject(), file = %file.path.display(),
+                    "a revocation list was taken in"
+                );
+            }
+        }
+        Err(cause) => {
+            if told.insert(file.digest) {
+                warn!(
+                    file = %file.path.display(), cause,
+                    "a file in the folder of revocation lists is not taken in; those in force stay"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_new_or_has_changed_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        write("a.crl", "no list");
+        write(".b.crl.partial", "half a list");
+        fs::create_dir(dir.path().join("folder")).unwrap();
+        let (marks, changed) = look(dir.path(), BTreeMap::new()).unwrap();
+        let [one] = changed.as_slice() else {
+            panic!("{}", changed.len())
+        };
+        assert_eq!(one.path, dir.path().join("a.crl"));
+        assert!(
+            one.read
+                .as_ref()
+                .unwrap_err()
+                .contains("no revocation list")
+        );
+        let (marks, changed) = look(dir.path(), marks).unwrap();
+        assert!(changed.is_empty());
+        write("a.crl", "another text");
+        let (_, changed) = look(dir.path(), marks).unwrap();
+        assert_ne!(changed[0].digest, one.digest);
+        assert!(look(&dir.path().join("gone"), BTreeMap::new()).is_err());
+    }
+}

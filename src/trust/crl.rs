@@ -1,0 +1,599 @@
+//! Certificate revocation lists: what an authority says of the certificates that it has issued. Pure.
+//!
+//! A list is read and its signature checked when it is taken in and when it is loaded, not in each handshake. It counts
+//! for the chains of one peer, and for the authority that signed it, which is told by its key and not by its name.
+
+use std::{cmp::Ordering, fmt, sync::Arc};
+
+use rustls_pki_types::{
+    AlgorithmIdentifier,
+    pem::{PemObject as _, SectionKind},
+};
+use webpki::{CertRevocationList, EndEntityCert, OwnedCertRevocationList};
+use x509_parser::{
+    certificate::X509Certificate, prelude::FromDer as _, revocation_list::CertificateRevocationList,
+};
+
+use crate::{
+    clock::Timestamp,
+    domain::ids::ClusterId,
+    trust::certificate::{Certificate, holds_private_key},
+};
+
+/// The largest file that is read: some 80,000 revoked certificates.
+pub const MAX_BYTES: usize = 3 * 1024 * 1024;
+
+/// More authorities between a list's signer and an anchor than any sane chain has.
+const MAX_DEPTH: usize = 6;
+
+/// Why a list is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The file holds something else.
+    #[error(
+        "{found} is no revocation list; give the file that the authority publishes, in PEM or DER"
+    )]
+    NotAList {
+        /// What it holds.
+        found: &'static str,
+    },
+    /// It is larger than any list that is read.
+    #[error("it is larger than {} MiB; ask the authority for a list of what is still valid only", MAX_BYTES >> 20)]
+    TooLarge,
+    /// It can't be read.
+    #[error("the revocation list can't be read: {reason}")]
+    Malformed {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It names what has changed since another list.
+    #[error("it is a delta list, which only says what has changed; give the authority's full list")]
+    Delta,
+    /// It has no number.
+    #[error(
+        "it has no number, so that nobody can tell an older one from a newer one; have the authority number it"
+    )]
+    Unnumbered,
+    /// No anchor of that peer has signed it.
+    #[error(
+        "it is a list of {issuer}, which is no authority of {cluster} here (they are: {anchors}); give the list of one of \
+         them, or, for one below them, a PEM file with that authority's certificate beside the list"
+    )]
+    WrongIssuer {
+        /// Who it says has signed it.
+        issuer: String,
+        /// For which peer it was given.
+        cluster: ClusterId,
+        /// The peer's authorities.
+        anchors: String,
+    },
+    /// It bears the authority's name and another one's signature.
+    #[error(
+        "it bears the name of {issuer}, and its signature is not of that authority's key: it is another one's, or was changed"
+    )]
+    BadSignature {
+        /// The authority.
+        issuer: String,
+    },
+    /// The authority's certificate does not let it sign lists.
+    #[error(
+        "the certificate of {issuer} does not allow it to sign revocation lists (key usage cRLSign); ask the authority"
+    )]
+    NotASigner {
+        /// The authority.
+        issuer: String,
+    },
+    /// A newer one is in force.
+    #[error(
+        "it is number {number}, and number {in_force} of that authority is in force; give one that is newer"
+    )]
+    Older {
+        /// Its own number.
+        number: String,
+        /// The other one's.
+        in_force: String,
+    },
+    /// Another one of the same number is in force.
+    #[error(
+        "another list of that authority with the same number {number} is in force; one number must not name two lists: ask \
+         the authority for a newer one"
+    )]
+    Differs {
+        /// The number of both.
+        number: String,
+    },
+}
+
+/// A list as it was read; whose signature it bears is not known yet.
+#[derive(Clone)]
+pub struct Unsigned {
+    der: Vec<u8>,
+    issuer: String,
+    issuer_raw: Vec<u8>,
+    number: String,
+    this_update: Timestamp,
+    next_update: Timestamp,
+    revoked: usize,
+}
+
+impl fmt::Debug for Unsigned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unsigned")
+            .field("issuer", &self.issuer)
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a file holds: lists, and certificates of authorities beside them.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    /// One at least.
+    pub lists: Vec<Unsigned>,
+    /// Other authorities', by which the lists may be signed.
+    pub certificates: Vec<Certificate>,
+}
+
+/// Reads a file: one list in DER, or lists and certificates in PEM.
+///
+/// # Errors
+/// [`Error`] with what it is instead, or what is wrong with a list.
+pub fn read(bytes: &[u8]) -> Result<Contents, Error> {
+    if bytes.len() > MAX_BYTES {
+        return Err(Error::TooLarge);
+    }
+    let mut contents = Contents::default();
+    // A DER list is a SEQUENCE; no PEM text begins with this byte.
+    if bytes.first() == Some(&0x30) {
+        if Certificate::from_der(bytes).is_ok() {
+            return Err(Error::NotAList {
+                found: "a certificate",
+            });
+        }
+        contents.lists.push(Unsigned::from_der(bytes)?);
+        return Ok(contents);
+    }
+    if holds_private_key(bytes) {
+        return Err(Error::NotAList {
+            found: "a private key",
+        });
+    }
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
+        let (kind, der) = section.map_err(|_| malformed("the PEM text is broken"))?;
+        match kind {
+            SectionKind::Crl => contents.lists.push(Unsigned::from_der(&der)?),
+            SectionKind::Certificate => {
+                let read = Certificate::from_der(&der);
+                let read = read.map_err(|error| malformed(error.to_string()))?;
+                contents.certificates.push(read);
+            }
+            _ => {}
+        }
+    }
+    match (&*contents.lists, &*contents.certificates) {
+        ([], []) => Err(Error::NotAList { found: "the file" }),
+        ([], _) => Err(Error::NotAList {
+            found: "a certificate",
+        }),
+        _ => Ok(contents),
+    }
+}
+
+impl Unsigned {
+    fn from_der(der: &[u8]) -> Result<Self, Error> {
+        let (rest, list) = CertificateRevocationList::from_der(der)
+            .map_err(|_| malformed("it is not what DER says a list is"))?;
+        if !rest.is_empty() {
+            return Err(malformed("bytes follow it"));
+        }
+        // What the judgement reads must be what is read here.
+        match OwnedCertRevocationList::from_der(der) {
+            Ok(_) => {}
+            Err(webpki::Error::UnsupportedDeltaCrl) => return Err(Error::Delta),
+            Err(error) => return Err(malformed(error.to_string())),
+        }
+        let Some(next_update) = list.next_update() else {
+            return Err(malformed("it does not say when the next one is due"));
+        };
+        let Some(number) = list.crl_number() else {
+            return Err(Error::Unnumbered);
+        };
+        Ok(Self {
+            issuer: printable(&list.issuer().to_string()),
+            issuer_raw: list.issuer().as_raw().to_vec(),
+            number: number.to_string(),
+            this_update: seconds(list.last_update().timestamp()),
+            next_update: seconds(next_update.timestamp()),
+            revoked: list.iter_revoked_certificates().count(),
+            der: der.to_vec(),
+        })
+    }
+
+    /// Whether it bears that authority's name. Its signature is another question.
+    #[must_use]
+    pub fn names(&self, authority: &Certificate) -> bool {
+        authority.subject_raw() == self.issuer_raw
+    }
+
+    /// Finds out who of a peer's authorities has signed it: an anchor, or one of `others` that an anchor vouches for.
+    ///
+    /// # Errors
+    /// [`Error::WrongIssuer`], [`Error::BadSignature`], [`Error::NotASigner`].
+    pub fn signed(
+        self,
+        cluster: &ClusterId,
+        anchors: &[Certificate],
+        others: &[Certificate],
+        is_strict: bool,
+    ) -> Result<Crl, Error> {
+        let below = others
+            .iter()
+            .filter(|other| is_below(other, anchors, others, MAX_DEPTH));
+        let mut named = anchors
+            .iter()
+            .chain(below)
+            .filter(|authority| self.names(authority))
+            .peekable();
+        if named.peek().is_none() {
+            let anchors: Vec<_> = anchors.iter().map(Certificate::subject).collect();
+            return Err(Error::WrongIssuer {
+                issuer: self.issuer,
+                cluster: cluster.clone(),
+                anchors: if anchors.is_empty() {
+                    "none".to_owned()
+                } else {
+                    anchors.join("; ")
+                },
+            });
+        }
+        let Some(signer) = named.find(|authority| is_signed_by(&self.der, authority)) else {
+            return Err(Error::BadSignature {
+                issuer: self.issuer,
+            });
+        };
+        if !may_sign_lists(signer) {
+            return Err(Error::NotASigner {
+                issuer: self.issuer,
+            });
+        }
+        let list = OwnedCertRevocationList::from_der(&self.der)
+            .map_err(|error| malformed(error.to_string()))?;
+        Ok(Crl {
+            issuer: signer.clone(),
+            list: Arc::new(list.into()),
+            told: self,
+            is_strict,
+        })
+    }
+}
+
+/// A list whose signature was checked. Cheap to clone.
+#[derive(Clone)]
+pub struct Crl {
+    issuer: Certificate,
+    list: Arc<CertRevocationList<'static>>,
+    told: Unsigned,
+    is_strict: bool,
+}
+
+impl Crl {
+    /// One that is stored, with the authority that was found to have signed it.
+    ///
+    /// # Errors
+    /// As [`Unsigned::signed`]: somebody has changed what is stored.
+    pub fn stored(
+        der: &[u8],
+        issuer: Certificate,
+        cluster: &ClusterId,
+        is_strict: bool,
+    ) -> Result<Self, Error> {
+        Unsigned::from_der(der)?.signed(cluster, &[issuer], &[], is_strict)
+    }
+
+    /// The authority that signed it.
+    #[must_use]
+    pub fn issuer(&self) -> &Certificate {
+        &self.issuer
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn der(&self) -> &[u8] {
+        &self.told.der
+    }
+
+    /// Its number, in decimal.
+    #[must_use]
+    pub fn number(&self) -> &str {
+        &self.told.number
+    }
+
+    /// When it was made.
+    #[must_use]
+    pub fn this_update(&self) -> Timestamp {
+        self.told.this_update
+    }
+
+    /// By when the next one is due.
+    #[must_use]
+    pub fn next_update(&self) -> Timestamp {
+        self.told.next_update
+    }
+
+    /// How many certificates it revokes.
+    #[must_use]
+    pub fn revoked(&self) -> usize {
+        self.told.revoked
+    }
+
+    /// Whether its authority's word counts for nothing while it is stale.
+    #[must_use]
+    pub fn is_strict(&self) -> bool {
+        self.is_strict
+    }
+
+    /// The same list, strict or not.
+    #[must_use]
+    pub fn strict(self, is_strict: bool) -> Self {
+        Self { is_strict, ..self }
+    }
+
+    /// Whether the next one is overdue.
+    #[must_use]
+    pub fn is_stale(&self, now: Timestamp) -> bool {
+        now > self.next_update()
+    }
+
+    /// For the search of a path.
+    pub(super) fn list(&self) -> &CertRevocationList<'static> {
+        &self.list
+    }
+
+    /// Whether it revokes that certificate, which its authority has issued.
+    #[must_use]
+    pub fn revokes(&self, certificate: &Certificate) -> bool {
+        if !certificate.names_issuer(&self.issuer) {
+            return false;
+        }
+        let Ok(read) = EndEntityCert::try_from(certificate.der()) else {
+            return false;
+        };
+        matches!(self.list.find_serial(read.serial()), Ok(Some(_)))
+    }
+
+    /// Whether it may take the place of the one in force, of the same authority.
+    ///
+    /// # Errors
+    /// [`Error::Older`], [`Error::Differs`].
+    pub fn succeeds(&self, number: &str, der: &[u8]) -> Result<(), Error> {
+        match compare(self.number(), number) {
+            Ordering::Less => Err(Error::Older {
+                number: self.number().to_owned(),
+                in_force: number.to_owned(),
+            }),
+            Ordering::Equal if self.der() != der => Err(Error::Differs {
+                number: number.to_owned(),
+            }),
+            Ordering::Equal | Ordering::Greater => Ok(()),
+        }
+    }
+
+    /// That it is stale, and what follows.
+    #[must_use]
+    pub fn stale_alarm(&self) -> String {
+        let what = match self.is_strict {
+            true => "nothing that it has issued is accepted until there is a newer one",
+            false => "it goes on counting, and what was revoked since is not known",
+        };
+        format!(
+            "the revocation list number {} of {} is stale, the next one was due at {}: {what}",
+            self.number(),
+            self.issuer.subject(),
+            self.next_update()
+        )
+    }
+
+    /// Why a chain that rests on its authority is refused while it is stale.
+    #[must_use]
+    pub fn stale_text(&self) -> String {
+        format!(
+            "a newer revocation list of {}: its list number {} is stale, the next one was due at {}",
+            self.issuer.subject(),
+            self.number(),
+            self.next_update()
+        )
+    }
+}
+
+impl fmt::Debug for Crl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Crl")
+            .field("issuer", &self.issuer.subject())
+            .field("number", &self.told.number)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Crl {
+    fn eq(&self, other: &Self) -> bool {
+        self.told.der == other.told.der
+            && self.issuer == other.issuer
+            && self.is_strict == other.is_strict
+    }
+}
+
+impl Eq for Crl {}
+
+/// What mends that a list has a certificate, on the side that refuses it.
+#[must_use]
+pub fn mend_listed(cluster: &ClusterId) -> String {
+    format!(
+        "on {cluster}: get another certificate from its authority; or, if it is trusted all the same, pin it here, since \
+         pins are not subject to lists: emccd trust add {cluster} --pin FILE"
+    )
+}
+
+/// What mends that a strict list is stale.
+#[must_use]
+pub fn mend_stale(cluster: &ClusterId) -> String {
+    format!(
+        "get the authority's newest list, then: emccd trust crl add {cluster} FILE --strict; without --strict a stale list \
+         goes on counting and keeps nobody else out"
+    )
+}
+
+/// Decimal numbers without leading zeros.
+fn compare(a: &str, b: &str) -> Ordering {
+    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+}
+
+/// Whether an anchor vouches for `authority`, itself or by way of `others`.
+fn is_below(
+    authority: &Certificate,
+    anchors: &[Certificate],
+    others: &[Certificate],
+    depth: usize,
+) -> bool {
+    let is_issued_by = |issuer: &Certificate| {
+        issuer != authority
+            && authority.names_issuer(issuer)
+            && is_signed_by(authority.der(), issuer)
+    };
+    authority.is_ca()
+        && (anchors.iter().any(is_issued_by)
+            || depth > 0
+                && others.iter().any(|other| {
+                    is_issued_by(other) && is_below(other, anchors, others, depth - 1)
+                }))
+}
+
+fn may_sign_lists(authority: &Certificate) -> bool {
+    let Ok((_, read)) = X509Certificate::from_der(authority.der()) else {
+        return false;
+    };
+    match read.key_usage() {
+        Ok(usage) => usage.is_none_or(|usage| usage.value.crl_sign()),
+        Err(_) => false,
+    }
+}
+
+/// Whether a certificate or a list bears the signature of that authority's key.
+fn is_signed_by(der: &[u8], authority: &Certificate) -> bool {
+    let Some(signed) = Signed::read(der) else {
+        return false;
+    };
+    let Ok(authority) = EndEntityCert::try_from(authority.der()) else {
+        return false;
+    };
+    let mut fitting = webpki::ALL_VERIFICATION_ALGS
+        .iter()
+        .filter(|known| known.signature_alg_id() == signed.algorithm);
+    fitting.any(|algorithm| {
+        authority
+            .verify_signature(*algorithm, signed.content, signed.signature)
+            .is_ok()
+    })
+}
+
+/// `SEQUENCE { content, algorithm, BIT STRING }`: the outside of everything that X.509 signs.
+struct Signed<'a> {
+    content: &'a [u8],
+    algorithm: AlgorithmIdentifier,
+    signature: &'a [u8],
+}
+
+impl<'a> Signed<'a> {
+    fn read(der: &'a [u8]) -> Option<Self> {
+        const SEQUENCE: u8 = 0x30;
+        const BIT_STRING: u8 = 0x03;
+        let (outside, rest) = Element::read(der)?;
+        if outside.tag != SEQUENCE || !rest.is_empty() {
+            return None;
+        }
+        let (content, rest) = Element::read(outside.value)?;
+        let (algorithm, rest) = Element::read(rest)?;
+        let (signature, rest) = Element::read(rest)?;
+        if algorithm.tag != SEQUENCE || signature.tag != BIT_STRING || !rest.is_empty() {
+            return None;
+        }
+        // The first byte is how many bits of the last one are unused: none.
+        let (0, signature) = signature.value.split_first()? else {
+            return None;
+        };
+        // The identifiers that this is compared with live as long as the program.
+        let known = webpki::ALL_VERIFICATION_ALGS
+            .iter()
+            .map(|known| known.signature_alg_id())
+            .find(|known| known.as_ref() == algorithm.value)?;
+        Some(Self {
+            content: content.whole,
+            algorithm: known,
+            signature,
+        })
+    }
+}
+
+/// One element of DER.
+struct Element<'a> {
+    tag: u8,
+    value: &'a [u8],
+    /// With its tag and length.
+    whole: &'a [u8],
+}
+
+impl<'a> Element<'a> {
+    /// The first element, and what follows.
+    fn read(der: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (tag, rest) = der.split_first()?;
+        let (first, rest) = rest.split_first()?;
+        let (length, rest) = match usize::from(*first) {
+            short @ 0..=0x7f => (short, rest),
+            long @ 0x81..=0x84 => {
+                let (digits, rest) = rest.split_at_checked(long - 0x80)?;
+                let length = digits
+                    .iter()
+                    .fold(0_usize, |length, digit| length << 8 | usize::from(*digit));
+                (length, rest)
+            }
+            _ => return None,
+        };
+        let (value, rest) = rest.split_at_checked(length)?;
+        let whole = der.get(..der.len() - rest.len())?;
+        Some((
+            Self {
+                tag: *tag,
+                value,
+                whole,
+            },
+            rest,
+        ))
+    }
+}
+
+fn malformed(reason: impl Into<String>) -> Error {
+    Error::Malformed {
+        reason: reason.into(),
+    }
+}
+
+fn seconds(unix: i64) -> Timestamp {
+    Timestamp::from_millis(unix.saturating_mul(1_000))
+}
+
+/// Whoever makes a list chooses its issuer's name.
+fn printable(name: &str) -> String {
+    const MAX_CHARS: usize = 256;
+    let shown = name.chars().take(MAX_CHARS);
+    shown
+        .map(|c| {
+            if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
