@@ -298,7 +298,7 @@ mod tests {
         assert!(error.to_string().contains("absent"), "{error}");
         assert!(matches!(
             Identity::from_files(&garbage, &key),
-            Err(Error::MalformedCertificate { .. })
+            Err(Error::Format(_))
         ));
         let error = Identity::from_files(&good, &garbage).unwrap_err();
         assert_eq!(

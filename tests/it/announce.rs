@@ -192,6 +192,7 @@ impl Peers<'_> {
         let request = pb::RemoveTrustRequest {
             cluster_id: self.me.id.to_string(),
             fingerprint: fingerprint_text(&held.fingerprint()),
+            mode: "cascade".to_owned(),
         };
         let mut admin = self.them.admin().await.unwrap();
         admin.remove_trust(request).await.unwrap()
@@ -376,6 +377,10 @@ async fn the_peer_s_record_says_what_becomes_of_announcements() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the question is asked beside what is done to who is asked"
+)]
 async fn an_answer_means_that_every_living_node_goes_by_it_and_a_killed_one_leaves_the_store_whole()
 {
     let spec = Spec {

@@ -15,7 +15,7 @@ use crate::{
         config::load,
         failure::{Failure, Outcome},
         output::Report,
-        trust::read_certificates,
+        stores::read_certificates,
     },
     clock::Clock,
     config::{self, Config},
@@ -160,7 +160,7 @@ fn check(
 ) -> Outcome<Checked> {
     let mut given: Vec<Certificate> = Vec::new();
     for file in &args.files {
-        given.extend(read_certificates(WHAT, file)?.1);
+        given.extend(read_certificates(WHAT, file)?);
     }
     let key = key(folder, purpose, args, &given)?;
     let names = if args.name.is_empty() {

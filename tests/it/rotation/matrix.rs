@@ -1,7 +1,7 @@
 //! Each phase of a rotation, each trouble with the peer, and each way on from there: it ends in agreement, and nobody
 //! is locked out.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::collections::BTreeSet;
 
 use emccd::{
     domain::version::Version,
@@ -277,7 +277,6 @@ impl Stage {
 
     async fn run(&mut self, trouble: Trouble, phase: Phase, ending: Ending) {
         self.cell = format!("{trouble:?}, {phase:?}, {ending:?}");
-        let began = Instant::now();
         let before = shown(self.here()).await;
         if trouble == Trouble::Joining {
             self.lab.clusters[1].members[1].stop().await;

@@ -102,7 +102,7 @@ async fn each_reason_is_told_on_both_sides_and_mended_by_the_command_that_is_pri
     let print = other.fingerprint_text();
     works_at(
         berlin,
-        &format!("trust remove {peer} --fingerprint {print} --yes"),
+        &format!("trust remove {peer} --fingerprint {print} --mode unlink --yes"),
     )
     .await;
     let next = refused_there(berlin, tokyo, Rejection::Revoked).await;
@@ -129,7 +129,7 @@ async fn each_reason_is_told_on_both_sides_and_mended_by_the_command_that_is_pri
     works_at(berlin, &format!("trust add {peer} --anchor {authority}")).await;
     works_at(
         berlin,
-        &format!("trust remove {peer} --fingerprint {print} --yes"),
+        &format!("trust remove {peer} --fingerprint {print} --mode unlink --yes"),
     )
     .await;
     works_at(berlin, &format!("trust add {peer} --unrevoke {print}")).await;
@@ -148,7 +148,7 @@ async fn each_reason_is_told_on_both_sides_and_mended_by_the_command_that_is_pri
     // revoked under an anchor, and taken back by its fingerprint.
     works_at(
         berlin,
-        &format!("trust remove {peer} --fingerprint {print} --yes"),
+        &format!("trust remove {peer} --fingerprint {print} --mode unlink --yes"),
     )
     .await;
     let next = refused_there(berlin, tokyo, Rejection::Revoked).await;
