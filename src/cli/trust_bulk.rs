@@ -205,7 +205,7 @@ async fn send(
             for peer in done.peers {
                 match imported.peers.last_mut() {
                     Some(last) if last.cluster_id == peer.cluster_id => {
-                        last.added.extend(peer.added)
+                        last.added.extend(peer.added);
                     }
                     _ => imported.peers.push(peer),
                 }

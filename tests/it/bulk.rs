@@ -110,7 +110,7 @@ async fn files_are_put_together_and_compared_without_a_daemon() {
         entry("berlin/pinned/b1", "b1.example"),
         entry("two", "t1.example"),
     );
-    desk.write("one.pem", &[one.clone()]);
+    desk.write("one.pem", std::slice::from_ref(&one));
     desk.write("both.pem", &[two.clone(), one.clone()]);
     // The same without a word of whose it is, and in lower case as Java has it.
     let nobodys = Entry::trusted(None, one.chain[0].clone());

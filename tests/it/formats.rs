@@ -341,7 +341,7 @@ fn stores_and_files_of_openssl_are_read_or_refused_for_what_they_are() {
     bench.openssl("pkcs12 -export -nokeys -in both.pem -out nokeys.p12 -passout file:password");
     assert_eq!(
         bench.read("nokeys.p12").certificates(),
-        [tokyo.clone(), lima.clone()]
+        [tokyo.clone(), lima]
     );
     bench.openssl(
         "pkcs12 -export -nokeys -nomac -certpbe NONE -in both.pem -out open.p12 -passout file:password",

@@ -290,7 +290,7 @@ fn format_parser() -> impl TypedValueParser<Value = Format> {
 /// The password of a store of certificates; never an argument, which every user of the machine could see.
 #[derive(Debug, Default, Args)]
 pub struct StorePassword {
-    /// File with the password of a PKCS#12 or JKS store on its first line; else EMCCD_STORE_PASSWORD counts, or it is
+    /// File with the password of a PKCS#12 or JKS store on its first line; else `EMCCD_STORE_PASSWORD` counts, or it is
     /// asked for
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,

@@ -303,7 +303,8 @@ impl AdminEdge {
     ) -> Result<pb::ImportedTrust, Error> {
         let (live, now) = (self.operations.live(), self.clock.now());
         let own = self.cluster_id.clone();
-        let imported = trust_bulk::import(&self.store, own, asked, live, actor, now, tell).await?;
+        let bringing = trust_bulk::Bringing { own, asked, live };
+        let imported = trust_bulk::import(&self.store, bringing, actor, now, tell).await?;
         if !imported.dry_run {
             self.operations.peers_changed().await?;
         }
@@ -919,7 +920,7 @@ impl AdminService for AdminEdge {
             if request.trusted {
                 all.extend(trust_bulk::trusted(&self.store).await?);
             }
-            Ok(trust_bulk::exported(all))
+            Ok(trust_bulk::exported(&all))
         })
         .await
     }

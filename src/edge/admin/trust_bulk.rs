@@ -115,20 +115,30 @@ pub type Done = (u64, u64);
 /// What the caller of an import reads: how far it is, and at last what was done.
 pub type Told = Pin<Box<dyn Stream<Item = Result<pb::ImportTrustResponse, Status>> + Send>>;
 
-/// Brings certificates in, or tells what that would do. `live` is what connections rest on now.
+/// What is to be brought in, and where.
+#[derive(Debug)]
+pub struct Bringing {
+    /// Our own cluster.
+    pub own: ClusterId,
+    /// The certificates, and how.
+    pub asked: Asked,
+    /// What connections rest on now.
+    pub live: Vec<Live>,
+}
+
+/// Brings certificates in, or tells what that would do.
 ///
 /// # Errors
 /// [`Error::Trust`] when two peers could pass for each other, [`Error::Refused`] when an authority has no names to
 /// vouch for, or when none of the certificates is of a peer of ours. Nothing is changed then.
 pub async fn import(
     store: &Store,
-    own: ClusterId,
-    asked: Asked,
-    live: Vec<Live>,
+    bringing: Bringing,
     actor: &Actor,
     now: Timestamp,
     tell: watch::Sender<Done>,
 ) -> Result<pb::ImportedTrust, Error> {
+    let Bringing { own, asked, live } = bringing;
     let actor = actor.to_string();
     if asked.dry_run {
         let plan =
@@ -493,7 +503,7 @@ async fn next(progress: &mut watch::Receiver<Done>) -> pb::ApplyProgress {
 pub type Exported = Pin<Box<dyn Stream<Item = Result<pb::ExportTrustResponse, Status>> + Send>>;
 
 /// Puts certificates into messages.
-pub fn exported(all: Vec<pb::BulkCertificate>) -> Exported {
+pub fn exported(all: &[pb::BulkCertificate]) -> Exported {
     let messages: Vec<_> = all
         .chunks(IN_ONE_MESSAGE)
         .map(|some| {

@@ -54,7 +54,7 @@ pub(super) fn read(
             what: what.unwrap_or_else(|| "without a name".to_owned()),
         });
     }
-    let mut entries = link(archive)?;
+    let mut entries = link(&archive)?;
     if matches!(keys, Keys::Drop) {
         entries.retain(|entry| !entry.chain.is_empty());
         entries.iter_mut().for_each(|entry| entry.key = None);
@@ -181,7 +181,7 @@ fn why(error: p12_keystore::error::Error, parts: &Parts<'_>, given: Option<&str>
 }
 
 /// Puts keys and certificates together that belong together; the rest are trusted certificates.
-fn link(archive: Pkcs12Archive) -> Result<Vec<Entry>, Error> {
+fn link(archive: &Pkcs12Archive) -> Result<Vec<Entry>, Error> {
     let mut found = Vec::new();
     for (bag, number) in archive.certs.iter().zip(1..) {
         let certificate = certificate(bag.cert.as_der(), number)?;

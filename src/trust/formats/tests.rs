@@ -30,8 +30,13 @@ fn pkcs8(leaf: &Leaf) -> Vec<u8> {
     key.secret_pkcs8_der().to_vec()
 }
 
-/// Alias, certificates and key of each entry.
-fn facts(entries: &[Entry]) -> Vec<(Option<String>, Vec<Certificate>, Option<Vec<u8>>)> {
+/// Alias, certificates and key of an entry.
+type Fact = (Option<String>, Vec<Certificate>, Option<Vec<u8>>);
+
+/// A file with its format and its password.
+type Sample = (Format, Vec<u8>, Option<Secret>);
+
+fn facts(entries: &[Entry]) -> Vec<Fact> {
     let fact = |entry: &Entry| {
         let key = entry.key.as_ref().map(|key| key.expose().to_vec());
         (entry.alias.clone(), entry.chain.clone(), key)
@@ -42,8 +47,8 @@ fn facts(entries: &[Entry]) -> Vec<(Option<String>, Vec<Certificate>, Option<Vec
 }
 
 /// Stores and files of every format, each with its password.
-fn samples() -> &'static [(Format, Vec<u8>, Option<Secret>)] {
-    static SAMPLES: OnceLock<Vec<(Format, Vec<u8>, Option<Secret>)>> = OnceLock::new();
+fn samples() -> &'static [Sample] {
+    static SAMPLES: OnceLock<Vec<Sample>> = OnceLock::new();
     SAMPLES.get_or_init(|| {
         let leaf = Spec::new("a.example").self_signed();
         let one = [trusted("eins", &leaf)];
