@@ -22,7 +22,6 @@ use crate::support::{binary, rows::settled};
 
 mod claims;
 mod links;
-mod rotated;
 pub(crate) mod two;
 
 use claims::{once_only, wait_taken_over};

@@ -29,7 +29,7 @@ pub enum Rotate {
     #[command(after_help = "Example:\n  emccd cert rotate rollback --node berlin-1 --yes")]
     Rollback(RotateStep),
     /// Announce, activate and retire: each as soon as nothing stands in the way
-    #[command(after_help = "Example:\n  emccd cert rotate run --node all --wait 2m")]
+    #[command(after_help = "Example:\n  emccd cert rotate run --node all --wait 2min")]
     Run(RotateAnnounce),
     /// Show the certificates that are being exchanged, and how far each peer has come
     #[command(
