@@ -237,6 +237,11 @@ async fn what_is_announced_is_believed_by_its_proof_and_old_news_change_nothing(
     no_certificate.certificates[0].der = b"nonsense".to_vec();
     let refused = peers.send(&no_certificate).await.unwrap_err();
     assert_eq!(peers.code(&refused), EmCode::ErrorOnParsing);
+    // Nothing could be announced above it, not even by whom the certificates are.
+    let refused = peers.announce(u64::MAX >> 1, &[&old, &next]).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    assert!(refused.message().contains("clock"), "{refused:?}");
     assert_eq!(peers.trusted().await, before);
 
     // The real one, and its copies; then older news, and the same number with something else.
