@@ -407,6 +407,17 @@ async fn an_answer_means_that_every_living_node_goes_by_it_and_a_killed_one_leav
         them: berlin,
         client: peer_client(tokyo, berlin),
     };
+    // Only whom the answering node has seen alive is waited for.
+    let mut admin = berlin.admin().await.unwrap();
+    let began = std::time::Instant::now();
+    loop {
+        let status = admin.status(pb::GetClusterStatusRequest {}).await.unwrap();
+        if status.nodes.iter().filter(|node| node.lives).count() == 2 {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{status:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     crate::nodes::two::stand_still(berlin, &berlin.members[1]).await;
     let mut hurried = call(tokyo, both.clone());
     hurried.set_timeout(Duration::from_millis(2_500));

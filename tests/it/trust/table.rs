@@ -51,7 +51,18 @@ async fn refused_there(us: &Cluster, them: &Cluster, rejection: Rejection) -> St
 /// The link is as it should be, and the explanation says so.
 async fn mended(berlin: &Cluster, tokyo: &Cluster) {
     linked(berlin, tokyo).await;
-    works_at(berlin, &format!("trust explain {}", tokyo.id)).await;
+    // What the other side says of us follows with its next sign of life.
+    let began = std::time::Instant::now();
+    loop {
+        let typed = type_at(berlin, &format!("trust explain {}", tokyo.id)).await;
+        if typed.code == Some(0) {
+            return;
+        }
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(20),
+            "{typed:?}"
+        );
+    }
 }
 
 /// A caller of berlin that speaks TLS as it likes.
