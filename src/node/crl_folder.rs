@@ -14,7 +14,10 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Clock,
-    edge::admin::crls::{self, By},
+    edge::{
+        self,
+        admin::crls::{self, By},
+    },
     store::Store,
     tasks::Tasks,
     telemetry::error_chain,
@@ -40,6 +43,15 @@ struct Changed {
     /// Of its content; of what is wrong where it has none.
     digest: Fingerprint,
     read: Result<Contents, String>,
+    judged: Judged,
+}
+
+/// Whether it was the file's content that decided what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judged {
+    Yes,
+    /// It is looked at again, though nothing of it changes.
+    No,
 }
 
 /// Takes lists in until the node shuts down.
@@ -71,7 +83,10 @@ async fn watch_on(folder: &Path, store: &Store, trust: &TrustStore, clock: &Cloc
                 known = marks;
                 trouble = None;
                 for file in changed {
-                    take(file, store, trust, clock, &mut told).await;
+                    let path = file.path.clone();
+                    if take(file, store, trust, clock, &mut told).await == Judged::No {
+                        known.remove(&path);
+                    }
                 }
             }
             Ok(Err(cause)) => {
@@ -129,11 +144,14 @@ fn read(path: &Path, length: u64) -> Changed {
             path,
             digest: fingerprint_of(&bytes),
             read: crl::read(&bytes).map_err(|error| error.to_string()),
+            judged: Judged::Yes,
         },
         Err(why) => Changed {
             digest: fingerprint_of(format!("{}: {why}", path.display()).as_bytes()),
             path,
             read: Err(why),
+            // Its mode may be mended without its time; what is too large stays so.
+            judged: if is_large { Judged::Yes } else { Judged::No },
         },
     }
 }
@@ -144,16 +162,20 @@ async fn take(
     trust: &TrustStore,
     clock: &Clock,
     told: &mut BTreeSet<Fingerprint>,
-) {
+) -> Judged {
     let by = By {
         actor: "trust.crl-folder".to_owned(),
         now: clock.now(),
         shown: trust.shown().list(),
     };
+    let mut judged = file.judged;
     let taken = match file.read {
-        Ok(contents) => crls::take(store, contents, by)
-            .await
-            .map_err(|error| error_chain(&error)),
+        Ok(contents) => crls::take(store, contents, by).await.map_err(|error| {
+            if let edge::admin::error::Error::Store(_) = error {
+                judged = Judged::No;
+            }
+            error_chain(&error)
+        }),
         Err(why) => Err(why),
     };
     match taken {
@@ -176,6 +198,7 @@ async fn take(
             }
         }
     }
+    judged
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub const MAX_BYTES: usize = 3 * 1024 * 1024;
 
 /// More authorities between a list's signer and an anchor than any sane chain has.
 const MAX_DEPTH: usize = 6;
+/// How many authorities that peers have sent along are looked at.
+const MAX_OTHERS: usize = 32;
 
 /// Why a list is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -226,9 +228,11 @@ impl Unsigned {
         others: &[Certificate],
         is_strict: bool,
     ) -> Result<Crl, Error> {
-        let below = others
-            .iter()
-            .filter(|other| is_below(other, anchors, others, MAX_DEPTH));
+        // What peers sent along is looked at only where it can be the signer at all.
+        let below = match others.iter().any(|other| self.names(other)) {
+            true => vouched(anchors, others),
+            false => Vec::new(),
+        };
         let mut named = anchors
             .iter()
             .chain(below)
@@ -447,24 +451,30 @@ fn compare(a: &str, b: &str) -> Ordering {
     a.len().cmp(&b.len()).then_with(|| a.cmp(b))
 }
 
-/// Whether an anchor vouches for `authority`, itself or by way of `others`.
-fn is_below(
-    authority: &Certificate,
-    anchors: &[Certificate],
-    others: &[Certificate],
-    depth: usize,
-) -> bool {
-    let is_issued_by = |issuer: &Certificate| {
-        issuer != authority
-            && authority.names_issuer(issuer)
-            && is_signed_by(authority.der(), issuer)
-    };
-    authority.is_ca()
-        && (anchors.iter().any(is_issued_by)
-            || depth > 0
-                && others.iter().any(|other| {
-                    is_issued_by(other) && is_below(other, anchors, others, depth - 1)
-                }))
+/// The authorities among `others` that an anchor vouches for, itself or by way of others. Whoever sends certificates
+/// along must not make this long: it goes down from the anchors, and no two certificates are compared twice.
+fn vouched<'a>(anchors: &'a [Certificate], others: &'a [Certificate]) -> Vec<&'a Certificate> {
+    let mut left: Vec<&Certificate> = Vec::new();
+    for other in others.iter().filter(|other| other.is_ca()) {
+        if left.len() < MAX_OTHERS && !left.contains(&other) {
+            left.push(other);
+        }
+    }
+    let (mut found, mut issuers) = (Vec::new(), anchors.iter().collect::<Vec<_>>());
+    for _ in 0..=MAX_DEPTH {
+        let is_issued = |other: &&Certificate| {
+            issuers
+                .iter()
+                .any(|issuer| other.names_issuer(issuer) && is_signed_by(other.der(), issuer))
+        };
+        let (below, rest): (Vec<_>, Vec<_>) = left.into_iter().partition(is_issued);
+        if below.is_empty() {
+            break;
+        }
+        found.extend(&below);
+        (issuers, left) = (below, rest);
+    }
+    found
 }
 
 fn may_sign_lists(authority: &Certificate) -> bool {

@@ -204,6 +204,18 @@ fn what_a_list_has_is_refused_and_nothing_else() {
 }
 
 #[test]
+fn authorities_that_vouch_for_one_another_cost_no_time() {
+    let key = Spec::new("Loop").self_signed();
+    let ring = || Authority::of_leaf(&key, Spec::new("Loop").without_names().ca());
+    let others: Vec<_> = (0..14).map(|_| ring().certificate()).collect();
+    let list = one(&ring().crl(1, &[], 10));
+    let anchors = [Authority::new("CA").certificate()];
+    // Every way through them would be looked at for hours.
+    let refused = list.signed(&cluster("tokyo"), &anchors, &others, false);
+    assert!(matches!(refused, Err(Error::WrongIssuer { .. })));
+}
+
+#[test]
 fn an_authority_between_can_be_revoked_and_can_revoke() {
     let anchor = Authority::new("CA");
     let between = Authority::under("Between", &anchor);
