@@ -113,6 +113,11 @@ impl Certificate {
     /// # Errors
     /// [`Error::Format`] when there is a key among them, when there is none, and when one of them can't be read.
     pub fn read_all(bytes: &[u8]) -> Result<Vec<Self>, Error> {
+        // What is sealed is read where somebody waits for it: its makers decide how long that takes.
+        let format = formats::format_of(bytes)?;
+        if format.takes_password() {
+            return Err(formats::Error::PasswordNeeded { format }.into());
+        }
         let entries = formats::read_trust(bytes, None)?.entries;
         Ok(entries.into_iter().flat_map(|entry| entry.chain).collect())
     }

@@ -243,8 +243,14 @@ async fn an_import_tells_before_it_does_what_becomes_of_links() {
     let (is_done, text) = desk.type_in(Some(here), &remove(&old)).await;
     assert!(!is_done && text.contains("no other entry"), "{text}");
 
-    desk.works(Some(here), "trust import new.pem --replace --yes")
-        .await;
+    // What was taken back does not come back in passing.
+    let import = "trust import new.pem --replace --yes";
+    let (is_done, text) = desk.type_in(Some(here), import).await;
+    assert!(!is_done && text.contains("was revoked for"), "{text}");
+    let unrevoke = format!("trust add {them} --unrevoke {new}");
+    assert!(text.contains(&unrevoke), "{text}");
+    desk.works(Some(here), &unrevoke).await;
+    desk.works(Some(here), import).await;
     let state = |peer: &pb::PeerStatus| peer.outbound.clone().unwrap_or_default().state;
     here.wait_status(&there.id, "cut", |peer| state(peer) != "up")
         .await

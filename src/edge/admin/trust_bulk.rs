@@ -310,6 +310,7 @@ impl<'a> Changes<'a> {
                 kept += 1;
                 continue;
             }
+            check_unrevoked(before, &wanted.certificate)?;
             match wanted.kind {
                 EntryKind::Pinned => after.pinned.push(wanted.certificate.clone()),
                 EntryKind::Anchor => {
@@ -317,7 +318,6 @@ impl<'a> Changes<'a> {
                     after.anchors.push(wanted.certificate.clone());
                 }
             }
-            after.revoked.retain(|revoked| *revoked != key.1);
             added.push(wanted);
         }
         let mut removed = Vec::new();
@@ -497,6 +497,24 @@ async fn next(progress: &mut watch::Receiver<Done>) -> pb::ApplyProgress {
         of,
         left_ms: None,
     }
+}
+
+/// Refuses what was taken back: one file among many must not undo that in passing.
+fn check_unrevoked(bundle: &Bundle, certificate: &Certificate) -> Result<(), Error> {
+    if !bundle.revoked.contains(&certificate.fingerprint()) {
+        return Ok(());
+    }
+    let (cluster, fingerprint) = (&bundle.cluster, certificate.fingerprint_text());
+    Err(Error::refused(
+        format!(
+            "{} ({fingerprint}) was revoked for {cluster}",
+            certificate.subject()
+        ),
+        format!(
+            "take it out of the file; or, if it is to be trusted again, first: emccd trust add {cluster} --unrevoke \
+             {fingerprint}"
+        ),
+    ))
 }
 
 /// Certificates, some at a time.

@@ -15,7 +15,7 @@ pub mod place;
 mod tests;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
 };
 
@@ -202,7 +202,11 @@ pub fn format_of(bytes: &[u8]) -> Result<Format, Error> {
         });
     }
     if bytes.first() == Some(&asn1::SEQUENCE) {
-        return format_of_der(bytes);
+        let format = format_of_der(bytes);
+        // Text before a block may begin with the same byte, which is a zero.
+        if format.is_ok() || !pem::looks_like(bytes) {
+            return format;
+        }
     }
     if pem::looks_like(bytes) {
         return Ok(Format::Pem);
@@ -268,12 +272,14 @@ fn in_order(format: Format, entries: &[Entry]) -> Vec<Stored<'_>> {
     sorted.sort_by_cached_key(place);
     sorted.dedup_by_key(|stored| place(stored));
     let mut names = BTreeSet::new();
+    let mut numbers: HashMap<String, u32> = HashMap::new();
     let unique = |(alias, entry): (String, _)| {
         let mut unique = alias.clone();
-        let mut number = 2;
+        // The last number of each is kept: thousands may have one name.
         while !names.insert(unique.to_lowercase()) {
+            let number = numbers.entry(alias.to_lowercase()).or_insert(1);
+            *number += 1;
             unique = format!("{alias}#{number}");
-            number += 1;
         }
         Stored {
             alias: unique,

@@ -259,6 +259,16 @@ fn a_key_with_a_password_of_its_own_opens_with_that() {
 }
 
 #[test]
+fn text_before_a_block_may_begin_with_any_character() {
+    let leaf = Spec::new("a.example").self_signed();
+    let text = format!("0: Certificate\n{}", leaf.pem());
+    let contents = read(text.as_bytes(), None).unwrap();
+    assert_eq!(contents.certificates(), [leaf.certificate()]);
+    let numbered: Vec<_> = (0..3_000).map(|n| n.to_string()).collect();
+    assert!(numbered.iter().all(|n| read(n.as_bytes(), None).is_err()));
+}
+
+#[test]
 fn what_a_format_has_no_place_for_is_told() {
     let (a, b) = (
         Spec::new("a.example").self_signed(),
