@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        args::{Global, StorePassword, TrustExplain},
+        args::{Global, TrustExplain},
         client::{answer, connect},
         failure::{Failure, Outcome},
         output::{Report, clean},
@@ -37,7 +37,7 @@ pub async fn run(global: &Global, args: TrustExplain) -> Outcome {
             return Err(Failure::usage(what, why, "leave --as out"));
         }
         Target::Reason(rejection) => return Ok(page(rejection)),
-        Target::File(file) => return in_file(global, &what, &file, args.wanted).await,
+        Target::File(file) => return in_file(global, &what, &file, &args).await,
         Target::Peer(id) if args.wanted.is_some() => {
             let why = format!("{id} is a peer itself");
             return Err(Failure::usage(what, why, "leave --as out"));
@@ -144,8 +144,9 @@ const fn refusal_page(rejection: Rejection) -> &'static str {
     }
 }
 
-async fn in_file(global: &Global, what: &str, file: &Path, wanted: Option<ClusterId>) -> Outcome {
-    let contents = stores::read(what, file, &StorePassword::default(), Keys::Drop)?;
+async fn in_file(global: &Global, what: &str, file: &Path, args: &TrustExplain) -> Outcome {
+    let wanted = args.wanted.clone();
+    let contents = stores::read(what, file, &args.password, Keys::Drop)?;
     let chain: Vec<_> = contents
         .certificates()
         .iter()

@@ -182,11 +182,12 @@ impl Alarm {
             Part::Own(purpose) => {
                 let purpose = match *purpose {
                     "phone" => " --purpose phone",
+                    "federation-client" => " --purpose federation-client",
                     _ => "",
                 };
                 format!(
                     "make the next one (emccd cert new{purpose} --help tells how), have those trust it who must, then: \
-                     emccd cert reload"
+                     emccd cert install{purpose} FILE --now"
                 )
             }
             Part::OwnIssuer => {
@@ -204,7 +205,7 @@ impl Alarm {
                 format!("ask for the authority's next one, then: emccd trust add {owner} --anchor FILE")
             }
             Part::Shown | Part::ShownIssuer => {
-                format!("on {owner}: renew it, then: emccd cert reload")
+                format!("on {owner}: renew it (emccd cert rotate run)")
             }
         }
     }

@@ -32,14 +32,14 @@ fn here(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
                 .to_owned()
         }
         Rejection::Expired => {
-            format!("on the other side: emccd cert new, emccd cert reload; then here: {pin}")
+            format!("on the other side: emccd cert new, emccd cert install FILE --now; then here: {pin}")
         }
         Rejection::NoClientCertificate => {
             "on the other side: emccd cert show, and let the caller present that certificate"
                 .to_owned()
         }
         Rejection::NotYetValid => "compare the clocks of both sides (timedatectl); if both are \
-                                   right, on the other side: emccd cert new, emccd cert reload"
+                                   right, on the other side: emccd cert new, emccd cert install FILE --now"
             .to_owned(),
         Rejection::Plaintext => "let the caller use TLS (https) on this port".to_owned(),
         Rejection::Revoked => format!(
@@ -52,7 +52,7 @@ fn here(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
             "emccd cluster list, and correct it: emccd cluster set {peer} --address HOST:PORT"
         ),
         Rejection::WrongEku => format!(
-            "on the other side: emccd cert new, emccd cert reload (a node calls and is called with it); then here: {pin}; or overlook \
+            "on the other side: emccd cert new, emccd cert install FILE --now (a node calls and is called with it); then here: {pin}; or overlook \
              it: emccd cluster set {peer} --ignore-eku true"
         ),
         Rejection::WrongName => format!(
@@ -75,15 +75,17 @@ fn ours(rejection: Rejection, us: &ClusterId, peer: &ClusterId) -> String {
     );
     match rejection {
         Rejection::Expired => {
-            format!("mend here with: emccd cert new, emccd cert reload; then on {peer}: {pin}")
+            format!(
+                "mend here with: emccd cert new, emccd cert install FILE --now; then on {peer}: {pin}"
+            )
         }
         Rejection::WrongEku => format!(
-            "mend here with: emccd cert new, emccd cert reload (a node calls and is called with one certificate); \
+            "mend here with: emccd cert new, emccd cert install FILE --now (a node calls and is called with one certificate); \
              then on {peer}: {pin}; or overlook it there: emccd cluster set {us} --ignore-eku true"
         ),
         Rejection::NotYetValid => {
             "compare the clocks of both sides (timedatectl); if both are right, mend here \
-                                   with: emccd cert new, emccd cert reload"
+                                   with: emccd cert new, emccd cert install FILE --now"
                 .to_owned()
         }
         Rejection::NoClientCertificate => {
@@ -112,7 +114,7 @@ pub fn mend_called(rejection: Rejection) -> String {
                show here)";
     let text = match rejection {
         Rejection::Expired => format!(
-            "look at both clocks (timedatectl); if they are right: emccd cert new, emccd cert reload here; then {pin}"
+            "look at both clocks (timedatectl); if they are right: emccd cert new, emccd cert install FILE --now here; then {pin}"
         ),
         Rejection::WrongEku => {
             format!("emccd cert show here, and get a certificate that is for servers as well; then {pin}")
@@ -155,7 +157,7 @@ fn link(rejection: Rejection, cluster: &ClusterId) -> String {
         }
         Rejection::Expired | Rejection::NotYetValid => {
             "look at the dates with `emccd cert show` and at both clocks; then on the side that is refused: \
-             `emccd cert new`, `emccd cert reload`"
+             `emccd cert new`, `emccd cert install FILE --now`"
                 .to_owned()
         }
         Rejection::WrongEku => {

@@ -313,4 +313,7 @@ pub struct TrustExplain {
     /// The peer that the address or the file must be of; without it, any peer's will do
     #[arg(long = "as", value_name = "ID")]
     pub wanted: Option<ClusterId>,
+    /// The password of a file that has one
+    #[command(flatten)]
+    pub password: StorePassword,
 }
