@@ -30,7 +30,7 @@ use crate::{
         },
     },
     peer::{
-        Peers,
+        LinkState, Peers,
         announce::{Answered, Taken, Untold},
     },
     secret::Secret,
@@ -73,6 +73,8 @@ const TELL_AGAIN: Duration = Duration::from_secs(3);
 const MOST_STEPS: usize = 12;
 /// How often the schedule is looked at.
 const SCHEDULE: Duration = Duration::from_secs(30);
+/// When people are asked again to go to an authority.
+const ASK_AGAIN: Duration = Duration::from_secs(86_400);
 /// A peer that says it has heard of later numbers than this far ahead of our clock is not believed.
 const MOST_AHEAD: Duration = Duration::from_secs(86_400);
 /// How long a certificate is valid whose predecessor does not say.
@@ -99,13 +101,14 @@ impl Driver {
         let mut telling = FuturesUnordered::new();
         let mut told: BTreeMap<Telling, Instant> = BTreeMap::new();
         let mut schedule_at = Instant::now();
+        let mut asked = BTreeMap::new();
         loop {
             changes.mark_unchanged();
             links.mark_unchanged();
             uses.mark_unchanged();
             if Instant::now() >= schedule_at {
                 schedule_at = Instant::now() + SCHEDULE;
-                self.keep_schedule().await;
+                self.keep_schedule(&mut asked).await;
             }
             let wanted = self.round().await;
             told.retain(|key, _| {
@@ -193,7 +196,7 @@ impl Driver {
             }
             return Ok(Went::default());
         };
-        let local = self.local(&row).await;
+        let local = self.local(&row).await?;
         let linked = self.linked(&row, &peers);
         let mut went = Went::default();
         for step in steps::next(&row.rotation, &peers, &linked, &local) {
@@ -346,6 +349,7 @@ impl Driver {
         let purpose = row.name.purpose;
         let before = self.shown(purpose).ok_or(Problem::NothingShown)?;
         let old = before.leaf().fingerprint();
+        let ends = before.leaf().not_after();
         let (folder, recipe, now) = (
             self.reloader.folder().clone(),
             row.recipe.clone(),
@@ -358,9 +362,9 @@ impl Driver {
             return Err(Problem::Same);
         }
         let (name, doer) = (row.name.clone(), Doer::node(now));
-        let announced = self
-            .store
-            .write(move |tx: &mut dyn Transaction| rotation::made(tx, &name, old, new, &doer));
+        let announced = self.store.write(move |tx: &mut dyn Transaction| {
+            rotation::made(tx, &name, (old, ends), new, &doer)
+        });
         if let Err(error) = announced.await {
             // Nobody wants it any more: no key is left lying about.
             self.reloader.folder().remove(purpose, &new)?;
@@ -377,7 +381,7 @@ impl Driver {
             .find_map(|shown| shown.identity)
     }
 
-    async fn local(&self, row: &Row) -> Local {
+    async fn local(&self, row: &Row) -> Result<Local, Problem> {
         let (folder, purpose) = (self.reloader.folder().clone(), row.name.purpose);
         let Rotation { old, new, .. } = row.rotation;
         let has = move |which: Option<Fingerprint>, folder: &IdentityFolder| {
@@ -390,7 +394,7 @@ impl Driver {
             })
         };
         let found = tokio::task::spawn_blocking(move || (has(old, &folder), has(new, &folder)));
-        let (has_old, has_new) = found.await.unwrap_or_default();
+        let (has_old, has_new) = found.await.map_err(|_| Problem::Broken)?;
         let in_use = match (row.rotation.leaves(), purpose.is_of_peers()) {
             (Some(leaves), true) => {
                 let uses = self.trust.in_use().of_own(&leaves).into_iter();
@@ -404,13 +408,13 @@ impl Driver {
             }
             _ => Vec::new(),
         };
-        Local {
+        Ok(Local {
             has_old,
             has_new,
             shown: self.shown(purpose).map(|shown| shown.leaf().fingerprint()),
             shown_old: self.reloader.in_force(purpose).old_for,
             in_use,
-        }
+        })
     }
 
     /// Whether those that we call are shown another identity than those that call us.
@@ -422,18 +426,28 @@ impl Driver {
     }
 
     fn linked(&self, row: &Row, peers: &[Told]) -> Vec<Linked> {
-        let uses = row.rotation.new.map(|new| self.trust.in_use().of_own(&new));
+        let new = row.rotation.new;
+        let uses = new.map(|new| self.trust.in_use().of_own(&new));
         let uses = uses.unwrap_or_default();
-        let seen = |cluster: &ClusterId, opened| {
+        // In TLS 1.3 the caller is done before it is judged: only an answered Hello proves that it was let in. Who calls
+        // us has judged by then.
+        let seen_in = |cluster: &ClusterId| {
             uses.iter()
-                .any(|entry| entry.cluster == *cluster && entry.opened == opened)
+                .any(|entry| entry.cluster == *cluster && entry.opened == Opened::ByPeer)
+        };
+        let (links, new) = (self.peers.status(), new.map(|new| fingerprint_text(&new)));
+        let seen_out = |cluster: &ClusterId| {
+            let of_peer = links.iter().filter(|link| link.cluster == *cluster);
+            of_peer
+                .flat_map(|link| &link.nodes)
+                .any(|node| node.state == LinkState::Up && new.is_some() && node.shown == new)
         };
         let given = row.name.purpose == Purpose::Federation && self.has_client();
         let linked = peers.iter().map(|told| Linked {
             cluster: told.cluster.clone(),
             can_be_told: self.peers.can_be_told(&told.cluster),
-            seen_out: given || seen(&told.cluster, Opened::ByUs),
-            seen_in: seen(&told.cluster, Opened::ByPeer),
+            seen_out: given || seen_out(&told.cluster),
+            seen_in: seen_in(&told.cluster),
         });
         linked.collect()
     }
@@ -578,8 +592,8 @@ impl Driver {
         }
     }
 
-    /// What is due by the calendar.
-    async fn keep_schedule(&self) {
+    /// What is due by the calendar. `asked` is when people were last asked to go to an authority.
+    async fn keep_schedule(&self, asked: &mut BTreeMap<Name, Instant>) {
         let parameters = self.reloader.parameters().load();
         let days = |n: u32| Duration::from_secs(86_400) * n;
         let schedule = Schedule {
@@ -594,11 +608,15 @@ impl Driver {
             let Some(identity) = shown.identity else {
                 continue;
             };
+            // Phones can't be told of the next one, so no gate would hold it back.
+            if !shown.purpose.is_of_peers() {
+                continue;
+            }
             let name = Name {
                 node: self.node.clone(),
                 purpose: shown.purpose,
             };
-            if let Err(problem) = self.keep_to(&schedule, &name, &identity).await {
+            if let Err(problem) = self.keep_to(&schedule, &name, &identity, asked).await {
                 warn!(identity = %name, cause = error_chain(&problem), "the schedule of certificates could not be kept");
             }
         }
@@ -609,6 +627,7 @@ impl Driver {
         schedule: &Schedule,
         name: &Name,
         identity: &Identity,
+        asked: &mut BTreeMap<Name, Instant>,
     ) -> Result<(), Problem> {
         let leaf = identity.leaf();
         let shown = Shown {
@@ -625,10 +644,16 @@ impl Driver {
         let rotation = row.as_ref().map(|row| &row.rotation);
         match schedule::due(schedule, now, &shown, rotation, &peers) {
             Due::Nothing => {}
-            Due::AskAuthority => warn!(
-                identity = %name, not_after = %shown.not_after,
-                "ALARM: it is time for a new certificate from the authority: emccd cert rotate announce --from FILE --key-file FILE takes it"
-            ),
+            Due::AskAuthority => {
+                let before = asked.get(name);
+                if before.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
+                    asked.insert(name.clone(), Instant::now());
+                    warn!(
+                        identity = %name, not_after = %shown.not_after,
+                        "ALARM: it is time for a new certificate from the authority: emccd cert rotate announce --from FILE --key-file FILE takes it"
+                    );
+                }
+            }
             Due::Announce => {
                 let announced = self.store.write(move |tx: &mut dyn Transaction| {
                     rotation::announce(tx, &of, &Recipe::default(), true, &Doer::node(now))

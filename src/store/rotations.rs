@@ -43,6 +43,8 @@ pub struct Row {
     pub name: Name,
     /// How far it has come.
     pub rotation: Rotation,
+    /// When the old certificate's validity ends; none until the new one is made.
+    pub old_ends: Option<Timestamp>,
     /// How the new one is made.
     pub recipe: Recipe,
     /// Why the node can't go on, if it can't.
@@ -51,7 +53,7 @@ pub struct Row {
     pub since: Timestamp,
 }
 
-const COLUMNS: &str = "node, purpose, phase, old_certificate, new_certificate, sequence, automatic, settled, shown, in_use, recipe, problem, since";
+const COLUMNS: &str = "node, purpose, phase, old_certificate, new_certificate, sequence, automatic, settled, shown, in_use, old_ends, recipe, problem, since";
 
 /// Where the number stands under which peers were told last.
 const SEQUENCE: &str = "announcement-sequence";
@@ -113,13 +115,13 @@ pub fn put(tx: &mut dyn Transaction, row: &Row) -> Result<(), Error> {
     } = &row.rotation;
     tx.execute(
         "INSERT INTO rotations (node, purpose, phase, old_certificate, new_certificate, sequence, automatic, settled,
-           shown, in_use, recipe, problem, since)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+           shown, in_use, old_ends, recipe, problem, since)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
          ON CONFLICT (node, purpose) DO UPDATE SET phase = excluded.phase,
            old_certificate = excluded.old_certificate, new_certificate = excluded.new_certificate,
            sequence = excluded.sequence, automatic = excluded.automatic, settled = excluded.settled,
-           shown = excluded.shown, in_use = excluded.in_use, recipe = excluded.recipe,
-           problem = excluded.problem, since = excluded.since",
+           shown = excluded.shown, in_use = excluded.in_use, old_ends = excluded.old_ends,
+           recipe = excluded.recipe, problem = excluded.problem, since = excluded.since",
         &[
             (&row.name.node).into(),
             row.name.purpose.as_str().into(),
@@ -131,6 +133,7 @@ pub fn put(tx: &mut dyn Transaction, row: &Row) -> Result<(), Error> {
             (*settled).into(),
             shown.as_ref().into(),
             in_use.as_ref().map(Value::json).transpose()?.into(),
+            row.old_ends.into(),
             Value::json(&row.recipe)?,
             row.problem.clone().into(),
             row.since.into(),
@@ -252,6 +255,7 @@ fn record(mut row: StoredRow) -> Result<Row, Error> {
     Ok(Row {
         name,
         rotation,
+        old_ends: row.opt_time()?,
         recipe: row.json()?,
         problem: row.opt_text()?,
         since: row.time()?,
@@ -303,6 +307,7 @@ mod tests {
             let mut row = Row {
                 name: name(Purpose::Federation),
                 rotation: Rotation::requested(true, None),
+                old_ends: None,
                 recipe: Recipe::default(),
                 problem: None,
                 since: at(5),
@@ -311,6 +316,7 @@ mod tests {
             assert_eq!(get(tx, &row.name)?, Some(row.clone()));
             assert_eq!(get(tx, &name(Purpose::Phone))?, None);
             row.rotation.made([1; 32], [2; 32], 7);
+            row.old_ends = Some(at(9));
             row.rotation.in_use = Some(vec!["to tokyo".to_owned()]);
             row.recipe.files = Some(("a.pem".to_owned(), "a.key".to_owned()));
             row.problem = Some("no space".to_owned());

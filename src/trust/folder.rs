@@ -314,20 +314,27 @@ impl IdentityFolder {
         certificates.extend(files_in(&folder, "", ".pem")?);
         let mut keys = vec![key, files.key.clone()];
         keys.extend(files_in(&folder, "", ".key")?);
+        // What can't be read may be what is looked for: only what was looked at everywhere is not there.
+        let mut unread = None;
         for file in certificates {
-            if !leaf_of(&file).is_ok_and(|leaf| leaf.fingerprint() == *wanted) {
-                continue;
+            match leaf_of(&file) {
+                Ok(leaf) if leaf.fingerprint() == *wanted => {}
+                Ok(_) => continue,
+                Err(error) => {
+                    unread = unread.or_else(|| unreadable(error));
+                    continue;
+                }
             }
             let chain_pem = read(&file, Readers::Anyone)?;
             if let Some(pair) = with_key(chain_pem.expose(), &keys)? {
                 return Ok(pair);
             }
         }
-        Err(Error::NoSuchIdentity {
+        Err(unread.unwrap_or_else(|| Error::NoSuchIdentity {
             purpose,
             fingerprint: fingerprint_text(wanted),
             folder,
-        })
+        }))
     }
 }
 
@@ -349,8 +356,16 @@ fn pair_of(files: &IdentityFiles) -> Result<Pair, Error> {
     })
 }
 
-/// The certificate with the first of these keys that is its own. One that others can read is told of only when there
-/// is no better one.
+/// The error, if it is of a file that is there and can't be read.
+fn unreadable(error: Error) -> Option<Error> {
+    match &error {
+        Error::File { source, .. } if source.kind() != ErrorKind::NotFound => Some(error),
+        _ => None,
+    }
+}
+
+/// The certificate with the first of these keys that is its own. One that others can read, and one that can't be read,
+/// is told of only when there is no better one.
 fn with_key(chain_pem: &[u8], keys: &[PathBuf]) -> Result<Option<Pair>, Error> {
     let mut open = None;
     for file in keys {
@@ -360,7 +375,10 @@ fn with_key(chain_pem: &[u8], keys: &[PathBuf]) -> Result<Option<Pair>, Error> {
                 open = Some(error);
                 continue;
             }
-            Err(_) => continue,
+            Err(error) => {
+                open = open.or_else(|| unreadable(error));
+                continue;
+            }
         };
         match Identity::from_pem(chain_pem, &key_pem) {
             Ok(identity) => {
@@ -403,17 +421,24 @@ pub(super) fn files_in(
             });
         }
     };
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(Result::ok)
-        .filter(|entry| {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            // What begins with a dot was never finished.
-            name.starts_with(beginning) && name.ends_with(ending) && !name.starts_with('.')
-        })
-        .map(|entry| entry.path())
-        .take(MAX_FILES)
-        .collect();
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|source| Error::File {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // What begins with a dot was never finished.
+        let is_meant =
+            name.starts_with(beginning) && name.ends_with(ending) && !name.starts_with('.');
+        if is_meant {
+            files.push(entry.path());
+        }
+        if files.len() == MAX_FILES {
+            break;
+        }
+    }
     files.sort();
     Ok(files)
 }

@@ -105,6 +105,7 @@ pub fn announce(
     let row = Row {
         name: name.clone(),
         rotation: Rotation::requested(automatic, last.as_ref()),
+        old_ends: None,
         recipe: recipe.clone(),
         problem: None,
         since: doer.at,
@@ -120,14 +121,15 @@ pub fn announce(
     Ok(row)
 }
 
-/// The node has made the new certificate: from here on peers are told.
+/// The node has made the new certificate: from here on peers are told. `old_ends` is until when the one from before is
+/// valid.
 ///
 /// # Errors
 /// [`Error::Missing`] when nobody wants it any more.
 pub fn made(
     tx: &mut dyn Transaction,
     name: &Name,
-    old: Fingerprint,
+    (old, old_ends): (Fingerprint, Timestamp),
     new: Fingerprint,
     doer: &Doer,
 ) -> Result<Row, Error> {
@@ -137,6 +139,7 @@ pub fn made(
     }
     let sequence = rotations::next_sequence(tx, row.rotation.sequence, doer.at)?;
     row.rotation.made(old, new, sequence);
+    row.old_ends = Some(old_ends);
     keep(tx, &mut row, doer)?;
     let outcome = format!(
         "{} is announced beside {}",
@@ -217,7 +220,8 @@ pub fn retire(tx: &mut dyn Transaction, name: &Name, doer: &Doer) -> Result<Row,
 /// [`Error::Missing`], and [`Error::Shut`] once it is retired.
 pub fn roll_back(tx: &mut dyn Transaction, name: &Name, doer: &Doer) -> Result<Option<Row>, Error> {
     let mut row = find(tx, name)?;
-    pass(name, gates::may_roll_back(&row.rotation))?;
+    let old_ended = row.old_ends.is_some_and(|ends| ends < doer.at);
+    pass(name, gates::may_roll_back(&row.rotation, old_ended))?;
     let sequence = rotations::next_sequence(tx, row.rotation.sequence, doer.at)?;
     let goes = text(row.rotation.new);
     let goes_on = row.rotation.roll_back(sequence);

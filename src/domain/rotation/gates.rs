@@ -48,6 +48,8 @@ pub enum Blocker {
     InUse(String),
     /// The node's files are not as the last rotation leaves them.
     Unsettled,
+    /// The old certificate's validity is over.
+    OldEnded,
 }
 
 /// What is known of a peer that holds up a rotation.
@@ -125,6 +127,9 @@ impl fmt::Display for Blocker {
             }
             Self::InUse(link) => write!(f, "in use: {link}"),
             Self::Unsettled => f.write_str("the node has still to finish the last rotation"),
+            Self::OldEnded => {
+                f.write_str("the certificate from before has expired: nobody would accept it")
+            }
         }
     }
 }
@@ -229,10 +234,11 @@ pub fn may_retire(name: &Name, rotation: &Rotation, peers: &[Told]) -> Vec<Block
     blockers
 }
 
-/// Whether it can be taken back; empty when it can.
+/// Whether it can be taken back; empty when it can. `old_ended` is whether the old certificate's validity is over.
 #[must_use]
-pub fn may_roll_back(rotation: &Rotation) -> Vec<Blocker> {
+pub fn may_roll_back(rotation: &Rotation, old_ended: bool) -> Vec<Blocker> {
     match rotation.phase {
+        Phase::Announced | Phase::Active if old_ended => vec![Blocker::OldEnded],
         Phase::Requested | Phase::Announced | Phase::Active => Vec::new(),
         now => vec![Blocker::Phase {
             now,

@@ -160,7 +160,10 @@ fn lost(rotation: &Rotation, local: &Local) -> Option<Lost> {
         Phase::Retired => (false, true),
         Phase::RollingBack => (true, false),
     };
-    let (no_old, no_new) = (needs_old && !local.has_old, needs_new && !local.has_new);
+    // While it is shown it is not lost to peers, who may have nothing else yet: what is in memory lasts until the node ends.
+    let shows_old = local.shown == rotation.old || !local.shown_old.is_empty();
+    let no_old = needs_old && !local.has_old && !shows_old;
+    let no_new = needs_new && !local.has_new;
     match (no_old, no_new) {
         (false, false) => None,
         (true, false) if local.has_new => Some(Lost::Old),

@@ -222,6 +222,27 @@ fn every_state_that_an_interruption_leaves_has_both_and_is_completed_by_doing_it
 }
 
 #[test]
+fn what_can_not_be_read_is_not_taken_for_what_is_not_there() {
+    let (old, new) = (leaf("old"), leaf("new"));
+    let node = Node::with(&old);
+    node.write(&new);
+    // A folder where a file should be can't be read by anybody, root included.
+    for file in ["federation.key", "federation.pem"] {
+        let path = node.dir.path().join(file);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let error = node.folder.find(WHAT, &of(&old)).unwrap_err();
+        assert!(matches!(error, Error::File { .. }), "{error}");
+        // What lies elsewhere is found all the same.
+        assert!(node.folder.find(WHAT, &of(&new)).is_ok());
+        fs::remove_dir(&path).unwrap();
+        let error = node.folder.find(WHAT, &of(&old)).unwrap_err();
+        assert!(matches!(error, Error::NoSuchIdentity { .. }), "{error}");
+        node.put("federation.key", old.key_pem().as_bytes());
+    }
+}
+
+#[test]
 fn a_certificate_and_its_key_are_matched_whatever_their_names_are() {
     let (old, new) = (leaf("old"), leaf("new"));
     let node = Node::with(&old);

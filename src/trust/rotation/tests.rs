@@ -20,6 +20,9 @@ fn name(purpose: Purpose) -> Name {
     }
 }
 
+/// When the certificate from before ends.
+const ENDS: Timestamp = Timestamp::from_millis(5_000);
+
 fn ana() -> Doer {
     Doer {
         actor: "ana (uid 7)".to_owned(),
@@ -66,9 +69,9 @@ async fn a_gate_sees_the_peers_of_its_own_transaction_and_each_step_is_in_the_au
         }
         announce(tx, &name, &Recipe::default(), false, &ana)?;
         assert!(shut(announce(tx, &name, &Recipe::default(), false, &ana)).contains("requested"));
-        let row = made(tx, &name, [1; 32], [2; 32], &ana)?;
+        let row = made(tx, &name, ([1; 32], ENDS), [2; 32], &ana)?;
         assert!(matches!(
-            made(tx, &name, [1; 32], [3; 32], &ana),
+            made(tx, &name, ([1; 32], ENDS), [3; 32], &ana),
             Err(Error::Missing(_))
         ));
         let refused = shut(activate(tx, &name, &Named::default(), &ana));
@@ -161,7 +164,7 @@ async fn what_was_never_announced_is_taken_back_without_a_trace_and_phones_ask_n
         assert_eq!(roll_back(tx, &name, &ana)?, None);
         assert_eq!(rotations::all(tx)?, []);
         announce(tx, &name, &Recipe::default(), false, &ana)?;
-        made(tx, &name, [1; 32], [2; 32], &ana)?;
+        made(tx, &name, ([1; 32], ENDS), [2; 32], &ana)?;
         // A word about a peer does no harm where none is asked.
         let named = Named {
             overridden: BTreeSet::from([id("tokyo")]),
@@ -169,6 +172,13 @@ async fn what_was_never_announced_is_taken_back_without_a_trace_and_phones_ask_n
         };
         let row = activate(tx, &name, &named, &ana)?;
         assert_eq!(row.rotation.phase, Phase::Active);
+        // Nobody would accept what has expired.
+        let late = Doer {
+            at: Timestamp::from_millis(5_001),
+            ..ana.clone()
+        };
+        let refused = roll_back(tx, &name, &late).unwrap_err().to_string();
+        assert!(refused.contains("has expired"), "{refused}");
         let back = roll_back(tx, &name, &ana)?.unwrap();
         assert_eq!(back.rotation.shows(), Some([1; 32]));
         // What the node decided before does not undo what an operator has done since.

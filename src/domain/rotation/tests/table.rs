@@ -14,6 +14,7 @@ use crate::{
                 may_roll_back,
             },
             schedule::{Due, Schedule, Shown, begins_at, due},
+            steps::{Local, Lost, Step, next},
             still_old,
         },
     },
@@ -54,6 +55,23 @@ fn why(blockers: &[Blocker]) -> Vec<(String, Why)> {
         _ => None,
     });
     of_peers.collect()
+}
+
+#[test]
+fn what_is_shown_is_not_lost_while_the_node_runs() {
+    let rotation = announced();
+    let mut local = Local {
+        has_old: false,
+        has_new: true,
+        shown: Some(OLD),
+        ..Local::default()
+    };
+    let steps = next(&rotation, &[told("a", Outcome::Silent, 0)], &[], &local);
+    assert_eq!(steps, [Step::Report]);
+    // After a start there is nothing else to show.
+    local.shown = None;
+    let steps = next(&rotation, &[told("a", Outcome::Silent, 0)], &[], &local);
+    assert_eq!(steps, [Step::Lost(Lost::Old)]);
 }
 
 #[test]
@@ -124,7 +142,7 @@ fn each_gate_is_shut_in_every_other_phase() {
             open(may_announce(Some(&rotation))),
             open(may_activate(&rotation, &[], &Named::default())),
             open(may_retire(&name, &rotation, &[])),
-            open(may_roll_back(&rotation)),
+            open(may_roll_back(&rotation, false)),
             open(may_confirm(&rotation, &[], &Named::default())),
         );
         let expected = match phase {

@@ -360,7 +360,7 @@ impl World {
         let Some(rotation) = &self.store.rotation else {
             return;
         };
-        if !gates::may_roll_back(rotation).is_empty() {
+        if !gates::may_roll_back(rotation, false).is_empty() {
             return;
         }
         let sequence = self.sequence();

@@ -413,6 +413,7 @@ CREATE TABLE rotations (
     -- What the node says of itself.
     shown           BLOB CHECK (length(shown) = 32),
     in_use          TEXT,
+    old_ends        INTEGER,
     recipe          TEXT NOT NULL,
     problem         TEXT,
     since           INTEGER NOT NULL,

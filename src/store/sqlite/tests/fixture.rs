@@ -407,6 +407,7 @@ fn rotation() -> rotations::Row {
             purpose: Purpose::Federation,
         },
         rotation,
+        old_ends: Some(at(4)),
         recipe: rotations::Recipe::default(),
         problem: Some("no space".into()),
         since: at(3),
