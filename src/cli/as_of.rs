@@ -85,7 +85,7 @@ pub(super) struct Then {
     fingerprint: String,
     not_before: String,
     not_after: String,
-    /// "valid", "expired" or "not_yet_valid".
+    /// `valid`, `expired` or `not_yet_valid`.
     then: &'static str,
 }
 

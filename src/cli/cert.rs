@@ -11,11 +11,11 @@ use crate::{
         cluster::shown,
         failure::Outcome,
         output::{Report, record, time, yes},
-        rotate,
-        trust::read_certificates,
+        rotate, stores,
     },
     clock::Clock,
     edge::admin::views,
+    trust::formats::{Contents, Keys},
     wire::admin as pb,
 };
 
@@ -28,17 +28,20 @@ pub async fn run(global: &Global, verb: Cert) -> Outcome {
         Cert::Show {
             file: Some(file),
             as_of,
+            password,
         } => {
             let what = format!("cannot show {}", shown(&file));
-            let (_, read) = read_certificates(&what, &file)?;
-            let all: Vec<_> = read.iter().map(views::certificate).collect();
+            let read = stores::read(&what, &file, &password, Keys::Drop)?;
             if let Some(as_of) = as_of {
+                let read = read.certificates();
+                let all: Vec<_> = read.iter().map(views::certificate).collect();
                 return Ok(as_of::certificates(&all, as_of));
             }
-            let texts: Vec<_> = all.iter().map(certificate_text).collect();
-            Ok(Report::new(texts.join("\n\n"), &all))
+            Ok(contents_report(&read))
         }
-        Cert::Show { file: None, as_of } => {
+        Cert::Show {
+            file: None, as_of, ..
+        } => {
             let mut client = connect(global).await?;
             let asked = client.list_identities(pb::ListIdentitiesRequest {});
             let all = answer("cannot show the certificates", asked.await)?.identities;
@@ -63,6 +66,24 @@ pub async fn run(global: &Global, verb: Cert) -> Outcome {
             Ok(Report::new(text, &all))
         }
     }
+}
+
+/// Every certificate of a file, in its order, under the names that it has there.
+fn contents_report(contents: &Contents) -> Report {
+    let mut all = Vec::new();
+    let mut texts = Vec::new();
+    for entry in &contents.entries {
+        for certificate in &entry.chain {
+            let certificate = views::certificate(certificate);
+            let mut fields = certificate_fields(&certificate);
+            if let Some(alias) = &entry.alias {
+                fields.insert(0, ("alias", alias.clone()));
+            }
+            texts.push(record(&fields));
+            all.push(certificate);
+        }
+    }
+    Report::new(texts.join("\n\n"), &all)
 }
 
 fn identities_text(all: &[pb::Identity]) -> String {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     cli::{
-        args::{Cluster, ClusterAdd, ClusterRemove, ClusterSet, Global},
+        args::{Cluster, ClusterAdd, ClusterRemove, ClusterSet, Global, StorePassword},
         client::{answer, connect},
         confirm::confirm,
         failure::{Failure, Outcome},
@@ -85,8 +85,18 @@ fn not_up(waited: Duration, status: &pb::GetClusterStatusResponse) -> Failure {
 async fn add(global: &Global, args: ClusterAdd) -> Outcome {
     let what = format!("cannot add the peer {}", args.cluster_id);
     let trust = match (&args.trust, &args.anchor) {
-        (Some(file), _) => Some(trust::material(&what, "pinned", file)?),
-        (None, Some(file)) => Some(trust::material(&what, "anchor", file)?),
+        (Some(file), _) => Some(trust::material(
+            &what,
+            "pinned",
+            file,
+            &StorePassword::default(),
+        )?),
+        (None, Some(file)) => Some(trust::material(
+            &what,
+            "anchor",
+            file,
+            &StorePassword::default(),
+        )?),
         (None, None) => None,
     };
     let request = pb::AddClusterRequest {

@@ -27,10 +27,13 @@ mod process;
 mod progress;
 mod rotate;
 mod session;
+mod stores;
 mod trust;
 mod trust_accept;
+mod trust_bulk;
 mod trust_crl;
 mod trust_explain;
+mod trust_files;
 
 use std::{
     ffi::OsString,

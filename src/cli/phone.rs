@@ -170,7 +170,7 @@ pub(super) fn read_pin(what: &str, file: Option<&Path>) -> Outcome<Pin> {
     })
 }
 
-fn first_line(input: &mut dyn BufRead) -> io::Result<String> {
+pub(super) fn first_line(input: &mut dyn BufRead) -> io::Result<String> {
     let mut line = String::new();
     input.take(MAX_LINE_BYTES).read_line(&mut line)?;
     let pin = line.trim_end_matches(['\r', '\n']).len();

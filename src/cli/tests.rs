@@ -34,7 +34,7 @@ use crate::{
     edge::admin::{
         AdminEdge,
         error::Error,
-        operations::{Answer, ApplyMode, Explain, File, Operations, SessionKey},
+        operations::{Answer, ApplyMode, Explain, File, Live, Operations, SessionKey},
         roles::{Actor, Groups},
         serve,
         socket::{self, AdminSocket},
@@ -96,6 +96,19 @@ impl Operations for Pretender {
             certificate: Some(certificate),
             ..pb::Identity::default()
         }])))
+    }
+
+    fn own_certificates(&self) -> Answer<'_, Vec<pb::BulkCertificate>> {
+        Box::pin(std::future::ready(Ok(vec![pb::BulkCertificate {
+            cluster_id: "berlin".to_owned(),
+            kind: "pinned".to_owned(),
+            alias: "b1/federation".to_owned(),
+            der: self.own.certificate_der.clone(),
+        }])))
+    }
+
+    fn live(&self) -> Vec<Live> {
+        Vec::new()
     }
 
     fn reload_identities<'a>(&'a self, _: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {
@@ -627,12 +640,16 @@ async fn trust_is_taken_from_the_one_peer_and_only_once() {
         .refused(&format!("trust remove tokyo --fingerprint {bare} --yes"))
         .await;
     assert!(again.contains("there is no trust in"), "{again}");
-    let last = node
-        .type_in(&format!(
-            "trust remove tokyo --fingerprint {} --yes",
-            next.fingerprint_text()
-        ))
-        .await;
+    let remove = format!(
+        "trust remove tokyo --fingerprint {} --yes",
+        next.fingerprint_text()
+    );
+    let refused = node.refused(&remove).await;
+    assert!(
+        refused.contains("no other entry") && refused.contains("--mode unlink"),
+        "{refused}"
+    );
+    let last = node.type_in(&format!("{remove} --mode unlink")).await;
     assert!(
         last.text.contains("emccd trust add tokyo --pin FILE"),
         "{}",

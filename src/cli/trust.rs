@@ -1,19 +1,21 @@
 //! `trust`: the certificates that are accepted from other clusters.
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 use crate::{
     cli::{
-        args::{Global, Trust, TrustRemove},
+        args::{Global, StorePassword, Trust, TrustRemove},
         as_of,
         client::{Client, answer, connect},
-        cluster::shown,
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
-        trust_accept, trust_crl, trust_explain,
+        stores, trust_accept, trust_bulk, trust_crl, trust_explain, trust_files,
     },
-    trust::certificate::{Certificate, fingerprint_text},
+    trust::{
+        certificate::fingerprint_text,
+        formats::{self, Format, Keys},
+    },
     wire::admin as pb,
 };
 
@@ -27,8 +29,8 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
         Trust::Add(args) => {
             let what = format!("cannot trust more from {}", args.cluster_id);
             let trust = match (&args.pin, &args.anchor) {
-                (Some(file), _) => Some(material(&what, "pinned", file)?),
-                (None, Some(file)) => Some(material(&what, "anchor", file)?),
+                (Some(file), _) => Some(material(&what, "pinned", file, &args.password)?),
+                (None, Some(file)) => Some(material(&what, "anchor", file, &args.password)?),
                 (None, None) => None,
             };
             let cluster_id = args.cluster_id.to_string();
@@ -58,6 +60,10 @@ pub async fn run(global: &Global, verb: Trust) -> Outcome {
         }
         Trust::Explain(args) => trust_explain::run(global, args).await,
         Trust::Remove(args) => remove(global, args).await,
+        Trust::Consolidate(args) => trust_files::consolidate(&args),
+        Trust::Diff(args) => trust_files::diff(&args),
+        Trust::Export(args) => trust_bulk::export(global, &args).await,
+        Trust::Import(args) => trust_bulk::import(global, &args).await,
         Trust::Crl(verb) => trust_crl::run(global, verb).await,
     }
 }
@@ -74,6 +80,7 @@ async fn remove(global: &Global, args: TrustRemove) -> Outcome {
     let asked = client.remove_trust(pb::RemoveTrustRequest {
         cluster_id: cluster_id.clone(),
         fingerprint: fingerprint.clone(),
+        mode: args.mode.as_str().to_owned(),
     });
     let removed = answer(what, asked.await)?;
     let text = removed_text(&cluster_id, &fingerprint, &removed);
@@ -166,48 +173,21 @@ fn removed_text(cluster_id: &str, fingerprint: &str, removed: &pb::RemoveTrustRe
     }
 }
 
-/// Reads a file of certificates for the daemon. What is no certificate, and above all a private key, is
-/// refused here already: it must not travel, not even over a socket.
-pub(super) fn material(what: &str, kind: &str, file: &Path) -> Outcome<pb::TrustMaterial> {
-    let (certificates, _) = read_certificates(what, file)?;
+/// Reads a file of certificates for the daemon, which gets them alone, in PEM. What is no certificate, and above all a
+/// private key, is refused here already: it must not travel, not even over a socket.
+pub(super) fn material(
+    what: &str,
+    kind: &str,
+    file: &Path,
+    password: &StorePassword,
+) -> Outcome<pb::TrustMaterial> {
+    let contents = stores::read(what, file, password, Keys::Refuse)?;
+    let certificates = formats::write(Format::Pem, &contents.entries, None);
     Ok(pb::TrustMaterial {
         kind: kind.to_owned(),
-        certificates,
+        certificates: certificates
+            .map_err(|cause| Failure::from_error(what, &cause, "give another file"))?,
     })
-}
-
-/// A file of certificates, in PEM or one in DER: as it is, and what is in it.
-pub(super) fn read_certificates(what: &str, file: &Path) -> Outcome<(Vec<u8>, Vec<Certificate>)> {
-    let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|f| f.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
-    if let Err(cause) = read {
-        let next = "check the path and that you may read it";
-        let why = format!("{}: {cause}", shown(file));
-        return Err(Failure::new(what, why, next));
-    }
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
-        return Err(Failure::new(
-            what,
-            format!("{} is larger than 64 KiB", shown(file)),
-            "give a file with certificates alone",
-        ));
-    }
-    let certificates = Certificate::read_all(&bytes).map_err(|cause| {
-        Failure::from_error(
-            what,
-            &InFile { file: shown(file), cause },
-            "give a PEM file with certificates alone: lines from BEGIN CERTIFICATE to END CERTIFICATE",
-        )
-    })?;
-    Ok((bytes, certificates))
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{file}")]
-struct InFile {
-    file: String,
-    #[source]
-    cause: crate::trust::Error,
 }
 
 /// Entries as a table.
@@ -295,9 +275,6 @@ fn added_text(added: &pb::AddTrustResponse) -> String {
     text
 }
 
-/// The daemon's bound.
-const MAX_FILE_BYTES: u64 = 64 * 1024;
-
 #[cfg(test)]
 mod tests {
     use std::{fs, path::PathBuf};
@@ -305,13 +282,20 @@ mod tests {
     use super::*;
     use crate::{
         clock::Clock,
-        trust::make::{self, CertRequest, KeyKind, Made},
+        trust::{
+            certificate::Certificate,
+            make::{self, CertRequest, KeyKind, Made},
+        },
     };
 
     fn leaf() -> Made {
         let names = vec!["a.example".to_owned()];
         let request = CertRequest::new("a", names, KeyKind::P256, Clock::system().now(), 30);
         make::self_signed(&request).unwrap()
+    }
+
+    fn material(file: &Path) -> Outcome<pb::TrustMaterial> {
+        super::material("cannot", "pinned", file, &StorePassword::default())
     }
 
     fn file(dir: &tempfile::TempDir, content: &[u8]) -> PathBuf {
@@ -321,14 +305,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_pem_or_der_is_handed_in_as_it_is() {
+    fn certificates_of_any_format_are_handed_in_alone() {
         let dir = tempfile::tempdir().unwrap();
         let made = leaf();
-        for content in [made.certificate_pem.as_bytes(), &made.certificate_der] {
+        let with_talk = format!("from tokyo\n{}", made.certificate_pem);
+        for content in [with_talk.as_bytes(), &made.certificate_der] {
             let path = file(&dir, content);
-            let material = material("cannot", "pinned", &path).unwrap();
-            assert_eq!(material.certificates, content);
-            let (_, read) = read_certificates("cannot", &path).unwrap();
+            let handed_in = material(&path).unwrap().certificates;
+            assert!(!String::from_utf8_lossy(&handed_in).contains("from tokyo"));
+            let read = Certificate::read_all(&handed_in).unwrap();
             assert_eq!(read[0].fingerprint(), made.fingerprint());
         }
     }
@@ -341,16 +326,14 @@ mod tests {
             (&b"hello"[..], "no certificate"),
             (&b""[..], "no certificate"),
             (&key[..], "private key"),
-            (&[b'a'; 70_000][..], "larger than"),
+            (&[b'a'; 70_000][..], "no certificate"),
         ] {
             let path = file(&dir, content);
-            let text = material("cannot", "pinned", &path).unwrap_err().to_string();
+            let text = material(&path).unwrap_err().to_string();
             assert!(text.contains(word) && text.contains("next: "), "{text}");
         }
         let missing = dir.path().join("none.pem");
-        let text = material("cannot", "pinned", &missing)
-            .unwrap_err()
-            .to_string();
+        let text = material(&missing).unwrap_err().to_string();
         assert!(
             text.contains("none.pem") && text.contains("No such file"),
             "{text}"
@@ -363,7 +346,7 @@ mod tests {
         let both = leaf().certificate_pem
             + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         let path = file(&dir, both.as_bytes());
-        let text = material("cannot", "pinned", &path).unwrap_err().to_string();
+        let text = material(&path).unwrap_err().to_string();
         assert!(text.contains("private key"), "{text}");
     }
 

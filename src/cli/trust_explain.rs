@@ -6,15 +6,18 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        args::{Global, TrustExplain},
+        args::{Global, StorePassword, TrustExplain},
         client::{answer, connect},
         failure::{Failure, Outcome},
         output::{Report, clean},
-        trust::read_certificates,
+        stores,
     },
     clock::Clock,
     domain::{address::HostPort, ids::ClusterId, rejection::Rejection},
-    trust::explain::{self, Mark, Part},
+    trust::{
+        explain::{self, Mark, Part},
+        formats::Keys,
+    },
     wire::admin::{self as pb, explain_trust_request::What},
 };
 
@@ -142,8 +145,12 @@ const fn refusal_page(rejection: Rejection) -> &'static str {
 }
 
 async fn in_file(global: &Global, what: &str, file: &Path, wanted: Option<ClusterId>) -> Outcome {
-    let (_, certificates) = read_certificates(what, file)?;
-    let chain: Vec<_> = certificates.iter().map(|c| c.der().clone()).collect();
+    let contents = stores::read(what, file, &StorePassword::default(), Keys::Drop)?;
+    let chain: Vec<_> = contents
+        .certificates()
+        .iter()
+        .map(|c| c.der().clone())
+        .collect();
     let alone = explain::file(&chain, Clock::system().now());
     let chain = pb::CertificateChain {
         certificates: chain.iter().map(|der| der.to_vec()).collect(),

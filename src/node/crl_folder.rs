@@ -65,7 +65,7 @@ async fn watch_on(folder: &Path, store: &Store, trust: &TrustStore, clock: &Cloc
             known.clear();
         }
         let (place, before) = (folder.to_owned(), std::mem::take(&mut known));
-        let looked = tokio::task::spawn_blocking(move || look(&place, before)).await;
+        let looked = tokio::task::spawn_blocking(move || look(&place, &before)).await;
         match looked {
             Ok(Ok((marks, changed))) => {
                 known = marks;
@@ -93,7 +93,7 @@ async fn watch_on(folder: &Path, store: &Store, trust: &TrustStore, clock: &Cloc
 /// Reads what has changed since the marks were taken.
 fn look(
     folder: &Path,
-    before: BTreeMap<PathBuf, Mark>,
+    before: &BTreeMap<PathBuf, Mark>,
 ) -> io::Result<(BTreeMap<PathBuf, Mark>, Vec<Changed>)> {
     let (mut marks, mut changed) = (BTreeMap::new(), Vec::new());
     for entry in fs::read_dir(folder)?.take(MAX_FILES) {
@@ -189,7 +189,7 @@ mod tests {
         write("a.crl", "no list");
         write(".b.crl.partial", "half a list");
         fs::create_dir(dir.path().join("folder")).unwrap();
-        let (marks, changed) = look(dir.path(), BTreeMap::new()).unwrap();
+        let (marks, changed) = look(dir.path(), &BTreeMap::new()).unwrap();
         let [one] = changed.as_slice() else {
             panic!("{}", changed.len())
         };
@@ -200,11 +200,11 @@ mod tests {
                 .unwrap_err()
                 .contains("no revocation list")
         );
-        let (marks, changed) = look(dir.path(), marks).unwrap();
+        let (marks, changed) = look(dir.path(), &marks).unwrap();
         assert!(changed.is_empty());
         write("a.crl", "another text");
-        let (_, changed) = look(dir.path(), marks).unwrap();
+        let (_, changed) = look(dir.path(), &marks).unwrap();
         assert_ne!(changed[0].digest, one.digest);
-        assert!(look(&dir.path().join("gone"), BTreeMap::new()).is_err());
+        assert!(look(&dir.path().join("gone"), &BTreeMap::new()).is_err());
     }
 }

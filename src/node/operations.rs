@@ -21,16 +21,21 @@ use super::{
 use crate::{
     apply::{Applier, Mode, Progress, Rest, Source, edit::Edit},
     clock::{Clock, Timestamp},
-    domain::{ids::ClusterId, parameters::Parameters, session::Role, version::VersionRange},
+    domain::{
+        ids::ClusterId, parameters::Parameters, purpose::Purpose, session::Role,
+        version::VersionRange,
+    },
     edge::admin::{
         error::Error,
-        operations::{Answer, ApplyMode, Explain, File, Operations, SessionKey},
+        operations::{Answer, ApplyMode, Explain, File, Live, Operations, SessionKey},
         roles::Actor,
         views,
     },
     home::{self, HomeRole},
     peer::{LinkState, LinkStatus, NodeStatus, Peers},
-    store::{self, Store, Transaction, announcements, membership::Membership},
+    store::{
+        self, Store, Transaction, announcements, membership::Membership, trust_entries::EntryKind,
+    },
     trust::{TrustStore, explain::Part, mend::mend_link, refusals::Refused, shown::Chain},
     visiting::{self, VisitingRole},
     wire::admin as pb,
@@ -90,6 +95,31 @@ impl Operations for NodeOperations {
     fn identities(&self) -> Answer<'_, Vec<pb::Identity>> {
         let shown = self.reloader.shown().into_iter().map(identity).collect();
         Box::pin(async move { Ok(shown) })
+    }
+
+    fn own_certificates(&self) -> Answer<'_, Vec<pb::BulkCertificate>> {
+        let shown = self.reloader.shown().into_iter();
+        let to_peers = shown.filter(|shown| shown.purpose != Purpose::Phone);
+        let told = to_peers.filter_map(|shown| {
+            Some(pb::BulkCertificate {
+                cluster_id: self.cluster.to_string(),
+                kind: EntryKind::Pinned.as_str().to_owned(),
+                alias: format!("{}/{}", self.node, shown.purpose),
+                der: shown.identity?.leaf().der().to_vec(),
+            })
+        });
+        let told = told.collect();
+        Box::pin(async move { Ok(told) })
+    }
+
+    fn live(&self) -> Vec<Live> {
+        let uses = self.trust.in_use().all().into_iter();
+        uses.map(|used| Live {
+            told: used.to_string(),
+            cluster: used.cluster,
+            shown: used.shown,
+        })
+        .collect()
     }
 
     fn reload_identities<'a>(&'a self, actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {

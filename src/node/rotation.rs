@@ -646,6 +646,13 @@ impl Driver {
                 });
                 activated.await?;
                 let behind: Vec<_> = behind.iter().map(ClusterId::as_str).collect();
+                if behind.is_empty() {
+                    warn!(
+                        identity = %name, not_after = %shown.not_after,
+                        "ALARM: the certificate ends soon, and the next one lay ready with all peers: it is shown now"
+                    );
+                    return Ok(());
+                }
                 warn!(
                     identity = %name, peers = behind.join(", "), not_after = %shown.not_after,
                     "ALARM: the certificate ends soon, and these peers have not said that they have the next one: it is \

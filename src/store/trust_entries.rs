@@ -152,7 +152,8 @@ pub fn add(tx: &mut dyn Transaction, entry: &TrustEntry) -> Result<bool, Error> 
         announcements::adopt(tx, &entry.cluster_id, &entry.fingerprint)?;
         tx.execute(
             "UPDATE trust_entries SET source = $1, alias = COALESCE($2, alias)
-             WHERE cluster_id = $3 AND fingerprint = $4 AND source = 'announced'",
+             WHERE cluster_id = $3 AND kind IN ('anchor', 'pinned') AND fingerprint = $4
+             AND source = 'announced'",
             &[
                 entry.source.as_str().into(),
                 entry.alias.as_deref().into(),
@@ -263,7 +264,8 @@ pub fn remove(
 ) -> Result<bool, Error> {
     meta::bump(tx, peers::REVISION)?;
     let removed = tx.execute(
-        "DELETE FROM trust_entries WHERE cluster_id = $1 AND fingerprint = $2",
+        "DELETE FROM trust_entries
+         WHERE cluster_id = $1 AND kind IN ('anchor', 'pinned') AND fingerprint = $2",
         &[cluster_id.into(), fingerprint.into()],
     )?;
     Ok(removed > 0)

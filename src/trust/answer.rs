@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 /// What the answer is held against.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// The public half of the key: its SubjectPublicKeyInfo in DER.
+    /// The public half of the key: its `SubjectPublicKeyInfo` in DER.
     pub public_key: &'a [u8],
     /// Names that the certificate must be for.
     pub names: &'a [String],

@@ -2,6 +2,8 @@
 //!
 //! Every entry belongs to exactly one peer: what vouches for `berlin` is worth nothing for `tokyo`.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::{
     domain::ids::ClusterId,
     trust::{
@@ -63,26 +65,13 @@ impl Bundle {
         }
     }
 
-    /// Something that `self` and `other` would both own.
-    fn overlap(&self, other: &Self) -> Option<String> {
-        let owns = |pin: &&Certificate| other.pinned.contains(pin);
-        if let Some(pin) = self.pinned.iter().find(owns) {
-            return Some(pin.fingerprint_text());
-        }
-        if !self
-            .anchors
-            .iter()
-            .any(|anchor| other.anchors.contains(anchor))
-        {
-            return None;
-        }
-        let named = |name: &&String| {
-            other
-                .node_names
-                .iter()
-                .any(|n| n.eq_ignore_ascii_case(name))
+    /// A name of both, which an authority of both could vouch for.
+    fn shared_name(&self, other: &Self) -> Option<&String> {
+        let is_theirs = |name: &&String| {
+            let mut theirs = other.node_names.iter();
+            theirs.any(|their| their.eq_ignore_ascii_case(name))
         };
-        self.node_names.iter().find(named).cloned()
+        self.node_names.iter().find(is_theirs)
     }
 }
 
@@ -92,32 +81,52 @@ impl Bundle {
 /// [`Error::Conflict`] when a fingerprint, or a name under a shared anchor, would belong to two peers;
 /// [`Error::NotAnAuthority`] and [`Error::PinnedAnchor`] when an anchor must not be one.
 pub fn check(bundles: &[Bundle]) -> Result<(), Error> {
-    let pins: Vec<Fingerprint> = bundles
-        .iter()
-        .flat_map(|b| &b.pinned)
-        .map(Certificate::fingerprint)
-        .collect();
+    // Each pin and each authority is looked at once: peers can have thousands.
+    let mut pins: HashMap<Fingerprint, &ClusterId> = HashMap::new();
     for bundle in bundles {
-        bundle.check_anchors()?;
-        let pinned = |anchor: &&Certificate| pins.contains(&anchor.fingerprint());
-        if let Some(anchor) = bundle.anchors.iter().find(pinned) {
-            let fingerprint = fingerprint_text(&anchor.fingerprint());
-            return Err(Error::PinnedAnchor { fingerprint });
+        for pin in &bundle.pinned {
+            let holder = pins.insert(pin.fingerprint(), &bundle.cluster);
+            if let Some(first) = holder.filter(|holder| **holder != bundle.cluster) {
+                return Err(conflict(pin.fingerprint_text(), first, &bundle.cluster));
+            }
         }
     }
-    for (at, first) in bundles.iter().enumerate() {
-        for second in bundles.iter().skip(at + 1) {
-            if let Some(what) = first.overlap(second) {
-                let (first, second) = (first.cluster.clone(), second.cluster.clone());
-                return Err(Error::Conflict {
-                    what,
-                    first,
-                    second,
-                });
+    let mut holders: HashMap<Fingerprint, Vec<&Bundle>> = HashMap::new();
+    for bundle in bundles {
+        bundle.check_anchors()?;
+        for anchor in &bundle.anchors {
+            let fingerprint = anchor.fingerprint();
+            if pins.contains_key(&fingerprint) {
+                let fingerprint = fingerprint_text(&fingerprint);
+                return Err(Error::PinnedAnchor { fingerprint });
+            }
+            holders.entry(fingerprint).or_default().push(bundle);
+        }
+    }
+    // Peers under one corporate authority share it, and mostly all of its authorities.
+    let mut compared: HashSet<(&ClusterId, &ClusterId)> = HashSet::new();
+    for sharing in holders.values() {
+        for (at, first) in sharing.iter().enumerate() {
+            for second in sharing.iter().skip(at + 1) {
+                let (one, other) = (&first.cluster, &second.cluster);
+                if one != other
+                    && compared.insert((one, other))
+                    && let Some(name) = first.shared_name(second)
+                {
+                    return Err(conflict(name.clone(), one, other));
+                }
             }
         }
     }
     Ok(())
+}
+
+fn conflict(what: String, first: &ClusterId, second: &ClusterId) -> Error {
+    Error::Conflict {
+        what,
+        first: first.clone(),
+        second: second.clone(),
+    }
 }
 
 #[cfg(test)]

@@ -8,16 +8,16 @@ use std::{
     sync::Arc,
 };
 
-use rustls_pki_types::{
-    CertificateDer,
-    pem::{PemObject, SectionKind},
-};
+use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use x509_parser::{
     certificate::X509Certificate, extensions::GeneralName, prelude::FromDer, x509::X509Name,
 };
 
-use crate::{clock::Timestamp, trust::Error};
+use crate::{
+    clock::Timestamp,
+    trust::{Error, formats},
+};
 
 /// SHA-256 of a certificate's DER bytes.
 pub type Fingerprint = [u8; 32];
@@ -108,37 +108,13 @@ impl Certificate {
         })))
     }
 
-    /// Reads every certificate of a PEM text, or one in DER, in the order of the file.
+    /// Reads every certificate of a file of any format that takes no password, in the order of the file.
     ///
     /// # Errors
-    /// [`Error::PrivateKeyInTrust`] when there is a key among them, [`Error::MalformedCertificate`] when there
-    /// is no certificate or one of them can't be read.
+    /// [`Error::Format`] when there is a key among them, when there is none, and when one of them can't be read.
     pub fn read_all(bytes: &[u8]) -> Result<Vec<Self>, Error> {
-        // A DER certificate is a SEQUENCE; no PEM text begins with this byte ('0' is no dash).
-        if bytes.first() == Some(&0x30) {
-            return Ok(vec![Self::from_der(bytes)?]);
-        }
-        let mut found = Vec::new();
-        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
-            let (kind, der) = section.map_err(|_| malformed("the PEM text is broken"))?;
-            match kind {
-                SectionKind::Certificate => found.push(Self::from_der(&der)?),
-                SectionKind::PrivateKey
-                | SectionKind::RsaPrivateKey
-                | SectionKind::EcPrivateKey => {
-                    return Err(Error::PrivateKeyInTrust);
-                }
-                _ => {}
-            }
-        }
-        // The PEM reader skips what it doesn't know, and an encrypted key is such a thing.
-        if holds_private_key(bytes) {
-            return Err(Error::PrivateKeyInTrust);
-        }
-        if found.is_empty() {
-            return Err(malformed("there is no certificate in it, in PEM or DER"));
-        }
-        Ok(found)
+        let entries = formats::read_trust(bytes, None)?.entries;
+        Ok(entries.into_iter().flat_map(|entry| entry.chain).collect())
     }
 
     /// The bytes.
@@ -487,35 +463,19 @@ mod tests {
     }
 
     #[test]
-    fn garbage_and_keys_are_told_apart_from_certificates() {
-        let leaf = Spec::new("a.example").self_signed();
-        let mut longer = leaf.der().to_vec();
+    fn garbage_is_no_certificate() {
+        let mut longer = Spec::new("a.example").self_signed().der().to_vec();
         longer.push(0);
-        for bytes in [
-            b"".as_slice(),
-            b"hello",
-            b"0",
-            &longer,
-            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-        ] {
+        for bytes in [b"".as_slice(), b"hello", b"0", &longer] {
             assert!(matches!(
-                Certificate::read_all(bytes),
+                Certificate::from_der(bytes),
                 Err(Error::MalformedCertificate { .. })
             ));
+            assert!(matches!(
+                Certificate::read_all(bytes),
+                Err(Error::Format(_))
+            ));
         }
-        let both = format!("{}{}", leaf.pem(), leaf.key_pem());
-        assert!(matches!(
-            Certificate::read_all(both.as_bytes()),
-            Err(Error::PrivateKeyInTrust)
-        ));
-        let encrypted = format!(
-            "{}-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
-            leaf.pem()
-        );
-        assert!(matches!(
-            Certificate::read_all(encrypted.as_bytes()),
-            Err(Error::PrivateKeyInTrust)
-        ));
     }
 
     #[test]

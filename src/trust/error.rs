@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::{
     domain::{ids::ClusterId, purpose::Purpose, rejection::Rejection},
-    trust::crl,
+    trust::{crl, formats},
 };
 
 /// Why trust material was not taken. The last good one stays in force.
@@ -22,6 +22,9 @@ pub enum Error {
         /// The other.
         second: ClusterId,
     },
+    /// What was handed in as certificates is something else, or can't be read.
+    #[error(transparent)]
+    Format(#[from] formats::Error),
     /// A revocation list is not taken, or what is stored of one was changed.
     #[error(transparent)]
     Crl(#[from] crl::Error),
@@ -74,9 +77,6 @@ pub enum Error {
         /// Fingerprint of the certificate.
         fingerprint: String,
     },
-    /// A private key was found where only certificates belong.
-    #[error("it holds a private key as well; give a file with certificates alone")]
-    PrivateKeyInTrust,
     /// No identity of that purpose is configured.
     #[error("no {purpose} identity is configured")]
     NotConfigured {

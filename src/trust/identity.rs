@@ -158,7 +158,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The public half of a private key in PEM: its SubjectPublicKeyInfo in DER.
+/// The public half of a private key in PEM: its `SubjectPublicKeyInfo` in DER.
 ///
 /// # Errors
 /// [`Error::MalformedKey`].
@@ -298,7 +298,7 @@ mod tests {
         assert!(error.to_string().contains("absent"), "{error}");
         assert!(matches!(
             Identity::from_files(&garbage, &key),
-            Err(Error::MalformedCertificate { .. })
+            Err(Error::Format(_))
         ));
         let error = Identity::from_files(&good, &garbage).unwrap_err();
         assert_eq!(

@@ -20,7 +20,7 @@ pub struct Key {
     pub file: PathBuf,
     /// Its content.
     pub key_pem: Secret,
-    /// The public half: SubjectPublicKeyInfo in DER.
+    /// The public half: `SubjectPublicKeyInfo` in DER.
     pub public_key: Vec<u8>,
 }
 

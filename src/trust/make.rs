@@ -367,8 +367,8 @@ pub fn write_private(path: &Path, content: &Secret) -> io::Result<()> {
 ///
 /// # Errors
 /// The system's, `AlreadyExists` among them.
-pub fn write_public(path: &Path, content: &str) -> io::Result<()> {
-    write(path, content.as_bytes(), 0o644)
+pub fn write_public(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
+    write(path, content.as_ref(), 0o644)
 }
 
 /// Puts a file in the place of the one that is there, if one is, in one step: whoever reads it finds the old content or

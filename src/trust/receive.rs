@@ -46,6 +46,9 @@ use crate::{
 /// How long before the caller's deadline waiting ends, so that the answer that names the node still arrives.
 const ANSWER: Duration = Duration::from_millis(500);
 
+/// How far a number may be beyond our clock: as much as clocks of sane nodes differ.
+const MOST_AHEAD: Duration = Duration::from_hours(24);
+
 /// Takes announcements. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Receiver {
@@ -119,6 +122,16 @@ pub enum Error {
         /// Which one.
         fingerprint: Fingerprint,
     },
+    /// The number is one that the identity could never go above again.
+    #[error(
+        "{identity} was announced under the number {sequence}, which is beyond this cluster's clock in milliseconds by more than a day; compare the clocks of both sides (timedatectl)"
+    )]
+    NumberTooHigh {
+        /// Whose.
+        identity: String,
+        /// Which number.
+        sequence: u64,
+    },
     /// The same number came before with other certificates.
     #[error(
         "{identity} was announced under the number {sequence} with other certificates; numbers only grow"
@@ -159,9 +172,10 @@ impl Error {
             Self::NoCertificate | Self::Unreadable { .. } | Self::Unproven { .. } => {
                 EmCode::ErrorOnParsing
             }
-            Self::RestsOn { .. } | Self::OtherContent { .. } | Self::TooManyIdentities { .. } => {
-                EmCode::PolicyValidationError
-            }
+            Self::RestsOn { .. }
+            | Self::NumberTooHigh { .. }
+            | Self::OtherContent { .. }
+            | Self::TooManyIdentities { .. } => EmCode::PolicyValidationError,
             Self::NotLoaded { .. } => EmCode::ServiceConnectionError,
             Self::Store(_) => EmCode::DatabaseError,
         };
@@ -183,6 +197,7 @@ impl Receiver {
             return Err(Error::NoCertificate);
         };
         let now = self.trust.clock().now();
+        check_number(announcement, now)?;
         let certificates = self.proven(call, announcement)?;
         let work = Work {
             cluster: call.cluster.clone(),
@@ -291,6 +306,18 @@ impl Receiver {
             }
         }
     }
+}
+
+/// Whoever holds a key for a while must not end an identity's announcements for good: a number has to leave room above.
+fn check_number(announcement: &Announcement, now: Timestamp) -> Result<(), Error> {
+    let most = u64::try_from(now.plus(MOST_AHEAD).as_millis()).unwrap_or(0);
+    if announcement.sequence <= most {
+        return Ok(());
+    }
+    Err(Error::NumberTooHigh {
+        identity: announcement.identity.clone(),
+        sequence: announcement.sequence,
+    })
 }
 
 fn request_of(

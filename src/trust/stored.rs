@@ -1,9 +1,14 @@
 //! What the store trusts, as bundles.
 
+use std::collections::HashMap;
+
 use super::{Error as TrustError, bundle::Bundle, certificate::Certificate, crl::Crl};
-use crate::store::{
-    self, Transaction, crls, peers,
-    trust_entries::{self, EntryKind},
+use crate::{
+    domain::ids::ClusterId,
+    store::{
+        self, Transaction, crls, peers,
+        trust_entries::{self, EntryKind},
+    },
 };
 
 /// Why the stored trust can't be read.
@@ -30,8 +35,14 @@ pub fn bundles(tx: &mut dyn Transaction) -> Result<Vec<Bundle>, Error> {
             ..Bundle::new(peer.cluster_id)
         })
         .collect();
+    let places: HashMap<ClusterId, usize> = bundles
+        .iter()
+        .zip(0..)
+        .map(|(bundle, place)| (bundle.cluster.clone(), place))
+        .collect();
+    let place = |cluster: &ClusterId| places.get(cluster).copied().unwrap_or(usize::MAX);
     for entry in trust_entries::list(tx)? {
-        let Some(bundle) = bundles.iter_mut().find(|b| b.cluster == entry.cluster_id) else {
+        let Some(bundle) = bundles.get_mut(place(&entry.cluster_id)) else {
             continue;
         };
         let certificate = Certificate::from_der(&entry.der)?;
@@ -41,12 +52,12 @@ pub fn bundles(tx: &mut dyn Transaction) -> Result<Vec<Bundle>, Error> {
         }
     }
     for revoked in trust_entries::revoked(tx)? {
-        if let Some(bundle) = bundles.iter_mut().find(|b| b.cluster == revoked.cluster_id) {
+        if let Some(bundle) = bundles.get_mut(place(&revoked.cluster_id)) {
             bundle.revoked.push(revoked.fingerprint);
         }
     }
     for stored in crls::list(tx)? {
-        if let Some(bundle) = bundles.iter_mut().find(|b| b.cluster == stored.cluster_id) {
+        if let Some(bundle) = bundles.get_mut(place(&stored.cluster_id)) {
             let issuer = Certificate::from_der(&stored.issuer_der)?;
             let cluster = &stored.cluster_id;
             let crl = Crl::stored(&stored.der, issuer, cluster, stored.is_strict);

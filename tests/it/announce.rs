@@ -192,6 +192,7 @@ impl Peers<'_> {
         let request = pb::RemoveTrustRequest {
             cluster_id: self.me.id.to_string(),
             fingerprint: fingerprint_text(&held.fingerprint()),
+            mode: "cascade".to_owned(),
         };
         let mut admin = self.them.admin().await.unwrap();
         admin.remove_trust(request).await.unwrap()
@@ -236,6 +237,11 @@ async fn what_is_announced_is_believed_by_its_proof_and_old_news_change_nothing(
     no_certificate.certificates[0].der = b"nonsense".to_vec();
     let refused = peers.send(&no_certificate).await.unwrap_err();
     assert_eq!(peers.code(&refused), EmCode::ErrorOnParsing);
+    // Nothing could be announced above it, not even by whom the certificates are.
+    let refused = peers.announce(u64::MAX >> 1, &[&old, &next]).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    assert!(refused.message().contains("clock"), "{refused:?}");
     assert_eq!(peers.trusted().await, before);
 
     // The real one, and its copies; then older news, and the same number with something else.
@@ -376,6 +382,10 @@ async fn the_peer_s_record_says_what_becomes_of_announcements() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the question is asked beside what is done to who is asked"
+)]
 async fn an_answer_means_that_every_living_node_goes_by_it_and_a_killed_one_leaves_the_store_whole()
 {
     let spec = Spec {
@@ -397,6 +407,17 @@ async fn an_answer_means_that_every_living_node_goes_by_it_and_a_killed_one_leav
         them: berlin,
         client: peer_client(tokyo, berlin),
     };
+    // Only whom the answering node has seen alive is waited for.
+    let mut admin = berlin.admin().await.unwrap();
+    let began = std::time::Instant::now();
+    loop {
+        let status = admin.status(pb::GetClusterStatusRequest {}).await.unwrap();
+        if status.nodes.iter().filter(|node| node.lives).count() == 2 {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{status:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     crate::nodes::two::stand_still(berlin, &berlin.members[1]).await;
     let mut hurried = call(tokyo, both.clone());
     hurried.set_timeout(Duration::from_millis(2_500));

@@ -200,7 +200,7 @@ impl Operator {
         stdin.flush().await.unwrap();
     }
 
-    async fn is_done(mut self) -> String {
+    async fn outcome(mut self) -> String {
         let mut rest = String::new();
         let out = self.process.stdout.as_mut().unwrap();
         timeout(LIMIT, out.read_to_string(&mut rest))
@@ -259,7 +259,7 @@ async fn strangers_become_peers_when_both_operators_confirm() {
     }
     inviting.answers("y\n").await;
     for operator in [inviting, joining] {
-        let screen = operator.is_done().await;
+        let screen = operator.outcome().await;
         assert!(
             screen.contains("the link is up in both directions"),
             "{screen}"

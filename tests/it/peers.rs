@@ -118,6 +118,7 @@ async fn trust_that_is_taken_back_ends_the_link_in_both_directions() {
         let request = pb::RemoveTrustRequest {
             cluster_id: cluster_id.clone(),
             fingerprint: entry.certificate.as_ref().unwrap().fingerprint.clone(),
+            mode: "unlink".to_owned(),
         };
         let removed = admin.remove_trust(request).await.unwrap();
         assert_eq!(removed.removed, std::slice::from_ref(entry));

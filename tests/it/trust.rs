@@ -28,6 +28,7 @@ use crate::support::{
 };
 
 mod anchors;
+mod breakglass;
 pub(crate) mod claims;
 mod crl;
 mod expiry;

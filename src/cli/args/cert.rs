@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{day::day, rotate::Rotate};
 use crate::{
+    cli::args::StorePassword,
     clock::Timestamp,
     domain::purpose,
     trust::make::{KeyKind, Usage},
@@ -16,12 +17,15 @@ use crate::{
 pub enum Cert {
     /// Show the daemon's certificates, or those of a file
     #[command(
-        after_help = "Examples:\n  emccd cert show\n  emccd cert show tokyo.pem\n  emccd cert show --as-of 2027-03-31    which are still valid then"
+        after_help = "Examples:\n  emccd cert show\n  emccd cert show tokyo.pem\n  emccd cert show keystore.p12 --password-file p12.password\n  emccd cert show --as-of 2027-03-31    which are still valid then"
     )]
     Show {
-        /// A PEM file; no daemon is asked
+        /// A file in PEM, DER, PKCS#7, PKCS#12 or JKS; no daemon is asked, and keys in it are passed over
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
+        /// Its password
+        #[command(flatten)]
+        password: StorePassword,
         /// How they stand on that day
         #[arg(long, value_name = "DATE", value_parser = day)]
         as_of: Option<Timestamp>,

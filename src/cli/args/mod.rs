@@ -31,7 +31,10 @@ pub use self::{
     },
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
     rotate::{Rotate, RotateAnnounce, RotateTarget},
-    trust::{Trust, TrustAccept, TrustAdd, TrustExplain, TrustRemove},
+    trust::{
+        StorePassword, Trust, TrustAccept, TrustAdd, TrustConsolidate, TrustDiff, TrustExplain,
+        TrustExport, TrustImport, TrustRemove,
+    },
 };
 use crate::{
     apply::{columns, export::Format},
@@ -218,6 +221,7 @@ impl Command {
             | Self::Completions { .. }
             | Self::Man { .. } => false,
             Self::Db(verb) => matches!(verb, Db::Backup { .. }),
+            Self::Trust(verb) => !matches!(verb, Trust::Consolidate(_) | Trust::Diff(_)),
             Self::Cert(verb) => !matches!(
                 verb,
                 Cert::New(_) | Cert::Csr(_) | Cert::Show { file: Some(_), .. }
@@ -225,7 +229,6 @@ impl Command {
             Self::Apply(_)
             | Self::Export(_)
             | Self::Cluster(_)
-            | Self::Trust(_)
             | Self::User(_)
             | Self::Device(_)
             | Self::Base(_)

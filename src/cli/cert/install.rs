@@ -15,7 +15,7 @@ use crate::{
         config::load,
         failure::{Failure, Outcome},
         output::Report,
-        trust::read_certificates,
+        stores::read_certificates,
     },
     clock::Clock,
     config::{self, Config},
@@ -104,7 +104,7 @@ pub(super) async fn run(global: &Global, args: &CertInstall, clock: &Clock) -> O
             .collect(),
         certificate_file: folder
             .certificate_file(purpose, &fingerprint)
-            .map_err(failed)?,
+            .map_err(|cause| failed(&cause))?,
         key_file: checked.key.file.clone(),
         earlier: None,
         unused: checked
@@ -122,7 +122,9 @@ pub(super) async fn run(global: &Global, args: &CertInstall, clock: &Clock) -> O
             .ok()
             .map(|i| i.leaf().fingerprint());
         let earlier = earlier.filter(|earlier| *earlier != fingerprint);
-        folder.settle(purpose, &fingerprint).map_err(failed)?;
+        folder
+            .settle(purpose, &fingerprint)
+            .map_err(|cause| failed(&cause))?;
         installed.state = State::Configured;
         if let Some(client) = &mut daemon {
             let shown = (&fingerprint, earlier.as_ref());
@@ -158,7 +160,7 @@ fn check(
 ) -> Outcome<Checked> {
     let mut given: Vec<Certificate> = Vec::new();
     for file in &args.files {
-        given.extend(read_certificates(WHAT, file)?.1);
+        given.extend(read_certificates(WHAT, file)?);
     }
     let key = key(folder, purpose, args, &given)?;
     let names = if args.name.is_empty() {
@@ -242,14 +244,14 @@ fn write(folder: &IdentityFolder, purpose: Purpose, checked: &Checked) -> Outcom
     let pem: String = checked.answer.chain.iter().map(|c| pem(c.der())).collect();
     folder
         .write(purpose, pem.as_bytes(), &checked.key.key_pem)
-        .map_err(failed)
+        .map_err(|cause| failed(&cause))
 }
 
-fn failed(cause: crate::trust::Error) -> Failure {
+fn failed(cause: &crate::trust::Error) -> Failure {
     let what = "cannot install the certificate; the one in use stays";
     Failure::from_error(
         what,
-        &cause,
+        cause,
         "check the folder, its permissions and its disk, and type it again",
     )
 }
@@ -312,7 +314,9 @@ async fn reload(
         return Ok(Some(refused.why().to_owned()));
     }
     if let Some(earlier) = earlier {
-        folder.settle(purpose, earlier).map_err(failed)?;
+        folder
+            .settle(purpose, earlier)
+            .map_err(|cause| failed(&cause))?;
     }
     Err(refused)
 }

@@ -11,7 +11,7 @@ use crate::{
         cluster::shown,
         failure::{Failure, Outcome},
         output::{Report, record},
-        trust::read_certificates,
+        stores::read_certificates,
     },
     clock::Clock,
     domain::address::is_host,
@@ -45,7 +45,7 @@ pub(super) fn new(args: &CertNew, clock: &Clock) -> Outcome {
     let made = make::self_signed(&request).map_err(|cause| unmade(what, &cause))?;
     write_key(what, &key_file, &made.key_pem)?;
     write_public(what, &certificate_file, &made.certificate_pem)?;
-    let (_, read) = read_certificates(what, &certificate_file)?;
+    let read = read_certificates(what, &certificate_file)?;
     let certificate = read.first().map(views::certificate).unwrap_or_default();
     let file = shown(&certificate_file);
     let mut text = format!(
@@ -284,7 +284,7 @@ mod tests {
             (args.fields.purpose, args.fields.key) = (purpose, key);
             new(&args, &Clock::system()).unwrap();
             let file = dir.path().join(format!("{at}.pem"));
-            let (_, read) = read_certificates("", &file).unwrap();
+            let read = read_certificates("", &file).unwrap();
             let [made] = &*read else { panic!("{read:?}") };
             assert!(!made.is_ca());
             assert_eq!(made.usages().map(|u| (u.client, u.server)), usages);

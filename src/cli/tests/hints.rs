@@ -211,10 +211,11 @@ async fn what_mends_a_peer_works_on_a_node_that_has_it() {
             let mut line = filled(&line, &fingerprint);
             if line.starts_with("trust remove ") {
                 node.type_in("trust add tokyo --pin @tokyo.pem").await;
-                line += " --yes";
+                line += " --yes --mode unlink";
             } else if line.contains(" --unrevoke ") {
                 node.type_in("trust add tokyo --pin @tokyo.pem").await;
-                let revoke = format!("trust remove tokyo --fingerprint {fingerprint} --yes");
+                let revoke =
+                    format!("trust remove tokyo --fingerprint {fingerprint} --yes --mode unlink");
                 node.type_in(&revoke).await;
             }
             node.type_in(&line).await;

@@ -62,7 +62,7 @@ pub fn due(
             let last_call = shown.not_after.minus(schedule.override_before);
             let behind = peers.iter().filter(|p| !p.progress.accepts(rotation));
             let behind: Vec<_> = behind.map(|p| p.cluster.clone()).collect();
-            if now < last_call || behind.is_empty() {
+            if now < last_call {
                 Due::Nothing
             } else {
                 Due::ActivateWithout(behind)

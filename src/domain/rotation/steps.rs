@@ -92,14 +92,14 @@ pub fn next(rotation: &Rotation, peers: &[Told], linked: &[Linked], local: &Loca
     }
     let mut steps = Vec::new();
     let old_for = still_old(rotation, peers);
-    if let Some(certificate) = rotation.shows() {
-        if local.shown != Some(certificate) || local.shown_old != old_for {
-            // Everything else rests on this.
-            return vec![Step::Show {
-                certificate,
-                old_for,
-            }];
-        }
+    if let Some(certificate) = rotation.shows()
+        && (local.shown != Some(certificate) || local.shown_old != old_for)
+    {
+        // Everything else rests on this.
+        return vec![Step::Show {
+            certificate,
+            old_for,
+        }];
     }
     if rotation.shown != local.shown
         || rotation.leaves().is_some() && rotation.in_use.as_ref() != Some(&local.in_use)

@@ -70,8 +70,8 @@ pub(super) async fn add(
                 let signed = list
                     .clone()
                     .signed(&cluster, &bundle.anchors, &others, is_strict);
-                let crl = signed.map_err(refused)?;
-                all.push(put(tx, &cluster, crl, &by)?.map_err(refused)?);
+                let crl = signed.map_err(|error| refused(&error))?;
+                all.push(put(tx, &cluster, crl, &by)?.map_err(|error| refused(&error))?);
             }
             Ok::<_, Error>(all)
         })
@@ -122,11 +122,11 @@ pub async fn take(store: &Store, contents: Contents, by: By) -> Result<Vec<Taken
                     match put(tx, cluster, crl, &by)? {
                         Ok(taken) => all.push(taken),
                         Err(crl::Error::Older { .. }) => {}
-                        Err(error) => return Err(refused(error)),
+                        Err(error) => return Err(refused(&error)),
                     }
                 }
                 if let (false, Some(why)) = (is_signed, why) {
-                    return Err(refused(why));
+                    return Err(refused(&why));
                 }
             }
             Ok(all)
@@ -261,7 +261,7 @@ pub(super) async fn remove(
 const LIST: &str = "emccd trust crl list";
 
 /// Why a list is not taken, as an operator is told.
-pub(super) fn refused(error: crl::Error) -> Error {
+pub(super) fn refused(error: &crl::Error) -> Error {
     let next = match &error {
         crl::Error::WrongIssuer { .. } => "emccd trust list shows the authorities of each peer",
         crl::Error::Older { .. } | crl::Error::Differs { .. } => {
@@ -274,7 +274,8 @@ pub(super) fn refused(error: crl::Error) -> Error {
 
 fn stored(crl: &StoredCrl, now: Timestamp) -> Result<pb::Crl, Error> {
     let issuer = Certificate::from_der(&crl.issuer_der)?;
-    let read = Crl::stored(&crl.der, issuer, &crl.cluster_id, crl.is_strict).map_err(refused)?;
+    let read = Crl::stored(&crl.der, issuer, &crl.cluster_id, crl.is_strict)
+        .map_err(|error| refused(&error))?;
     Ok(pb::Crl {
         added_at: Some(crl.added_at.to_string()),
         ..view(

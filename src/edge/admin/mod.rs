@@ -27,6 +27,8 @@ mod serve;
 mod service;
 mod sessions;
 pub mod socket;
+mod trust_bulk;
+mod trust_removal;
 pub mod views;
 
 pub use self::{serve::serve, service::AdminEdge};

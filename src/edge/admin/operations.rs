@@ -19,7 +19,7 @@ use crate::{
         session::Role,
     },
     edge::admin::{error::Error, roles::Actor},
-    trust::{explain::Part, shown::Chain},
+    trust::{certificate::Fingerprint, explain::Part, shown::Chain},
     wire::admin as pb,
 };
 
@@ -35,6 +35,17 @@ pub struct SessionKey {
     pub counterpart: ClusterId,
     /// The session.
     pub id: SessionId,
+}
+
+/// A connection with a peer, and what it rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// The peer.
+    pub cluster: ClusterId,
+    /// Which one it is, in words.
+    pub told: String,
+    /// Fingerprints of what the peer showed, the leaf first.
+    pub shown: Vec<Fingerprint>,
 }
 
 /// One input file of `apply`. It may hold PINs, so it has no `Debug`.
@@ -56,6 +67,12 @@ pub trait Operations: Send + Sync + 'static {
 
     /// The certificates that this node shows, the federation's first.
     fn identities(&self) -> Answer<'_, Vec<pb::Identity>>;
+
+    /// The certificates that this cluster shows to its peers, as they are written to a file for them.
+    fn own_certificates(&self) -> Answer<'_, Vec<pb::BulkCertificate>>;
+
+    /// The connections with peers that this node has now.
+    fn live(&self) -> Vec<Live>;
 
     /// Reads the identity files again and publishes them; on any error the last good ones stay.
     fn reload_identities<'a>(&'a self, actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>>;

@@ -8,15 +8,14 @@ use crate::{
     domain::ids::ClusterId,
     edge::admin::{
         error::Error,
-        peers::{bundles, check_names, entries_of, find, read_record},
+        peers::{bundles, check_names, find, read_record},
         roles::Actor,
         views,
     },
     store::{
-        Store, Transaction, announcements,
+        Store,
         audit::{self, Action, Noun},
-        peers,
-        trust_entries::{self, EntryKind},
+        peers, trust_entries,
     },
     trust::{
         bundle,
@@ -74,86 +73,6 @@ pub(super) async fn set(
         .await
 }
 
-/// Takes a certificate out of what is accepted from a peer.
-///
-/// A pin is revoked, and so is a certificate that is not listed if an authority may vouch for it. An authority is
-/// only removed: what it vouched for is then unknown, and revocations are of leaves.
-///
-/// # Errors
-/// [`Error::Missing`] when there is no such peer, or when there is nothing to take from it.
-pub(super) async fn remove_trust(
-    store: &Store,
-    cluster: ClusterId,
-    fingerprint: Fingerprint,
-    actor: &Actor,
-    now: Timestamp,
-) -> Result<pb::RemoveTrustResponse, Error> {
-    let actor = actor.to_string();
-    store
-        .write(move |tx| {
-            find(tx, &cluster)?;
-            let text = fingerprint_text(&fingerprint);
-            let mut removed = entries_of(tx, &cluster)?;
-            removed.retain(|entry| {
-                let certificate = entry.certificate.as_ref();
-                certificate.is_some_and(|c| c.fingerprint == text)
-            });
-            let was_anchor = removed.iter().any(|e| e.kind == EntryKind::Anchor.as_str());
-            let gone = if was_anchor {
-                trust_entries::withdraw(tx, &cluster, &fingerprint)?
-            } else {
-                // One that is long gone may have left others behind that were taken on its word.
-                let descendants = announcements::descendants(tx, &cluster, &fingerprint)?;
-                if removed.is_empty()
-                    && descendants.is_empty()
-                    && !is_waiting(tx, &cluster, &fingerprint)?
-                    && is_settled(tx, &cluster, &fingerprint)?
-                {
-                    return Err(Error::missing(
-                        format!("trust in {text} for the peer {cluster}"),
-                        "emccd trust list",
-                    ));
-                }
-                trust_entries::revoke(tx, &cluster, &fingerprint, now)?
-            };
-            let descendants: Vec<_> = gone.descendants.iter().map(fingerprint_text).collect();
-            bundle::check(&bundles(tx)?)?;
-            audit::append(
-                tx,
-                &audit::Entry {
-                    at: now,
-                    actor: actor.clone(),
-                    action: Action::Remove(Noun::Trust),
-                    subject: cluster.to_string(),
-                    outcome: removal_told(&text, was_anchor, removed.is_empty(), &descendants),
-                    reference: None,
-                },
-            )?;
-            Ok(pb::RemoveTrustResponse {
-                removed,
-                left: u32::try_from(entries_of(tx, &cluster)?.len()).unwrap_or(u32::MAX),
-                revoked: !was_anchor,
-                descendants,
-            })
-        })
-        .await
-}
-
-fn removal_told(text: &str, was_anchor: bool, was_none: bool, descendants: &[String]) -> String {
-    let what = match (was_anchor, was_none) {
-        (true, _) => format!("removed {text}"),
-        (false, false) => format!("removed and revoked {text}"),
-        (false, true) => format!("revoked {text}"),
-    };
-    if descendants.is_empty() {
-        return what;
-    }
-    format!(
-        "{what}, and what had been announced on its word: {}",
-        descendants.join(", ")
-    )
-}
-
 /// Takes a revocation back. What no entry vouches for is not trusted by that.
 ///
 /// # Errors
@@ -193,31 +112,6 @@ pub(super) async fn unrevoke(
             })
         })
         .await
-}
-
-/// Whether a certificate was announced and waits for an operator.
-fn is_waiting(
-    tx: &mut dyn Transaction,
-    cluster: &ClusterId,
-    fingerprint: &Fingerprint,
-) -> Result<bool, Error> {
-    let mut waiting = announcements::waiting(tx)?.into_iter();
-    Ok(waiting.any(|entry| entry.cluster_id == *cluster && entry.fingerprint == *fingerprint))
-}
-
-/// Whether there is nothing to take from `cluster`, of which the certificate is no entry: it is revoked already, or
-/// is another peer's, or no authority vouches for anything of this one's.
-fn is_settled(
-    tx: &mut dyn Transaction,
-    cluster: &ClusterId,
-    fingerprint: &Fingerprint,
-) -> Result<bool, Error> {
-    let is_pin = |e: &trust_entries::TrustEntry| {
-        e.kind == EntryKind::Pinned && e.fingerprint == *fingerprint
-    };
-    Ok(trust_entries::is_revoked(tx, cluster, fingerprint)?
-        || !trust_entries::has_anchor(tx, cluster)?
-        || trust_entries::list(tx)?.iter().any(is_pin))
 }
 
 /// The record with what the request gives in place of what stood there.

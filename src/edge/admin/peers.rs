@@ -42,7 +42,10 @@ impl Material {
             .find(|kind| kind.as_str() == material.kind)
             .ok_or_else(|| Error::invalid("the kind of trust", "pinned or anchor"))?;
         if material.certificates.len() > MAX_FILE_BYTES {
-            return Err(Error::invalid("the file of certificates", "at most 64 KiB"));
+            return Err(Error::invalid(
+                "the file of certificates",
+                "at most 4 MiB; import more with emccd trust import",
+            ));
         }
         let certificates = Certificate::read_all(&material.certificates)?;
         Ok(Self { kind, certificates })
@@ -366,8 +369,8 @@ pub(super) fn entries_of(
         .collect()
 }
 
-/// Some dozen certificates; more at once is a mistake.
-const MAX_FILE_BYTES: usize = 64 * 1024;
+/// A few thousand certificates, and no more than a request may hold.
+const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

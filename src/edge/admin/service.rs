@@ -26,6 +26,8 @@ use crate::{
         rotation,
         serve::MAX_APPLY_BYTES,
         sessions::{self, Which},
+        trust_bulk,
+        trust_removal::{self, Mode, Removal},
     },
     pairing::Pairings,
     secret::Pin,
@@ -280,11 +282,33 @@ impl AdminEdge {
     ) -> Result<pb::RemoveTrustResponse, Error> {
         let cluster = cluster_id(request.cluster_id)?;
         let fingerprint = fingerprint(&request.fingerprint)?;
-        let now = self.clock.now();
-        let removed =
-            peer_changes::remove_trust(&self.store, cluster, fingerprint, actor, now).await?;
+        let mode = Mode::named(&request.mode)
+            .ok_or_else(|| Error::invalid("the mode", "refuse, unlink or cascade"))?;
+        let (live, now) = (self.operations.live(), self.clock.now());
+        let removal = Removal {
+            cluster,
+            fingerprint,
+            mode,
+        };
+        let removed = trust_removal::remove_trust(&self.store, removal, live, actor, now).await?;
         self.operations.peers_changed().await?;
         Ok(removed)
+    }
+
+    async fn import_trust_of(
+        &self,
+        asked: trust_bulk::Asked,
+        actor: &Actor,
+        tell: watch::Sender<trust_bulk::Done>,
+    ) -> Result<pb::ImportedTrust, Error> {
+        let (live, now) = (self.operations.live(), self.clock.now());
+        let own = self.cluster_id.clone();
+        let bringing = trust_bulk::Bringing { own, asked, live };
+        let imported = trust_bulk::import(&self.store, bringing, actor, now, tell).await?;
+        if !imported.dry_run {
+            self.operations.peers_changed().await?;
+        }
+        Ok(imported)
     }
 
     fn by(&self, actor: &Actor) -> crls::By {
@@ -303,7 +327,7 @@ impl AdminEdge {
         let cluster = cluster_id(request.cluster_id)?;
         let reading = tokio::task::spawn_blocking(move || crl::read(&request.file));
         let contents = match reading.await {
-            Ok(read) => read.map_err(crls::refused)?,
+            Ok(read) => read.map_err(|error| crls::refused(&error))?,
             Err(_) => return Err(Error::refused("reading the file broke off", "try again")),
         };
         let (is_strict, by) = (request.is_strict, self.by(actor));
@@ -877,6 +901,43 @@ impl AdminService for AdminEdge {
                 import::while_it_moves(applying, moves, import::STANDSTILL).await
             };
             Ok(import::told(applying, told))
+        })
+        .await
+    }
+
+    type ExportTrustStream = trust_bulk::Exported;
+
+    async fn export_trust(
+        &self,
+        request: Request<pb::ExportTrustRequest>,
+    ) -> Result<Response<Self::ExportTrustStream>, Status> {
+        let (_, request) = self.admit(Action::View, request).await?;
+        within(EXPORT, async {
+            let mut all = Vec::new();
+            if request.own {
+                all.extend(self.operations.own_certificates().await?);
+            }
+            if request.trusted {
+                all.extend(trust_bulk::trusted(&self.store).await?);
+            }
+            Ok(trust_bulk::exported(&all))
+        })
+        .await
+    }
+
+    type ImportTrustStream = trust_bulk::Told;
+
+    async fn import_trust(
+        &self,
+        request: Request<Streaming<pb::ImportTrustRequest>>,
+    ) -> Result<Response<Self::ImportTrustStream>, Status> {
+        let (actor, pieces) = self.admit(Action::AddTrust, request).await?;
+        within(APPLY, async {
+            let asked = trust_bulk::Asked::collect(pieces, import::PAUSE).await?;
+            let (tell, progress) = watch::channel((0, 0));
+            let edge = self.clone();
+            let importing = async move { edge.import_trust_of(asked, &actor, tell).await };
+            Ok(trust_bulk::told(Box::pin(importing), progress))
         })
         .await
     }

@@ -78,7 +78,7 @@ fn a_chain_is_put_in_order_from_files_in_any_order_and_without_the_root() {
         let answer = answer(&given, &leaf).unwrap();
         assert_eq!(answer.chain, [ours.clone(), issuing.clone()]);
         assert_eq!(answer.root, Some(root.clone()));
-        assert_eq!(answer.unused, [stranger.clone()]);
+        assert_eq!(answer.unused, std::slice::from_ref(&stranger));
     }
 }
 

@@ -83,13 +83,13 @@ fn each_threshold_is_told_once_and_the_clock_is_told_when_to_look_again() {
 #[test]
 fn after_a_start_the_present_threshold_alone_is_told() {
     let one = watched(Part::Anchor, false);
-    let (due, next) = Told::default().look(&[one.clone()], before_end(&one, 10));
+    let (due, next) = Told::default().look(std::slice::from_ref(&one), before_end(&one, 10));
     let [alarm] = due.as_slice() else {
         panic!("{due:?}")
     };
     assert_eq!(alarm.stage, Stage::Within(14));
     assert_eq!(next, Some(before_end(&one, 7)));
-    let (due, next) = Told::default().look(&[one.clone()], before_end(&one, -3));
+    let (due, next) = Told::default().look(std::slice::from_ref(&one), before_end(&one, -3));
     assert_eq!((due[0].stage, next), (Stage::Expired, None));
 }
 
@@ -161,7 +161,7 @@ fn an_old_pin_beside_its_successor_is_a_leftover_unless_it_is_still_shown() {
         ending("b.example", 5),
     );
     let mut tokyo = bundle("tokyo");
-    tokyo.pinned = vec![old.clone(), new.clone(), other.clone()];
+    tokyo.pinned = vec![old.clone(), new, other];
     let succeeded = |shown: &[Chain]| {
         let all = peers(std::slice::from_ref(&tokyo), shown);
         let is_leftover = |w: &Watched| w.is_succeeded.then(|| w.certificate.clone());

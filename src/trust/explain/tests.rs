@@ -98,7 +98,7 @@ fn an_anchor_says_why_it_does_not_vouch() {
     let leaf = Spec::new("n1.berlin.example").signed_by(&issuing);
     let berlin = anchored("berlin", &root, &["n1.berlin.example"]);
     let say = |bundle: &Bundle, chain: &[&CertificateDer<'static>]| {
-        let seen = explained(&[bundle.clone()], chain, Direction::Client, None);
+        let seen = explained(std::slice::from_ref(bundle), chain, Direction::Client, None);
         step(&seen, "entries").details.join("\n")
     };
     let short = say(&berlin, &[leaf.der()]);

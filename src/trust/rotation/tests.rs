@@ -78,7 +78,7 @@ async fn a_gate_sees_the_peers_of_its_own_transaction_and_each_step_is_in_the_au
         );
         let sequence = row.rotation.sequence;
         progress(tx, &row, &id("lima"), |told| {
-            told.progress.answered(sequence, Outcome::Loaded, "")
+            told.progress.answered(sequence, Outcome::Loaded, "");
         })?;
         // An answer to what is out of date is none.
         let mut before = row.clone();
@@ -120,7 +120,7 @@ async fn a_gate_sees_the_peers_of_its_own_transaction_and_each_step_is_in_the_au
         peers::upsert(tx, &peer("oslo"))?;
         assert!(shut(retire(tx, &name, &ana)).contains("oslo"));
         progress(tx, &row, &id("oslo"), |told| {
-            told.progress.answered(sequence, Outcome::Loaded, "")
+            told.progress.answered(sequence, Outcome::Loaded, "");
         })?;
         let retired = retire(tx, &name, &ana)?;
         assert!(retired.rotation.sequence > sequence);

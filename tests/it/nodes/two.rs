@@ -97,6 +97,7 @@ async fn distrust(here: &mut Admin, cluster_id: String) -> Instant {
         let request = pb::RemoveTrustRequest {
             cluster_id: cluster_id.clone(),
             fingerprint: entry.certificate.unwrap().fingerprint,
+            mode: "unlink".to_owned(),
         };
         here.remove_trust(request).await.unwrap();
     }

@@ -175,7 +175,7 @@ async fn remove_more(lab: &Lab) {
             let request = pb::RemoveTrustRequest {
                 cluster_id: ours.id.to_string(),
                 fingerprint: fingerprint.replace(':', "").to_lowercase(),
-                ..pb::RemoveTrustRequest::default()
+                mode: "unlink".to_owned(),
             };
             admin.remove_trust(request).await.unwrap();
         }

@@ -52,6 +52,10 @@ fn last_of(rows: &BTreeMap<String, i64>, table: &str) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the phones look on while the certificates are exchanged"
+)]
 async fn rotations_in_a_row_leave_nothing_behind() {
     let lab = lab_of_processes(2).await;
     operator::hurry(&lab).await;

@@ -1,7 +1,7 @@
 //! Each phase of a rotation, each trouble with the peer, and each way on from there: it ends in agreement, and nobody
 //! is locked out.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::collections::BTreeSet;
 
 use emccd::{
     domain::version::Version,
@@ -280,7 +280,6 @@ impl Stage {
 
     async fn run(&mut self, trouble: Trouble, phase: Phase, ending: Ending) {
         self.cell = format!("{trouble:?}, {phase:?}, {ending:?}");
-        let began = Instant::now();
         let before = shown(self.here()).await;
         if trouble == Trouble::Joining {
             self.lab.clusters[1].members[1].stop().await;
@@ -312,7 +311,6 @@ impl Stage {
         self.step_on(trouble, phase, ending, &mut going).await;
         self.mend(trouble, &mut going).await;
         self.finish(trouble, ending, &before).await;
-        println!("{}: {:?}", self.cell, began.elapsed());
     }
 
     /// The last step of the operator: while the trouble lasts where the machine allows it, otherwise after it.

@@ -149,6 +149,7 @@ async fn distrust(us: &Cluster, them: &Cluster, leaf: &Made) -> pb::RemoveTrustR
     let request = pb::RemoveTrustRequest {
         cluster_id: them.id.to_string(),
         fingerprint: leaf.fingerprint_text(),
+        mode: "unlink".to_owned(),
     };
     let mut admin = us.admin().await.unwrap();
     admin.remove_trust(request).await.unwrap()

@@ -291,6 +291,7 @@ async fn what_an_authority_revokes_is_refused_at_once_and_a_newer_list_mends_it(
     let request = pb::RemoveTrustRequest {
         cluster_id: "tokyo".to_owned(),
         fingerprint: leaf.fingerprint_text(),
+        mode: "unlink".to_owned(),
     };
     let mut admin = berlin.admin().await.unwrap();
     admin.remove_trust(request).await.unwrap();

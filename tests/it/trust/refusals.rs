@@ -97,6 +97,7 @@ async fn a_refused_certificate_is_explained_on_both_sides_and_mended_without_a_r
     let request = pb::RemoveTrustRequest {
         cluster_id: tokyo.id.to_string(),
         fingerprint: print,
+        mode: "unlink".to_owned(),
     };
     berlin
         .admin()

@@ -51,7 +51,18 @@ async fn refused_there(us: &Cluster, them: &Cluster, rejection: Rejection) -> St
 /// The link is as it should be, and the explanation says so.
 async fn mended(berlin: &Cluster, tokyo: &Cluster) {
     linked(berlin, tokyo).await;
-    works_at(berlin, &format!("trust explain {}", tokyo.id)).await;
+    // What the other side says of us follows with its next sign of life.
+    let began = std::time::Instant::now();
+    loop {
+        let typed = type_at(berlin, &format!("trust explain {}", tokyo.id)).await;
+        if typed.code == Some(0) {
+            return;
+        }
+        assert!(
+            began.elapsed() < std::time::Duration::from_secs(20),
+            "{typed:?}"
+        );
+    }
 }
 
 /// A caller of berlin that speaks TLS as it likes.
@@ -102,7 +113,7 @@ async fn each_reason_is_told_on_both_sides_and_mended_by_the_command_that_is_pri
     let print = other.fingerprint_text();
     works_at(
         berlin,
-        &format!("trust remove {peer} --fingerprint {print} --yes"),
+        &format!("trust remove {peer} --fingerprint {print} --mode unlink --yes"),
     )
     .await;
     let next = refused_there(berlin, tokyo, Rejection::Revoked).await;
@@ -129,7 +140,7 @@ async fn each_reason_is_told_on_both_sides_and_mended_by_the_command_that_is_pri
     works_at(berlin, &format!("trust add {peer} --anchor {authority}")).await;
     works_at(
         berlin,
-        &format!("trust remove {peer} --fingerprint {print} --yes"),
+        &format!("trust remove {peer} --fingerprint {print} --mode unlink --yes"),
     )
     .await;
     works_at(berlin, &format!("trust add {peer} --unrevoke {print}")).await;
@@ -148,7 +159,7 @@ async fn each_reason_is_told_on_both_sides_and_mended_by_the_command_that_is_pri
     // revoked under an anchor, and taken back by its fingerprint.
     works_at(
         berlin,
-        &format!("trust remove {peer} --fingerprint {print} --yes"),
+        &format!("trust remove {peer} --fingerprint {print} --mode unlink --yes"),
     )
     .await;
     let next = refused_there(berlin, tokyo, Rejection::Revoked).await;
