@@ -323,12 +323,12 @@ fn malformed(reason: &str) -> Error {
     }
 }
 
-fn seconds(unix: i64) -> Timestamp {
+pub(super) fn seconds(unix: i64) -> Timestamp {
     Timestamp::from_millis(unix.saturating_mul(1_000))
 }
 
 /// A name as one line that can go into a log: whoever connects chooses its content.
-fn printable(name: &X509Name<'_>) -> String {
+pub(super) fn printable(name: &X509Name<'_>) -> String {
     const MAX_CHARS: usize = 256;
     name.to_string()
         .chars()
