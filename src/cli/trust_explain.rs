@@ -398,6 +398,9 @@ mod tests {
         // In whatever order.
         let chain = [(None, &leaf), (None, &root), (None, &issuing)];
         assert_eq!(asked(&chain), [(None, 3)]);
+        // Two of one name that signed themselves: the one is what came after the other.
+        let new = Spec::new("b.example").self_signed().certificate();
+        assert_eq!(asked(&[(None, &other), (None, &new)]).len(), 2);
         let several = [(Some("tokyo"), &leaf), (None, &other), (Some("ca"), &root)];
         let names = ["tokyo", "CN=b.example", "ca"];
         assert_eq!(

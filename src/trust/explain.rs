@@ -528,7 +528,11 @@ pub fn is_one_chain(certificates: &[Certificate]) -> bool {
     };
     let (mut left, mut reached) = (others.iter().collect::<Vec<_>>(), vec![leaf]);
     while let Some(below) = reached.pop() {
-        let (above, rest) = left.into_iter().partition(|one| below.names_issuer(one));
+        // What is its own issuer has none above it, though another one may have its name: the one that it is renewed by.
+        let is_end = below.names_issuer(below);
+        let (above, rest) = left
+            .into_iter()
+            .partition(|one| !is_end && below.names_issuer(one));
         left = rest;
         reached.extend::<Vec<_>>(above);
     }
@@ -546,7 +550,7 @@ fn whole(
     let mut end = leaf;
     let mut length = 1_usize;
     for next in others {
-        if !end.names_issuer(next) {
+        if end.names_issuer(end) || !end.names_issuer(next) {
             break;
         }
         (end, length) = (next, length.saturating_add(1));
