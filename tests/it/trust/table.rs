@@ -276,8 +276,8 @@ async fn each_reason_is_told_on_both_sides_and_mended_by_the_command_that_is_pri
         .await
         .hint;
     assert!(hint.contains("let the caller present"), "{hint}");
-    let refused = client_showing_none(berlin).hello(call(tokyo, hello(&peer)));
-    let refused = refused.await.unwrap_err();
+    let mut caller = client_showing_none(berlin);
+    let refused = caller.hello(call(tokyo, hello(&peer))).await.unwrap_err();
     let told = rejection_from_status(&refused);
     assert_eq!(told, Some(Rejection::NoClientCertificate), "{refused:?}");
     for (rejection, (place, serving)) in [
