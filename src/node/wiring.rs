@@ -169,17 +169,6 @@ pub(super) async fn start(
         clock.clone(),
         stages.work.clone(),
     )?;
-    let pairings = Pairings::new(pairing::Parts {
-        cluster: config.cluster_id.clone(),
-        node: config.node.clone(),
-        software: peers.config().software.clone(),
-        versions: versions.to_string(),
-        security_mode: config.federation.security_mode.as_str(),
-        store: store.clone(),
-        trust: trust.clone(),
-        clock: clock.clone(),
-        faults: faults.clone(),
-    });
     let socket_file = sockets.admin.keep();
     let admission = Admission::new(Parameters::default().maximum_concurrent_requests);
     let (of_store, of_trust) = (store.clone(), trust.clone());
@@ -191,6 +180,18 @@ pub(super) async fn start(
         membership.clone(),
         admission.clone(),
     )?;
+    let pairings = Pairings::new(pairing::Parts {
+        cluster: config.cluster_id.clone(),
+        node: config.node.clone(),
+        software: peers.config().software.clone(),
+        versions: versions.to_string(),
+        security_mode: config.federation.security_mode.as_str(),
+        store: store.clone(),
+        trust: trust.clone(),
+        folder: reloader.folder().clone(),
+        clock: clock.clone(),
+        faults: faults.clone(),
+    });
     let core = Core {
         reloader: Arc::new(reloader),
         owed: Arc::new(Notify::new()),

@@ -3,15 +3,21 @@
 
 use std::net::IpAddr;
 
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::CertificateDer;
+
 use crate::{
     domain::{
         address::HostPort,
         address_list::MAX_ADDRESSES,
         bounds::is_line,
         ids::ClusterId,
-        pairing::{Told, ToldAddress, ToldCertificate, Unfit},
+        pairing::{Told, ToldAddress, ToldCertificate, Unfit, certificate_text},
     },
-    trust::certificate::{Certificate, Fingerprint, fingerprint_of, fingerprint_text},
+    trust::{
+        certificate::{Certificate, Fingerprint, fingerprint_of, fingerprint_text},
+        proof,
+    },
     wire::join as pb,
 };
 
@@ -19,6 +25,8 @@ use crate::{
 const MAX_CERTIFICATES: usize = 64;
 /// One certificate.
 const MAX_DER_BYTES: usize = 16 * 1024;
+/// A signature of a certificate's key.
+const MAX_SIGNATURE_BYTES: usize = 1024;
 /// A line for people.
 const MAX_LINE_BYTES: usize = 255;
 
@@ -77,11 +85,19 @@ pub fn read(cluster: pb::Cluster) -> Result<Told, Malformed> {
                 "one X.509 certificate of at most 16 KiB",
             ));
         }
+        let scheme = u16::try_from(certificate.signature_scheme).ok();
+        let scheme = scheme.filter(|_| certificate.signature.len() <= MAX_SIGNATURE_BYTES);
+        let Some(scheme) = scheme else {
+            let rule = "made by a scheme of TLS, of at most 1 KiB";
+            return Err(malformed("the proof of a certificate", rule));
+        };
         if told.certificates.iter().all(|c| c.der != certificate.der) {
             told.certificates.push(ToldCertificate {
                 node: certificate.node,
                 purpose: certificate.purpose,
                 der: certificate.der,
+                scheme,
+                signature: certificate.signature,
             });
         }
     }
@@ -124,6 +140,8 @@ pub fn message(told: &Told) -> pb::Cluster {
                 node: c.node.clone(),
                 purpose: c.purpose.clone(),
                 der: c.der.clone(),
+                signature_scheme: c.scheme.into(),
+                signature: c.signature.clone(),
             })
             .collect(),
     }
@@ -138,11 +156,16 @@ pub fn fingerprints(told: &Told) -> Vec<Fingerprint> {
 }
 
 /// Refuses a cluster that can't be a peer of ours, whatever its operator says. `shown` is the certificate that it showed
-/// itself.
+/// itself: of that one the connection has proved the key, of each other one its own signature does.
 ///
 /// # Errors
 /// [`Unfit`].
-pub fn check(them: &Told, shown: &Fingerprint, us: &Told) -> Result<ClusterId, Unfit> {
+pub fn check(
+    provider: &CryptoProvider,
+    them: &Told,
+    shown: &Fingerprint,
+    us: &Told,
+) -> Result<ClusterId, Unfit> {
     let Ok(cluster) = ClusterId::new(them.cluster_id.as_str()) else {
         // What was read has a well-formed one.
         return Err(Unfit::Unnamed);
@@ -162,7 +185,36 @@ pub fn check(them: &Told, shown: &Fingerprint, us: &Told) -> Result<ClusterId, U
     if !theirs.contains(shown) {
         return Err(Unfit::NotItsOwn(cluster));
     }
-    Ok(cluster)
+    let unproven = them.certificates.iter().find(|certificate| {
+        let fingerprint = fingerprint_of(&certificate.der);
+        fingerprint != *shown && !is_proven(provider, &them.cluster_id, certificate, &fingerprint)
+    });
+    match unproven {
+        Some(certificate) => Err(Unfit::Unproven {
+            cluster,
+            node: certificate.node.clone(),
+            fingerprint: fingerprint_text(&fingerprint_of(&certificate.der)),
+        }),
+        None => Ok(cluster),
+    }
+}
+
+fn is_proven(
+    provider: &CryptoProvider,
+    cluster_id: &str,
+    certificate: &ToldCertificate,
+    fingerprint: &Fingerprint,
+) -> bool {
+    let der = CertificateDer::from(certificate.der.as_slice());
+    let text = certificate_text(cluster_id, fingerprint);
+    proof::verify(
+        provider,
+        &der,
+        certificate.scheme,
+        &text,
+        &certificate.signature,
+    )
+    .is_ok()
 }
 
 /// What an operator should know of an address that leads there; none where there is nothing.
