@@ -178,3 +178,43 @@ fn record(before: Option<Peer>, them: &Told, cluster: &ClusterId) -> Peer {
     }
     peer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        domain::pairing::ToldCertificate,
+        trust::fixtures::{Authority, Leaf, Spec, bundle},
+    };
+
+    #[test]
+    fn what_an_authority_makes_another_peer_s_is_not_pinned_beside_it() {
+        let now = Clock::system().now();
+        let (authority, stranger) = (Authority::new("Corporate CA"), Authority::new("Other CA"));
+        let mut berlin = bundle("berlin");
+        berlin.anchors.push(authority.certificate());
+        berlin.node_names.push("n1.berlin.example".to_owned());
+        let bundles = [bundle("lima"), berlin];
+        let by = |leaf: Leaf| {
+            let certificate = ToldCertificate {
+                der: leaf.der().to_vec(),
+                ..ToldCertificate::default()
+            };
+            let them = Told {
+                certificates: vec![certificate],
+                ..Told::default()
+            };
+            vouched(&them, &bundles, now).map(|(cluster, _)| cluster.to_string())
+        };
+        let spec = || Spec::new("n1.berlin.example");
+        let berlin = Some("berlin".to_owned());
+        assert_eq!(by(spec().signed_by(&authority)), berlin);
+        assert_eq!(by(spec().eku(true, false).signed_by(&authority)), berlin);
+        assert_eq!(by(spec().valid_days(2, 9).signed_by(&authority)), berlin);
+        assert_eq!(by(spec().signed_by(&stranger)), None);
+        assert_eq!(by(spec().self_signed()), None);
+        let other = Spec::new("n1.tokyo.example").signed_by(&authority);
+        assert_eq!(by(other), None, "the same authority, and another name");
+    }
+}

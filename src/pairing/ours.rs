@@ -4,9 +4,7 @@
 //! shows, and those that it has announced to its peers as the next ones. So a cluster that becomes a peer while a
 //! certificate is being exchanged knows both, as all other peers do.
 
-use std::collections::BTreeSet;
-
-use tracing::warn;
+use tracing::debug;
 
 use super::{Error, Pairings};
 use crate::{
@@ -84,10 +82,10 @@ impl Pairings {
         let more = announced.into_iter().filter(|key| !wanted.contains(key));
         let more: Vec<_> = more.collect();
         wanted.extend_from_slice(&more);
-        if has_all(&known, &wanted) {
+        if is_whole(&known, &wanted) {
             return Ok(known);
         }
-        let own = self.proven(shown, more).await;
+        let own = self.proven(known.clone(), shown, more).await;
         if own != known && !own.is_empty() {
             let kept = own.clone();
             let write =
@@ -115,14 +113,30 @@ impl Pairings {
     }
 
     /// Those that are shown, and those that were announced as far as their keys are found, each with its proof.
-    async fn proven(&self, shown: Vec<Own>, announced: Vec<Key>) -> Vec<ToldCertificate> {
+    /// What is known stays as it is: a new proof of the same would be another one, and be written for nothing.
+    async fn proven(
+        &self,
+        known: Vec<ToldCertificate>,
+        shown: Vec<Own>,
+        announced: Vec<Key>,
+    ) -> Vec<ToldCertificate> {
         let parts = &self.0.parts;
         let (node, cluster) = (parts.node.clone(), parts.cluster.to_string());
         let folder = parts.folder.clone();
         let made = tokio::task::spawn_blocking(move || {
-            let announced = announced.into_iter().filter_map(|key| found(&folder, key));
-            let all = shown.into_iter().chain(announced);
-            all.map(|own| own.told(&node, &cluster)).collect()
+            let told = |key: Key| {
+                let mut known = known.iter();
+                let known = known.find(|told| key_of(told) == Some(key));
+                known.filter(|told| !told.signature.is_empty()).cloned()
+            };
+            let shown = shown
+                .iter()
+                .map(|own| told(own.key()).unwrap_or_else(|| own.told(&node, &cluster)));
+            let announced = announced.into_iter().filter_map(|key| {
+                let found = || Some(found(&folder, key)?.told(&node, &cluster));
+                told(key).or_else(found)
+            });
+            shown.chain(announced).collect()
         });
         made.await.unwrap_or_default()
     }
@@ -172,7 +186,8 @@ fn found(folder: &IdentityFolder, (purpose, fingerprint): Key) -> Option<Own> {
     match folder.find(purpose, &fingerprint) {
         Ok(identity) => Some(Own { purpose, identity }),
         Err(error) => {
-            warn!(
+            // Whoever drives the rotation says so where people look, and goes on from there.
+            debug!(
                 cause = crate::telemetry::error_chain(&error),
                 fingerprint = fingerprint_text(&fingerprint),
                 "a certificate that was announced is not found, so that clusters that join are not told of it"
@@ -182,17 +197,52 @@ fn found(folder: &IdentityFolder, (purpose, fingerprint): Key) -> Option<Own> {
     }
 }
 
-/// Whether these and no others are on record, each with its proof.
-fn has_all(known: &[ToldCertificate], wanted: &[Key]) -> bool {
-    let on_record: BTreeSet<_> = known
-        .iter()
-        .filter(|told| !told.signature.is_empty())
-        .filter_map(|told| {
-            Some((
-                Purpose::from_name(&told.purpose)?,
-                fingerprint_of(&told.der),
-            ))
-        })
-        .collect();
-    known.len() == wanted.len() && wanted.iter().all(|key| on_record.contains(key))
+fn key_of(told: &ToldCertificate) -> Option<Key> {
+    Some((
+        Purpose::from_name(&told.purpose)?,
+        fingerprint_of(&told.der),
+    ))
+}
+
+/// Whether these and no others are on record, in this order and each with its proof.
+fn is_whole(known: &[ToldCertificate], wanted: &[Key]) -> bool {
+    let has_proofs = known.iter().all(|told| !told.signature.is_empty());
+    has_proofs
+        && known
+            .iter()
+            .map(key_of)
+            .eq(wanted.iter().copied().map(Some))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_whole_with_the_same_certificates_in_order_and_all_proofs() {
+        let told = |purpose: Purpose, n: u8| ToldCertificate {
+            node: "n1".to_owned(),
+            purpose: purpose.to_string(),
+            der: vec![n],
+            scheme: 1,
+            signature: vec![n],
+        };
+        let (server, client) = (Purpose::Federation, Purpose::FederationClient);
+        let known = [told(server, 1), told(client, 2)];
+        let wanted = [
+            (server, fingerprint_of(&[1])),
+            (client, fingerprint_of(&[2])),
+        ];
+        assert!(is_whole(&known, &wanted));
+        assert!(!is_whole(&known[..1], &wanted));
+        assert!(!is_whole(&known, &wanted[..1]));
+        // What is shown has changed places with what was announced.
+        assert!(!is_whole(&known, &[wanted[1], wanted[0]]));
+        let mut bare = known.clone();
+        bare[1].signature.clear();
+        assert!(!is_whole(&bare, &wanted));
+        let mut odd = known;
+        odd[1].purpose = "something".to_owned();
+        assert!(!is_whole(&odd, &wanted));
+    }
 }

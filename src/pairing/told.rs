@@ -247,3 +247,93 @@ pub fn warning(ip: IpAddr) -> Option<&'static str> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::{
+        fixtures::{Leaf, Spec},
+        tls::provider,
+    };
+
+    fn told(cluster: &str, leaf: &Leaf, proof_for: &str, by: &Leaf) -> ToldCertificate {
+        let text = certificate_text(proof_for, &leaf.certificate().fingerprint());
+        let (scheme, signature) = proof::sign(&by.identity(), &text).unwrap();
+        ToldCertificate {
+            node: format!("{cluster}-1"),
+            purpose: "federation".to_owned(),
+            der: leaf.der().to_vec(),
+            scheme,
+            signature,
+        }
+    }
+
+    fn them(certificates: Vec<ToldCertificate>) -> Told {
+        Told {
+            cluster_id: "tokyo".to_owned(),
+            certificates,
+            ..Told::default()
+        }
+    }
+
+    #[test]
+    fn each_certificate_that_was_not_shown_is_proved_by_its_key_for_that_cluster() {
+        let leaf = || Spec::new("n.tokyo.example").self_signed();
+        let (shown, other, stranger) = (leaf(), leaf(), leaf());
+        let us = Told {
+            cluster_id: "berlin".to_owned(),
+            ..Told::default()
+        };
+        let print = |leaf: &Leaf| leaf.certificate().fingerprint();
+        let judged = |first: ToldCertificate, second: ToldCertificate| {
+            check(&provider(), &them(vec![first, second]), &print(&shown), &us)
+        };
+        let bare = || ToldCertificate {
+            signature: Vec::new(),
+            scheme: 0,
+            ..told("tokyo", &shown, "tokyo", &shown)
+        };
+        let good = told("tokyo", &other, "tokyo", &other);
+        // The connection has proved the one that was shown.
+        assert!(judged(bare(), good.clone()).is_ok());
+        for unproven in [
+            // As an attacker would: another's certificate, without its key.
+            ToldCertificate {
+                signature: Vec::new(),
+                ..good.clone()
+            },
+            told("tokyo", &other, "tokyo", &stranger),
+            // Told by somebody who has it from its owner.
+            told("tokyo", &other, "lima", &other),
+            ToldCertificate {
+                der: stranger.der().to_vec(),
+                ..good.clone()
+            },
+        ] {
+            let refused = judged(bare(), unproven).unwrap_err();
+            assert!(matches!(refused, Unfit::Unproven { .. }), "{refused}");
+        }
+        let ours = Told {
+            certificates: vec![good.clone()],
+            ..us.clone()
+        };
+        let both = them(vec![bare(), good]);
+        let refused = check(&provider(), &both, &print(&shown), &ours).unwrap_err();
+        assert!(matches!(refused, Unfit::Ours { .. }), "{refused}");
+        let refused = check(&provider(), &both, &print(&stranger), &us).unwrap_err();
+        assert!(matches!(refused, Unfit::NotItsOwn(_)), "{refused}");
+    }
+
+    #[test]
+    fn a_proof_comes_back_as_it_was_told_and_has_bounds() {
+        let leaf = Spec::new("n.tokyo.example").self_signed();
+        let whole = them(vec![told("tokyo", &leaf, "tokyo", &leaf)]);
+        assert_eq!(read(message(&whole)).unwrap(), whole);
+        let mut long = message(&whole);
+        long.certificates[0].signature = vec![0; MAX_SIGNATURE_BYTES + 1];
+        assert!(read(long).is_err());
+        let mut odd = message(&whole);
+        odd.certificates[0].signature_scheme = 0x1_0000;
+        assert!(read(odd).is_err());
+    }
+}
