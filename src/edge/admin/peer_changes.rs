@@ -20,6 +20,7 @@ use crate::{
     trust::{
         bundle,
         certificate::{Fingerprint, fingerprint_text},
+        impact::check_names,
     },
     wire::admin as pb,
 };
