@@ -288,6 +288,7 @@ impl Node {
             clock: Clock::system(),
             groups: Arc::new(Groups::default()),
             operations,
+            faults: FaultPoints::none(),
             tasks: Tasks::default(),
         };
         let config = socket::Config {

@@ -483,6 +483,7 @@ impl Core {
             clock: self.clock.clone(),
             groups: Arc::new(groups(config)),
             operations: Arc::new(operations),
+            faults: self.faults.clone(),
             tasks: tasks.clone(),
         }
     }

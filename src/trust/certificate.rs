@@ -158,6 +158,30 @@ impl Certificate {
         self.0.issuer_raw == issuer.0.subject_raw
     }
 
+    /// Whether `issuer` signed it, whatever their names and dates are.
+    #[must_use]
+    pub fn is_signed_by(&self, issuer: &Self) -> bool {
+        let own = X509Certificate::from_der(self.der());
+        let issuer = X509Certificate::from_der(issuer.der());
+        match (own, issuer) {
+            (Ok((_, own)), Ok((_, issuer))) => {
+                own.verify_signature(Some(issuer.public_key())).is_ok()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it is where a chain ends: it names itself as its issuer, and signed itself.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.names_issuer(self) && self.is_signed_by(self)
+    }
+
+    /// The issuer as it is encoded.
+    pub(super) fn issuer_raw(&self) -> &[u8] {
+        &self.0.issuer_raw
+    }
+
     /// The subject as it is encoded.
     pub(super) fn subject_raw(&self) -> &[u8] {
         &self.0.subject_raw

@@ -18,6 +18,7 @@ pub mod impact;
 pub mod in_use;
 pub mod joining;
 pub mod judge;
+pub mod key_store;
 pub mod keys;
 pub mod make;
 pub mod mend;
