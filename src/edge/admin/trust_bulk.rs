@@ -284,6 +284,7 @@ impl<'a> Plan<'a> {
                     certificates: *certificates,
                 })
                 .collect(),
+            unreported: Vec::new(),
         })
     }
 }
@@ -476,7 +477,7 @@ fn last_messages(
             Ok(message(pb::ImportedTrust {
                 dry_run,
                 peers: vec![peer],
-                passed_over: Vec::new(),
+                ..pb::ImportedTrust::default()
             }))
         }));
     }
@@ -520,13 +521,14 @@ fn check_unrevoked(bundle: &Bundle, certificate: &Certificate) -> Result<(), Err
 /// Certificates, some at a time.
 pub type Exported = Pin<Box<dyn Stream<Item = Result<pb::ExportTrustResponse, Status>> + Send>>;
 
-/// Puts certificates into messages.
-pub fn exported(all: &[pb::BulkCertificate]) -> Exported {
+/// Puts certificates into messages. The first one names the nodes of which there are none.
+pub fn exported(all: &[pb::BulkCertificate], mut unreported: Vec<String>) -> Exported {
     let messages: Vec<_> = all
         .chunks(IN_ONE_MESSAGE)
         .map(|some| {
             Ok(pb::ExportTrustResponse {
                 certificates: some.to_vec(),
+                unreported: std::mem::take(&mut unreported),
             })
         })
         .collect();
