@@ -42,12 +42,11 @@ use crate::{
     telemetry::error_chain,
     trust::{
         InForce, TrustStore,
-        certificate::{Certificate, Name as CertificateName, fingerprint_text},
+        certificate::{Name as CertificateName, fingerprint_text},
         folder::IdentityFolder,
         identity::Identity,
         in_use::Opened,
-        install::{self, Brought},
-        keys::read_key,
+        install::{self, Files},
         make::{self, CertRequest, KeyKind},
         rotation::{self, Claim, Doer},
     },
@@ -712,12 +711,8 @@ enum Problem {
     Trust(#[from] crate::trust::Error),
     #[error("making the certificate failed")]
     Make(#[from] make::Error),
-    #[error("{0} can't be read")]
-    File(String, #[source] std::io::Error),
-    #[error("the certificates in {0} can't be read")]
-    Certificates(String, #[source] crate::trust::Error),
-    #[error("the certificate in the files can't be shown: {0}")]
-    NotAsWanted(String),
+    #[error(transparent)]
+    Files(#[from] install::Error),
     #[error("no identity is shown that could be exchanged; emccd cert show tells why")]
     NothingShown,
     #[error("the certificate in the files is the one that is shown already")]
@@ -753,7 +748,18 @@ fn write_new(
     now: Timestamp,
 ) -> Result<Fingerprint, Problem> {
     let (chain, key) = match &recipe.files {
-        Some((certificate, key)) => brought(folder, purpose, (certificate, key), recipe, now)?,
+        Some((certificate, key)) => {
+            let others = recipe.issuers.iter().map(Path::new);
+            let files = Files {
+                certificates: std::iter::once(Path::new(certificate))
+                    .chain(others)
+                    .collect(),
+                key: Path::new(key),
+                names: &recipe.names,
+                may_lack_issuers: recipe.may_lack_issuers,
+            };
+            files.read(folder, purpose, now)?
+        }
         None => {
             let made = make::self_signed(&request(purpose, before, recipe, now))?;
             (made.certificate_pem.into_bytes(), made.key_pem)
@@ -768,38 +774,6 @@ fn write_new(
         Purpose::FederationClient => identity.check_client(now)?,
     }
     Ok(folder.write(purpose, &chain, &key)?)
-}
-
-/// Takes a certificate from files by the same checks as one that is installed by hand, with its chain completed. Blocks.
-fn brought(
-    folder: &IdentityFolder,
-    purpose: Purpose,
-    (certificate, key): (&str, &str),
-    recipe: &Recipe,
-    now: Timestamp,
-) -> Result<(Vec<u8>, Secret), Problem> {
-    let mut certificates = Vec::new();
-    for path in std::iter::once(certificate).chain(recipe.issuers.iter().map(String::as_str)) {
-        let read = std::fs::read(path);
-        let read = read.map_err(|cause| Problem::File(path.to_owned(), cause))?;
-        let read = Certificate::read_all(&read);
-        let read = read.map_err(|cause| Problem::Certificates(path.to_owned(), cause))?;
-        certificates.extend(read);
-    }
-    // This tells what is wrong with the key, that others can read it included.
-    let key = read_key(Path::new(key))?;
-    let brought = Brought {
-        certificates: &certificates,
-        key: &key,
-        names: &recipe.names,
-        may_lack_issuers: recipe.may_lack_issuers,
-    };
-    let answer = install::check(folder, purpose, &brought, now).map_err(|wrong| {
-        let all: Vec<_> = wrong.iter().map(ToString::to_string).collect();
-        Problem::NotAsWanted(all.join("; and "))
-    })?;
-    let chain: String = answer.chain.iter().map(|c| make::pem(c.der())).collect();
-    Ok((chain.into_bytes(), key.key_pem))
 }
 
 fn request(purpose: Purpose, before: &Identity, recipe: &Recipe, now: Timestamp) -> CertRequest {
