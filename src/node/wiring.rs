@@ -17,7 +17,7 @@ use super::{
     Addresses, Error, Node, Options, addresses, crl_folder,
     expiry::{self, Certificates},
     handover::{HandOver, Inherited, Predecessor, Whose},
-    links,
+    links, live,
     operations::NodeOperations,
     reload::Reloader,
     roles::FederationRoles,
@@ -583,6 +583,13 @@ impl Core {
             tasks.clone(),
         );
         tasks.spawn("links on record", telling);
+        let telling = live::tell(
+            self.store.clone(),
+            self.membership.clone(),
+            self.trust.in_use().clone(),
+            tasks.clone(),
+        );
+        tasks.spawn("connections on record", telling);
         let rotations = rotation::Driver {
             cluster: self.config.cluster_id.clone(),
             node: self.config.node.clone(),

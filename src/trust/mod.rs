@@ -16,6 +16,7 @@ pub mod formats;
 pub mod identity;
 pub mod impact;
 pub mod in_use;
+pub mod install;
 pub mod joining;
 pub mod judge;
 pub mod key_store;

@@ -212,6 +212,7 @@ impl Peers<'_> {
             cluster_id: self.me.id.to_string(),
             fingerprint: held.map(|held| fingerprint_text(&held.fingerprint())),
             reject,
+            shown: None,
         };
         let mut admin = self.them.admin().await.unwrap();
         let done = admin.accept_trust(request).await;
