@@ -231,6 +231,7 @@ fn what_can_not_be_read_is_not_taken_for_what_is_not_there() {
         let path = node.dir.path().join(file);
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         let error = node.folder.find(WHAT, &of(&old)).unwrap_err();
         assert!(matches!(error, Error::File { .. }), "{error}");
         // What lies elsewhere is found all the same.

@@ -202,10 +202,9 @@ pub fn format_of(bytes: &[u8]) -> Result<Format, Error> {
         });
     }
     if bytes.first() == Some(&asn1::SEQUENCE) {
-        let format = format_of_der(bytes);
         // Text before a block may begin with the same byte, which is a zero.
-        if format.is_ok() || !pem::looks_like(bytes) {
-            return format;
+        if asn1::only(bytes, asn1::SEQUENCE).is_some() || !pem::looks_like(bytes) {
+            return format_of_der(bytes);
         }
     }
     if pem::looks_like(bytes) {

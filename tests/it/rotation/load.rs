@@ -107,7 +107,7 @@ impl Tally {
 
 impl Load {
     /// Four people of each cluster, two on phones of each of its neighbours, at both of their nodes where there are two;
-    /// one whom nobody knows at each node; and a program of each cluster that asks the next one's first node.
+    /// one whom nobody knows at each node; and a program of the first cluster that asks a node of the second one.
     pub(super) async fn begin(lab: &Lab) -> Self {
         let mut load = Self {
             stop: CancellationToken::new(),
@@ -127,9 +127,8 @@ impl Load {
             for node in 0..home.members.len() {
                 load.unknown(home, 6 + node, node);
             }
-            load.program(home, &lab.clusters[(number + 1) % clusters])
-                .await;
         }
+        load.program(&lab.clusters[0], &lab.clusters[1]).await;
         load
     }
 

@@ -15,7 +15,11 @@ use super::{
 use crate::support::{binary, is_long};
 
 /// How long it is looked on between rotations.
-const STEADY: Duration = Duration::from_millis(1000);
+const STEADY: Duration = Duration::from_millis(1_500);
+/// How often all of them are done at most: where the cores are others' too, one time alone says little of the pace.
+const MOST: usize = 3;
+/// Which share of the pace between rotations is left during them.
+const SHARE: f64 = 0.8;
 
 /// What the nodes are to show next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,17 +64,7 @@ async fn rotate(cluster: &Cluster, next: Next) {
     };
     for member in &cluster.members {
         let how = match next {
-            Next::Signed => {
-                let asked = cluster.authority.request(&member.name);
-                let made = cluster.authority.sign(&asked).unwrap();
-                let files = ["next.pem", "next.key"].map(|name| member.folder.join(name));
-                let [certificate, key] = &files;
-                emccd::lab::authority::write(&made, certificate, key).unwrap();
-                How {
-                    files: Some(files.clone()),
-                    ..How::default()
-                }
-            }
+            Next::Signed => signed(cluster, member),
             Next::Rsa => key("rsa"),
             Next::P256 => key("p256"),
         };
@@ -78,7 +72,25 @@ async fn rotate(cluster: &Cluster, next: Next) {
     }
     let first = cluster.member().unwrap();
     let what = format!("{} has rotated to {next:?}", cluster.id);
-    until(&what, async || operator::nothing_on_record(first)).await;
+    until(&what, async || {
+        // Seldom: the looks are not to take the cores that are measured.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        operator::nothing_on_record(first)
+    })
+    .await;
+}
+
+/// What the cluster's authority has signed, in files of the node.
+fn signed(cluster: &Cluster, member: &Member) -> How {
+    let asked = cluster.authority.request(&member.name);
+    let made = cluster.authority.sign(&asked).unwrap();
+    let files = ["next.pem", "next.key"].map(|name| member.folder.join(name));
+    let [certificate, key] = &files;
+    emccd::lab::authority::write(&made, certificate, key).unwrap();
+    How {
+        files: Some(files),
+        ..How::default()
+    }
 }
 
 /// That a node shows what it was to show.
@@ -91,10 +103,6 @@ fn check(member: &Member, next: Next) {
     let parsed = der.public_key().parsed().unwrap();
     let is_rsa = matches!(parsed, x509_parser::public_key::PublicKey::RSA(_));
     assert_eq!(is_rsa, next == Next::Rsa, "{leaf:?}");
-}
-
-fn sum(rates: &[Rate]) -> Rate {
-    rates.iter().fold(Rate::default(), |sum, rate| sum + *rate)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,56 +121,57 @@ async fn every_identity_is_rotated_three_times_and_nobody_notices() {
             beside.push((us, them, accepted));
         }
     }
-    let more = if is_long() { 3 } else { 1 };
     load.rate_during(tokio::time::sleep(STEADY)).await;
-    let (mut steady, mut during) = (Vec::new(), Vec::new());
-    for next in [Next::Signed, Next::Rsa, Next::P256].repeat(more) {
-        let mut before = BTreeSet::new();
-        for member in lab.clusters.iter().flat_map(|c| &c.members) {
-            before.insert(shown(member).await);
+    let (mut calm, mut busy) = (Rate::default(), Rate::default());
+    for turn in 1..=MOST {
+        for next in [Next::Signed, Next::Rsa, Next::P256] {
+            let before = all_shown(&lab).await;
+            for cluster in &lab.clusters {
+                let (between, ()) = load.rate_during(tokio::time::sleep(STEADY)).await;
+                let (during, ()) = load.rate_during(rotate(cluster, next)).await;
+                println!(
+                    "{} to {next:?} in {:?}: {:.0}/s after {:.0}/s; {} failures",
+                    cluster.id,
+                    during.took,
+                    during.per_second(),
+                    between.per_second(),
+                    load.failures().len()
+                );
+                (calm, busy) = (calm + between, busy + during);
+            }
+            assert!(before.is_disjoint(&all_shown(&lab).await));
+            for member in lab.clusters.iter().flat_map(|c| &c.members) {
+                check(member, next);
+            }
+            for (us, them, beside) in &beside {
+                until_agreed(us, them, beside).await;
+            }
         }
-        for cluster in &lab.clusters {
-            steady.push(load.rate_during(tokio::time::sleep(STEADY)).await.0);
-            let (rate, ()) = load.rate_during(rotate(cluster, next)).await;
-            println!(
-                "{} to {next:?} in {:?}: {:.0}/s after {:.0}/s; {} failures",
-                cluster.id,
-                rate.took,
-                rate.per_second(),
-                steady.last().unwrap().per_second(),
-                load.failures().len()
-            );
-            during.push(rate);
-        }
-        for member in lab.clusters.iter().flat_map(|c| &c.members) {
-            assert!(!before.contains(&shown(member).await), "{}", member.name);
-            check(member, next);
-        }
-        for (us, them, beside) in &beside {
-            until_agreed(us, them, beside).await;
+        let (last, ()) = load.rate_during(tokio::time::sleep(STEADY)).await;
+        calm = calm + last;
+        if !is_long() && turn < MOST && busy.per_second() >= SHARE * calm.per_second() {
+            break;
         }
     }
-    steady.push(load.rate_during(tokio::time::sleep(STEADY)).await.0);
     let done = load.end().await;
-    let (calm, busy) = (sum(&steady), sum(&during));
-    // Each rotation beside what there was right before and after it: the cores are others' too.
-    let mut shares: Vec<f64> = (0..during.len())
-        .map(|n| during[n].per_second() / sum(&steady[n..n + 2]).per_second())
-        .collect();
-    shares.sort_by(f64::total_cmp);
-    let median = shares[shares.len() / 2];
-    let whole = busy.per_second() / calm.per_second();
+    let share = busy.per_second() / calm.per_second();
     println!(
-        "{done:?}; {:.0}/s in {:?} of rotations, {:.0}/s in {:?} between them: {whole:.2}; the median {median:.2} of {shares:.2?}",
+        "{done:?}; {:.0}/s in {:?} of rotations, {:.0}/s in {:?} between them: {share:.2}",
         busy.per_second(),
         busy.took,
         calm.per_second(),
         calm.took
     );
-    assert!(
-        whole.max(median) >= 0.8,
-        "{whole} in all, {median} in the middle: {shares:?}"
-    );
+    assert!(share >= SHARE, "{share}");
     until_linked(&lab).await;
     lab.shut_down().await;
+}
+
+/// What all nodes show.
+async fn all_shown(lab: &Lab) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for member in lab.clusters.iter().flat_map(|cluster| &cluster.members) {
+        all.insert(shown(member).await);
+    }
+    all
 }
