@@ -175,6 +175,12 @@ impl Authority {
         Self(CertifiedIssuer::signed_by(spec.0, KeyPair::generate().unwrap(), &parent.0).unwrap())
     }
 
+    /// Somebody who signs without being an authority.
+    pub fn without_ca(name: &str) -> Self {
+        let spec = Spec::new(name).without_names();
+        Self(CertifiedIssuer::self_signed(spec.0, KeyPair::generate().unwrap()).unwrap())
+    }
+
     /// What signs, and says that it is none (CA:FALSE).
     pub fn signing_though_none(name: &str, parent: &Self) -> Self {
         let mut spec = Spec::new(name).without_names().ca();

@@ -140,6 +140,23 @@ fn every_command_line_of_a_hint_can_be_typed() {
     assert!(typed > 20, "only {typed} lines were found");
 }
 
+#[test]
+fn every_command_that_leads_a_rotation_on_can_be_typed() {
+    let mut typed = std::collections::BTreeSet::new();
+    for text in crate::edge::admin::rotation_next::tests::every_text() {
+        for rest in text.split("emccd ").skip(1) {
+            let line = rest.split([';', ',', '.', '\n']).next().unwrap();
+            let line = line.replace("--pin FILE", "--pin @tokyo.pem");
+            let words = ["emccd"].into_iter().chain(line.split_whitespace());
+            if let Err(error) = CommandLine::try_parse_from(words) {
+                panic!("{text}\n{line}\n{error}");
+            }
+            typed.insert(line);
+        }
+    }
+    assert!(typed.len() > 25, "{typed:?}");
+}
+
 /// The lines that begin with the program's name in the fences of a page, without it and without what a shell
 /// takes off: comments, quotes, redirections. What stands in brackets is typed, too.
 fn fenced(page: &str) -> Vec<String> {
