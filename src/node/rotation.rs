@@ -33,7 +33,6 @@ use crate::{
         LinkState, Peers,
         announce::{Answered, Taken, Untold},
     },
-    secret::Secret,
     store::{
         self, Store, Transaction,
         rotations::{self, Recipe, Row},
