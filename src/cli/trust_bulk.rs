@@ -241,6 +241,9 @@ fn question(dry: &pb::ImportedTrust) -> Option<String> {
                 peer.cluster_id
             ));
         }
+        if !peer.unheard.is_empty() {
+            told.push(unheard_text(peer));
+        }
         if peer.enabled && peer.good == 0 {
             told.push(nothing_left(&peer.cluster_id));
         }
@@ -261,6 +264,15 @@ pub(super) fn not_looked_at(unreported: &[String]) -> String {
 
 fn nothing_left(cluster: &str) -> String {
     format!("there will be no link with {cluster}: nothing that is left of it is valid")
+}
+
+fn unheard_text(peer: &pb::TrustImpact) -> String {
+    format!(
+        "{} that {} announced on the word of what goes will wait for nobody any more: {}",
+        count(peer.unheard.len(), "certificate"),
+        peer.cluster_id,
+        peer.unheard.join(", ")
+    )
 }
 
 fn connection_text(connection: &pb::LiveConnection) -> String {
@@ -318,6 +330,15 @@ fn import_text(imported: &pb::ImportedTrust, file: &Path) -> String {
     }
     let mut connections: Vec<String> = Vec::new();
     for peer in &imported.peers {
+        if peer.adopted > 0 {
+            text += &format!(
+                "\n\nof those that are kept, {} had announced {}; they are yours from now on",
+                peer.cluster_id, peer.adopted
+            );
+        }
+        if !peer.unheard.is_empty() {
+            text += &format!("\n\n{}", unheard_text(peer));
+        }
         connections.extend(peer.connections.iter().map(connection_text));
         if peer.enabled && peer.good == 0 {
             connections.push(nothing_left(&peer.cluster_id));

@@ -151,7 +151,7 @@ impl Operations for NodeOperations {
     }
 
     fn shown_by_peers(&self) -> Vec<Chain> {
-        self.trust.shown().list()
+        self.trust.shown_of_late()
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {

@@ -169,17 +169,6 @@ pub(super) async fn start(
         clock.clone(),
         stages.work.clone(),
     )?;
-    let pairings = Pairings::new(pairing::Parts {
-        cluster: config.cluster_id.clone(),
-        node: config.node.clone(),
-        software: peers.config().software.clone(),
-        versions: versions.to_string(),
-        security_mode: config.federation.security_mode.as_str(),
-        store: store.clone(),
-        trust: trust.clone(),
-        clock: clock.clone(),
-        faults: faults.clone(),
-    });
     let socket_file = sockets.admin.keep();
     let admission = Admission::new(Parameters::default().maximum_concurrent_requests);
     let (of_store, of_trust) = (store.clone(), trust.clone());
@@ -191,6 +180,18 @@ pub(super) async fn start(
         membership.clone(),
         admission.clone(),
     )?;
+    let pairings = Pairings::new(pairing::Parts {
+        cluster: config.cluster_id.clone(),
+        node: config.node.clone(),
+        software: peers.config().software.clone(),
+        versions: versions.to_string(),
+        security_mode: config.federation.security_mode.as_str(),
+        store: store.clone(),
+        trust: trust.clone(),
+        folder: reloader.folder().clone(),
+        clock: clock.clone(),
+        faults: faults.clone(),
+    });
     let core = Core {
         reloader: Arc::new(reloader),
         owed: Arc::new(Notify::new()),
@@ -211,7 +212,12 @@ pub(super) async fn start(
         faults: faults.clone(),
     };
     core.reloader.refresh_parameters().await?;
-    let rotated = rotation::in_force(&core.store, &core.config.node, core.reloader.folder());
+    let rotated = rotation::in_force(
+        &core.store,
+        &core.config.node,
+        core.reloader.folder(),
+        core.clock.now(),
+    );
     core.reloader.begin_with(rotated.await?);
     core.read_all().await;
     let roles = core.roles(faults.clone(), &stages.work);
@@ -482,6 +488,7 @@ impl Core {
             clock: self.clock.clone(),
             groups: Arc::new(groups(config)),
             operations: Arc::new(operations),
+            faults: self.faults.clone(),
             tasks: tasks.clone(),
         }
     }
@@ -596,6 +603,8 @@ impl Core {
             peers: self.peers.clone(),
             reloader: Arc::clone(&self.reloader),
             clock: self.clock.clone(),
+            faults: self.faults.clone(),
+            memory: rotation::Memory::default(),
         };
         tasks.spawn("rotations", rotations.run(tasks.clone()));
         let (pairings, watching) = (self.pairings.clone(), tasks.clone());

@@ -1,5 +1,5 @@
-//! Identities on disk: the configured pair of each purpose, and beside it a folder with those that were in force
-//! before or shall be.
+//! Identities on disk: the configured pair of each purpose, or the key store in its place, and beside it a folder with
+//! those that were in force before or shall be.
 //!
 //! The folder is `identities/` next to the configured certificate (mode 0700), with one pair of files per
 //! certificate, named by purpose and fingerprint. An identity is looked for by fingerprint, and its key by whether it
@@ -7,7 +7,7 @@
 //! identity that was there before is found after, and doing the change again completes it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     io::{self, ErrorKind},
     os::unix::fs::DirBuilderExt as _,
@@ -19,10 +19,14 @@ use crate::{
     secret::Secret,
     trust::{
         Error, Identities, InForce,
+        bundle::Direction,
         certificate::{
             Certificate, Fingerprint, fingerprint_hex, fingerprint_of, fingerprint_text,
+            read_fingerprint,
         },
         identity::{Identity, Readers, public_key, read},
+        key_store::KeyStore,
+        keys::Key,
         make,
     },
 };
@@ -30,20 +34,34 @@ use crate::{
 /// Where an identity is configured to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdentityFiles {
-    /// PEM chain, leaf first.
+    /// PEM chain, leaf first; or the key store.
     pub certificate: PathBuf,
-    /// PEM private key.
+    /// PEM private key; or the key store once more.
     pub key: PathBuf,
+    /// How the key store is opened, where it is one.
+    pub store: Option<KeyStore>,
+}
+
+impl IdentityFiles {
+    /// Reads the identity from where it is configured to be, and nowhere else.
+    ///
+    /// # Errors
+    /// What is wrong with which file, and when the key is another certificate's.
+    pub fn identity(&self) -> Result<Identity, Error> {
+        Ok(pair_of(self)?.identity)
+    }
 }
 
 impl fmt::Display for IdentityFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} with {}",
-            self.certificate.display(),
-            self.key.display()
-        )
+        let certificate = self.certificate.display();
+        match &self.store {
+            None => write!(f, "{certificate} with {}", self.key.display()),
+            Some(KeyStore {
+                alias: Some(alias), ..
+            }) => write!(f, "{alias} in {certificate}"),
+            Some(_) => write!(f, "{certificate}"),
+        }
     }
 }
 
@@ -56,14 +74,17 @@ pub struct IdentityFolder {
 /// The folder's name.
 const FOLDER: &str = "identities";
 
+/// How the mark ends of a pair that nothing names yet. Its name begins with a dot, so it is no certificate and no key.
+const BEGUN: &str = ".begun";
+
 /// More files than any node has; a wrong path must not be searched without end.
 const MAX_FILES: usize = 4096;
 
 /// A certificate with its key, as they lie in files.
-struct Pair {
-    chain_pem: Vec<u8>,
-    key_pem: Secret,
-    identity: Identity,
+pub(super) struct Pair {
+    pub(super) chain_pem: Vec<u8>,
+    pub(super) key_pem: Secret,
+    pub(super) identity: Identity,
 }
 
 impl IdentityFolder {
@@ -86,6 +107,17 @@ impl IdentityFolder {
         self.places.keys().copied()
     }
 
+    /// The directions in which the identity of that purpose is shown.
+    #[must_use]
+    pub fn directions(&self, purpose: Purpose) -> &'static [Direction] {
+        let has_client = self.places.contains_key(&Purpose::FederationClient);
+        match purpose {
+            Purpose::Federation if !has_client => &[Direction::Server, Direction::Client],
+            Purpose::Federation | Purpose::Phone => &[Direction::Server],
+            Purpose::FederationClient => &[Direction::Client],
+        }
+    }
+
     /// The folder beside the configured files.
     ///
     /// # Errors
@@ -102,14 +134,32 @@ impl IdentityFolder {
         Ok(self.names(purpose, of)?.0)
     }
 
-    /// The files in which keys are: those in the folder, and the configured one.
+    /// The files in which keys are in PEM: those in the folder, and the configured one.
     ///
     /// # Errors
     /// [`Error::NotConfigured`], and [`Error::File`] when the folder can't be read.
     pub fn key_files(&self, purpose: Purpose) -> Result<Vec<PathBuf>, Error> {
         let mut files = files_in(&self.folder(purpose)?, "", ".key")?;
-        files.push(self.place(purpose)?.key.clone());
+        let place = self.place(purpose)?;
+        files.extend(place.store.is_none().then(|| place.key.clone()));
         Ok(files)
+    }
+
+    /// The key in the configured key store; `None` where keys lie in files of their own.
+    ///
+    /// # Errors
+    /// [`Error::NotConfigured`], and why the key store can't be read.
+    pub fn key_in_store(&self, purpose: Purpose) -> Result<Option<Key>, Error> {
+        let place = self.place(purpose)?;
+        let Some(store) = &place.store else {
+            return Ok(None);
+        };
+        let pair = store.pair(&place.certificate)?;
+        Ok(Some(Key {
+            file: place.key.clone(),
+            public_key: public_key(&pair.key_pem)?,
+            key_pem: pair.key_pem,
+        }))
     }
 
     /// The identity that is configured. The certificate's file decides: while its change is under way the key may still
@@ -131,14 +181,59 @@ impl IdentityFolder {
         chain_pem: &[u8],
         key_pem: &Secret,
     ) -> Result<Fingerprint, Error> {
-        let identity = Identity::from_pem(chain_pem, key_pem)?;
-        let pair = Pair {
-            chain_pem: chain_pem.to_vec(),
-            key_pem: key_pem.clone(),
-            identity,
-        };
+        let pair = Pair::read(chain_pem, key_pem)?;
         self.keep(purpose, &pair)?;
         Ok(pair.fingerprint())
+    }
+
+    /// Keeps one that nothing names yet: [`IdentityFolder::sweep`] takes it away again if nothing ever does. What lies
+    /// there already was put there by somebody, and stays.
+    ///
+    /// # Errors
+    /// As [`IdentityFolder::write`].
+    pub fn begin(
+        &self,
+        purpose: Purpose,
+        chain_pem: &[u8],
+        key_pem: &Secret,
+    ) -> Result<Fingerprint, Error> {
+        let pair = Pair::read(chain_pem, key_pem)?;
+        let fingerprint = pair.fingerprint();
+        let (certificate, key) = self.names(purpose, &fingerprint)?;
+        if !certificate.exists() && !key.exists() {
+            Self::make_folder(&self.folder(purpose)?)?;
+            let mark = self.mark(purpose, &fingerprint)?;
+            make::replace(&mark, b"", 0o600).map_err(|source| unwritable(&mark, source))?;
+        }
+        self.keep(purpose, &pair)?;
+        Ok(fingerprint)
+    }
+
+    /// Ends what was begun: what is among `named`, or configured, stays for good, and the others go with their keys. How
+    /// many went.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Write`]; what could not be looked at is looked at the next time.
+    pub fn sweep(&self, purpose: Purpose, named: &BTreeSet<Fingerprint>) -> Result<usize, Error> {
+        let mut gone = 0;
+        let beginning = format!(".{purpose}-");
+        for mark in all_in(&self.folder(purpose)?)? {
+            let name = mark.file_name().unwrap_or_default().to_string_lossy();
+            let hex = name.strip_prefix(&beginning);
+            let hex = hex.and_then(|rest| rest.strip_suffix(BEGUN));
+            let Some(begun) = hex.and_then(read_fingerprint) else {
+                continue;
+            };
+            let is_named = named.contains(&begun)
+                || leaf_of(&self.place(purpose)?.certificate)?.fingerprint() == begun;
+            if is_named {
+                delete(&mark)?;
+            } else {
+                self.remove(purpose, &begun)?;
+                gone += 1;
+            }
+        }
+        Ok(gone)
     }
 
     /// The identity with that certificate, wherever it and its key lie.
@@ -167,9 +262,14 @@ impl IdentityFolder {
         // From here on both are in the folder, so that either is found whatever the configured files hold.
         match &earlier {
             Ok(earlier) => self.keep(purpose, earlier)?,
+            Err(_) if files.store.is_some() => {}
             Err(_) => self.keep_key(purpose, &files.key)?,
         }
         self.keep(purpose, &next)?;
+        if let Some(store) = &files.store {
+            // Certificate and key change in one step here.
+            return replace_private(&files.certificate, &store.with(&files.certificate, &next)?);
+        }
         replace_public(&files.certificate, &next.chain_pem)?;
         replace_private(&files.key, &next.key_pem)
     }
@@ -182,7 +282,16 @@ impl IdentityFolder {
         let (certificate, key) = self.names(purpose, unwanted)?;
         // A certificate without a key is not found any more; a key without its certificate would be left over.
         let was_there = delete(&certificate)?;
-        Ok(delete(&key)? || was_there)
+        let was_there = delete(&key)? || was_there;
+        // A begun one is swept until all of it is gone, so this comes last.
+        let was_begun = delete(&self.mark(purpose, unwanted)?)?;
+        if was_there || was_begun {
+            // A key that comes back with the power would lie there for ever.
+            let folder = self.folder(purpose)?;
+            let synced = fs::File::open(&folder).and_then(|open| open.sync_all());
+            synced.map_err(|source| unwritable(&folder, source))?;
+        }
+        Ok(was_there)
     }
 
     /// The certificates that are there with their keys, the configured one first.
@@ -250,6 +359,12 @@ impl IdentityFolder {
         Ok((name("pem"), name("key")))
     }
 
+    /// What lies beside a pair in the folder that was begun.
+    fn mark(&self, purpose: Purpose, of: &Fingerprint) -> Result<PathBuf, Error> {
+        let name = format!(".{purpose}-{}{BEGUN}", fingerprint_hex(of));
+        Ok(self.folder(purpose)?.join(name))
+    }
+
     /// Writes into the folder. The key comes first: what has a certificate there has its key as well.
     fn keep(&self, purpose: Purpose, pair: &Pair) -> Result<(), Error> {
         Self::make_folder(&self.folder(purpose)?)?;
@@ -257,6 +372,7 @@ impl IdentityFolder {
         replace_private(&key, &pair.key_pem)?;
         replace_public(&certificate, &pair.chain_pem)
     }
+
     /// Keeps a configured key that is not the configured certificate's, unless it is in the folder already.
     fn keep_key(&self, purpose: Purpose, key: &Path) -> Result<(), Error> {
         let Ok(key_pem) = read(key, Readers::OwnerOnly) else {
@@ -310,12 +426,22 @@ impl IdentityFolder {
         let folder = self.folder(purpose)?;
         let (certificate, key) = self.names(purpose, wanted)?;
         // Where it belongs by its name, then wherever it may have been put by hand.
-        let mut certificates = vec![files.certificate.clone(), certificate];
-        certificates.extend(files_in(&folder, "", ".pem")?);
-        let mut keys = vec![key, files.key.clone()];
-        keys.extend(files_in(&folder, "", ".key")?);
+        let (mut certificates, mut keys) = (vec![certificate], vec![key]);
         // What can't be read may be what is looked for: only what was looked at everywhere is not there.
         let mut unread = None;
+        match &files.store {
+            None => {
+                certificates.insert(0, files.certificate.clone());
+                keys.push(files.key.clone());
+            }
+            Some(_) => match pair_of(files) {
+                Ok(pair) if pair.fingerprint() == *wanted => return Ok(pair),
+                Ok(_) => {}
+                Err(error) => unread = Some(error),
+            },
+        }
+        certificates.extend(files_in(&folder, "", ".pem")?);
+        keys.extend(files_in(&folder, "", ".key")?);
         for file in certificates {
             match leaf_of(&file) {
                 Ok(leaf) if leaf.fingerprint() == *wanted => {}
@@ -339,13 +465,24 @@ impl IdentityFolder {
 }
 
 impl Pair {
+    fn read(chain_pem: &[u8], key_pem: &Secret) -> Result<Self, Error> {
+        Ok(Self {
+            identity: Identity::from_pem(chain_pem, key_pem)?,
+            chain_pem: chain_pem.to_vec(),
+            key_pem: key_pem.clone(),
+        })
+    }
+
     fn fingerprint(&self) -> Fingerprint {
         self.identity.leaf().fingerprint()
     }
 }
 
-/// The two configured files, which must be each other's.
+/// What is configured: the key store, or two files, which must be each other's.
 fn pair_of(files: &IdentityFiles) -> Result<Pair, Error> {
+    if let Some(store) = &files.store {
+        return store.pair(&files.certificate);
+    }
     let chain_pem = read(&files.certificate, Readers::Anyone)?;
     let key_pem = read(&files.key, Readers::OwnerOnly)?;
     let identity = Identity::from_pem(chain_pem.expose(), &key_pem)?;
@@ -411,34 +548,30 @@ pub(super) fn files_in(
     beginning: &str,
     ending: &str,
 ) -> Result<Vec<PathBuf>, Error> {
+    let mut files = all_in(folder)?;
+    files.retain(|file| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        // What begins with a dot was never finished.
+        name.starts_with(beginning) && name.ends_with(ending) && !name.starts_with('.')
+    });
+    Ok(files)
+}
+
+/// What lies in a folder, in order; nothing where there is none.
+fn all_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let unreadable = |source| Error::File {
+        path: folder.to_owned(),
+        source,
+    };
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => {
-            return Err(Error::File {
-                path: folder.to_owned(),
-                source,
-            });
-        }
+        Err(source) => return Err(unreadable(source)),
     };
-    let mut files = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|source| Error::File {
-            path: folder.to_owned(),
-            source,
-        })?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        // What begins with a dot was never finished.
-        let is_meant =
-            name.starts_with(beginning) && name.ends_with(ending) && !name.starts_with('.');
-        if is_meant {
-            files.push(entry.path());
-        }
-        if files.len() == MAX_FILES {
-            break;
-        }
-    }
+    let entries = entries.take(MAX_FILES).map(|entry| Ok(entry?.path()));
+    let mut files = entries
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(unreadable)?;
     files.sort();
     Ok(files)
 }

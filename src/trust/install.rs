@@ -9,7 +9,6 @@ use crate::{
     secret::Secret,
     trust::{
         answer::{Answer, Mismatch, Wanted, complete},
-        bundle::Direction,
         certificate::Certificate,
         folder::IdentityFolder,
         keys::{self, Key},
@@ -137,25 +136,14 @@ pub fn check(
     } else {
         brought.names.to_vec()
     };
-    let has_client = folder.files(Purpose::FederationClient).is_some();
     let wanted = Wanted {
         public_key: &brought.key.public_key,
         names: &names,
-        directions: directions(purpose, has_client),
+        directions: folder.directions(purpose),
         may_lack_issuers: brought.may_lack_issuers,
         now,
     };
     complete(brought.certificates, &wanted)
-}
-
-/// What an identity of that purpose is used as, on a node that has another one for calling, or none.
-#[must_use]
-pub const fn directions(purpose: Purpose, has_client: bool) -> &'static [Direction] {
-    match (purpose, has_client) {
-        (Purpose::Federation, false) => &[Direction::Server, Direction::Client],
-        (Purpose::Federation | Purpose::Phone, _) => &[Direction::Server],
-        (Purpose::FederationClient, _) => &[Direction::Client],
-    }
 }
 
 #[cfg(test)]
@@ -181,6 +169,7 @@ mod tests {
         let files = IdentityFiles {
             certificate: dir.path().join("configured.pem"),
             key: dir.path().join("configured.key"),
+            ..IdentityFiles::default()
         };
         let folder = IdentityFolder::new([(Purpose::Federation, files)]);
         let ca = Authority::new("CA");

@@ -22,7 +22,7 @@ use crate::{
     domain::purpose::Purpose,
     edge::admin::views,
     trust::{
-        answer::Answer,
+        answer::{Answer, is_for_key},
         certificate::{Certificate, Fingerprint, fingerprint_text},
         folder::IdentityFolder,
         install::{self, Brought},
@@ -205,7 +205,14 @@ fn key(
             .key_files(purpose)
             .map_err(|cause| unusable(&cause))?,
     );
-    let found = keys::key_of(given, &files).map_err(|cause| unusable(&cause))?;
+    let stored = folder
+        .key_in_store(purpose)
+        .map_err(|cause| unusable(&cause));
+    let found = match keys::key_of(given, &files).map_err(|cause| unusable(&cause))? {
+        Some(key) => Some(key),
+        // A request that keytool made is for the key in the key store.
+        None => stored?.filter(|key| given.iter().any(|c| is_for_key(c, &key.public_key))),
+    };
     found.ok_or_else(|| {
         let subjects: Vec<_> = given.iter().map(Certificate::subject).collect();
         Failure::new(

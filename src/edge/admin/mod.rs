@@ -9,7 +9,7 @@ mod account;
 pub mod crls;
 mod directory;
 pub mod error;
-mod explain;
+pub mod explain;
 pub mod export;
 mod import;
 pub mod operations;

@@ -29,6 +29,7 @@ use crate::{
         trust_bulk,
         trust_removal::{self, Mode, Removal},
     },
+    fault::FaultPoints,
     pairing::Pairings,
     secret::Pin,
     store::{self, Store},
@@ -55,6 +56,8 @@ pub struct AdminEdge {
     pub groups: Arc<Groups>,
     /// What goes beyond the database.
     pub operations: Arc<dyn Operations>,
+    /// Where a test can stop this node.
+    pub faults: FaultPoints,
     /// Invitations.
     pub pairings: Pairings,
     /// One place: large imports wait in nobody's memory.
@@ -325,7 +328,12 @@ impl AdminEdge {
         let (live, unreported) = self.live().await?;
         let now = self.clock.now();
         let own = self.cluster_id.clone();
-        let bringing = trust_bulk::Bringing { own, asked, live };
+        let bringing = trust_bulk::Bringing {
+            own,
+            asked,
+            live,
+            faults: self.faults.clone(),
+        };
         let imported = trust_bulk::import(&self.store, bringing, actor, now, tell).await?;
         if !imported.dry_run {
             self.operations.peers_changed().await?;

@@ -20,7 +20,7 @@ use crate::support::{binary, set_parameter};
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Types a command at a node; what it prints as JSON, or what it says where it refuses.
-pub(super) async fn type_at(member: &Member, line: &str) -> Result<Value, String> {
+pub(crate) async fn type_at(member: &Member, line: &str) -> Result<Value, String> {
     let output = tokio::process::Command::new(binary())
         .arg("--socket")
         .arg(&member.addresses.admin)
@@ -54,7 +54,7 @@ pub(super) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T
 }
 
 /// The fingerprint of what a node shows to peers.
-pub(super) async fn shown(member: &Member) -> String {
+pub(crate) async fn shown(member: &Member) -> String {
     let request = pb::ListIdentitiesRequest {};
     let listed = member.admin().await.unwrap().identities(request).await;
     let listed = listed.unwrap().identities;
@@ -123,6 +123,17 @@ pub(super) fn phase(member: &Member) -> Option<String> {
             |row| row.get(0),
         )
         .optional()
+        .unwrap()
+}
+
+/// What became of the last act of that kind, by the audit.
+pub(super) fn last_in_audit(member: &Member, action: &str) -> String {
+    database(member)
+        .query_row(
+            "SELECT outcome FROM audit WHERE action = ?1 ORDER BY seq DESC LIMIT 1",
+            [action],
+            |row| row.get(0),
+        )
         .unwrap()
 }
 
