@@ -36,6 +36,18 @@ impl FaultPoints {
             std::future::pending::<()>().await;
         }
     }
+
+    /// The same for what runs on a thread that may be held up, such as the steps of one transaction.
+    pub fn pass_here(&self, name: &str) {
+        if let Some((stop, report)) = &self.stop_at
+            && **stop == *name
+        {
+            report(name);
+            loop {
+                std::thread::park();
+            }
+        }
+    }
 }
 
 impl fmt::Debug for FaultPoints {

@@ -40,11 +40,13 @@ pub(super) async fn export(global: &Global, args: &TrustExport) -> Outcome {
     };
     let mut pieces = answer(&*what, client.export_trust(asked).await)?;
     let mut entries = Vec::new();
+    let mut unreported = Vec::new();
     while let Some(piece) = pieces
         .message()
         .await
         .map_err(|status| Failure::from_status(&*what, &status))?
     {
+        unreported.extend(piece.unreported);
         for certificate in piece.certificates {
             entries.push(exported(&what, certificate)?);
         }
@@ -69,7 +71,14 @@ pub(super) async fn export(global: &Global, args: &TrustExport) -> Outcome {
         "format": format.as_str(),
         "certificates": entries.len(),
     });
-    Ok(Report::new(text, &written))
+    let report = Report::new(text, &written);
+    Ok(match unreported.is_empty() {
+        true => report,
+        false => report.with_note(format!(
+            "not in it: what {} shows, which has not put it on record",
+            unreported.join(", ")
+        )),
+    })
 }
 
 fn exported(what: &str, certificate: pb::BulkCertificate) -> Outcome<Entry> {
@@ -202,6 +211,7 @@ async fn send(
         if let Some(done) = message.imported {
             imported.dry_run = done.dry_run;
             imported.passed_over.extend(done.passed_over);
+            imported.unreported.extend(done.unreported);
             for peer in done.peers {
                 match imported.peers.last_mut() {
                     Some(last) if last.cluster_id == peer.cluster_id => {
@@ -231,6 +241,9 @@ fn question(dry: &pb::ImportedTrust) -> Option<String> {
                 peer.cluster_id
             ));
         }
+        if !peer.unheard.is_empty() {
+            told.push(unheard_text(peer));
+        }
         if peer.enabled && peer.good == 0 {
             told.push(nothing_left(&peer.cluster_id));
         }
@@ -238,8 +251,28 @@ fn question(dry: &pb::ImportedTrust) -> Option<String> {
     (!told.is_empty()).then(|| format!("{}. Import all the same?", told.join("; ")))
 }
 
+/// Which nodes' connections are not known.
+pub(super) fn not_looked_at(unreported: &[String]) -> String {
+    match unreported.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\n\nnot looked at: the connections of {}, which has not put them on record",
+            unreported.join(", ")
+        ),
+    }
+}
+
 fn nothing_left(cluster: &str) -> String {
     format!("there will be no link with {cluster}: nothing that is left of it is valid")
+}
+
+fn unheard_text(peer: &pb::TrustImpact) -> String {
+    format!(
+        "{} that {} announced on the word of what goes will wait for nobody any more: {}",
+        count(peer.unheard.len(), "certificate"),
+        peer.cluster_id,
+        peer.unheard.join(", ")
+    )
 }
 
 fn connection_text(connection: &pb::LiveConnection) -> String {
@@ -297,6 +330,15 @@ fn import_text(imported: &pb::ImportedTrust, file: &Path) -> String {
     }
     let mut connections: Vec<String> = Vec::new();
     for peer in &imported.peers {
+        if peer.adopted > 0 {
+            text += &format!(
+                "\n\nof those that are kept, {} had announced {}; they are yours from now on",
+                peer.cluster_id, peer.adopted
+            );
+        }
+        if !peer.unheard.is_empty() {
+            text += &format!("\n\n{}", unheard_text(peer));
+        }
         connections.extend(peer.connections.iter().map(connection_text));
         if peer.enabled && peer.good == 0 {
             connections.push(nothing_left(&peer.cluster_id));
@@ -305,6 +347,7 @@ fn import_text(imported: &pb::ImportedTrust, file: &Path) -> String {
     if !connections.is_empty() {
         text += &format!("\n\nconnections:\n  {}", connections.join("\n  "));
     }
+    text += &not_looked_at(&imported.unreported);
     for passed in &imported.passed_over {
         text += &format!(
             "\n\npassed over: {} of {}, which is no peer of this cluster",

@@ -19,6 +19,7 @@ use crate::{
         values::{self, Read, is_node},
     },
     domain::login::SecurityMode,
+    trust::key_store::KeyStore,
 };
 
 /// Checks the text of the file `path` on a machine called `host`.
@@ -53,6 +54,43 @@ pub(super) fn check(text: &str, path: &Path, host: Option<&str>) -> Result<Confi
 /// The longest path that a Unix socket can have on Linux, the closing NUL not counted.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 
+/// The keys by which one identity is given.
+struct IdentityKeys {
+    certificate: &'static str,
+    key: &'static str,
+    store: &'static str,
+    password: &'static str,
+    key_password: &'static str,
+    alias: &'static str,
+}
+
+const FEDERATION: IdentityKeys = IdentityKeys {
+    certificate: "identity.certificate",
+    key: "identity.key",
+    store: "identity.key-store",
+    password: "identity.key-store-password-file",
+    key_password: "identity.key-password-file",
+    alias: "identity.key-alias",
+};
+
+const CLIENT: IdentityKeys = IdentityKeys {
+    certificate: "identity.client.certificate",
+    key: "identity.client.key",
+    store: "identity.client.key-store",
+    password: "identity.client.key-store-password-file",
+    key_password: "identity.client.key-password-file",
+    alias: "identity.client.key-alias",
+};
+
+const PHONE: IdentityKeys = IdentityKeys {
+    certificate: "phone.certificate",
+    key: "phone.key",
+    store: "phone.key-store",
+    password: "phone.key-store-password-file",
+    key_password: "phone.key-password-file",
+    alias: "phone.key-alias",
+};
+
 /// Takes keys one by one; remembers what was wrong and what is in force.
 struct Reader {
     given: BTreeMap<&'static str, Given>,
@@ -69,7 +107,7 @@ impl Reader {
         let node = self.node();
         let shutdown_grace = self.duration("shutdown-grace");
         let federation = self.federation();
-        let identity = self.identity_files("identity.certificate", "identity.key");
+        let identity = self.identity_files(&FEDERATION);
         let client_identity = self.client_identity();
         let phone = self.phone();
         let admin = self.admin();
@@ -148,22 +186,64 @@ impl Reader {
         })
     }
 
-    /// Both files or none.
+    /// Both files, a key store, or none.
     fn client_identity(&mut self) -> Option<Option<IdentityFiles>> {
-        const CERTIFICATE: &str = "identity.client.certificate";
-        const KEY: &str = "identity.client.key";
-        for (given, missing) in [(CERTIFICATE, KEY), (KEY, CERTIFICATE)] {
+        if let Some(stored) = self.key_store(&CLIENT)? {
+            return Some(Some(stored));
+        }
+        let IdentityKeys {
+            certificate, key, ..
+        } = CLIENT;
+        for (given, missing) in [(certificate, key), (key, certificate)] {
             if self.given.contains_key(given) && !self.given.contains_key(missing) {
                 self.conflict(missing, format!("is missing, and {given} is given"));
                 return None;
             }
         }
-        let (certificate, key) = (self.optional_path(CERTIFICATE)?, self.optional_path(KEY)?);
-        Some(
-            certificate
-                .zip(key)
-                .map(|(certificate, key)| IdentityFiles { certificate, key }),
-        )
+        let (certificate, key) = (self.optional_path(certificate)?, self.optional_path(key)?);
+        let files = certificate
+            .zip(key)
+            .map(|(certificate, key)| IdentityFiles {
+                certificate,
+                key,
+                store: None,
+            });
+        Some(files)
+    }
+
+    /// The key store in the place of two files, where one is given; `None` when something about it is wrong.
+    fn key_store(&mut self, keys: &IdentityKeys) -> Option<Option<IdentityFiles>> {
+        let beside = [keys.password, keys.key_password, keys.alias];
+        let (apart, with_it) = match self.given.contains_key(keys.store) {
+            true => (&[keys.certificate, keys.key][..], "is given, and so is"),
+            false => (&beside[..], "is of no use without"),
+        };
+        let wrong: Vec<_> = apart
+            .iter()
+            .filter(|key| self.given.contains_key(*key))
+            .collect();
+        for key in &wrong {
+            self.conflict(key, format!("{with_it} {}", keys.store));
+        }
+        let file = self.optional_path(keys.store);
+        let password_file = self.optional_path(keys.password);
+        let key_password_file = self.optional_path(keys.key_password);
+        let alias = self.optional(keys.alias, values::alias, |alias| quoted(alias));
+        let store = KeyStore {
+            password_file: password_file?,
+            key_password_file: key_password_file?,
+            alias: alias?,
+        };
+        let file = file.filter(|_| wrong.is_empty())?;
+        if file.is_some() {
+            self.remember(keys.certificate, None, true);
+            self.remember(keys.key, None, true);
+        }
+        Some(file.map(|file| IdentityFiles {
+            certificate: file.clone(),
+            key: file,
+            store: Some(store),
+        }))
     }
 
     fn phone(&mut self) -> Option<Phone> {
@@ -173,7 +253,7 @@ impl Reader {
             values::address_or_off,
             show_address_or_off,
         );
-        let identity = self.identity_files("phone.certificate", "phone.key");
+        let identity = self.identity_files(&PHONE);
         let max_connections = self.count("phone.max-connections");
         // Phones of a whole site may stand behind one address.
         let half = max_connections.unwrap_or_default().div_ceil(2);
@@ -321,15 +401,15 @@ impl Reader {
         self.take(name, values::groups, |list| show_list(list))
     }
 
-    fn identity_files(
-        &mut self,
-        certificate: &'static str,
-        key: &'static str,
-    ) -> Option<IdentityFiles> {
-        let (certificate, key) = (self.path(certificate), self.path(key));
+    fn identity_files(&mut self, keys: &IdentityKeys) -> Option<IdentityFiles> {
+        if let Some(stored) = self.key_store(keys)? {
+            return Some(stored);
+        }
+        let (certificate, key) = (self.path(keys.certificate), self.path(keys.key));
         Some(IdentityFiles {
             certificate: certificate?,
             key: key?,
+            store: None,
         })
     }
 
@@ -337,13 +417,20 @@ impl Reader {
         self.take(name, values::path, |p| quoted(&p.to_string_lossy()))
     }
 
-    /// `Some(None)` when the file doesn't give it, `None` when what it gives is wrong.
     fn optional_path(&mut self, name: &'static str) -> Option<Option<PathBuf>> {
+        self.optional(name, values::path, |p| quoted(&p.to_string_lossy()))
+    }
+
+    /// `Some(None)` when the file doesn't give it, `None` when what it gives is wrong.
+    fn optional<T>(
+        &mut self,
+        name: &'static str,
+        read: Read<T>,
+        show: fn(&T) -> String,
+    ) -> Option<Option<T>> {
         if self.given.contains_key(name) {
             let key = self.key(name)?;
-            return self
-                .choose(key, values::path, |p| quoted(&p.to_string_lossy()), None)
-                .map(Some);
+            return self.choose(key, read, show, None).map(Some);
         }
         self.remember(name, None, true);
         Some(None)

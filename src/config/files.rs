@@ -25,10 +25,10 @@ pub fn check_files(config: &Config, now: Timestamp) -> Result<(), Problems> {
     };
     found.federation(now);
     let phone = &config.phone.identity;
-    if let Some(identity) = found.identity("phone.certificate", "phone.key", phone)
+    if let Some(identity) = found.identity("phone", phone)
         && let Err(error) = identity.check_server(now)
     {
-        found.unfit("phone.certificate", &phone.certificate, &error);
+        found.unfit(&certificate_key("phone", phone), &phone.certificate, &error);
     }
     found.pepper(&config.credentials.pepper_file);
     for (key, path) in [
@@ -45,6 +45,15 @@ pub fn check_files(config: &Config, now: Timestamp) -> Result<(), Problems> {
     } else {
         Err(Problems::new(&config.file, found.list))
     }
+}
+
+/// The key under which a section names the file with the certificate.
+fn certificate_key(section: &str, files: &IdentityFiles) -> String {
+    let last = match files.store {
+        None => "certificate",
+        Some(_) => "key-store",
+    };
+    format!("{section}.{last}")
 }
 
 struct Found<'a> {
@@ -80,14 +89,16 @@ impl Found<'_> {
     }
 
     fn federation(&mut self, now: Timestamp) {
-        const SERVER: &str = "identity.certificate";
-        const CLIENT: &str = "identity.client.certificate";
         let config = self.config;
-        let server = self.identity(SERVER, "identity.key", &config.identity);
+        let server = self.identity("identity", &config.identity);
         let client = config.client_identity.as_ref().map(|files| {
-            let client = self.identity(CLIENT, "identity.client.key", files);
+            let client = self.identity("identity.client", files);
             if let Some(Err(error)) = client.as_ref().map(|client| client.check_client(now)) {
-                self.unfit(CLIENT, &files.certificate, &error);
+                self.unfit(
+                    &certificate_key("identity.client", files),
+                    &files.certificate,
+                    &error,
+                );
             }
         });
         let checked = server.map(|server| match client {
@@ -95,39 +106,63 @@ impl Found<'_> {
             None => Identities::from(server).check(now),
         });
         if let Some(Err(error)) = checked {
-            self.unfit(SERVER, &config.identity.certificate, &error);
+            let files = &config.identity;
+            self.unfit(
+                &certificate_key("identity", files),
+                &files.certificate,
+                &error,
+            );
         }
     }
 
-    fn identity(
-        &mut self,
-        certificate: &str,
-        key: &str,
-        files: &IdentityFiles,
-    ) -> Option<Identity> {
+    /// The identity that a section gives.
+    fn identity(&mut self, section: &str, files: &IdentityFiles) -> Option<Identity> {
         const MEND: &str = "`emccd init` makes one in a new folder, `emccd cert new` one anywhere";
-        let certificate_is_there = self.is_there(certificate, &files.certificate, MEND);
-        if !self.is_there(key, &files.key, MEND) || !certificate_is_there {
-            return None;
-        }
-        match Identity::from_files(&files.certificate, &files.key) {
-            Ok(identity) => Some(identity),
-            Err(error) => {
-                let concerns_key = match &error {
-                    Error::File { path, .. } => *path == files.key,
-                    Error::KeyMismatch { .. }
-                    | Error::KeyReadableByOthers { .. }
-                    | Error::MalformedKey { .. } => true,
-                    _ => false,
-                };
-                if concerns_key {
-                    self.unfit(key, &files.key, &error);
-                } else {
-                    self.unfit(certificate, &files.certificate, &error);
-                }
-                None
+        const PASSWORD: &str =
+            "put the store's password alone on the first line of that file, mode 0600";
+        let certificate = certificate_key(section, files);
+        let key = match files.store {
+            None => format!("{section}.key"),
+            Some(_) => certificate.clone(),
+        };
+        let mut needed = vec![(certificate.clone(), &files.certificate, MEND)];
+        match &files.store {
+            None => needed.push((key.clone(), &files.key, MEND)),
+            Some(store) => {
+                let password = store.password_file.iter();
+                needed.extend(
+                    password.map(|f| (format!("{section}.key-store-password-file"), f, PASSWORD)),
+                );
+                let key_password = store.key_password_file.iter();
+                needed.extend(
+                    key_password.map(|f| (format!("{section}.key-password-file"), f, PASSWORD)),
+                );
             }
         }
+        let mut are_there = true;
+        for (key, file, mend) in &needed {
+            are_there &= self.is_there(key, file, mend);
+        }
+        if !are_there {
+            return None;
+        }
+        let error = match files.identity() {
+            Ok(identity) => return Some(identity),
+            Err(error) => error,
+        };
+        let of_file = match &error {
+            Error::File { path, .. } | Error::KeyReadableByOthers { path, .. } => {
+                needed.iter().find(|(_, file, _)| *file == path)
+            }
+            _ => None,
+        };
+        let (at, file) = match (of_file, &error) {
+            (Some((key, file, _)), _) => (key, *file),
+            (None, Error::KeyMismatch { .. } | Error::MalformedKey { .. }) => (&key, &files.key),
+            (None, _) => (&certificate, &files.certificate),
+        };
+        self.unfit(at, file, &error);
+        None
     }
 
     fn pepper(&mut self, path: &Path) {

@@ -37,6 +37,8 @@ pub struct Key {
 pub enum Kind {
     /// Addresses that others can dial.
     Addresses,
+    /// The name of an entry of a key store.
+    Alias,
     /// An IP address and a port to listen on.
     Address,
     /// The same, or `off`.
@@ -109,6 +111,7 @@ impl Kind {
                 "list of hosts with their ports, for example [\"emcc1.berlin.example:8444\"]"
                     .to_owned()
             }
+            Self::Alias => "text, as keytool -list shows it".to_owned(),
             Self::Address => "IP address and port, for example 0.0.0.0:8444 or [::]:8444; \
                               port 0 takes any free one"
                 .to_owned(),
@@ -175,8 +178,8 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "identity",
-        about: "Certificate and key that this node shows to other clusters. Files are PEM; a key file must be \
-                readable by its owner only.",
+        about: "Certificate and key that this node shows to other clusters: two files in PEM, or a key store as Tomcat has \
+                it. The file with the key must be readable by its owner only.",
     },
     Section {
         name: "identity.client",
@@ -357,6 +360,53 @@ pub const KEYS: &[Key] = &[
         change: Change::Reread,
     },
     Key {
+        name: "identity.key-store",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "none, and certificate and key are files of their own",
+            sample: "\"certs/identity.p12\"",
+        },
+        meaning: "Key store with certificate chain and private key, PKCS#12 or JKS, mode 0600, in place of `certificate` and `key`; Tomcat's \
+                  certificateKeystoreFile.",
+        why: "most tools write PEM",
+        change: Change::Reread,
+    },
+    Key {
+        name: "identity.key-store-password-file",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "none",
+            sample: "\"certs/identity.password\"",
+        },
+        meaning: "File with the key store's password on its first line, mode 0600; Tomcat's \
+                  certificateKeystorePasswordFile.",
+        why: "PEM files need none",
+        change: Change::Reread,
+    },
+    Key {
+        name: "identity.key-password-file",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "none, and the store's password opens the key",
+            sample: "\"certs/identity.key-password\"",
+        },
+        meaning: "The same for the key, where a JKS store has another password for it; Tomcat's \
+                  certificateKeyPasswordFile.",
+        why: "keytool gives both the same",
+        change: Change::Reread,
+    },
+    Key {
+        name: "identity.key-alias",
+        kind: Kind::Alias,
+        preset: Preset::Otherwise {
+            text: "none, and the key store holds one key",
+            sample: "\"tomcat\"",
+        },
+        meaning: "Alias of the key in the key store, whatever the case; Tomcat's certificateKeyAlias.",
+        why: "an alias is needed only where there are several",
+        change: Change::Restart,
+    },
+    Key {
         name: "identity.client.certificate",
         kind: Kind::Path,
         preset: Preset::Otherwise {
@@ -377,6 +427,53 @@ pub const KEYS: &[Key] = &[
         meaning: "Private key of that certificate, mode 0600.",
         why: "it goes with `identity.client.certificate`",
         change: Change::Reread,
+    },
+    Key {
+        name: "identity.client.key-store",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "none, and certificate and key are files of their own",
+            sample: "\"certs/client.p12\"",
+        },
+        meaning: "Key store with the certificate chain and private key for calling, PKCS#12 or JKS, mode 0600, in place of `certificate` and `key`; Tomcat's \
+                  certificateKeystoreFile.",
+        why: "most tools write PEM",
+        change: Change::Reread,
+    },
+    Key {
+        name: "identity.client.key-store-password-file",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "none",
+            sample: "\"certs/client.password\"",
+        },
+        meaning: "File with the key store's password on its first line, mode 0600; Tomcat's \
+                  certificateKeystorePasswordFile.",
+        why: "PEM files need none",
+        change: Change::Reread,
+    },
+    Key {
+        name: "identity.client.key-password-file",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "none, and the store's password opens the key",
+            sample: "\"certs/client.key-password\"",
+        },
+        meaning: "The same for the key, where a JKS store has another password for it; Tomcat's \
+                  certificateKeyPasswordFile.",
+        why: "keytool gives both the same",
+        change: Change::Reread,
+    },
+    Key {
+        name: "identity.client.key-alias",
+        kind: Kind::Alias,
+        preset: Preset::Otherwise {
+            text: "none, and the key store holds one key",
+            sample: "\"tomcat\"",
+        },
+        meaning: "Alias of the key in the key store, whatever the case; Tomcat's certificateKeyAlias.",
+        why: "an alias is needed only where there are several",
+        change: Change::Restart,
     },
     Key {
         name: "phone.listen",
@@ -410,6 +507,53 @@ pub const KEYS: &[Key] = &[
         meaning: "Private key of the certificate, mode 0600. RSA-2048, unless all phones are recent.",
         why: "`emccd init` writes it there",
         change: Change::Reread,
+    },
+    Key {
+        name: "phone.key-store",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "none, and certificate and key are files of their own",
+            sample: "\"certs/phone.p12\"",
+        },
+        meaning: "Key store with certificate chain and private key, PKCS#12 or JKS, mode 0600, in place of `certificate` and `key`; Tomcat's \
+                  certificateKeystoreFile.",
+        why: "most tools write PEM",
+        change: Change::Reread,
+    },
+    Key {
+        name: "phone.key-store-password-file",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "none",
+            sample: "\"certs/phone.password\"",
+        },
+        meaning: "File with the key store's password on its first line, mode 0600; Tomcat's \
+                  certificateKeystorePasswordFile.",
+        why: "PEM files need none",
+        change: Change::Reread,
+    },
+    Key {
+        name: "phone.key-password-file",
+        kind: Kind::Path,
+        preset: Preset::Otherwise {
+            text: "none, and the store's password opens the key",
+            sample: "\"certs/phone.key-password\"",
+        },
+        meaning: "The same for the key, where a JKS store has another password for it; Tomcat's \
+                  certificateKeyPasswordFile.",
+        why: "keytool gives both the same",
+        change: Change::Reread,
+    },
+    Key {
+        name: "phone.key-alias",
+        kind: Kind::Alias,
+        preset: Preset::Otherwise {
+            text: "none, and the key store holds one key",
+            sample: "\"tomcat\"",
+        },
+        meaning: "Alias of the key in the key store, whatever the case; Tomcat's certificateKeyAlias.",
+        why: "an alias is needed only where there are several",
+        change: Change::Restart,
     },
     Key {
         name: "phone.max-connections",

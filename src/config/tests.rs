@@ -103,13 +103,63 @@ fn the_reference_page_is_up_to_date() {
 fn what_is_shown_loads_to_the_same() {
     let text = fs::read_to_string(repository("tests/data/config/valid/every-key.toml")).unwrap();
     let config = checked(&text).unwrap();
-    assert!(
-        config.settings.iter().all(|s| s.line.is_some()),
-        "{:?}",
-        config.settings
-    );
+    for setting in &config.settings {
+        // One way of giving an identity excludes the other one.
+        let is_apart = is_of_store(setting.key) || is_of_files(setting.key);
+        assert!(setting.line.is_some() || is_apart, "{}", setting.key);
+    }
     let again = checked(&config.show()).unwrap();
     assert_eq!(again.show(), config.show());
+}
+
+/// Whether a key gives an identity in a key store.
+fn is_of_store(name: &str) -> bool {
+    keys::last(name).starts_with("key-")
+}
+
+/// Whether a key gives an identity in files of PEM.
+fn is_of_files(name: &str) -> bool {
+    matches!(keys::last(name), "certificate" | "key")
+}
+
+#[test]
+fn an_identity_is_two_files_or_a_key_store() {
+    let config = checked(&format!(
+        "{MINIMAL}[identity]\nkey-store = \"a.p12\"\n[identity.client]\nkey-store = \"b.jks\"\n\
+         key-store-password-file = \"b.password\"\nkey-password-file = \"b.key\"\nkey-alias = \"tomcat\"\n"
+    ))
+    .unwrap();
+    assert_eq!(config.identity.to_string(), "/etc/emccd/a.p12");
+    let client = config.client_identity.unwrap();
+    assert_eq!(client.to_string(), "tomcat in /etc/emccd/b.jks");
+    let store = client.store.unwrap();
+    let password = store.password_file.unwrap();
+    assert_eq!(password, Path::new("/etc/emccd/b.password"));
+    assert!(config.phone.identity.store.is_none());
+    for (lines, told) in [
+        (
+            "[identity]\nkey-store = \"a.p12\"\nkey = \"a.key\"\n",
+            "is given, and so is identity.key-store",
+        ),
+        (
+            "[phone]\nkey-alias = \"tomcat\"\n",
+            "is of no use without phone.key-store",
+        ),
+        (
+            "[identity.client]\nkey-store-password-file = \"a\"\n",
+            "is of no use without identity.client.key-store",
+        ),
+        (
+            "[phone]\nkey-store = \"a\"\nkey-alias = \"\"\n",
+            "is no alias",
+        ),
+    ] {
+        let problems = refused(&format!("{MINIMAL}{lines}"));
+        assert!(
+            problems.len() == 1 && problems[0].contains(told),
+            "{problems:?}"
+        );
+    }
 }
 
 #[test]
@@ -120,7 +170,11 @@ fn samples_are_accepted_and_are_not_the_defaults() {
         }
         // Some of a section belong together.
         let mut text = MINIMAL.to_owned();
-        let is_beside = |k: &&Key| keys::section_of(k.name) == keys::section_of(key.name);
+        let is_beside = |k: &&Key| {
+            let is_apart = (is_of_store(k.name) && is_of_files(key.name))
+                || (is_of_files(k.name) && !is_of_files(key.name));
+            keys::section_of(k.name) == keys::section_of(key.name) && !is_apart
+        };
         for beside in KEYS.iter().filter(is_beside) {
             if let Preset::Otherwise { sample, .. } = beside.preset {
                 text.push_str(&format!("{} = {sample}\n", beside.name));

@@ -22,6 +22,14 @@ pub(super) type Wrong = String;
 /// Reads a value; relative paths start from the folder.
 pub(super) type Read<T> = fn(&Value, &Key, &Path) -> Result<T, Wrong>;
 
+pub(super) fn alias(value: &Value, _: &Key, _: &Path) -> Result<String, Wrong> {
+    let text = text(value)?;
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err("is no alias".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn address(value: &Value, _: &Key, _: &Path) -> Result<SocketAddr, Wrong> {
     let text = text(value)?;
     text.parse().map_err(|_| match text.parse::<HostPort>() {

@@ -6,7 +6,7 @@ use super::Finding;
 use crate::{
     clock::Timestamp,
     config::{self, Config, IdentityFiles, Problem, Problems},
-    trust::{certificate::Certificate, expiry::Stage, identity::Identity},
+    trust::{certificate::Certificate, expiry::Stage},
 };
 
 /// The file can't be used at all: nothing else is known then.
@@ -67,11 +67,11 @@ pub(super) fn check(config: &Config, now: Timestamp) -> Vec<Finding> {
 }
 
 fn problem(config: &Config, problem: &Problem) -> Finding {
-    let id = match problem.key.as_str() {
-        "identity.certificate" | "identity.key" => "federation-identity",
-        "identity.client.certificate" | "identity.client.key" => "federation-client-identity",
-        "phone.certificate" | "phone.key" => "phone-identity",
-        "credentials.pepper-file" => "pepper",
+    let id = match problem.key.rsplit_once('.') {
+        Some(("identity", _)) => "federation-identity",
+        Some(("identity.client", _)) => "federation-client-identity",
+        Some(("phone", _)) => "phone-identity",
+        Some(("credentials", _)) => "pepper",
         _ => "folders",
     };
     let hint = problem
@@ -98,6 +98,13 @@ fn mend(config: &Config, problem: &Problem) -> String {
     if problem.reason.contains("readable by others") || problem.reason.contains("mode 0") {
         return format!("chmod 600 {}", files.key.display());
     }
+    if files.store.is_some() {
+        return format!(
+            "emccd cert show {} tells what is in the key store; mend it or the keys beside {}, then: emccd cert reload",
+            files.certificate.display(),
+            problem.key
+        );
+    }
     format!(
         "emccd cert new{purpose} --common-name {} --name HOST --out NEW; put the two files where {} and {} are, then: \
          emccd cert reload",
@@ -109,7 +116,7 @@ fn mend(config: &Config, problem: &Problem) -> String {
 
 /// How long the identity is valid, and what it sends along where that ends soon.
 fn validity(id: &'static str, files: &IdentityFiles, now: Timestamp) -> Vec<Finding> {
-    let Ok(identity) = Identity::from_files(&files.certificate, &files.key) else {
+    let Ok(identity) = files.identity() else {
         return Vec::new();
     };
     let left = |certificate: &Certificate| {

@@ -50,7 +50,7 @@ use crate::{
         folder::IdentityFolder,
         identity::Identity,
         in_use::Opened,
-        make,
+        install, make,
         rotation::{self, Doer},
     },
 };
@@ -573,8 +573,8 @@ enum Problem {
     Trust(#[from] crate::trust::Error),
     #[error("making the certificate failed")]
     Make(#[from] make::Error),
-    #[error("{0} can't be read")]
-    File(String, #[source] std::io::Error),
+    #[error(transparent)]
+    Files(#[from] install::Error),
     #[error("no identity is shown that could be exchanged; emccd cert show tells why")]
     NothingShown,
     #[error("the certificate in the files is the one that is shown already")]

@@ -324,8 +324,17 @@ pub fn descendants(
     ancestor: &Fingerprint,
 ) -> Result<Vec<Fingerprint>, Error> {
     let lineage = lineage(tx, cluster_id)?;
+    Ok(descending(&lineage, &BTreeSet::from([*ancestor])))
+}
+
+/// What descends from these certificates, by the word on which each one was taken; in the order of fingerprints.
+#[must_use]
+pub fn descending(
+    lineage: &BTreeMap<Fingerprint, Fingerprint>,
+    ancestors: &BTreeSet<Fingerprint>,
+) -> Vec<Fingerprint> {
     let mut found = BTreeSet::new();
-    let mut generation = BTreeSet::from([*ancestor]);
+    let mut generation = ancestors.clone();
     while !generation.is_empty() {
         let next = lineage
             .iter()
@@ -336,8 +345,7 @@ pub fn descendants(
         generation = next;
     }
     // A ring can't be announced; where one is stored none the less, nothing descends from itself.
-    found.remove(ancestor);
-    Ok(found.into_iter().collect())
+    found.difference(ancestors).copied().collect()
 }
 
 /// Forgets the lineage of what is neither accepted nor waiting and has nothing left that descends from it, and of what

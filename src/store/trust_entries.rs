@@ -1,6 +1,10 @@
 //! What we accept from each peer, and what was taken back.
 
-use std::{fmt, str::FromStr};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt,
+    str::FromStr,
+};
 
 use crate::{
     clock::Timestamp,
@@ -134,19 +138,7 @@ pub fn add(tx: &mut dyn Transaction, entry: &TrustEntry) -> Result<bool, Error> 
         }
     }
     unrevoke(tx, &entry.cluster_id, &entry.fingerprint)?;
-    let added = tx.execute(
-        "INSERT INTO trust_entries (cluster_id, kind, fingerprint, der, added_at, source, alias)
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (cluster_id, kind, fingerprint) DO NOTHING",
-        &[
-            (&entry.cluster_id).into(),
-            entry.kind.as_str().into(),
-            (&entry.fingerprint).into(),
-            entry.der.clone().into(),
-            entry.added_at.into(),
-            entry.source.as_str().into(),
-            entry.alias.as_deref().into(),
-        ],
-    )?;
+    let added = insert(tx, entry)?;
     announcements::take_waiting(tx, &entry.cluster_id, &entry.fingerprint)?;
     if entry.source != Source::Announced {
         announcements::adopt(tx, &entry.cluster_id, &entry.fingerprint)?;
@@ -162,6 +154,59 @@ pub fn add(tx: &mut dyn Transaction, entry: &TrustEntry) -> Result<bool, Error> 
             ],
         )?;
     }
+    Ok(added)
+}
+
+/// Adds entries of one peer as [`add`] does one by one, and tells after each how many are done.
+///
+/// What nothing is known of yet, which is most of what is imported, costs one statement.
+///
+/// # Errors
+/// [`Error::FingerprintTaken`] when a leaf is pinned for another peer.
+pub fn add_all(
+    tx: &mut dyn Transaction,
+    cluster_id: &ClusterId,
+    entries: &[TrustEntry],
+    mut done: impl FnMut(u64),
+) -> Result<(), Error> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    meta::bump(tx, peers::REVISION)?;
+    let known = tx.query(
+        "SELECT fingerprint FROM trust_entries WHERE cluster_id = $1 OR kind = 'pinned'
+         UNION SELECT fingerprint FROM revoked_entries WHERE cluster_id = $1
+         UNION SELECT fingerprint FROM waiting_entries WHERE cluster_id = $1
+         UNION SELECT fingerprint FROM trust_lineage WHERE cluster_id = $1",
+        &[cluster_id.into()],
+    )?;
+    let known = known.into_iter().map(|mut row| row.digest());
+    let mut known = known.collect::<Result<HashSet<[u8; 32]>, Error>>()?;
+    for (entry, number) in entries.iter().zip(1..) {
+        if known.insert(entry.fingerprint) {
+            insert(tx, entry)?;
+        } else {
+            add(tx, entry)?;
+        }
+        done(number);
+    }
+    Ok(())
+}
+
+fn insert(tx: &mut dyn Transaction, entry: &TrustEntry) -> Result<bool, Error> {
+    let added = tx.execute(
+        "INSERT INTO trust_entries (cluster_id, kind, fingerprint, der, added_at, source, alias)
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (cluster_id, kind, fingerprint) DO NOTHING",
+        &[
+            (&entry.cluster_id).into(),
+            entry.kind.as_str().into(),
+            (&entry.fingerprint).into(),
+            entry.der.clone().into(),
+            entry.added_at.into(),
+            entry.source.as_str().into(),
+            entry.alias.as_deref().into(),
+        ],
+    )?;
     Ok(added > 0)
 }
 
@@ -288,6 +333,23 @@ pub fn withdraw(
         was_entry: drop_all(tx, cluster_id, fingerprint)?,
         descendants,
     })
+}
+
+/// Removes certificates of one peer as [`withdraw`] does one by one.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn withdraw_all(
+    tx: &mut dyn Transaction,
+    cluster_id: &ClusterId,
+    fingerprints: &BTreeSet<[u8; 32]>,
+) -> Result<(), Error> {
+    let lineage = announcements::lineage(tx, cluster_id)?;
+    let descendants = announcements::descending(&lineage, fingerprints);
+    for gone in fingerprints.iter().chain(&descendants) {
+        drop_all(tx, cluster_id, gone)?;
+    }
+    Ok(())
 }
 
 /// Removes a certificate as [`withdraw`] does, and remembers that it and what goes with it were revoked, whether they

@@ -11,6 +11,7 @@ use x509_parser::{
 use super::{
     bundle::Direction,
     certificate::{Certificate, Name},
+    formats::pem::find,
 };
 use crate::clock::Timestamp;
 
@@ -115,6 +116,26 @@ pub enum Mismatch {
         /// Who did not sign it.
         issuer: String,
     },
+    /// Its issuer may not sign.
+    #[error(
+        "{subject} is signed by {issuer}, which is no authority (its basic constraints don't say CA), so nobody takes \
+         what it signed; ask the authority for its own certificate"
+    )]
+    NoAuthority {
+        /// Whose certificate.
+        subject: String,
+        /// Who signed it.
+        issuer: String,
+    },
+    /// There are more issuers than anybody follows.
+    #[error(
+        "the chain is longer than {MAX_DEPTH} certificates, and goes on above {subject}; ask the authority for one that \
+         is signed nearer to its root"
+    )]
+    TooDeep {
+        /// Where it is left.
+        subject: String,
+    },
 }
 
 /// Deeper than any real hierarchy.
@@ -170,7 +191,7 @@ fn climb(
     wrong: &mut Vec<Mismatch>,
 ) -> Option<Certificate> {
     while let Some(last) = chain.last().cloned() {
-        if last.names_issuer(&last) {
+        if last.is_root() {
             // A certificate that signed itself is its own root, and is sent when it is ours.
             return if chain.len() > 1 { chain.pop() } else { None };
         }
@@ -178,42 +199,24 @@ fn climb(
             .iter()
             .filter(|c| last.names_issuer(c) && !chain.contains(c))
             .collect();
-        let signers = named.iter().copied().filter(|issuer| signed(issuer, &last));
-        let next = signers.max_by_key(|issuer| issuer.not_after());
-        match (next, named.is_empty()) {
-            (Some(next), _) if chain.len() < MAX_DEPTH => chain.push(next.clone()),
-            (None, true) if wanted.may_lack_issuers => return None,
-            (None, false) => {
-                wrong.push(Mismatch::NotSigned {
-                    subject: last.subject().to_owned(),
-                    issuer: last.issuer().to_owned(),
-                });
-                return None;
-            }
-            _ => {
-                wrong.push(Mismatch::NoIssuer {
-                    subject: last.subject().to_owned(),
-                    issuer: last.issuer().to_owned(),
+        let signers: Vec<_> = named.iter().filter(|c| last.is_signed_by(c)).collect();
+        let authorities = signers.iter().filter(|issuer| issuer.is_ca());
+        match authorities.max_by_key(|issuer| issuer.not_after()) {
+            Some(next) if chain.len() < MAX_DEPTH => chain.push((**next).clone()),
+            None if named.is_empty() && wanted.may_lack_issuers => return None,
+            next => {
+                let (subject, issuer) = (last.subject().to_owned(), last.issuer().to_owned());
+                wrong.push(match next {
+                    Some(_) => Mismatch::TooDeep { subject },
+                    None if named.is_empty() => Mismatch::NoIssuer { subject, issuer },
+                    None if signers.is_empty() => Mismatch::NotSigned { subject, issuer },
+                    None => Mismatch::NoAuthority { subject, issuer },
                 });
                 return None;
             }
         }
     }
     None
-}
-
-/// Whether the one signed the other, whatever their dates are.
-fn signed(issuer: &Certificate, child: &Certificate) -> bool {
-    let (issuer, child) = (
-        X509Certificate::from_der(issuer.der()),
-        X509Certificate::from_der(child.der()),
-    );
-    match (issuer, child) {
-        (Ok((_, issuer)), Ok((_, child))) => {
-            child.verify_signature(Some(issuer.public_key())).is_ok()
-        }
-        _ => false,
-    }
 }
 
 fn out_of_time(certificate: &Certificate, now: Timestamp) -> Option<Mismatch> {
@@ -261,10 +264,8 @@ pub fn is_for_key(certificate: &Certificate, public_key: &[u8]) -> bool {
 /// The names that a request asks for, if it is one for that key. In PEM.
 #[must_use]
 pub fn names_asked(request_pem: &[u8], public_key: &[u8]) -> Option<Vec<String>> {
-    let pem = x509_parser::pem::Pem::iter_from_buffer(request_pem)
-        .filter_map(Result::ok)
-        .find(|block| block.label.ends_with("CERTIFICATE REQUEST"))?;
-    let (_, request) = X509CertificationRequest::from_der(&pem.contents).ok()?;
+    let der = find(request_pem, "CERTIFICATE REQUEST")?;
+    let (_, request) = X509CertificationRequest::from_der(&der).ok()?;
     if request.certification_request_info.subject_pki.raw != public_key {
         return None;
     }

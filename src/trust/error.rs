@@ -50,6 +50,25 @@ pub enum Error {
         /// Its permission bits.
         mode: u32,
     },
+    /// A key store can't be opened, or has not the key that is meant.
+    #[error("can't take the identity from the key store {}", path.display())]
+    KeyStore {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        cause: Box<formats::Error>,
+    },
+    /// A key store is sealed, and no password is configured.
+    #[error(
+        "the key store {} is sealed with a password; put it alone on the first line of a file of mode 0600, and name \
+         that file under key-store-password-file",
+        path.display()
+    )]
+    KeyStorePassword {
+        /// Its file.
+        path: PathBuf,
+    },
     /// An identity or a trust entry holds no certificate that can be read.
     #[error("not a usable certificate: {reason}")]
     MalformedCertificate {

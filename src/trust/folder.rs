@@ -1,5 +1,5 @@
-//! Identities on disk: the configured pair of each purpose, and beside it a folder with those that were in force
-//! before or shall be.
+//! Identities on disk: the configured pair of each purpose, or the key store in its place, and beside it a folder with
+//! those that were in force before or shall be.
 //!
 //! The folder is `identities/` next to the configured certificate (mode 0700), with one pair of files per
 //! certificate, named by purpose and fingerprint. An identity is looked for by fingerprint, and its key by whether it
@@ -19,11 +19,14 @@ use crate::{
     secret::Secret,
     trust::{
         Error, Identities, InForce,
+        bundle::Direction,
         certificate::{
             Certificate, Fingerprint, fingerprint_hex, fingerprint_of, fingerprint_text,
             read_fingerprint,
         },
         identity::{Identity, Readers, public_key, read},
+        key_store::KeyStore,
+        keys::Key,
         make,
     },
 };
@@ -31,20 +34,34 @@ use crate::{
 /// Where an identity is configured to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdentityFiles {
-    /// PEM chain, leaf first.
+    /// PEM chain, leaf first; or the key store.
     pub certificate: PathBuf,
-    /// PEM private key.
+    /// PEM private key; or the key store once more.
     pub key: PathBuf,
+    /// How the key store is opened, where it is one.
+    pub store: Option<KeyStore>,
+}
+
+impl IdentityFiles {
+    /// Reads the identity from where it is configured to be, and nowhere else.
+    ///
+    /// # Errors
+    /// What is wrong with which file, and when the key is another certificate's.
+    pub fn identity(&self) -> Result<Identity, Error> {
+        Ok(pair_of(self)?.identity)
+    }
 }
 
 impl fmt::Display for IdentityFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} with {}",
-            self.certificate.display(),
-            self.key.display()
-        )
+        let certificate = self.certificate.display();
+        match &self.store {
+            None => write!(f, "{certificate} with {}", self.key.display()),
+            Some(KeyStore {
+                alias: Some(alias), ..
+            }) => write!(f, "{alias} in {certificate}"),
+            Some(_) => write!(f, "{certificate}"),
+        }
     }
 }
 
@@ -64,10 +81,10 @@ const BEGUN: &str = ".begun";
 const MAX_FILES: usize = 4096;
 
 /// A certificate with its key, as they lie in files.
-struct Pair {
-    chain_pem: Vec<u8>,
-    key_pem: Secret,
-    identity: Identity,
+pub(super) struct Pair {
+    pub(super) chain_pem: Vec<u8>,
+    pub(super) key_pem: Secret,
+    pub(super) identity: Identity,
 }
 
 impl IdentityFolder {
@@ -90,6 +107,17 @@ impl IdentityFolder {
         self.places.keys().copied()
     }
 
+    /// The directions in which the identity of that purpose is shown.
+    #[must_use]
+    pub fn directions(&self, purpose: Purpose) -> &'static [Direction] {
+        let has_client = self.places.contains_key(&Purpose::FederationClient);
+        match purpose {
+            Purpose::Federation if !has_client => &[Direction::Server, Direction::Client],
+            Purpose::Federation | Purpose::Phone => &[Direction::Server],
+            Purpose::FederationClient => &[Direction::Client],
+        }
+    }
+
     /// The folder beside the configured files.
     ///
     /// # Errors
@@ -106,14 +134,32 @@ impl IdentityFolder {
         Ok(self.names(purpose, of)?.0)
     }
 
-    /// The files in which keys are: those in the folder, and the configured one.
+    /// The files in which keys are in PEM: those in the folder, and the configured one.
     ///
     /// # Errors
     /// [`Error::NotConfigured`], and [`Error::File`] when the folder can't be read.
     pub fn key_files(&self, purpose: Purpose) -> Result<Vec<PathBuf>, Error> {
         let mut files = files_in(&self.folder(purpose)?, "", ".key")?;
-        files.push(self.place(purpose)?.key.clone());
+        let place = self.place(purpose)?;
+        files.extend(place.store.is_none().then(|| place.key.clone()));
         Ok(files)
+    }
+
+    /// The key in the configured key store; `None` where keys lie in files of their own.
+    ///
+    /// # Errors
+    /// [`Error::NotConfigured`], and why the key store can't be read.
+    pub fn key_in_store(&self, purpose: Purpose) -> Result<Option<Key>, Error> {
+        let place = self.place(purpose)?;
+        let Some(store) = &place.store else {
+            return Ok(None);
+        };
+        let pair = store.pair(&place.certificate)?;
+        Ok(Some(Key {
+            file: place.key.clone(),
+            public_key: public_key(&pair.key_pem)?,
+            key_pem: pair.key_pem,
+        }))
     }
 
     /// The identity that is configured. The certificate's file decides: while its change is under way the key may still
@@ -216,9 +262,14 @@ impl IdentityFolder {
         // From here on both are in the folder, so that either is found whatever the configured files hold.
         match &earlier {
             Ok(earlier) => self.keep(purpose, earlier)?,
+            Err(_) if files.store.is_some() => {}
             Err(_) => self.keep_key(purpose, &files.key)?,
         }
         self.keep(purpose, &next)?;
+        if let Some(store) = &files.store {
+            // Certificate and key change in one step here.
+            return replace_private(&files.certificate, &store.with(&files.certificate, &next)?);
+        }
         replace_public(&files.certificate, &next.chain_pem)?;
         replace_private(&files.key, &next.key_pem)
     }
@@ -375,12 +426,22 @@ impl IdentityFolder {
         let folder = self.folder(purpose)?;
         let (certificate, key) = self.names(purpose, wanted)?;
         // Where it belongs by its name, then wherever it may have been put by hand.
-        let mut certificates = vec![files.certificate.clone(), certificate];
-        certificates.extend(files_in(&folder, "", ".pem")?);
-        let mut keys = vec![key, files.key.clone()];
-        keys.extend(files_in(&folder, "", ".key")?);
+        let (mut certificates, mut keys) = (vec![certificate], vec![key]);
         // What can't be read may be what is looked for: only what was looked at everywhere is not there.
         let mut unread = None;
+        match &files.store {
+            None => {
+                certificates.insert(0, files.certificate.clone());
+                keys.push(files.key.clone());
+            }
+            Some(_) => match pair_of(files) {
+                Ok(pair) if pair.fingerprint() == *wanted => return Ok(pair),
+                Ok(_) => {}
+                Err(error) => unread = Some(error),
+            },
+        }
+        certificates.extend(files_in(&folder, "", ".pem")?);
+        keys.extend(files_in(&folder, "", ".key")?);
         for file in certificates {
             match leaf_of(&file) {
                 Ok(leaf) if leaf.fingerprint() == *wanted => {}
@@ -417,8 +478,11 @@ impl Pair {
     }
 }
 
-/// The two configured files, which must be each other's.
+/// What is configured: the key store, or two files, which must be each other's.
 fn pair_of(files: &IdentityFiles) -> Result<Pair, Error> {
+    if let Some(store) = &files.store {
+        return store.pair(&files.certificate);
+    }
     let chain_pem = read(&files.certificate, Readers::Anyone)?;
     let key_pem = read(&files.key, Readers::OwnerOnly)?;
     let identity = Identity::from_pem(chain_pem.expose(), &key_pem)?;

@@ -21,7 +21,11 @@ use tempfile::NamedTempFile;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, public_key::PublicKey};
 use zeroize::Zeroizing;
 
-use crate::{clock::Timestamp, secret::Secret, trust::certificate::Certificate};
+use crate::{
+    clock::Timestamp,
+    secret::Secret,
+    trust::{certificate::Certificate, formats::pem::block},
+};
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -254,8 +258,13 @@ impl CertRequest {
 /// A certificate in PEM.
 #[must_use]
 pub fn pem(der: &[u8]) -> String {
-    // It fails for what is longer than memory.
-    der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, der).unwrap_or_default()
+    block("CERTIFICATE", der)
+}
+
+/// A private key in PEM, from PKCS#8 in DER.
+#[must_use]
+pub fn key_pem(der: &[u8]) -> Secret {
+    Secret::new(block("PRIVATE KEY", der).into_bytes())
 }
 
 /// A certificate and its key.

@@ -2,6 +2,7 @@
 //! becomes of links by that.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -15,11 +16,14 @@ use emccd::{
         formats::{self, Entry, Format},
         make::{self, CertRequest, KeyKind},
     },
-    wire::admin as pb,
+    wire::admin::{self as pb, admin_service_client::AdminServiceClient},
 };
 use serde_json::Value;
 
 use crate::support::{self, binary};
+
+/// For a node to come to a point on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The program, used by an operator of one cluster, in a folder with a password file.
 struct Desk {
@@ -312,10 +316,10 @@ async fn add_record(cluster: &Cluster, id: &str) {
     admin.add_cluster(request).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_are_brought_in_all_at_once_or_not_at_all() {
+/// A node of one cluster, in a process of its own, with a record of lima.
+async fn one_process() -> Lab {
     let hosting = Hosting::Processes { binary: binary() };
-    let mut lab = Lab::start(&Spec {
+    let lab = Lab::start(&Spec {
         clusters: 1,
         hosting,
         ..Spec::default()
@@ -323,41 +327,120 @@ async fn ten_thousand_are_brought_in_all_at_once_or_not_at_all() {
     .await
     .unwrap();
     add_record(&lab.clusters[0], "lima").await;
-    let desk = Desk::new();
-    desk.write("many.pem", &many(10_000, "lima"));
-    let import = "trust import many.pem --yes";
+    lab
+}
 
-    // Killed at any moment, the node has none of them or all.
-    for after_ms in [300, 900, 1_800] {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_point_of_an_import_leaves_all_of_it_or_nothing() {
+    let mut lab = one_process().await;
+    let desk = Desk::new();
+    let old = entry("lima/pinned/old", "old.lima.example");
+    desk.write("old.pem", std::slice::from_ref(&old));
+    let new = many(600, "lima");
+    desk.write("new.pem", &new);
+    let names = |entries: &[Entry]| -> BTreeSet<String> {
+        let all = entries.iter().map(|entry| &entry.chain[0]);
+        all.map(Certificate::fingerprint_text).collect()
+    };
+    desk.works(Some(&lab.clusters[0]), "trust import old.pem")
+        .await;
+    for (point, is_done) in [
+        ("trust-import.asked", false),
+        ("trust-import.replaced", false),
+        ("trust-import.some-written", false),
+        ("trust-import.written", false),
+        ("trust-import.committed", true),
+    ] {
+        let member = lab.clusters[0].member_mut().unwrap();
+        member.stop().await;
+        member.start(&Versions::stopping_at(point)).await.unwrap();
+        let import = "trust import new.pem --replace --yes";
         let mut importing = desk.command(Some(&lab.clusters[0]), import);
         let mut importing = importing
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        tokio::time::sleep(Duration::from_millis(after_ms)).await;
         let member = lab.clusters[0].member_mut().unwrap();
+        member.wait_stopped_at(point, LIMIT).await.unwrap();
         member.kill().await.unwrap();
-        importing.wait().unwrap();
+        let ended = tokio::task::spawn_blocking(move || importing.wait().unwrap());
+        assert!(!ended.await.unwrap().success(), "{point}");
         member.start(&Versions::default()).await.unwrap();
-        let found = trusted(&lab.clusters[0]).await.len();
-        assert!(
-            matches!(found, 0 | 10_000),
-            "killed after {after_ms} ms: {found}"
-        );
+        let found = trusted(&lab.clusters[0]).await;
+        let found: BTreeSet<String> = found
+            .into_iter()
+            .map(|entry| entry.certificate.unwrap().fingerprint)
+            .collect();
+        let wanted = if is_done {
+            &new[..]
+        } else {
+            std::slice::from_ref(&old)
+        };
+        assert!(found == names(wanted), "{point}: {} are there", found.len());
+        // Whole means that the audit says so, too.
+        let audit = desk
+            .works(Some(&lab.clusters[0]), "audit list --action trust.add")
+            .await;
+        assert_eq!(audit.contains("600 added"), is_done, "{point}: {audit}");
     }
+    let verified = desk.works(Some(&lab.clusters[0]), "audit verify").await;
+    assert!(!verified.contains("fault"), "{verified}");
+    lab.shut_down().await;
+}
 
+/// How far an import tells to be, message by message, and what it did at last.
+async fn followed(cluster: &Cluster, entries: &[Entry]) -> (Vec<(u64, u64)>, usize) {
+    let certificate = |entry: &Entry| pb::BulkCertificate {
+        cluster_id: "lima".to_owned(),
+        kind: "pinned".to_owned(),
+        alias: String::new(),
+        der: entry.chain[0].der().to_vec(),
+    };
+    let pieces: Vec<_> = entries
+        .chunks(500)
+        .map(|some| pb::ImportTrustRequest {
+            certificates: some.iter().map(certificate).collect(),
+            ..pb::ImportTrustRequest::default()
+        })
+        .collect();
+    let channel = emccd::wire::unix::connect(&socket(cluster)).await.unwrap();
+    let mut client = AdminServiceClient::new(channel);
+    let told = client.import_trust(tokio_stream::iter(pieces)).await;
+    let mut told = told.unwrap().into_inner();
+    let (mut progress, mut added) = (Vec::new(), 0);
+    while let Some(message) = told.message().await.unwrap() {
+        progress.extend(message.progress.map(|at| (at.done, at.of)));
+        let peers = message.imported.into_iter().flat_map(|done| done.peers);
+        added += peers.map(|peer| peer.added.len()).sum::<usize>();
+    }
+    (progress, added)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_are_brought_in_at_once_and_tell_how_far_they_are() {
+    let lab = one_process().await;
     let here = &lab.clusters[0];
+    let all = many(10_000, "lima");
     let began = Instant::now();
-    desk.works(Some(here), import).await;
-    let took = began.elapsed();
-    println!("10,000 certificates were imported in {took:?}");
-    // A build that is not optimised, on a machine that may have much else to do.
-    assert!(took < Duration::from_secs(60), "{took:?}");
+    let (progress, added) = followed(here, &all).await;
+    println!("10,000 certificates were imported in {:?}", began.elapsed());
+    assert_eq!(added, 10_000);
+    // It is told before anything is in, and never goes back.
+    assert!(!progress.is_empty(), "nothing was told");
+    assert!(progress.is_sorted(), "{progress:?}");
+    assert!(
+        progress
+            .iter()
+            .all(|(done, of)| done <= of && *of == 10_000)
+    );
     assert_eq!(trusted(here).await.len(), 10_000);
-    let began = Instant::now();
-    let again = desk.works(Some(here), &format!("{import} --dry-run")).await;
-    println!("compared again in {:?}", began.elapsed());
-    assert!(again.contains("10000"), "{again}");
+
+    // Once more changes nothing, and is shown to people who watch.
+    let desk = Desk::new();
+    desk.write("many.pem", &all);
+    let again = desk.json(here, "trust import many.pem --dry-run").await;
+    assert_eq!(again["peers"][0]["kept"], Value::from(10_000), "{again}");
+    assert_eq!(again["peers"][0]["added"], Value::Array(vec![]));
     lab.shut_down().await;
 }

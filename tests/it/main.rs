@@ -27,6 +27,7 @@ mod guessing;
 mod handover;
 mod hostile;
 mod imports;
+mod key_stores;
 mod lab;
 mod metrics;
 mod nodes;

@@ -2,12 +2,13 @@
 //! every peer there, and with one that comes back later.
 
 mod calendar;
+mod held_up;
 mod kills;
 mod load;
 mod many;
 mod matrix;
 mod newcomers;
-mod operator;
+pub(crate) mod operator;
 mod points;
 mod under_load;
 
@@ -38,7 +39,7 @@ async fn two_by_two() -> Lab {
     lab
 }
 
-async fn drain_at_once(cluster: &Cluster) {
+pub(crate) async fn drain_at_once(cluster: &Cluster) {
     let request = pb::SetParameterRequest {
         name: "certificate-drain-time".to_owned(),
         value: "0".to_owned(),
@@ -47,7 +48,7 @@ async fn drain_at_once(cluster: &Cluster) {
     admin.set_parameter(request).await.unwrap();
 }
 
-fn request(step: &str, nodes: &str) -> pb::StepRotationRequest {
+pub(crate) fn request(step: &str, nodes: &str) -> pb::StepRotationRequest {
     pb::StepRotationRequest {
         step: step.to_owned(),
         nodes: vec![nodes.to_owned()],
@@ -56,7 +57,7 @@ fn request(step: &str, nodes: &str) -> pb::StepRotationRequest {
     }
 }
 
-async fn step(
+pub(crate) async fn step(
     cluster: &Cluster,
     request: pb::StepRotationRequest,
 ) -> Result<Vec<pb::Rotation>, String> {
@@ -72,7 +73,7 @@ async fn rotations(cluster: &Cluster) -> Vec<pb::Rotation> {
     asked.unwrap().rotations
 }
 
-async fn until(
+pub(crate) async fn until(
     cluster: &Cluster,
     what: &str,
     holds: impl Fn(&[pb::Rotation]) -> bool,
@@ -132,7 +133,7 @@ async fn shown(cluster: &Cluster) -> BTreeSet<String> {
     shown
 }
 
-async fn linked(lab: &Lab) {
+pub(crate) async fn linked(lab: &Lab) {
     let (berlin, tokyo) = (&lab.clusters[0], &lab.clusters[1]);
     berlin.wait_all_up(&tokyo.id).await.unwrap();
     tokyo.wait_all_up(&berlin.id).await.unwrap();

@@ -6,7 +6,11 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use tracing::error;
 
-use crate::{edge::admin::roles::Denied, store, trust};
+use crate::{
+    edge::admin::roles::Denied,
+    store,
+    trust::{self, impact::Refused},
+};
 
 /// The domain of the admin service's `ErrorInfo`.
 pub const DOMAIN: &str = "emcc.admin";
@@ -82,6 +86,26 @@ pub enum Error {
     /// The database.
     #[error("the database refuses")]
     Store(#[source] store::Error),
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        let next = match &refused {
+            Refused::Revoked {
+                cluster,
+                fingerprint,
+                ..
+            } => format!(
+                "take it out of the file; or, if it is to be trusted again, first: emccd trust add {cluster} \
+                 --unrevoke {fingerprint}"
+            ),
+            Refused::NoNames { cluster } => format!(
+                "name its nodes with: emccd cluster set {cluster} --node-name NAME (at cluster add: --node-name \
+                 NAME), or pin their certificates"
+            ),
+        };
+        Self::refused(refused.to_string(), next)
+    }
 }
 
 impl Error {

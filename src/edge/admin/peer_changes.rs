@@ -8,7 +8,7 @@ use crate::{
     domain::ids::ClusterId,
     edge::admin::{
         error::Error,
-        peers::{bundles, check_names, find, read_record},
+        peers::{bundles, find, read_record},
         roles::Actor,
         views,
     },
@@ -20,6 +20,7 @@ use crate::{
     trust::{
         bundle,
         certificate::{Fingerprint, fingerprint_text},
+        impact::check_names,
     },
     wire::admin as pb,
 };
@@ -47,7 +48,7 @@ pub(super) async fn set(
             if !changes.is_empty() {
                 peers::upsert(tx, &after)?;
                 if trust_entries::has_anchor(tx, &id)? {
-                    check_names(&after)?;
+                    check_names(&after.cluster_id, &after.node_names)?;
                 }
                 bundle::check(&bundles(tx)?)?;
                 audit::append(
@@ -87,9 +88,10 @@ pub(super) async fn unrevoke(
     let actor = actor.to_string();
     store
         .write(move |tx| {
-            find(tx, &cluster)?;
             let text = fingerprint_text(&fingerprint);
+            // It outlives the peer's record, and may stand in the way of making it a peer again.
             if !trust_entries::unrevoke(tx, &cluster, &fingerprint)? {
+                find(tx, &cluster)?;
                 return Err(Error::missing(
                     format!("revocation of {text} for the peer {cluster}"),
                     "emccd trust list",

@@ -18,6 +18,7 @@ use crate::{
     trust::{
         bundle::{self, Bundle},
         certificate::{Certificate, Fingerprint, fingerprint_text},
+        impact::check_names,
         stored,
     },
     wire::admin as pb,
@@ -316,7 +317,7 @@ fn insert(
     now: Timestamp,
 ) -> Result<Vec<pb::TrustEntry>, Error> {
     if material.kind == EntryKind::Anchor {
-        check_names(peer)?;
+        check_names(&peer.cluster_id, &peer.node_names)?;
     }
     let mut added = Vec::new();
     for certificate in &material.certificates {
@@ -336,21 +337,6 @@ fn insert(
     }
     bundle::check(&bundles(tx)?)?;
     Ok(added)
-}
-
-/// Refuses a record that an authority has no name to vouch for.
-pub(super) fn check_names(peer: &Peer) -> Result<(), Error> {
-    let id = &peer.cluster_id;
-    if !peer.node_names.is_empty() {
-        return Ok(());
-    }
-    Err(Error::refused(
-        format!("an authority vouches for node names, and the record of {id} has none"),
-        format!(
-            "name its nodes with: emccd cluster set {id} --node-name NAME (at cluster add: --node-name NAME), or pin \
-             their certificates"
-        ),
-    ))
 }
 
 pub(super) fn find(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<Peer, Error> {

@@ -4,7 +4,7 @@
 //! everything in, or nothing.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     pin::Pin,
     time::Duration,
 };
@@ -17,23 +17,18 @@ use tonic::Status;
 use crate::{
     clock::Timestamp,
     domain::ids::ClusterId,
-    edge::admin::{
-        error::Error,
-        operations::Live,
-        peers::{bundles, check_names},
-        roles::Actor,
-        views,
-    },
+    edge::admin::{error::Error, operations::Live, peers::bundles, roles::Actor, views},
+    fault::FaultPoints,
     store::{
-        Store, Transaction,
+        Store, Transaction, announcements,
         audit::{self, Action, Noun},
         peers::{self, Peer},
         trust_entries::{self, EntryKind, Source, TrustEntry},
     },
     trust::{
-        bundle::{self, Bundle},
+        bundle,
         certificate::{Certificate, Fingerprint, fingerprint_text},
-        impact::{self, Fate},
+        impact::{self, Changes, Family, Fate, Wanted},
     },
     wire::admin as pb,
 };
@@ -43,15 +38,8 @@ use crate::{
 pub struct Asked {
     dry_run: bool,
     replace: bool,
-    certificates: Vec<Wanted>,
-}
-
-#[derive(Debug)]
-struct Wanted {
-    cluster: String,
-    kind: EntryKind,
-    alias: Option<String>,
-    certificate: Certificate,
+    /// Each with its cluster, as it is named in the file.
+    certificates: Vec<(String, Wanted)>,
 }
 
 impl Asked {
@@ -83,7 +71,7 @@ impl Asked {
                 return Err(Error::invalid("the certificates", "at most 50,000 at once"));
             }
             for certificate in piece.certificates {
-                all.certificates.push(Wanted::read(certificate)?);
+                all.certificates.push(wanted(certificate)?);
             }
             // Reading certificates is work; others get their turn between two pieces.
             tokio::task::yield_now().await;
@@ -94,19 +82,17 @@ impl Asked {
     }
 }
 
-impl Wanted {
-    fn read(asked: pb::BulkCertificate) -> Result<Self, Error> {
-        let kind = [EntryKind::Pinned, EntryKind::Anchor]
-            .into_iter()
-            .find(|kind| kind.as_str() == asked.kind)
-            .ok_or_else(|| Error::invalid("the kind of trust", "pinned or anchor"))?;
-        Ok(Self {
-            cluster: asked.cluster_id,
-            kind,
-            alias: Some(asked.alias).filter(|alias| !alias.is_empty()),
-            certificate: Certificate::from_der(&asked.der)?,
-        })
-    }
+fn wanted(asked: pb::BulkCertificate) -> Result<(String, Wanted), Error> {
+    let kind = [EntryKind::Pinned, EntryKind::Anchor]
+        .into_iter()
+        .find(|kind| kind.as_str() == asked.kind)
+        .ok_or_else(|| Error::invalid("the kind of trust", "pinned or anchor"))?;
+    let wanted = Wanted {
+        kind,
+        alias: Some(asked.alias).filter(|alias| !alias.is_empty()),
+        certificate: Certificate::from_der(&asked.der)?,
+    };
+    Ok((asked.cluster_id, wanted))
 }
 
 /// How many entries are in, and of how many.
@@ -124,6 +110,8 @@ pub struct Bringing {
     pub asked: Asked,
     /// What connections rest on now.
     pub live: Vec<Live>,
+    /// Where a test can stop it.
+    pub faults: FaultPoints,
 }
 
 /// Brings certificates in, or tells what that would do.
@@ -138,49 +126,51 @@ pub async fn import(
     now: Timestamp,
     tell: watch::Sender<Done>,
 ) -> Result<pb::ImportedTrust, Error> {
-    let Bringing { own, asked, live } = bringing;
-    let actor = actor.to_string();
-    if asked.dry_run {
-        let plan =
-            move |tx: &mut dyn Transaction| Plan::make(tx, &own, &asked)?.told(&live, now, true);
-        return store.read(plan).await;
+    let Bringing {
+        own,
+        asked,
+        live,
+        faults,
+    } = bringing;
+    let (actor, dry_run) = (actor.to_string(), asked.dry_run);
+    if dry_run {
+        let plan = store.read(move |tx| Plan::make(tx, &own, &asked)).await?;
+        return Ok(plan.told(&live, now, dry_run));
     }
-    store
+    faults.pass("trust-import.asked").await;
+    let in_here = faults.clone();
+    let plan = store
         .write(move |tx| {
             let plan = Plan::make(tx, &own, &asked)?;
-            plan.carry_out(tx, &actor, now, &tell)?;
-            plan.told(&live, now, false)
+            plan.carry_out(tx, &actor, now, &tell, &in_here)?;
+            in_here.pass_here("trust-import.written");
+            Ok::<_, Error>(plan)
         })
-        .await
+        .await?;
+    faults.pass("trust-import.committed").await;
+    Ok(plan.told(&live, now, dry_run))
 }
 
 /// What an import changes, by peer.
-struct Plan<'a> {
-    peers: BTreeMap<ClusterId, Changes<'a>>,
+struct Plan {
+    peers: BTreeMap<ClusterId, OfPeer>,
     /// Certificates of clusters that are no peers of ours, our own among them.
     passed_over: BTreeMap<String, u32>,
 }
 
-struct Changes<'a> {
-    added: Vec<&'a Wanted>,
-    kept: u32,
-    removed: Vec<TrustEntry>,
-    before: Bundle,
-    after: Bundle,
+struct OfPeer {
     enabled: bool,
+    changes: Changes,
+    /// The entries from before that go.
+    removed: Vec<TrustEntry>,
+    /// Those that stay, and rest on somebody else's word until now.
+    adopted: Vec<Wanted>,
 }
 
-impl<'a> Plan<'a> {
-    fn make(tx: &mut dyn Transaction, own: &ClusterId, asked: &'a Asked) -> Result<Self, Error> {
+impl Plan {
+    fn make(tx: &mut dyn Transaction, own: &ClusterId, asked: &Asked) -> Result<Self, Error> {
         let records = peers::list(tx)?;
         let mut all = bundles(tx)?;
-        let mut entries: HashMap<ClusterId, Vec<TrustEntry>> = HashMap::new();
-        for entry in trust_entries::list(tx)? {
-            entries
-                .entry(entry.cluster_id.clone())
-                .or_default()
-                .push(entry);
-        }
         let mut plan = Self {
             peers: BTreeMap::new(),
             passed_over: BTreeMap::new(),
@@ -189,26 +179,35 @@ impl<'a> Plan<'a> {
             .iter()
             .map(|peer| (peer.cluster_id.as_str().to_ascii_lowercase(), peer))
             .collect();
-        let mut of_peers: BTreeMap<&ClusterId, (&Peer, Vec<&'a Wanted>)> = BTreeMap::new();
-        for wanted in &asked.certificates {
-            match by_name.get(&wanted.cluster.to_ascii_lowercase()) {
+        let mut of_peers: BTreeMap<&ClusterId, (&Peer, Vec<Wanted>)> = BTreeMap::new();
+        for (cluster, wanted) in &asked.certificates {
+            match by_name.get(&cluster.to_ascii_lowercase()) {
                 Some(peer) if peer.cluster_id != *own => {
                     let (_, all) = of_peers
                         .entry(&peer.cluster_id)
                         .or_insert_with(|| (peer, Vec::new()));
-                    all.push(wanted);
+                    all.push(wanted.clone());
                 }
-                _ => *plan.passed_over.entry(wanted.cluster.clone()).or_default() += 1,
+                _ => *plan.passed_over.entry(cluster.clone()).or_default() += 1,
             }
         }
+        let mut waiting: HashMap<ClusterId, BTreeSet<Fingerprint>> = HashMap::new();
+        for entry in announcements::waiting(tx)? {
+            let of_peer = waiting.entry(entry.cluster_id).or_default();
+            of_peer.insert(entry.fingerprint);
+        }
         for (cluster, (peer, wanted)) in of_peers {
-            let theirs = entries.remove(cluster).unwrap_or_default();
             let Some(bundle) = all.iter_mut().find(|bundle| bundle.cluster == *cluster) else {
                 continue;
             };
-            let changes = Changes::of(peer, bundle, theirs, wanted, asked.replace)?;
+            let family = Family {
+                lineage: announcements::lineage(tx, cluster)?,
+                waiting: waiting.remove(cluster).unwrap_or_default(),
+            };
+            let changes = Changes::of(bundle, &family, &wanted, asked.replace)?;
             bundle.clone_from(&changes.after);
-            plan.peers.insert(cluster.clone(), changes);
+            let of_peer = OfPeer::new(tx, peer, changes, &family)?;
+            plan.peers.insert(cluster.clone(), of_peer);
         }
         if plan.peers.is_empty() {
             let named: Vec<_> = plan.passed_over.keys().map(String::as_str).collect();
@@ -230,25 +229,32 @@ impl<'a> Plan<'a> {
         actor: &str,
         now: Timestamp,
         tell: &watch::Sender<Done>,
+        faults: &FaultPoints,
     ) -> Result<(), Error> {
-        let of = self
-            .peers
-            .values()
-            .map(|changes| changes.added.len() as u64)
-            .sum();
-        let mut done = 0;
-        for (cluster, changes) in &self.peers {
-            for removed in &changes.removed {
-                trust_entries::remove(tx, cluster, &removed.fingerprint)?;
+        let added = |of_peer: &OfPeer| of_peer.changes.added.len() as u64;
+        let of = self.peers.values().map(added).sum();
+        let mut before = 0;
+        tell.send_replace((before, of));
+        for (cluster, of_peer) in &self.peers {
+            let changes = &of_peer.changes;
+            let entries = |all: &[Wanted]| -> Vec<_> {
+                all.iter().map(|one| entry(one, cluster, now)).collect()
+            };
+            // What is in the file goes with none that goes.
+            trust_entries::add_all(tx, cluster, &entries(&of_peer.adopted), |_| {})?;
+            if !changes.removed.is_empty() {
+                trust_entries::withdraw_all(tx, cluster, &changes.gone())?;
+                faults.pass_here("trust-import.replaced");
             }
-            for wanted in &changes.added {
-                trust_entries::add(tx, &wanted.entry(cluster, now))?;
-                done += 1;
-                if done % TELL_EVERY == 0 {
-                    tell.send_replace((done, of));
+            trust_entries::add_all(tx, cluster, &entries(&changes.added), |done| {
+                if done.is_multiple_of(TELL_EVERY) {
+                    tell.send_replace((before + done, of));
+                    faults.pass_here("trust-import.some-written");
                 }
-            }
-            if changes.added.is_empty() && changes.removed.is_empty() {
+            })?;
+            before += added(of_peer);
+            if changes.added.is_empty() && changes.removed.is_empty() && of_peer.adopted.is_empty()
+            {
                 continue;
             }
             audit::append(
@@ -263,129 +269,97 @@ impl<'a> Plan<'a> {
                 },
             )?;
         }
+        tell.send_replace((of, of));
         Ok(())
     }
 
-    fn told(
-        &self,
-        live: &[Live],
-        now: Timestamp,
-        dry_run: bool,
-    ) -> Result<pb::ImportedTrust, Error> {
+    fn told(&self, live: &[Live], now: Timestamp, dry_run: bool) -> pb::ImportedTrust {
         let peers = self.peers.iter();
-        let peers = peers.map(|(cluster, changes)| changes.told(cluster, live, now));
         let passed_over = self.passed_over.iter();
-        Ok(pb::ImportedTrust {
+        pb::ImportedTrust {
             dry_run,
-            peers: peers.collect::<Result<_, _>>()?,
+            peers: peers
+                .map(|(cluster, of_peer)| of_peer.told(cluster, live, now))
+                .collect(),
             passed_over: passed_over
                 .map(|(cluster, certificates)| pb::PassedOver {
                     cluster_id: cluster.clone(),
                     certificates: *certificates,
                 })
                 .collect(),
-        })
+            unreported: Vec::new(),
+        }
     }
 }
 
-impl<'a> Changes<'a> {
-    fn of(
+impl OfPeer {
+    fn new(
+        tx: &mut dyn Transaction,
         peer: &Peer,
-        before: &Bundle,
-        entries: Vec<TrustEntry>,
-        wanted: Vec<&'a Wanted>,
-        replace: bool,
+        changes: Changes,
+        family: &Family,
     ) -> Result<Self, Error> {
-        type Key = (EntryKind, Fingerprint);
-        let there: HashSet<Key> = entries.iter().map(|e| (e.kind, e.fingerprint)).collect();
-        let mut asked: HashSet<Key> = HashSet::new();
-        let mut after = before.clone();
-        let (mut added, mut kept) = (Vec::new(), 0);
-        for wanted in wanted {
-            let key = (wanted.kind, wanted.certificate.fingerprint());
-            if !asked.insert(key) {
-                continue;
-            }
-            if there.contains(&key) {
-                kept += 1;
-                continue;
-            }
-            check_unrevoked(before, &wanted.certificate)?;
-            match wanted.kind {
-                EntryKind::Pinned => after.pinned.push(wanted.certificate.clone()),
-                EntryKind::Anchor => {
-                    check_names(peer)?;
-                    after.anchors.push(wanted.certificate.clone());
-                }
-            }
-            added.push(wanted);
-        }
-        let mut removed = Vec::new();
-        if replace {
-            let is_asked = |kind, certificate: &Certificate| {
-                asked.contains(&(kind, certificate.fingerprint()))
-            };
-            after.pinned.retain(|pin| is_asked(EntryKind::Pinned, pin));
-            after
-                .anchors
-                .retain(|anchor| is_asked(EntryKind::Anchor, anchor));
-            removed = entries;
-            removed.retain(|entry| !asked.contains(&(entry.kind, entry.fingerprint)));
-        }
+        let mut entries = trust_entries::of(tx, &peer.cluster_id)?;
+        let is_announced: HashSet<Fingerprint> = entries
+            .iter()
+            .filter(|entry| entry.source == Source::Announced)
+            .map(|entry| entry.fingerprint)
+            .collect();
+        let rests = |wanted: &&Wanted| {
+            let fingerprint = wanted.certificate.fingerprint();
+            is_announced.contains(&fingerprint)
+                || family.lineage.contains_key(&fingerprint)
+                || family.waiting.contains(&fingerprint)
+        };
+        let adopted = changes.kept.iter().filter(rests).cloned().collect();
+        let gone: HashSet<_> = changes
+            .removed
+            .iter()
+            .map(|(kind, certificate)| (*kind, certificate.fingerprint()))
+            .collect();
+        entries.retain(|entry| gone.contains(&(entry.kind, entry.fingerprint)));
         Ok(Self {
-            added,
-            kept,
-            removed,
-            before: before.clone(),
-            after,
             enabled: peer.enabled,
+            changes,
+            removed: entries,
+            adopted,
         })
     }
 
-    /// Their number, and what was taken away by name: what was added stands in the store, with the time of the entry.
-    fn audited(&self) -> String {
-        let mut told = format!("imported: {} added, {} kept", self.added.len(), self.kept);
-        if !self.removed.is_empty() {
-            let all = self.removed.iter().take(MOST_NAMED);
-            let all: Vec<_> = all
-                .map(|entry| fingerprint_text(&entry.fingerprint))
-                .collect();
-            told = format!(
-                "{told}, {} replaced: {}",
-                self.removed.len(),
-                all.join(", ")
-            );
-        }
-        told
-    }
-
-    fn told(
-        &self,
-        cluster: &ClusterId,
-        live: &[Live],
-        now: Timestamp,
-    ) -> Result<pb::TrustImpact, Error> {
-        let (left, until) = impact::left(&self.after, now);
-        let added = self
+    fn told(&self, cluster: &ClusterId, live: &[Live], now: Timestamp) -> pb::TrustImpact {
+        let changes = &self.changes;
+        let (left, until) = impact::left(&changes.after, now);
+        let added = changes
             .added
             .iter()
-            .map(|wanted| views::trust_entry(&wanted.entry(cluster, now)));
-        let removed = self.removed.iter().map(views::trust_entry);
+            .map(|wanted| views::trust_entry_of(&entry(wanted, cluster, now), &wanted.certificate));
+        let certificates: HashMap<_, _> = changes
+            .removed
+            .iter()
+            .map(|(_, certificate)| (certificate.fingerprint(), certificate))
+            .collect();
+        let removed = self.removed.iter().filter_map(|entry| {
+            let certificate = certificates.get(&entry.fingerprint)?;
+            Some(views::trust_entry_of(entry, certificate))
+        });
         let theirs = live.iter().filter(|live| live.cluster == *cluster);
-        Ok(pb::TrustImpact {
+        pb::TrustImpact {
             cluster_id: cluster.to_string(),
             enabled: self.enabled,
-            added: added.collect::<Result<_, _>>()?,
-            kept: self.kept,
-            replaced: removed.collect::<Result<_, _>>()?,
+            added: added.collect(),
+            kept: u32::try_from(changes.kept.len()).unwrap_or(u32::MAX),
+            replaced: removed.collect(),
             good: u32::try_from(left).unwrap_or(u32::MAX),
             good_until: until.map(|until| until.to_string()).unwrap_or_default(),
             connections: theirs.map(|live| self.connection(live)).collect(),
-        })
+            unheard: changes.unheard.iter().map(fingerprint_text).collect(),
+            adopted: u32::try_from(self.adopted.len()).unwrap_or(u32::MAX),
+        }
     }
 
     fn connection(&self, live: &Live) -> pb::LiveConnection {
-        let (fate, until) = match impact::fate(&live.shown, &self.before, &self.after) {
+        let (before, after) = (&self.changes.before, &self.changes.after);
+        let (fate, until) = match impact::fate(&live.shown, before, after) {
             Fate::Ends => ("ends", None),
             Fate::MayEnd => ("may-end", None),
             Fate::GoesOn(until) => ("goes-on", until),
@@ -400,23 +374,22 @@ impl<'a> Changes<'a> {
     }
 }
 
-impl Wanted {
-    fn entry(&self, cluster: &ClusterId, now: Timestamp) -> TrustEntry {
-        TrustEntry {
-            cluster_id: cluster.clone(),
-            kind: self.kind,
-            fingerprint: self.certificate.fingerprint(),
-            der: self.certificate.der().to_vec(),
-            added_at: now,
-            source: Source::Imported,
-            alias: self.alias.clone(),
-        }
+fn entry(wanted: &Wanted, cluster: &ClusterId, now: Timestamp) -> TrustEntry {
+    TrustEntry {
+        cluster_id: cluster.clone(),
+        kind: wanted.kind,
+        fingerprint: wanted.certificate.fingerprint(),
+        der: wanted.certificate.der().to_vec(),
+        added_at: now,
+        source: Source::Imported,
+        alias: wanted.alias.clone(),
     }
 }
 
 /// An import whose caller listens.
 enum Import {
-    UnderWay(Importing, watch::Receiver<Done>),
+    /// With how far it is, and whether that was told before.
+    UnderWay(Importing, watch::Receiver<Done>, bool),
     /// It is over, and these are the last messages.
     Over(std::vec::IntoIter<Result<pb::ImportTrustResponse, Status>>),
 }
@@ -427,19 +400,19 @@ pub type Importing = Pin<Box<dyn Future<Output = Result<pb::ImportedTrust, Error
 /// How far an import is, some times a second, and at last what was done. It is one transaction: a caller who goes away
 /// has changed all or nothing.
 pub fn told(importing: Importing, progress: watch::Receiver<Done>) -> Told {
-    let state = Import::UnderWay(importing, progress);
+    let state = Import::UnderWay(importing, progress, false);
     Box::pin(stream::unfold(state, |state| async move {
         let mut last = match state {
             Import::Over(last) => last,
-            Import::UnderWay(mut importing, mut progress) => tokio::select! {
+            Import::UnderWay(mut importing, mut progress, is_told) => tokio::select! {
                 biased;
                 done = &mut importing => last_messages(done).into_iter(),
-                progressed = next(&mut progress) => {
+                progressed = next(&mut progress, is_told) => {
                     let message = pb::ImportTrustResponse {
                         progress: Some(progressed),
                         ..pb::ImportTrustResponse::default()
                     };
-                    return Some((Ok(message), Import::UnderWay(importing, progress)));
+                    return Some((Ok(message), Import::UnderWay(importing, progress, true)));
                 }
             },
         };
@@ -476,16 +449,18 @@ fn last_messages(
             Ok(message(pb::ImportedTrust {
                 dry_run,
                 peers: vec![peer],
-                passed_over: Vec::new(),
+                ..pb::ImportedTrust::default()
             }))
         }));
     }
     messages
 }
 
-/// The next state that is worth telling.
-async fn next(progress: &mut watch::Receiver<Done>) -> pb::ApplyProgress {
-    tokio::time::sleep(PACE).await;
+/// The next state that is worth telling: the first one at once.
+async fn next(progress: &mut watch::Receiver<Done>, is_told: bool) -> pb::ApplyProgress {
+    if is_told {
+        tokio::time::sleep(PACE).await;
+    }
     if progress.changed().await.is_err() {
         // It is over: the answer is on its way.
         std::future::pending::<()>().await;
@@ -499,34 +474,17 @@ async fn next(progress: &mut watch::Receiver<Done>) -> pb::ApplyProgress {
     }
 }
 
-/// Refuses what was taken back: one file among many must not undo that in passing.
-fn check_unrevoked(bundle: &Bundle, certificate: &Certificate) -> Result<(), Error> {
-    if !bundle.revoked.contains(&certificate.fingerprint()) {
-        return Ok(());
-    }
-    let (cluster, fingerprint) = (&bundle.cluster, certificate.fingerprint_text());
-    Err(Error::refused(
-        format!(
-            "{} ({fingerprint}) was revoked for {cluster}",
-            certificate.subject()
-        ),
-        format!(
-            "take it out of the file; or, if it is to be trusted again, first: emccd trust add {cluster} --unrevoke \
-             {fingerprint}"
-        ),
-    ))
-}
-
 /// Certificates, some at a time.
 pub type Exported = Pin<Box<dyn Stream<Item = Result<pb::ExportTrustResponse, Status>> + Send>>;
 
-/// Puts certificates into messages.
-pub fn exported(all: &[pb::BulkCertificate]) -> Exported {
+/// Puts certificates into messages. The first one names the nodes of which there are none.
+pub fn exported(all: &[pb::BulkCertificate], mut unreported: Vec<String>) -> Exported {
     let messages: Vec<_> = all
         .chunks(IN_ONE_MESSAGE)
         .map(|some| {
             Ok(pb::ExportTrustResponse {
                 certificates: some.to_vec(),
+                unreported: std::mem::take(&mut unreported),
             })
         })
         .collect();
@@ -550,8 +508,6 @@ pub async fn trusted(store: &Store) -> Result<Vec<pb::BulkCertificate>, Error> {
 
 /// Three times what one federation of a thousand clusters has.
 const MOST: usize = 50_000;
-/// In one entry of the audit.
-const MOST_NAMED: usize = 20;
 const TELL_EVERY: u64 = 256;
 /// Entries: one or two MiB.
 const IN_ONE_MESSAGE: usize = 2_000;

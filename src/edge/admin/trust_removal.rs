@@ -121,6 +121,7 @@ pub(super) async fn remove_trust(
                 left: u32::try_from(entries_of(tx, cluster)?.len()).unwrap_or(u32::MAX),
                 revoked: !was_anchor,
                 descendants,
+                unreported: Vec::new(),
             })
         })
         .await
@@ -174,15 +175,7 @@ fn check_use(
     let Some(before) = all.iter().find(|bundle| bundle.cluster == *cluster) else {
         return Ok(());
     };
-    let mut after = before.clone();
-    after.pinned.retain(|pin| pin.fingerprint() != *fingerprint);
-    let anchors = after.anchors.len();
-    after
-        .anchors
-        .retain(|anchor| anchor.fingerprint() != *fingerprint);
-    if after.anchors.len() == anchors {
-        after.revoked.push(*fingerprint);
-    }
+    let after = impact::without(before, fingerprint);
     let ends = |live: &&Live| {
         live.cluster == *cluster
             && !matches!(impact::fate(&live.shown, before, &after), Fate::GoesOn(_))
@@ -192,8 +185,7 @@ fn check_use(
         .filter(ends)
         .map(|live| live.told.clone())
         .collect();
-    let was_any = before.pinned.len() + before.anchors.len() > 0;
-    if peer.enabled && was_any && after.pinned.is_empty() && after.anchors.is_empty() {
+    if peer.enabled && impact::takes_the_last(before, &after) {
         resting.push(format!(
             "the peer {cluster}, which is enabled and has no other entry"
         ));

@@ -93,15 +93,21 @@ pub fn audit_chain(chain: &audit::Chain) -> pb::AuditChain {
 /// [`Error::Trust`] when what is stored is no certificate.
 pub fn trust_entry(entry: &TrustEntry) -> Result<pb::TrustEntry, Error> {
     let read = Certificate::from_der(&entry.der)?;
-    Ok(pb::TrustEntry {
+    Ok(trust_entry_of(entry, &read))
+}
+
+/// A trust entry of which the certificate has been read.
+#[must_use]
+pub fn trust_entry_of(entry: &TrustEntry, read: &Certificate) -> pb::TrustEntry {
+    pb::TrustEntry {
         cluster_id: entry.cluster_id.to_string(),
         kind: entry.kind.as_str().to_owned(),
-        certificate: Some(certificate(&read)),
+        certificate: Some(certificate(read)),
         added_at: entry.added_at.to_string(),
         source: entry.source.to_string(),
         alias: entry.alias.clone().unwrap_or_default(),
         ..pb::TrustEntry::default()
-    })
+    }
 }
 
 /// A certificate that a peer announced and that no operator has agreed to yet.

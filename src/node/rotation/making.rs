@@ -21,6 +21,7 @@ use crate::{
         certificate::{Name as CertificateName, fingerprint_text},
         folder::IdentityFolder,
         identity::Identity,
+        install::Files,
         make::{self, CertRequest, KeyKind},
         rotation::{self, Doer},
     },
@@ -128,12 +129,16 @@ fn write_new(
 ) -> Result<Fingerprint, Problem> {
     let (chain, key) = match &recipe.files {
         Some((certificate, key)) => {
-            // This tells what is wrong with them, a key that others can read included.
-            Identity::from_files(Path::new(certificate), Path::new(key))?;
-            let read = |path: &str| {
-                std::fs::read(path).map_err(|cause| Problem::File(path.to_owned(), cause))
+            let others = recipe.issuers.iter().map(Path::new);
+            let files = Files {
+                certificates: std::iter::once(Path::new(certificate))
+                    .chain(others)
+                    .collect(),
+                key: Path::new(key),
+                names: &recipe.names,
+                may_lack_issuers: recipe.may_lack_issuers,
             };
-            (read(certificate)?, Secret::new(read(key)?))
+            files.read(folder, purpose, now)?
         }
         None => {
             let made = make::self_signed(&request(before, recipe, now)?)?;

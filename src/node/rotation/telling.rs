@@ -72,11 +72,17 @@ impl Driver {
                     parent: parent.as_ref(),
                 };
                 let (signature_scheme, signature) = claim.sign(&own).ok_or(Problem::Unsigned)?;
+                // Where that key is gone the connection's certificate counts as the parent.
+                let before = parent.and_then(|old| folder.find(row.name.purpose, &old).ok());
+                let vouched = before.and_then(|before| claim.sign(&before));
+                let (parent_signature_scheme, parent_signature) = vouched.unwrap_or_default();
                 certificates.push(pb::AnnouncedCertificate {
                     der: own.leaf().der().to_vec(),
                     parent: parent.map(|parent| parent.to_vec()).unwrap_or_default(),
                     signature_scheme,
                     signature,
+                    parent_signature_scheme,
+                    parent_signature,
                 });
             }
             Ok::<_, Problem>(pb::AnnounceRequest {

@@ -249,3 +249,47 @@ fn a_request_says_which_names_it_asked_for() {
     }
     assert_eq!(names_asked(b"not a request", &[]), None);
 }
+
+#[test]
+fn a_leaf_with_its_issuers_name_is_not_its_own_root() {
+    let authority = Authority::new("berlin");
+    let leaf = Spec::new("berlin").signed_by(&authority);
+    let wrong = answer(&[leaf.certificate()], &leaf).unwrap_err();
+    assert!(matches!(&*wrong, [Mismatch::NoIssuer { .. }]), "{wrong:?}");
+    let found = answer(&[leaf.certificate(), authority.certificate()], &leaf).unwrap();
+    assert_eq!(found.root, Some(authority.certificate()));
+    assert!(found.unused.is_empty());
+    // An authority with a new key, vouched for by the old one.
+    let rolled = Authority::under("berlin", &authority);
+    let leaf = Spec::new("a.example").signed_by(&rolled);
+    let given = [
+        leaf.certificate(),
+        rolled.certificate(),
+        authority.certificate(),
+    ];
+    let found = answer(&given, &leaf).unwrap();
+    assert_eq!(found.chain, given[..2]);
+    assert_eq!(found.root, Some(authority.certificate()));
+}
+
+#[test]
+fn who_is_no_authority_and_where_nobody_follows_is_told() {
+    let lowly = Authority::without_ca("Lowly");
+    let leaf = Spec::new("a.example").signed_by(&lowly);
+    let wrong = answer(&[leaf.certificate(), lowly.certificate()], &leaf).unwrap_err();
+    let [Mismatch::NoAuthority { issuer, .. }] = &*wrong else {
+        panic!("{wrong:?}")
+    };
+    assert_eq!(issuer, "CN=Lowly");
+
+    let mut authorities = vec![Authority::new("Root")];
+    for depth in 0..MAX_DEPTH {
+        let name = format!("Authority {depth}");
+        authorities.push(Authority::under(&name, authorities.last().unwrap()));
+    }
+    let leaf = Spec::new("a.example").signed_by(authorities.last().unwrap());
+    let mut given: Vec<_> = authorities.iter().map(Authority::certificate).collect();
+    given.push(leaf.certificate());
+    let wrong = answer(&given, &leaf).unwrap_err();
+    assert!(matches!(&*wrong, [Mismatch::TooDeep { .. }]), "{wrong:?}");
+}

@@ -17,6 +17,7 @@ impl Node {
         let files = IdentityFiles {
             certificate: dir.path().join("federation.pem"),
             key: dir.path().join("federation.key"),
+            store: None,
         };
         let node = Self {
             dir,

@@ -44,12 +44,18 @@ pub enum Error {
     },
     /// A key entry has a password of its own.
     #[error(
-        "the key {alias} in it doesn't open with the store's password; give the key's own password too"
+        "the key {alias} in it has a password of its own, and what was given is another one; name the file that holds it \
+         under key-password-file"
     )]
     KeyPassword {
         /// Its alias.
         alias: String,
     },
+    /// A private key can't be put into a store.
+    #[error(
+        "the private key can't be put into a key store; it must be RSA, ECDSA or Ed25519, in PEM"
+    )]
+    Key,
     /// There is nothing in it that we look for.
     #[error(
         "there is no certificate in it, in PEM, DER, PKCS#7, PKCS#12 or JKS{}",
@@ -58,6 +64,12 @@ pub enum Error {
     NoCertificate {
         /// What there is instead, where that is known.
         what: Option<String>,
+    },
+    /// It can hold no key with its certificates.
+    #[error("it is {format} and no key store; give a PKCS#12 or a JKS file")]
+    NoStore {
+        /// What it is.
+        format: Format,
     },
     /// A password was given for a store that has no seal, so anybody may have changed it.
     #[error(
@@ -104,6 +116,14 @@ pub enum Error {
         /// What its owner can do.
         next: &'static str,
     },
+    /// No single key in a store is the one that is meant.
+    #[error("{}", which(wanted.as_deref(), aliases))]
+    WhichKey {
+        /// The alias that was looked for.
+        wanted: Option<String>,
+        /// Those that have a key.
+        aliases: Vec<String>,
+    },
     /// The password is another one.
     #[error(
         "the password doesn't open the {format} file; if you are sure of it, the file was changed after it was made"
@@ -112,6 +132,19 @@ pub enum Error {
         /// What it is.
         format: Format,
     },
+}
+
+fn which(wanted: Option<&str>, aliases: &[String]) -> String {
+    let all = aliases.join(", ");
+    match (wanted, aliases) {
+        (_, []) => {
+            "there is no private key in it; give the store that the key was made in".to_owned()
+        }
+        (None, _) => format!("there are several keys in it ({all}); name one with key-alias"),
+        (Some(wanted), _) => format!(
+            "no single key in it is called {wanted}; there are: {all}; name one of them with key-alias"
+        ),
+    }
 }
 
 fn found(what: &Option<String>) -> String {

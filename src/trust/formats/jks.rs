@@ -19,7 +19,7 @@ use crate::{
     trust::{
         certificate::Certificate,
         formats::{
-            Entry, Error, Format, Keys, Stored,
+            Entry, Error, Format, Keys, Meant, Stored,
             asn1::{self, NULL, OCTET_STRING, OID, SEQUENCE},
             certificate, clean_alias, text,
         },
@@ -36,25 +36,7 @@ pub(super) fn read(
     password: Option<&Secret>,
     keys: Keys<'_>,
 ) -> Result<Vec<Entry>, Error> {
-    let password = password.ok_or(Error::PasswordNeeded {
-        format: Format::Jks,
-    })?;
-    let password = utf16(password)?;
-    let (body, digest) = bytes
-        .split_last_chunk::<DIGEST>()
-        .ok_or_else(|| damaged("it breaks off"))?;
-    let is_sealed = seal(&password, body) == *digest;
-    if !is_sealed {
-        // What a wrong password can't explain is damage.
-        let raw = parse(body)?;
-        let mut protected = raw.iter().filter_map(|entry| entry.protected);
-        if protected.any(|key| unprotect(key, &password).is_some()) {
-            return Err(damaged("its digest is another one"));
-        }
-        return Err(Error::WrongPassword {
-            format: Format::Jks,
-        });
-    }
+    let (password, body) = open_store(bytes, password)?;
     let mut read_so_far = 0;
     let mut entries = Vec::new();
     for raw in parse(body)? {
@@ -74,6 +56,108 @@ pub(super) fn read(
     Ok(entries)
 }
 
+/// The key that is meant, with its certificates. Other keys may have passwords that nobody told us.
+pub(super) fn key_of(bytes: &[u8], meant: &Meant<'_>) -> Result<Entry, Error> {
+    let (password, body) = open_store(bytes, meant.password)?;
+    let raw = parse(body)?;
+    let at = which(&raw, meant)?;
+    let raw = raw
+        .into_iter()
+        .nth(at)
+        .ok_or_else(|| damaged("it breaks off"))?;
+    let chain = raw
+        .chain
+        .iter()
+        .zip(1..)
+        .map(|(der, number)| certificate(der, number));
+    let chain = chain.collect::<Result<_, _>>()?;
+    let alias = clean_alias(&raw.alias);
+    let protected = raw.protected.unwrap_or_default();
+    let key = open(
+        protected,
+        alias.as_deref(),
+        &password,
+        Keys::Open(meant.key_password),
+    )?;
+    Ok(Entry {
+        alias,
+        chain,
+        key: Some(key),
+    })
+}
+
+/// The store with another key and certificates in the place of the one that is meant. All others stay as they are, to
+/// the byte.
+pub(super) fn with_key(bytes: &[u8], meant: &Meant<'_>, next: &Entry) -> Result<Vec<u8>, Error> {
+    let (password, body) = open_store(bytes, meant.password)?;
+    let raw = parse(body)?;
+    let at = which(&raw, meant)?;
+    let mut written = Vec::with_capacity(body.len());
+    written.extend(MAGIC);
+    let version = body.get(MAGIC.len()..MAGIC.len() + size_of::<u32>());
+    if version != Some(&2_u32.to_be_bytes()) {
+        // Its entries are laid out otherwise.
+        return Err(Error::Unsupported {
+            what: "a JKS file of version 1, which is not written".to_owned(),
+            next: "write it anew with keytool -importkeystore",
+        });
+    }
+    written.extend(2_u32.to_be_bytes());
+    put_length(&mut written, raw.len());
+    for (entry, place) in raw.iter().zip(0..) {
+        if place != at {
+            written.extend(entry.whole);
+            continue;
+        }
+        // It keeps the password that it had.
+        let own = meant.key_password.map(utf16).transpose()?;
+        let protected = entry.protected.unwrap_or_default();
+        let own = own.filter(|own| unprotect(protected, own).is_some());
+        let stored = Stored {
+            alias: entry.alias.clone(),
+            entry: next,
+        };
+        put_entry(&mut written, &stored, own.as_ref().unwrap_or(&password))?;
+    }
+    let digest = seal(&password, &written);
+    written.extend(digest);
+    Ok(written)
+}
+
+fn which(raw: &[Raw<'_>], meant: &Meant<'_>) -> Result<usize, Error> {
+    let aliases = raw.iter().map(|raw| {
+        let alias = clean_alias(&raw.alias);
+        raw.protected.map(|_| alias.unwrap_or_default())
+    });
+    meant.find(aliases)
+}
+
+/// The store's password as Java digests it, and what is sealed with it.
+fn open_store<'a>(
+    bytes: &'a [u8],
+    password: Option<&Secret>,
+) -> Result<(Zeroizing<Vec<u8>>, &'a [u8]), Error> {
+    let password = password.ok_or(Error::PasswordNeeded {
+        format: Format::Jks,
+    })?;
+    let password = utf16(password)?;
+    let (body, digest) = bytes
+        .split_last_chunk::<DIGEST>()
+        .ok_or_else(|| damaged("it breaks off"))?;
+    if seal(&password, body) == *digest {
+        return Ok((password, body));
+    }
+    // What a wrong password can't explain is damage.
+    let raw = parse(body)?;
+    let mut protected = raw.iter().filter_map(|entry| entry.protected);
+    if protected.any(|key| unprotect(key, &password).is_some()) {
+        return Err(damaged("its digest is another one"));
+    }
+    Err(Error::WrongPassword {
+        format: Format::Jks,
+    })
+}
+
 /// Writes a store. It tells time by its certificates, and salts a key with itself, so that the same entries and the
 /// same password make the same bytes.
 pub(super) fn write(entries: &[Stored<'_>], password: &Secret) -> Result<Vec<u8>, Error> {
@@ -82,36 +166,44 @@ pub(super) fn write(entries: &[Stored<'_>], password: &Secret) -> Result<Vec<u8>
     body.extend(MAGIC);
     body.extend(2_u32.to_be_bytes());
     put_length(&mut body, entries.len());
-    for Stored { alias, entry } in entries {
-        let tag: u32 = if entry.key.is_some() { KEY } else { TRUSTED };
-        body.extend(tag.to_be_bytes());
-        put_text(&mut body, alias).ok_or_else(|| Error::Alias {
-            subject: entry.subject().to_owned(),
-            format: Format::Jks,
-            reason: "it is longer than 65,535 bytes",
-        })?;
-        let made = entry
-            .chain
-            .first()
-            .map_or(0, |leaf| leaf.not_before().as_millis());
-        body.extend(made.to_be_bytes());
-        if let Some(key) = &entry.key {
-            let protected = protect(key, &password);
-            put_length(&mut body, protected.len());
-            body.extend(protected);
-            put_length(&mut body, entry.chain.len());
-        }
-        for certificate in &entry.chain {
-            put_certificate(&mut body, certificate);
-        }
+    for entry in entries {
+        put_entry(&mut body, entry, &password)?;
     }
     let digest = seal(&password, &body);
     body.extend(digest);
     Ok(body)
 }
 
+fn put_entry(body: &mut Vec<u8>, stored: &Stored<'_>, password: &[u8]) -> Result<(), Error> {
+    let Stored { alias, entry } = stored;
+    let tag: u32 = if entry.key.is_some() { KEY } else { TRUSTED };
+    body.extend(tag.to_be_bytes());
+    put_text(body, alias).ok_or_else(|| Error::Alias {
+        subject: entry.subject().to_owned(),
+        format: Format::Jks,
+        reason: "it is longer than 65,535 bytes",
+    })?;
+    let made = entry
+        .chain
+        .first()
+        .map_or(0, |leaf| leaf.not_before().as_millis());
+    body.extend(made.to_be_bytes());
+    if let Some(key) = &entry.key {
+        let protected = protect(key, password);
+        put_length(body, protected.len());
+        body.extend(protected);
+        put_length(body, entry.chain.len());
+    }
+    for certificate in &entry.chain {
+        put_certificate(body, certificate);
+    }
+    Ok(())
+}
+
 /// An entry as it stands in the file.
 struct Raw<'a> {
+    /// All of it.
+    whole: &'a [u8],
     alias: String,
     protected: Option<&'a [u8]>,
     chain: Vec<&'a [u8]>,
@@ -131,30 +223,30 @@ fn parse(body: &[u8]) -> Result<Vec<Raw<'_>>, Error> {
     // Not allocated by what the file says: each entry that is there takes some of it.
     let mut entries = Vec::new();
     for _ in 0..count {
+        let before = input.0;
         let tag = input.number()?;
         let alias = input.text()?;
         input.bytes(size_of::<i64>())?;
-        let entry = match tag {
-            KEY => {
-                let protected = Some(input.sized()?);
-                let mut chain = Vec::new();
-                for _ in 0..input.number()? {
-                    chain.push(input.certificate(version)?);
-                }
-                Raw {
-                    alias,
-                    protected,
-                    chain,
-                }
-            }
-            TRUSTED => Raw {
-                alias,
-                protected: None,
-                chain: vec![input.certificate(version)?],
-            },
+        let protected = match tag {
+            KEY => Some(input.sized()?),
+            TRUSTED => None,
             _ => return Err(damaged(&format!("an entry of the unknown kind {tag}"))),
         };
-        entries.push(entry);
+        let certificates = match protected {
+            Some(_) => input.number()?,
+            None => 1,
+        };
+        let mut chain = Vec::new();
+        for _ in 0..certificates {
+            chain.push(input.certificate(version)?);
+        }
+        let length = before.len() - input.0.len();
+        entries.push(Raw {
+            whole: before.get(..length).unwrap_or_default(),
+            alias,
+            protected,
+            chain,
+        });
     }
     if input.0.is_empty() {
         Ok(entries)

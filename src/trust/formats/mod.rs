@@ -4,12 +4,13 @@
 //! decides whether a certificate is good for anything, and none is refused for how it looks: negative serial
 //! numbers, old versions and odd names are their owner's matter.
 
-mod asn1;
+pub(super) mod asn1;
 mod error;
 mod jks;
-mod pem;
+pub(super) mod pem;
 mod pkcs12;
 mod pkcs7;
+mod pkcs8;
 pub mod place;
 #[cfg(test)]
 mod tests;
@@ -69,6 +70,17 @@ pub enum Keys<'a> {
     Open(Option<&'a Secret>),
     /// Take no file that has one.
     Refuse,
+}
+
+/// One of the keys in a store.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Meant<'a> {
+    /// What opens the store.
+    pub password: Option<&'a Secret>,
+    /// What opens the key, where that is another one. Only JKS knows such.
+    pub key_password: Option<&'a Secret>,
+    /// Its alias, whatever the case; the store's only key when none is named.
+    pub alias: Option<&'a str>,
 }
 
 /// An entry and the alias under which it is written.
@@ -148,6 +160,66 @@ impl Contents {
             .cloned()
             .collect()
     }
+}
+
+impl Meant<'_> {
+    /// The place of the entry that is meant, among the aliases of those that have a key.
+    fn find(&self, aliases: impl Iterator<Item = Option<String>>) -> Result<usize, Error> {
+        let keys: Vec<_> = aliases
+            .enumerate()
+            .filter_map(|(at, alias)| Some((at, alias?)))
+            .collect();
+        // Java looks aliases up without regard to case.
+        let is_meant = |alias: &str| {
+            self.alias
+                .is_none_or(|a| a.to_lowercase() == alias.to_lowercase())
+        };
+        let mut meant = keys.iter().filter(|(_, alias)| is_meant(alias));
+        match (meant.next(), meant.next()) {
+            (Some((at, _)), None) => Ok(*at),
+            _ => Err(Error::WhichKey {
+                wanted: self.alias.map(str::to_owned),
+                aliases: keys.into_iter().map(|(_, alias)| alias).collect(),
+            }),
+        }
+    }
+}
+
+/// The key of a store that is meant, with its certificates.
+///
+/// # Errors
+/// [`Error`], which says what is wrong and what to do.
+pub fn key_of(bytes: &[u8], meant: &Meant<'_>) -> Result<Entry, Error> {
+    match format_of(bytes)? {
+        Format::Jks => jks::key_of(bytes, meant),
+        Format::Pkcs12 | Format::Pkcs12Legacy => pkcs12::key_of(bytes, meant),
+        format @ (Format::Der | Format::Pem | Format::Pkcs7) => Err(Error::NoStore { format }),
+    }
+}
+
+/// A store of the same kind, with another key and other certificates in the place of the key that is meant, under the
+/// same alias and the same passwords. What else is in it stays.
+///
+/// # Errors
+/// [`Error`], which says what is wrong and what to do.
+pub fn with_key(
+    bytes: &[u8],
+    meant: &Meant<'_>,
+    chain: &[Certificate],
+    key_pem: &Secret,
+) -> Result<Secret, Error> {
+    let key = pkcs8::of_pem(key_pem).ok_or(Error::Key)?;
+    let next = Entry {
+        alias: None,
+        chain: chain.to_vec(),
+        key: Some(key),
+    };
+    let written = match format_of(bytes)? {
+        Format::Jks => jks::with_key(bytes, meant, &next),
+        Format::Pkcs12 | Format::Pkcs12Legacy => pkcs12::with_key(bytes, meant, &next),
+        format @ (Format::Der | Format::Pem | Format::Pkcs7) => Err(Error::NoStore { format }),
+    };
+    written.map(Secret::new)
 }
 
 /// Reads a file with its keys, which only a store can hold. A key in PEM is not for here: who shows an identity reads

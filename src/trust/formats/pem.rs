@@ -3,6 +3,8 @@
 //! An alias stands before its block, as `openssl pkcs12` prints it: a line `friendlyName: …` among the bag
 //! attributes. What we write is read by us, alias and all, and by everything else that reads PEM.
 
+use data_encoding::BASE64;
+
 use crate::trust::{
     certificate::Certificate,
     formats::{Entry, Error, Format, Keys, asn1, certificate, clean_alias, pkcs7},
@@ -17,8 +19,7 @@ pub(super) fn read(bytes: &[u8], keys: Keys<'_>) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
     let mut alias = None;
     let mut other = None;
-    // Old Macs end lines with CR alone; the empty lines that CRLF makes this way don't matter.
-    let mut lines = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).zip(1..);
+    let mut lines = lines(bytes);
     while let Some((line, number)) = lines.next() {
         let Some(label) = label(line, BEGIN) else {
             alias = named(line).or(alias);
@@ -55,37 +56,48 @@ pub(super) fn write(entries: &[(String, &Certificate)]) -> Vec<u8> {
         text.push_str("Bag Attributes\n    friendlyName: ");
         text.push_str(alias);
         text.push('\n');
-        block(&mut text, "CERTIFICATE", certificate.der());
+        text.push_str(&block("CERTIFICATE", certificate.der()));
     }
     text.into_bytes()
 }
 
-fn block(text: &mut String, label: &str, der: &[u8]) {
+/// One block.
+pub(in crate::trust) fn block(label: &str, der: &[u8]) -> String {
+    // It never grows, for what is written may be a key, and would stay behind where it was before.
+    let lines = der.len().div_ceil(LINE);
+    let mut text =
+        String::with_capacity(BASE64.encode_len(der.len()) + lines + 2 * label.len() + 32);
     text.push_str("-----BEGIN ");
     text.push_str(label);
     text.push_str("-----\n");
-    for line in der.chunks(48) {
-        for three in line.chunks(3) {
-            let mut bits = [0; 4];
-            for (bits, byte) in bits.iter_mut().skip(1).zip(three) {
-                *bits = *byte;
-            }
-            let bits = u32::from_be_bytes(bits);
-            for place in 0..4_u32 {
-                let digit = (bits >> (18 - 6 * place)) & 0x3F;
-                let filled = usize::try_from(place).is_ok_and(|place| place <= three.len());
-                let char = usize::try_from(digit)
-                    .ok()
-                    .filter(|_| filled)
-                    .and_then(|digit| DIGITS.get(digit));
-                text.push(char.map_or('=', |char| char::from(*char)));
-            }
-        }
+    for line in der.chunks(LINE) {
+        BASE64.encode_append(line, &mut text);
         text.push('\n');
     }
     text.push_str("-----END ");
     text.push_str(label);
     text.push_str("-----\n");
+    text
+}
+
+/// The content of the first block whose label ends so, if it is whole.
+pub(in crate::trust) fn find(bytes: &[u8], label_end: &str) -> Option<Vec<u8>> {
+    let mut lines = lines(bytes);
+    while let Some((line, number)) = lines.next() {
+        let Some(label) = label(line, BEGIN) else {
+            continue;
+        };
+        let body = body(&mut lines, label, number).ok()?;
+        if label.ends_with(label_end) {
+            return decode(&body);
+        }
+    }
+    None
+}
+
+/// The lines with their numbers. Old Macs end them with CR alone; the empty ones that CRLF makes this way don't matter.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
+    bytes.split(|byte| matches!(byte, b'\n' | b'\r')).zip(1..)
 }
 
 /// What is no certificate, by its label.
@@ -152,37 +164,13 @@ fn named(line: &[u8]) -> Option<String> {
 
 /// Base64 without white space.
 fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    let digits = match text {
-        [digits @ .., b'=', b'='] | [digits @ .., b'='] => digits,
-        digits => digits,
-    };
-    if text.is_empty() || !text.len().is_multiple_of(4) {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 3);
-    for four in digits.chunks(4) {
-        let mut bits = 0_u32;
-        for digit in four {
-            let value = match digit {
-                b'A'..=b'Z' => digit - b'A',
-                b'a'..=b'z' => digit - b'a' + 26,
-                b'0'..=b'9' => digit - b'0' + 52,
-                b'+' => 62,
-                b'/' => 63,
-                _ => return None,
-            };
-            bits = bits << 6 | u32::from(value);
-        }
-        bits <<= 6 * (4 - four.len());
-        let [_, decoded @ ..] = bits.to_be_bytes();
-        bytes.extend(decoded.iter().take(four.len() * 6 / 8));
-    }
-    Some(bytes)
+    BASE64.decode(text).ok().filter(|bytes| !bytes.is_empty())
 }
 
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
-const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// Bytes in a line of 64 characters.
+const LINE: usize = 48;
 
 #[cfg(test)]
 mod tests {
@@ -226,9 +214,8 @@ mod tests {
     #[test]
     fn trusted_certificates_of_openssl_lose_their_settings() {
         let leaf = Spec::new("a.example").self_signed();
-        let mut text = String::new();
         let with_settings = [leaf.der(), &b"\x30\x04\x0C\x02hi"[..]].concat();
-        block(&mut text, "TRUSTED CERTIFICATE", &with_settings);
+        let text = block("TRUSTED CERTIFICATE", &with_settings);
         assert_eq!(
             read(text.as_bytes()).unwrap()[0].chain,
             [leaf.certificate()]
@@ -295,10 +282,10 @@ mod tests {
     proptest! {
         #[test]
         fn base64_is_read_as_it_was_written(bytes in prop::collection::vec(any::<u8>(), 1..200)) {
-            let mut text = String::new();
-            block(&mut text, "X", &bytes);
+            let text = block("X", &bytes);
             let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
             prop_assert!(text.lines().all(|line| line.len() <= 64));
+            prop_assert_eq!(find(text.as_bytes(), "X"), Some(bytes.clone()));
             prop_assert_eq!(decode(body.as_bytes()), Some(bytes));
         }
     }

@@ -4,21 +4,21 @@
 //! what an operator hands in is what is meant. Salts are drawn at random when one is written, so the same entries
 //! don't make the same bytes: with a salt made from the content, whoever sees two files learns that they are equal.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use p12_keystore::{
-    Certificate as Bag, EncryptionAlgorithm, KeyStore, KeyStoreEntry, MacAlgorithm, Pkcs12Archive,
-    PrivateKey, PrivateKeyChain,
+    Certificate as Bag, CertificateBag, EncryptionAlgorithm, KeyStore, KeyStoreEntry, MacAlgorithm,
+    Pkcs12Archive, PrivateKey, PrivateKeyChain,
 };
 
 use crate::{
     secret::Secret,
     trust::{
-        certificate::{Certificate, Fingerprint},
+        certificate::{Certificate, fingerprint_of},
         formats::{
-            Entry, Error, Format, Keys, Stored,
+            Entry, Error, Format, Keys, Meant, Stored,
             asn1::{self, CONTEXT_0, INTEGER, OID, SEQUENCE},
-            certificate, clean_alias, pkcs7, text,
+            certificate, clean_alias, in_order, pkcs7, text,
         },
     },
 };
@@ -34,20 +34,7 @@ pub(super) fn read(
     password: Option<&Secret>,
     keys: Keys<'_>,
 ) -> Result<Vec<Entry>, Error> {
-    if bytes.starts_with(b"\x30\x80") {
-        return Err(pkcs7::indefinite());
-    }
-    let parts = parts(bytes).ok_or_else(|| damaged("its parts don't fit together"))?;
-    let given = password.map(text).transpose()?;
-    if !parts.is_sealed && given.is_some() {
-        return Err(Error::NotSealed {
-            format: Format::Pkcs12,
-        });
-    }
-    let archive = match Pkcs12Archive::from_pkcs12(bytes, given.unwrap_or_default()) {
-        Ok(archive) => archive,
-        Err(error) => return Err(why(error, &parts, given)),
-    };
+    let archive = open(bytes, password)?;
     if let (Some(key), Keys::Refuse) = (archive.keys.first(), keys) {
         let what = key.friendly_name.as_deref().and_then(clean_alias);
         return Err(Error::PrivateKey {
@@ -60,6 +47,72 @@ pub(super) fn read(
         entries.iter_mut().for_each(|entry| entry.key = None);
     }
     Ok(entries)
+}
+
+/// The store with another key and certificates in the place of the one that is meant.
+///
+/// The others stay what they are. Certificates that neither are trusted nor belong to a key go: written anew they would
+/// be trusted.
+pub(super) fn with_key(bytes: &[u8], meant: &Meant<'_>, next: &Entry) -> Result<Vec<u8>, Error> {
+    let archive = open(bytes, meant.password)?;
+    if !archive.secrets.is_empty() {
+        return Err(Error::Unsupported {
+            what: "a PKCS#12 file with a secret key in it, which would be lost when it is written anew".to_owned(),
+            next: "give the identity a key store of its own",
+        });
+    }
+    let mut entries = link(&archive)?;
+    let at = meant.find(key_aliases(&entries))?;
+    if let Some(entry) = entries.get_mut(at) {
+        entry.chain.clone_from(&next.chain);
+        entry.key.clone_from(&next.key);
+    }
+    let trusted = archive.certs.iter().filter(|bag| bag.trusted);
+    let trusted: HashSet<_> = trusted
+        .map(|bag| fingerprint_of(bag.cert.as_der()))
+        .collect();
+    entries.retain(|entry| {
+        let leaf = entry.chain.first().map(Certificate::fingerprint);
+        entry.key.is_some() || leaf.is_some_and(|leaf| trusted.contains(&leaf))
+    });
+    // Whoever made it with old ciphers has programs that know no others.
+    let is_modern = bytes.windows(PBES2.len()).any(|part| part == PBES2);
+    let (format, ciphers) = match is_modern {
+        true => (Format::Pkcs12, Ciphers::Modern),
+        false => (Format::Pkcs12Legacy, Ciphers::Legacy),
+    };
+    let none = Secret::new(Vec::new());
+    let password = meant.password.unwrap_or(&none);
+    write(&in_order(format, &entries), password, ciphers)
+}
+
+/// The key that is meant, with its certificates.
+pub(super) fn key_of(bytes: &[u8], meant: &Meant<'_>) -> Result<Entry, Error> {
+    let mut entries = read(bytes, meant.password, Keys::Open(None))?;
+    let at = meant.find(key_aliases(&entries))?;
+    Ok(entries.swap_remove(at))
+}
+
+fn key_aliases(entries: &[Entry]) -> impl Iterator<Item = Option<String>> {
+    entries.iter().map(|entry| {
+        let alias = || entry.alias.clone().unwrap_or_default();
+        entry.key.as_ref().map(|_| alias())
+    })
+}
+
+fn open(bytes: &[u8], password: Option<&Secret>) -> Result<Pkcs12Archive, Error> {
+    if bytes.starts_with(b"\x30\x80") {
+        return Err(pkcs7::indefinite());
+    }
+    let parts = parts(bytes).ok_or_else(|| damaged("its parts don't fit together"))?;
+    let given = password.map(text).transpose()?;
+    if !parts.is_sealed && given.is_some() {
+        return Err(Error::NotSealed {
+            format: Format::Pkcs12,
+        });
+    }
+    Pkcs12Archive::from_pkcs12(bytes, given.unwrap_or_default())
+        .map_err(|error| why(error, &parts, given))
 }
 
 /// Writes a store, with the attribute by which Java knows a trusted certificate.
@@ -187,25 +240,28 @@ fn link(archive: &Pkcs12Archive) -> Result<Vec<Entry>, Error> {
         let certificate = certificate(bag.cert.as_der(), number)?;
         found.push((bag, certificate));
     }
-    let mut taken = HashMap::new();
+    let mut by_key: HashMap<&[u8], &Certificate> = HashMap::new();
+    for (bag, certificate) in &found {
+        if let Some(id) = &bag.local_key_id {
+            by_key.entry(id).or_insert(certificate);
+        }
+    }
+    let mut issuers = Issuers::among(&found);
+    let mut taken = HashSet::new();
     let mut entries = Vec::new();
     for key in &archive.keys {
         let id = key.local_key_id.as_ref().map(AsRef::as_ref);
-        let is_its = |bag: &Option<Vec<u8>>| id.is_some() && bag.as_deref() == id;
-        let leaf = found.iter().find(|(bag, _)| is_its(&bag.local_key_id));
-        let chain = leaf.map_or_else(Vec::new, |(_, leaf)| chain(leaf, &found));
-        taken.extend(chain.iter().map(|c| (c.fingerprint(), ())));
+        let leaf = id.and_then(|id: &[u8]| by_key.get(id));
+        let chain = leaf.map_or_else(Vec::new, |leaf| issuers.chain(leaf));
+        taken.extend(chain.iter().map(Certificate::fingerprint));
         entries.push(Entry {
             alias: key.friendly_name.as_deref().and_then(clean_alias),
             chain,
             key: Some(Secret::new(key.key.as_der().to_vec())),
         });
     }
-    let is_rest = |bag: &p12_keystore::CertificateBag, fingerprint: &Fingerprint| {
-        bag.trusted || !taken.contains_key(fingerprint)
-    };
     for (bag, certificate) in found {
-        if is_rest(bag, &certificate.fingerprint()) {
+        if bag.trusted || !taken.contains(&certificate.fingerprint()) {
             let alias = bag.friendly_name.as_deref().and_then(clean_alias);
             entries.push(Entry::trusted(alias, certificate));
         }
@@ -213,20 +269,50 @@ fn link(archive: &Pkcs12Archive) -> Result<Vec<Entry>, Error> {
     Ok(entries)
 }
 
-/// From a leaf up, among the certificates that are not there to be trusted.
-fn chain(
-    leaf: &Certificate,
-    found: &[(&p12_keystore::CertificateBag, Certificate)],
-) -> Vec<Certificate> {
-    let mut chain = vec![leaf.clone()];
-    while let Some(last) = chain.last() {
-        let next = found.iter().find(|(bag, certificate)| {
-            !bag.trusted && last.names_issuer(certificate) && !chain.contains(certificate)
-        });
-        let Some((_, issuer)) = next else { break };
-        chain.push(issuer.clone());
+/// Certificates that are not there to be trusted, by subject.
+struct Issuers<'a> {
+    by_subject: HashMap<&'a [u8], Vec<&'a Certificate>>,
+    /// How many more signatures are looked at: thousands of certificates can have one name.
+    looks: usize,
+}
+
+impl<'a> Issuers<'a> {
+    fn among(found: &'a [(&CertificateBag, Certificate)]) -> Self {
+        let mut by_subject: HashMap<_, Vec<_>> = HashMap::new();
+        for (_, certificate) in found.iter().filter(|(bag, _)| !bag.trusted) {
+            let of_name = by_subject.entry(certificate.subject_raw()).or_default();
+            of_name.push(certificate);
+        }
+        Self {
+            by_subject,
+            looks: MAX_LOOKS,
+        }
     }
-    chain
+
+    /// From a leaf up to its root, or as far as it goes.
+    fn chain(&mut self, leaf: &Certificate) -> Vec<Certificate> {
+        let mut chain = vec![leaf.clone()];
+        while let Some(last) = chain.last().filter(|_| chain.len() < LONGEST) {
+            let named = self.by_subject.get(last.issuer_raw());
+            let named = named.map_or(&[][..], |named| named);
+            // What signed itself ends it, and is not looked for among others of its name.
+            if self.looks == 0 || last.is_root() {
+                break;
+            }
+            let looks = &mut self.looks;
+            let next = named
+                .iter()
+                .filter(|issuer| !chain.contains(issuer))
+                .take_while(|_| {
+                    *looks = looks.saturating_sub(1);
+                    *looks > 0
+                })
+                .find(|issuer| last.is_signed_by(issuer));
+            let Some(issuer) = next else { break };
+            chain.push(Certificate::clone(issuer));
+        }
+        chain
+    }
 }
 
 fn damaged(reason: &str) -> Error {
@@ -236,5 +322,11 @@ fn damaged(reason: &str) -> Error {
     }
 }
 
+/// Far longer than any real chain.
+const LONGEST: usize = 100;
+/// More signatures than the chains of any store have; some tenths of a second.
+const MAX_LOOKS: usize = 4096;
+/// 1.2.840.113549.1.5.13, by which each of today's ciphers is named.
+const PBES2: &[u8] = b"\x2A\x86\x48\x86\xF7\x0D\x01\x05\x0D";
 /// 1.2.840.113549.1.7, of which each kind of content is one.
 const PKCS7: &[u8] = b"\x2A\x86\x48\x86\xF7\x0D\x01\x07";

@@ -417,6 +417,40 @@ fn a_long_chain_comes_back_in_its_order() {
 }
 
 #[test]
+fn a_namesake_is_nobodys_issuer() {
+    // Certificates of one name that signed themselves, as each renewal of Tomcat's makes one.
+    let leaf = Spec::new("berlin").self_signed();
+    let namesakes: Vec<_> = (0..3).map(|_| Spec::new("berlin").self_signed()).collect();
+    let (root, twin) = (Authority::new("Root"), Authority::new("Root"));
+    let signed = Spec::new("tokyo").signed_by(&root);
+    let store = |leaf: &Leaf, beside: &[Certificate]| {
+        let alias = "key";
+        let key = p12_keystore::PrivateKey::from_der(&pkcs8(leaf)).unwrap();
+        let mut chain = vec![leaf.certificate()];
+        chain.extend_from_slice(beside);
+        let bags = chain
+            .iter()
+            .map(|c| p12_keystore::Certificate::from_der(c.der()).unwrap());
+        let chain = p12_keystore::PrivateKeyChain::new(vec![1], key, bags.collect::<Vec<_>>());
+        let mut store = p12_keystore::KeyStore::new();
+        store.add_entry(alias, p12_keystore::KeyStoreEntry::PrivateKeyChain(chain));
+        let written = store.writer("changeit").write().unwrap();
+        read(&written, Some(&secret("changeit"))).unwrap().entries
+    };
+    let beside: Vec<_> = namesakes.iter().map(Leaf::certificate).collect();
+    let entries = store(&leaf, &beside);
+    assert_eq!(entries[0].chain, [leaf.certificate()]);
+    assert_eq!(
+        entries.len(),
+        1 + beside.len(),
+        "each is an entry of its own"
+    );
+    let entries = store(&signed, &[twin.certificate(), root.certificate()]);
+    assert_eq!(entries[0].chain, [signed.certificate(), root.certificate()]);
+    assert_eq!(entries[1].chain, [twin.certificate()]);
+}
+
+#[test]
 fn nothing_is_made_of_lengths_that_the_file_claims() {
     // Two thousand million entries, an alias of 64 KiB, a key and a certificate of 4 GiB, as many in its chain.
     let hostile: [&[u8]; 5] = [

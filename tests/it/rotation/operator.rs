@@ -20,7 +20,7 @@ use crate::support::{binary, set_parameter};
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Types a command at a node; what it prints as JSON, or what it says where it refuses.
-pub(super) async fn type_at(member: &Member, line: &str) -> Result<Value, String> {
+pub(crate) async fn type_at(member: &Member, line: &str) -> Result<Value, String> {
     let output = tokio::process::Command::new(binary())
         .arg("--socket")
         .arg(&member.addresses.admin)
@@ -54,7 +54,7 @@ pub(super) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T
 }
 
 /// The fingerprint of what a node shows to peers.
-pub(super) async fn shown(member: &Member) -> String {
+pub(crate) async fn shown(member: &Member) -> String {
     let request = pb::ListIdentitiesRequest {};
     let listed = member.admin().await.unwrap().identities(request).await;
     let listed = listed.unwrap().identities;
@@ -270,6 +270,7 @@ pub(super) async fn announce_automatic(member: &Member, how: &How) {
     let announced = pb::StepRotationRequest {
         automatic: true,
         key: how.key.map(str::to_owned),
+        may_lack_issuers: true,
         certificate_file: files.map(|[certificate, _]| text(certificate)),
         key_file: files.map(|[_, key]| text(key)),
         ..step(member, "announce")
