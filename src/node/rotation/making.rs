@@ -11,7 +11,6 @@ use crate::{
         purpose::Purpose,
         rotation::{Fingerprint, Phase},
     },
-    secret::Secret,
     store::{
         self, Transaction,
         rotations::{self, Recipe, Row},
