@@ -19,7 +19,6 @@ use crate::{
     secret::Secret,
     trust::{
         Error, Identities, InForce,
-        bundle::Direction,
         certificate::{
             Certificate, Fingerprint, fingerprint_hex, fingerprint_of, fingerprint_text,
         },
@@ -101,17 +100,6 @@ impl IdentityFolder {
     /// The purposes that an identity is configured for.
     pub fn purposes(&self) -> impl Iterator<Item = Purpose> {
         self.places.keys().copied()
-    }
-
-    /// The directions in which the identity of that purpose is shown.
-    #[must_use]
-    pub fn directions(&self, purpose: Purpose) -> &'static [Direction] {
-        let has_client = self.places.contains_key(&Purpose::FederationClient);
-        match purpose {
-            Purpose::Federation if !has_client => &[Direction::Server, Direction::Client],
-            Purpose::Federation | Purpose::Phone => &[Direction::Server],
-            Purpose::FederationClient => &[Direction::Client],
-        }
     }
 
     /// The folder beside the configured files.
@@ -240,6 +228,7 @@ impl IdentityFolder {
     ///
     /// # Errors
     /// [`Error::NotConfigured`], and [`Error::File`] when the folder can't be read.
+    #[cfg(test)]
     pub fn list(&self, purpose: Purpose) -> Result<Vec<Certificate>, Error> {
         let mut found: Vec<Certificate> = Vec::new();
         if let Ok(identity) = self.configured(purpose) {

@@ -22,7 +22,8 @@ use crate::{
     domain::purpose::Purpose,
     edge::admin::views,
     trust::{
-        answer::{Answer, Wanted, complete, is_for_key},
+        answer::{Answer, Wanted, complete},
+        bundle::Direction,
         certificate::{Certificate, Fingerprint, fingerprint_text},
         folder::IdentityFolder,
         keys::{self, Key},
@@ -174,10 +175,16 @@ fn check(
     } else {
         args.name.clone()
     };
+    let has_client = folder.files(Purpose::FederationClient).is_some();
+    let directions: &[Direction] = match purpose {
+        Purpose::Federation if !has_client => &[Direction::Server, Direction::Client],
+        Purpose::Federation | Purpose::Phone => &[Direction::Server],
+        Purpose::FederationClient => &[Direction::Client],
+    };
     let wanted = Wanted {
         public_key: &key.public_key,
         names: &names,
-        directions: folder.directions(purpose),
+        directions,
         may_lack_issuers: args.without_issuers,
         now: clock.now(),
     };
@@ -220,7 +227,10 @@ fn key(
     let found = match keys::key_of(given, &files).map_err(|cause| unusable(&cause))? {
         Some(key) => Some(key),
         // A request that keytool made is for the key in the key store.
-        None => stored?.filter(|key| given.iter().any(|c| is_for_key(c, &key.public_key))),
+        None => stored?.filter(|key| {
+            let is_for_key = |c| crate::trust::answer::is_for_key(c, &key.public_key);
+            given.iter().any(is_for_key)
+        }),
     };
     found.ok_or_else(|| {
         let subjects: Vec<_> = given.iter().map(Certificate::subject).collect();
