@@ -11,6 +11,7 @@ use crate::{
     },
     clock::Timestamp,
     domain::ids::ClusterId,
+    trust::forecast::State,
     wire::admin as pb,
 };
 
@@ -60,6 +61,7 @@ fn trust_text(told: &pb::ForecastTrustResponse) -> String {
         "FINGERPRINT (SHA-256)",
     ];
     let mut text = format!("as of {day}:\n{}", table(head, rows));
+    text += &stale_text(&told.crls);
     if told.breaks.is_empty() {
         return format!("{text}\n\nno link breaks until then");
     }
@@ -73,6 +75,32 @@ fn trust_text(told: &pb::ForecastTrustResponse) -> String {
             one.text,
             certificate.subject,
             certificate.fingerprint
+        );
+    }
+    text
+}
+
+/// The revocation lists that are overdue by then.
+fn stale_text(crls: &[pb::Crl]) -> String {
+    let stale: Vec<_> = crls.iter().filter(|crl| crl.is_stale).collect();
+    if stale.is_empty() {
+        return String::new();
+    }
+    let mut text = format!(
+        "\n\n{} stale by then, unless newer ones come before:",
+        count(stale.len(), "revocation list")
+    );
+    for crl in stale {
+        let issuer = crl.issuer.clone().unwrap_or_default().subject;
+        let strict = match crl.is_strict {
+            true => "strict: nothing of its authority is accepted",
+            false => "it goes on counting",
+        };
+        text += &format!(
+            "\n  {}, from {}: number {} of {issuer}; {strict}",
+            crl.cluster_id,
+            time(&crl.next_update),
+            crl.number
         );
     }
     text
@@ -137,16 +165,16 @@ pub(super) fn certificates(all: &[pb::Certificate], as_of: Timestamp) -> Report 
 }
 
 fn state(certificate: &pb::Certificate, at: Timestamp) -> &'static str {
-    let moment = |text: &str| {
+    let moment = |text: &str, unknown: i64| {
         let time = text.parse::<jiff::Timestamp>().ok();
-        time.map(|time| Timestamp::from_millis(time.as_millisecond()))
+        Timestamp::from_millis(time.map_or(unknown, jiff::Timestamp::as_millisecond))
     };
-    if moment(&certificate.not_after).is_some_and(|end| at > end) {
-        "expired"
-    } else if moment(&certificate.not_before).is_some_and(|begin| at < begin) {
-        "not_yet_valid"
-    } else {
-        "valid"
+    let begin = moment(&certificate.not_before, i64::MIN);
+    let end = moment(&certificate.not_after, i64::MAX);
+    match State::between(begin, end, at) {
+        // Nobody is asked whether it is accepted.
+        State::Accepted => "valid",
+        state => state.as_str(),
     }
 }
 
@@ -214,6 +242,21 @@ mod tests {
         let end = "1 break until then:\n  tokyo, from 2028-01-01 00:00:00Z: we refuse this certificate of tokyo as expired \
                    (CN=tokyo, AB:CD)";
         assert!(text.ends_with(end), "{text}");
+        // A list that is stale by then stands between.
+        assert!(!text.contains("revocation list"), "{text}");
+        told.crls.push(pb::Crl {
+            cluster_id: "tokyo".to_owned(),
+            number: "7".to_owned(),
+            issuer: Some(certificate()),
+            next_update: "2027-01-01T00:00:00.000Z".to_owned(),
+            is_stale: true,
+            is_strict: true,
+            ..pb::Crl::default()
+        });
+        let stale = "1 revocation list stale by then, unless newer ones come before:\n  tokyo, from 2027-01-01 00:00:00Z: \
+                     number 7 of CN=tokyo; strict: nothing of its authority is accepted\n\n1 break";
+        let text = trust_text(&told);
+        assert!(text.contains(stale), "{text}");
         told.entries.clear();
         assert!(trust_text(&told).contains("next: emccd trust add"));
     }

@@ -10,7 +10,7 @@ use crate::{
         client::{answer, connect},
         cluster::shown,
         failure::Outcome,
-        output::{Report, record, time, yes},
+        output::{Report, clean, record, time, yes},
         rotate, stores,
     },
     clock::Clock,
@@ -29,6 +29,7 @@ pub async fn run(global: &Global, verb: Cert) -> Outcome {
             file: Some(file),
             as_of,
             password,
+            all_nodes: _,
         } => {
             let what = format!("cannot show {}", shown(&file));
             let read = stores::read(&what, &file, &password, Keys::Drop)?;
@@ -40,11 +41,19 @@ pub async fn run(global: &Global, verb: Cert) -> Outcome {
             Ok(contents_report(&read))
         }
         Cert::Show {
-            file: None, as_of, ..
+            file: None,
+            as_of,
+            all_nodes,
+            ..
         } => {
             let mut client = connect(global).await?;
             let asked = client.list_identities(pb::ListIdentitiesRequest {});
-            let all = answer("cannot show the certificates", asked.await)?.identities;
+            let told = answer("cannot show the certificates", asked.await)?;
+            if all_nodes && as_of.is_none() {
+                return Ok(of_all_nodes(told));
+            }
+            let mut all = told.identities;
+            all.extend(told.others.into_iter().filter(|_| all_nodes));
             if let Some(as_of) = as_of {
                 let sent = all
                     .into_iter()
@@ -65,6 +74,29 @@ pub async fn run(global: &Global, verb: Cert) -> Outcome {
             let text = format!("in use from now on:\n\n{}", identities_text(&all));
             Ok(Report::new(text, &all))
         }
+    }
+}
+
+/// What each node of the cluster shows, and which nodes have not said it.
+fn of_all_nodes(told: pb::ListIdentitiesResponse) -> Report {
+    let mut all = told.identities;
+    all.extend(told.others);
+    let texts = all.iter().map(|identity| {
+        let of = std::slice::from_ref(identity);
+        format!(
+            "node         {}\n{}",
+            clean(&identity.node),
+            identities_text(of)
+        )
+    });
+    let texts: Vec<_> = texts.collect();
+    let report = Report::new(texts.join("\n\n"), &all);
+    match told.unreported.is_empty() {
+        true => report,
+        false => report.with_note(format!(
+            "not known of {}: it has not put on record what it shows",
+            told.unreported.join(", ")
+        )),
     }
 }
 
@@ -90,10 +122,8 @@ fn identities_text(all: &[pb::Identity]) -> String {
     let texts: Vec<_> = all
         .iter()
         .map(|identity| {
-            let mut fields = vec![
-                ("shown to", shown_to(&identity.purpose).to_owned()),
-                ("file", identity.file.clone().unwrap_or_default()),
-            ];
+            let mut fields = vec![("shown to", shown_to(&identity.purpose).to_owned())];
+            fields.extend(identity.file.clone().map(|file| ("file", file)));
             if let Some(certificate) = &identity.certificate {
                 fields.extend(certificate_fields(certificate));
             }

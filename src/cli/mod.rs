@@ -26,6 +26,7 @@ mod policy;
 mod process;
 mod progress;
 mod rotate;
+mod rotate_watch;
 mod session;
 mod stores;
 mod trust;

@@ -1,6 +1,6 @@
 //! `cert rotate`: exchanging the nodes' certificates while peers go on trusting them.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use tokio::time::{Duration, Instant, sleep};
 
@@ -11,6 +11,8 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, record, table, time},
+        progress::Form,
+        rotate_watch::Watch,
     },
     config::units::show_duration,
     wire::admin as pb,
@@ -83,6 +85,27 @@ pub async fn run(global: &Global, verb: Rotate) -> Outcome {
             )?;
             step(global, what, request("retire", &args.target), Phases::Gone).await
         }
+        Rotate::Forget(args) => {
+            let what = "cannot forget the rotations of the node";
+            if !args.yes {
+                confirm(
+                    what,
+                    &format!(
+                        "{} is gone for good? If it comes back it shows the certificate in its files. Forget its rotations?",
+                        args.nodes.join(", ")
+                    ),
+                )?;
+            }
+            let request = pb::StepRotationRequest {
+                step: "forget".to_owned(),
+                nodes: args.nodes.clone(),
+                purpose: "federation".to_owned(),
+                ..pb::StepRotationRequest::default()
+            };
+            let mut client = connect(global).await?;
+            let done = answer(what, client.step_rotation(request).await)?.rotations;
+            Ok(Report::new(forgotten_text(&done), &done))
+        }
         Rotate::Rollback(args) => {
             let what = "cannot go back to the old certificate";
             ask(
@@ -143,7 +166,14 @@ fn announcement(
         key: args.key.map(|key| key.as_str().to_owned()),
         days: args.days,
         names: args.name.clone(),
-        certificate_file: args.from.as_deref().map(absolute).transpose()?,
+        certificate_file: args.from.first().map(|file| absolute(file)).transpose()?,
+        issuer_files: args
+            .from
+            .iter()
+            .skip(1)
+            .map(|file| absolute(file))
+            .collect::<Outcome<_>>()?,
+        may_lack_issuers: args.without_issuers,
         key_file: args.key_file.as_deref().map(absolute).transpose()?,
         automatic,
         ..request("announce", &args.target)
@@ -173,6 +203,9 @@ async fn step(
     let mut now = done.clone();
     if let Some(wait) = global.wait {
         let end = Instant::now() + wait;
+        let mut watch = Watch::new(Form::of(global));
+        let interrupted = tokio::signal::ctrl_c();
+        tokio::pin!(interrupted);
         loop {
             let all = list(&mut client).await?;
             let is_one = |it: &&pb::Rotation| {
@@ -180,6 +213,7 @@ async fn step(
                     .any(|d| d.node == it.node && d.purpose == it.purpose)
             };
             now = all.iter().filter(is_one).cloned().collect();
+            watch.show(&now);
             if now.iter().all(|it| has_come(it, until)) {
                 break;
             }
@@ -190,7 +224,15 @@ async fn step(
                     "it goes on without being watched: emccd cert rotate status",
                 ));
             }
-            sleep(LOOK_AGAIN).await;
+            tokio::select! {
+                () = sleep(LOOK_AGAIN) => {}
+                Ok(()) = &mut interrupted => {
+                    drop(watch);
+                    let note = "not watched any more; it goes on by itself: emccd cert rotate status";
+                    let report = Report::new(status_text(&now), &now).with_note(note.to_owned());
+                    return Ok(report.failing());
+                }
+            }
         }
     }
     Ok(Report::new(status_text(&now), &now))
@@ -205,6 +247,25 @@ fn has_come(it: &pb::Rotation, until: Phases) -> bool {
         Phases::Shown => it.phase == "active" && it.shown == it.new && it.blockers.is_empty(),
         Phases::Gone => false,
     }
+}
+
+fn forgotten_text(done: &[pb::Rotation]) -> String {
+    let names: Vec<_> = done
+        .iter()
+        .map(|it| format!("{}/{}", it.node, it.purpose))
+        .collect();
+    let told: BTreeSet<_> = done
+        .iter()
+        .flat_map(|it| it.old.iter().chain(&it.new))
+        .collect();
+    let mut text = format!("forgotten: {}", names.join(", "));
+    if !told.is_empty() {
+        text += "\npeers may go on accepting these, until somebody types there: emccd trust remove ID --fingerprint HEX";
+        for fingerprint in told {
+            text += &format!("\n  {fingerprint}");
+        }
+    }
+    text
 }
 
 fn status_text(all: &[pb::Rotation]) -> String {
@@ -243,7 +304,7 @@ fn one_text(it: &pb::Rotation) -> String {
     for blocker in &it.blockers {
         text += &format!("\nheld up: {blocker}");
     }
-    if let Some(next) = &it.next {
+    for next in it.next.iter().flat_map(|next| next.lines()) {
         text += &format!("\nnext: {next}");
     }
     text

@@ -46,6 +46,7 @@ use crate::{
     trust::{
         TrustStore,
         explain::{Part, Step},
+        folder::IdentityFolder,
         make::{self, CertRequest, KeyKind, Made},
         shown::Chain,
     },
@@ -276,6 +277,7 @@ impl Node {
                 security_mode: "non-secure",
                 store: store.clone(),
                 trust: TrustStore::new(None, Clock::system()),
+                folder: IdentityFolder::new([]),
                 clock: Clock::system(),
                 faults: FaultPoints::none(),
             }),

@@ -10,7 +10,9 @@ use crate::{
         confirm::confirm,
         failure::{Failure, Outcome},
         output::{Report, count, table, time},
-        stores, trust_accept, trust_bulk, trust_crl, trust_explain, trust_files,
+        stores, trust_accept,
+        trust_bulk::{self, not_looked_at},
+        trust_crl, trust_explain, trust_files,
     },
     trust::{
         certificate::fingerprint_text,
@@ -151,6 +153,7 @@ fn removed_text(cluster_id: &str, fingerprint: &str, removed: &pb::RemoveTrustRe
             subjects.join(", ")
         )
     };
+    text += &not_looked_at(&removed.unreported);
     if !removed.descendants.is_empty() {
         text += &format!(
             "\nwith it goes what had been announced on its word: {}",

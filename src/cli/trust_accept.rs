@@ -25,6 +25,7 @@ pub(super) async fn run(global: &Global, args: TrustAccept) -> Outcome {
     };
     let fingerprint = args.fingerprint.as_ref().map(fingerprint_text);
     let mut client = connect(global).await?;
+    let mut seen = None;
     // Who has typed the fingerprint has compared it.
     if !args.yes && (args.reject || fingerprint.is_none()) {
         let query = pb::ListTrustRequest {
@@ -38,11 +39,17 @@ pub(super) async fn run(global: &Global, args: TrustAccept) -> Outcome {
         if !entries.is_empty() {
             confirm(&what, &question(&cluster_id, args.reject, &entries))?;
         }
+        // What comes while somebody reads is not agreed to.
+        let certificates = entries.into_iter().filter_map(|entry| entry.certificate);
+        seen = Some(pb::TextList {
+            values: certificates.map(|c| c.fingerprint).collect(),
+        });
     }
     let asked = client.accept_trust(pb::AcceptTrustRequest {
         cluster_id: cluster_id.clone(),
         fingerprint,
         reject: args.reject,
+        shown: seen,
     });
     let done = answer(what, asked.await)?;
     Ok(Report::new(

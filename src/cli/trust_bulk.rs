@@ -40,11 +40,13 @@ pub(super) async fn export(global: &Global, args: &TrustExport) -> Outcome {
     };
     let mut pieces = answer(&*what, client.export_trust(asked).await)?;
     let mut entries = Vec::new();
+    let mut unreported = Vec::new();
     while let Some(piece) = pieces
         .message()
         .await
         .map_err(|status| Failure::from_status(&*what, &status))?
     {
+        unreported.extend(piece.unreported);
         for certificate in piece.certificates {
             entries.push(exported(&what, certificate)?);
         }
@@ -69,7 +71,14 @@ pub(super) async fn export(global: &Global, args: &TrustExport) -> Outcome {
         "format": format.as_str(),
         "certificates": entries.len(),
     });
-    Ok(Report::new(text, &written))
+    let report = Report::new(text, &written);
+    Ok(match unreported.is_empty() {
+        true => report,
+        false => report.with_note(format!(
+            "not in it: what {} shows, which has not put it on record",
+            unreported.join(", ")
+        )),
+    })
 }
 
 fn exported(what: &str, certificate: pb::BulkCertificate) -> Outcome<Entry> {
@@ -202,6 +211,7 @@ async fn send(
         if let Some(done) = message.imported {
             imported.dry_run = done.dry_run;
             imported.passed_over.extend(done.passed_over);
+            imported.unreported.extend(done.unreported);
             for peer in done.peers {
                 match imported.peers.last_mut() {
                     Some(last) if last.cluster_id == peer.cluster_id => {
@@ -239,6 +249,17 @@ fn question(dry: &pb::ImportedTrust) -> Option<String> {
         }
     }
     (!told.is_empty()).then(|| format!("{}. Import all the same?", told.join("; ")))
+}
+
+/// Which nodes' connections are not known.
+pub(super) fn not_looked_at(unreported: &[String]) -> String {
+    match unreported.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\n\nnot looked at: the connections of {}, which has not put them on record",
+            unreported.join(", ")
+        ),
+    }
 }
 
 fn nothing_left(cluster: &str) -> String {
@@ -326,6 +347,7 @@ fn import_text(imported: &pb::ImportedTrust, file: &Path) -> String {
     if !connections.is_empty() {
         text += &format!("\n\nconnections:\n  {}", connections.join("\n  "));
     }
+    text += &not_looked_at(&imported.unreported);
     for passed in &imported.passed_over {
         text += &format!(
             "\n\npassed over: {} of {}, which is no peer of this cluster",

@@ -14,9 +14,11 @@ use crate::{
     },
     clock::Clock,
     domain::{address::HostPort, ids::ClusterId, rejection::Rejection},
+    edge::admin::explain::part,
     trust::{
-        explain::{self, Mark, Part},
-        formats::Keys,
+        certificate::Certificate,
+        explain::{self, Mark},
+        formats::{Contents, Keys},
     },
     wire::admin::{self as pb, explain_trust_request::What},
 };
@@ -144,19 +146,76 @@ const fn refusal_page(rejection: Rejection) -> &'static str {
     }
 }
 
-async fn in_file(global: &Global, what: &str, file: &Path, args: &TrustExplain) -> Outcome {
-    let wanted = args.wanted.clone();
-    let contents = stores::read(what, file, &args.password, Keys::Drop)?;
-    let chain: Vec<_> = contents
-        .certificates()
+/// What a file holds to be judged: a chain, or one of several certificates by themselves.
+struct Asked {
+    /// What it is called, where there are several.
+    name: Option<String>,
+    chain: Vec<Certificate>,
+}
+
+/// A file of a leaf and its issuers is a chain; entries of a store that have nothing to do with one another are several.
+fn to_judge(contents: &Contents) -> Vec<Asked> {
+    let all = contents.certificates();
+    if contents.entries.len() < 2 || explain::is_one_chain(&all) {
+        let (name, chain) = (None, all);
+        return vec![Asked { name, chain }];
+    }
+    let whole = contents
+        .entries
         .iter()
-        .map(|c| c.der().clone())
-        .collect();
-    let alone = explain::file(&chain, Clock::system().now());
-    let chain = pb::CertificateChain {
-        certificates: chain.iter().map(|der| der.to_vec()).collect(),
+        .filter(|entry| !entry.chain.is_empty());
+    whole
+        .map(|entry| Asked {
+            name: Some(
+                entry
+                    .alias
+                    .clone()
+                    .unwrap_or_else(|| entry.subject().to_owned()),
+            ),
+            chain: entry.chain.clone(),
+        })
+        .collect()
+}
+
+async fn in_file(global: &Global, what: &str, file: &Path, args: &TrustExplain) -> Outcome {
+    let contents = stores::read(what, file, &args.password, Keys::Drop)?;
+    let (mut accepted, mut parts, mut notes) = (true, Vec::new(), Vec::new());
+    let all = to_judge(&contents);
+    if all.len() > MAX_ENTRIES {
+        notes.push(format!(
+            "the first {MAX_ENTRIES} of {} entries were judged; emccd trust import --dry-run tells of all",
+            all.len()
+        ));
+    }
+    for one in all.into_iter().take(MAX_ENTRIES) {
+        let (fits, told, note) = judged(global, what, &one.chain, args.wanted.as_ref()).await?;
+        accepted &= fits;
+        notes.extend(note.filter(|note| !notes.contains(note)));
+        parts.extend(told.into_iter().map(|part| match &one.name {
+            Some(name) => pb::TrustPart {
+                title: format!("{name}: {}", part.title),
+                ..part
+            },
+            None => part,
+        }));
+    }
+    let note = Some(notes.join("; ")).filter(|note| !note.is_empty());
+    Ok(report(accepted, parts, note))
+}
+
+/// A chain in both roles, or by itself alone where no daemon can be asked: whether it would be accepted, the parts of
+/// the explanation, and a note.
+async fn judged(
+    global: &Global,
+    what: &str,
+    chain: &[Certificate],
+    wanted: Option<&ClusterId>,
+) -> Outcome<(bool, Vec<pb::TrustPart>, Option<String>)> {
+    let ders: Vec<_> = chain.iter().map(|c| c.der().clone()).collect();
+    let asked = pb::CertificateChain {
+        certificates: ders.iter().map(|der| der.to_vec()).collect(),
     };
-    match ask(global, what, What::Chain(chain), wanted.as_ref()).await {
+    match ask(global, what, What::Chain(asked), wanted).await {
         Ok(parts) => {
             // One that is for one direction alone is as it should be when it is accepted in that one.
             let some = parts.iter().any(|part| part.holds);
@@ -165,7 +224,7 @@ async fn in_file(global: &Global, what: &str, file: &Path, args: &TrustExplain) 
                 && parts
                     .iter()
                     .all(|part| part.holds || part.rejection.as_deref() == wrong_eku);
-            Ok(report(accepted, parts, None))
+            Ok((accepted, parts, None))
         }
         Err(failure) if wanted.is_none() => {
             let note = format!(
@@ -173,11 +232,15 @@ async fn in_file(global: &Global, what: &str, file: &Path, args: &TrustExplain) 
                 failure.what(),
                 failure.why()
             );
-            Ok(report(alone.holds(), vec![told(alone)], Some(note)))
+            let alone = explain::file(&ders, Clock::system().now());
+            Ok((alone.holds(), vec![part(alone)], Some(note)))
         }
         Err(failure) => Err(failure),
     }
 }
+
+/// More than anybody reads.
+const MAX_ENTRIES: usize = 64;
 
 async fn ask(
     global: &Global,
@@ -191,27 +254,6 @@ async fn ask(
         as_cluster_id: wanted.map(ToString::to_string),
     };
     Ok(answer(what, client.explain_trust(request).await)?.parts)
-}
-
-/// A part that was made here, as the daemon tells its own.
-fn told(part: Part) -> pb::TrustPart {
-    pb::TrustPart {
-        holds: part.holds(),
-        rejection: part.rejection().map(|r| r.as_str().to_owned()),
-        title: part.title,
-        steps: part
-            .steps
-            .into_iter()
-            .map(|step| pb::TrustStep {
-                name: step.name.to_owned(),
-                mark: step.mark.as_str().to_owned(),
-                text: step.text,
-                details: step.details,
-                rejection: step.rejection.map(|r| r.as_str().to_owned()),
-            })
-            .collect(),
-        mend: part.mend,
-    }
 }
 
 #[derive(Debug, Serialize)]
@@ -327,6 +369,44 @@ mod tests {
             // What the log and `cluster status` say is found on the page.
             assert!(page.contains(rejection.as_str()), "{rejection}");
         }
+    }
+
+    #[test]
+    fn a_chain_is_judged_whole_and_entries_of_a_store_one_by_one() {
+        use crate::trust::{
+            fixtures::{Authority, Spec},
+            formats::{Entry, Format},
+        };
+        let root = Authority::new("Root");
+        let issuing = Authority::under("Issuing", &root);
+        let leaf = Spec::new("a.example").signed_by(&issuing).certificate();
+        let other = Spec::new("b.example").self_signed().certificate();
+        let asked = |of: &[(Option<&str>, &Certificate)]| {
+            let entries = of.iter().map(|(alias, certificate)| {
+                Entry::trusted(alias.map(str::to_owned), (*certificate).clone())
+            });
+            let contents = Contents {
+                format: Format::Jks,
+                entries: entries.collect(),
+            };
+            let all = to_judge(&contents).into_iter();
+            all.map(|one| (one.name, one.chain.len()))
+                .collect::<Vec<_>>()
+        };
+        let (root, issuing) = (root.certificate(), issuing.certificate());
+        assert_eq!(asked(&[(Some("x"), &other)]), [(None, 1)]);
+        // In whatever order.
+        let chain = [(None, &leaf), (None, &root), (None, &issuing)];
+        assert_eq!(asked(&chain), [(None, 3)]);
+        // Two of one name that signed themselves: the one is what came after the other.
+        let new = Spec::new("b.example").self_signed().certificate();
+        assert_eq!(asked(&[(None, &other), (None, &new)]).len(), 2);
+        let several = [(Some("tokyo"), &leaf), (None, &other), (Some("ca"), &root)];
+        let names = ["tokyo", "CN=b.example", "ca"];
+        assert_eq!(
+            asked(&several),
+            names.map(|name| (Some(name.to_owned()), 1))
+        );
     }
 
     #[test]

@@ -214,6 +214,26 @@ pub struct ToldCertificate {
     pub purpose: String,
     /// The certificate in DER.
     pub der: Vec<u8>,
+    /// How its proof is made, as TLS numbers signature schemes.
+    #[serde(default)]
+    pub scheme: u16,
+    /// Made with its own key over [`certificate_text`]; empty where there is none.
+    #[serde(default)]
+    pub signature: Vec<u8>,
+}
+
+/// What is signed with a certificate's key to show that it is one of that cluster. It names no connection: any node tells
+/// for all, and what each has signed lies in the store for that.
+#[must_use]
+pub fn certificate_text(cluster_id: &str, fingerprint: &[u8; 32]) -> Vec<u8> {
+    // No ID has a zero byte in it, and the fingerprint has one length.
+    let parts: [&[u8]; 4] = [
+        b"emcc-join/1 certificate\0",
+        cluster_id.as_bytes(),
+        b"\0",
+        fingerprint,
+    ];
+    parts.concat()
 }
 
 /// What is needed to decide on a pairing.
@@ -329,6 +349,18 @@ pub enum Unfit {
     /// It did not tell the certificate that it shows.
     #[error("{0} does not count the certificate that it shows among its own")]
     NotItsOwn(ClusterId),
+    /// A certificate came without the proof of its key, and was not shown either.
+    #[error(
+        "{cluster} has not proved that the certificate of its node {node} is its own: SHA-256 {fingerprint}"
+    )]
+    Unproven {
+        /// Which cluster.
+        cluster: ClusterId,
+        /// Of which of its nodes, as it says.
+        node: String,
+        /// Which certificate.
+        fingerprint: String,
+    },
     /// One of our own certificates.
     #[error("{cluster} counts a certificate of this cluster among its own: SHA-256 {fingerprint}")]
     Ours {

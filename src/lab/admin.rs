@@ -123,6 +123,25 @@ impl Admin {
         Ok(all.into_iter().filter(|b| b.session_id.is_some()).collect())
     }
 
+    /// Waits until so many nodes of the cluster have been seen alive by the one that is asked.
+    ///
+    /// # Errors
+    /// When they have not in time; the message has the last state.
+    pub async fn wait_living(&mut self, nodes: usize) -> Result<()> {
+        let began = tokio::time::Instant::now();
+        loop {
+            let status = self.status(pb::GetClusterStatusRequest {}).await?;
+            if status.nodes.iter().filter(|node| node.lives).count() == nodes {
+                return Ok(());
+            }
+            if began.elapsed() > WAIT_LIMIT {
+                let seen = status.nodes;
+                bail!("{nodes} nodes were not alive within {WAIT_LIMIT:?}; last seen: {seen:?}");
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Waits until the status of `other` satisfies `wanted`, and gives it.
     ///
     /// # Errors

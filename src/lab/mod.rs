@@ -341,6 +341,18 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until the first node has seen so many nodes of its cluster alive, itself included.
+    ///
+    /// # Errors
+    /// When it does not in time; the message has the last state.
+    pub async fn wait_living(&self, nodes: usize) -> Result<()> {
+        let mut admin = self.admin().await?;
+        admin
+            .wait_living(nodes)
+            .await
+            .with_context(|| format!("seen from cluster {}", self.id))
+    }
+
     /// Waits until this cluster's status of `other` satisfies `wanted`, and gives it.
     ///
     /// # Errors

@@ -166,7 +166,7 @@ async fn take(
     let by = By {
         actor: "trust.crl-folder".to_owned(),
         now: clock.now(),
-        shown: trust.shown().list(),
+        shown: trust.shown_of_late(),
     };
     let mut judged = file.judged;
     let taken = match file.read {

@@ -66,8 +66,8 @@ impl Certificates {
     /// All of them.
     pub(super) fn watched(&self) -> Vec<Watched> {
         let (mut all, snapshot) = (self.own(), self.trust.snapshot());
-        let shown = self.trust.shown().list();
-        all.extend(expiry::peers(snapshot.bundles(), &shown));
+        let (shown, now) = (self.trust.shown_of_late(), self.trust.clock().now());
+        all.extend(expiry::peers(snapshot.bundles(), &shown, now));
         all
     }
 
@@ -108,10 +108,11 @@ impl Certificates {
             .filter(|bundle| is_wanted(&bundle.cluster))
             .cloned()
             .collect();
-        let shown = self.trust.shown().list();
+        let shown = self.trust.shown_of_late();
         let mut watched = self.own();
         let told = forecast::forecast(&bundles, &shown, &watched, at);
-        watched.extend(expiry::peers(&bundles, &shown));
+        let now = self.trust.clock().now();
+        watched.extend(expiry::peers(&bundles, &shown, now));
         pb::ForecastTrustResponse {
             as_of: at.to_string(),
             entries: told.entries.iter().map(views::forecast_entry).collect(),
@@ -141,7 +142,7 @@ pub(super) async fn watch(certificates: Certificates, tasks: Tasks) {
 
 async fn watch_on(certificates: &Certificates) {
     let mut trust = certificates.trust.subscribe();
-    let mut shown = certificates.trust.shown().subscribe();
+    let mut shown = certificates.trust.newly_shown();
     let mut phone = certificates.reloader.phone_reloads();
     let mut told = Told::default();
     let mut stale = BTreeSet::new();

@@ -1,6 +1,9 @@
 //! Why something is trusted or not: what the admin service asks of a running node.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use rustls_pki_types::CertificateDer;
@@ -77,6 +80,10 @@ impl Explainer<'_> {
             part.mend = Some(mend);
             parts.push(part);
         }
+        // Of several nodes one may be cut off for good: then that is what there is to tell.
+        self.peers
+            .wait_for_word(cluster, Instant::now() + WORD)
+            .await;
         let snapshot = self.trust.snapshot();
         let story = Story {
             link: &self.find(cluster)?,
@@ -132,6 +139,9 @@ impl Explainer<'_> {
             .ok_or_else(|| Error::missing(format!("peer {cluster}"), "emccd cluster list"))
     }
 }
+
+/// How long the word of a peer that has just come back may be on its way: it speaks at once when its link changes.
+const WORD: Duration = Duration::from_secs(2);
 
 /// As many as a record may name.
 const MAX_ADDRESSES: usize = 16;

@@ -3,7 +3,12 @@
 
 use crate::{
     clock::Timestamp,
-    domain::{accepted::Standing, announcement::Fingerprint, ids::ClusterId},
+    domain::{
+        accepted::{AcceptedList, Standing},
+        announcement::Fingerprint,
+        ids::ClusterId,
+        purpose::Purpose,
+    },
     peer::LinkStatus,
     trust::{Snapshot, certificate::fingerprint_text, identity::Identity},
     wire::admin as pb,
@@ -13,9 +18,32 @@ use crate::{
 const SOON_DAYS: i64 = 30;
 const DAY_MILLIS: i64 = 86_400_000;
 
-/// How each certificate that this node shows to a peer stands with it; nothing where the peer has told nothing.
+/// A certificate that a node of ours has announced and does not show yet.
+#[derive(Clone, Debug)]
+pub(super) struct Next {
+    /// The node.
+    pub node: String,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// It and what is sent with it, as far as that is known here.
+    pub chain: Vec<Fingerprint>,
+}
+
+/// Who looks, and what is to come.
+#[derive(Debug)]
+pub(super) struct Ours<'a> {
+    /// Our cluster.
+    pub us: &'a ClusterId,
+    /// This node.
+    pub node: &'a str,
+    /// What any node of ours has announced.
+    pub next: &'a [Next],
+}
+
+/// How each certificate that this node shows to a peer stands with it, and each that a node of ours is to show next;
+/// nothing where the peer has told nothing.
 pub(super) fn ours(
-    us: &ClusterId,
+    Ours { us, node, next }: &Ours<'_>,
     link: &LinkStatus,
     snapshot: &Snapshot,
     now: Timestamp,
@@ -39,9 +67,56 @@ pub(super) fn ours(
         .map(|(purpose, identity)| {
             let chain = chain(identity);
             let standing = list.standing(&chain);
-            told(us, &link.cluster, purpose, &chain, standing, now)
+            let told = told(us, &link.cluster, purpose, &chain, standing, now);
+            pb::OurCertificate {
+                node: (*node).to_owned(),
+                ..told
+            }
         })
+        .chain(next.iter().map(|next| to_come(us, next, list)))
         .collect()
+}
+
+/// How one that is announced stands: who does not accept it yet would be cut off if it were shown now.
+fn to_come(us: &ClusterId, next: &Next, list: &AcceptedList) -> pb::OurCertificate {
+    let standing = list.standing(&next.chain);
+    let fingerprint = next.chain.first().map(fingerprint_text).unwrap_or_default();
+    let (node, purpose) = (&next.node, next.purpose);
+    let it = format!("the certificate {fingerprint} that {node} is to show next");
+    let (note, hint) = match standing {
+        Standing::Accepted(_) | Standing::Vouched | Standing::NotTold => (None, None),
+        Standing::Waiting => (
+            Some(format!("{it} waits there for its operator")),
+            Some(format!(
+                "have its operator type: emccd trust accept {us} --fingerprint {fingerprint}"
+            )),
+        ),
+        Standing::Revoked => (
+            Some(format!("{it} was revoked there")),
+            Some(format!(
+                "announce another one: emccd cert rotate rollback --node {node} --purpose {purpose}, then emccd cert rotate \
+                 announce --node {node} --purpose {purpose}"
+            )),
+        ),
+        Standing::Unknown => (
+            Some(format!("it does not accept yet {it}")),
+            Some("what it has said to the announcement: emccd cert rotate status".to_owned()),
+        ),
+    };
+    let until = match standing {
+        Standing::Accepted(until) => until,
+        _ => None,
+    };
+    pb::OurCertificate {
+        purpose: purpose.to_string(),
+        fingerprint,
+        standing: standing.as_str().to_owned(),
+        until: until.map(|until| until.to_string()),
+        note,
+        hint,
+        is_next: true,
+        node: node.clone(),
+    }
 }
 
 /// All that a peer accepts from us, as it told.
@@ -83,7 +158,7 @@ fn told(
                 Some(format!(
                     "it accepts our certificate {fingerprint} until {until}"
                 )),
-                Some("emccd cert new, before it ends".to_owned()),
+                Some("emccd cert rotate announce, before it ends".to_owned()),
             )
         }
         Standing::Accepted(_) | Standing::Vouched | Standing::NotTold => (None, None),
@@ -98,8 +173,9 @@ fn told(
         Standing::Revoked => (
             Some(format!("our certificate {fingerprint} was revoked there")),
             Some(format!(
-                "show it another one (emccd cert new), or have its operator type: emccd trust add {us} --unrevoke \
-                 {fingerprint}"
+                "have its operator type: emccd trust add {us} --unrevoke {fingerprint}; or make another one (emccd cert rotate \
+                 announce), have it added there (emccd trust add {us} --pin FILE), and show it to {peer} all the same: emccd \
+                 cert rotate activate --override {peer}"
             )),
         ),
         Standing::Unknown => (
@@ -116,12 +192,14 @@ fn told(
         until: until.map(|until| until.to_string()),
         note,
         hint,
+        ..pb::OurCertificate::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::accepted::{Accepted, AcceptedKind};
 
     #[test]
     fn each_way_in_which_a_certificate_is_not_accepted_has_words_and_a_command() {
@@ -157,7 +235,7 @@ mod tests {
             (
                 Standing::Accepted(Some(Timestamp::from_millis(DAY_MILLIS))),
                 "until 1970-01-02",
-                "emccd cert new".to_owned(),
+                "emccd cert rotate announce".to_owned(),
             ),
         ] {
             let told = told(standing);
@@ -165,6 +243,44 @@ mod tests {
             assert!(told.note.unwrap().contains(&text));
             assert!(told.hint.unwrap().contains(&hint));
         }
+        let next = |kind| {
+            let next = Next {
+                node: "n2".to_owned(),
+                purpose: Purpose::Federation,
+                chain: vec![[0xab; 32]],
+            };
+            let entries = vec![
+                Accepted {
+                    fingerprint: [1; 32],
+                    kind: AcceptedKind::Pinned,
+                    until: None,
+                },
+                Accepted {
+                    fingerprint: [0xab; 32],
+                    kind,
+                    until: None,
+                },
+            ];
+            to_come(&id("berlin"), &next, &AcceptedList::new(1, entries))
+        };
+        for (kind, note, hint) in [
+            (
+                AcceptedKind::Waiting,
+                "that n2 is to show next waits there",
+                format!("emccd trust accept berlin --fingerprint {text}"),
+            ),
+            (
+                AcceptedKind::Revoked,
+                "was revoked there",
+                "emccd cert rotate rollback --node n2".to_owned(),
+            ),
+        ] {
+            let told = next(kind);
+            assert!(told.note.unwrap().contains(note));
+            assert!(told.hint.unwrap().contains(&hint));
+            assert!(told.is_next && told.node == "n2");
+        }
+        assert_eq!(next(AcceptedKind::Pinned).note, None);
         for quiet in [
             Standing::Accepted(Some(Timestamp::from_millis(31 * DAY_MILLIS))),
             Standing::Accepted(None),

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::{Instrument as _, info, info_span};
 
 mod addresses;
+mod announced;
 mod applied;
 mod crl_folder;
 pub mod error;
@@ -21,6 +22,7 @@ mod expiry;
 mod explaining;
 mod handover;
 mod links;
+mod live;
 mod mirror;
 mod operations;
 mod reload;

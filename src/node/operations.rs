@@ -14,7 +14,7 @@ use super::{
     expiry::Certificates,
     explaining::Explainer,
     handover::{Asked, HandOver, Whose},
-    mirror,
+    mirror::{self, Next},
     reload::{Reloader, Shown},
     siblings::Siblings,
 };
@@ -63,6 +63,7 @@ impl Operations for NodeOperations {
     fn cluster_status(&self) -> Answer<'_, pb::GetClusterStatusResponse> {
         Box::pin(async move {
             let (siblings, waiting) = (self.siblings().await?, self.waiting().await?);
+            let next = self.announced().await?;
             let down = self.reloader.federation_down();
             let peers = self.peers.status();
             Ok(pb::GetClusterStatusResponse {
@@ -78,7 +79,7 @@ impl Operations for NodeOperations {
                 federation_down_reason: down,
                 peers: peers
                     .iter()
-                    .map(|link| self.peer_status(link, &siblings, &waiting))
+                    .map(|link| self.peer_status(link, &siblings, &waiting, &next))
                     .collect(),
                 nodes: siblings.nodes(),
                 refusals: self
@@ -93,7 +94,7 @@ impl Operations for NodeOperations {
     }
 
     fn identities(&self) -> Answer<'_, Vec<pb::Identity>> {
-        let shown = self.reloader.shown().into_iter().map(identity).collect();
+        let shown = self.told();
         Box::pin(async move { Ok(shown) })
     }
 
@@ -130,7 +131,10 @@ impl Operations for NodeOperations {
             let outcome = federation.and(phone);
             self.reloader.audit(&actor.to_string(), &outcome).await?;
             match outcome {
-                Ok(()) => Ok(self.reloader.shown().into_iter().map(identity).collect()),
+                Ok(()) => {
+                    self.check_files().await?;
+                    Ok(self.told())
+                }
                 Err(error) => Err(Error::refused(
                     format!(
                         "{}; the last good one stays in force",
@@ -147,7 +151,7 @@ impl Operations for NodeOperations {
     }
 
     fn shown_by_peers(&self) -> Vec<Chain> {
-        self.trust.shown().list()
+        self.trust.shown_of_late()
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {
@@ -246,9 +250,10 @@ impl Operations for NodeOperations {
             };
             self.peers.wait_for(settled, deadline).await;
             let (siblings, waiting) = (self.siblings().await?, self.waiting().await?);
+            let next = self.announced().await?;
             let all = self.peers.status();
             let link = all.iter().find(is_it).ok_or_else(missing)?;
-            Ok(self.peer_status(link, &siblings, &waiting))
+            Ok(self.peer_status(link, &siblings, &waiting, &next))
         })
     }
 
@@ -319,6 +324,12 @@ impl Operations for NodeOperations {
 }
 
 impl NodeOperations {
+    /// The certificates of this node.
+    fn told(&self) -> Vec<pb::Identity> {
+        let shown = self.reloader.shown().into_iter();
+        shown.map(|shown| identity(&self.node, shown)).collect()
+    }
+
     /// How many certificates of each peer wait for an operator.
     async fn waiting(&self) -> Result<BTreeMap<ClusterId, u32>, store::Error> {
         let entries = self
@@ -337,11 +348,17 @@ impl NodeOperations {
         link: &LinkStatus,
         siblings: &Siblings,
         waiting: &BTreeMap<ClusterId, u32>,
+        next: &[Next],
     ) -> pb::PeerStatus {
         let snapshot = self.trust.snapshot();
+        let ours = mirror::Ours {
+            us: &self.cluster,
+            node: &self.node,
+            next,
+        };
         let otherwise = link.accepts_otherwise().into_iter();
         pb::PeerStatus {
-            our_certificates: mirror::ours(&self.cluster, link, &snapshot, self.clock.now()),
+            our_certificates: mirror::ours(&ours, link, &snapshot, self.clock.now()),
             accepts_otherwise: otherwise
                 .map(|node| node.node.clone().unwrap_or_else(|| node.address.clone()))
                 .collect(),
@@ -466,8 +483,9 @@ fn refusal(refused: Refused) -> pb::DoorRefusal {
     }
 }
 
-fn identity(shown: Shown) -> pb::Identity {
+fn identity(node: &str, shown: Shown) -> pb::Identity {
     pb::Identity {
+        node: node.to_owned(),
         purpose: shown.purpose.to_string(),
         certificate: shown
             .identity

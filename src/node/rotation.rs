@@ -46,6 +46,7 @@ use crate::{
         folder::IdentityFolder,
         identity::Identity,
         in_use::Opened,
+        install::{self, Files},
         make::{self, CertRequest, KeyKind},
         rotation::{self, Claim, Doer},
     },
@@ -495,11 +496,17 @@ impl Driver {
                     parent: parent.as_ref(),
                 };
                 let (signature_scheme, signature) = claim.sign(&own).ok_or(Problem::Unsigned)?;
+                // Where that key is gone the connection's certificate counts as the parent.
+                let before = parent.and_then(|old| folder.find(row.name.purpose, &old).ok());
+                let vouched = before.and_then(|before| claim.sign(&before));
+                let (parent_signature_scheme, parent_signature) = vouched.unwrap_or_default();
                 certificates.push(pb::AnnouncedCertificate {
                     der: own.leaf().der().to_vec(),
                     parent: parent.map(|parent| parent.to_vec()).unwrap_or_default(),
                     signature_scheme,
                     signature,
+                    parent_signature_scheme,
+                    parent_signature,
                 });
             }
             Ok::<_, Problem>(pb::AnnounceRequest {
@@ -710,8 +717,8 @@ enum Problem {
     Trust(#[from] crate::trust::Error),
     #[error("making the certificate failed")]
     Make(#[from] make::Error),
-    #[error("{0} can't be read")]
-    File(String, #[source] std::io::Error),
+    #[error(transparent)]
+    Files(#[from] install::Error),
     #[error("no identity is shown that could be exchanged; emccd cert show tells why")]
     NothingShown,
     #[error("the certificate in the files is the one that is shown already")]
@@ -748,12 +755,16 @@ fn write_new(
 ) -> Result<Fingerprint, Problem> {
     let (chain, key) = match &recipe.files {
         Some((certificate, key)) => {
-            // This tells what is wrong with them, a key that others can read included.
-            Identity::from_files(Path::new(certificate), Path::new(key))?;
-            let read = |path: &str| {
-                std::fs::read(path).map_err(|cause| Problem::File(path.to_owned(), cause))
+            let others = recipe.issuers.iter().map(Path::new);
+            let files = Files {
+                certificates: std::iter::once(Path::new(certificate))
+                    .chain(others)
+                    .collect(),
+                key: Path::new(key),
+                names: &recipe.names,
+                may_lack_issuers: recipe.may_lack_issuers,
             };
-            (read(certificate)?, Secret::new(read(key)?))
+            files.read(folder, purpose, now)?
         }
         None => {
             let made = make::self_signed(&request(purpose, before, recipe, now))?;

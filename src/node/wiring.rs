@@ -17,7 +17,7 @@ use super::{
     Addresses, Error, Node, Options, addresses, crl_folder,
     expiry::{self, Certificates},
     handover::{HandOver, Inherited, Predecessor, Whose},
-    links,
+    links, live,
     operations::NodeOperations,
     reload::Reloader,
     roles::FederationRoles,
@@ -169,17 +169,6 @@ pub(super) async fn start(
         clock.clone(),
         stages.work.clone(),
     )?;
-    let pairings = Pairings::new(pairing::Parts {
-        cluster: config.cluster_id.clone(),
-        node: config.node.clone(),
-        software: peers.config().software.clone(),
-        versions: versions.to_string(),
-        security_mode: config.federation.security_mode.as_str(),
-        store: store.clone(),
-        trust: trust.clone(),
-        clock: clock.clone(),
-        faults: faults.clone(),
-    });
     let socket_file = sockets.admin.keep();
     let admission = Admission::new(Parameters::default().maximum_concurrent_requests);
     let (of_store, of_trust) = (store.clone(), trust.clone());
@@ -191,6 +180,18 @@ pub(super) async fn start(
         membership.clone(),
         admission.clone(),
     )?;
+    let pairings = Pairings::new(pairing::Parts {
+        cluster: config.cluster_id.clone(),
+        node: config.node.clone(),
+        software: peers.config().software.clone(),
+        versions: versions.to_string(),
+        security_mode: config.federation.security_mode.as_str(),
+        store: store.clone(),
+        trust: trust.clone(),
+        folder: reloader.folder().clone(),
+        clock: clock.clone(),
+        faults: faults.clone(),
+    });
     let core = Core {
         reloader: Arc::new(reloader),
         owed: Arc::new(Notify::new()),
@@ -582,6 +583,13 @@ impl Core {
             tasks.clone(),
         );
         tasks.spawn("links on record", telling);
+        let telling = live::tell(
+            self.store.clone(),
+            self.membership.clone(),
+            self.trust.in_use().clone(),
+            tasks.clone(),
+        );
+        tasks.spawn("connections on record", telling);
         let rotations = rotation::Driver {
             cluster: self.config.cluster_id.clone(),
             node: self.config.node.clone(),

@@ -17,8 +17,9 @@ use crate::{
         trust_entries::{self, EntryKind, Source, TrustEntry},
     },
     trust::{
-        bundle,
-        certificate::{fingerprint_of, fingerprint_text},
+        bundle::{self, Bundle, Direction},
+        certificate::{Certificate, Fingerprint, fingerprint_of, fingerprint_text},
+        judge::judge_for,
         stored,
     },
 };
@@ -29,6 +30,7 @@ pub(super) fn check(
     them: &Told,
     cluster: &ClusterId,
     is_update: bool,
+    now: Timestamp,
 ) -> Result<(), Error> {
     if them.believed().next().is_none() {
         let cluster = cluster.to_string();
@@ -38,15 +40,49 @@ pub(super) fn check(
         return Err(Error::AlreadyPeer(cluster.clone()));
     }
     let theirs = told::fingerprints(them);
+    for fingerprint in &theirs {
+        if trust_entries::is_revoked(tx, cluster, fingerprint)? {
+            let (cluster, fingerprint) = (cluster.clone(), fingerprint_text(fingerprint));
+            return Err(Error::Revoked {
+                cluster,
+                fingerprint,
+            });
+        }
+    }
     let taken = trust_entries::list(tx)?.into_iter().find(|entry| {
         entry.kind == EntryKind::Pinned
             && entry.cluster_id != *cluster
             && theirs.contains(&entry.fingerprint)
     });
-    match taken {
-        Some(entry) => Err(Error::Taken(entry.cluster_id)),
+    if let Some(entry) = taken {
+        return Err(Error::Taken(entry.cluster_id));
+    }
+    let others = stored::bundles(tx)?.into_iter();
+    let others = others.filter(|bundle| bundle.cluster != *cluster);
+    match vouched(them, &others.collect::<Vec<_>>(), now) {
+        Some((by, fingerprint)) => Err(Error::Vouched {
+            by,
+            fingerprint: fingerprint_text(&fingerprint),
+        }),
         None => Ok(()),
     }
+}
+
+/// A certificate that an authority of another peer makes that one's: pinned as well it would be two peers', and be refused
+/// as such. Who would accept it now or when its time comes counts.
+fn vouched(them: &Told, others: &[Bundle], now: Timestamp) -> Option<(ClusterId, Fingerprint)> {
+    let directions = [Direction::Server, Direction::Client];
+    them.certificates.iter().find_map(|told| {
+        let certificate = Certificate::from_der(&told.der).ok()?;
+        let at = now.max(certificate.not_before());
+        let chain = [certificate.der().clone()];
+        let mut accepting = others.iter().filter(|bundle| {
+            let judged = directions.map(|direction| judge_for(bundle, &chain, direction, at));
+            judged.iter().any(|verdict| verdict.peer().is_some())
+        });
+        let by = accepting.next()?.cluster.clone();
+        Some((by, certificate.fingerprint()))
+    })
 }
 
 /// Makes the other cluster a peer. When this fails the transaction must be given up.
@@ -63,7 +99,7 @@ pub(super) fn commit(
     };
     let cluster = ClusterId::new(them.cluster_id.as_str())
         .map_err(|_| crate::domain::pairing::Unfit::Unnamed)?;
-    check(tx, &them, &cluster, pairing.is_update)?;
+    check(tx, &them, &cluster, pairing.is_update, now)?;
     let before = peers::get(tx, &cluster)?;
     let action = match before {
         Some(_) => Action::Set(Noun::Cluster),
@@ -141,4 +177,44 @@ fn record(before: Option<Peer>, them: &Told, cluster: &ClusterId) -> Peer {
         }
     }
     peer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        domain::pairing::ToldCertificate,
+        trust::fixtures::{Authority, Leaf, Spec, bundle},
+    };
+
+    #[test]
+    fn what_an_authority_makes_another_peer_s_is_not_pinned_beside_it() {
+        let now = Clock::system().now();
+        let (authority, stranger) = (Authority::new("Corporate CA"), Authority::new("Other CA"));
+        let mut berlin = bundle("berlin");
+        berlin.anchors.push(authority.certificate());
+        berlin.node_names.push("n1.berlin.example".to_owned());
+        let bundles = [bundle("lima"), berlin];
+        let by = |leaf: Leaf| {
+            let certificate = ToldCertificate {
+                der: leaf.der().to_vec(),
+                ..ToldCertificate::default()
+            };
+            let them = Told {
+                certificates: vec![certificate],
+                ..Told::default()
+            };
+            vouched(&them, &bundles, now).map(|(cluster, _)| cluster.to_string())
+        };
+        let spec = || Spec::new("n1.berlin.example");
+        let berlin = Some("berlin".to_owned());
+        assert_eq!(by(spec().signed_by(&authority)), berlin);
+        assert_eq!(by(spec().eku(true, false).signed_by(&authority)), berlin);
+        assert_eq!(by(spec().valid_days(2, 9).signed_by(&authority)), berlin);
+        assert_eq!(by(spec().signed_by(&stranger)), None);
+        assert_eq!(by(spec().self_signed()), None);
+        let other = Spec::new("n1.tokyo.example").signed_by(&authority);
+        assert_eq!(by(other), None, "the same authority, and another name");
+    }
 }

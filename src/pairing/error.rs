@@ -63,6 +63,24 @@ pub enum Error {
     /// A certificate of theirs is pinned for another peer.
     #[error("a certificate that it told is pinned for {0} already")]
     Taken(ClusterId),
+    /// A certificate of theirs is another peer's already, by its authority and its names.
+    #[error(
+        "a certificate that it told is one of {by} by an authority that is trusted for that one: SHA-256 {fingerprint}"
+    )]
+    Vouched {
+        /// Whose it is here.
+        by: ClusterId,
+        /// Which certificate.
+        fingerprint: String,
+    },
+    /// A certificate of theirs was taken back here.
+    #[error("a certificate of {cluster} was revoked here: SHA-256 {fingerprint}")]
+    Revoked {
+        /// Whose.
+        cluster: ClusterId,
+        /// Which certificate.
+        fingerprint: String,
+    },
     /// What they told breaks a rule.
     #[error("the other cluster told what can't be: {0}")]
     Malformed(#[from] Malformed),
@@ -185,6 +203,22 @@ impl Error {
             Self::Unfit(Unfit::Ourselves(_)) => {
                 "run emccd cluster join on the other cluster".to_owned()
             }
+            Self::Unfit(Unfit::Unproven { .. }) => {
+                "have its operator look whether that node runs, and put the same version on all \
+                 of its nodes; then begin anew with a new invitation: emccd cluster invite"
+                    .to_owned()
+            }
+            Self::Vouched { by, .. } => format!(
+                "see emccd trust list {by}: let the names of its nodes stand for no others \
+                 (emccd cluster set {by} --node-name NAME), or have the new cluster show another certificate"
+            ),
+            Self::Revoked {
+                cluster,
+                fingerprint,
+            } => format!(
+                "find out why; when it may be trusted again, type emccd trust add {cluster} \
+                 --unrevoke {fingerprint} and confirm once more"
+            ),
             Self::Unfit(_) | Self::Malformed(_) => {
                 "have its operator look at emccd cert show there".to_owned()
             }

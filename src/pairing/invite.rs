@@ -1,6 +1,6 @@
 //! The inviting side: invitations are made by operators, and used by clusters that dial any of our nodes.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -24,7 +24,10 @@ use crate::{
         audit::Action,
         pairings::{self, Pairing},
     },
-    trust::certificate::{fingerprint_of, fingerprint_text},
+    trust::{
+        certificate::{Fingerprint, fingerprint_of, fingerprint_text},
+        tls::provider,
+    },
     wire::join as pb,
 };
 
@@ -55,6 +58,66 @@ pub struct Guest {
     pub remote: SocketAddr,
 }
 
+/// What the inviting operator is told when a second one comes; kept once.
+const SOMEBODY_ELSE: &str = "somebody else came with this invitation";
+
+/// A proof that somebody sent.
+#[derive(Clone)]
+struct Begun {
+    guest: Guest,
+    id: InvitationId,
+    claimed: View,
+    proof: Vec<u8>,
+    now: Timestamp,
+}
+
+impl Begun {
+    /// What follows from it; none when there is nothing to prove.
+    fn outcome(
+        &self,
+        tx: &mut dyn Transaction,
+    ) -> Result<Option<(Pairing, ProofKey, Proved)>, crate::store::Error> {
+        let Some(pairing) = pairings::get(tx, Side::Inviting, self.id)? else {
+            return Ok(None);
+        };
+        let Some(key) = &pairing.proof_key else {
+            return Ok(None);
+        };
+        let key = ProofKey::from_bytes(key.expose());
+        let attempt = Attempt {
+            leaf: self.guest.view.caller_leaf,
+            knows_secret: key.is_proof(Side::Joining, &self.claimed, &self.proof),
+            same_connection: self.claimed == self.guest.view,
+        };
+        let proved = pairing.standing().prove(&attempt, self.now);
+        Ok(Some((pairing, key, proved)))
+    }
+
+    /// The answer, where it changes nothing.
+    fn foregone(&self, tx: &mut dyn Transaction) -> Result<Option<Turned>, crate::store::Error> {
+        Ok(match self.outcome(tx)? {
+            None | Some((_, _, Proved::NotOpen)) => Some(Turned::NotOpen),
+            // The operator has been told of the first one that came too late.
+            Some((pairing, _, Proved::Used)) if pairing.trouble.starts_with(SOMEBODY_ELSE) => {
+                Some(Turned::Used)
+            }
+            Some(_) => None,
+        })
+    }
+}
+
+/// What an invitation says is to be found at its addresses: of each node what it shows, and then, as far as there is room,
+/// what it will.
+fn leaves_of(us: &Told) -> Vec<Fingerprint> {
+    let servers = us.certificates.iter().filter(|c| c.purpose == "federation");
+    let mut nodes = BTreeSet::new();
+    let (first, more): (Vec<_>, Vec<_>) = servers.partition(|c| nodes.insert(c.node.as_str()));
+    let all = first.into_iter().chain(more);
+    all.map(|c| fingerprint_of(&c.der))
+        .take(MAX_LEAVES)
+        .collect()
+}
+
 /// Why a guest is refused. It is told no more than it may know.
 #[derive(Debug, thiserror::Error)]
 pub enum Turned {
@@ -81,6 +144,21 @@ pub enum Turned {
     /// We failed.
     #[error("the inviting cluster failed; try again")]
     Failed(#[source] Error),
+}
+
+impl Turned {
+    /// What is news once for each network; none for what is our own fault, and told as such.
+    const fn word(&self) -> Option<&'static str> {
+        match self {
+            Self::NotOpen => Some("not open"),
+            Self::WrongProof => Some("wrong proof"),
+            Self::Relayed => Some("relayed"),
+            Self::Used => Some("used"),
+            Self::NotBound => Some("not bound"),
+            Self::Unfit(_) => Some("unfit"),
+            Self::Failed(_) => None,
+        }
+    }
 }
 
 impl From<Error> for Turned {
@@ -138,14 +216,12 @@ impl Pairings {
             they_confirmed: false,
             trouble: String::new(),
         };
-        let servers = us.certificates.iter().filter(|c| c.purpose == "federation");
-        let leaves = servers.map(|c| fingerprint_of(&c.der)).take(MAX_LEAVES);
         let addresses = us.addresses.iter().filter_map(|a| a.address.parse().ok());
         let token = Token {
             id,
             cluster: self.0.parts.cluster.clone(),
             expires_at: pairing.expires_at,
-            leaves: leaves.collect(),
+            leaves: leaves_of(&us),
             addresses: addresses.collect(),
             secret,
         };
@@ -180,28 +256,53 @@ impl Pairings {
         claimed: View,
         proof: Vec<u8>,
     ) -> Result<Vec<u8>, Turned> {
-        let now = self.now();
-        let write = self.0.parts.store.write(move |tx: &mut dyn Transaction| {
-            let Some(mut pairing) = pairings::get(tx, Side::Inviting, id)? else {
+        let begun = Begun {
+            guest,
+            id,
+            claimed,
+            proof,
+            now: self.now(),
+        };
+        let answer = self.judge(begun).await?;
+        self.0.parts.faults.pass("pairing.proven").await;
+        if let Err(turned) = &answer
+            && let Some(word) = turned.word()
+            && self.0.turned.is_news(guest.remote.ip(), word, self.now())
+        {
+            warn!(
+                peer.address = %guest.remote, invitation = %id,
+                "a cluster that wanted to join was refused: {turned}; more of that from its network is not told for a minute"
+            );
+        }
+        answer
+    }
+
+    /// What comes of a proof. Whoever finds the door may send as many as it likes: only what changes something is a
+    /// transaction that writes.
+    async fn judge(&self, begun: Begun) -> Result<Result<Vec<u8>, Turned>, Turned> {
+        let store = &self.0.parts.store;
+        let look = begun.clone();
+        let read = move |tx: &mut dyn Transaction| Ok::<_, Turned>(look.foregone(tx)?);
+        if let Some(turned) = store.read(read).await? {
+            return Ok(Err(turned));
+        }
+        let write = store.write(move |tx: &mut dyn Transaction| {
+            let Begun {
+                guest,
+                claimed,
+                now,
+                ..
+            } = &begun;
+            let Some((mut pairing, key, proved)) = begun.outcome(tx)? else {
                 return Ok(Err(Turned::NotOpen));
             };
-            let Some(key) = &pairing.proof_key else {
-                return Ok(Err(Turned::NotOpen));
-            };
-            let key = ProofKey::from_bytes(key.expose());
-            let attempt = Attempt {
-                leaf: guest.view.caller_leaf,
-                knows_secret: key.is_proof(Side::Joining, &claimed, &proof),
-                same_connection: claimed == guest.view,
-            };
-            let outcome = pairing.standing().prove(&attempt, now);
-            let answer = match outcome {
+            let answer = match proved {
                 Proved::Bound => {
-                    bind(tx, &mut pairing, &key, &guest, now)?;
+                    bind(tx, &mut pairing, &key, guest, *now)?;
                     Ok(key.prove(Side::Inviting, &guest.view))
                 }
                 Proved::Failed(failed) => {
-                    fail(tx, &mut pairing, failed, &guest, &claimed, now)?;
+                    fail(tx, &mut pairing, failed, guest, claimed, *now)?;
                     Err(if failed.is_relayed {
                         Turned::Relayed
                     } else {
@@ -210,23 +311,18 @@ impl Pairings {
                 }
                 Proved::Used => {
                     let trouble = format!(
-                        "somebody else came with this invitation, from {} at {now}, and was told that it is used: \
+                        "{SOMEBODY_ELSE}, from {} at {now}, and was told that it is used: \
                          confirm only when the words are the same at both sides",
                         guest.remote
                     );
-                    tell(tx, &mut pairing, trouble, &guest, now)?;
+                    tell(tx, &mut pairing, trouble, guest, *now)?;
                     Err(Turned::Used)
                 }
                 Proved::NotOpen => Err(Turned::NotOpen),
             };
             Ok::<_, Turned>(answer)
         });
-        let answer = write.await?;
-        self.0.parts.faults.pass("pairing.proven").await;
-        if let Err(turned) = &answer {
-            warn!(peer.address = %guest.remote, invitation = %id, "a cluster that wanted to join was refused: {turned}");
-        }
-        answer
+        write.await
     }
 
     /// A guest tells what it is, and hears what we are.
@@ -246,7 +342,7 @@ impl Pairings {
         let us = self.ourselves(&pairing.name, &pairing.addresses).await?;
         let read = told::read(cluster).map_err(Error::from);
         let fit = read.and_then(|them| {
-            told::check(&them, &guest.view.caller_leaf, &us)?;
+            told::check(&provider(), &them, &guest.view.caller_leaf, &us)?;
             Ok(them)
         });
         let mut them = match fit {
@@ -292,7 +388,7 @@ impl Pairings {
         write.await
     }
 
-    /// A guest tells what its operator decided, and asks what became of it.
+    /// A guest tells what its operator decided, or why it can't follow, and asks what became of it.
     ///
     /// # Errors
     /// [`Turned`].
@@ -301,10 +397,11 @@ impl Pairings {
         guest: Guest,
         id: InvitationId,
         decision: pb::Decision,
+        reason: String,
     ) -> Result<pb::Outcome, Turned> {
         let deadline = Instant::now() + HELD;
         let mut changes = self.0.parts.store.changes();
-        let mut pairing = self.decide(guest, id, decision).await?;
+        let mut pairing = self.decide(guest, id, decision, reason).await?;
         if pairing.state == State::Committed {
             self.0.parts.faults.pass("pairing.committed").await;
         }
@@ -332,6 +429,7 @@ impl Pairings {
         guest: Guest,
         id: InvitationId,
         decision: pb::Decision,
+        reason: String,
     ) -> Result<Pairing, Turned> {
         let now = self.now();
         let write = self.0.parts.store.write(move |tx: &mut dyn Transaction| {
@@ -353,8 +451,16 @@ impl Pairings {
                     note(tx, &pairing, Action::PairingEnd, &actor, outcome, now)?;
                     pairings::put(tx, &pairing)?;
                 }
+                (pb::Decision::CannotFollow, State::Committed) => {
+                    let trouble = one_sided(&pairing, &reason);
+                    if pairing.trouble != trouble {
+                        tell(tx, &mut pairing, trouble, &guest, now)?;
+                    }
+                }
                 (pb::Decision::Committed, State::Committed) => {
                     pairing.state = State::Done;
+                    // What kept it from following is over.
+                    pairing.trouble.clear();
                     pairings::put(tx, &pairing)?;
                 }
                 _ => {}
@@ -427,6 +533,18 @@ fn actor_of(pairing: &Pairing, guest: &Guest) -> String {
         Some(told) => format!("cluster {}", told.cluster_id),
         None => format!("a cluster at {}", guest.remote),
     }
+}
+
+/// What an operator reads who has a peer that has not got us as one.
+fn one_sided(pairing: &Pairing, reason: &str) -> String {
+    let cluster = match &pairing.told {
+        Some(told) => told.cluster_id.as_str(),
+        None => "the other cluster",
+    };
+    format!(
+        "{cluster} is a peer here, and can't make this cluster one yet: {reason}; it tries again by itself, or undo it \
+         here with: emccd cluster remove {cluster}"
+    )
 }
 
 fn bind(

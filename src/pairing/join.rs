@@ -3,9 +3,9 @@
 //! What was proved once is bound to this node's certificate and to the server's: it can be gone on with over a new
 //! connection, without the secret, which is not kept.
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
-use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 use tracing::{info, warn};
 
@@ -18,6 +18,7 @@ use super::{
     told,
 };
 use crate::{
+    clock::Timestamp,
     domain::{
         address::HostPort,
         ids::ClusterId,
@@ -28,7 +29,11 @@ use crate::{
         audit::Action,
         pairings::{self, Pairing},
     },
-    trust::certificate::{Fingerprint, fingerprint_text},
+    tasks::Tasks,
+    trust::{
+        certificate::{Fingerprint, fingerprint_text},
+        tls::provider,
+    },
     wire::join as pb,
 };
 
@@ -201,7 +206,7 @@ impl Pairings {
         let mut them = told::read(them)?;
         let is_it = them.cluster_id == cluster.as_str();
         let fit = if is_it {
-            told::check(&them, &reached.view.server_leaf, &us).map(drop)
+            told::check(&provider(), &them, &reached.view.server_leaf, &us).map(drop)
         } else {
             Err(Unfit::Another(cluster.clone(), them.cluster_id.clone()))
         };
@@ -238,44 +243,65 @@ impl Pairings {
         write.await
     }
 
-    /// Sees through what was begun on this node, whatever came between.
-    pub(super) async fn finish_all(&self) {
+    /// Sees through what was begun on this node, whatever came between, each pairing by itself: one that is slow holds up
+    /// no other.
+    pub(super) async fn finish_all(&self, tasks: &Tasks) {
         let mut changes = self.0.parts.store.changes();
-        let mut pause = PAUSE;
+        let mut running: BTreeMap<InvitationId, JoinHandle<()>> = BTreeMap::new();
         loop {
             changes.mark_unchanged();
-            let due = match self.due().await {
-                Ok(due) => due,
-                Err(error) => {
-                    warn!(
-                        cause = crate::telemetry::error_chain(&error),
-                        "pairings could not be looked at"
-                    );
-                    Vec::new()
-                }
-            };
-            if due.is_empty() {
-                pause = PAUSE;
-                tokio::select! {
-                    () = self.0.decided.notified() => {}
-                    changed = changes.changed() => {
-                        if changed.is_err() {
-                            return;
-                        }
-                        tokio::time::sleep(PAUSE).await;
+            running.retain(|_, task| !task.is_finished());
+            match self.due().await {
+                Ok(due) => {
+                    for pairing in due {
+                        let id = pairing.id;
+                        running.entry(id).or_insert_with(|| {
+                            let (this, stop) = (self.clone(), tasks.clone());
+                            tasks.spawn("pairing", async move {
+                                tokio::select! {
+                                    biased;
+                                    () = stop.cancelled() => {}
+                                    () = this.see_through(pairing) => {}
+                                }
+                            })
+                        });
                     }
                 }
-                continue;
+                Err(error) => warn!(
+                    cause = crate::telemetry::error_chain(&error),
+                    "pairings could not be looked at"
+                ),
             }
-            let outcomes = join_all(due.into_iter().map(|pairing| self.finish(pairing))).await;
-            if outcomes.iter().any(Result::is_err) {
-                tokio::select! {
-                    () = self.0.decided.notified() => pause = PAUSE,
-                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            tokio::select! {
+                () = self.0.decided.notified() => continue,
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
                 }
-            } else {
-                pause = PAUSE;
+                // For one that ended while something of it became due.
+                () = tokio::time::sleep(LONGEST_PAUSE) => {}
             }
+            tokio::select! {
+                () = self.0.decided.notified() => {}
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    /// Goes on with one pairing until this node has nothing more to do for it.
+    async fn see_through(&self, mut pairing: Pairing) {
+        let mut pause = PAUSE;
+        loop {
+            let has_failed = self.finish(pairing.clone()).await.is_err();
+            // A store that fails is asked again.
+            if let Ok(now) = self.still_due(pairing.id).await {
+                let Some(now) = now else { return };
+                pairing = now;
+            }
+            let (wait, next) = paced(has_failed, pause);
+            pause = next;
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -284,21 +310,16 @@ impl Pairings {
         let (node, now) = (self.0.parts.node.clone(), self.now());
         let read = move |tx: &mut dyn Transaction| {
             let mut due = pairings::list(tx, Side::Joining)?;
-            due.retain(|pairing| {
-                let is_due = match pairing.state {
-                    State::Proven => now < pairing.expires_at,
-                    State::Told => pairing.confirmed_by.is_some(),
-                    State::Committed => {
-                        now.since(pairing.expires_at).as_millis()
-                            < u128::try_from(pairings::KEPT_MILLIS).unwrap_or(0)
-                    }
-                    _ => false,
-                };
-                is_due && pairing.node == node
-            });
+            due.retain(|pairing| is_due(pairing, &node, now));
             Ok(due)
         };
         self.0.parts.store.read(read).await
+    }
+
+    async fn still_due(&self, id: InvitationId) -> Result<Option<Pairing>, Error> {
+        let now = self.now();
+        let pairing = self.joined(id).await?;
+        Ok(pairing.filter(|pairing| is_due(pairing, &self.0.parts.node, now)))
     }
 
     /// One step on the way of one pairing. Waits for as long as the other side holds its answer back.
@@ -334,7 +355,11 @@ impl Pairings {
         match outcome.await? {
             pb::Outcome::Committed => {
                 self.0.parts.faults.pass("pairing.agreed").await;
-                self.commit_joined(pairing.id).await?;
+                if let Err(error) = self.commit_joined(pairing.id).await {
+                    self.tell_stuck(&cluster, &mut reached, pairing.id, &error)
+                        .await;
+                    return Err(error);
+                }
                 self.0.parts.faults.pass("pairing.followed").await;
                 // The rest of the way, at once.
                 let decision = pb::Decision::Committed;
@@ -360,10 +385,33 @@ impl Pairings {
         let request = pb::ConcludeRequest {
             invitation_id: id.0.to_vec(),
             decision: decision.into(),
+            reason: String::new(),
         };
         let answer = within(reached.client.conclude(request)).await;
         let answer = answer.map_err(|status| refused(cluster, &status))?;
         Ok(answer.into_inner().outcome())
+    }
+
+    /// Tells the inviting side, which has committed, why we can't follow: its operator has a peer that has not got it as
+    /// one. It is tried again, and told again, as long as that is so.
+    async fn tell_stuck(
+        &self,
+        cluster: &ClusterId,
+        reached: &mut Reached,
+        id: InvitationId,
+        why: &Error,
+    ) {
+        let request = pb::ConcludeRequest {
+            invitation_id: id.0.to_vec(),
+            decision: pb::Decision::CannotFollow.into(),
+            reason: reason(why),
+        };
+        if let Err(status) = within(reached.client.conclude(request)).await {
+            info!(
+                cause = crate::telemetry::error_chain(&refused(cluster, &status)),
+                "the inviting side could not be told that this one can't follow it"
+            );
+        }
     }
 
     /// Tells the other side that our operator did not confirm, as well as it can be.
@@ -448,6 +496,48 @@ impl Pairings {
     }
 }
 
+/// Whether a node has to go on with a pairing.
+fn is_due(pairing: &Pairing, node: &str, now: Timestamp) -> bool {
+    let is_due = match pairing.state {
+        State::Proven => now < pairing.expires_at,
+        State::Told => pairing.confirmed_by.is_some(),
+        State::Committed => {
+            now.since(pairing.expires_at).as_millis()
+                < u128::try_from(pairings::KEPT_MILLIS).unwrap_or(0)
+        }
+        _ => false,
+    };
+    is_due && pairing.node == node
+}
+
+/// How long to wait before the next step, and at least before the one after it, should that fail. The other side is
+/// believed to hold its answer back, and never relied on to.
+fn paced(has_failed: bool, pause: Duration) -> (Duration, Duration) {
+    if has_failed {
+        (pause, (pause * 2).min(LONGEST_PAUSE))
+    } else {
+        (PAUSE, PAUSE)
+    }
+}
+
+/// An error as one short line, for another cluster's operator. Who else is a peer here is none of its business.
+fn reason(why: &Error) -> String {
+    const MOST: usize = 255;
+    let text = match why {
+        Error::Store(_) => "its database refuses".to_owned(),
+        Error::Taken(_) | Error::Vouched { .. } | Error::Trust(_) => {
+            "one of this cluster's certificates is trusted there for another cluster".to_owned()
+        }
+        Error::Revoked { fingerprint, .. } => {
+            format!("this cluster's certificate SHA-256 {fingerprint} was revoked there")
+        }
+        why => why.to_string(),
+    };
+    let line: String = text.chars().filter(|c| !c.is_control()).collect();
+    let end = line.floor_char_boundary(MOST);
+    line.get(..end).unwrap_or_default().to_owned()
+}
+
 /// Proves that we know the secret, and has the other side prove it.
 async fn prove(
     token: &Token,
@@ -510,5 +600,40 @@ fn refused(cluster: &ClusterId, status: &Status) -> Error {
                 .collect();
             Error::Refused { cluster, why }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_step_follows_at_once_whatever_the_other_side_answers() {
+        let mut pause = PAUSE;
+        let mut waits = Vec::new();
+        for has_failed in [true, true, true, true, true, true, true, false, false, true] {
+            let (wait, next) = paced(has_failed, pause);
+            assert!(wait >= PAUSE && wait <= LONGEST_PAUSE, "{wait:?}");
+            waits.push(wait);
+            pause = next;
+        }
+        assert_eq!(waits[1], PAUSE * 2);
+        assert_eq!(waits[6], LONGEST_PAUSE);
+        assert_eq!(waits[7..], [PAUSE; 3]);
+    }
+
+    #[test]
+    fn what_another_operator_is_told_is_one_line_and_names_no_other_peer() {
+        let taken = reason(&Error::Taken(ClusterId::new("lima").unwrap()));
+        assert!(
+            taken.contains("for another cluster") && !taken.contains("lima"),
+            "{taken}"
+        );
+        let long = Error::Refused {
+            cluster: ClusterId::new("lima").unwrap(),
+            why: "ü\n".repeat(400),
+        };
+        let line = reason(&long);
+        assert!(line.len() <= 255 && !line.contains('\n'), "{line}");
     }
 }

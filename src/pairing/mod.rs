@@ -14,6 +14,7 @@ pub mod told;
 mod commit;
 mod dial;
 mod error;
+mod novelty;
 mod ours;
 
 use std::{
@@ -29,6 +30,7 @@ use tokio::{sync::Notify, time::Instant};
 use tracing::warn;
 
 pub use self::error::Error;
+use self::novelty::Novelties;
 use crate::{
     clock::{Clock, Timestamp},
     domain::{
@@ -43,7 +45,7 @@ use crate::{
         peers,
     },
     tasks::Tasks,
-    trust::TrustStore,
+    trust::{TrustStore, folder::IdentityFolder},
 };
 
 /// What a node pairs with.
@@ -63,6 +65,8 @@ pub struct Parts {
     pub store: Store,
     /// Who we are.
     pub trust: TrustStore,
+    /// Where our identities lie, also those that are not shown yet.
+    pub folder: IdentityFolder,
     /// Our wall clock.
     pub clock: Clock,
     /// Where a test may stop it.
@@ -79,6 +83,8 @@ struct Inner {
     open_until: AtomicI64,
     /// Told when an operator here has decided.
     decided: Notify,
+    /// Which strangers were turned away lately, for the log.
+    turned: Novelties,
 }
 
 impl fmt::Debug for Pairings {
@@ -115,6 +121,7 @@ impl Pairings {
             parts,
             open_until: AtomicI64::new(i64::MIN),
             decided: Notify::new(),
+            turned: Novelties::default(),
         }))
     }
 
@@ -207,7 +214,7 @@ impl Pairings {
             }
             let cluster = ClusterId::new(them.cluster_id.as_str())
                 .map_err(|_| crate::domain::pairing::Unfit::Unnamed)?;
-            commit::check(tx, &them, &cluster, confirmation.is_update)?;
+            commit::check(tx, &them, &cluster, confirmation.is_update, now)?;
             pairing.confirmed_by = Some(actor.clone());
             pairing.is_update = confirmation.is_update;
             let outcome = format!("the words are the same as at {cluster}");
@@ -299,7 +306,7 @@ impl Pairings {
             biased;
             () = tasks.cancelled() => {}
             () = rounds => {}
-            () = self.finish_all() => {}
+            () = self.finish_all(tasks) => {}
         }
     }
 

@@ -16,6 +16,8 @@ pub struct Inbound {
     pub reverse_proof_age: Option<Duration>,
     /// Why the peer's link to us is down, in its words.
     pub reverse_down_reason: Option<String>,
+    /// How long ago it said that.
+    pub reverse_down_age: Option<Duration>,
 }
 
 /// The record behind [`Inbound`].
@@ -104,21 +106,23 @@ impl InboundRecord {
     /// What to show, with what the nodes told that we are linked to now. A node that can't reach us is told of even if
     /// others can: its phones are without their homes.
     pub fn view<'a>(&self, told: impl Iterator<Item = &'a Told>, now: Instant) -> Inbound {
-        let (mut reverse_proof_age, mut reverse_down_reason) = (None, None);
+        let (mut reverse_proof_age, mut down) = (None, None);
         for told in told {
             let age = told.proof_age(now);
             reverse_proof_age = match (reverse_proof_age, age) {
                 (Some(before), Some(age)) => Some(age.min(before)),
                 (before, age) => before.or(age),
             };
-            reverse_down_reason =
-                reverse_down_reason.or_else(|| told.down_reason().map(ToOwned::to_owned));
+            let since = now.saturating_duration_since(told.at);
+            down = down.or_else(|| Some((told.down_reason()?.to_owned(), since)));
         }
+        let (reverse_down_reason, reverse_down_age) = down.unzip();
         Inbound {
             watching: self.watches > 0,
             last_seen_age: self.last_seen.map(|t| now.saturating_duration_since(t)),
             reverse_proof_age,
             reverse_down_reason,
+            reverse_down_age,
         }
     }
 }
@@ -149,8 +153,11 @@ mod tests {
             (vec![down.clone()], None),
             (vec![up.clone(), down.clone()], Some(Duration::ZERO)),
         ] {
-            let view = InboundRecord::default().view(told.iter(), start);
+            let later = start + Duration::from_secs(3);
+            let view = InboundRecord::default().view(told.iter(), later);
+            let age = age.map(|age: Duration| age + Duration::from_secs(3));
             assert_eq!(view.reverse_proof_age, age);
+            assert_eq!(view.reverse_down_age, Some(Duration::from_secs(3)));
             assert_eq!(
                 view.reverse_down_reason.as_deref(),
                 Some("connection refused")

@@ -462,6 +462,19 @@ impl Peers {
         self.inner.changes.subscribe()
     }
 
+    /// Waits until what that peer says of its link to us fits what is seen here, or until the deadline: while it watches
+    /// us and we it, its word that its link is down is of a moment before, and the next one is on its way.
+    pub async fn wait_for_word(&self, cluster: &ClusterId, deadline: Instant) {
+        let fits = |all: &[LinkStatus]| {
+            let link = all.iter().find(|link| link.cluster == *cluster);
+            link.is_none_or(|link| {
+                let (seen, up) = (&link.inbound, link.outbound == LinkState::Up);
+                !(up && seen.watching && seen.reverse_down_reason.is_some())
+            })
+        };
+        self.wait_for(fits, deadline).await;
+    }
+
     /// Waits until `holds` is true of the status; false when the deadline came first.
     pub async fn wait_for(&self, holds: impl Fn(&[LinkStatus]) -> bool, deadline: Instant) -> bool {
         let mut changes = self.changes();

@@ -83,6 +83,19 @@ impl Prober {
             let text = format!("no end after {} s", WHOLE.as_secs());
             found.part.steps.push(Step::bad("time", None, text));
         }
+        // The last line is what to type next, whatever it was.
+        if !found.part.holds() && found.part.mend.is_none() {
+            found.part.mend = Some(match (found.part.rejection(), wanted) {
+                (Some(rejection), _) => mend(rejection, wanted),
+                (None, Some(peer)) => format!(
+                    "emccd cluster refresh {peer} here, and emccd doctor on {peer}: it answers, and not as a node should"
+                ),
+                (None, None) => {
+                    "emccd doctor on the other side: it answers, and not as a node should"
+                        .to_owned()
+                }
+            });
+        }
         found
     }
 
@@ -331,7 +344,11 @@ impl Prober {
                 Ok(hello) => {
                     let text = format!("{cluster} accepts our certificate ({shown})");
                     part.steps.push(Step::good(OURS, text));
-                    part.steps.push(introduced(&hello, cluster));
+                    let step = introduced(&hello, cluster);
+                    if let Some(rejection) = step.rejection {
+                        part.mend = Some(mend(rejection, Some(cluster)));
+                    }
+                    part.steps.push(step);
                     part.steps.push(clock(hello.now, half_way));
                 }
                 Err(malformed) => {

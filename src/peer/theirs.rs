@@ -45,7 +45,11 @@ impl Story<'_> {
             Step::bad("calls", None, format!("{seen}, and does not watch it"))
         });
         if let Some(reason) = &inbound.reverse_down_reason {
-            let text = format!("its link to us is down: {}", bounded(reason));
+            let age = inbound.reverse_down_age.unwrap_or_default().as_secs();
+            let text = format!(
+                "{age} s ago it said that its link to us is down: {}",
+                bounded(reason)
+            );
             part.steps.push(Step::bad("it says", None, text));
         }
         if part.holds() {
@@ -154,10 +158,13 @@ mod tests {
         assert!(part.holds() && part.mend.is_none(), "{part:?}");
         let says = Inbound {
             reverse_down_reason: Some("no answer".to_owned()),
+            reverse_down_age: Some(Duration::from_secs(2)),
             ..well
         };
         let part = told(says, &[]);
         assert!(!part.holds());
+        let said = &part.steps[1].text;
+        assert!(said.starts_with("2 s ago it said") && said.ends_with("no answer"));
         assert_eq!(
             part.mend.as_deref(),
             Some("on berlin: emccd trust explain tokyo")

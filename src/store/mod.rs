@@ -20,6 +20,7 @@ pub mod geolocations;
 pub mod hints;
 pub mod imports;
 pub mod learned;
+pub mod live;
 pub mod living;
 pub mod membership;
 pub mod meta;

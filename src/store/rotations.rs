@@ -34,6 +34,12 @@ pub struct Recipe {
     pub names: Vec<String>,
     /// Files on the node with a certificate that is there already, and its key.
     pub files: Option<(String, String)>,
+    /// Files on the node with the certificates of those who signed it.
+    #[serde(default)]
+    pub issuers: Vec<String>,
+    /// Whether its chain may end below its root.
+    #[serde(default)]
+    pub may_lack_issuers: bool,
 }
 
 /// One rotation on record.

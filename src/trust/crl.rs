@@ -5,10 +5,7 @@
 
 use std::{cmp::Ordering, fmt, sync::Arc};
 
-use rustls_pki_types::{
-    AlgorithmIdentifier,
-    pem::{PemObject as _, SectionKind},
-};
+use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use webpki::{CertRevocationList, EndEntityCert, OwnedCertRevocationList};
 use x509_parser::{
     certificate::X509Certificate, prelude::FromDer as _, revocation_list::CertificateRevocationList,
@@ -17,7 +14,7 @@ use x509_parser::{
 use crate::{
     clock::Timestamp,
     domain::ids::ClusterId,
-    trust::certificate::{Certificate, holds_private_key},
+    trust::certificate::{Certificate, holds_private_key, printable, seconds},
 };
 
 /// The largest file that is read: some 80,000 revoked certificates.
@@ -201,7 +198,7 @@ impl Unsigned {
             return Err(Error::Unnumbered);
         };
         Ok(Self {
-            issuer: printable(&list.issuer().to_string()),
+            issuer: printable(list.issuer()),
             issuer_raw: list.issuer().as_raw().to_vec(),
             number: number.to_string(),
             this_update: seconds(list.last_update().timestamp()),
@@ -250,7 +247,7 @@ impl Unsigned {
                 },
             });
         }
-        let Some(signer) = named.find(|authority| is_signed_by(&self.der, authority)) else {
+        let Some(signer) = named.find(|authority| authority.signed(&self.der)) else {
             return Err(Error::BadSignature {
                 issuer: self.issuer,
             });
@@ -441,8 +438,8 @@ pub fn mend_listed(cluster: &ClusterId) -> String {
 #[must_use]
 pub fn mend_stale(cluster: &ClusterId) -> String {
     format!(
-        "get the authority's newest list, then: emccd trust crl add {cluster} FILE --strict; without --strict a stale list \
-         goes on counting and keeps nobody else out"
+        "get the authority's newest list, then: emccd trust crl add {cluster} FILE (it stays strict; with --strict=false a \
+         stale list goes on counting and keeps nobody else out)"
     )
 }
 
@@ -465,7 +462,7 @@ fn vouched<'a>(anchors: &'a [Certificate], others: &'a [Certificate]) -> Vec<&'a
         let is_issued = |other: &&Certificate| {
             issuers
                 .iter()
-                .any(|issuer| other.names_issuer(issuer) && is_signed_by(other.der(), issuer))
+                .any(|issuer| other.names_issuer(issuer) && issuer.signed(other.der()))
         };
         let (below, rest): (Vec<_>, Vec<_>) = left.into_iter().partition(is_issued);
         if below.is_empty() {
@@ -487,122 +484,10 @@ fn may_sign_lists(authority: &Certificate) -> bool {
     }
 }
 
-/// Whether a certificate or a list bears the signature of that authority's key.
-fn is_signed_by(der: &[u8], authority: &Certificate) -> bool {
-    let Some(signed) = Signed::read(der) else {
-        return false;
-    };
-    let Ok(authority) = EndEntityCert::try_from(authority.der()) else {
-        return false;
-    };
-    let mut fitting = webpki::ALL_VERIFICATION_ALGS
-        .iter()
-        .filter(|known| known.signature_alg_id() == signed.algorithm);
-    fitting.any(|algorithm| {
-        authority
-            .verify_signature(*algorithm, signed.content, signed.signature)
-            .is_ok()
-    })
-}
-
-/// `SEQUENCE { content, algorithm, BIT STRING }`: the outside of everything that X.509 signs.
-struct Signed<'a> {
-    content: &'a [u8],
-    algorithm: AlgorithmIdentifier,
-    signature: &'a [u8],
-}
-
-impl<'a> Signed<'a> {
-    fn read(der: &'a [u8]) -> Option<Self> {
-        const SEQUENCE: u8 = 0x30;
-        const BIT_STRING: u8 = 0x03;
-        let (outside, rest) = Element::read(der)?;
-        if outside.tag != SEQUENCE || !rest.is_empty() {
-            return None;
-        }
-        let (content, rest) = Element::read(outside.value)?;
-        let (algorithm, rest) = Element::read(rest)?;
-        let (signature, rest) = Element::read(rest)?;
-        if algorithm.tag != SEQUENCE || signature.tag != BIT_STRING || !rest.is_empty() {
-            return None;
-        }
-        // The first byte is how many bits of the last one are unused: none.
-        let (0, signature) = signature.value.split_first()? else {
-            return None;
-        };
-        // The identifiers that this is compared with live as long as the program.
-        let known = webpki::ALL_VERIFICATION_ALGS
-            .iter()
-            .map(|known| known.signature_alg_id())
-            .find(|known| known.as_ref() == algorithm.value)?;
-        Some(Self {
-            content: content.whole,
-            algorithm: known,
-            signature,
-        })
-    }
-}
-
-/// One element of DER.
-struct Element<'a> {
-    tag: u8,
-    value: &'a [u8],
-    /// With its tag and length.
-    whole: &'a [u8],
-}
-
-impl<'a> Element<'a> {
-    /// The first element, and what follows.
-    fn read(der: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let (tag, rest) = der.split_first()?;
-        let (first, rest) = rest.split_first()?;
-        let (length, rest) = match usize::from(*first) {
-            short @ 0..=0x7f => (short, rest),
-            long @ 0x81..=0x84 => {
-                let (digits, rest) = rest.split_at_checked(long - 0x80)?;
-                let length = digits
-                    .iter()
-                    .fold(0_usize, |length, digit| length << 8 | usize::from(*digit));
-                (length, rest)
-            }
-            _ => return None,
-        };
-        let (value, rest) = rest.split_at_checked(length)?;
-        let whole = der.get(..der.len() - rest.len())?;
-        Some((
-            Self {
-                tag: *tag,
-                value,
-                whole,
-            },
-            rest,
-        ))
-    }
-}
-
 fn malformed(reason: impl Into<String>) -> Error {
     Error::Malformed {
         reason: reason.into(),
     }
-}
-
-fn seconds(unix: i64) -> Timestamp {
-    Timestamp::from_millis(unix.saturating_mul(1_000))
-}
-
-/// Whoever makes a list chooses its issuer's name.
-fn printable(name: &str) -> String {
-    const MAX_CHARS: usize = 256;
-    let shown = name.chars().take(MAX_CHARS);
-    shown
-        .map(|c| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect()
 }
 
 #[cfg(test)]

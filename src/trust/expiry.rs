@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     clock::Timestamp,
-    domain::ids::ClusterId,
+    domain::{ids::ClusterId, rejection::Rejection},
     trust::{
         bundle::Bundle,
         certificate::{Certificate, Fingerprint, Name},
@@ -296,9 +296,9 @@ pub fn own(owner: &ClusterId, purpose: &'static str, chain: &[Certificate]) -> V
         .collect()
 }
 
-/// What we accept from the peers, and what they have shown.
+/// What we accept from the peers, and what they have shown; of that what would be accepted at `now` but for its dates.
 #[must_use]
-pub fn peers(bundles: &[Bundle], shown: &[Chain]) -> Vec<Watched> {
+pub fn peers(bundles: &[Bundle], shown: &[Chain], now: Timestamp) -> Vec<Watched> {
     let mut all = Vec::new();
     for bundle in bundles {
         let theirs: Vec<_> = shown
@@ -309,7 +309,7 @@ pub fn peers(bundles: &[Bundle], shown: &[Chain]) -> Vec<Watched> {
         entries(bundle, Part::Pinned, &bundle.pinned, &leaves, &mut all);
         entries(bundle, Part::Anchor, &bundle.anchors, &[], &mut all);
         for chain in theirs {
-            if bundle.pinned.contains(&chain.leaf) {
+            if bundle.pinned.contains(&chain.leaf) || is_done_with(bundle, chain, now) {
                 continue;
             }
             push(bundle, Part::Shown, &chain.leaf, &mut all);
@@ -320,6 +320,12 @@ pub fn peers(bundles: &[Bundle], shown: &[Chain]) -> Vec<Watched> {
         }
     }
     all
+}
+
+/// Whether a chain is of no use any more, whatever its dates are: it was revoked, or nothing vouches for it.
+fn is_done_with(bundle: &Bundle, chain: &Chain, now: Timestamp) -> bool {
+    let reason = chain.refused(bundle, now);
+    reason.is_some_and(|why| !matches!(why, Rejection::Expired | Rejection::NotYetValid))
 }
 
 /// Entries of one kind. One is succeeded by another of the same subject and names, unless it is still `shown`.

@@ -12,7 +12,7 @@ use crate::{
     trust::{
         bundle::{Bundle, Direction},
         certificate::{Certificate, fingerprint_text},
-        judge::{Nearness, Verdict, allows, assess, assess_path, judge, judge_as},
+        judge::{Nearness, Verdict, allows, assess, assess_lists, assess_path, judge, judge_as},
         mend::mend,
         path::{Path, Presented, in_time},
     },
@@ -181,7 +181,7 @@ impl Case<'_> {
             steps.extend(self.names(about, &views, &leaf));
             steps.push(self.usage(about, &leaf));
             steps.push(self.dates(&leaf));
-            steps.extend(self.revocation(&verdict, &leaf));
+            steps.extend(self.revocation(&verdict, &views, &leaf));
         }
         steps.push(last(&verdict));
         Explained { steps, verdict }
@@ -196,7 +196,11 @@ impl Case<'_> {
                 at,
                 accepts: outcome.is_none(),
                 unrelated: nearness == Some(Nearness::Unrelated),
-                objection: outcome.map(|o| (o.rejection, o.expectation)),
+                objection: outcome.map(|o| Against {
+                    rejection: o.rejection,
+                    expectation: o.expectation,
+                    by_list: o.by_list.map(|by_list| by_list.found),
+                }),
                 vouching: Vec::new(),
                 lines: Vec::new(),
             };
@@ -232,12 +236,16 @@ impl Case<'_> {
         }
         for anchor in &bundle.anchors {
             let path = presented.path_to(anchor, self.direction, self.now);
-            let how = match assess_path(bundle, anchor, &leaf, path, self.direction) {
+            let assessed = assess_path(bundle, anchor, &leaf, path, self.direction)
+                .and_then(|()| assess_lists(bundle, anchor, presented, self.now));
+            let how = match assessed {
                 Ok(()) => "the chain builds to it, and it carries a name that is set".to_owned(),
-                Err(objection) if path != Path::None => {
-                    format!("the chain builds to it, but: {}", objection.expectation)
+                Err(_) if path == Path::None => self.why_not(anchor),
+                Err(objection) => {
+                    let why = objection.by_list.map(|by_list| by_list.found);
+                    let why = why.unwrap_or(objection.expectation);
+                    format!("the chain builds to it, but: {why}")
                 }
-                Err(_) => self.why_not(anchor),
             };
             let line = format!(
                 "anchor {}, SHA-256 {}: {how}",
@@ -301,7 +309,7 @@ impl Case<'_> {
                 Some(_) if view.unrelated => {
                     "nothing of it vouches for this certificate".to_owned()
                 }
-                Some((rejection, _)) => format!("does not accept it: {rejection}"),
+                Some(against) => format!("does not accept it: {}", against.rejection),
             };
             if !view.lines.is_empty() || !view.unrelated {
                 lines.push(format!("{}: {said}", bundle.cluster));
@@ -406,24 +414,28 @@ impl Case<'_> {
         step.with(late)
     }
 
-    fn revocation(&self, verdict: &Verdict, leaf: &Certificate) -> Option<Step> {
+    fn revocation(&self, verdict: &Verdict, views: &[View], leaf: &Certificate) -> Option<Step> {
         const NAME: &str = "revocation";
-        let revoked: Vec<_> = self
+        let by_hand: Vec<_> = self
             .bundles
             .iter()
             .filter(|bundle| bundle.revoked.contains(&leaf.fingerprint()))
-            .map(|bundle| bundle.cluster.to_string())
+            .map(|bundle| bundle.cluster.as_str())
             .collect();
         if verdict.rejection() == Some(Rejection::Revoked) {
-            let of = revoked.first().map_or_else(
-                || "by a list of its issuer".to_owned(),
-                |_| format!("here for {}", revoked.join(", ")),
-            );
-            let text = format!("it was revoked {of}");
+            let said_so = |view: &&View| view.objection.as_ref().is_some_and(|o| o.is_of(verdict));
+            let decided = views.iter().find(said_so);
+            let by_list = decided.and_then(|view| view.objection.as_ref()?.by_list.clone());
+            let peer = decided.and_then(|view| self.bundles.get(view.at));
+            let text = match (by_list, peer) {
+                (Some(found), _) => found,
+                (None, Some(peer)) => format!("it was revoked here for {}", peer.cluster),
+                (None, None) => format!("it was revoked here for {}", by_hand.join(", ")),
+            };
             return Some(Step::bad(NAME, Some(Rejection::Revoked), text));
         }
-        let others = revoked.join(", ");
-        (!revoked.is_empty()).then(|| {
+        let others = by_hand.join(", ");
+        (!by_hand.is_empty()).then(|| {
             Step::noted(
                 NAME,
                 format!("revoked for {others}, which does not count here"),
@@ -439,10 +451,32 @@ struct View {
     accepts: bool,
     /// Nothing of this peer has to do with it.
     unrelated: bool,
-    objection: Option<(Rejection, String)>,
+    objection: Option<Against>,
     /// Subjects of the anchors that the chain builds to.
     vouching: Vec<String>,
     lines: Vec<String>,
+}
+
+/// Why one peer's entries don't accept a chain.
+struct Against {
+    rejection: Rejection,
+    expectation: String,
+    /// What a revocation list says.
+    by_list: Option<String>,
+}
+
+impl Against {
+    /// Whether it is this that the verdict rests on.
+    fn is_of(&self, verdict: &Verdict) -> bool {
+        match verdict {
+            Verdict::Peer(_) => false,
+            Verdict::Rejected {
+                rejection,
+                expectation,
+                ..
+            } => (rejection, expectation) == (&self.rejection, &self.expectation),
+        }
+    }
 }
 
 const ENTRIES: &str = "entries";
@@ -456,6 +490,7 @@ pub fn file(chain: &[CertificateDer<'_>], now: Timestamp) -> Part {
     part.steps = shown(chain);
     let all = readable(chain);
     let Some((leaf, others)) = all.split_first() else {
+        part.mend = Some("give a file with a certificate that can be read; emccd cert show FILE tells what is in it".to_owned());
         return part;
     };
     part.steps.push(whole(leaf, others, chain, now));
@@ -474,8 +509,34 @@ pub fn file(chain: &[CertificateDer<'_>], now: Timestamp) -> Part {
             )
         });
     }
-    part.mend = part.rejection().map(|rejection| mend(rejection, None));
+    let reason = part.rejection().map(|rejection| mend(rejection, None));
+    part.mend = reason.or_else(|| (!part.holds()).then(|| MEND_CHAIN.to_owned()));
     part
+}
+
+/// What mends a chain that leads nowhere.
+const MEND_CHAIN: &str = "get the issuers' certificates again from who signed the first one, each behind the one that it \
+                          has signed (emccd cert show FILE tells what is there); to be pinned the first one alone is \
+                          enough: emccd trust add CLUSTER --pin FILE";
+
+/// Whether the certificates are one chain: a leaf, and nothing that is not the issuer of another of them. Else they are
+/// several, each to be judged by itself.
+#[must_use]
+pub fn is_one_chain(certificates: &[Certificate]) -> bool {
+    let Some((leaf, others)) = certificates.split_first() else {
+        return false;
+    };
+    let (mut left, mut reached) = (others.iter().collect::<Vec<_>>(), vec![leaf]);
+    while let Some(below) = reached.pop() {
+        // What is its own issuer has none above it, though another one may have its name: the one that it is renewed by.
+        let is_end = below.names_issuer(below);
+        let (above, rest) = left
+            .into_iter()
+            .partition(|one| !is_end && below.names_issuer(one));
+        left = rest;
+        reached.extend::<Vec<_>>(above);
+    }
+    left.is_empty()
 }
 
 /// Whether each certificate is followed by the one that signed it.
@@ -489,7 +550,7 @@ fn whole(
     let mut end = leaf;
     let mut length = 1_usize;
     for next in others {
-        if !end.names_issuer(next) {
+        if end.names_issuer(end) || !end.names_issuer(next) {
             break;
         }
         (end, length) = (next, length.saturating_add(1));
@@ -502,15 +563,30 @@ fn whole(
         );
         return Step::noted(NAME, text);
     }
-    let signed = length == 1
+    let mut pairs = std::iter::once(leaf).chain(others).zip(others);
+    if let Some((below, above)) = pairs.find(|(below, above)| !above.signed(below.der())) {
+        let text = format!(
+            "{} names {} as its issuer, but the signature is not that one's: it is of another key of the same name",
+            below.subject(),
+            above.subject()
+        );
+        return Step::bad(NAME, None, text);
+    }
+    let leads_there = length == 1
         || Presented::new(chain)
             .is_some_and(|mut p| p.path_to(end, Direction::Server, now) != Path::None);
-    if !signed {
-        return Step::bad(
-            NAME,
-            None,
-            "the certificates name one another as issuers, but the signatures are not theirs",
-        );
+    if !leads_there {
+        let none = others.iter().filter(|above| !above.is_ca());
+        let none: Vec<_> = none.map(|above| above.subject().to_owned()).collect();
+        let text = match none.as_slice() {
+            [] => "the signatures are right, but the constraints of a certificate between forbid what is below it"
+                .to_owned(),
+            some => format!(
+                "the signatures are right, but what has signed is no authority (CA:FALSE): {}",
+                some.join("; ")
+            ),
+        };
+        return Step::bad(NAME, None, text);
     }
     if end.names_issuer(end) {
         return Step::good(

@@ -181,6 +181,13 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(spec.0, KeyPair::generate().unwrap()).unwrap())
     }
 
+    /// What signs, and says that it is none (CA:FALSE).
+    pub fn signing_though_none(name: &str, parent: &Self) -> Self {
+        let mut spec = Spec::new(name).without_names().ca();
+        spec.0.is_ca = IsCa::ExplicitNoCa;
+        Self(CertifiedIssuer::signed_by(spec.0, KeyPair::generate().unwrap(), &parent.0).unwrap())
+    }
+
     /// An authority that signs with the key of a leaf which was never meant to be one.
     pub fn of_leaf(leaf: &Leaf, spec: Spec) -> Self {
         let key = KeyPair::from_pem(&leaf.key_pem()).unwrap();

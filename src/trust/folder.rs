@@ -19,6 +19,7 @@ use crate::{
     secret::Secret,
     trust::{
         Error, Identities, InForce,
+        bundle::Direction,
         certificate::{
             Certificate, Fingerprint, fingerprint_hex, fingerprint_of, fingerprint_text,
         },
@@ -100,6 +101,17 @@ impl IdentityFolder {
     /// The purposes that an identity is configured for.
     pub fn purposes(&self) -> impl Iterator<Item = Purpose> {
         self.places.keys().copied()
+    }
+
+    /// The directions in which the identity of that purpose is shown.
+    #[must_use]
+    pub fn directions(&self, purpose: Purpose) -> &'static [Direction] {
+        let has_client = self.places.contains_key(&Purpose::FederationClient);
+        match purpose {
+            Purpose::Federation if !has_client => &[Direction::Server, Direction::Client],
+            Purpose::Federation | Purpose::Phone => &[Direction::Server],
+            Purpose::FederationClient => &[Direction::Client],
+        }
     }
 
     /// The folder beside the configured files.

@@ -1,7 +1,8 @@
 //! What is accepted on a given day, and what breaks until then. Pure.
 //!
-//! A link breaks when the certificate that is shown over it, or an issuer it rests on, has ended: asked is the same
-//! judgement as in a handshake, at each moment where something ends.
+//! A link breaks when the certificate that is shown over it, or an issuer it rests on, has ended, or when a strict
+//! revocation list of its authority is stale: asked is the same judgement as in a handshake, at each moment where
+//! something ends.
 
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use crate::{
     clock::Timestamp,
     domain::{ids::ClusterId, rejection::Rejection},
     trust::{
-        bundle::{Bundle, Direction},
+        bundle::Bundle,
         certificate::Certificate,
+        crl::Crl,
         expiry::{Part, Watched},
-        judge::judge_for,
         shown::Chain,
     },
 };
@@ -32,9 +33,15 @@ impl State {
     /// Of a certificate at `at`, by its own dates.
     #[must_use]
     pub fn of(certificate: &Certificate, at: Timestamp) -> Self {
-        if at > certificate.not_after() {
+        Self::between(certificate.not_before(), certificate.not_after(), at)
+    }
+
+    /// The same of what is valid from `begin` to `end`, both included.
+    #[must_use]
+    pub fn between(begin: Timestamp, end: Timestamp, at: Timestamp) -> Self {
+        if at > end {
             Self::Expired
-        } else if at < certificate.not_before() {
+        } else if at < begin {
             Self::NotYetValid
         } else {
             Self::Accepted
@@ -148,69 +155,93 @@ fn theirs(bundle: &Bundle, shown: &[Chain], at: Timestamp) -> Vec<Break> {
     }
     // Nothing was seen of it: it can't be linked when nothing of what is listed counts.
     let entries = || bundle.pinned.iter().chain(&bundle.anchors);
-    let is_over = entries().all(|entry| State::of(entry, at) == State::Expired);
-    let last = entries().max_by_key(|entry| entry.not_after());
-    let last = last.filter(|_| is_over);
+    let last = entries().max_by_key(|entry| end_of(bundle, entry));
+    let last = last.filter(|last| end_of(bundle, last) < at);
     last.map(|last| Break {
         cluster: bundle.cluster.clone(),
         is_ours: false,
         certificate: last.clone(),
-        at: after(last.not_after()),
-        text: format!(
-            "the last of what we accept from {} has ended",
-            bundle.cluster
-        ),
+        at: after(end_of(bundle, last)),
+        text: match list_of(bundle, last) {
+            Some(list) if list.next_update() < last.not_after() => stale(bundle, list),
+            _ => format!(
+                "the last of what we accept from {} has ended",
+                bundle.cluster
+            ),
+        },
     })
     .into_iter()
     .collect()
 }
 
+/// Until when an entry counts: to its own end, or that of a strict list of the authority that it is.
+fn end_of(bundle: &Bundle, entry: &Certificate) -> Timestamp {
+    let list = list_of(bundle, entry).map(Crl::next_update);
+    list.map_or(entry.not_after(), |due| due.min(entry.not_after()))
+}
+
+/// The strict list of the authority that an entry is.
+fn list_of<'a>(bundle: &'a Bundle, entry: &Certificate) -> Option<&'a Crl> {
+    let is_its = |crl: &&Crl| crl.is_strict() && crl.issuer().key_hash() == entry.key_hash();
+    bundle
+        .crls
+        .iter()
+        .find(is_its)
+        .filter(|_| bundle.anchors.contains(entry))
+}
+
+fn stale(bundle: &Bundle, list: &Crl) -> String {
+    format!(
+        "the strict revocation list number {} of {} is stale, and nothing of its authority is accepted from {}, unless a \
+         newer list comes before",
+        list.number(),
+        list.issuer().subject(),
+        bundle.cluster
+    )
+}
+
 /// When one certificate of the peer is not accepted any more, if it isn't on that day.
 fn of_chain(bundle: &Bundle, chain: &Chain, at: Timestamp) -> Option<Break> {
-    refused(bundle, chain, at)?;
+    chain.refused(bundle, at)?;
     let certificates = std::iter::once(&chain.leaf)
         .chain(&chain.issuers)
         .chain(&bundle.anchors);
     // The search of a path counts whole seconds, and our own looks at dates milliseconds.
-    let mut ends: Vec<_> = certificates
+    let ends = certificates
         .flat_map(|c| [after(c.not_after()), c.not_after().plus(SECOND)])
-        .collect();
-    ends.sort();
-    let is_end = |moment: &Timestamp| {
-        *moment <= at && refused(bundle, chain, *moment) == Some(Rejection::Expired)
+        .map(|end| (end, None));
+    let strict = bundle.crls.iter().filter(|crl| crl.is_strict());
+    let lists = strict.map(|crl| (after(crl.next_update()), Some(crl)));
+    let mut moments: Vec<_> = ends.chain(lists).collect();
+    moments.sort_by_key(|(moment, _)| *moment);
+    let is_end = |(moment, list): &(Timestamp, Option<&Crl>)| {
+        let why = chain.refused(bundle, *moment);
+        *moment <= at
+            && match list {
+                None => why == Some(Rejection::Expired),
+                // What was revoked is refused before that, too.
+                Some(list) => {
+                    why == Some(Rejection::Revoked)
+                        && chain.refused(bundle, list.next_update()).is_none()
+                }
+            }
     };
-    let from = ends.into_iter().find(is_end)?;
+    let (from, list) = moments.into_iter().find(is_end)?;
+    let leaf = &chain.leaf;
+    let is_leaf = from.since(leaf.not_after()) <= SECOND && from > leaf.not_after();
+    let cluster = &bundle.cluster;
     Some(Break {
-        cluster: bundle.cluster.clone(),
+        cluster: cluster.clone(),
         is_ours: false,
-        certificate: chain.leaf.clone(),
+        certificate: leaf.clone(),
         at: from,
-        text: if from.since(chain.leaf.not_after()) <= SECOND && from > chain.leaf.not_after() {
-            format!(
-                "we refuse this certificate of {} as expired",
-                bundle.cluster
-            )
-        } else {
-            format!(
-                "we refuse this certificate of {} as expired: an issuer that it rests on has ended",
-                bundle.cluster
-            )
+        text: match list {
+            Some(list) => stale(bundle, list),
+            None if is_leaf => format!("we refuse this certificate of {cluster} as expired"),
+            None => format!(
+                "we refuse this certificate of {cluster} as expired: an issuer that it rests on has ended"
+            ),
         },
-    })
-}
-
-/// Why the chain is refused at `at` in both directions; which of them it was shown in does not matter to its dates.
-fn refused(bundle: &Bundle, chain: &Chain, at: Timestamp) -> Option<Rejection> {
-    let ders: Vec<_> = std::iter::once(&chain.leaf)
-        .chain(&chain.issuers)
-        .map(|certificate| certificate.der().clone())
-        .collect();
-    let judged = |direction| judge_for(bundle, &ders, direction, at).rejection();
-    let (client, server) = (judged(Direction::Client)?, judged(Direction::Server)?);
-    Some(if client == Rejection::WrongEku {
-        server
-    } else {
-        client
     })
 }
 
@@ -322,6 +353,51 @@ mod tests {
         let shown = [chain(&later, Vec::new()), chain(&stranger, Vec::new())];
         let told = forecast(&[tokyo], &shown, &[], in_days(20));
         assert_eq!(told.breaks, []);
+    }
+
+    #[test]
+    fn a_strict_list_that_is_stale_breaks_what_rests_on_its_authority() {
+        let (anchor, other) = (Authority::new("CA"), Authority::new("Other"));
+        let leaf = ending("a.example", 300).signed_by(&anchor).certificate();
+        let mut tokyo = bundle("tokyo");
+        tokyo.node_names.push("a.example".to_owned());
+        tokyo.anchors = vec![anchor.certificate()];
+        let list = |is_strict, revoked: &[&Certificate]| {
+            let der = anchor.crl(1, revoked, 10);
+            let read = crate::trust::crl::read(&der).unwrap().lists.remove(0);
+            let cluster = ClusterId::new("tokyo").unwrap();
+            let signed = read.signed(&cluster, &[anchor.certificate()], &[], is_strict);
+            signed.unwrap()
+        };
+        let chains = [chain(&leaf, Vec::new())];
+        let told = |tokyo: &Bundle, shown: &[Chain]| {
+            forecast(std::slice::from_ref(tokyo), shown, &[], in_days(15)).breaks
+        };
+        let strict = list(true, &[]);
+        for (lists, shown, breaks) in [
+            (vec![strict.clone()], &chains[..], 1),
+            (vec![strict.clone()], &[], 1),
+            (vec![list(false, &[])], &chains, 0),
+            (vec![list(false, &[])], &[], 0),
+            // It is refused already.
+            (vec![list(true, &[&leaf])], &chains, 0),
+        ] {
+            tokyo.crls = lists;
+            let told = told(&tokyo, shown);
+            assert_eq!(told.len(), breaks, "{told:?}");
+            for one in told {
+                assert_eq!(one.at, after(strict.next_update()));
+                assert!(one.text.contains("strict revocation list"), "{}", one.text);
+            }
+        }
+        // Another authority goes on, and so does a pin.
+        tokyo.crls = vec![strict];
+        let before = tokyo.clone();
+        tokyo.anchors.push(other.certificate());
+        assert_eq!(told(&tokyo, &[]), []);
+        let mut tokyo = before;
+        tokyo.pinned.push(leaf);
+        assert_eq!(told(&tokyo, &chains), []);
     }
 
     #[test]

@@ -98,8 +98,9 @@ pub fn judge(
             Ok(()) => accepting.push(&bundle.cluster),
             Err(objection) if objection.rejection == Rejection::Revoked => {
                 // What its authority has revoked was accepted but for that.
-                let is_by_list = objection.mend.is_some();
-                if is_by_list || vouched(bundle, &mut presented, direction, now).is_ok() {
+                if objection.by_list.is_some()
+                    || vouched(bundle, &mut presented, direction, now).is_ok()
+                {
                     lost = Some(objection);
                 } else {
                     nearest.get_or_insert(objection);
@@ -213,8 +214,16 @@ pub(super) struct Objection {
     pub(super) nearness: Nearness,
     pub(super) expectation: String,
     cluster: ClusterId,
-    /// What mends it, where that is not what mends the rejection in general.
-    mend: Option<String>,
+    /// What a revocation list says, where that is what it is for.
+    pub(super) by_list: Option<ByList>,
+}
+
+/// What is said by a list.
+pub(super) struct ByList {
+    /// What was found.
+    pub(super) found: String,
+    /// What mends it, which is not what mends a revocation by hand.
+    mend: String,
 }
 
 /// How much a chain has to do with a peer: of several objections the nearest is told.
@@ -237,20 +246,20 @@ impl Objection {
             nearness,
             expectation,
             cluster: bundle.cluster.clone(),
-            mend: None,
+            by_list: None,
         }
     }
 
     fn into_verdict(self, leaf: &Certificate) -> Verdict {
-        match self.nearness {
-            Nearness::Unrelated => unknown(leaf, Some(&self.cluster)),
-            _ if self.mend.is_some() => Verdict::Rejected {
+        match (self.nearness, self.by_list) {
+            (Nearness::Unrelated, _) => unknown(leaf, Some(&self.cluster)),
+            (_, Some(by_list)) => Verdict::Rejected {
                 rejection: self.rejection,
                 certificate: Some(leaf.clone()),
                 expectation: self.expectation,
-                mend: self.mend.unwrap_or_default(),
+                mend: by_list.mend,
             },
-            _ => {
+            (_, None) => {
                 let leaf = Some(leaf.clone());
                 Verdict::rejected(self.rejection, leaf, self.expectation, Some(&self.cluster))
             }
@@ -375,36 +384,57 @@ pub(super) fn assess_path(
 }
 
 /// Of a chain that is accepted: what the lists of the peer's authorities say of it.
-fn assess_lists(
+pub(super) fn assess_lists(
     bundle: &Bundle,
     anchor: &Certificate,
     presented: &Presented,
     now: Timestamp,
 ) -> Result<(), Objection> {
     let cluster = &bundle.cluster;
-    let (expectation, mend) = match presented.revocation(anchor, &bundle.crls, now) {
+    let (expectation, found, mend) = match presented.revocation(anchor, &bundle.crls, now) {
         None => return Ok(()),
-        Some(Revocation::Listed(by)) => (listed(by), crl::mend_listed(cluster)),
-        Some(Revocation::Stale(crl)) => (crl.stale_text(), crl::mend_stale(cluster)),
+        Some(Revocation::Listed(by)) => {
+            let (expectation, found) = listed(by);
+            (expectation, found, crl::mend_listed(cluster))
+        }
+        Some(Revocation::Stale(crl)) => (
+            crl.stale_text(),
+            format!(
+                "no list revokes it, but that of its authority is strict and stale: number {} of {}, the next one was due \
+                 at {}",
+                crl.number(),
+                crl.issuer().subject(),
+                crl.next_update()
+            ),
+            crl::mend_stale(cluster),
+        ),
     };
     let (rejection, nearness) = (Rejection::Revoked, Nearness::OwnName);
     Err(Objection {
-        mend: Some(mend),
+        by_list: Some(ByList { found, mend }),
         ..Objection::new(bundle, rejection, nearness, expectation)
     })
 }
 
-fn listed(by: Option<(&Crl, Certificate)>) -> String {
+/// What was expected, and what was found.
+fn listed(by: Option<(&Crl, Certificate)>) -> (String, String) {
     let Some((crl, certificate)) = by else {
-        return "a chain whose revocation can be looked up; the lists of its authorities can't be used"
-            .to_owned();
+        let found = "the lists of its authorities can't be used";
+        return (
+            format!("a chain whose revocation can be looked up; {found}"),
+            found.to_owned(),
+        );
     };
-    format!(
-        "a chain that its authorities have not revoked: the list number {} of {} has {} ({})",
+    let found = format!(
+        "the list number {} of {} has {} ({})",
         crl.number(),
         crl.issuer().subject(),
         certificate.subject(),
         certificate.fingerprint_text()
+    );
+    (
+        format!("a chain that its authorities have not revoked: {found}"),
+        found,
     )
 }
 

@@ -44,7 +44,8 @@ fn here(rejection: Rejection, cluster: Option<&ClusterId>) -> String {
         Rejection::Plaintext => "let the caller use TLS (https) on this port".to_owned(),
         Rejection::Revoked => format!(
             "if it is to be trusted again: emccd trust add {peer} --unrevoke HEX (emccd trust list has its \
-             fingerprint); or pin it, or the one that came after it: emccd trust add {peer} --pin FILE"
+             fingerprint); or pin it, or the one that came after it: emccd trust add {peer} --pin FILE; if a list of its \
+             authority has it (emccd trust crl list), only another certificate or a pin helps"
         ),
         Rejection::TlsVersion => "let the other side speak TLS 1.3".to_owned(),
         Rejection::UnknownIssuer => pin,
@@ -93,13 +94,16 @@ fn ours(rejection: Rejection, us: &ClusterId, peer: &ClusterId) -> String {
                 .to_owned()
         }
         Rejection::UnknownIssuer => format!("mend on {peer} with: {pin}"),
+        Rejection::Revoked => format!(
+            "mend on {peer} with: {}; if its list is strict and stale there, with a newer one: emccd trust crl add {us} FILE",
+            here(rejection, Some(us))
+        ),
         Rejection::WrongName => format!(
             "mend on {peer} with: emccd cluster set {us} --node-name NAME, with a name that our certificate carries \
              (all names of our nodes: they replace the old ones)"
         ),
         Rejection::Ambiguous
         | Rejection::Plaintext
-        | Rejection::Revoked
         | Rejection::TlsVersion
         | Rejection::WrongCluster => {
             format!("mend on {peer} with: {}", here(rejection, Some(us)))
@@ -130,6 +134,10 @@ pub fn mend_called(rejection: Rejection) -> String {
              trust remove ID --fingerprint HEX"
                 .to_owned()
         }
+        Rejection::Revoked => format!(
+            "{pin}; or, on the calling side, emccd trust crl list tells whether a list of our authority has it, or is stale and \
+             strict: emccd trust crl add CLUSTER FILE"
+        ),
         Rejection::TlsVersion => "let the caller speak TLS 1.3".to_owned(),
         _ => pin.to_owned(),
     };
@@ -174,7 +182,8 @@ fn link(rejection: Rejection, cluster: &ClusterId) -> String {
         }
         Rejection::Revoked => {
             "the certificate was revoked; the side that refuses takes the new one: `emccd trust add ID --pin FILE`, or \
-             the old one again: `emccd trust add ID --unrevoke HEX`"
+             the old one again: `emccd trust add ID --unrevoke HEX`; if a list of its authority has it, or is strict and \
+             stale (`emccd trust crl list` there), a pin or a newer list helps: `emccd trust crl add ID FILE`"
                 .to_owned()
         }
         Rejection::Ambiguous => {

@@ -16,6 +16,7 @@ pub mod formats;
 pub mod identity;
 pub mod impact;
 pub mod in_use;
+pub mod install;
 pub mod joining;
 pub mod judge;
 pub mod key_store;
@@ -27,6 +28,7 @@ pub mod receive;
 pub mod refusals;
 pub mod rotation;
 pub mod shown;
+mod signed;
 pub mod stored;
 pub mod tls;
 pub mod verifier;
@@ -39,6 +41,7 @@ mod path;
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -54,7 +57,7 @@ use self::{
     in_use::InUse,
     judge::{Verdict, judge, judge_dialled},
     refusals::RecentRefusals,
-    shown::Shown,
+    shown::{Chain, Shown},
     verifier::VerdictSlot,
 };
 use crate::{
@@ -181,13 +184,19 @@ impl TrustStore {
 
     /// What peers have shown of late.
     #[must_use]
-    pub fn shown(&self) -> &Shown {
-        &self.0.shown
+    pub fn shown_of_late(&self) -> Vec<Chain> {
+        self.0.shown.list(&self.0.in_use, Instant::now())
+    }
+
+    /// Tells of each chain that a peer has not shown before.
+    #[must_use]
+    pub fn newly_shown(&self) -> watch::Receiver<()> {
+        self.0.shown.subscribe()
     }
 
     /// Notes the chain of a connection that was accepted as one of `cluster`.
     pub fn note_shown(&self, cluster: &ClusterId, chain: &[CertificateDer<'_>]) {
-        self.0.shown.note(cluster, chain);
+        self.0.shown.note(cluster, chain, Instant::now());
     }
 
     /// The clock that validity is measured by.

@@ -7,6 +7,8 @@ use rustls::{SignatureScheme, crypto::CryptoProvider};
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
+use crate::trust::identity::Identity;
+
 /// Why a proof is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unproven {
@@ -17,7 +19,7 @@ pub enum Unproven {
     #[error("the signature scheme 0x{0:04x} is not known here")]
     Scheme(u16),
     /// The signature is of something else, or made with another key.
-    #[error("the signature is not that of the certificate's own key over this announcement")]
+    #[error("the signature is not that of the certificate's own key over this text")]
     Signature,
 }
 
@@ -50,6 +52,23 @@ pub fn verify(
         .find(fits)
         .map(drop)
         .ok_or(Unproven::Signature)
+}
+
+/// Signs `text` with the identity's key: the number of the scheme, as TLS has it, and the signature. None when its kind of
+/// key can't.
+#[must_use]
+pub fn sign(identity: &Identity, text: &[u8]) -> Option<(u16, Vec<u8>)> {
+    const OFFERED: [SignatureScheme; 5] = [
+        SignatureScheme::ECDSA_NISTP256_SHA256,
+        SignatureScheme::ECDSA_NISTP384_SHA384,
+        SignatureScheme::ED25519,
+        SignatureScheme::RSA_PSS_SHA256,
+        SignatureScheme::ECDSA_NISTP521_SHA512,
+    ];
+    let key = identity.certified_key();
+    let signer = key.key.choose_scheme(&OFFERED)?;
+    let signature = signer.sign(text).ok()?;
+    Some((signer.scheme().into(), signature))
 }
 
 #[cfg(test)]

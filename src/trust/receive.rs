@@ -3,6 +3,8 @@
 //! answer waits until every living node of this cluster goes by it. A process that is killed in between has stored all of
 //! it or nothing; the peer announces again, and finds it done.
 
+mod candidates;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -13,21 +15,19 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::timeout_at;
 use tracing::{error, info, warn};
 
+use self::candidates::{Told, authority, request_of};
 use super::{
     TrustStore,
-    bundle::{Bundle, Direction},
+    bundle::Bundle,
     certificate::{Certificate, Fingerprint, fingerprint_of, fingerprint_text},
-    judge::judge_for,
     proof::{self, Unproven},
 };
 use crate::{
     clock::Timestamp,
     domain::{
         announcement::{
-            Acknowledgement, Announcement, Outcome, proof_text,
-            reconcile::{
-                Candidate, Change, Newest, Reconciled, Refused, Request, Standing, reconcile,
-            },
+            Acknowledgement, Announcement, Outcome, Proof, proof_text,
+            reconcile::{Change, Newest, Reconciled, Refused, Request, Standing, reconcile},
         },
         em_code::EmCode,
         ids::{ClusterId, Ref},
@@ -198,13 +198,14 @@ impl Receiver {
         };
         let now = self.trust.clock().now();
         check_number(announcement, now)?;
-        let certificates = self.proven(call, announcement)?;
+        let bundle = self.bundle(&call.cluster);
+        let told = self.proven(call, announcement, &bundle)?;
         let work = Work {
             cluster: call.cluster.clone(),
             reference: call.reference,
-            authority: self.authority(call, now),
-            request: request_of(announcement, &certificates, fingerprint_of(leaf), now),
-            certificates,
+            authority: authority(&bundle, call, now),
+            request: request_of(announcement, &told, fingerprint_of(leaf), &bundle, now),
+            certificates: told.into_iter().map(|one| one.certificate).collect(),
             now,
         };
         let stored = self.store.write(move |tx| work.take(tx)).await?;
@@ -216,11 +217,36 @@ impl Receiver {
         })
     }
 
-    /// The certificates, each with its key proved.
-    fn proven(&self, call: &Call, announcement: &Announcement) -> Result<Vec<Certificate>, Error> {
+    /// What is in force here for the caller; nothing where there is none.
+    fn bundle(&self, cluster: &ClusterId) -> Bundle {
+        let snapshot = self.trust.snapshot();
+        let mut bundles = snapshot.bundles().iter();
+        let found = bundles.find(|bundle| bundle.cluster == *cluster);
+        found
+            .cloned()
+            .unwrap_or_else(|| Bundle::new(cluster.clone()))
+    }
+
+    /// The certificates, each with its key proved, and with its parent where that one's key vouches for it.
+    fn proven(
+        &self,
+        call: &Call,
+        announcement: &Announcement,
+        bundle: &Bundle,
+    ) -> Result<Vec<Told>, Error> {
         let provider = super::tls::provider();
         let identity = &announcement.identity;
-        let mut certificates = Vec::with_capacity(announcement.certificates.len());
+        let check = |of: &Certificate, proof: &Proof, text: &[u8]| {
+            let (scheme, signature) = (proof.scheme, &proof.signature);
+            let checked = proof::verify(&provider, of.der(), scheme, text, signature);
+            checked.map_err(|source| Error::Unproven {
+                identity: identity.clone(),
+                fingerprint: of.fingerprint(),
+                source,
+            })
+        };
+        let mut texts = Vec::with_capacity(announcement.certificates.len());
+        let mut told: Vec<Told> = Vec::with_capacity(announcement.certificates.len());
         for (number, proven) in (1..).zip(&announcement.certificates) {
             let certificate =
                 Certificate::from_der(&proven.der).map_err(|source| Error::Unreadable {
@@ -228,52 +254,37 @@ impl Receiver {
                     number,
                     source,
                 })?;
-            let fingerprint = certificate.fingerprint();
             let text = proof_text(
                 &call.cluster,
                 &self.cluster_id,
                 identity,
                 announcement.sequence,
-                &fingerprint,
+                &certificate.fingerprint(),
                 proven.parent.as_ref(),
             );
-            proof::verify(
-                &provider,
-                certificate.der(),
-                proven.scheme,
-                &text,
-                &proven.signature,
-            )
-            .map_err(|source| Error::Unproven {
-                identity: identity.clone(),
-                fingerprint,
-                source,
-            })?;
-            certificates.push(certificate);
+            check(&certificate, &proven.proof, &text)?;
+            texts.push(text);
+            told.push(Told {
+                certificate,
+                parent: None,
+            });
         }
-        Ok(certificates)
-    }
-
-    /// The authority that vouches for the call's connection, if one does.
-    fn authority(&self, call: &Call, now: Timestamp) -> Option<Fingerprint> {
-        let snapshot = self.trust.snapshot();
-        let bundles = snapshot.bundles().iter();
-        let bundle = bundles.clone().find(|b| b.cluster == call.cluster)?;
-        let vouches = |anchor: &&Certificate| {
-            let alone = Bundle {
-                pinned: Vec::new(),
-                anchors: vec![Certificate::clone(anchor)],
-                ..bundle.clone()
+        for (at, (proven, text)) in announcement.certificates.iter().zip(&texts).enumerate() {
+            let (Some(parent), Some(proof)) = (proven.parent, &proven.parent_proof) else {
+                continue;
             };
-            judge_for(&alone, &call.chain, Direction::Client, now)
-                .peer()
-                .is_some()
-        };
-        bundle
-            .anchors
-            .iter()
-            .find(vouches)
-            .map(Certificate::fingerprint)
+            // The old one is told beside the new one; of others only what is in force here counts.
+            let beside = told.iter().map(|one| &one.certificate);
+            let mut known = beside.chain(&bundle.pinned);
+            let Some(known) = known.find(|known| known.fingerprint() == parent) else {
+                continue;
+            };
+            check(known, proof, text)?;
+            if let Some(one) = told.get_mut(at) {
+                one.parent = Some(parent);
+            }
+        }
+        Ok(told)
     }
 
     /// Waits until every living node has this revision of trust, or a later one, in force.
@@ -318,30 +329,6 @@ fn check_number(announcement: &Announcement, now: Timestamp) -> Result<(), Error
         identity: announcement.identity.clone(),
         sequence: announcement.sequence,
     })
-}
-
-fn request_of(
-    announcement: &Announcement,
-    certificates: &[Certificate],
-    connection: Fingerprint,
-    now: Timestamp,
-) -> Request {
-    let fingerprints: BTreeSet<_> = certificates.iter().map(Certificate::fingerprint).collect();
-    let told = announcement.certificates.iter().zip(certificates);
-    let candidates = told.map(|(proven, certificate)| Candidate {
-        fingerprint: certificate.fingerprint(),
-        parent: proven.parent,
-        unfit: (certificate.not_after() < now)
-            .then(|| format!("it expired at {}", certificate.not_after())),
-    });
-    Request {
-        identity: announcement.identity.clone(),
-        sequence: announcement.sequence,
-        // In one order, whatever the order in which they are told.
-        digest: fingerprint_of(&Vec::from_iter(fingerprints).concat()),
-        certificates: candidates.collect(),
-        connection,
-    }
 }
 
 /// What one transaction does.
@@ -597,6 +584,14 @@ impl Stored {
                         "emccd trust accept {cluster}, or: emccd trust accept {cluster} --reject"
                     ),
                     "a new certificate of cluster {cluster} waits for an operator: it is not accepted before"
+                ),
+                // Its time has not come; told once, as a repeat changes nothing.
+                Outcome::Waiting(why) if !self.done.changes.is_empty() => info!(
+                    peer.cluster_id = cluster.as_str(),
+                    identity,
+                    fingerprint = text,
+                    cause = why.as_str(),
+                    "a certificate that cluster {cluster} announced waits"
                 ),
                 Outcome::Waiting(_) => {}
                 // A repeat changes nothing, and has been told of.

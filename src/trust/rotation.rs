@@ -3,8 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use rustls::SignatureScheme;
-
 use crate::{
     clock::Timestamp,
     domain::{
@@ -20,7 +18,7 @@ use crate::{
         audit::{self, Action},
         rotations::{self, Recipe, Row},
     },
-    trust::{certificate::fingerprint_text, identity::Identity},
+    trust::{certificate::fingerprint_text, identity::Identity, proof},
 };
 
 /// Why a rotation does not go on.
@@ -373,17 +371,8 @@ impl Claim<'_> {
     /// The proof that the identity's key is ours, and the number of its scheme. None when its kind of key can't.
     #[must_use]
     pub fn sign(&self, identity: &Identity) -> Option<(u32, Vec<u8>)> {
-        const OFFERED: [SignatureScheme; 5] = [
-            SignatureScheme::ECDSA_NISTP256_SHA256,
-            SignatureScheme::ECDSA_NISTP384_SHA384,
-            SignatureScheme::ED25519,
-            SignatureScheme::RSA_PSS_SHA256,
-            SignatureScheme::ECDSA_NISTP521_SHA512,
-        ];
-        let key = identity.certified_key();
-        let signer = key.key.choose_scheme(&OFFERED)?;
-        let signature = signer.sign(&self.text()).ok()?;
-        Some((u32::from(u16::from(signer.scheme())), signature))
+        let (scheme, signature) = proof::sign(identity, &self.text())?;
+        Some((scheme.into(), signature))
     }
 }
 

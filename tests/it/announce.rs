@@ -6,7 +6,7 @@ use std::time::Duration;
 use emccd::{
     clock::Clock,
     domain::{
-        announcement::{Announcement, Fingerprint, Proven, proof_text},
+        announcement::{Announcement, Fingerprint, Proof, Proven, proof_text},
         em_code::EmCode,
     },
     lab::{Cluster, Hosting, Lab, Spec},
@@ -71,6 +71,42 @@ fn another(name: &str, kind: KeyKind) -> Made {
     make::self_signed(&request).unwrap()
 }
 
+fn signed(key: &PrivateKeyDer<'static>, text: &[u8]) -> Proof {
+    let key = any_supported_type(key).unwrap();
+    let offered = [
+        SignatureScheme::ECDSA_NISTP256_SHA256,
+        SignatureScheme::RSA_PSS_SHA256,
+    ];
+    let signer = key.choose_scheme(&offered).unwrap();
+    Proof {
+        scheme: signer.scheme().into(),
+        signature: signer.sign(text).unwrap(),
+    }
+}
+
+/// Has `parent` vouch for the last of what was announced.
+fn vouched(
+    me: &Cluster,
+    them: &Cluster,
+    mut request: wire::AnnounceRequest,
+    last: &Held,
+    by: &Held,
+) -> wire::AnnounceRequest {
+    let text = proof_text(
+        &me.id,
+        &them.id,
+        IDENTITY,
+        request.sequence,
+        &last.fingerprint(),
+        last.parent.as_ref(),
+    );
+    let proof = signed(&by.key, &text);
+    let told = request.certificates.last_mut().unwrap();
+    told.parent_signature_scheme = proof.scheme.into();
+    told.parent_signature = proof.signature;
+    request
+}
+
 /// The announcement of an identity of `me` to `them`, each certificate proved with its own key.
 fn announcement(
     me: &Cluster,
@@ -87,17 +123,11 @@ fn announcement(
             &held.fingerprint(),
             held.parent.as_ref(),
         );
-        let key = any_supported_type(&held.key).unwrap();
-        let offered = [
-            SignatureScheme::ECDSA_NISTP256_SHA256,
-            SignatureScheme::RSA_PSS_SHA256,
-        ];
-        let signer = key.choose_scheme(&offered).unwrap();
         Proven {
             der: held.der.clone(),
             parent: held.parent,
-            scheme: signer.scheme().into(),
-            signature: signer.sign(&text).unwrap(),
+            proof: signed(&held.key, &text),
+            parent_proof: None,
         }
     });
     encode_announcement(&Announcement {
@@ -182,10 +212,25 @@ impl Peers<'_> {
             cluster_id: self.me.id.to_string(),
             fingerprint: held.map(|held| fingerprint_text(&held.fingerprint())),
             reject,
+            shown: None,
         };
         let mut admin = self.them.admin().await.unwrap();
         let done = admin.accept_trust(request).await;
         done.map_err(|error| error.to_string())
+    }
+
+    /// The operator adds a certificate.
+    async fn add(&self, made: &Made) {
+        let request = pb::AddTrustRequest {
+            cluster_id: self.me.id.to_string(),
+            trust: Some(pb::TrustMaterial {
+                kind: "pinned".to_owned(),
+                certificates: made.certificate_pem.clone().into_bytes(),
+            }),
+            unrevoke: None,
+        };
+        let mut admin = self.them.admin().await.unwrap();
+        admin.add_trust(request).await.unwrap();
     }
 
     async fn remove(&self, held: &Held) -> pb::RemoveTrustResponse {
@@ -312,6 +357,102 @@ async fn what_is_announced_is_believed_by_its_proof_and_old_news_change_nothing(
 }
 
 #[tokio::test]
+async fn who_announces_chooses_no_parent_whose_key_it_has_not() {
+    let lab = lab(2).await;
+    let (berlin, tokyo) = (&lab.clusters[0], &lab.clusters[1]);
+    let mut peers = Peers {
+        me: tokyo,
+        them: berlin,
+        client: peer_client(tokyo, berlin),
+    };
+    // Of another node, added by an operator.
+    let (stolen, made) = (Held::shown_by(tokyo), another("t-2", KeyKind::P256));
+    let other = Held::made(&made, None);
+    peers.add(&made).await;
+    let said = Held::made(
+        &another("t-thief", KeyKind::P256),
+        Some(other.fingerprint()),
+    );
+    let proved = Held::made(&another("t-next", KeyKind::P256), Some(other.fingerprint()));
+    let request = announcement(tokyo, berlin, 1, &[&stolen, &other, &said]);
+    let by_another = vouched(tokyo, berlin, request.clone(), &said, &stolen);
+    let refused = peers.send(&by_another).await.unwrap_err();
+    assert!(refused.message().contains("is not proved"), "{refused:?}");
+    let answer = peers.send(&request).await.unwrap();
+    assert_eq!(outcomes(&answer), [Outcome::Loaded; 3]);
+    let request = announcement(tokyo, berlin, 2, &[&stolen, &other, &said, &proved]);
+    let request = vouched(tokyo, berlin, request, &proved, &other);
+    let answer = peers.send(&request).await.unwrap();
+    assert_eq!(outcomes(&answer), [Outcome::Loaded; 4]);
+    for (held, parent) in [(&said, &stolen), (&proved, &other)] {
+        let entry = peers.entry(held).await.unwrap();
+        assert_eq!(entry.parent, fingerprint_text(&parent.fingerprint()));
+    }
+
+    // To retire is not to revoke: nothing goes with it. What is revoked later takes along what came by its word.
+    peers.client = client_showing(&made, berlin);
+    let left = [&other, &said, &proved];
+    let answer = peers.announce(3, &left).await.unwrap();
+    assert_eq!(outcomes(&answer), [Outcome::Loaded; 3]);
+    assert_eq!(peers.kind(&stolen).await, "");
+    assert_eq!(peers.kind(&said).await, "pinned");
+    let gone = peers.remove(&stolen).await;
+    assert_eq!(gone.descendants, [fingerprint_text(&said.fingerprint())]);
+    assert_eq!(peers.kind(&proved).await, "pinned");
+    let gone = peers.remove(&other).await;
+    assert_eq!(gone.descendants, [fingerprint_text(&proved.fingerprint())]);
+    lab.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_would_be_refused_when_it_is_shown_is_not_acknowledged_and_what_is_early_waits() {
+    let lab = lab(2).await;
+    let (berlin, tokyo) = (&lab.clusters[0], &lab.clusters[1]);
+    let mut peers = Peers {
+        me: tokyo,
+        them: berlin,
+        client: peer_client(tokyo, berlin),
+    };
+    let old = Held::shown_by(tokyo);
+    let now = Clock::system().now();
+    let hours = |n: u64| now.plus(Duration::from_hours(n));
+    let names = vec!["t-late.example".to_owned()];
+    let request = CertRequest::new("t-late", names, KeyKind::P256, now, 30);
+    let late = make::self_signed(&request.valid(hours(2), hours(48))).unwrap();
+    let late = Held::made(&late, Some(old.fingerprint()));
+    let answer = peers.announce(1, &[&old, &late]).await.unwrap();
+    assert_eq!(outcomes(&answer), [Outcome::Loaded, Outcome::Waiting]);
+    assert!(
+        answer.outcomes[1].reason.contains("it is valid from"),
+        "{answer:?}"
+    );
+    // No operator has anything to do.
+    assert_eq!(peers.kind(&late).await, "");
+    let clock = &berlin.member().unwrap().clock;
+    clock.set_offset_millis(3 * 3_600_000);
+    let answer = peers.announce(1, &[&old, &late]).await.unwrap();
+    assert_eq!(outcomes(&answer), [Outcome::Loaded; 2]);
+    assert_eq!(peers.kind(&late).await, "pinned");
+    // Nor is it counted on where it is pinned already, and would be refused.
+    clock.set_offset_millis(0);
+    let answer = peers.announce(1, &[&old, &late]).await.unwrap();
+    assert_eq!(outcomes(&answer), [Outcome::Loaded, Outcome::Waiting]);
+
+    // Old news without end cost nothing but an answer: from some number on, when to come again.
+    let mut refused = None;
+    for _ in 0..200 {
+        if let Err(status) = peers.announce(1, &[&old, &late]).await {
+            refused = Some(status);
+            break;
+        }
+    }
+    let refused = refused.unwrap();
+    assert_eq!(peers.code(&refused), EmCode::Busy, "{refused:?}");
+    assert!(refused.message().contains("too often"), "{refused:?}");
+    lab.shut_down().await;
+}
+
+#[tokio::test]
 async fn the_peer_s_record_says_what_becomes_of_announcements() {
     let lab = lab(2).await;
     let (berlin, tokyo) = (&lab.clusters[0], &lab.clusters[1]);
@@ -408,16 +549,7 @@ async fn an_answer_means_that_every_living_node_goes_by_it_and_a_killed_one_leav
         client: peer_client(tokyo, berlin),
     };
     // Only whom the answering node has seen alive is waited for.
-    let mut admin = berlin.admin().await.unwrap();
-    let began = std::time::Instant::now();
-    loop {
-        let status = admin.status(pb::GetClusterStatusRequest {}).await.unwrap();
-        if status.nodes.iter().filter(|node| node.lives).count() == 2 {
-            break;
-        }
-        assert!(began.elapsed() < Duration::from_secs(20), "{status:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    berlin.wait_living(2).await.unwrap();
     crate::nodes::two::stand_still(berlin, &berlin.members[1]).await;
     let mut hurried = call(tokyo, both.clone());
     hurried.set_timeout(Duration::from_millis(2_500));

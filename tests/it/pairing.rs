@@ -21,6 +21,7 @@ use crate::support::{binary, log_in_at};
 
 mod between;
 mod crash;
+mod proved;
 mod refused;
 
 /// How long something may take that usually takes a moment, on a busy machine.

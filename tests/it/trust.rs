@@ -22,7 +22,7 @@ use tonic_types::StatusExt as _;
 
 use crate::support::{
     self, DAY_MILLIS, days_from_now, lab, living, pin,
-    raw_peer::{self, call, call_as, client_showing, peer_client},
+    raw_peer::{self, call, call_as, client_showing, client_showing_none, peer_client},
     rows::rows,
     tls::identity_made,
 };
@@ -132,9 +132,18 @@ async fn restart(cluster: &mut Cluster) {
     member.start(&Versions::default()).await.unwrap();
 }
 
+/// Both are linked, and both know it of the other one: its word follows its link.
 async fn linked(a: &Cluster, b: &Cluster) {
-    a.wait_linked(&b.id).await.unwrap();
-    b.wait_linked(&a.id).await.unwrap();
+    for (us, them) in [(a, b), (b, a)] {
+        us.wait_linked(&them.id).await.unwrap();
+        let is_so = |peer: &pb::PeerStatus| {
+            let word = peer.inbound.as_ref().map(|seen| &seen.peer_down_reason);
+            word.is_some_and(Option::is_none)
+        };
+        us.wait_status(&them.id, "told that all is well", is_so)
+            .await
+            .unwrap();
+    }
 }
 
 async fn door(cluster: &Cluster) -> Vec<pb::DoorRefusal> {

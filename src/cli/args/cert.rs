@@ -17,7 +17,7 @@ use crate::{
 pub enum Cert {
     /// Show the daemon's certificates, or those of a file
     #[command(
-        after_help = "Examples:\n  emccd cert show\n  emccd cert show tokyo.pem\n  emccd cert show keystore.p12 --password-file p12.password\n  emccd cert show --as-of 2027-03-31    which are still valid then"
+        after_help = "Examples:\n  emccd cert show\n  emccd cert show --all-nodes\n  emccd cert show tokyo.pem\n  emccd cert show keystore.p12 --password-file p12.password\n  emccd cert show --as-of 2027-03-31    which are still valid then"
     )]
     Show {
         /// A file in PEM, DER, PKCS#7, PKCS#12 or JKS; no daemon is asked, and keys in it are passed over
@@ -26,6 +26,9 @@ pub enum Cert {
         /// Its password
         #[command(flatten)]
         password: StorePassword,
+        /// Those of the other nodes of the cluster as well, as these have put on record
+        #[arg(long, conflicts_with = "file")]
+        all_nodes: bool,
         /// How they stand on that day
         #[arg(long, value_name = "DATE", value_parser = day)]
         as_of: Option<Timestamp>,

@@ -35,9 +35,10 @@ pub struct TrustCrlAdd {
     /// The list as its authority publishes it, in PEM or DER
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Accept nothing from that authority while its list is stale; else a stale list goes on counting
-    #[arg(long)]
-    pub strict: bool,
+    /// Accept nothing from that authority while its list is stale; else a stale list goes on counting. As it was with
+    /// the list before, unless given
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub strict: Option<bool>,
 }
 
 /// `trust crl remove`.

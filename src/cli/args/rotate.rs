@@ -13,7 +13,7 @@ pub enum Rotate {
     /// Make a new certificate, and tell the peers of it; the old one stays in use
     #[command(after_help = "Examples:\n  emccd cert rotate announce\n  \
         emccd cert rotate announce --node all --days 365 --wait 60s\n  \
-        emccd cert rotate announce --from signed.pem --key-file signed.key")]
+        emccd cert rotate announce --from signed.pem ca.pem --key-file signed.key")]
     Announce(RotateAnnounce),
     /// Use the new certificate; refused while a peer does not have it
     #[command(after_help = "Examples:\n  emccd cert rotate activate --node all\n  \
@@ -28,6 +28,9 @@ pub enum Rotate {
     /// Use the old certificate again, and let the new one go; possible until it is retired
     #[command(after_help = "Example:\n  emccd cert rotate rollback --node berlin-1 --yes")]
     Rollback(RotateStep),
+    /// Forget the rotations of a node that is gone for good; refused while it shows signs of life
+    #[command(after_help = "Example:\n  emccd cert rotate forget berlin-2")]
+    Forget(RotateForget),
     /// Announce, activate and retire: each as soon as nothing stands in the way
     #[command(after_help = "Example:\n  emccd cert rotate run --node all --wait 2min")]
     Run(RotateAnnounce),
@@ -64,12 +67,16 @@ pub struct RotateAnnounce {
     /// How long it is valid; as long as the one from before if nothing is said
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub days: Option<u32>,
-    /// DNS name or address that it carries; those of the one from before if nothing is said
+    /// DNS name or address that it carries, or must carry if it is there already; those of the one from before if nothing
+    /// is said
     #[arg(long, value_name = "NAME")]
     pub name: Vec<String>,
-    /// A certificate that is there already, with its chain, in a PEM file on the node
-    #[arg(long, value_name = "FILE", requires = "key_file", conflicts_with_all = ["key", "days", "name"])]
-    pub from: Option<PathBuf>,
+    /// A certificate that is there already, and those of the authorities above it, in files on the node
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "key_file", conflicts_with_all = ["key", "days"])]
+    pub from: Vec<PathBuf>,
+    /// Take a chain that stops below its root: peers trust the authority where it stops
+    #[arg(long, requires = "from")]
+    pub without_issuers: bool,
     /// Its key, readable by the daemon alone
     #[arg(long, value_name = "FILE", requires = "from")]
     pub key_file: Option<PathBuf>,
@@ -106,6 +113,17 @@ pub struct RotateStep {
     /// Which certificates.
     #[command(flatten)]
     pub target: RotateTarget,
+}
+
+/// `cert rotate forget`.
+#[derive(Debug, Args)]
+pub struct RotateForget {
+    /// The nodes
+    #[arg(value_name = "NODE", required = true)]
+    pub nodes: Vec<String>,
+    /// Ask nothing
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Kind of a new key.

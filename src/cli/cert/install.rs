@@ -22,10 +22,10 @@ use crate::{
     domain::purpose::Purpose,
     edge::admin::views,
     trust::{
-        answer::{Answer, Wanted, complete},
-        bundle::Direction,
+        answer::{Answer, is_for_key},
         certificate::{Certificate, Fingerprint, fingerprint_text},
         folder::IdentityFolder,
+        install::{self, Brought},
         keys::{self, Key},
         make::pem,
     },
@@ -89,8 +89,11 @@ pub(super) async fn run(global: &Global, args: &CertInstall, clock: &Clock) -> O
         Some(client) if purpose != Purpose::Phone => peers(client).await?,
         _ => Vec::new(),
     };
-    let fingerprint = write(&folder, purpose, &checked)?;
     let is_next = args.next || (!args.now && !peers.is_empty());
+    if let Some(client) = daemon.as_mut().filter(|_| !is_next) {
+        steady(client, &config.node, purpose).await?;
+    }
+    let fingerprint = write(&folder, purpose, &checked)?;
     let mut installed = Installed {
         state: State::Next,
         purpose: purpose.as_str(),
@@ -163,32 +166,13 @@ fn check(
         given.extend(read_certificates(WHAT, file)?);
     }
     let key = key(folder, purpose, args, &given)?;
-    let names = if args.name.is_empty() {
-        let configured = || {
-            let configured = folder.configured(purpose).ok()?;
-            let names = configured.leaf().names().iter();
-            Some(names.map(ToString::to_string).collect())
-        };
-        keys::names_asked_for(&key)
-            .or_else(configured)
-            .unwrap_or_default()
-    } else {
-        args.name.clone()
-    };
-    let has_client = folder.files(Purpose::FederationClient).is_some();
-    let directions: &[Direction] = match purpose {
-        Purpose::Federation if !has_client => &[Direction::Server, Direction::Client],
-        Purpose::Federation | Purpose::Phone => &[Direction::Server],
-        Purpose::FederationClient => &[Direction::Client],
-    };
-    let wanted = Wanted {
-        public_key: &key.public_key,
-        names: &names,
-        directions,
+    let brought = Brought {
+        certificates: &given,
+        key: &key,
+        names: &args.name,
         may_lack_issuers: args.without_issuers,
-        now: clock.now(),
     };
-    let answer = complete(&given, &wanted).map_err(|wrong| {
+    let answer = install::check(folder, purpose, &brought, clock.now()).map_err(|wrong| {
         let all: Vec<_> = wrong.iter().map(ToString::to_string).collect();
         Failure::new(
             WHAT,
@@ -227,10 +211,7 @@ fn key(
     let found = match keys::key_of(given, &files).map_err(|cause| unusable(&cause))? {
         Some(key) => Some(key),
         // A request that keytool made is for the key in the key store.
-        None => stored?.filter(|key| {
-            let is_for_key = |c| crate::trust::answer::is_for_key(c, &key.public_key);
-            given.iter().any(is_for_key)
-        }),
+        None => stored?.filter(|key| given.iter().any(|c| is_for_key(c, &key.public_key))),
     };
     found.ok_or_else(|| {
         let subjects: Vec<_> = given.iter().map(Certificate::subject).collect();
@@ -298,6 +279,48 @@ async fn peers(client: &mut Client) -> Outcome<Vec<String>> {
         .collect())
 }
 
+/// Refuses where a rotation says what is shown: what is installed would not be, and would be written over at its end.
+async fn steady(client: &mut Client, node: &str, purpose: Purpose) -> Outcome<()> {
+    let asked = client.list_rotations(pb::ListRotationsRequest {}).await;
+    let all = answer(WHAT, asked)?.rotations;
+    let on_record = all
+        .iter()
+        .find(|it| it.node == node && it.purpose == purpose.as_str());
+    match on_record {
+        Some(on_record) => Err(rotating(on_record)),
+        None => Ok(()),
+    }
+}
+
+fn rotating(it: &pb::Rotation) -> Failure {
+    let purpose = match &*it.purpose {
+        "federation" => String::new(),
+        other => format!(" --purpose {other}"),
+    };
+    let command = |verb: &str| format!("emccd cert rotate {verb} --node {}{purpose}", it.node);
+    let next = match &*it.phase {
+        "requested" | "announced" => format!(
+            "to go on with that one: {}; to give it up: {}",
+            command("activate"),
+            command("rollback")
+        ),
+        "active" => format!(
+            "to end that one: {}; to go back: {}",
+            command("retire"),
+            command("rollback")
+        ),
+        _ => format!(
+            "it waits for peers: emccd cert rotate status; to have this one follow it: {} --from FILE --key-file FILE",
+            command("announce")
+        ),
+    };
+    let why = format!(
+        "a rotation of {}/{} is on record ({}), and says what is shown",
+        it.node, it.purpose, it.phase
+    );
+    Failure::new(WHAT, why, next)
+}
+
 /// Has the daemon take it up. When it refuses this one, the files are as they were; what it says of another identity is
 /// given back.
 async fn reload(
@@ -310,25 +333,36 @@ async fn reload(
     let asked = client
         .reload_identities(pb::ReloadIdentitiesRequest {})
         .await;
-    let Err(refused) = answer(what, asked) else {
-        return Ok(None);
+    let (all, refused) = match answer(what, asked) {
+        Ok(taken) => (taken.identities, None),
+        Err(refused) => {
+            let asked = client.list_identities(pb::ListIdentitiesRequest {}).await;
+            (answer(what, asked)?.identities, Some(refused))
+        }
     };
-    let asked = client.list_identities(pb::ListIdentitiesRequest {}).await;
-    let all = answer(what, asked)?.identities;
-    let wanted = fingerprint_text(new);
-    let is_shown = |identity: &pb::Identity| {
-        let shown = identity.certificate.as_ref();
-        identity.purpose == purpose.as_str() && shown.is_some_and(|c| c.fingerprint == wanted)
-    };
-    if all.iter().any(is_shown) {
-        return Ok(Some(refused.why().to_owned()));
+    if is_shown(&all, purpose, new) {
+        return Ok(refused.map(|refused| refused.why().to_owned()));
     }
     if let Some(earlier) = earlier {
         folder
             .settle(purpose, earlier)
             .map_err(|cause| failed(&cause))?;
     }
-    Err(refused)
+    Err(refused.unwrap_or_else(|| {
+        Failure::new(
+            what,
+            "it goes on to show another one; the files are as they were",
+            "what says so: emccd cert rotate status; what is in use: emccd cert show",
+        )
+    }))
+}
+
+fn is_shown(all: &[pb::Identity], purpose: Purpose, wanted: &Fingerprint) -> bool {
+    let wanted = fingerprint_text(wanted);
+    all.iter().any(|identity| {
+        let shown = identity.certificate.as_ref();
+        identity.purpose == purpose.as_str() && shown.is_some_and(|c| c.fingerprint == wanted)
+    })
 }
 
 fn text(installed: &Installed, args: &CertInstall) -> String {
@@ -351,16 +385,16 @@ fn text(installed: &Installed, args: &CertInstall) -> String {
         State::Configured => format!("written to {file}; no daemon runs, the next start shows it"),
         State::Next => {
             let given: Vec<_> = args.files.iter().map(|f| shown(f)).collect();
-            let purpose = match installed.purpose {
-                "federation" => String::new(),
-                other => format!(" --purpose {other}"),
-            };
-            let now = format!("emccd cert install {}{purpose} --now", given.join(" "));
+            let given = given.join(" ");
+            let how = how(installed, args);
+            let now = format!("emccd cert install {given}{how} --now");
             if installed.peers.is_empty() {
                 format!("kept as {file}; to put it in use: {now}")
             } else {
                 format!(
-                    "kept as {file}, and not shown yet: first each peer must trust it ({}), there: emccd trust add ID --pin FILE; then here: {now}",
+                    "kept as {file}, and not shown yet: first each peer must trust it ({}). Those that can are told by: emccd \
+                     cert rotate announce --from {given}{how}; where there is none that can: emccd trust add ID --pin FILE, \
+                     typed there, and then here: {now}",
                     installed.peers.join(", ")
                 )
             }
@@ -370,6 +404,22 @@ fn text(installed: &Installed, args: &CertInstall) -> String {
         lines.push(format!("still to be mended beside it: {problem}"));
     }
     lines.join("\n\n")
+}
+
+/// The options that the same files need again.
+fn how(installed: &Installed, args: &CertInstall) -> String {
+    let mut how = match installed.purpose {
+        "federation" => String::new(),
+        other => format!(" --purpose {other}"),
+    };
+    how += &format!(" --key-file {}", shown(&installed.key_file));
+    for name in &args.name {
+        how += &format!(" --name {name}");
+    }
+    if args.without_issuers {
+        how += " --without-issuers";
+    }
+    how
 }
 
 #[cfg(test)]
@@ -483,6 +533,13 @@ mod tests {
         let before = before.unwrap().leaf().fingerprint_text();
         let report = node.install(&kept).await.unwrap();
         assert_eq!(report.json["state"], "next");
+        let given: Vec<_> = files.iter().map(|f| shown(f)).collect();
+        let key = shown(&node.dir.path().join("next.key"));
+        let command = format!(
+            "emccd cert install {} --key-file {key} --name a.example --now",
+            given.join(" ")
+        );
+        assert!(report.text.contains(&command), "{}", report.text);
         let report = node.install(&args(files)).await.unwrap();
         assert_eq!(report.json["state"], "configured");
         assert_eq!(report.json["earlier"], before);

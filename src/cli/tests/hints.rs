@@ -71,7 +71,8 @@ fn commands(text: &str) -> Vec<String> {
                 || Rejection::from_word(bare).is_some()
                 || bare.starts_with("--")
                 || bare.chars().all(|c| c.is_ascii_uppercase() || c == ':');
-            if bare.is_empty() || word.starts_with('(') || (at >= 2 && !value) {
+            let has_verbs = matches!(*line, ["trust", "crl"] | ["cert", "rotate"]);
+            if bare.is_empty() || word.starts_with('(') || (at >= 2 && !value && !has_verbs) {
                 break;
             }
             line.push(bare);
@@ -104,13 +105,16 @@ fn filled(line: &str, fingerprint: &str) -> String {
 #[test]
 fn commands_are_found_in_what_is_said() {
     let text = "look: emccd trust list, then `emccd cluster set tokyo --node-name NAME` there (emccd cert show there); \
-                emccd trust remove ID --fingerprint HEX. Or emccd cluster set tokyo --ignore-eku true";
+                emccd trust remove ID --fingerprint HEX. Or emccd cluster set tokyo --ignore-eku true (emccd trust crl list \
+                there): emccd trust crl add tokyo FILE";
     let expected = [
         "trust list",
         "cluster set tokyo --node-name NAME",
         "cert show",
         "trust remove ID --fingerprint HEX",
         "cluster set tokyo --ignore-eku true",
+        "trust crl list",
+        "trust crl add tokyo FILE",
     ];
     assert_eq!(commands(text), expected);
 }
@@ -134,6 +138,23 @@ fn every_command_line_of_a_hint_can_be_typed() {
         }
     }
     assert!(typed > 20, "only {typed} lines were found");
+}
+
+#[test]
+fn every_command_that_leads_a_rotation_on_can_be_typed() {
+    let mut typed = std::collections::BTreeSet::new();
+    for text in crate::edge::admin::rotation_next::tests::every_text() {
+        for rest in text.split("emccd ").skip(1) {
+            let line = rest.split([';', ',', '.', '\n']).next().unwrap();
+            let line = line.replace("--pin FILE", "--pin @tokyo.pem");
+            let words = ["emccd"].into_iter().chain(line.split_whitespace());
+            if let Err(error) = CommandLine::try_parse_from(words) {
+                panic!("{text}\n{line}\n{error}");
+            }
+            typed.insert(line);
+        }
+    }
+    assert!(typed.len() > 25, "{typed:?}");
 }
 
 /// The lines that begin with the program's name in the fences of a page, without it and without what a shell
@@ -203,8 +224,8 @@ async fn what_mends_a_peer_works_on_a_node_that_has_it() {
     for text in texts {
         for line in commands(&text) {
             let noun = line.split(' ').next().unwrap();
-            // `cert` is about this node's own certificates.
-            if !["cluster", "trust"].contains(&noun) {
+            // `cert` is about this node's own certificates, and a list is of an authority that a test has to keep.
+            if !["cluster", "trust"].contains(&noun) || line.starts_with("trust crl add ") {
                 continue;
             }
             assert!(!line.starts_with("cluster add "), "{text}");

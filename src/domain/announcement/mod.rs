@@ -34,11 +34,20 @@ pub struct Announcement {
 pub struct Proven {
     /// The certificate.
     pub der: Vec<u8>,
-    /// The one that it descends from.
+    /// The one that it is said to descend from.
     pub parent: Option<Fingerprint>,
-    /// How the proof is made, as TLS numbers signature schemes.
+    /// Made with its own key.
+    pub proof: Proof,
+    /// Made with the parent's key, over the same text: without it the parent is only said to be one.
+    pub parent_proof: Option<Proof>,
+}
+
+/// A signature over [`proof_text`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// How it is made, as TLS numbers signature schemes.
     pub scheme: u16,
-    /// Over [`proof_text`].
+    /// The signature.
     pub signature: Vec<u8>,
 }
 
@@ -62,8 +71,8 @@ pub struct Acknowledgement {
     pub outcomes: Vec<(Fingerprint, Outcome)>,
 }
 
-/// What is signed with a certificate's own key, to show that it is the caller's: for this peer, this identity and this
-/// number only.
+/// What is signed with a certificate's own key, to show that it is the caller's, and with its parent's, to show that it
+/// descends from that one: for this peer, this identity and this number only.
 #[must_use]
 pub fn proof_text(
     calling: &ClusterId,

@@ -60,10 +60,22 @@ pub struct Request {
 pub struct Candidate {
     /// SHA-256 of it.
     pub fingerprint: Fingerprint,
-    /// The one that it says it descends from.
+    /// The one whose key was proved to vouch for it; what is only said to be its parent is none. Whoever stole one key
+    /// would name another certificate, so that revoking the stolen one leaves what it announced.
     pub parent: Option<Fingerprint>,
-    /// Why it can't be of use, whatever anybody agrees to.
-    pub unfit: Option<String>,
+    /// Whether it would be accepted where it is shown.
+    pub fitness: Fitness,
+}
+
+/// Whether a certificate would be accepted where it is shown, once it is trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fitness {
+    /// It would.
+    Fit,
+    /// Not before some moment; when.
+    NotYet(String),
+    /// It would not, whatever anybody agrees to; why.
+    Never(String),
 }
 
 /// One step. They are taken in order, all or none.
@@ -138,7 +150,14 @@ pub fn reconcile(
         let fingerprint = candidate.fingerprint;
         let (outcome, change) = take(standing, policy, request, candidate);
         is_loaded |= outcome == Outcome::Loaded;
-        if !matches!(outcome, Outcome::Refused(_)) {
+        let stands = match &change {
+            Some(Change::Pin(..) | Change::Wait(..)) => true,
+            Some(_) => false,
+            None => {
+                standing.pinned.contains(&fingerprint) || standing.waiting.contains(&fingerprint)
+            }
+        };
+        if stands {
             own.insert(fingerprint);
         }
         changes.extend(change);
@@ -203,7 +222,13 @@ fn take(
         )
     };
     if standing.pinned.contains(&fingerprint) {
-        return (Outcome::Loaded, None);
+        // Whatever brought it here: what would be refused when it is shown must not be counted on.
+        let outcome = match &candidate.fitness {
+            Fitness::Fit => Outcome::Loaded,
+            Fitness::NotYet(when) => Outcome::Waiting(when.clone()),
+            Fitness::Never(why) => Outcome::Refused(why.clone()),
+        };
+        return (outcome, None);
     }
     if standing.revoked.contains(&fingerprint) {
         return refused("it was revoked, or rejected, by an operator here".to_owned());
@@ -217,7 +242,7 @@ fn take(
             "it is trusted here as an authority; announce a certificate of a node".to_owned(),
         );
     }
-    if let Some(why) = &candidate.unfit {
+    if let Fitness::Never(why) = &candidate.fitness {
         return refused(why.clone());
     }
     let parent = candidate
@@ -225,16 +250,18 @@ fn take(
         .filter(|parent| standing.pinned.contains(parent))
         .or(Some(request.connection))
         .filter(|parent| *parent != fingerprint);
-    match policy {
-        Acceptance::Auto => (Outcome::Loaded, Some(Change::Pin(fingerprint, parent))),
-        Acceptance::Approve => {
+    match (policy, &candidate.fitness) {
+        // Nobody has to do anything: a repeat after that moment finds it fit.
+        (Acceptance::Auto, Fitness::NotYet(when)) => (Outcome::Waiting(when.clone()), None),
+        (Acceptance::Auto, _) => (Outcome::Loaded, Some(Change::Pin(fingerprint, parent))),
+        (Acceptance::Approve, _) => {
             let is_new = !standing.waiting.contains(&fingerprint);
             (
                 Outcome::Waiting("an operator there has to agree: emccd trust accept".to_owned()),
                 is_new.then_some(Change::Wait(fingerprint, parent)),
             )
         }
-        Acceptance::Off => refused(
+        (Acceptance::Off, _) => refused(
             "announcements are not taken there (accept-announcements off): certificates are exchanged by hand"
                 .to_owned(),
         ),

@@ -1,5 +1,7 @@
 //! What an operator says to certificates that a peer announced and that wait: accepted, or rejected for good.
 
+use std::collections::BTreeSet;
+
 use crate::{
     clock::Timestamp,
     domain::ids::ClusterId,
@@ -22,22 +24,39 @@ use crate::{
     wire::admin as pb,
 };
 
+/// What an operator says.
+#[derive(Clone, Debug)]
+pub(super) struct Word {
+    /// Of which peer.
+    pub cluster: ClusterId,
+    /// Of which certificate; none for all that wait.
+    pub fingerprint: Option<Fingerprint>,
+    /// What the operator has seen; none when nothing was shown.
+    pub shown: Option<BTreeSet<Fingerprint>>,
+    /// Whether it is rejected.
+    pub reject: bool,
+}
+
 /// Accepts what waits of a peer, all or one, or rejects it: then it is revoked, and announcing it again is of no use.
 ///
 /// # Errors
-/// [`Error::Missing`] when there is no such peer, or nothing of it waits; [`Error::Trust`] when two peers could then
-/// pass for each other.
+/// [`Error::Missing`] when there is no such peer, or nothing of it waits; [`Error::Refused`] when what waits is not what
+/// the operator was shown; [`Error::Trust`] when two peers could then pass for each other.
 pub(super) async fn decide(
     store: &Store,
-    cluster: ClusterId,
-    fingerprint: Option<Fingerprint>,
-    reject: bool,
+    word: Word,
     actor: &Actor,
     now: Timestamp,
 ) -> Result<pb::AcceptTrustResponse, Error> {
     let actor = actor.to_string();
     store
         .write(move |tx| {
+            let Word {
+                cluster,
+                fingerprint,
+                shown: seen,
+                reject,
+            } = word.clone();
             find(tx, &cluster)?;
             let mut waiting = announcements::waiting(tx)?;
             waiting.retain(|entry| {
@@ -55,6 +74,7 @@ pub(super) async fn decide(
                 );
                 return Err(Error::missing(what, "emccd trust list"));
             }
+            unchanged(&cluster, seen.as_ref(), &waiting, reject)?;
             let origins = Origins::read(tx)?;
             let shown = waiting
                 .iter()
@@ -106,6 +126,40 @@ pub(super) async fn decide(
             })
         })
         .await
+}
+
+/// Nobody agrees to what they have not seen.
+fn unchanged(
+    cluster: &ClusterId,
+    seen: Option<&BTreeSet<Fingerprint>>,
+    waiting: &[WaitingEntry],
+    reject: bool,
+) -> Result<(), Error> {
+    let now: BTreeSet<_> = waiting.iter().map(|entry| entry.fingerprint).collect();
+    let Some(seen) = seen.filter(|seen| **seen != now) else {
+        return Ok(());
+    };
+    let list = |which: Vec<&Fingerprint>| {
+        let texts: Vec<_> = which.into_iter().map(fingerprint_text).collect();
+        texts.join(", ")
+    };
+    let mut changed = Vec::new();
+    let new: Vec<_> = now.difference(seen).collect();
+    if !new.is_empty() {
+        changed.push(format!("{} came since", list(new)));
+    }
+    let gone: Vec<_> = seen.difference(&now).collect();
+    if !gone.is_empty() {
+        changed.push(format!("{} waits no more", list(gone)));
+    }
+    let how = if reject { " --reject" } else { "" };
+    Err(Error::refused(
+        format!(
+            "what waits of {cluster} is not what was shown: {}",
+            changed.join("; ")
+        ),
+        format!("look at it again: emccd trust accept {cluster}{how}"),
+    ))
 }
 
 /// It is pinned, and still rests on the word of the one that it was announced by.

@@ -17,7 +17,7 @@ use crate::{
     },
     trust::{
         bundle::Bundle,
-        certificate::{Certificate, Fingerprint, fingerprint_text},
+        certificate::{Certificate, Fingerprint, fingerprint_of},
         crl::{self, Contents, Crl},
         shown::Chain,
     },
@@ -46,7 +46,7 @@ pub struct By {
     pub shown: Vec<Chain>,
 }
 
-/// Takes in every list of a file for one peer, or none.
+/// Takes in every list of a file for one peer, or none. How strict a list is that is there stays, unless that is told.
 ///
 /// # Errors
 /// [`Error::Missing`] when there is no such peer, [`Error::Refused`] with why a list is not taken.
@@ -54,7 +54,7 @@ pub(super) async fn add(
     store: &Store,
     cluster: ClusterId,
     contents: Contents,
-    is_strict: bool,
+    is_strict: Option<bool>,
     by: By,
 ) -> Result<pb::AddCrlResponse, Error> {
     let (shown, now) = (by.shown.clone(), by.now);
@@ -69,8 +69,12 @@ pub(super) async fn add(
                 let others = authorities(bundle, &contents, &by.shown);
                 let signed = list
                     .clone()
-                    .signed(&cluster, &bundle.anchors, &others, is_strict);
+                    .signed(&cluster, &bundle.anchors, &others, false);
                 let crl = signed.map_err(|error| refused(&error))?;
+                let crl = match is_strict {
+                    Some(told) => crl.strict(told),
+                    None => as_before(tx, &cluster, crl)?,
+                };
                 all.push(put(tx, &cluster, crl, &by)?.map_err(|error| refused(&error))?);
             }
             Ok::<_, Error>(all)
@@ -117,8 +121,7 @@ pub async fn take(store: &Store, contents: Contents, by: By) -> Result<Vec<Taken
                         }
                     };
                     is_signed = true;
-                    let there = crls::get(tx, cluster, &crl.issuer().key_hash())?;
-                    let crl = crl.strict(there.is_some_and(|there| there.is_strict));
+                    let crl = as_before(tx, cluster, crl)?;
                     match put(tx, cluster, crl, &by)? {
                         Ok(taken) => all.push(taken),
                         Err(crl::Error::Older { .. }) => {}
@@ -132,6 +135,12 @@ pub async fn take(store: &Store, contents: Contents, by: By) -> Result<Vec<Taken
             Ok(all)
         })
         .await
+}
+
+/// As strict as the list of that authority that is there.
+fn as_before(tx: &mut dyn Transaction, cluster: &ClusterId, crl: Crl) -> Result<Crl, Error> {
+    let there = crls::get(tx, cluster, &crl.issuer().key_hash())?;
+    Ok(crl.strict(there.is_some_and(|there| there.is_strict)))
 }
 
 /// Who may have signed a list besides the anchors.
@@ -211,7 +220,8 @@ pub(super) async fn list(
     Ok(pb::ListCrlsResponse { crls: crls? })
 }
 
-/// Removes the list of one authority, or all lists of a peer.
+/// Removes the list of one authority, or all lists of a peer. A list that can't be read goes as well: it would be in
+/// the way of every change of trust.
 ///
 /// # Errors
 /// [`Error::Missing`] when there is none.
@@ -224,15 +234,13 @@ pub(super) async fn remove(
     store
         .write(move |tx| {
             let mut removed = Vec::new();
-            for crl in crls::list(tx)? {
-                let read = stored(&crl, by.now)?;
-                let shown = read.issuer.as_ref().map(|issuer| &issuer.fingerprint);
-                let is_it = issuer.is_none_or(|wanted| shown == Some(&fingerprint_text(&wanted)));
-                if crl.cluster_id != cluster || !is_it {
-                    continue;
-                }
+            let is_it = |crl: &StoredCrl| {
+                crl.cluster_id == cluster
+                    && issuer.is_none_or(|wanted| wanted == fingerprint_of(&crl.issuer_der))
+            };
+            for crl in crls::list(tx)?.into_iter().filter(is_it) {
                 crls::remove(tx, &cluster, &crl.issuer_key)?;
-                removed.push(read);
+                removed.push(stored(&crl, by.now).unwrap_or_else(|_| by_columns(&crl, by.now)));
             }
             if removed.is_empty() {
                 return Err(Error::missing(
@@ -289,6 +297,131 @@ fn stored(crl: &StoredCrl, now: Timestamp) -> Result<pb::Crl, Error> {
     })
 }
 
+/// What the store says of a list, whatever its bytes are.
+fn by_columns(crl: &StoredCrl, now: Timestamp) -> pb::Crl {
+    let issuer = Certificate::from_der(&crl.issuer_der).ok();
+    pb::Crl {
+        cluster_id: crl.cluster_id.to_string(),
+        issuer: issuer.as_ref().map(views::certificate),
+        number: crl.number.clone(),
+        this_update: crl.this_update.to_string(),
+        next_update: crl.next_update.to_string(),
+        is_strict: crl.is_strict,
+        is_stale: now > crl.next_update,
+        added_at: Some(crl.added_at.to_string()),
+        ..pb::Crl::default()
+    }
+}
+
 fn view(taken: &Taken, now: Timestamp) -> pb::Crl {
     views::crl(&taken.cluster, &taken.crl, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        store::{
+            self, peers,
+            trust_entries::{self, EntryKind, Source, TrustEntry},
+        },
+        trust::fixtures::{Authority, cluster},
+    };
+
+    fn by() -> By {
+        By {
+            actor: "a test".to_owned(),
+            now: Clock::system().now(),
+            shown: Vec::new(),
+        }
+    }
+
+    /// A store that knows a peer by that authority.
+    async fn knowing(id: &str, authority: &Authority) -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&store::Config {
+            url: format!("sqlite:{}", dir.path().join("emccd.db").display()),
+            node: "n1".to_owned(),
+        })
+        .unwrap();
+        let peer = peers::Peer {
+            cluster_id: cluster(id),
+            enabled: true,
+            allow_emcc: true,
+            addresses: Vec::new(),
+            node_names: Vec::new(),
+            user_patterns: Vec::new(),
+            dn_patterns: Vec::new(),
+            ignore_eku: false,
+            accept_announcements: crate::domain::announcement::Acceptance::default(),
+            description: String::new(),
+        };
+        let anchor = authority.certificate();
+        let entry = TrustEntry {
+            cluster_id: cluster(id),
+            kind: EntryKind::Anchor,
+            fingerprint: anchor.fingerprint(),
+            der: anchor.der().to_vec(),
+            added_at: by().now,
+            source: Source::Operator,
+            alias: None,
+        };
+        let put = store.write(move |tx| {
+            peers::upsert(tx, &peer)?;
+            trust_entries::add(tx, &entry)
+        });
+        put.await.unwrap();
+        (dir, store)
+    }
+
+    #[tokio::test]
+    async fn a_list_is_as_strict_as_the_one_before_unless_told() {
+        let authority = Authority::new("CA");
+        let (_dir, store) = knowing("tokyo", &authority).await;
+        for (number, told, is) in [
+            (1, None, false),
+            (2, Some(true), true),
+            (3, None, true),
+            (4, Some(false), false),
+            (5, None, false),
+        ] {
+            let contents = crl::read(&authority.crl(number, &[], 30)).unwrap();
+            let added = add(&store, cluster("tokyo"), contents, told, by()).await;
+            assert_eq!(added.unwrap().added[0].is_strict, is, "{number}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_that_can_not_be_read_can_be_removed_and_is_in_nobodys_way() {
+        let authority = Authority::new("CA");
+        let (_dir, store) = knowing("tokyo", &authority).await;
+        let contents = crl::read(&authority.crl(1, &[], 30)).unwrap();
+        add(&store, cluster("tokyo"), contents, None, by())
+            .await
+            .unwrap();
+        let broken = store.write(|tx| {
+            let mut broken = crls::list(tx)?.remove(0);
+            broken.der.truncate(20);
+            crls::put(tx, &broken)?;
+            // And one of another peer, which is nothing to this one.
+            let mut other = peers::list(tx)?.remove(0);
+            other.cluster_id = cluster("lima");
+            peers::upsert(tx, &other)?;
+            broken.cluster_id = cluster("lima");
+            broken.issuer_der.truncate(20);
+            crls::put(tx, &broken)
+        });
+        broken.await.unwrap();
+        let issuer = Some(authority.certificate().fingerprint());
+        let removed = remove(&store, cluster("tokyo"), issuer, by())
+            .await
+            .unwrap();
+        assert_eq!(removed.removed[0].number, "1");
+        let left = store.read(|tx| crls::list(tx)).await.unwrap();
+        assert_eq!(left.len(), 1);
+        remove(&store, cluster("lima"), None, by()).await.unwrap();
+        let left = store.read(|tx| crls::list(tx)).await.unwrap();
+        assert_eq!(left, []);
+    }
 }

@@ -60,7 +60,9 @@ fn read(request: pb::ExplainTrustRequest) -> Result<Explain, Error> {
     Ok(Explain { what, wanted })
 }
 
-fn part(part: Part) -> pb::TrustPart {
+/// A part as it is told, here and by who explains without a node.
+#[must_use]
+pub fn part(part: Part) -> pb::TrustPart {
     pb::TrustPart {
         holds: part.holds(),
         rejection: part.rejection().map(|r| r.as_str().to_owned()),

@@ -88,9 +88,10 @@ pub(super) async fn unrevoke(
     let actor = actor.to_string();
     store
         .write(move |tx| {
-            find(tx, &cluster)?;
             let text = fingerprint_text(&fingerprint);
+            // It outlives the peer's record, and may stand in the way of making it a peer again.
             if !trust_entries::unrevoke(tx, &cluster, &fingerprint)? {
+                find(tx, &cluster)?;
                 return Err(Error::missing(
                     format!("revocation of {text} for the peer {cluster}"),
                     "emccd trust list",

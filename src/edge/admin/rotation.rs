@@ -3,7 +3,7 @@
 //! A command for several nodes is one transaction: all of them take the step, or none does and all that holds it up is
 //! told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     clock::Timestamp,
@@ -12,12 +12,18 @@ use crate::{
         purpose::Purpose,
         rotation::{
             Name, Outcome, Phase, Told,
-            gates::{self, Blocker, Named, Why},
+            gates::{self, Blocker, Named},
         },
     },
-    edge::admin::{error::Error, roles::Actor},
+    edge::admin::{
+        error::Error,
+        roles::Actor,
+        rotation_next::{self, Held},
+    },
     store::{
-        Store, Transaction, nodes,
+        Store, Transaction,
+        audit::{self, Action},
+        nodes,
         rotations::{self, Recipe, Row},
     },
     trust::{
@@ -35,6 +41,7 @@ enum Verb {
     Confirm,
     Retire,
     RollBack,
+    Forget,
 }
 
 impl Verb {
@@ -45,10 +52,11 @@ impl Verb {
             "confirm" => Self::Confirm,
             "retire" => Self::Retire,
             "rollback" => Self::RollBack,
+            "forget" => Self::Forget,
             _ => {
                 return Err(Error::invalid(
                     "the step",
-                    "announce, activate, confirm, retire or rollback",
+                    "announce, activate, confirm, retire, rollback or forget",
                 ));
             }
         })
@@ -59,12 +67,13 @@ impl Verb {
 ///
 /// # Errors
 /// [`Error::Store`].
-pub(super) async fn list(store: &Store) -> Result<Vec<pb::Rotation>, Error> {
+pub(super) async fn list(store: &Store, us: &ClusterId) -> Result<Vec<pb::Rotation>, Error> {
+    let us = us.clone();
     store
-        .read(|tx: &mut dyn Transaction| {
+        .read(move |tx: &mut dyn Transaction| {
             let mut all = Vec::new();
             for row in rotations::all(tx)? {
-                all.push(view(tx, &row)?);
+                all.push(view(tx, &us, &row)?);
             }
             Ok(all)
         })
@@ -77,7 +86,7 @@ pub(super) async fn list(store: &Store) -> Result<Vec<pb::Rotation>, Error> {
 /// [`Error::Listed`] with everything that holds it up, [`Error::Missing`] when there is no such node or rotation.
 pub(super) async fn step(
     store: &Store,
-    own: &str,
+    (us, own): (&ClusterId, &str),
     request: pb::StepRotationRequest,
     actor: &Actor,
     now: Timestamp,
@@ -94,9 +103,13 @@ pub(super) async fn step(
         actor: actor.to_string(),
         at: now,
     };
-    let own = own.to_owned();
+    let (us, own) = (us.clone(), own.to_owned());
     store
         .write(move |tx: &mut dyn Transaction| {
+            if verb == Verb::Forget {
+                let rotations = forget(tx, &us, &request.nodes, &doer)?;
+                return Ok(pb::StepRotationResponse { rotations });
+            }
             let names = names(tx, &own, &request.nodes, purpose, verb)?;
             let mut shut = Vec::new();
             let mut done = Vec::new();
@@ -109,44 +122,126 @@ pub(super) async fn step(
                     Verb::Confirm => rotation::confirm(tx, name, &named, &doer).map(Some),
                     Verb::Retire => rotation::retire(tx, name, &doer).map(Some),
                     Verb::RollBack => rotation::roll_back(tx, name, &doer),
+                    Verb::Forget => Ok(None),
                 };
                 match outcome {
                     Ok(row) => done.extend(row),
-                    Err(rotation::Error::Shut { name, blockers }) => shut.push((name, blockers)),
-                    Err(rotation::Error::Missing(name)) => {
-                        return Err(Error::missing(
-                            format!("rotation of {name} under way"),
-                            "emccd cert rotate status",
-                        ));
+                    Err(rotation::Error::Shut { name, blockers }) => {
+                        let row = rotations::get(tx, &name)?;
+                        let missing = || rotation::Error::Missing(name.clone());
+                        let row = row.ok_or_else(missing).map_err(gone)?;
+                        shut.push((row, blockers));
                     }
-                    Err(rotation::Error::Store(error)) => return Err(error.into()),
+                    Err(error) => return Err(gone(error)),
                 }
             }
             if !shut.is_empty() {
-                return Err(refusal(verb, &shut));
+                let all = request.nodes.iter().any(|node| node == "all");
+                return Err(refusal(verb, &us, all, &shut));
             }
             let mut views = Vec::new();
             for row in &done {
-                views.push(view(tx, row)?);
+                views.push(view(tx, &us, row)?);
             }
             Ok(pb::StepRotationResponse { rotations: views })
         })
         .await
 }
 
-fn refusal(verb: Verb, shut: &[(Name, Vec<Blocker>)]) -> Error {
-    let reasons = shut.iter().flat_map(|(name, blockers)| {
+fn gone(error: rotation::Error) -> Error {
+    match error {
+        rotation::Error::Store(error) => error.into(),
+        rotation::Error::Missing(name) | rotation::Error::Shut { name, .. } => Error::missing(
+            format!("rotation of {name} under way"),
+            "emccd cert rotate status",
+        ),
+    }
+}
+
+fn refusal(verb: Verb, us: &ClusterId, all: bool, shut: &[(Row, Vec<Blocker>)]) -> Error {
+    let reasons = shut.iter().flat_map(|(row, blockers)| {
         blockers
             .iter()
-            .map(move |blocker| format!("{name}: {blocker}"))
+            .map(move |blocker| format!("{}: {blocker}", row.name))
     });
-    let all: Vec<_> = shut.iter().flat_map(|(_, blockers)| blockers).collect();
+    // What leads on goes by where each of them stands.
+    let mut by_phase: BTreeMap<Phase, Vec<&(Row, Vec<Blocker>)>> = BTreeMap::new();
+    for held in shut {
+        by_phase
+            .entry(held.0.rotation.phase)
+            .or_default()
+            .push(held);
+    }
+    let is_one = by_phase.len() == 1;
+    let next = by_phase.into_iter().filter_map(|(phase, held)| {
+        let (first, _) = held.first()?;
+        let blockers: Vec<_> = held.iter().flat_map(|(_, blockers)| blockers).collect();
+        let held = Held {
+            us,
+            nodes: match all && is_one {
+                true => vec!["all"],
+                false => held.iter().map(|(row, _)| &*row.name.node).collect(),
+            },
+            purpose: first.name.purpose,
+            phase,
+            new: first.rotation.new.filter(|_| held.len() == 1),
+        };
+        Some(rotation_next::next(&held, &blockers))
+    });
+    let next: Vec<_> = next.collect();
     Error::listed(
         format!("the certificate can't be {}", past(verb)),
         reasons,
         0,
-        next(&all),
+        next.join("\n"),
     )
+}
+
+/// Forgets what is on record of the identities of nodes that are gone for good.
+fn forget(
+    tx: &mut dyn Transaction,
+    us: &ClusterId,
+    wanted: &[String],
+    doer: &Doer,
+) -> Result<Vec<pb::Rotation>, Error> {
+    if wanted.is_empty() || wanted.iter().any(|node| node == "all") {
+        return Err(Error::invalid("the node", "named, each one by itself"));
+    }
+    let living = nodes::all(tx)?;
+    let mut forgotten = Vec::new();
+    for node in wanted {
+        let rows = rotations::all(tx)?.into_iter();
+        let rows: Vec<_> = rows.filter(|row| row.name.node == *node).collect();
+        if rows.is_empty() {
+            return Err(Error::missing(
+                format!("rotation of {node} on record"),
+                "emccd cert rotate status",
+            ));
+        }
+        if living.iter().any(|living| living.run.node == *node) {
+            return Err(Error::refused(
+                format!("{node} shows signs of life, and goes on with its rotations by itself"),
+                format!(
+                    "to end one: emccd cert rotate rollback --node {node}; if it is gone, a moment later: emccd cert rotate \
+                     forget {node}"
+                ),
+            ));
+        }
+        for row in rows {
+            forgotten.push(view(tx, us, &row)?);
+            rotations::remove(tx, &row.name)?;
+            let entry = audit::Entry {
+                at: doer.at,
+                actor: doer.actor.clone(),
+                action: Action::CertForget,
+                subject: row.name.to_string(),
+                outcome: format!("its node is gone; it was {}", row.rotation.phase),
+                reference: None,
+            };
+            audit::append(tx, &entry)?;
+        }
+    }
+    Ok(forgotten)
 }
 
 const fn past(verb: Verb) -> &'static str {
@@ -156,49 +251,8 @@ const fn past(verb: Verb) -> &'static str {
         Verb::Confirm => "confirmed",
         Verb::Retire => "retired",
         Verb::RollBack => "rolled back",
+        Verb::Forget => "forgotten",
     }
-}
-
-/// The command that goes on from here.
-fn next(blockers: &[&Blocker]) -> String {
-    let of_peers = |wanted: &[Why]| {
-        let named = blockers.iter().filter_map(|blocker| match blocker {
-            Blocker::Peer { cluster, why, .. } if wanted.contains(why) => Some(cluster.as_str()),
-            _ => None,
-        });
-        named
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect::<Vec<_>>()
-    };
-    let manual = of_peers(&[Why::Manual]);
-    if let [peer, ..] = manual[..] {
-        return format!(
-            "give the operator of {peer} the new certificate (identities/PURPOSE-SHA256.pem beside the configured one), who \
-             types: emccd trust add US --pin FILE; then here: emccd cert rotate confirm {peer}"
-        );
-    }
-    let waiting = of_peers(&[Why::Waiting]);
-    if let [peer, ..] = waiting[..] {
-        return format!("the operator of {peer} types: emccd trust accept US; then try again");
-    }
-    let behind = of_peers(&[Why::Silent, Why::Refused]);
-    if let [peer, ..] = behind[..] {
-        return format!(
-            "emccd cluster status tells what is wrong with the link; to go on without it: emccd cert rotate activate \
-             --override {peer}"
-        );
-    }
-    if blockers.iter().any(|b| {
-        matches!(
-            b,
-            Blocker::InUse(_) | Blocker::Unreported | Blocker::NotShown
-        )
-    }) {
-        return "connections begin anew by themselves within certificate-drain-time: emccd cert rotate status shows them"
-            .to_owned();
-    }
-    "emccd cert rotate status".to_owned()
 }
 
 fn names(
@@ -276,10 +330,12 @@ fn recipe(request: &pb::StepRotationRequest) -> Result<Recipe, Error> {
         days: request.days,
         names: request.names.clone(),
         files,
+        issuers: request.issuer_files.clone(),
+        may_lack_issuers: request.may_lack_issuers,
     })
 }
 
-fn view(tx: &mut dyn Transaction, row: &Row) -> Result<pb::Rotation, Error> {
+fn view(tx: &mut dyn Transaction, us: &ClusterId, row: &Row) -> Result<pb::Rotation, Error> {
     let peers = rotations::told(tx, &row.name)?;
     let rotation = &row.rotation;
     let blockers = match rotation.phase {
@@ -288,11 +344,15 @@ fn view(tx: &mut dyn Transaction, row: &Row) -> Result<pb::Rotation, Error> {
         Phase::Requested | Phase::Retired | Phase::RollingBack => Vec::new(),
     };
     let text = |fingerprint: &[u8; 32]| fingerprint_text(fingerprint);
+    let held = Held::of(us, &row.name, rotation.phase, rotation.new);
     let next_step = match rotation.phase {
         _ if rotation.automatic && blockers.is_empty() => None,
-        Phase::Announced if blockers.is_empty() => Some("emccd cert rotate activate".to_owned()),
-        Phase::Active if blockers.is_empty() => Some("emccd cert rotate retire".to_owned()),
-        Phase::Announced | Phase::Active => Some(next(&blockers.iter().collect::<Vec<_>>())),
+        Phase::Announced if blockers.is_empty() => Some(held.command("activate")),
+        Phase::Active if blockers.is_empty() => Some(held.command("retire")),
+        Phase::Announced | Phase::Active => {
+            let blockers: Vec<_> = blockers.iter().collect();
+            Some(rotation_next::next(&held, &blockers))
+        }
         Phase::Requested | Phase::Retired | Phase::RollingBack => None,
     };
     Ok(pb::Rotation {

@@ -18,8 +18,8 @@ use crate::{
         acceptance, account, crls, directory,
         error::Error,
         explain, export, import,
-        operations::{ApplyMode, File, Operations},
-        pairings, parameters, peer_changes,
+        operations::{ApplyMode, File, Live, Operations},
+        other_nodes, pairings, parameters, peer_changes,
         peers::{self, Material},
         pins, policies, records, removals,
         roles::{Action, Actor, Groups},
@@ -272,8 +272,17 @@ impl AdminEdge {
             .as_deref()
             .map(fingerprint)
             .transpose()?;
-        let (reject, now) = (request.reject, self.clock.now());
-        let done = acceptance::decide(&self.store, cluster, which, reject, actor, now).await?;
+        let shown = request.shown.map(|shown| {
+            let all = shown.values.iter();
+            all.map(|text| fingerprint(text)).collect()
+        });
+        let word = acceptance::Word {
+            cluster,
+            fingerprint: which,
+            shown: shown.transpose()?,
+            reject: request.reject,
+        };
+        let done = acceptance::decide(&self.store, word, actor, self.clock.now()).await?;
         self.operations.peers_changed().await?;
         Ok(done)
     }
@@ -287,7 +296,8 @@ impl AdminEdge {
         let fingerprint = fingerprint(&request.fingerprint)?;
         let mode = Mode::named(&request.mode)
             .ok_or_else(|| Error::invalid("the mode", "refuse, unlink or cascade"))?;
-        let (live, now) = (self.operations.live(), self.clock.now());
+        let (live, unreported) = self.live().await?;
+        let now = self.clock.now();
         let removal = Removal {
             cluster,
             fingerprint,
@@ -295,7 +305,18 @@ impl AdminEdge {
         };
         let removed = trust_removal::remove_trust(&self.store, removal, live, actor, now).await?;
         self.operations.peers_changed().await?;
-        Ok(removed)
+        Ok(pb::RemoveTrustResponse {
+            unreported,
+            ..removed
+        })
+    }
+
+    /// The connections of all nodes, and the nodes of which they are not known.
+    async fn live(&self) -> Result<(Vec<Live>, Vec<String>), Error> {
+        let others = other_nodes::connections(&self.store, &self.node).await?;
+        let mut live = self.operations.live();
+        live.extend(others.told);
+        Ok((live, others.unreported))
     }
 
     async fn import_trust_of(
@@ -304,7 +325,8 @@ impl AdminEdge {
         actor: &Actor,
         tell: watch::Sender<trust_bulk::Done>,
     ) -> Result<pb::ImportedTrust, Error> {
-        let (live, now) = (self.operations.live(), self.clock.now());
+        let (live, unreported) = self.live().await?;
+        let now = self.clock.now();
         let own = self.cluster_id.clone();
         let bringing = trust_bulk::Bringing {
             own,
@@ -316,7 +338,10 @@ impl AdminEdge {
         if !imported.dry_run {
             self.operations.peers_changed().await?;
         }
-        Ok(imported)
+        Ok(pb::ImportedTrust {
+            unreported,
+            ..imported
+        })
     }
 
     fn by(&self, actor: &Actor) -> crls::By {
@@ -539,7 +564,12 @@ impl AdminService for AdminEdge {
         self.admit(Action::View, request).await?;
         within(LOOK, async {
             let identities = self.operations.identities().await?;
-            Ok(pb::ListIdentitiesResponse { identities })
+            let others = other_nodes::identities(&self.store, &self.node).await?;
+            Ok(pb::ListIdentitiesResponse {
+                identities,
+                others: others.told,
+                unreported: others.unreported,
+            })
         })
         .await
     }
@@ -562,7 +592,7 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::ListRotationsResponse>, Status> {
         self.admit(Action::View, request).await?;
         within(LOOK, async {
-            let rotations = rotation::list(&self.store).await?;
+            let rotations = rotation::list(&self.store, &self.cluster_id).await?;
             Ok(pb::ListRotationsResponse { rotations })
         })
         .await
@@ -576,7 +606,13 @@ impl AdminService for AdminEdge {
         let now = self.clock.now();
         within(
             CHANGE,
-            rotation::step(&self.store, &self.node, request, &actor, now),
+            rotation::step(
+                &self.store,
+                (&self.cluster_id, &self.node),
+                request,
+                &actor,
+                now,
+            ),
         )
         .await
     }
@@ -921,14 +957,18 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<Self::ExportTrustStream>, Status> {
         let (_, request) = self.admit(Action::View, request).await?;
         within(EXPORT, async {
-            let mut all = Vec::new();
+            let (mut all, mut unreported) = (Vec::new(), Vec::new());
             if request.own {
                 all.extend(self.operations.own_certificates().await?);
+                let whose = (&self.cluster_id, &*self.node);
+                let others = other_nodes::certificates(&self.store, whose).await?;
+                all.extend(others.told);
+                unreported = others.unreported;
             }
             if request.trusted {
                 all.extend(trust_bulk::trusted(&self.store).await?);
             }
-            Ok(trust_bulk::exported(&all))
+            Ok(trust_bulk::exported(&all, unreported))
         })
         .await
     }

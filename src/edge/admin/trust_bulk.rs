@@ -287,6 +287,7 @@ impl Plan {
                     certificates: *certificates,
                 })
                 .collect(),
+            unreported: Vec::new(),
         }
     }
 }
@@ -448,7 +449,7 @@ fn last_messages(
             Ok(message(pb::ImportedTrust {
                 dry_run,
                 peers: vec![peer],
-                passed_over: Vec::new(),
+                ..pb::ImportedTrust::default()
             }))
         }));
     }
@@ -476,13 +477,14 @@ async fn next(progress: &mut watch::Receiver<Done>, is_told: bool) -> pb::ApplyP
 /// Certificates, some at a time.
 pub type Exported = Pin<Box<dyn Stream<Item = Result<pb::ExportTrustResponse, Status>> + Send>>;
 
-/// Puts certificates into messages.
-pub fn exported(all: &[pb::BulkCertificate]) -> Exported {
+/// Puts certificates into messages. The first one names the nodes of which there are none.
+pub fn exported(all: &[pb::BulkCertificate], mut unreported: Vec<String>) -> Exported {
     let messages: Vec<_> = all
         .chunks(IN_ONE_MESSAGE)
         .map(|some| {
             Ok(pb::ExportTrustResponse {
                 certificates: some.to_vec(),
+                unreported: std::mem::take(&mut unreported),
             })
         })
         .collect();

@@ -121,6 +121,7 @@ pub(super) async fn remove_trust(
                 left: u32::try_from(entries_of(tx, cluster)?.len()).unwrap_or(u32::MAX),
                 revoked: !was_anchor,
                 descendants,
+                unreported: Vec::new(),
             })
         })
         .await

@@ -3,6 +3,7 @@
 //! The listener has identified the connection; here the call's own claim is compared with it. Beside the
 //! federation service stand health and reflection, and reflection lists nothing else than these.
 
+mod budget;
 pub mod caller;
 pub mod hello;
 pub mod refused;
@@ -20,6 +21,7 @@ use tonic_health::server::HealthReporter;
 use tracing::{Instrument, info_span};
 
 use self::{
+    budget::Budgets,
     caller::{Caller, Door, MEND_CLAIM},
     refused::RefusalLog,
     watch::{Beats, Watch},
@@ -195,6 +197,7 @@ struct Federation {
     calls: Shares<ClusterId>,
     ends: Shares<ClusterId>,
     announcements: Shares<ClusterId>,
+    budgets: Budgets,
     log: RefusalLog,
 }
 
@@ -206,6 +209,7 @@ impl Federation {
             calls: Shares::new(MAX_CALLS_PER_PEER),
             ends: Shares::new(MAX_ENDS_PER_PEER),
             announcements: Shares::new(MAX_IDENTITIES),
+            budgets: Budgets::default(),
         }
     }
 
@@ -254,6 +258,18 @@ impl Federation {
             let cause = format!("{cluster} has {most} {what} under way on this node already");
             let refusal = Refusal::new(EmCode::Busy, cause);
             self.refuse(caller, &refusal.with_detail(Detail::RetryAfter(RETRY_CALL)))
+        })
+    }
+
+    /// Whoever announces too often is told when to come again.
+    fn afford(&self, caller: &Caller, announcement: &Announcement) -> Result<(), Status> {
+        let (cluster, identity) = (&caller.cluster, &announcement.identity);
+        let now = tokio::time::Instant::now().into_std();
+        self.budgets.take(cluster, identity, now).map_err(|wait| {
+            self.parts.turned.add(Bound::Calls);
+            let cause = format!("{cluster} announces {identity}, or all its identities, too often");
+            let refusal = Refusal::new(EmCode::Busy, cause);
+            self.refuse(caller, &refusal.with_detail(Detail::RetryAfter(wait)))
         })
     }
 
@@ -439,6 +455,7 @@ impl FederationService for Federation {
         }
         let announcement = decode_announcement(request.into_inner())
             .map_err(|malformed| self.unreadable(&caller, &malformed))?;
+        self.afford(&caller, &announcement)?;
         let call = Call {
             cluster: caller.cluster.clone(),
             chain: Arc::clone(&caller.chain),

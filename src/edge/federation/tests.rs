@@ -3,4 +3,5 @@
 mod calls;
 mod links;
 mod nodes;
+mod probe;
 mod rig;

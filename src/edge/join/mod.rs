@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status, service::Routes};
 use tracing::error;
 
 use crate::{
-    domain::pairing::InvitationId,
+    domain::{bounds::is_line, pairing::InvitationId},
     edge::listener::{JoiningDoor, Stranger},
     pairing::{
         Pairings,
@@ -29,6 +29,9 @@ pub fn door(pairings: Pairings) -> JoiningDoor {
 
 /// All certificates of a large cluster.
 const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
+
+/// Why a cluster can't follow.
+const MAX_REASON_BYTES: usize = 255;
 
 struct JoinEdge(Pairings);
 
@@ -80,7 +83,15 @@ impl JoinService for JoinEdge {
         let request = request.into_inner();
         let id = invitation(&request.invitation_id)?;
         self.admit(&stranger, id).await?;
-        let concluded = self.0.conclude(guest(&stranger), id, request.decision());
+        if !is_line(&request.reason, MAX_REASON_BYTES) {
+            return Err(Status::invalid_argument(
+                "a reason is one line of at most 255 bytes",
+            ));
+        }
+        let decision = request.decision();
+        let concluded = self
+            .0
+            .conclude(guest(&stranger), id, decision, request.reason);
         let outcome = concluded.await.map_err(|turned| status(&turned))?;
         Ok(Response::new(pb::ConcludeResponse {
             outcome: outcome.into(),

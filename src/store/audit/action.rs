@@ -22,6 +22,8 @@ pub enum Action {
     CertAnnounce,
     /// An operator's word that peers have a certificate by other ways.
     CertConfirm,
+    /// What is on record of a rotation is forgotten, since its node is gone for good.
+    CertForget,
     /// The node's own certificates were read again.
     CertReload,
     /// A certificate from before is not a node's any more.
@@ -144,6 +146,7 @@ impl Action {
             Self::CertActivate => "cert.activate",
             Self::CertAnnounce => "cert.announce",
             Self::CertConfirm => "cert.confirm",
+            Self::CertForget => "cert.forget",
             Self::CertReload => "cert.reload",
             Self::CertRetire => "cert.retire",
             Self::CertRollBack => "cert.roll-back",
@@ -191,6 +194,7 @@ impl Action {
             Self::CertActivate,
             Self::CertAnnounce,
             Self::CertConfirm,
+            Self::CertForget,
             Self::CertReload,
             Self::CertRetire,
             Self::CertRollBack,

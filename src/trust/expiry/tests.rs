@@ -163,7 +163,7 @@ fn an_old_pin_beside_its_successor_is_a_leftover_unless_it_is_still_shown() {
     let mut tokyo = bundle("tokyo");
     tokyo.pinned = vec![old.clone(), new, other];
     let succeeded = |shown: &[Chain]| {
-        let all = peers(std::slice::from_ref(&tokyo), shown);
+        let all = peers(std::slice::from_ref(&tokyo), shown, Clock::system().now());
         let is_leftover = |w: &Watched| w.is_succeeded.then(|| w.certificate.clone());
         all.iter().filter_map(is_leftover).collect::<Vec<_>>()
     };
@@ -179,9 +179,11 @@ fn an_old_pin_beside_its_successor_is_a_leftover_unless_it_is_still_shown() {
 #[test]
 fn what_is_shown_counts_where_no_entry_names_it() {
     use crate::trust::fixtures::Authority;
-    let (anchor, between) = (Authority::new("CA"), Authority::new("Between"));
+    let anchor = Authority::new("CA");
+    let between = Authority::under("Between", &anchor);
     let mut tokyo = bundle("tokyo");
     tokyo.anchors.push(anchor.certificate());
+    tokyo.node_names = vec!["a.example".to_owned(), "b.example".to_owned()];
     let leaf = Spec::new("a.example").signed_by(&between).certificate();
     let chain = |cluster: &str, leaf: &Certificate| Chain {
         cluster: ClusterId::new(cluster).unwrap(),
@@ -194,7 +196,7 @@ fn what_is_shown_counts_where_no_entry_names_it() {
         chain("tokyo", &second),
         chain("gone", &leaf),
     ];
-    let all = peers(&[tokyo], &shown);
+    let all = peers(&[tokyo], &shown, Clock::system().now());
     let parts: Vec<_> = all.iter().map(|w| (w.part, &w.certificate)).collect();
     let (anchor, between) = (anchor.certificate(), between.certificate());
     let expected = [
@@ -204,6 +206,38 @@ fn what_is_shown_counts_where_no_entry_names_it() {
         (Part::Shown, &second),
     ];
     assert_eq!(parts, expected);
+}
+
+#[test]
+fn what_is_done_with_is_told_no_more_and_what_has_ended_is() {
+    use crate::trust::fixtures::Authority;
+    let anchor = Authority::new("CA");
+    let mut tokyo = bundle("tokyo");
+    tokyo.anchors.push(anchor.certificate());
+    tokyo.node_names.push("a.example".to_owned());
+    let late = Spec::new("a.example").valid_days(-20, -2);
+    let late = late.signed_by(&anchor).certificate();
+    let shown = [Chain {
+        cluster: tokyo.cluster.clone(),
+        leaf: late.clone(),
+        issuers: Vec::new(),
+    }];
+    let told = |tokyo: &Bundle| {
+        let all = peers(std::slice::from_ref(tokyo), &shown, Clock::system().now());
+        all.iter().filter(|w| w.part == Part::Shown).count()
+    };
+    assert_eq!(told(&tokyo), 1);
+    let mut revoked = tokyo.clone();
+    revoked.revoked.push(late.fingerprint());
+    // It was pinned, and the pin is gone.
+    let pinned_before = bundle("tokyo");
+    let mut another_name = tokyo;
+    another_name.node_names = vec!["b.example".to_owned()];
+    // That it has ended says more than that its name is no longer set.
+    assert_eq!(
+        [told(&revoked), told(&pinned_before), told(&another_name)],
+        [0, 0, 1]
+    );
 }
 
 #[test]

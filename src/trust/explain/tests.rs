@@ -271,9 +271,22 @@ fn a_file_tells_of_its_structure_alone() {
     assert_eq!(server.mark, Mark::Noted);
     let forged = told(&[leaf.der(), Authority::new("Issuing").der()]);
     assert!(
-        !forged.holds() && chain(&forged).text.contains("signatures"),
+        !forged.holds() && chain(&forged).text.contains("another key of the same name"),
         "{forged:#?}"
     );
+    assert!(forged.mend.is_some());
+    // Signed by what is no authority: the signatures are right, and nobody says otherwise.
+    let middle = Authority::signing_though_none("Middle", &root);
+    let below = Spec::new("b.example").signed_by(&middle);
+    let none = told(&[below.der(), middle.der(), root.der()]);
+    let text = chain(&none).text;
+    assert!(!none.holds() && none.mend.is_some(), "{none:#?}");
+    assert!(
+        text.contains("signatures are right") && text.ends_with("(CA:FALSE): CN=Middle"),
+        "{text}"
+    );
+    let empty = told(&[]);
+    assert!(!empty.holds() && empty.mend.is_some());
     let apart = told(&[leaf.der(), root.der()]);
     assert!(
         chain(&apart).text.starts_with("1 of the certificates"),
@@ -286,6 +299,60 @@ fn a_file_tells_of_its_structure_alone() {
         late.mend
             .is_some_and(|mend| mend.contains("emccd cert new"))
     );
+}
+
+#[test]
+fn what_a_list_says_is_told_as_that_and_what_was_done_by_hand_too() {
+    let root = Authority::new("Root");
+    let issuing = Authority::under("Issuing", &root);
+    let leaf = Spec::new("n1.berlin.example").signed_by(&issuing);
+    let list = |by: &Authority, revoked: &[&Certificate], days, is_strict| {
+        let read = crate::trust::crl::read(&by.crl(7, revoked, days)).unwrap();
+        let read = read.lists.into_iter().next().unwrap();
+        let (anchors, others) = ([root.certificate()], [issuing.certificate()]);
+        read.signed(&cluster("berlin"), &anchors, &others, is_strict)
+            .unwrap()
+    };
+    let with = |crl| {
+        let mut berlin = anchored("berlin", &root, &["n1.berlin.example"]);
+        berlin.crls = vec![crl];
+        berlin
+    };
+    // What another peer has taken back is not why this one refuses.
+    let mut tokyo = bundle("tokyo");
+    tokyo.revoked.push(leaf.certificate().fingerprint());
+    let mut by_hand = anchored("berlin", &root, &["n1.berlin.example"]);
+    by_hand.revoked.push(leaf.certificate().fingerprint());
+    let revoking = list(&issuing, &[&leaf.certificate()], 10, false);
+    let above = list(&root, &[&issuing.certificate()], 10, false);
+    let stale = list(&issuing, &[], -1, true);
+    for (berlin, said) in [
+        (with(revoking), "number 7 of CN=Issuing has CN=n1.berlin"),
+        (with(above), "number 7 of CN=Root has CN=Issuing"),
+        (
+            with(stale),
+            "no list revokes it, but that of its authority is strict and stale",
+        ),
+        (by_hand, "it was revoked here for berlin"),
+    ] {
+        let is_list = said.contains("list") || said.contains("number");
+        let bundles = [tokyo.clone(), berlin];
+        for wanted in [None, Some("berlin")] {
+            let chain = [leaf.der(), issuing.der()];
+            let seen = explained(&bundles, &chain, Direction::Client, wanted);
+            let revocation = step(&seen, "revocation");
+            assert_eq!(revocation.rejection, Some(Rejection::Revoked));
+            assert!(revocation.text.contains(said), "{said}: {revocation:?}");
+            assert!(!revocation.text.contains("tokyo"), "{revocation:?}");
+            // The anchor says the same, and not that all is well.
+            let lines = step(&seen, "entries").details.join("\n");
+            assert_eq!(
+                lines.contains(&format!("but: {}", revocation.text)),
+                is_list,
+                "{lines}"
+            );
+        }
+    }
 }
 
 /// A few certificates of every sort; a case picks among them.

@@ -2,29 +2,29 @@
 
 /// One element: tag, length and content.
 #[derive(Clone, Copy)]
-pub(super) struct Element<'a> {
+pub(in crate::trust) struct Element<'a> {
     pub tag: u8,
     pub content: &'a [u8],
     /// Tag and length too.
     pub whole: &'a [u8],
 }
 
-pub(super) const INTEGER: u8 = 0x02;
-pub(super) const BIT_STRING: u8 = 0x03;
-pub(super) const OCTET_STRING: u8 = 0x04;
-pub(super) const NULL: u8 = 0x05;
-pub(super) const OID: u8 = 0x06;
-pub(super) const UTC_TIME: u8 = 0x17;
-pub(super) const GENERALIZED_TIME: u8 = 0x18;
-pub(super) const SEQUENCE: u8 = 0x30;
-pub(super) const SET: u8 = 0x31;
+pub(in crate::trust) const INTEGER: u8 = 0x02;
+pub(in crate::trust) const BIT_STRING: u8 = 0x03;
+pub(in crate::trust) const OCTET_STRING: u8 = 0x04;
+pub(in crate::trust) const NULL: u8 = 0x05;
+pub(in crate::trust) const OID: u8 = 0x06;
+pub(in crate::trust) const UTC_TIME: u8 = 0x17;
+pub(in crate::trust) const GENERALIZED_TIME: u8 = 0x18;
+pub(in crate::trust) const SEQUENCE: u8 = 0x30;
+pub(in crate::trust) const SET: u8 = 0x31;
 /// `[0]`, constructed.
-pub(super) const CONTEXT_0: u8 = 0xA0;
+pub(in crate::trust) const CONTEXT_0: u8 = 0xA0;
 /// `[1]`, constructed.
-pub(super) const CONTEXT_1: u8 = 0xA1;
+pub(in crate::trust) const CONTEXT_1: u8 = 0xA1;
 
 /// Takes the element at the front of `input`; `None` when it is not whole there, or not DER.
-pub(super) fn take<'a>(input: &mut &'a [u8]) -> Option<Element<'a>> {
+pub(in crate::trust) fn take<'a>(input: &mut &'a [u8]) -> Option<Element<'a>> {
     let all = *input;
     let (&tag, rest) = all.split_first()?;
     // Nothing here has a tag of more than one byte.
@@ -55,7 +55,7 @@ pub(super) fn take<'a>(input: &mut &'a [u8]) -> Option<Element<'a>> {
 }
 
 /// Takes the element at the front if it has this tag.
-pub(super) fn take_tag<'a>(input: &mut &'a [u8], tag: u8) -> Option<Element<'a>> {
+pub(in crate::trust) fn take_tag<'a>(input: &mut &'a [u8], tag: u8) -> Option<Element<'a>> {
     let mut ahead = *input;
     let element = take(&mut ahead).filter(|element| element.tag == tag)?;
     *input = ahead;
@@ -63,12 +63,12 @@ pub(super) fn take_tag<'a>(input: &mut &'a [u8], tag: u8) -> Option<Element<'a>>
 }
 
 /// The one element that `input` is.
-pub(super) fn only(mut input: &[u8], tag: u8) -> Option<Element<'_>> {
+pub(in crate::trust) fn only(mut input: &[u8], tag: u8) -> Option<Element<'_>> {
     take_tag(&mut input, tag).filter(|_| input.is_empty())
 }
 
 /// The elements in `input`, all of them whole.
-pub(super) fn children(mut input: &[u8]) -> Option<Vec<Element<'_>>> {
+pub(in crate::trust) fn children(mut input: &[u8]) -> Option<Vec<Element<'_>>> {
     let mut found = Vec::new();
     while !input.is_empty() {
         found.push(take(&mut input)?);
@@ -77,7 +77,7 @@ pub(super) fn children(mut input: &[u8]) -> Option<Vec<Element<'_>>> {
 }
 
 /// An element of these parts.
-pub(super) fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(in crate::trust) fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let mut written = Vec::with_capacity(length + 6);
     written.push(tag);

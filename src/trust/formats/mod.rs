@@ -4,7 +4,7 @@
 //! decides whether a certificate is good for anything, and none is refused for how it looks: negative serial
 //! numbers, old versions and odd names are their owner's matter.
 
-mod asn1;
+pub(super) mod asn1;
 mod error;
 mod jks;
 pub(super) mod pem;

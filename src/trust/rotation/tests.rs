@@ -1,3 +1,5 @@
+use rustls::SignatureScheme;
+
 use super::*;
 use crate::{
     clock::Clock,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     domain::announcement::{
-        Acknowledgement, Announcement, Fingerprint, MAX_CERTIFICATES, Outcome, Proven,
+        Acknowledgement, Announcement, Fingerprint, MAX_CERTIFICATES, Outcome, Proof, Proven,
     },
     wire::{
         malformed::{self, Malformed},
@@ -25,11 +25,17 @@ pub fn encode_announcement(announcement: &Announcement) -> pb::AnnounceRequest {
         identity: announcement.identity.clone(),
         sequence: announcement.sequence,
         certificates: certificates
-            .map(|proven| pb::AnnouncedCertificate {
-                der: proven.der.clone(),
-                parent: proven.parent.map(Vec::from).unwrap_or_default(),
-                signature_scheme: proven.scheme.into(),
-                signature: proven.signature.clone(),
+            .map(|proven| {
+                let vouched = proven.parent_proof.as_ref();
+                pb::AnnouncedCertificate {
+                    der: proven.der.clone(),
+                    parent: proven.parent.map(Vec::from).unwrap_or_default(),
+                    signature_scheme: proven.proof.scheme.into(),
+                    signature: proven.proof.signature.clone(),
+                    parent_signature_scheme: vouched.map_or(0, |proof| proof.scheme.into()),
+                    parent_signature: vouched
+                        .map_or_else(Vec::new, |proof| proof.signature.clone()),
+                }
             })
             .collect(),
     }
@@ -70,13 +76,37 @@ fn proven(message: pb::AnnouncedCertificate) -> Result<Proven, Malformed> {
         true => None,
         false => Some(fingerprint("certificates.parent", &message.parent)?),
     };
+    let parent_proof = match (message.parent_signature.is_empty(), parent) {
+        (true, _) => None,
+        (false, Some(_)) => Some(Proof {
+            scheme: scheme(
+                "certificates.parent_signature_scheme",
+                message.parent_signature_scheme,
+            )?,
+            signature: bytes(
+                "certificates.parent_signature",
+                message.parent_signature,
+                SIGNATURE_BYTES,
+            )?,
+        }),
+        (false, None) => {
+            let rule = "empty where no parent is named";
+            return Err(Malformed::new("certificates.parent_signature", rule));
+        }
+    };
     Ok(Proven {
         der: bytes("certificates.der", message.der, CERTIFICATE_BYTES)?,
         parent,
-        scheme: u16::try_from(message.signature_scheme)
-            .map_err(|_| Malformed::new("certificates.signature_scheme", "one of TLS"))?,
-        signature: bytes("certificates.signature", message.signature, SIGNATURE_BYTES)?,
+        proof: Proof {
+            scheme: scheme("certificates.signature_scheme", message.signature_scheme)?,
+            signature: bytes("certificates.signature", message.signature, SIGNATURE_BYTES)?,
+        },
+        parent_proof,
     })
+}
+
+fn scheme(field: &'static str, number: u32) -> Result<u16, Malformed> {
+    u16::try_from(number).map_err(|_| Malformed::new(field, "one of TLS"))
 }
 
 /// The answer, for the wire.
@@ -146,11 +176,15 @@ mod tests {
     use super::*;
 
     fn announcement() -> Announcement {
-        let certificate = |n: u8, parent| Proven {
+        let proof = |n: u8| Proof {
+            scheme: 0x0403,
+            signature: vec![n, 2, 3],
+        };
+        let certificate = |n: u8, parent: Option<Fingerprint>| Proven {
             der: vec![n; 40],
             parent,
-            scheme: 0x0403,
-            signature: vec![1, 2, 3],
+            proof: proof(n),
+            parent_proof: parent.map(|_| proof(9)),
         };
         Announcement {
             identity: "berlin-1/federation".to_owned(),
@@ -185,7 +219,7 @@ mod tests {
     #[test]
     fn what_breaks_a_bound_is_refused_by_its_field() {
         type Breaking = fn(&mut pb::AnnounceRequest);
-        let broken: [(&str, Breaking); 11] = [
+        let broken: [(&str, Breaking); 14] = [
             ("identity", |m| m.identity.clear()),
             ("identity", |m| m.identity = "a\nb".to_owned()),
             ("identity", |m| m.identity = "x".repeat(256)),
@@ -212,6 +246,15 @@ mod tests {
             }),
             ("certificates.signature", |m| {
                 m.certificates[1].signature = vec![0; 1025];
+            }),
+            ("certificates.parent_signature", |m| {
+                m.certificates[1].parent_signature = vec![0; 1025];
+            }),
+            ("certificates.parent_signature", |m| {
+                m.certificates[0].parent_signature = vec![0];
+            }),
+            ("certificates.parent_signature_scheme", |m| {
+                m.certificates[1].parent_signature_scheme = 0x1_0000;
             }),
         ];
         for (field, break_it) in broken {

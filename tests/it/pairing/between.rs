@@ -31,7 +31,7 @@ use tonic::{
 use super::*;
 use crate::support::tls::identity_made;
 
-const JOIN: &[u8] = b"emcc-join/1";
+pub(super) const JOIN: &[u8] = b"emcc-join/1";
 
 /// Takes whatever is shown: a machine in between asks nobody.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl ClientCertVerifier for Anything {
     }
 }
 
-fn made(name: &str) -> Made {
+pub(super) fn made(name: &str) -> Made {
     let names = vec!["localhost".to_owned()];
     let now = emccd::clock::Clock::system().now();
     make::self_signed(&CertRequest::new(name, names, KeyKind::P256, now, 30)).unwrap()
@@ -140,7 +140,7 @@ fn client(shown: &Made, protocol: &[u8]) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-async fn dialled(
+pub(super) async fn dialled(
     cluster: &Cluster,
     shown: &Made,
     protocol: &[u8],
@@ -150,7 +150,7 @@ async fn dialled(
     client(shown, protocol).connect(name, tcp).await
 }
 
-async fn channel_over(tls: TlsStream<TcpStream>) -> Channel {
+pub(super) async fn channel_over(tls: TlsStream<TcpStream>) -> Channel {
     let mut once = Some(TokioIo::new(tls));
     let connector = tower::service_fn(move |_: Uri| {
         let stream = once.take().ok_or(std::io::ErrorKind::NotConnected);
@@ -243,6 +243,7 @@ async fn who_was_not_invited_reaches_nothing_and_holds_nothing() {
     let asked = pb::ConcludeRequest {
         invitation_id: id.clone(),
         decision: 1,
+        reason: String::new(),
     };
     let turned = join.conclude(asked).await.unwrap_err();
     assert_eq!(turned.code(), Code::PermissionDenied);

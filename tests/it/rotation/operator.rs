@@ -259,6 +259,7 @@ pub(super) async fn announce_automatic(member: &Member, how: &How) {
     let announced = pb::StepRotationRequest {
         automatic: true,
         key: how.key.map(str::to_owned),
+        may_lack_issuers: true,
         certificate_file: files.map(|[certificate, _]| text(certificate)),
         key_file: files.map(|[_, key]| text(key)),
         ..step(member, "announce")

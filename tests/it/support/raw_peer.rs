@@ -40,7 +40,15 @@ pub(crate) fn peer_client(me: &Cluster, them: &Cluster) -> Client {
 /// A client that shows any certificate to `them`, also one that no daemon would show. It knows `them` as other
 /// programs do: by the authority and the name.
 pub(crate) fn client_showing(made: &Made, them: &Cluster) -> Client {
-    let identity = Some(tls::identity_made(made));
+    client_with(Some(tls::identity_made(made)), them)
+}
+
+/// The same without any certificate.
+pub(crate) fn client_showing_none(them: &Cluster) -> Client {
+    client_with(None, them)
+}
+
+fn client_with(identity: Option<tls::Identity>, them: &Cluster) -> Client {
     let config = tls::federation_client(them, identity, &[&rustls::version::TLS13]);
     let (connector, address) = (
         TlsConnector::from(Arc::new(config)),

@@ -171,7 +171,7 @@ async fn crl(us: &Cluster, file: Vec<u8>, is_strict: bool) -> Result<pb::AddCrlR
     let request = pb::AddCrlRequest {
         cluster_id: "tokyo".to_owned(),
         file,
-        is_strict,
+        is_strict: Some(is_strict),
     };
     let added = us.admin().await.unwrap().add_crl(request).await;
     added.map_err(|error| error.to_string())
@@ -344,13 +344,23 @@ async fn a_stale_list_goes_on_counting_and_a_strict_one_closes_the_door() {
     assert!(
         refused
             .hint
-            .contains("emccd trust crl add tokyo FILE --strict"),
+            .contains("emccd trust crl add tokyo FILE (it stays strict"),
         "{refused:?}"
     );
     rejected(tokyo, berlin, Rejection::Revoked).await;
-    crl(berlin, ca.list(&["-crldays", "90"]), true)
-        .await
-        .unwrap();
+    // What is printed mends it, and it stays strict.
+    let file = berlin.member().unwrap().folder.join("newer.crl");
+    fs::write(&file, ca.list(&["-crldays", "90"])).unwrap();
+    let typed = typed::type_at(berlin, "trust explain tokyo").await;
+    assert!(
+        typed.out.contains("no list revokes it, but"),
+        "nothing was revoked: {typed:?}"
+    );
+    let next = typed.out.lines().last().unwrap();
+    let file = file.display().to_string();
+    let line = typed::printed(next, "trust crl add", &[("FILE", &file)]);
+    typed::works_at(berlin, &line).await;
+    assert!(in_force(berlin).await[0].is_strict);
     linked(berlin, tokyo).await;
     clock.set_offset_millis(0);
     lab.shut_down().await;

@@ -45,6 +45,9 @@ async fn refused_there(us: &Cluster, them: &Cluster, rejection: Rejection) -> St
         next.starts_with("next: ") && next.ends_with(&page),
         "{rejection}: {typed:?}"
     );
+    // The log and `cluster status` say the same.
+    let door = at_door(us, "answerer", rejection).await;
+    assert_eq!(next, format!("next: {}", door.hint));
     next
 }
 
@@ -273,6 +276,10 @@ async fn each_reason_is_told_on_both_sides_and_mended_by_the_command_that_is_pri
         .await
         .hint;
     assert!(hint.contains("let the caller present"), "{hint}");
+    let mut caller = client_showing_none(berlin);
+    let refused = caller.hello(call(tokyo, hello(&peer))).await.unwrap_err();
+    let told = rejection_from_status(&refused);
+    assert_eq!(told, Some(Rejection::NoClientCertificate), "{refused:?}");
     for (rejection, (place, serving)) in [
         (
             Rejection::Plaintext,
@@ -304,6 +311,9 @@ async fn each_reason_is_told_on_both_sides_and_mended_by_the_command_that_is_pri
     // not yet valid, by berlin's clock, which is what is to be set.
     let clock = &berlin.member().unwrap().clock;
     clock.set_offset_millis(-DAY_MILLIS);
+    let next = refused_there(berlin, tokyo, Rejection::NotYetValid).await;
+    assert!(next.contains("timedatectl"), "{next}");
+    at_door(berlin, "caller", Rejection::NotYetValid).await;
     let seen = rejected(tokyo, berlin, Rejection::NotYetValid).await;
     assert!(seen.reason.unwrap().contains("timedatectl"));
     let typed = type_at(tokyo, &format!("trust explain {}", berlin.id)).await;
@@ -323,6 +333,7 @@ async fn each_reason_is_told_on_both_sides_and_mended_by_the_command_that_is_pri
         .await
         .reason
         .unwrap();
+    at_door(berlin, "caller", Rejection::Expired).await;
     at_door(tokyo, "own", Rejection::Expired).await;
     // What tokyo reads is typed there, and then what it says is to be typed at berlin.
     let new = printed(&theirs, "cert new", &[]);

@@ -8,7 +8,7 @@ fn candidate(n: u8) -> Candidate {
     Candidate {
         fingerprint: [n; 32],
         parent: None,
-        unfit: None,
+        fitness: Fitness::Fit,
     }
 }
 
@@ -168,13 +168,13 @@ fn what_was_taken_back_is_anothers_or_an_authority_is_refused() {
     );
     assert_eq!(pinned(&standing), [1]);
     let mut expired = announced("n/federation", 2, &[5]);
-    expired.certificates[0].unfit = Some("it has expired".to_owned());
+    expired.certificates[0].fitness = Fitness::Never("it has expired".to_owned());
     let done = take_all(&mut standing, Acceptance::Auto, &expired);
     assert_eq!(words(&done), ["refused"]);
 }
 
 #[test]
-fn the_parent_is_one_that_we_trust_or_the_one_of_the_connection() {
+fn the_parent_is_one_that_we_trust_and_that_vouched_or_the_one_of_the_connection() {
     for (claimed, parent) in [
         (None, Some([1; 32])),
         (Some([8; 32]), Some([8; 32])),
@@ -191,6 +191,47 @@ fn the_parent_is_one_that_we_trust_or_the_one_of_the_connection() {
     let itself = announced("n/federation", 1, &[1]);
     let done = reconcile(&standing(&[]), Acceptance::Auto, &itself).unwrap();
     assert_eq!(done.changes[0], Change::Pin([1; 32], None));
+}
+
+#[test]
+fn what_is_not_valid_yet_waits_for_its_time_and_what_never_is_counts_for_nothing() {
+    let with = |sequence, n: u8, fitness: Fitness| {
+        let mut request = announced("n/federation", sequence, &[1, n]);
+        request.certificates[1].fitness = fitness;
+        request
+    };
+    let early = || Fitness::NotYet("it is valid from tomorrow".to_owned());
+    let mut standing = standing(&[1, 9]);
+    let done = take_all(&mut standing, Acceptance::Auto, &with(1, 2, early()));
+    assert_eq!(words(&done), ["loaded", "waiting"]);
+    let when = Outcome::Waiting("it is valid from tomorrow".to_owned());
+    assert_eq!(done.outcomes[1].1, when);
+    // No operator has anything to do: its time comes, and the repeat finds it fit.
+    assert_eq!((pinned(&standing), standing.waiting.len()), (vec![1, 9], 0));
+    let done = take_all(&mut standing, Acceptance::Auto, &with(1, 2, Fitness::Fit));
+    assert_eq!(words(&done), ["loaded"; 2]);
+    assert_eq!(pinned(&standing), [1, 2, 9]);
+    // Where operators have a say they can have it before; what they agreed to is still not to be counted on.
+    let done = take_all(&mut standing, Acceptance::Approve, &with(2, 3, early()));
+    assert_eq!(words(&done), ["loaded", "waiting"]);
+    assert_eq!(standing.waiting.len(), 1);
+    standing.trust([3; 32]);
+    let alone = |fitness| {
+        let mut request = announced("n/federation", 3, &[3]);
+        request.connection = [9; 32];
+        request.certificates[0].fitness = fitness;
+        request
+    };
+    for fitness in [early(), Fitness::Never("it is for servers only".to_owned())] {
+        let is_early = fitness == early();
+        let done = take_all(&mut standing, Acceptance::Approve, &alone(fitness));
+        assert_eq!(words(&done), [if is_early { "waiting" } else { "refused" }]);
+        // Nothing of the identity goes in its favour.
+        assert!(standing.pinned.contains(&[1; 32]) && standing.pinned.contains(&[3; 32]));
+    }
+    let done = take_all(&mut standing, Acceptance::Approve, &alone(Fitness::Fit));
+    assert_eq!(words(&done), ["loaded"]);
+    assert_eq!(pinned(&standing), [3, 9]);
 }
 
 #[test]

@@ -124,6 +124,22 @@ async fn one_direction_down_is_seen_by_the_other_side() {
     assert!(!healthy(&status));
     let reason = status.inbound.reverse_down_reason.unwrap();
     assert!(reason.contains(&nobody.to_string()), "{reason}");
+    assert!(status.inbound.reverse_down_age.unwrap() < PATIENCE);
+
+    // It finds the way. That it still says otherwise for a moment is nothing to tell anybody.
+    let began = Instant::now();
+    let soon = || Instant::now() + PATIENCE;
+    tokyo.peers.wait_for_word(&berlin.id, soon()).await;
+    assert!(
+        began.elapsed() < PATIENCE,
+        "it does not watch us: that fits"
+    );
+    berlin.dials(&tokyo, tokyo.address);
+    tokyo.until("watched", |s| s.inbound.watching).await;
+    tokyo.peers.wait_for_word(&berlin.id, soon()).await;
+    let all = tokyo.peers.status();
+    let status = all.iter().find(|link| link.cluster == berlin.id).unwrap();
+    assert_eq!(status.inbound.reverse_down_reason, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

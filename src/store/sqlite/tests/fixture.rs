@@ -379,6 +379,8 @@ fn pairing() -> Pairing {
                 node: "n1".into(),
                 purpose: "federation".into(),
                 der: vec![0x30, 4],
+                scheme: 0x0403,
+                signature: vec![9, 8],
             }],
             ..Told::default()
         }),
