@@ -81,11 +81,13 @@ async fn told(global: &Global) -> Outcome<Told> {
         .forecast_trust(pb::ForecastTrustRequest::default())
         .await;
     let parameters = client.list_parameters(pb::ListParametersRequest {}).await;
+    let rotations = client.list_rotations(pb::ListRotationsRequest {}).await;
     Ok(Told {
         status: client::answer(WHAT, status)?,
         identities: client::answer(WHAT, identities)?,
         trust: client::answer(WHAT, trust)?,
         parameters: client::answer(WHAT, parameters)?,
+        rotations: client::answer(WHAT, rotations)?,
     })
 }
 

@@ -66,7 +66,31 @@ fn judge(config: &Config, told: &Told) -> Vec<Finding> {
     found.extend(ends(config, &told.trust));
     found.extend(told.trust.crls.iter().map(crl));
     found.extend(parameters(&told.parameters));
+    found.extend(told.rotations.rotations.iter().map(rotation));
     found
+}
+
+/// A certificate that is being exchanged: what holds it up.
+fn rotation(rotation: &pb::Rotation) -> Finding {
+    const ID: &str = "rotation";
+    let (phase, since) = (&rotation.phase, &rotation.since);
+    let purpose = &rotation.purpose;
+    let next = rotation.next.as_deref();
+    let next = next.unwrap_or("emccd cert rotate status");
+    let finding = if let Some(problem) = &rotation.problem {
+        let text = format!("of the {purpose} certificate: {problem}");
+        Finding::error(ID, text, next)
+    } else if rotation.blockers.is_empty() {
+        Finding::ok(
+            ID,
+            format!("of the {purpose} certificate: {phase} since {since}"),
+        )
+    } else {
+        let blockers = rotation.blockers.join("; ");
+        let text = format!("of the {purpose} certificate: {phase} since {since}: {blockers}");
+        Finding::warning(ID, text, next)
+    };
+    finding.about(&rotation.node)
 }
 
 fn identity(identity: &pb::Identity) -> Option<Finding> {

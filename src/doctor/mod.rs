@@ -105,6 +105,8 @@ pub struct Told {
     pub trust: pb::ForecastTrustResponse,
     /// What the cluster goes by.
     pub parameters: pb::ListParametersResponse,
+    /// The certificates that are being exchanged.
+    pub rotations: pb::ListRotationsResponse,
 }
 
 /// Whether there is a daemon.

@@ -447,6 +447,43 @@ fn peer(state: &str, offset_ms: i64) -> pb::PeerStatus {
     }
 }
 
+#[test]
+fn a_rotation_that_is_held_up_is_told_with_the_way_on() {
+    let rotation = |problem: Option<&str>, blockers: &[&str]| Told {
+        rotations: pb::ListRotationsResponse {
+            rotations: vec![pb::Rotation {
+                node: "n2".to_owned(),
+                purpose: "federation".to_owned(),
+                phase: "active".to_owned(),
+                problem: problem.map(str::to_owned),
+                blockers: blockers.iter().map(|b| (*b).to_owned()).collect(),
+                next: Some("emccd cert rotate confirm tokyo".to_owned()),
+                ..pb::Rotation::default()
+            }],
+        },
+        ..Told::default()
+    };
+    let found = |told| {
+        let found = up(told);
+        found.into_iter().find(|f| f.id == "rotation").unwrap()
+    };
+    assert_eq!(found(rotation(None, &[])).level, Level::Ok);
+    let held_up = found(rotation(None, &["tokyo can't be told"]));
+    assert_eq!(
+        (held_up.level, held_up.subject.as_deref()),
+        (Level::Warning, Some("n2"))
+    );
+    assert!(
+        held_up.text.contains("tokyo can't be told"),
+        "{}",
+        held_up.text
+    );
+    assert!(held_up.hint.unwrap().contains("rotate confirm tokyo"));
+    let broken = found(rotation(Some("no space is left"), &["tokyo can't be told"]));
+    assert_eq!(broken.level, Level::Error);
+    assert!(broken.text.contains("no space is left"), "{}", broken.text);
+}
+
 fn levels(told: Told) -> Vec<(&'static str, Level)> {
     let found = up(told);
     found.iter().map(|f| (f.id, f.level)).collect()

@@ -16,7 +16,7 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::Error;
+use super::{Error, rotation::RotationAlarms};
 use crate::{
     admission::Admission,
     config::{Config, IdentityFiles},
@@ -59,6 +59,7 @@ pub(super) struct Reloader {
     problems: Mutex<BTreeMap<Purpose, String>>,
     /// What rotations say of what is to be shown.
     in_force: Mutex<BTreeMap<Purpose, InForce>>,
+    rotation_alarms: RotationAlarms,
     parameters: parameters::Live,
     /// Goes by one of the parameters.
     admission: Admission,
@@ -117,6 +118,7 @@ impl Reloader {
             phone_reloads: watch::Sender::new(()),
             problems: Mutex::default(),
             in_force: Mutex::default(),
+            rotation_alarms: RotationAlarms::default(),
             parameters: parameters::Live::default(),
             admission,
             revision: AtomicU64::new(u64::MAX),
@@ -232,6 +234,11 @@ impl Reloader {
     pub(super) fn in_force(&self, purpose: Purpose) -> InForce {
         let all = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(&purpose).cloned().unwrap_or_default()
+    }
+
+    /// Which rotations need a person.
+    pub(super) fn rotation_alarms(&self) -> &RotationAlarms {
+        &self.rotation_alarms
     }
 
     /// Where the identities lie.

@@ -4,10 +4,16 @@
 //! All that counts is in the store; each round looks at it anew and does what [`steps::next`] says. So it is all the same
 //! whether the node was killed in between, or a command was given on another node.
 
+mod alarms;
+mod calendar;
+mod making;
+mod start;
+mod telling;
+mod waits;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,42 +21,38 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
+use self::waits::{Telling, Tellings, Turned};
+pub(super) use self::{alarms::RotationAlarms, start::in_force};
 use super::{Error, reload::Reloader};
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Clock,
     domain::{
         ids::ClusterId,
         purpose::Purpose,
         rotation::{
-            Fingerprint, Name, Outcome, Rotation, Told,
+            Fingerprint, Name, Phase, Rotation, Told, alarms as reasons,
             gates::{self, Named},
-            schedule::{self, Due, Schedule, Shown},
             steps::{self, Linked, Local, Lost, Step},
             still_old,
         },
     },
-    peer::{
-        LinkState, Peers,
-        announce::{Answered, Taken, Untold},
-    },
-    secret::Secret,
+    fault::FaultPoints,
+    peer::{LinkState, Peers},
     store::{
         self, Store, Transaction,
-        rotations::{self, Recipe, Row},
+        rotations::{self, Row},
     },
     tasks::Tasks,
     telemetry::error_chain,
     trust::{
         InForce, TrustStore,
-        certificate::{Name as CertificateName, fingerprint_text},
+        certificate::fingerprint_text,
         folder::IdentityFolder,
         identity::Identity,
         in_use::Opened,
-        install::{self, Files},
-        make::{self, CertRequest, KeyKind},
-        rotation::{self, Claim, Doer},
+        install, make,
+        rotation::{self, Doer},
     },
-    wire::pb,
 };
 
 /// What a node needs to exchange its own certificates.
@@ -62,27 +64,46 @@ pub(super) struct Driver {
     pub(super) peers: Peers,
     pub(super) reloader: Arc<Reloader>,
     pub(super) clock: Clock,
+    pub(super) faults: FaultPoints,
+    pub(super) memory: Memory,
+}
+
+/// What a driver remembers between its rounds. Nothing rests on it: after a start it is found anew.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    turned: Mutex<Turned>,
+    news: News,
+    reported: Mutex<BTreeMap<Name, Instant>>,
+}
+
+/// What was told last of what can't go on, so that each thing is told once.
+#[derive(Debug, Default)]
+struct News(Mutex<BTreeMap<String, String>>);
+
+impl News {
+    fn is_news(&self, of: &str, text: &str) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(of.to_owned(), text.to_owned()).as_deref() != Some(text)
+    }
+
+    fn is_over(&self, of: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(of);
+    }
 }
 
 /// A burst of changes is looked at once.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How often it is looked when nothing changes.
 const LOOK: Duration = Duration::from_secs(5);
-/// When a peer is told again that could not be, or has not agreed.
-const TELL_AGAIN: Duration = Duration::from_secs(3);
 /// How many steps one round takes; more are taken in the next.
 const MOST_STEPS: usize = 12;
 /// How often the schedule is looked at.
-const SCHEDULE: Duration = Duration::from_secs(30);
-/// When people are asked again to go to an authority.
-const ASK_AGAIN: Duration = Duration::from_secs(86_400);
-/// A peer that says it has heard of later numbers than this far ahead of our clock is not believed.
-const MOST_AHEAD: Duration = Duration::from_secs(86_400);
-/// How long a certificate is valid whose predecessor does not say.
-const DAYS: u32 = 825;
-
-/// A peer that is being told, and under which number.
-type Telling = (Name, ClusterId, u64);
+const SCHEDULE: Duration = Duration::from_secs(10);
+/// How many connections are on record that rest on a certificate, one by one.
+const MOST_LINKS: usize = 20;
+/// How often it is put on record that there are other ones.
+const REPORT_AGAIN: Duration = Duration::from_secs(5);
 
 impl Driver {
     /// Goes on until the node ends.
@@ -100,37 +121,36 @@ impl Driver {
         let mut links = self.peers.changes();
         let mut uses = self.trust.in_use().changes();
         let mut telling = FuturesUnordered::new();
-        let mut told: BTreeMap<Telling, Instant> = BTreeMap::new();
-        let mut schedule_at = Instant::now();
+        let mut tellings = Tellings::default();
+        let (mut schedule, mut schedule_at) = (None, Instant::now());
         let mut asked = BTreeMap::new();
+        self.sweep_all().await;
         loop {
             changes.mark_unchanged();
             links.mark_unchanged();
             uses.mark_unchanged();
-            if Instant::now() >= schedule_at {
+            let now_in_force = Some(self.schedule());
+            if Instant::now() >= schedule_at || schedule != now_in_force {
                 schedule_at = Instant::now() + SCHEDULE;
-                self.keep_schedule(&mut asked).await;
+                schedule = now_in_force;
+                if let Some(schedule) = &schedule {
+                    self.keep_schedule(schedule, &mut asked).await;
+                }
             }
             let wanted = self.round().await;
-            told.retain(|key, _| {
-                wanted
-                    .iter()
-                    .any(|(row, cluster)| *key == key_of(row, cluster))
-            });
+            tellings.keep(&wanted.iter().map(|(row, peer)| key_of(row, peer)).collect());
             for (row, cluster) in wanted {
-                let key = key_of(&row, &cluster);
-                if told.get(&key).is_none_or(|at| *at <= Instant::now()) {
-                    // Until it has answered it is not told again.
-                    told.insert(key, Instant::now() + LOOK * 10);
+                let mirror = self.mirror(&cluster).map(|list| list.certificates);
+                if tellings.begin(key_of(&row, &cluster), &mirror, Instant::now().into_std()) {
                     telling.push(self.tell(row, cluster));
                 }
             }
-            let soonest = told.values().min().copied();
             let look_at = Instant::now() + LOOK;
-            let look_at = soonest.map_or(look_at, |at| at.min(look_at));
+            let look_at = tellings.next().map_or(look_at, |at| look_at.min(at.into()));
             tokio::select! {
-                Some(key) = telling.next(), if !telling.is_empty() => {
-                    told.insert(key, Instant::now() + TELL_AGAIN);
+                Some((key, outcome)) = telling.next(), if !telling.is_empty() => {
+                    let now = Instant::now().into_std();
+                    tellings.answered(&key, outcome, now, rand::random());
                 }
                 Ok(()) = changes.changed() => {}
                 Ok(()) = links.changed() => {}
@@ -157,6 +177,7 @@ impl Driver {
                 match self.steps(&name).await {
                     Ok(Went { again: true, .. }) => {}
                     Ok(Went { tell, .. }) => {
+                        self.memory.news.is_over(&name.to_string());
                         to_tell.extend(tell);
                         break;
                     }
@@ -191,14 +212,20 @@ impl Driver {
         });
         let (row, peers) = found.await?;
         let Some(row) = row else {
+            self.alarms().set(name.purpose, BTreeMap::new());
+            self.turned().forget(name.purpose);
             // It is steady: what is configured is shown.
             if self.reloader.in_force(name.purpose) != InForce::default() {
-                self.reloader.show(name.purpose, InForce::default())?;
+                self.show(name.purpose, InForce::default()).await?;
             }
             return Ok(Went::default());
         };
-        let local = self.local(&row).await?;
+        let lasts = self.clock.now().since(row.since);
+        let alarms = reasons::of(&row.rotation, &peers, row.problem.is_some(), lasts);
+        self.alarms().set(name.purpose, alarms);
         let linked = self.linked(&row, &peers);
+        self.turn(&row, &peers, &linked);
+        let local = self.local(&row).await?;
         let mut went = Went::default();
         for step in steps::next(&row.rotation, &peers, &linked, &local) {
             if let Step::Tell(cluster) = step {
@@ -207,7 +234,56 @@ impl Driver {
             }
             went.again |= self.step(&row, step, &local).await?;
         }
+        if row.problem.is_some() && !went.again {
+            // All went well this time.
+            self.change(&row, |row| row.problem = None).await?;
+        }
         Ok(went)
+    }
+
+    /// Has peers that say that they do not know what they are shown be dialled with the other certificate of the rotation.
+    fn turn(&self, row: &Row, peers: &[Told], linked: &[Linked]) {
+        let purpose = row.name.purpose;
+        let is_for_calls = match purpose {
+            Purpose::FederationClient => true,
+            Purpose::Federation => !self.has_client(),
+            Purpose::Phone => false,
+        };
+        let mut turned = self.turned();
+        if row.rotation.phase != Phase::Active || !is_for_calls {
+            turned.forget(purpose);
+            return;
+        }
+        let in_force = self.reloader.in_force(purpose);
+        // A refusal of what is shown for want of something better says nothing of what is on record.
+        let is_as_meant = in_force.active == row.rotation.shows()
+            && in_force.old_for == still_old(&row.rotation, peers, &turned.of(purpose));
+        let links = linked.iter().zip(peers);
+        for (link, told) in links {
+            if is_as_meant && self.peers.is_unknown_to(&link.cluster) {
+                let now = Instant::now().into_std();
+                turned.refused(purpose, &link.cluster, now, rand::random());
+            } else if link.seen_in && told.progress.is_called_with_new(&row.rotation) {
+                // It calls us, and takes the new one that it refused before.
+                turned.forgive(purpose, &link.cluster);
+            }
+        }
+    }
+
+    fn turned(&self) -> MutexGuard<'_, Turned> {
+        let turned = &self.memory.turned;
+        turned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alarms(&self) -> &RotationAlarms {
+        self.reloader.rotation_alarms()
+    }
+
+    /// Has that be shown. Reads files, and so does not do it on this thread.
+    async fn show(&self, purpose: Purpose, in_force: InForce) -> Result<(), Problem> {
+        let reloader = Arc::clone(&self.reloader);
+        let shown = tokio::task::spawn_blocking(move || reloader.show(purpose, in_force));
+        Ok(shown.await.map_err(|_| Problem::Broken)??)
     }
 
     /// Does one; whether what is on record is another now.
@@ -225,20 +301,40 @@ impl Driver {
                 error!(identity = %row.name, "{what} gone from this node: what is left is shown");
                 self.lost(row.clone(), lost).await
             }
+            Step::Ended => {
+                let (of, doer) = (row.name.clone(), Doer::node(now));
+                let ended = self
+                    .store
+                    .write(move |tx: &mut dyn Transaction| rotation::ended(tx, &of, &doer));
+                let is_done = ended.await?.is_some();
+                if is_done {
+                    error!(identity = %row.name, "ALARM: the certificate in use has ended: the next one is shown, whoever has it");
+                }
+                Ok(is_done)
+            }
             Step::Show {
                 certificate,
                 old_for,
             } => {
+                match row.rotation.phase {
+                    Phase::Active => self.faults.pass("rotation.activated").await,
+                    Phase::RollingBack => self.faults.pass("rotation.rolled-back").await,
+                    _ => {}
+                }
                 let in_force = InForce {
                     active: Some(certificate),
                     old: row.rotation.old,
                     old_for,
                 };
-                self.reloader.show(row.name.purpose, in_force)?;
+                self.show(row.name.purpose, in_force).await?;
+                self.faults.pass("rotation.shown").await;
                 info!(identity = %row.name, certificate = fingerprint_text(&certificate), "it is shown from now on");
                 Ok(true)
             }
             Step::Report => {
+                if !self.is_to_report(row, local) {
+                    return Ok(false);
+                }
                 let (shown, in_use) = (local.shown, local.in_use.clone());
                 let leaves = row.rotation.leaves().is_some();
                 self.change(row, move |row| {
@@ -329,50 +425,20 @@ impl Driver {
         }
     }
 
-    async fn settle(&self, row: &Row) -> Result<bool, Problem> {
-        let Some(keep) = row.rotation.shows() else {
-            return Ok(false);
-        };
-        let (folder, purpose) = (self.reloader.folder().clone(), row.name.purpose);
-        let goes = row.rotation.leaves();
-        let settled = tokio::task::spawn_blocking(move || {
-            folder.settle(purpose, &keep)?;
-            if let Some(goes) = goes {
-                folder.remove(purpose, &goes)?;
-            }
-            Ok::<_, crate::trust::Error>(())
-        });
-        settled.await.map_err(|_| Problem::Broken)??;
-        self.change(row, |row| row.rotation.settled = true).await
-    }
-
-    async fn make(&self, row: &Row) -> Result<(), Problem> {
-        let purpose = row.name.purpose;
-        let before = self.shown(purpose).ok_or(Problem::NothingShown)?;
-        let old = before.leaf().fingerprint();
-        let ends = before.leaf().not_after();
-        let (folder, recipe, now) = (
-            self.reloader.folder().clone(),
-            row.recipe.clone(),
-            self.clock.now(),
-        );
-        let made =
-            tokio::task::spawn_blocking(move || write_new(&folder, purpose, &before, &recipe, now));
-        let new = made.await.map_err(|_| Problem::Broken)??;
-        if new == old {
-            return Err(Problem::Same);
+    /// Which connections rest on a certificate changes all the time where there are many; whether any does is what counts.
+    fn is_to_report(&self, row: &Row, local: &Local) -> bool {
+        let reported = &self.memory.reported;
+        let mut reported = reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = row.rotation.in_use.as_ref();
+        let is_the_same = row.rotation.shown == local.shown
+            && before.is_some_and(|before| before.is_empty() == local.in_use.is_empty());
+        let last = reported.get(&row.name);
+        let is_early = last.is_some_and(|at| at.elapsed() < REPORT_AGAIN);
+        if is_the_same && is_early {
+            return false;
         }
-        let (name, doer) = (row.name.clone(), Doer::node(now));
-        let announced = self.store.write(move |tx: &mut dyn Transaction| {
-            rotation::made(tx, &name, (old, ends), new, &doer)
-        });
-        if let Err(error) = announced.await {
-            // Nobody wants it any more: no key is left lying about.
-            self.reloader.folder().remove(purpose, &new)?;
-            return Err(error.into());
-        }
-        info!(identity = %row.name, certificate = fingerprint_text(&new), "a new certificate is announced");
-        Ok(())
+        reported.insert(row.name.clone(), Instant::now());
+        true
     }
 
     fn shown(&self, purpose: Purpose) -> Option<Identity> {
@@ -404,8 +470,7 @@ impl Driver {
                     Purpose::Federation => !self.has_client() || entry.opened == Opened::ByPeer,
                     Purpose::Phone => false,
                 });
-                let told: BTreeSet<_> = of_purpose.map(|entry| entry.to_string()).collect();
-                told.into_iter().collect()
+                bounded(of_purpose.map(|entry| entry.to_string()).collect())
             }
             _ => Vec::new(),
         };
@@ -415,6 +480,8 @@ impl Driver {
             shown: self.shown(purpose).map(|shown| shown.leaf().fingerprint()),
             shown_old: self.reloader.in_force(purpose).old_for,
             in_use,
+            old_ended: row.old_ends.is_some_and(|ends| ends < self.clock.now()),
+            turned: self.turned().of(purpose),
         })
     }
 
@@ -453,247 +520,36 @@ impl Driver {
         linked.collect()
     }
 
-    /// Tells a peer, and keeps what it says.
-    async fn tell(&self, row: Row, cluster: ClusterId) -> Telling {
-        let key = key_of(&row, &cluster);
-        let answer = match self.message(&row, &cluster).await {
-            Ok(message) => self.peers.announce(&cluster, message).await,
-            Err(problem) => Err(Untold::Failed(error_chain(&problem))),
-        };
-        let kept = match answer {
-            Ok(answered) if answered.sequence > row.rotation.sequence => {
-                self.raise(&row, &cluster, answered.sequence).await
-            }
-            Ok(answered) => {
-                let (outcome, why) = verdict(&row.rotation, &answered);
-                self.keep(&row, &cluster, outcome, why).await
-            }
-            Err(Untold::NotLinked | Untold::Unable) => Ok(()),
-            Err(Untold::Failed(why)) => self.keep_trouble(&row, &cluster, why).await,
-        };
-        if let Err(problem) = kept {
-            warn!(peer.cluster_id = %cluster, cause = error_chain(&problem), "what a peer answered could not be kept");
-        }
-        key
-    }
-
-    async fn message(&self, row: &Row, to: &ClusterId) -> Result<pb::AnnounceRequest, Problem> {
-        let (folder, row) = (self.reloader.folder().clone(), row.clone());
-        let (from, to) = (self.cluster.clone(), to.clone());
-        let made = tokio::task::spawn_blocking(move || {
-            let identity = row.name.to_string();
-            let mut certificates = Vec::new();
-            for fingerprint in row.rotation.certificates() {
-                let own = folder.find(row.name.purpose, &fingerprint)?;
-                let is_new = Some(fingerprint) == row.rotation.new;
-                let parent = row.rotation.old.filter(|_| is_new);
-                let claim = Claim {
-                    from: &from,
-                    to: &to,
-                    identity: &identity,
-                    sequence: row.rotation.sequence,
-                    fingerprint: &fingerprint,
-                    parent: parent.as_ref(),
-                };
-                let (signature_scheme, signature) = claim.sign(&own).ok_or(Problem::Unsigned)?;
-                // Where that key is gone the connection's certificate counts as the parent.
-                let before = parent.and_then(|old| folder.find(row.name.purpose, &old).ok());
-                let vouched = before.and_then(|before| claim.sign(&before));
-                let (parent_signature_scheme, parent_signature) = vouched.unwrap_or_default();
-                certificates.push(pb::AnnouncedCertificate {
-                    der: own.leaf().der().to_vec(),
-                    parent: parent.map(|parent| parent.to_vec()).unwrap_or_default(),
-                    signature_scheme,
-                    signature,
-                    parent_signature_scheme,
-                    parent_signature,
-                });
-            }
-            Ok::<_, Problem>(pb::AnnounceRequest {
-                identity,
-                sequence: row.rotation.sequence,
-                certificates,
-            })
-        });
-        made.await.map_err(|_| Problem::Broken)?
-    }
-
-    async fn keep(
-        &self,
-        row: &Row,
-        cluster: &ClusterId,
-        outcome: Outcome,
-        why: String,
-    ) -> Result<(), Problem> {
-        let (row, of) = (row.clone(), cluster.clone());
-        let sequence = row.rotation.sequence;
-        let kept = self.store.write(move |tx: &mut dyn Transaction| {
-            rotation::progress(tx, &row, &of, |told| {
-                told.progress.answered(sequence, outcome, why.clone());
-            })
-        });
-        kept.await?;
-        Ok(())
-    }
-
-    /// It has not answered, and this is why; what it has said before still counts.
-    async fn keep_trouble(
-        &self,
-        row: &Row,
-        cluster: &ClusterId,
-        why: String,
-    ) -> Result<(), Problem> {
-        let (row, of) = (row.clone(), cluster.clone());
-        let kept = self.store.write(move |tx: &mut dyn Transaction| {
-            rotation::progress(tx, &row, &of, |told| {
-                if !told.progress.has_answered(&row.rotation) {
-                    told.progress.detail.clone_from(&why);
-                }
-            })
-        });
-        kept.await?;
-        Ok(())
-    }
-
-    /// The peer has heard of a later number than is on record here: the store is one from before. From here on a number
-    /// above that one counts.
-    async fn raise(&self, row: &Row, cluster: &ClusterId, known: u64) -> Result<(), Problem> {
-        let now = self.clock.now();
-        let bound = u64::try_from(now.plus(MOST_AHEAD).as_millis()).unwrap_or(0);
-        if known > bound {
-            let why = "it knows of a number far ahead of this node's clock; one of the two clocks is wrong";
-            return self.keep_trouble(row, cluster, why.to_owned()).await;
-        }
-        warn!(peer.cluster_id = %cluster, known, "a peer has heard of later certificates than this store knows of");
-        let row = row.clone();
-        let raised = self.store.write(move |tx: &mut dyn Transaction| {
-            rotations::next_sequence(tx, known, now)?;
-            rotation::change(
-                tx,
-                &row,
-                |row, sequence| row.rotation.sequence = sequence,
-                true,
-                now,
-            )
-        });
-        raised.await?;
-        Ok(())
-    }
-
+    /// Tells why a rotation can't go on, once.
     async fn note_problem(&self, name: &Name, problem: &str) {
+        if !self.memory.news.is_news(&name.to_string(), problem) {
+            return;
+        }
+        warn!(identity = %name, cause = problem, "a rotation can't go on; it is tried again");
         let (of, text) = (name.clone(), problem.to_owned());
         let noted = self.store.write(move |tx: &mut dyn Transaction| {
-            let Some(mut row) = rotations::get(tx, &of)? else {
-                return Ok(false);
-            };
-            let is_news = row.problem.as_ref() != Some(&text);
-            if is_news {
+            // Where there is none any more, what is configured can't be shown.
+            if let Some(mut row) = rotations::get(tx, &of)? {
                 row.problem = Some(text.clone());
                 rotations::put(tx, &row)?;
             }
-            Ok::<_, store::Error>(is_news)
+            Ok::<_, store::Error>(())
         });
-        // What can't be kept either is told by the next round.
-        if let Ok(true) = noted.await {
-            warn!(identity = %name, cause = problem, "a rotation can't go on; it is tried again");
+        if noted.await.is_err() {
+            // It is put on record by the next round that meets it.
+            self.memory.news.is_over(&name.to_string());
         }
     }
+}
 
-    /// What is due by the calendar. `asked` is when people were last asked to go to an authority.
-    async fn keep_schedule(&self, asked: &mut BTreeMap<Name, Instant>) {
-        let parameters = self.reloader.parameters().load();
-        let days = |n: u32| Duration::from_secs(86_400) * n;
-        let schedule = Schedule {
-            renew_before: days(parameters.certificate_renew_before),
-            jitter: days(parameters.certificate_renew_jitter),
-            override_before: days(parameters.certificate_renew_override_before),
-        };
-        if schedule.renew_before.is_zero() {
-            return;
-        }
-        for shown in self.reloader.shown() {
-            let Some(identity) = shown.identity else {
-                continue;
-            };
-            // Phones can't be told of the next one, so no gate would hold it back.
-            if !shown.purpose.is_of_peers() {
-                continue;
-            }
-            let name = Name {
-                node: self.node.clone(),
-                purpose: shown.purpose,
-            };
-            if let Err(problem) = self.keep_to(&schedule, &name, &identity, asked).await {
-                warn!(identity = %name, cause = error_chain(&problem), "the schedule of certificates could not be kept");
-            }
-        }
+/// The first of them, and how many there are besides.
+fn bounded(all: BTreeSet<String>) -> Vec<String> {
+    let more = all.len().saturating_sub(MOST_LINKS);
+    let mut told: Vec<_> = all.into_iter().take(MOST_LINKS).collect();
+    if more > 0 {
+        told.push(format!("{more} more"));
     }
-
-    async fn keep_to(
-        &self,
-        schedule: &Schedule,
-        name: &Name,
-        identity: &Identity,
-        asked: &mut BTreeMap<Name, Instant>,
-    ) -> Result<(), Problem> {
-        let leaf = identity.leaf();
-        let shown = Shown {
-            fingerprint: leaf.fingerprint(),
-            not_after: leaf.not_after(),
-            is_self_signed: leaf.subject() == leaf.issuer(),
-        };
-        let read = name.clone();
-        let found = self.store.read(move |tx: &mut dyn Transaction| {
-            Ok::<_, store::Error>((rotations::get(tx, &read)?, rotations::told(tx, &read)?))
-        });
-        let (row, peers) = found.await?;
-        let (now, of) = (self.clock.now(), name.clone());
-        let rotation = row.as_ref().map(|row| &row.rotation);
-        match schedule::due(schedule, now, &shown, rotation, &peers) {
-            Due::Nothing => {}
-            Due::AskAuthority => {
-                let before = asked.get(name);
-                if before.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
-                    asked.insert(name.clone(), Instant::now());
-                    warn!(
-                        identity = %name, not_after = %shown.not_after,
-                        "ALARM: it is time for a new certificate from the authority: emccd cert rotate announce --from FILE --key-file FILE takes it"
-                    );
-                }
-            }
-            Due::Announce => {
-                let announced = self.store.write(move |tx: &mut dyn Transaction| {
-                    rotation::announce(tx, &of, &Recipe::default(), true, &Doer::node(now))
-                });
-                announced.await?;
-                info!(identity = %name, not_after = %shown.not_after, "it is time for a new certificate");
-            }
-            Due::ActivateWithout(behind) => {
-                let named = Named {
-                    overridden: behind.iter().cloned().collect(),
-                    ..Named::default()
-                };
-                let activated = self.store.write(move |tx: &mut dyn Transaction| {
-                    rotation::activate(tx, &of, &named, &Doer::node(now))
-                });
-                activated.await?;
-                let behind: Vec<_> = behind.iter().map(ClusterId::as_str).collect();
-                if behind.is_empty() {
-                    warn!(
-                        identity = %name, not_after = %shown.not_after,
-                        "ALARM: the certificate ends soon, and the next one lay ready with all peers: it is shown now"
-                    );
-                    return Ok(());
-                }
-                warn!(
-                    identity = %name, peers = behind.join(", "), not_after = %shown.not_after,
-                    "ALARM: the certificate ends soon, and these peers have not said that they have the next one: it is \
-                     shown without them"
-                );
-            }
-        }
-        Ok(())
-    }
+    told
 }
 
 /// What came of looking at one identity.
@@ -723,6 +579,10 @@ enum Problem {
     NothingShown,
     #[error("the certificate in the files is the one that is shown already")]
     Same,
+    #[error(
+        "keys of its kind are not made here: emccd cert rotate announce takes another kind with --key, or files with --from"
+    )]
+    Kind,
     #[error("its kind of key can't sign the announcement")]
     Unsigned,
     #[error("a step broke down; its cause is in the log")]
@@ -733,113 +593,26 @@ fn key_of(row: &Row, cluster: &ClusterId) -> Telling {
     (row.name.clone(), cluster.clone(), row.rotation.sequence)
 }
 
-/// What a peer's answer comes to. Of two certificates the new one counts: the one from before it takes in any case, as
-/// long as it takes our connections, perhaps for its authority's sake and not as a certificate of its own.
-fn verdict(rotation: &Rotation, answered: &Answered) -> (Outcome, String) {
-    let counts = rotation.certificates().last().copied();
-    match counts.and_then(|counts| answered.outcomes.get(&counts)) {
-        Some((Taken::Loaded, _)) => (Outcome::Loaded, String::new()),
-        Some((Taken::Waiting, why)) => (Outcome::Waiting, why.clone()),
-        Some((Taken::Refused, why)) => (Outcome::Refused, why.clone()),
-        None => (Outcome::Refused, "its answer does not say".to_owned()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_connections_the_first_are_told_and_the_others_counted() {
+        let of = |count: usize| (0..count).map(|n| format!("link {n:04}")).collect();
+        assert_eq!(bounded(of(MOST_LINKS)).len(), MOST_LINKS);
+        let told = bounded(of(5_000));
+        assert_eq!(told.len(), MOST_LINKS + 1);
+        assert_eq!(told.last().map(String::as_str), Some("4980 more"));
     }
-}
 
-/// Makes the new certificate, or takes it from the files, and keeps it in the folder. Blocks.
-fn write_new(
-    folder: &IdentityFolder,
-    purpose: Purpose,
-    before: &Identity,
-    recipe: &Recipe,
-    now: Timestamp,
-) -> Result<Fingerprint, Problem> {
-    let (chain, key) = match &recipe.files {
-        Some((certificate, key)) => {
-            let others = recipe.issuers.iter().map(Path::new);
-            let files = Files {
-                certificates: std::iter::once(Path::new(certificate))
-                    .chain(others)
-                    .collect(),
-                key: Path::new(key),
-                names: &recipe.names,
-                may_lack_issuers: recipe.may_lack_issuers,
-            };
-            files.read(folder, purpose, now)?
-        }
-        None => {
-            let made = make::self_signed(&request(purpose, before, recipe, now))?;
-            (made.certificate_pem.into_bytes(), made.key_pem)
-        }
-    };
-    let identity = Identity::from_pem(&chain, &key)?;
-    match purpose {
-        Purpose::Federation if folder.files(Purpose::FederationClient).is_none() => {
-            identity.check(now)?;
-        }
-        Purpose::Federation | Purpose::Phone => identity.check_server(now)?,
-        Purpose::FederationClient => identity.check_client(now)?,
+    #[test]
+    fn each_problem_is_news_once_until_it_is_over() {
+        let news = News::default();
+        assert!(news.is_news("a", "no space"));
+        assert!(!news.is_news("a", "no space"));
+        assert!(news.is_news("b", "no space") && news.is_news("a", "no key"));
+        news.is_over("a");
+        assert!(news.is_news("a", "no key"));
     }
-    Ok(folder.write(purpose, &chain, &key)?)
-}
-
-fn request(purpose: Purpose, before: &Identity, recipe: &Recipe, now: Timestamp) -> CertRequest {
-    let leaf = before.leaf();
-    let subject = leaf.subject();
-    let named = subject
-        .split(',')
-        .find_map(|part| part.trim().strip_prefix("CN="));
-    let names = if recipe.names.is_empty() {
-        leaf.names().iter().map(name_text).collect()
-    } else {
-        recipe.names.clone()
-    };
-    let kind = match (recipe.key.as_deref(), purpose) {
-        (Some("rsa"), _) | (None, Purpose::Phone) => KeyKind::Rsa2048,
-        _ => KeyKind::P256,
-    };
-    let valid = leaf.not_after().since(leaf.not_before()).as_secs() / 86_400;
-    let as_before = u32::try_from(valid)
-        .ok()
-        .filter(|days| (1..=3_650).contains(days));
-    let days = recipe.days.or(as_before).unwrap_or(DAYS);
-    CertRequest::new(named.unwrap_or(subject), names, kind, now, days)
-}
-
-fn name_text(name: &CertificateName) -> String {
-    name.to_string()
-}
-
-/// What the rotations on record say is to be shown, before anything is; what is not there is left out.
-pub(super) async fn in_force(
-    store: &Store,
-    node: &str,
-    folder: &IdentityFolder,
-) -> Result<BTreeMap<Purpose, InForce>, store::Error> {
-    let of = node.to_owned();
-    let found = store.read(move |tx: &mut dyn Transaction| {
-        let mut found = Vec::new();
-        for row in rotations::all(tx)?
-            .into_iter()
-            .filter(|row| row.name.node == of)
-        {
-            let peers = rotations::told(tx, &row.name)?;
-            found.push((row, peers));
-        }
-        Ok::<_, store::Error>(found)
-    });
-    let mut all = BTreeMap::new();
-    for (row, peers) in found.await? {
-        let purpose = row.name.purpose;
-        let shows = row.rotation.shows();
-        let Some(active) = shows.filter(|shows| folder.find(purpose, shows).is_ok()) else {
-            continue;
-        };
-        let in_force = InForce {
-            active: Some(active),
-            old: row.rotation.old,
-            old_for: still_old(&row.rotation, &peers),
-        };
-        all.insert(purpose, in_force);
-    }
-    Ok(all)
 }

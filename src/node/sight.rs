@@ -313,6 +313,10 @@ impl Sight {
             let labels = [owner.as_str(), purpose];
             all.add(&table::CERTIFICATE_NOT_AFTER, &labels, seconds(end));
         }
+        for ((purpose, reason), count) in self.reloader.rotation_alarms().all() {
+            let labels = [purpose.as_str(), reason.as_str()];
+            all.add(&table::ROTATION_ALARMS, &labels, float(count));
+        }
         for (peer, due) in self.certificates.first_stale() {
             all.add(&table::CRL_NEXT_UPDATE, &[peer.as_str()], seconds(due));
         }

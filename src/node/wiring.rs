@@ -212,7 +212,12 @@ pub(super) async fn start(
         faults: faults.clone(),
     };
     core.reloader.refresh_parameters().await?;
-    let rotated = rotation::in_force(&core.store, &core.config.node, core.reloader.folder());
+    let rotated = rotation::in_force(
+        &core.store,
+        &core.config.node,
+        core.reloader.folder(),
+        core.clock.now(),
+    );
     core.reloader.begin_with(rotated.await?);
     core.read_all().await;
     let roles = core.roles(faults.clone(), &stages.work);
@@ -598,6 +603,8 @@ impl Core {
             peers: self.peers.clone(),
             reloader: Arc::clone(&self.reloader),
             clock: self.clock.clone(),
+            faults: self.faults.clone(),
+            memory: rotation::Memory::default(),
         };
         tasks.spawn("rotations", rotations.run(tasks.clone()));
         let (pairings, watching) = (self.pairings.clone(), tasks.clone());

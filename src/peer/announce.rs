@@ -9,11 +9,14 @@ use tokio::time::timeout_at;
 use tonic::Request;
 
 use crate::{
-    domain::{capability::TRUST_ANNOUNCE, ids::ClusterId, rotation::Fingerprint},
+    domain::{
+        capability::TRUST_ANNOUNCE, ids::ClusterId, rejection::Rejection, rotation::Fingerprint,
+    },
     peer::{
         Peers,
         attempt::new_reference,
         error::bounded,
+        link::Failure,
         shared::{Live, now},
     },
     wire::{metadata, pb, status},
@@ -62,6 +65,22 @@ impl Peers {
     pub fn can_be_told(&self, cluster: &ClusterId) -> Option<bool> {
         let lives = self.lives(cluster);
         (!lives.is_empty()).then(|| lives.iter().any(is_able))
+    }
+
+    /// Whether no link to that peer is up, and it says that it does not know what it is shown.
+    #[must_use]
+    pub fn is_unknown_to(&self, cluster: &ClusterId) -> bool {
+        let Some(group) = self.group(cluster) else {
+            return false;
+        };
+        let links = group.links();
+        let is_unknown = |failure: &Failure| {
+            failure.by_peer && failure.rejection == Some(Rejection::UnknownIssuer)
+        };
+        !links.iter().any(|link| link.is_up())
+            && links
+                .iter()
+                .any(|link| link.link(|link| link.failure().is_some_and(is_unknown)))
     }
 
     /// Tells a peer, over any link whose node can be told, and waits until all of its nodes have taken it up.

@@ -160,6 +160,7 @@ impl Error {
             kind: self.kind(),
             text: one_line(&with_sources(self), LOCAL_MAX),
             rejection: self.rejection(),
+            by_peer: matches!(self, Self::PeerRefuses { .. }),
         }
     }
 
@@ -238,6 +239,7 @@ pub(super) fn all_failures(cluster: &ClusterId, failures: &[Failure]) -> Failure
         kind,
         text: one_line(&texts.join("; "), LOCAL_MAX),
         rejection: failures.iter().find_map(|failure| failure.rejection),
+        by_peer: failures.iter().any(|failure| failure.by_peer),
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Failure {
     pub text: String,
     /// The reason at the door, when trust was the cause.
     pub rejection: Option<Rejection>,
+    /// Whether it is what we showed that was refused, and not what we were shown.
+    pub by_peer: bool,
 }
 
 impl Failure {
@@ -55,6 +57,7 @@ impl Failure {
             kind,
             text: text.into(),
             rejection: None,
+            by_peer: false,
         }
     }
 }

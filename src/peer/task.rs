@@ -430,6 +430,7 @@ impl LinkTask {
                     kind: FailureKind::Refused,
                     text: bounded(&format!("{address}: the link ended: {}", refusal.cause)),
                     rejection,
+                    by_peer: rejection.is_some(),
                 });
             }
         };
@@ -460,7 +461,11 @@ impl LinkTask {
                     backoff.reset();
                     until = until.min(began + INBOUND_SPACING);
                 }
-                Ok(()) = trust.changed() => return,
+                Ok(()) = trust.changed() => {
+                    // What was in the way may be gone, on both sides, but not to the second.
+                    backoff.reset();
+                    return;
+                }
             }
         }
     }

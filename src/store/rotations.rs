@@ -12,7 +12,7 @@ use crate::{
     domain::{
         ids::ClusterId,
         purpose::Purpose,
-        rotation::{Name, Progress, Rotation, Told},
+        rotation::{Name, Phase, Progress, Rotation, Told},
     },
     store::{
         Transaction,
@@ -161,7 +161,8 @@ pub fn remove(tx: &mut dyn Transaction, name: &Name) -> Result<bool, Error> {
     Ok(removed > 0)
 }
 
-/// The enabled peers, each with how far it has come; none for what peers don't see.
+/// The enabled peers, each with how far it has come; none for what peers don't see. Of whom nothing is on record while the
+/// new certificate is shown has become a peer since.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -169,8 +170,53 @@ pub fn told(tx: &mut dyn Transaction, name: &Name) -> Result<Vec<Told>, Error> {
     if name.purpose == Purpose::Phone {
         return Ok(Vec::new());
     }
+    let phase = tx.query_one(
+        "SELECT phase FROM rotations WHERE node = $1 AND purpose = $2",
+        &[(&name.node).into(), name.purpose.as_str().into()],
+    )?;
+    let phase: Option<Phase> = phase.map(|mut row| row.parse()).transpose()?;
+    let new = Progress {
+        newcomer: phase == Some(Phase::Active),
+        ..Progress::default()
+    };
+    let mut known = on_record(tx, name)?;
+    let enabled = peers::list(tx)?.into_iter().filter(|peer| peer.enabled);
+    let told = enabled.map(|peer| Told {
+        progress: known
+            .remove(&peer.cluster_id)
+            .unwrap_or_else(|| new.clone()),
+        cluster: peer.cluster_id,
+    });
+    Ok(told.collect())
+}
+
+/// Puts every peer on record, disabled ones too: who is not, after this, has become one since.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn meet(tx: &mut dyn Transaction, name: &Name) -> Result<(), Error> {
+    if name.purpose == Purpose::Phone {
+        return Ok(());
+    }
+    let known = on_record(tx, name)?;
+    for peer in peers::list(tx)? {
+        if !known.contains_key(&peer.cluster_id) {
+            let told = Told {
+                cluster: peer.cluster_id,
+                progress: Progress::default(),
+            };
+            put_progress(tx, name, &told)?;
+        }
+    }
+    Ok(())
+}
+
+fn on_record(
+    tx: &mut dyn Transaction,
+    name: &Name,
+) -> Result<BTreeMap<ClusterId, Progress>, Error> {
     let rows = tx.query(
-        "SELECT cluster_id, sequence, outcome, detail, word, seen_out, seen_in FROM rotation_peers
+        "SELECT cluster_id, sequence, outcome, detail, word, seen_out, seen_in, newcomer FROM rotation_peers
          WHERE node = $1 AND purpose = $2",
         &[(&name.node).into(), name.purpose.as_str().into()],
     )?;
@@ -184,15 +230,11 @@ pub fn told(tx: &mut dyn Transaction, name: &Name) -> Result<Vec<Told>, Error> {
             word: row.opt_parse()?,
             seen_out: row.flag()?,
             seen_in: row.flag()?,
+            newcomer: row.flag()?,
         };
         known.insert(cluster, progress);
     }
-    let enabled = peers::list(tx)?.into_iter().filter(|peer| peer.enabled);
-    let told = enabled.map(|peer| Told {
-        progress: known.remove(&peer.cluster_id).unwrap_or_default(),
-        cluster: peer.cluster_id,
-    });
-    Ok(told.collect())
+    Ok(known)
 }
 
 /// Keeps how far a peer has come.
@@ -202,11 +244,11 @@ pub fn told(tx: &mut dyn Transaction, name: &Name) -> Result<Vec<Told>, Error> {
 pub fn put_progress(tx: &mut dyn Transaction, name: &Name, told: &Told) -> Result<(), Error> {
     let Told { cluster, progress } = told;
     tx.execute(
-        "INSERT INTO rotation_peers (node, purpose, cluster_id, sequence, outcome, detail, word, seen_out, seen_in)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        "INSERT INTO rotation_peers (node, purpose, cluster_id, sequence, outcome, detail, word, seen_out, seen_in, newcomer)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
          ON CONFLICT (node, purpose, cluster_id) DO UPDATE SET sequence = excluded.sequence,
            outcome = excluded.outcome, detail = excluded.detail, word = excluded.word,
-           seen_out = excluded.seen_out, seen_in = excluded.seen_in",
+           seen_out = excluded.seen_out, seen_in = excluded.seen_in, newcomer = excluded.newcomer",
         &[
             (&name.node).into(),
             name.purpose.as_str().into(),
@@ -217,6 +259,7 @@ pub fn put_progress(tx: &mut dyn Transaction, name: &Name, told: &Told) -> Resul
             progress.word.map(|word| word.as_str()).into(),
             progress.seen_out.into(),
             progress.seen_in.into(),
+            progress.newcomer.into(),
         ],
     )?;
     Ok(())
@@ -274,7 +317,7 @@ mod tests {
     use crate::{
         domain::{
             announcement::Acceptance,
-            rotation::{Outcome, Phase, Word},
+            rotation::{Outcome, Word},
         },
         store::{self, Store, peers::Peer},
     };
@@ -342,6 +385,19 @@ mod tests {
             put_progress(tx, &row.name, &told[1])?;
             assert_eq!(super::told(tx, &row.name)?, told);
             assert_eq!(super::told(tx, &name(Purpose::Phone))?, []);
+
+            // Who is there when the new one comes to be shown is no newcomer, enabled or not.
+            meet(tx, &row.name)?;
+            row.rotation.activate();
+            put(tx, &row)?;
+            peers::upsert(tx, &peer("oslo", true))?;
+            peers::upsert(tx, &peer("quito", true))?;
+            let after = super::told(tx, &row.name)?;
+            let new: Vec<_> = after.iter().filter(|t| t.progress.newcomer).collect();
+            assert_eq!(new.len(), 1);
+            assert_eq!(new[0].cluster.as_str(), "quito");
+            assert_eq!(after.len(), 4);
+            assert_eq!(after[3], told[1]);
 
             assert_eq!(next_sequence(tx, 0, at(1_000))?, 1_000);
             assert_eq!(next_sequence(tx, 0, at(1_000))?, 1_001);

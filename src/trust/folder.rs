@@ -7,7 +7,7 @@
 //! identity that was there before is found after, and doing the change again completes it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     io::{self, ErrorKind},
     os::unix::fs::DirBuilderExt as _,
@@ -22,6 +22,7 @@ use crate::{
         bundle::Direction,
         certificate::{
             Certificate, Fingerprint, fingerprint_hex, fingerprint_of, fingerprint_text,
+            read_fingerprint,
         },
         identity::{Identity, Readers, public_key, read},
         key_store::KeyStore,
@@ -72,6 +73,9 @@ pub struct IdentityFolder {
 
 /// The folder's name.
 const FOLDER: &str = "identities";
+
+/// How the mark ends of a pair that nothing names yet. Its name begins with a dot, so it is no certificate and no key.
+const BEGUN: &str = ".begun";
 
 /// More files than any node has; a wrong path must not be searched without end.
 const MAX_FILES: usize = 4096;
@@ -177,14 +181,59 @@ impl IdentityFolder {
         chain_pem: &[u8],
         key_pem: &Secret,
     ) -> Result<Fingerprint, Error> {
-        let identity = Identity::from_pem(chain_pem, key_pem)?;
-        let pair = Pair {
-            chain_pem: chain_pem.to_vec(),
-            key_pem: key_pem.clone(),
-            identity,
-        };
+        let pair = Pair::read(chain_pem, key_pem)?;
         self.keep(purpose, &pair)?;
         Ok(pair.fingerprint())
+    }
+
+    /// Keeps one that nothing names yet: [`IdentityFolder::sweep`] takes it away again if nothing ever does. What lies
+    /// there already was put there by somebody, and stays.
+    ///
+    /// # Errors
+    /// As [`IdentityFolder::write`].
+    pub fn begin(
+        &self,
+        purpose: Purpose,
+        chain_pem: &[u8],
+        key_pem: &Secret,
+    ) -> Result<Fingerprint, Error> {
+        let pair = Pair::read(chain_pem, key_pem)?;
+        let fingerprint = pair.fingerprint();
+        let (certificate, key) = self.names(purpose, &fingerprint)?;
+        if !certificate.exists() && !key.exists() {
+            Self::make_folder(&self.folder(purpose)?)?;
+            let mark = self.mark(purpose, &fingerprint)?;
+            make::replace(&mark, b"", 0o600).map_err(|source| unwritable(&mark, source))?;
+        }
+        self.keep(purpose, &pair)?;
+        Ok(fingerprint)
+    }
+
+    /// Ends what was begun: what is among `named`, or configured, stays for good, and the others go with their keys. How
+    /// many went.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Write`]; what could not be looked at is looked at the next time.
+    pub fn sweep(&self, purpose: Purpose, named: &BTreeSet<Fingerprint>) -> Result<usize, Error> {
+        let mut gone = 0;
+        let beginning = format!(".{purpose}-");
+        for mark in all_in(&self.folder(purpose)?)? {
+            let name = mark.file_name().unwrap_or_default().to_string_lossy();
+            let hex = name.strip_prefix(&beginning);
+            let hex = hex.and_then(|rest| rest.strip_suffix(BEGUN));
+            let Some(begun) = hex.and_then(read_fingerprint) else {
+                continue;
+            };
+            let is_named = named.contains(&begun)
+                || leaf_of(&self.place(purpose)?.certificate)?.fingerprint() == begun;
+            if is_named {
+                delete(&mark)?;
+            } else {
+                self.remove(purpose, &begun)?;
+                gone += 1;
+            }
+        }
+        Ok(gone)
     }
 
     /// The identity with that certificate, wherever it and its key lie.
@@ -233,7 +282,16 @@ impl IdentityFolder {
         let (certificate, key) = self.names(purpose, unwanted)?;
         // A certificate without a key is not found any more; a key without its certificate would be left over.
         let was_there = delete(&certificate)?;
-        Ok(delete(&key)? || was_there)
+        let was_there = delete(&key)? || was_there;
+        // A begun one is swept until all of it is gone, so this comes last.
+        let was_begun = delete(&self.mark(purpose, unwanted)?)?;
+        if was_there || was_begun {
+            // A key that comes back with the power would lie there for ever.
+            let folder = self.folder(purpose)?;
+            let synced = fs::File::open(&folder).and_then(|open| open.sync_all());
+            synced.map_err(|source| unwritable(&folder, source))?;
+        }
+        Ok(was_there)
     }
 
     /// The certificates that are there with their keys, the configured one first.
@@ -302,6 +360,12 @@ impl IdentityFolder {
         Ok((name("pem"), name("key")))
     }
 
+    /// What lies beside a pair in the folder that was begun.
+    fn mark(&self, purpose: Purpose, of: &Fingerprint) -> Result<PathBuf, Error> {
+        let name = format!(".{purpose}-{}{BEGUN}", fingerprint_hex(of));
+        Ok(self.folder(purpose)?.join(name))
+    }
+
     /// Writes into the folder. The key comes first: what has a certificate there has its key as well.
     fn keep(&self, purpose: Purpose, pair: &Pair) -> Result<(), Error> {
         Self::make_folder(&self.folder(purpose)?)?;
@@ -309,6 +373,7 @@ impl IdentityFolder {
         replace_private(&key, &pair.key_pem)?;
         replace_public(&certificate, &pair.chain_pem)
     }
+
     /// Keeps a configured key that is not the configured certificate's, unless it is in the folder already.
     fn keep_key(&self, purpose: Purpose, key: &Path) -> Result<(), Error> {
         let Ok(key_pem) = read(key, Readers::OwnerOnly) else {
@@ -401,6 +466,14 @@ impl IdentityFolder {
 }
 
 impl Pair {
+    fn read(chain_pem: &[u8], key_pem: &Secret) -> Result<Self, Error> {
+        Ok(Self {
+            identity: Identity::from_pem(chain_pem, key_pem)?,
+            chain_pem: chain_pem.to_vec(),
+            key_pem: key_pem.clone(),
+        })
+    }
+
     fn fingerprint(&self) -> Fingerprint {
         self.identity.leaf().fingerprint()
     }
@@ -476,34 +549,30 @@ pub(super) fn files_in(
     beginning: &str,
     ending: &str,
 ) -> Result<Vec<PathBuf>, Error> {
+    let mut files = all_in(folder)?;
+    files.retain(|file| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        // What begins with a dot was never finished.
+        name.starts_with(beginning) && name.ends_with(ending) && !name.starts_with('.')
+    });
+    Ok(files)
+}
+
+/// What lies in a folder, in order; nothing where there is none.
+fn all_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let unreadable = |source| Error::File {
+        path: folder.to_owned(),
+        source,
+    };
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => {
-            return Err(Error::File {
-                path: folder.to_owned(),
-                source,
-            });
-        }
+        Err(source) => return Err(unreadable(source)),
     };
-    let mut files = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|source| Error::File {
-            path: folder.to_owned(),
-            source,
-        })?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        // What begins with a dot was never finished.
-        let is_meant =
-            name.starts_with(beginning) && name.ends_with(ending) && !name.starts_with('.');
-        if is_meant {
-            files.push(entry.path());
-        }
-        if files.len() == MAX_FILES {
-            break;
-        }
-    }
+    let entries = entries.take(MAX_FILES).map(|entry| Ok(entry?.path()));
+    let mut files = entries
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(unreadable)?;
     files.sort();
     Ok(files)
 }

@@ -14,13 +14,18 @@ use std::{
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
-    PKCS_RSA_SHA256, RsaKeySize,
+    PKCS_RSA_SHA256, RsaKeySize, SigningKey as _,
 };
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, public_key::PublicKey};
 use zeroize::Zeroizing;
 
-use crate::{clock::Timestamp, secret::Secret, trust::formats::pem::block};
+use crate::{
+    clock::Timestamp,
+    secret::Secret,
+    trust::{certificate::Certificate, formats::pem::block},
+};
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +67,29 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    const fn is_rsa(self) -> bool {
+    /// That of a certificate: of an RSA key the next size that is made. None for kinds that aren't made here.
+    #[must_use]
+    pub fn of(certificate: &Certificate) -> Option<Self> {
+        let (_, x509) = X509Certificate::from_der(certificate.der()).ok()?;
+        match x509.public_key().parsed().ok()? {
+            PublicKey::RSA(key) => match key.key_size() {
+                0..=2048 => Some(Self::Rsa2048),
+                2049..=3072 => Some(Self::Rsa3072),
+                3073..=4096 => Some(Self::Rsa4096),
+                _ => None,
+            },
+            PublicKey::EC(point) => match point.key_size() {
+                256 => Some(Self::P256),
+                384 => Some(Self::P384),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether it is RSA.
+    #[must_use]
+    pub const fn is_rsa(self) -> bool {
         matches!(self, Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096)
     }
 }
@@ -102,6 +129,8 @@ pub struct CertRequest {
     pub common_name: String,
     /// The other parts of it.
     pub subject: Subject,
+    /// The whole of it as it is encoded, in place of the parts. For what is self-signed.
+    pub subject_der: Option<Vec<u8>>,
     /// DNS names and IP addresses it is for.
     pub names: Vec<String>,
     /// The key to make for it.
@@ -133,6 +162,7 @@ impl CertRequest {
         Self {
             common_name: common_name.into(),
             subject: Subject::default(),
+            subject_der: None,
             names,
             key,
             not_before: Timestamp::from_millis(now.as_millis().saturating_sub(backdate)),
@@ -145,6 +175,21 @@ impl CertRequest {
     #[must_use]
     pub const fn with_usage(mut self, usage: Usage) -> Self {
         self.usage = usage;
+        self
+    }
+
+    /// The same with the whole subject, and the directions, of another certificate.
+    #[must_use]
+    pub fn like(mut self, before: &Certificate) -> Self {
+        self.subject_der = Some(before.subject_raw().to_vec());
+        self.usage = match before.usages() {
+            None => Usage::Unsaid,
+            Some(usages) => match (usages.client, usages.server) {
+                (true, false) => Usage::Client,
+                (false, true) => Usage::Server,
+                (true, true) | (false, false) => Usage::Both,
+            },
+        };
         self
     }
 
@@ -332,7 +377,79 @@ impl Authority {
 pub fn self_signed(request: &CertRequest) -> Result<Made, Error> {
     let key = generate(request.key)?;
     let certificate = request.params()?.self_signed(&key)?;
-    Ok(made(&certificate, &key, ""))
+    let mut made = made(&certificate, &key, "");
+    if let Some(subject) = &request.subject_der {
+        made.certificate_der = with_subject(&made.certificate_der, subject, &key)?;
+        made.certificate_pem = pem(&made.certificate_der);
+    }
+    Ok(made)
+}
+
+/// A self-signed certificate with another subject, byte for byte: names may have parts, repetitions and encodings that
+/// can't be asked for.
+fn with_subject(der: &[u8], subject: &[u8], key: &KeyPair) -> Result<Vec<u8>, Error> {
+    let odd = || Error::Make(rcgen::Error::CouldNotParseCertificate);
+    let parts = elements(content(der).ok_or_else(odd)?).ok_or_else(odd)?;
+    let [tbs, algorithm, _] = parts[..] else {
+        return Err(odd());
+    };
+    let mut fields = elements(content(tbs).ok_or_else(odd)?).ok_or_else(odd)?;
+    // Version, serial number, algorithm, issuer, validity, subject, key, extensions.
+    for place in [3, 5] {
+        *fields.get_mut(place).ok_or_else(odd)? = subject;
+    }
+    let tbs = wrapped(SEQUENCE, &fields);
+    let signature = key.sign(&tbs)?;
+    let signature = wrapped(BIT_STRING, &[&[0], &signature]);
+    Ok(wrapped(SEQUENCE, &[&tbs, algorithm, &signature]))
+}
+
+const SEQUENCE: u8 = 0x30;
+const BIT_STRING: u8 = 0x03;
+
+/// Where the content of the first element of DER lies.
+fn span(der: &[u8]) -> Option<std::ops::Range<usize>> {
+    let first = *der.get(1)?;
+    let (header, length) = if first < 0x80 {
+        (2, usize::from(first))
+    } else {
+        let header = 2 + usize::from(first & 0x7f);
+        let bytes = der.get(2..header).filter(|bytes| bytes.len() <= 4)?;
+        let length = bytes.iter().fold(0, |sum, b| sum << 8 | usize::from(*b));
+        (header, length)
+    };
+    Some(header..header.checked_add(length)?)
+}
+
+fn content(der: &[u8]) -> Option<&[u8]> {
+    der.get(span(der)?)
+}
+
+fn elements(mut der: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut all = Vec::new();
+    while !der.is_empty() {
+        let (element, rest) = der.split_at_checked(span(der)?.end)?;
+        all.push(element);
+        der = rest;
+    }
+    Some(all)
+}
+
+fn wrapped(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let mut der = vec![tag];
+    let length = content.len().to_be_bytes();
+    let significant: Vec<u8> = length.into_iter().skip_while(|b| *b == 0).collect();
+    match (significant.first(), u8::try_from(significant.len())) {
+        (Some(short), Ok(1)) if *short < 0x80 => der.push(*short),
+        (None, _) => der.push(0),
+        (_, count) => {
+            der.push(0x80 | count.unwrap_or(0));
+            der.extend(significant);
+        }
+    }
+    der.extend(content);
+    der
 }
 
 /// Makes an authority. The names and directions of the request don't count.
@@ -508,6 +625,49 @@ mod tests {
         let validity = certificate.validity();
         assert_eq!(validity.not_before.timestamp(), 1_780_000_000 - 3_600);
         assert_eq!(validity.not_after.timestamp(), 1_780_000_000 + 30 * 86_400);
+    }
+
+    #[test]
+    fn a_successor_has_the_whole_subject_and_the_kind_of_key() {
+        let subject = Subject {
+            organization: Some("Müller, Söhne & Co".to_owned()),
+            unit: Some("Voice".to_owned()),
+            ..Subject::default()
+        };
+        for (key, usage) in [
+            (KeyKind::P384, Usage::Both),
+            (KeyKind::Rsa3072, Usage::Client),
+        ] {
+            let asked = CertRequest {
+                common_name: "Foo, Inc".to_owned(),
+                subject: subject.clone(),
+                ..request(&["a"], key).with_usage(usage)
+            };
+            let first = self_signed(&asked).unwrap();
+            let leaf = Certificate::from_der(&first.certificate_der).unwrap();
+            assert_eq!(KeyKind::of(&leaf), Some(key));
+            let next = request(&["b"], KeyKind::of(&leaf).unwrap()).like(&leaf);
+            let next = self_signed(&next).unwrap();
+            let (before, after) = (seen(&first), seen(&next));
+            assert_eq!(before.subject().as_raw(), after.subject().as_raw());
+            assert_eq!(after.issuer().as_raw(), after.subject().as_raw());
+            after.verify_signature(None).unwrap();
+            let (before, after) = (leaf, Certificate::read_all(next.certificate_pem.as_bytes()));
+            let after = after.unwrap().remove(0);
+            assert_eq!(after.usages(), before.usages());
+            assert_ne!(after.key_hash(), before.key_hash());
+            assert_eq!(KeyKind::of(&after), Some(key));
+        }
+    }
+
+    #[test]
+    fn a_subject_of_any_length_is_put_in_place() {
+        for length in [0_usize, 90, 120, 130, 200, 300, 70_000] {
+            let name = wrapped(SEQUENCE, &[&vec![0x31; length]]);
+            assert_eq!(content(&name).map(<[u8]>::len), Some(length));
+            assert_eq!(elements(&name).map(|all| all.len()), Some(1));
+        }
+        assert_eq!(elements(&[0x30, 0x05, 0]), None);
     }
 
     #[test]

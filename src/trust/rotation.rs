@@ -159,19 +159,56 @@ pub fn activate(
     doer: &Doer,
 ) -> Result<Row, Error> {
     let mut row = find(tx, name)?;
-    let mut peers = rotations::told(tx, name)?;
-    let named = here(named, &peers);
-    pass(name, gates::may_activate(&row.rotation, &peers, &named))?;
-    gates::keep_words(&row.rotation, &mut peers, &named);
-    for told in peers.iter().filter(|told| told.progress.word.is_some()) {
-        rotations::put_progress(tx, name, told)?;
-    }
+    let peers = rotations::told(tx, name)?;
+    pass(name, gates::may_activate(&row.rotation, &peers, named))?;
+    keep_words(tx, &row, peers, named)?;
+    rotations::meet(tx, name)?;
     row.rotation.activate();
     keep(tx, &mut row, doer)?;
     let new = text(row.rotation.new);
-    let outcome = format!("{new} is shown from now on{}", words(&named));
+    let outcome = format!("{new} is shown from now on{}", words(named));
     doer.record(tx, Action::CertActivate, name, outcome)?;
     Ok(row)
+}
+
+/// Has the new certificate shown since the one from before has ended, whoever does not have it yet. None when it would not
+/// help any more.
+///
+/// # Errors
+/// [`Error::Missing`].
+pub fn ended(tx: &mut dyn Transaction, name: &Name, doer: &Doer) -> Result<Option<Row>, Error> {
+    let mut row = find(tx, name)?;
+    let has_ended = row.old_ends.is_some_and(|ends| ends < doer.at);
+    if !has_ended || !row.rotation.is_held_by_the_old() {
+        return Ok(None);
+    }
+    let peers = rotations::told(tx, name)?;
+    let behind = peers.iter().filter(|p| !p.progress.accepts(&row.rotation));
+    let named = Named {
+        overridden: behind.map(|told| told.cluster.clone()).collect(),
+        ..Named::default()
+    };
+    keep_words(tx, &row, peers, &named)?;
+    rotations::meet(tx, name)?;
+    row.rotation.ended();
+    keep(tx, &mut row, doer)?;
+    let (old, new) = (text(row.rotation.old), text(row.rotation.new));
+    let outcome = format!("{old} has ended: {new} is shown{}", words(&named));
+    doer.record(tx, Action::CertActivate, name, outcome)?;
+    Ok(Some(row))
+}
+
+fn keep_words(
+    tx: &mut dyn Transaction,
+    row: &Row,
+    mut peers: Vec<Told>,
+    named: &Named,
+) -> Result<(), store::Error> {
+    gates::keep_words(&row.rotation, &mut peers, named);
+    for told in peers.iter().filter(|told| told.progress.word.is_some()) {
+        rotations::put_progress(tx, &row.name, told)?;
+    }
+    Ok(())
 }
 
 /// Takes an operator's word that peers have the new certificate by other ways.
@@ -185,12 +222,9 @@ pub fn confirm(
     doer: &Doer,
 ) -> Result<Row, Error> {
     let row = find(tx, name)?;
-    let mut peers = rotations::told(tx, name)?;
+    let peers = rotations::told(tx, name)?;
     pass(name, gates::may_confirm(&row.rotation, &peers, named))?;
-    gates::keep_words(&row.rotation, &mut peers, named);
-    for told in peers.iter().filter(|told| told.progress.word.is_some()) {
-        rotations::put_progress(tx, name, told)?;
-    }
+    keep_words(tx, &row, peers, named)?;
     let outcome = format!("{}{}", text(row.rotation.new), words(named));
     doer.record(tx, Action::CertConfirm, name, outcome)?;
     Ok(row)
@@ -201,14 +235,40 @@ pub fn confirm(
 /// # Errors
 /// [`Error::Missing`], and [`Error::Shut`] with each peer and each link that holds it up.
 pub fn retire(tx: &mut dyn Transaction, name: &Name, doer: &Doer) -> Result<Row, Error> {
-    let mut row = find(tx, name)?;
+    let row = find(tx, name)?;
     let peers = rotations::told(tx, name)?;
     pass(name, gates::may_retire(name, &row.rotation, &peers))?;
+    go(tx, row, &Named::default(), doer)
+}
+
+/// The same at the old certificate's end, without these peers.
+///
+/// # Errors
+/// As [`retire`].
+pub fn retire_without(
+    tx: &mut dyn Transaction,
+    name: &Name,
+    without: &BTreeSet<ClusterId>,
+    doer: &Doer,
+) -> Result<Row, Error> {
+    let row = find(tx, name)?;
+    let peers = rotations::told(tx, name)?;
+    let blockers = gates::may_retire_without(name, &row.rotation, &peers, without);
+    pass(name, blockers)?;
+    let named = Named {
+        overridden: without.clone(),
+        ..Named::default()
+    };
+    go(tx, row, &named, doer)
+}
+
+/// The old one goes.
+fn go(tx: &mut dyn Transaction, mut row: Row, named: &Named, doer: &Doer) -> Result<Row, Error> {
     let sequence = rotations::next_sequence(tx, row.rotation.sequence, doer.at)?;
     row.rotation.retire(sequence);
     keep(tx, &mut row, doer)?;
-    let outcome = format!("{} goes", text(row.rotation.old));
-    doer.record(tx, Action::CertRetire, name, outcome)?;
+    let outcome = format!("{} goes{}", text(row.rotation.old), words(named));
+    doer.record(tx, Action::CertRetire, &row.name, outcome)?;
     Ok(row)
 }
 
@@ -219,7 +279,8 @@ pub fn retire(tx: &mut dyn Transaction, name: &Name, doer: &Doer) -> Result<Row,
 pub fn roll_back(tx: &mut dyn Transaction, name: &Name, doer: &Doer) -> Result<Option<Row>, Error> {
     let mut row = find(tx, name)?;
     let old_ended = row.old_ends.is_some_and(|ends| ends < doer.at);
-    pass(name, gates::may_roll_back(&row.rotation, old_ended))?;
+    let peers = rotations::told(tx, name)?;
+    pass(name, gates::may_roll_back(&row.rotation, &peers, old_ended))?;
     let sequence = rotations::next_sequence(tx, row.rotation.sequence, doer.at)?;
     let goes = text(row.rotation.new);
     let goes_on = row.rotation.roll_back(sequence);
@@ -312,14 +373,6 @@ fn pass(name: &Name, blockers: Vec<Blocker>) -> Result<(), Error> {
         name: name.clone(),
         blockers,
     })
-}
-
-/// What is said of peers counts where peers are asked: a command names them once for identities of all kinds.
-fn here(named: &Named, peers: &[Told]) -> Named {
-    if peers.is_empty() {
-        return Named::default();
-    }
-    named.clone()
 }
 
 fn text(of: Option<Fingerprint>) -> String {

@@ -27,7 +27,7 @@ async fn begin(member: &Member, path: &str) -> TcpStream {
 }
 
 /// What a path of it answers: status and body.
-async fn ask(member: &Member, path: &str) -> (u16, String) {
+pub(crate) async fn ask(member: &Member, path: &str) -> (u16, String) {
     let mut stream = begin(member, path).await;
     let mut answer = String::new();
     let read = stream.read_to_string(&mut answer);

@@ -1,12 +1,15 @@
 //! The nodes' certificates exchanged while peers go on trusting them: announced, activated, retired, rolled back, with
 //! every peer there, and with one that comes back later.
 
+mod calendar;
 mod held_up;
 mod kills;
 mod load;
 mod many;
 mod matrix;
+mod newcomers;
 pub(crate) mod operator;
+mod points;
 mod under_load;
 
 use std::{collections::BTreeSet, time::Duration};

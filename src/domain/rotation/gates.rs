@@ -217,10 +217,13 @@ pub fn may_retire(name: &Name, rotation: &Rotation, peers: &[Told]) -> Vec<Block
     }
     let mut blockers = Vec::new();
     for Told { cluster, progress } in peers {
-        if !progress.accepts(rotation) {
+        let unseen = unseen(name, cluster, progress);
+        if progress.newcomer && unseen.is_empty() {
+            // It has never had another one, and its connections stand on this.
+        } else if !progress.accepts(rotation) {
             blockers.push(held_up(cluster, progress));
         } else if progress.outcome == Outcome::Manual {
-            blockers.extend(unseen(name, cluster, progress));
+            blockers.extend(unseen);
         }
     }
     if rotation.shown != rotation.new {
@@ -234,12 +237,49 @@ pub fn may_retire(name: &Name, rotation: &Rotation, peers: &[Told]) -> Vec<Block
     blockers
 }
 
-/// Whether it can be taken back; empty when it can. `old_ended` is whether the old certificate's validity is over.
+/// The peers that hold up the old certificate's end.
 #[must_use]
-pub fn may_roll_back(rotation: &Rotation, old_ended: bool) -> Vec<Blocker> {
+pub fn behind(name: &Name, rotation: &Rotation, peers: &[Told]) -> BTreeSet<ClusterId> {
+    let blockers = may_retire(name, rotation, peers).into_iter();
+    let of_peers = blockers.filter_map(|blocker| match blocker {
+        Blocker::Peer { cluster, .. } => Some(cluster),
+        _ => None,
+    });
+    of_peers.collect()
+}
+
+/// Whether the old certificate may go without these peers; empty when it may. What rests on the old one does not count: at
+/// its end nobody takes it for a new connection, and those that there are need no key any more.
+#[must_use]
+pub fn may_retire_without(
+    name: &Name,
+    rotation: &Rotation,
+    peers: &[Told],
+    without: &BTreeSet<ClusterId>,
+) -> Vec<Blocker> {
+    let mut blockers = may_retire(name, rotation, peers);
+    blockers.retain(|blocker| match blocker {
+        Blocker::Peer { cluster, .. } => !without.contains(cluster),
+        Blocker::InUse(_) => false,
+        _ => true,
+    });
+    blockers
+}
+
+/// Whether it can be taken back; empty when it can. `old_ended` is whether the old certificate's validity is over. Who
+/// became a peer while the new one was shown has to have the old one first.
+#[must_use]
+pub fn may_roll_back(rotation: &Rotation, peers: &[Told], old_ended: bool) -> Vec<Blocker> {
     match rotation.phase {
         Phase::Announced | Phase::Active if old_ended => vec![Blocker::OldEnded],
-        Phase::Requested | Phase::Announced | Phase::Active => Vec::new(),
+        Phase::Active => {
+            let strangers = peers.iter().filter(|told| told.progress.newcomer);
+            let strangers = strangers.filter(|told| !told.progress.accepts(rotation));
+            strangers
+                .map(|told| held_up(&told.cluster, &told.progress))
+                .collect()
+        }
+        Phase::Requested | Phase::Announced => Vec::new(),
         now => vec![Blocker::Phase {
             now,
             needs: "requested, announced or active",

@@ -6,6 +6,7 @@
 //! both sides, so that it is all the same how often it is told, and in which order it arrives. [`gates`] say what an
 //! operator may do, [`steps`] what the node does next, [`schedule`] when it begins by itself.
 
+pub mod alarms;
 pub mod gates;
 pub mod schedule;
 pub mod steps;
@@ -13,7 +14,7 @@ pub mod steps;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use crate::domain::{ids::ClusterId, purpose::Purpose};
 
@@ -207,6 +208,27 @@ impl Rotation {
         true
     }
 
+    /// The certificate from before has ended while it was the one that is shown. The new one is shown in its place, and the
+    /// old one is not dropped: a clock may be wrong. False where that does not help.
+    pub fn ended(&mut self) -> bool {
+        let helps = self.is_held_by_the_old();
+        if helps {
+            self.enter(Phase::Active);
+        }
+        helps
+    }
+
+    /// Whether the old one is shown while the new one can still be.
+    #[must_use]
+    pub const fn is_held_by_the_old(&self) -> bool {
+        match self.phase {
+            Phase::Announced => true,
+            // Peers have both until it is settled.
+            Phase::RollingBack => !self.settled,
+            Phase::Requested | Phase::Active | Phase::Retired => false,
+        }
+    }
+
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         (self.settled, self.in_use) = (false, None);
@@ -308,6 +330,9 @@ pub struct Progress {
     pub seen_out: bool,
     /// A connection of it to us has.
     pub seen_in: bool,
+    /// It became a peer while the new certificate was shown already: that one is what it was given, and of the old one it
+    /// may never have heard.
+    pub newcomer: bool,
 }
 
 impl Progress {
@@ -325,6 +350,12 @@ impl Progress {
     #[must_use]
     pub fn has_answered(&self, rotation: &Rotation) -> bool {
         self.sequence == rotation.sequence && self.outcome == Outcome::Loaded
+    }
+
+    /// Whether it is to be called with the new one, once that is shown.
+    #[must_use]
+    pub fn is_called_with_new(&self, rotation: &Rotation) -> bool {
+        self.newcomer || self.accepts(rotation)
     }
 
     /// It has answered.
@@ -361,12 +392,19 @@ pub struct Told {
     pub progress: Progress,
 }
 
-/// The peers that are dialled with the certificate from before: those that have not said that they accept the new one.
+/// The peers that are dialled with the certificate from before: those that knew it and have not said that they accept the
+/// new one. `turned` are those that refuse what they are to be shown by that: each gets the other one.
 #[must_use]
-pub fn still_old(rotation: &Rotation, peers: &[Told]) -> Vec<ClusterId> {
+pub fn still_old(
+    rotation: &Rotation,
+    peers: &[Told],
+    turned: &BTreeSet<ClusterId>,
+) -> Vec<ClusterId> {
     if rotation.phase != Phase::Active {
         return Vec::new();
     }
-    let behind = peers.iter().filter(|p| !p.progress.accepts(rotation));
-    behind.map(|p| p.cluster.clone()).collect()
+    let is_old =
+        |told: &&Told| told.progress.is_called_with_new(rotation) == turned.contains(&told.cluster);
+    let old = peers.iter().filter(is_old);
+    old.map(|told| told.cluster.clone()).collect()
 }

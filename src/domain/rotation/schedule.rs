@@ -1,12 +1,12 @@
 //! When a certificate is exchanged by itself, and what becomes of peers that stay silent until it ends. Pure.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
     clock::Timestamp,
     domain::{
         ids::ClusterId,
-        rotation::{Fingerprint, Phase, Rotation, Told},
+        rotation::{Fingerprint, Name, Phase, Rotation, Told, gates},
     },
 };
 
@@ -31,7 +31,9 @@ pub enum Due {
     /// It would be time, but an authority has to make the new one, and a person to fetch it.
     AskAuthority,
     /// The end is near: the new one is to be shown although these peers have not said that they have it.
-    ActivateWithout(Vec<ClusterId>),
+    ActivateWithout(BTreeSet<ClusterId>),
+    /// The one from before has ended, or the next one is due: it goes, although these peers have not caught up.
+    RetireWithout(BTreeSet<ClusterId>),
 }
 
 /// What is shown now.
@@ -39,8 +41,12 @@ pub enum Due {
 pub struct Shown {
     /// The certificate.
     pub fingerprint: Fingerprint,
+    /// When its validity begins.
+    pub not_before: Timestamp,
     /// When it ends.
     pub not_after: Timestamp,
+    /// When the one from before ends, where one is being exchanged.
+    pub old_ends: Option<Timestamp>,
     /// Whether the node can make its successor.
     pub is_self_signed: bool,
 }
@@ -50,6 +56,7 @@ pub struct Shown {
 pub fn due(
     schedule: &Schedule,
     now: Timestamp,
+    name: &Name,
     shown: &Shown,
     rotation: Option<&Rotation>,
     peers: &[Told],
@@ -61,29 +68,40 @@ pub fn due(
         Some(rotation) if rotation.phase == Phase::Announced => {
             let last_call = shown.not_after.minus(schedule.override_before);
             let behind = peers.iter().filter(|p| !p.progress.accepts(rotation));
-            let behind: Vec<_> = behind.map(|p| p.cluster.clone()).collect();
+            let behind = behind.map(|p| p.cluster.clone()).collect();
             if now < last_call {
                 Due::Nothing
             } else {
                 Due::ActivateWithout(behind)
             }
         }
-        Some(rotation) if matches!(rotation.phase, Phase::Requested | Phase::Active) => {
-            Due::Nothing
+        Some(rotation) if rotation.phase == Phase::Active => {
+            let has_ended = shown.old_ends.is_some_and(|ends| ends < now);
+            // Until the new one is shown its successor is nobody's business.
+            let is_shown = rotation.new == Some(shown.fingerprint);
+            if is_shown && (has_ended || now >= begins_at(schedule, shown)) {
+                Due::RetireWithout(gates::behind(name, rotation, peers))
+            } else {
+                Due::Nothing
+            }
         }
+        Some(rotation) if rotation.phase == Phase::Requested => Due::Nothing,
         Some(_) | None if now < begins_at(schedule, shown) => Due::Nothing,
         Some(_) | None if shown.is_self_signed => Due::Announce,
         Some(_) | None => Due::AskAuthority,
     }
 }
 
-/// When the exchange begins. The delay is the certificate's own, so that it is the same after a restart; and it is never
-/// longer than half of what is left.
+/// When the exchange begins. The delay is the certificate's own, so that it is the same after a restart; it is never longer
+/// than half of what is left, and the first half of a certificate's life is left alone: one that lives for a shorter time
+/// than it is exchanged ahead would be exchanged without end.
 #[must_use]
 pub fn begins_at(schedule: &Schedule, shown: &Shown) -> Timestamp {
     let [a, b, ..] = shown.fingerprint;
     let share = u32::from(u16::from_be_bytes([a, b]));
     let most = schedule.jitter.min(schedule.renew_before / 2);
     let delay = most * share / u32::from(u16::MAX);
-    shown.not_after.minus(schedule.renew_before).plus(delay)
+    let life = shown.not_after.since(shown.not_before);
+    let begin = shown.not_after.minus(schedule.renew_before).plus(delay);
+    begin.max(shown.not_before.plus(life / 2))
 }

@@ -3,6 +3,8 @@
 //! Each step is safe to repeat, and is worked out anew from the state after it: a node that was stopped at any point goes
 //! on where it was.
 
+use std::collections::BTreeSet;
+
 use crate::domain::{
     ids::ClusterId,
     rotation::{
@@ -25,6 +27,10 @@ pub struct Local {
     pub shown_old: Vec<ClusterId>,
     /// The connections that rest on the certificate that is to go.
     pub in_use: Vec<String>,
+    /// The old certificate's validity is over.
+    pub old_ended: bool,
+    /// The peers that have refused what the record has them shown: they are shown the other one.
+    pub turned: BTreeSet<ClusterId>,
 }
 
 /// What the links of a node to a peer say.
@@ -47,6 +53,8 @@ pub enum Step {
     Make,
     /// A certificate or its key is gone from the node: what is left is told to be the only one.
     Lost(Lost),
+    /// The old certificate is shown and has ended: the new one is shown in its place.
+    Ended,
     /// Show this one, and the old one to those.
     Show {
         /// To everybody.
@@ -90,8 +98,11 @@ pub fn next(rotation: &Rotation, peers: &[Told], linked: &[Linked], local: &Loca
     if let Some(lost) = lost(rotation, local) {
         return vec![Step::Lost(lost)];
     }
+    if local.old_ended && local.has_new && rotation.is_held_by_the_old() {
+        return vec![Step::Ended];
+    }
     let mut steps = Vec::new();
-    let old_for = still_old(rotation, peers);
+    let old_for = still_old(rotation, peers, &local.turned);
     if let Some(certificate) = rotation.shows()
         && (local.shown != Some(certificate) || local.shown_old != old_for)
     {
@@ -120,7 +131,9 @@ pub fn next(rotation: &Rotation, peers: &[Told], linked: &[Linked], local: &Loca
         if turned || seen {
             steps.push(Step::Note(link.clone()));
         }
-        if link.can_be_told == Some(true) && rotation.tells() && !progress.has_answered(rotation) {
+        // Who refuses what it has said to have, has lost it.
+        let is_done = progress.has_answered(rotation) && !local.turned.contains(cluster);
+        if link.can_be_told == Some(true) && rotation.tells() && !is_done {
             steps.push(Step::Tell(cluster.clone()));
         }
     }
@@ -161,7 +174,9 @@ fn lost(rotation: &Rotation, local: &Local) -> Option<Lost> {
         Phase::RollingBack => (true, false),
     };
     // While it is shown it is not lost to peers, who may have nothing else yet: what is in memory lasts until the node ends.
-    let shows_old = local.shown == rotation.old || !local.shown_old.is_empty();
+    // On the way back all have both, and what is gone can't be made the only one.
+    let shows_old = rotation.phase != Phase::RollingBack
+        && (local.shown == rotation.old || !local.shown_old.is_empty());
     let no_old = needs_old && !local.has_old && !shows_old;
     let no_new = needs_new && !local.has_new;
     match (no_old, no_new) {

@@ -103,6 +103,11 @@ metrics! {
         "When, in Unix time, the first certificate ends of those that a cluster has for a purpose: ours that are shown \
          (by identity) and the issuers sent along (issuer); and of a peer those that are accepted (pinned, anchor), and \
          those it has shown to this node and no entry names (shown, shown-issuer)";
+    ROTATION_ALARMS = Gauge "emccd_rotation_alarms" ["identity", "reason"]
+        "Rotations of this node's certificates that need a person, absent where none does: the node's own problem (problem), \
+         an authority that has to make the next one (authority), or how many peers hold it up: to be told by hand (manual), \
+         waiting for their operator (waiting), not taking it (refused), not waited for and not back (overridden), silent \
+         for an hour (silent)";
     CRL_NEXT_UPDATE = Gauge "emccd_crl_next_update_seconds" ["peer"]
         "When, in Unix time, the first of the revocation lists is stale that count for the peer; absent where there is none";
     STORE_COMMITS = Counter "emccd_store_commits_total" []

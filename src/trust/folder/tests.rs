@@ -317,3 +317,50 @@ fn a_rotation_says_what_is_in_force_and_who_is_still_shown_the_old_one() {
     assert_eq!(purpose, WHAT);
     assert!(matches!(error, Error::NoSuchIdentity { .. }), "{error}");
 }
+
+#[test]
+fn what_was_begun_and_is_named_by_nothing_is_swept_and_nothing_else_is() {
+    let (shown, named) = (leaf("shown"), leaf("named"));
+    let (installed, lost) = (leaf("installed"), leaf("lost"));
+    let node = Node::with(&shown);
+    node.write(&installed);
+    let begin = |leaf: &Leaf| {
+        let key = Secret::new(leaf.key_pem().into_bytes());
+        let begun = node.folder.begin(WHAT, leaf.pem().as_bytes(), &key);
+        assert_eq!(begun.unwrap(), of(leaf));
+    };
+    for leaf in [&shown, &named, &installed, &lost] {
+        begin(leaf);
+        assert!(node.folder.find(WHAT, &of(leaf)).is_ok());
+    }
+    // Of another purpose in the same folder.
+    node.put("identities/.federation-client-00.begun", b"");
+    // A kill may have left a mark and a key without its certificate.
+    let half = leaf("half");
+    begin(&half);
+    let (certificate, _) = node.folder.names(WHAT, &of(&half)).unwrap();
+    fs::remove_file(certificate).unwrap();
+
+    let rows = BTreeSet::from([of(&named)]);
+    assert_eq!(node.folder.sweep(WHAT, &rows).unwrap(), 2);
+    for leaf in [&shown, &named, &installed] {
+        assert!(node.folder.find(WHAT, &of(leaf)).is_ok());
+    }
+    for leaf in [&lost, &half] {
+        let gone = node.folder.find(WHAT, &of(leaf)).unwrap_err();
+        assert!(matches!(gone, Error::NoSuchIdentity { .. }), "{gone}");
+    }
+    // What was named once is no business of a later sweep.
+    assert_eq!(node.folder.sweep(WHAT, &BTreeSet::new()).unwrap(), 0);
+    let left: Vec<_> = node.files().into_keys().collect();
+    let marks = left.iter().filter(|f| f.to_string_lossy().ends_with(BEGUN));
+    assert_eq!(marks.count(), 1, "{left:?}");
+    let keys = left
+        .iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "key"));
+    assert_eq!(keys.count(), 4, "{left:?}");
+    // And one that is removed takes its mark along.
+    begin(&lost);
+    assert!(node.folder.remove(WHAT, &of(&lost)).unwrap());
+    assert_eq!(node.folder.sweep(WHAT, &BTreeSet::new()).unwrap(), 0);
+}

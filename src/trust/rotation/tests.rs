@@ -167,12 +167,13 @@ async fn what_was_never_announced_is_taken_back_without_a_trace_and_phones_ask_n
         assert_eq!(rotations::all(tx)?, []);
         announce(tx, &name, &Recipe::default(), false, &ana)?;
         made(tx, &name, ([1; 32], ENDS), [2; 32], &ana)?;
-        // A word about a peer does no harm where none is asked.
+        // A word about a peer is a slip of the hand where none is asked.
         let named = Named {
             overridden: BTreeSet::from([id("tokyo")]),
             ..Named::default()
         };
-        let row = activate(tx, &name, &named, &ana)?;
+        assert!(shut(activate(tx, &name, &named, &ana)).contains("tokyo"));
+        let row = activate(tx, &name, &Named::default(), &ana)?;
         assert_eq!(row.rotation.phase, Phase::Active);
         // Nobody would accept what has expired.
         let late = Doer {
@@ -191,6 +192,110 @@ async fn what_was_never_announced_is_taken_back_without_a_trace_and_phones_ask_n
             false,
             ana.at
         )?);
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
+
+/// Brings a rotation of a federation identity to where the new one is shown and nothing rests on the old one.
+fn active(tx: &mut dyn Transaction, without: &str) -> Result<Row, Error> {
+    let (name, ana) = (name(Purpose::Federation), ana());
+    announce(tx, &name, &Recipe::default(), false, &ana)?;
+    made(tx, &name, ([1; 32], ENDS), [2; 32], &ana)?;
+    let named = Named {
+        overridden: BTreeSet::from([id(without)]),
+        ..Named::default()
+    };
+    let row = activate(tx, &name, &named, &ana)?;
+    change(
+        tx,
+        &row,
+        |row, _| {
+            (row.rotation.shown, row.rotation.in_use) = (row.rotation.new, Some(Vec::new()));
+        },
+        false,
+        ana.at,
+    )?;
+    Ok(rotations::get(tx, &name)?.unwrap())
+}
+
+#[tokio::test]
+async fn at_its_end_the_old_one_goes_without_the_peers_that_are_named_and_no_others() {
+    let store = store();
+    let done = store.write(|tx: &mut dyn Transaction| {
+        let (name, ana) = (name(Purpose::Federation), ana());
+        peers::upsert(tx, &peer("tokyo"))?;
+        let row = active(tx, "tokyo")?;
+        assert!(shut(retire(tx, &name, &ana)).contains("tokyo"));
+        peers::upsert(tx, &peer("oslo"))?;
+        let tokyo = BTreeSet::from([id("tokyo")]);
+        assert!(shut(retire_without(tx, &name, &tokyo, &ana)).contains("oslo"));
+        // Connections end by themselves, and need no key for that.
+        change(
+            tx,
+            &row,
+            |row, _| row.rotation.in_use = Some(vec!["a link".to_owned()]),
+            false,
+            ana.at,
+        )?;
+        let both = BTreeSet::from([id("tokyo"), id("oslo")]);
+        let row = retire_without(tx, &name, &both, &ana)?;
+        assert_eq!(row.rotation.phase, Phase::Retired);
+        let mut last = tx.query("SELECT outcome FROM audit ORDER BY seq DESC LIMIT 1", &[])?;
+        let last = last.remove(0).text()?;
+        assert!(last.ends_with("not waiting for oslo, tokyo"), "{last}");
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_became_a_peer_since_has_to_have_the_old_one_before_it_is_shown_again() {
+    let store = store();
+    let done = store.write(|tx: &mut dyn Transaction| {
+        let (name, ana) = (name(Purpose::Federation), ana());
+        peers::upsert(tx, &peer("tokyo"))?;
+        let row = active(tx, "tokyo")?;
+        peers::upsert(tx, &peer("oslo"))?;
+        let refused = roll_back(tx, &name, &ana).unwrap_err().to_string();
+        assert!(
+            refused.contains("oslo") && !refused.contains("tokyo"),
+            "{refused}"
+        );
+        let sequence = row.rotation.sequence;
+        progress(tx, &row, &id("oslo"), |told| {
+            assert!(told.progress.newcomer);
+            told.progress.answered(sequence, Outcome::Loaded, "");
+        })?;
+        assert!(roll_back(tx, &name, &ana)?.is_some());
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_ends_while_it_is_shown_gives_way_to_the_one_that_lies_ready() {
+    let store = store();
+    let done = store.write(|tx: &mut dyn Transaction| {
+        let (name, ana) = (name(Purpose::Federation), ana());
+        let late = Doer::node(Timestamp::from_millis(5_001));
+        peers::upsert(tx, &peer("tokyo"))?;
+        announce(tx, &name, &Recipe::default(), false, &ana)?;
+        made(tx, &name, ([1; 32], ENDS), [2; 32], &ana)?;
+        assert_eq!(ended(tx, &name, &ana)?, None);
+        let row = ended(tx, &name, &late)?.unwrap();
+        assert_eq!(row.rotation.shows(), Some([2; 32]));
+        let told = rotations::told(tx, &name)?;
+        assert_eq!(
+            told[0].progress.word,
+            Some(crate::domain::rotation::Word::Overridden)
+        );
+        assert_eq!(ended(tx, &name, &late)?, None);
+        // On the way back, too, as long as there is a new one.
+        let back = roll_back(tx, &name, &ana)?.unwrap();
+        assert_eq!(back.rotation.shows(), Some([1; 32]));
+        let row = ended(tx, &name, &late)?.unwrap();
+        assert_eq!(row.rotation.shows(), Some([2; 32]));
         Ok::<_, Error>(())
     });
     done.await.unwrap();

@@ -161,6 +161,10 @@ async fn whoever_is_killed_at_whatever_moment_the_rotation_can_be_finished() {
         until_agreed(theirs, ours, &BTreeSet::new()).await;
         until_agreed(ours, theirs, &BTreeSet::new()).await;
         until_linked(&lab).await;
+        for cluster in [ours, theirs] {
+            let left = operator::left_over(cluster.member().unwrap()).await;
+            assert_eq!(left, Vec::<String>::new(), "{what}");
+        }
     }
     lab.shut_down().await;
 }

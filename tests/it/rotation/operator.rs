@@ -126,6 +126,17 @@ pub(super) fn phase(member: &Member) -> Option<String> {
         .unwrap()
 }
 
+/// What became of the last act of that kind, by the audit.
+pub(super) fn last_in_audit(member: &Member, action: &str) -> String {
+    database(member)
+        .query_row(
+            "SELECT outcome FROM audit WHERE action = ?1 ORDER BY seq DESC LIMIT 1",
+            [action],
+            |row| row.get(0),
+        )
+        .unwrap()
+}
+
 /// That nothing of any rotation is on record in the cluster.
 pub(super) fn nothing_on_record(member: &Member) -> Result<(), String> {
     let database = database(member);

@@ -8,7 +8,7 @@ use crate::{
         ids::ClusterId,
         purpose::Purpose,
         rotation::{
-            Name, Outcome, Phase, Progress, Rotation, Told, Word,
+            Name, Outcome, Phase, Progress, Rotation, Told, Word, alarms,
             gates::{
                 self, Blocker, Named, Why, may_activate, may_announce, may_confirm, may_retire,
                 may_roll_back,
@@ -142,7 +142,7 @@ fn each_gate_is_shut_in_every_other_phase() {
             open(may_announce(Some(&rotation))),
             open(may_activate(&rotation, &[], &Named::default())),
             open(may_retire(&name, &rotation, &[])),
-            open(may_roll_back(&rotation, false)),
+            open(may_roll_back(&rotation, &[], false)),
             open(may_confirm(&rotation, &[], &Named::default())),
         );
         let expected = match phase {
@@ -191,10 +191,10 @@ fn retiring_needs_every_peer_and_that_nothing_rests_on_the_old_one() {
     let refused = may_retire(&name(Purpose::FederationClient), &rotation, &peers[2..]);
     assert_eq!(refused, []);
     // It is called with the old one until it says that it has the new one.
-    assert_eq!(still_old(&rotation, &peers), [id("b")]);
+    assert_eq!(still_old(&rotation, &peers, &BTreeSet::new()), [id("b")]);
     let mut peers = peers;
     peers[1].progress.answered(7, Outcome::Loaded, "");
-    assert_eq!(still_old(&rotation, &peers), []);
+    assert_eq!(still_old(&rotation, &peers, &BTreeSet::new()), []);
     assert_eq!(peers[1].progress.word, None);
 }
 
@@ -215,6 +215,142 @@ fn only_the_operator_of_a_peer_that_cannot_be_told_is_taken_at_their_word() {
 }
 
 #[test]
+fn a_silent_peer_does_not_hold_up_the_next_renewal() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let schedule = Schedule {
+        renew_before: DAY * 30,
+        jitter: Duration::ZERO,
+        override_before: DAY,
+    };
+    let (of, end) = (
+        name(Purpose::Federation),
+        Timestamp::from_millis(1_000_000_000_000),
+    );
+    let old_ends = end.minus(DAY * 90);
+    let shown = Shown {
+        fingerprint: NEW,
+        not_before: end.minus(DAY * 100),
+        not_after: end,
+        old_ends: Some(old_ends),
+        is_self_signed: true,
+    };
+    let mut rotation = announced();
+    let peers = [told("a", Outcome::Loaded, 7), told("b", Outcome::Silent, 0)];
+    rotation.activate();
+    let due_at = |now, shown: &Shown| due(&schedule, now, &of, shown, Some(&rotation), &peers);
+    assert_eq!(due_at(old_ends, &shown), Due::Nothing);
+    let without_b = Due::RetireWithout(BTreeSet::from([id("b")]));
+    let after = old_ends.plus(Duration::from_millis(1));
+    assert_eq!(due_at(after, &shown), without_b);
+    // Or its own successor is due, however long the old one is valid.
+    let long = Shown {
+        old_ends: Some(end.plus(DAY)),
+        ..shown
+    };
+    assert_eq!(due_at(after, &long), Due::Nothing);
+    assert_eq!(due_at(begins_at(&schedule, &long), &long), without_b);
+    // While the old one is shown, for whatever reason, it is not taken away.
+    let still = Shown {
+        fingerprint: OLD,
+        ..shown
+    };
+    assert_eq!(due_at(after, &still), Due::Nothing);
+    // The gate is that of retiring, but for those.
+    let without = |ids: &[&str]| {
+        let ids = ids.iter().map(|text| id(text)).collect();
+        gates::may_retire_without(&of, &rotation, &peers, &ids)
+    };
+    assert_eq!(without(&["b"]), [Blocker::NotShown]);
+    assert_eq!(why(&without(&[])), [("b".to_owned(), Why::Silent)]);
+}
+
+#[test]
+fn who_became_a_peer_while_the_new_one_was_shown_is_shown_that_and_needs_the_old_one_for_a_step_back()
+ {
+    let mut rotation = announced();
+    rotation.activate();
+    (rotation.shown, rotation.in_use) = (Some(NEW), Some(Vec::new()));
+    let mut peers = [told("a", Outcome::Silent, 0), told("b", Outcome::Silent, 0)];
+    peers[1].progress.newcomer = true;
+    let nobody = BTreeSet::new();
+    assert_eq!(still_old(&rotation, &peers, &nobody), [id("a")]);
+    let blockers = may_roll_back(&rotation, &peers, false);
+    assert_eq!(why(&blockers), [("b".to_owned(), Why::Silent)]);
+    let of = name(Purpose::Federation);
+    let blockers = may_retire(&of, &rotation, &peers[1..]);
+    assert_eq!(why(&blockers), [("b".to_owned(), Why::Silent)]);
+    // Its connections are proof enough that it takes what it was given.
+    (peers[1].progress.seen_out, peers[1].progress.seen_in) = (true, true);
+    assert_eq!(may_retire(&of, &rotation, &peers[1..]), []);
+    assert!(!may_roll_back(&rotation, &peers, false).is_empty());
+    peers[1].progress.answered(7, Outcome::Loaded, "");
+    assert_eq!(may_roll_back(&rotation, &peers, false), []);
+    // Who refuses what it should know is shown the other one.
+    let both = BTreeSet::from([id("a"), id("b")]);
+    assert_eq!(still_old(&rotation, &peers, &both), [id("b")]);
+}
+
+#[test]
+fn what_has_ended_while_it_is_shown_gives_way() {
+    let mut local = Local {
+        has_old: true,
+        has_new: true,
+        shown: Some(OLD),
+        old_ended: true,
+        ..Local::default()
+    };
+    let mut rotation = announced();
+    assert_eq!(next(&rotation, &[], &[], &local), [Step::Ended]);
+    let mut back = announced();
+    back.roll_back(8);
+    assert_eq!(next(&back, &[], &[], &local), [Step::Ended]);
+    // There is no other one any more.
+    back.settled = true;
+    assert!(!next(&back, &[], &[], &local).contains(&Step::Ended));
+    assert!(!back.ended());
+    assert!(rotation.ended());
+    assert_eq!(rotation.shows(), Some(NEW));
+    local.shown = Some(NEW);
+    assert!(!next(&rotation, &[], &[], &local).contains(&Step::Ended));
+}
+
+#[test]
+fn an_alarm_says_for_what_a_person_is_needed() {
+    let mut rotation = announced();
+    let mut overridden = told("e", Outcome::Silent, 0);
+    overridden.progress.word = Some(Word::Overridden);
+    let peers = [
+        told("a", Outcome::Loaded, 7),
+        told("b", Outcome::Waiting, 7),
+        told("c", Outcome::Manual, 0),
+        told("d", Outcome::Silent, 0),
+        overridden,
+    ];
+    let reasons = |rotation: &Rotation, lasts| {
+        let all = alarms::of(rotation, &peers, true, lasts);
+        all.into_iter()
+            .map(|(reason, n)| (reason.as_str(), n))
+            .collect::<Vec<_>>()
+    };
+    let soon = [
+        ("problem", 1),
+        ("manual", 1),
+        ("waiting", 1),
+        ("overridden", 1),
+    ];
+    assert_eq!(reasons(&rotation, Duration::ZERO), soon);
+    assert_eq!(reasons(&rotation, alarms::PATIENCE).len(), 5);
+    rotation.activate();
+    rotation.retire(8);
+    // Nobody has to be told by hand to forget, and what was said before is no answer to this.
+    assert_eq!(
+        reasons(&rotation, alarms::PATIENCE),
+        [("problem", 1), ("overridden", 1), ("silent", 3)]
+    );
+    assert!(alarms::of(&rotation, &[], false, alarms::PATIENCE).is_empty());
+}
+
+#[test]
 fn the_schedule_begins_in_time_and_does_not_wait_for_the_silent_for_ever() {
     const DAY: Duration = Duration::from_secs(86_400);
     let schedule = Schedule {
@@ -225,13 +361,16 @@ fn the_schedule_begins_in_time_and_does_not_wait_for_the_silent_for_ever() {
     let end = Timestamp::from_millis(1_000_000_000_000);
     let shown = Shown {
         fingerprint: [0x80; 32],
+        not_before: end.minus(DAY * 100),
         not_after: end,
+        old_ends: None,
         is_self_signed: true,
     };
+    let of = name(Purpose::Federation);
     let begin = begins_at(&schedule, &shown);
     assert!(begin > end.minus(DAY * 30) && begin < end.minus(DAY * 23));
     let due_at = |now, rotation: Option<&Rotation>, peers: &[Told]| {
-        due(&schedule, now, &shown, rotation, peers)
+        due(&schedule, now, &of, &shown, rotation, peers)
     };
     let before = begin.minus(Duration::from_millis(1));
     assert_eq!(due_at(before, None, &[]), Due::Nothing);
@@ -241,7 +380,7 @@ fn the_schedule_begins_in_time_and_does_not_wait_for_the_silent_for_ever() {
         ..shown
     };
     assert_eq!(
-        due(&schedule, begin, &foreign, None, &[]),
+        due(&schedule, begin, &of, &foreign, None, &[]),
         Due::AskAuthority
     );
     // While one is under way no other begins; at the end of the last's the next may.
@@ -251,12 +390,12 @@ fn the_schedule_begins_in_time_and_does_not_wait_for_the_silent_for_ever() {
     let last = end.minus(DAY);
     assert_eq!(
         due_at(last, Some(&rotation), &peers),
-        Due::ActivateWithout(vec![id("b")])
+        Due::ActivateWithout(BTreeSet::from([id("b")]))
     );
     // Also one that an operator began and left lying, although all have it.
     assert_eq!(
         due_at(last, Some(&rotation), &peers[..1]),
-        Due::ActivateWithout(Vec::new())
+        Due::ActivateWithout(BTreeSet::new())
     );
     rotation.activate();
     assert_eq!(due_at(last, Some(&rotation), &peers), Due::Nothing);
@@ -267,7 +406,13 @@ fn the_schedule_begins_in_time_and_does_not_wait_for_the_silent_for_ever() {
         renew_before: Duration::ZERO,
         ..schedule
     };
-    assert_eq!(due(&off, end, &shown, None, &[]), Due::Nothing);
+    assert_eq!(due(&off, end, &of, &shown, None, &[]), Due::Nothing);
+    // What lives for a shorter time than it is exchanged ahead is left alone for half of it.
+    let short = Shown {
+        not_before: end.minus(DAY * 10),
+        ..shown
+    };
+    assert_eq!(begins_at(&schedule, &short), end.minus(DAY * 5));
     // However long the jitter is, most of the time is left.
     let wild = Schedule {
         jitter: DAY * 300,

@@ -431,6 +431,8 @@ CREATE TABLE rotation_peers (
     word       TEXT CHECK (word IN ('confirmed', 'overridden')),
     seen_out   INTEGER NOT NULL CHECK (seen_out IN (0, 1)),
     seen_in    INTEGER NOT NULL CHECK (seen_in IN (0, 1)),
+    -- Whether it became a peer while the new one was shown.
+    newcomer   INTEGER NOT NULL CHECK (newcomer IN (0, 1)),
     PRIMARY KEY (node, purpose, cluster_id),
     FOREIGN KEY (node, purpose) REFERENCES rotations (node, purpose) ON DELETE CASCADE
 ) STRICT;
