@@ -177,7 +177,7 @@ fn theirs(bundle: &Bundle, shown: &[Chain], at: Timestamp) -> Vec<Break> {
 /// Until when an entry counts: to its own end, or that of a strict list of the authority that it is.
 fn end_of(bundle: &Bundle, entry: &Certificate) -> Timestamp {
     let list = list_of(bundle, entry).map(Crl::next_update);
-    list.map_or(entry.not_after(), |due| due.min(entry.not_after()))
+    list.map_or_else(|| entry.not_after(), |due| due.min(entry.not_after()))
 }
 
 /// The strict list of the authority that an entry is.

@@ -191,7 +191,7 @@ fn verdict(rotation: &Rotation, answered: &Answered, is_newcomer: bool) -> (Outc
         });
     // Silent, loaded, waiting, refused: the worst of them.
     said.max_by_key(|(outcome, _)| *outcome)
-        .unwrap_or((Outcome::Refused, "there is nothing to be told".to_owned()))
+        .unwrap_or_else(|| (Outcome::Refused, "there is nothing to be told".to_owned()))
 }
 
 /// The same beside what the peer accepts anyway. After a step back it is asked to have no more than it had before: one
