@@ -164,10 +164,12 @@ impl Certificate {
         issuer.signed(self.der())
     }
 
-    /// Whether it is where a chain ends: it names itself as its issuer, and signed itself.
+    /// Whether it is where a chain ends: it names itself as its issuer, and signed itself. By methods, too, that no
+    /// handshake takes: nobody looks at a root's own signature, and many an old one is by SHA-1.
     #[must_use]
     pub fn is_root(&self) -> bool {
-        self.names_issuer(self) && self.is_signed_by(self)
+        let own = || X509Certificate::from_der(self.der());
+        self.names_issuer(self) && own().is_ok_and(|(_, own)| own.verify_signature(None).is_ok())
     }
 
     /// The issuer as it is encoded.
@@ -482,6 +484,23 @@ mod tests {
         ] {
             assert_eq!(read_fingerprint(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_root_signed_itself_by_whatever_method() {
+        let line = "req -x509 -newkey rsa:2048 -nodes -keyout /dev/null -subj /CN=Old -sha1";
+        let made = std::process::Command::new("openssl")
+            .args(line.split(' '))
+            .output()
+            .unwrap();
+        let old = Certificate::read_all(&made.stdout).unwrap().remove(0);
+        assert!(old.is_root());
+        let root = Authority::new("Root");
+        assert!(root.certificate().is_root());
+        // The name alone makes none.
+        let namesake = Spec::new("Root").without_names().signed_by(&root);
+        let namesake = namesake.certificate();
+        assert!(namesake.names_issuer(&namesake) && !namesake.is_root());
     }
 
     #[test]

@@ -298,6 +298,7 @@ impl IdentityFolder {
     ///
     /// # Errors
     /// [`Error::NotConfigured`], and [`Error::File`] when the folder can't be read.
+    #[cfg(test)]
     pub fn list(&self, purpose: Purpose) -> Result<Vec<Certificate>, Error> {
         let mut found: Vec<Certificate> = Vec::new();
         if let Ok(identity) = self.configured(purpose) {

@@ -97,7 +97,7 @@ impl Bench {
     }
 
     fn read(&self, name: &str) -> Contents {
-        formats::read(&self.bytes(name), Some(&password())).unwrap()
+        formats::read_with(&self.bytes(name), Some(&password()), Keys::Open(None)).unwrap()
     }
 
     fn refused(&self, name: &str, password: Option<&str>) -> Error {
@@ -198,7 +198,7 @@ fn stores_of_keytool_are_read_with_every_alias_and_key() {
         let mut bytes = bench.bytes(name);
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0x55;
-        let damaged = formats::read(&bytes, Some(&password())).unwrap_err();
+        let damaged = formats::read_with(&bytes, Some(&password()), Keys::Open(None)).unwrap_err();
         assert!(
             !matches!(damaged, Error::WrongPassword { .. }),
             "{name}: {damaged}"
@@ -332,7 +332,8 @@ fn stores_and_files_of_openssl_are_read_or_refused_for_what_they_are() {
     }
     let empty = Secret::new(Vec::new());
     for password in [None, Some(&empty)] {
-        let read = formats::read(&bench.bytes("empty.p12"), password).unwrap();
+        let read =
+            formats::read_with(&bench.bytes("empty.p12"), password, Keys::Open(None)).unwrap();
         assert_eq!(facts(&read), [fact("node", &tokyo, true)]);
     }
     // Java would show nothing in this one: no attribute says that it is trusted.

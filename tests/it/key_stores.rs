@@ -8,7 +8,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use emccd::lab::{Lab, Spec, member::Member};
+use emccd::{
+    clock::Clock,
+    config::init,
+    lab::{Lab, Spec, member::Member},
+    trust::make::{self, CertRequest, KeyKind},
+};
 
 use crate::{
     rotation::{
@@ -158,4 +163,67 @@ async fn nodes_with_key_stores_link_exchange_their_certificates_and_start_again(
     let file = told[0]["file"].as_str().unwrap();
     assert!(file.ends_with("federation.store"), "{told}");
     lab.shut_down().await;
+}
+
+#[test]
+fn an_authoritys_answer_to_keytools_request_goes_into_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = Clock::system().now();
+    let created = init::create(&init::InitOptions {
+        cluster_id: "berlin".parse().unwrap(),
+        folder: dir.path().join("berlin"),
+        port_base: init::DEFAULT_PORT_BASE,
+        hosts: vec!["a.example".to_owned()],
+        settings: Vec::new(),
+        now,
+    })
+    .unwrap();
+    let certs = created.federation_cert.parent().unwrap();
+    let of_store = format!("-keystore tomcat.jks -storetype JKS -storepass {PASSWORD}");
+    let made = format!(
+        "-genkeypair -alias tomcat -keyalg EC -groupname secp256r1 -dname CN=berlin {of_store}"
+    );
+    run(certs, "keytool", &made);
+    let store = certs.join("tomcat.jks");
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o600)).unwrap();
+    put(&certs.join("password"), PASSWORD.as_bytes());
+    let text = fs::read_to_string(&created.config).unwrap();
+    let text = text
+        .replace(
+            "certificate = \"certs/federation.pem\"",
+            "key-store = \"certs/tomcat.jks\"",
+        )
+        .replace(
+            "key = \"certs/federation.key\"",
+            "key-store-password-file = \"certs/password\"",
+        );
+    fs::write(&created.config, text).unwrap();
+
+    let request = CertRequest::new("Root", Vec::new(), KeyKind::P256, now, 30);
+    let root = make::ca(&request).unwrap();
+    fs::write(certs.join("root.pem"), &root.made().certificate_pem).unwrap();
+    put(&dir.path().join("root.key"), root.made().key_pem.expose());
+    run(
+        certs,
+        "keytool",
+        &format!("-certreq -alias tomcat -file asked.csr {of_store}"),
+    );
+    run(
+        certs,
+        "openssl",
+        "x509 -req -in asked.csr -CA root.pem -CAkey ../../root.key -days 20 -copy_extensions copyall -out answer.pem",
+    );
+    let output = Command::new(binary())
+        .arg("--config")
+        .arg(&created.config)
+        .args(["cert", "install", "answer.pem", "root.pem", "--now"])
+        .current_dir(certs)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{told}");
+    let listed = run(certs, "keytool", &format!("-list -v {of_store}"));
+    assert!(listed.contains("Issuer: CN=Root"), "{listed}");
+    assert!(listed.contains("PrivateKeyEntry"), "{listed}");
 }

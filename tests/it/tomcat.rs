@@ -17,7 +17,7 @@ use emccd::{
         TrustStore,
         bundle::Bundle,
         certificate::Certificate,
-        formats::{self, Entry, Format},
+        formats::{self, Entry, Format, Keys},
         identity::Identity,
         make::{self, CertRequest, KeyKind, Made},
         verifier::VerdictSlot,
@@ -165,7 +165,7 @@ async fn tomcat_serves_mutual_tls_with_stores_that_we_wrote() {
     ] {
         let written =
             formats::write(format, std::slice::from_ref(&entry), Some(&password)).unwrap();
-        let read = formats::read(&written, Some(&password)).unwrap();
+        let read = formats::read_with(&written, Some(&password), Keys::Open(None)).unwrap();
         assert_eq!(read.entries[0].chain, entry.chain);
         std::fs::write(conf.join(file), written).unwrap();
     }

@@ -222,15 +222,6 @@ pub fn with_key(
     written.map(Secret::new)
 }
 
-/// Reads a file with its keys, which only a store can hold. A key in PEM is not for here: who shows an identity reads
-/// it beside its certificate.
-///
-/// # Errors
-/// [`Error`], which says what is wrong and what to do.
-pub fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, Error> {
-    read_with(bytes, password, Keys::Open(None))
-}
-
 /// Reads a file of which only certificates are wanted: a private key in it is an error.
 ///
 /// # Errors
@@ -239,7 +230,8 @@ pub fn read_trust(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, E
     read_with(bytes, password, Keys::Refuse)
 }
 
-/// Reads a file, and deals with keys in it as told.
+/// Reads a file, and deals with keys in it as told. A key in PEM is not for here: who shows an identity reads it beside
+/// its certificate.
 ///
 /// # Errors
 /// [`Error`], which says what is wrong and what to do.

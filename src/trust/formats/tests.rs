@@ -5,6 +5,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::trust::fixtures::{Authority, Leaf, Spec};
 
+fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, Error> {
+    read_with(bytes, password, Keys::Open(None))
+}
+
 fn secret(text: &str) -> Secret {
     Secret::new(text.as_bytes().to_vec())
 }
