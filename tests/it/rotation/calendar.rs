@@ -76,7 +76,7 @@ async fn what_is_near_its_end_is_exchanged_by_itself_and_a_silent_peer_is_named(
         told.ends_with(&format!("not waiting for {tokyo}")),
         "{told}"
     );
-    let figure = "emccd_rotation_alarms{identity=\"federation\",reason=\"overridden\"} 1";
+    let figure = "emccd_rotation_alarms{identity=\"federation\",reason=\"overridden\"} 1.0";
     until("it is an alarm", async || {
         let (_, text) = crate::metrics::ask(here, "/metrics").await;
         text.lines()
