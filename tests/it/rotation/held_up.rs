@@ -55,7 +55,11 @@ async fn a_dead_peer_and_a_dead_node_are_named_and_what_is_printed_leads_on_with
             let mut all = all.as_array().unwrap().iter();
             all.any(|it| it["node"] == **name && it["purpose"] == "federation")
         };
-        names.iter().all(of).then_some(()).ok_or(all.to_string())
+        names
+            .iter()
+            .all(of)
+            .then_some(())
+            .ok_or_else(|| all.to_string())
     })
     .await;
     let own = first(&lab).join("own.pem");
@@ -72,7 +76,7 @@ async fn a_dead_peer_and_a_dead_node_are_named_and_what_is_printed_leads_on_with
         let other = format!("{}: ", names[1]);
         (told.to_string().contains(&other) && told["unreported"].as_array().unwrap().is_empty())
             .then_some(())
-            .ok_or(told.to_string())
+            .ok_or_else(|| told.to_string())
     })
     .await;
 
