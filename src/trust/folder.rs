@@ -213,10 +213,12 @@ impl IdentityFolder {
     /// many went.
     ///
     /// # Errors
-    /// [`Error::File`] and [`Error::Write`]; what could not be looked at is looked at the next time.
+    /// [`Error::File`] and [`Error::Write`]. While what is configured can't be read, nothing goes.
     pub fn sweep(&self, purpose: Purpose, named: &BTreeSet<Fingerprint>) -> Result<usize, Error> {
         let mut gone = 0;
         let beginning = format!(".{purpose}-");
+        let configured = self.configured(purpose);
+        let configured = configured.map(|identity| identity.leaf().fingerprint());
         for mark in all_in(&self.folder(purpose)?)? {
             let name = mark.file_name().unwrap_or_default().to_string_lossy();
             let hex = name.strip_prefix(&beginning);
@@ -224,11 +226,9 @@ impl IdentityFolder {
             let Some(begun) = hex.and_then(read_fingerprint) else {
                 continue;
             };
-            let is_named = named.contains(&begun)
-                || leaf_of(&self.place(purpose)?.certificate)?.fingerprint() == begun;
-            if is_named {
+            if named.contains(&begun) || configured.as_ref().is_ok_and(|of| *of == begun) {
                 delete(&mark)?;
-            } else {
+            } else if configured.is_ok() {
                 self.remove(purpose, &begun)?;
                 gone += 1;
             }

@@ -176,8 +176,8 @@ fn theirs(bundle: &Bundle, shown: &[Chain], at: Timestamp) -> Vec<Break> {
 
 /// Until when an entry counts: to its own end, or that of a strict list of the authority that it is.
 fn end_of(bundle: &Bundle, entry: &Certificate) -> Timestamp {
-    let list = list_of(bundle, entry).map(Crl::next_update);
-    list.map_or_else(|| entry.not_after(), |due| due.min(entry.not_after()))
+    let (list, end) = (list_of(bundle, entry), entry.not_after());
+    list.map_or(end, |list| list.next_update().min(end))
 }
 
 /// The strict list of the authority that an entry is.
