@@ -1,14 +1,25 @@
 //! What rotations on record say of what is shown, and of what comes next.
 
-use super::{mirror::Next, operations::NodeOperations};
+use super::{
+    mirror::Next,
+    operations::NodeOperations,
+    rotation::{replaced_by, tell_given_up},
+};
 use crate::{
-    domain::rotation::{Phase, Rotation},
+    domain::{
+        purpose::Purpose,
+        rotation::{Phase, Rotation},
+    },
     edge::admin::{error::Error, rotation_next::Held},
     store::{
         self, Transaction,
         rotations::{self, Row},
     },
-    trust::certificate::fingerprint_text,
+    trust::{
+        InForce,
+        certificate::fingerprint_text,
+        rotation::{self, Doer},
+    },
 };
 
 impl NodeOperations {
@@ -50,10 +61,21 @@ impl NodeOperations {
             .await
     }
 
-    /// Refuses to call what is in the files in use where a rotation says what is shown, and they hold something else.
-    pub(super) async fn check_files(&self) -> Result<(), Error> {
-        let rows = self.rotations().await?.into_iter();
-        for row in rows.filter(|row| row.name.node == self.node) {
+    /// Refuses to read the files where a rotation says what is shown, and they hold something else. One of which nothing
+    /// can be shown any more ends for what is in them, if that can be.
+    pub(super) async fn check_files(&self, actor: &str) -> Result<(), Error> {
+        let mut rows = self.rotations().await?;
+        rows.retain(|row| row.name.node == self.node);
+        for purpose in Purpose::ALL {
+            if !rows.iter().any(|row| row.name.purpose == purpose) {
+                // What the last one left in force is over.
+                self.reloader.say(purpose, InForce::default());
+            }
+        }
+        for row in rows {
+            if self.gives_way(&row, actor).await? {
+                continue;
+            }
             let (folder, purpose) = (self.reloader.folder().clone(), row.name.purpose);
             let configured = tokio::task::spawn_blocking(move || {
                 folder.configured(purpose).map(|i| i.leaf().fingerprint())
@@ -80,5 +102,32 @@ impl NodeOperations {
             ));
         }
         Ok(())
+    }
+
+    /// Ends a rotation of which nothing can be shown any more, if what is configured can be; whether it has.
+    async fn gives_way(&self, row: &Row, actor: &str) -> Result<bool, Error> {
+        let (folder, as_read, now) = (
+            self.reloader.folder().clone(),
+            row.clone(),
+            self.clock.now(),
+        );
+        let replaced = tokio::task::spawn_blocking(move || replaced_by(&as_read, &folder, now));
+        let Ok(Some(configured)) = replaced.await else {
+            return Ok(false);
+        };
+        let doer = Doer {
+            actor: actor.to_owned(),
+            at: now,
+        };
+        let of = row.clone();
+        let given_up = self
+            .store
+            .write(move |tx: &mut dyn Transaction| rotation::give_up(tx, &of, configured, &doer));
+        if given_up.await? {
+            tell_given_up(row, &configured);
+        }
+        // Where the driver was first, it is over as well.
+        self.reloader.say(row.name.purpose, InForce::default());
+        Ok(true)
     }
 }

@@ -163,7 +163,10 @@ impl Node {
     /// The first thing that is not valid.
     pub async fn reload(&self) -> Result<(), Error> {
         let outcome = self.reloader.reload_all().await;
-        self.reloader.audit("SIGHUP", &outcome).await?;
+        let told = outcome
+            .as_ref()
+            .map_err(|error| crate::telemetry::error_chain(error));
+        self.reloader.audit("SIGHUP", told.copied()).await?;
         outcome
     }
 

@@ -125,16 +125,22 @@ impl Operations for NodeOperations {
 
     fn reload_identities<'a>(&'a self, actor: &'a Actor) -> Answer<'a, Vec<pb::Identity>> {
         Box::pin(async move {
+            let actor = actor.to_string();
+            if let Err(refused) = self.check_files(&actor).await {
+                let why = crate::telemetry::error_chain(&refused);
+                self.reloader.audit(&actor, Err(why)).await?;
+                return Err(refused);
+            }
             // Both are read, whatever becomes of the first.
             let federation = self.reloader.reload_federation_identity();
             let phone = self.reloader.reload_phone_identity();
             let outcome = federation.and(phone);
-            self.reloader.audit(&actor.to_string(), &outcome).await?;
+            let told = outcome
+                .as_ref()
+                .map_err(|error| crate::telemetry::error_chain(error));
+            self.reloader.audit(&actor, told.copied()).await?;
             match outcome {
-                Ok(()) => {
-                    self.check_files().await?;
-                    Ok(self.told())
-                }
+                Ok(()) => Ok(self.told()),
                 Err(error) => Err(Error::refused(
                     format!(
                         "{}; the last good one stays in force",

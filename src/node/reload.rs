@@ -225,6 +225,12 @@ impl Reloader {
         outcome
     }
 
+    /// The same for what is shown already, and for what is to be read next.
+    pub(super) fn say(&self, purpose: Purpose, in_force: InForce) {
+        let mut all = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(purpose, in_force);
+    }
+
     /// What rotations say is in force from the start, before the identities are read.
     pub(super) fn begin_with(&self, in_force: BTreeMap<Purpose, InForce>) {
         *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = in_force;
@@ -275,7 +281,7 @@ impl Reloader {
     pub(super) async fn audit(
         &self,
         actor: &str,
-        outcome: &Result<(), Error>,
+        outcome: Result<(), String>,
     ) -> Result<(), store::Error> {
         let in_force = self.shown().into_iter().map(|shown| {
             let leaf = shown.identity.as_ref().map(Identity::leaf);
@@ -285,12 +291,7 @@ impl Reloader {
         let in_force = in_force.collect::<Vec<_>>().join(", ");
         let outcome = match outcome {
             Ok(()) => format!("in force: {in_force}"),
-            Err(error) => {
-                format!(
-                    "refused: {}; still in force: {in_force}",
-                    crate::telemetry::error_chain(error)
-                )
-            }
+            Err(why) => format!("refused: {why}; still in force: {in_force}"),
         };
         let (at, actor) = (self.trust.clock().now(), actor.to_owned());
         self.store

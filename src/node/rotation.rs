@@ -22,7 +22,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use self::waits::{Telling, Tellings, Turned};
-pub(super) use self::{alarms::RotationAlarms, start::in_force};
+pub(super) use self::{
+    alarms::RotationAlarms,
+    start::{in_force, replaced_by},
+};
 use super::{Error, reload::Reloader};
 use crate::{
     clock::Clock,
@@ -226,6 +229,7 @@ impl Driver {
         let linked = self.linked(&row, &peers);
         self.turn(&row, &peers, &linked);
         let local = self.local(&row).await?;
+        self.hold(&row, &local);
         let mut went = Went::default();
         for step in steps::next(&row.rotation, &peers, &linked, &local) {
             if let Step::Tell(cluster) = step {
@@ -270,6 +274,22 @@ impl Driver {
         }
     }
 
+    /// Has what is shown stay that, whatever the configured files come to hold while it is on record.
+    fn hold(&self, row: &Row, local: &Local) {
+        let purpose = row.name.purpose;
+        let is_meant = row.rotation.shows().is_some() && row.rotation.shows() == local.shown;
+        if is_meant && self.reloader.in_force(purpose) == InForce::default() {
+            self.reloader.say(
+                purpose,
+                InForce {
+                    active: local.shown,
+                    old: row.rotation.old,
+                    old_for: Vec::new(),
+                },
+            );
+        }
+    }
+
     fn turned(&self) -> MutexGuard<'_, Turned> {
         let turned = &self.memory.turned;
         turned.lock().unwrap_or_else(PoisonError::into_inner)
@@ -294,12 +314,29 @@ impl Driver {
             Step::Make => self.make(row).await.map(|()| true),
             Step::Lost(lost) => {
                 let what = match lost {
-                    Lost::Old => "the old certificate or its key is",
-                    Lost::New => "the new certificate or its key is",
-                    Lost::Both => "both certificates or their keys are",
+                    Lost::Old => {
+                        "the old certificate or its key is gone from this node: the new one is shown"
+                    }
+                    Lost::New => {
+                        "the new certificate or its key is gone from this node: the old one is shown"
+                    }
+                    Lost::Both => {
+                        "what a rotation has shown is gone from this node or has ended: what is configured is shown"
+                    }
                 };
-                error!(identity = %row.name, "{what} gone from this node: what is left is shown");
+                error!(identity = %row.name, "ALARM: {what}");
                 self.lost(row.clone(), lost).await
+            }
+            Step::GiveUp(configured) => {
+                let (of, doer) = (row.clone(), Doer::node(now));
+                let given_up = self.store.write(move |tx: &mut dyn Transaction| {
+                    rotation::give_up(tx, &of, configured, &doer)
+                });
+                let is_done = given_up.await?;
+                if is_done {
+                    tell_given_up(row, &configured);
+                }
+                Ok(is_done)
             }
             Step::Ended => {
                 let (of, doer) = (row.name.clone(), Doer::node(now));
@@ -338,7 +375,6 @@ impl Driver {
                 let (shown, in_use) = (local.shown, local.in_use.clone());
                 let leaves = row.rotation.leaves().is_some();
                 self.change(row, move |row| {
-                    row.problem = None;
                     row.rotation.shown = shown;
                     row.rotation.in_use = leaves.then(|| in_use.clone());
                 })
@@ -460,8 +496,19 @@ impl Driver {
                 )
             })
         };
-        let found = tokio::task::spawn_blocking(move || (has(old, &folder), has(new, &folder)));
-        let (has_old, has_new) = found.await.map_err(|_| Problem::Broken)?;
+        let (as_read, now) = (row.clone(), self.clock.now());
+        let found = tokio::task::spawn_blocking(move || {
+            // Of one that was gone back to before its next one was made, only the certificate itself says when it ends.
+            let ends = as_read.old_ends.or_else(|| {
+                let old = folder.find(purpose, &old?).ok()?;
+                Some(old.leaf().not_after())
+            });
+            let old_ended = ends.is_some_and(|ends| ends < now);
+            let replaced_by = replaced_by(&as_read, &folder, now);
+            (has(old, &folder), has(new, &folder), old_ended, replaced_by)
+        });
+        let (has_old, has_new, old_ended, replaced_by) =
+            found.await.map_err(|_| Problem::Broken)?;
         let in_use = match (row.rotation.leaves(), purpose.is_of_peers()) {
             (Some(leaves), true) => {
                 let uses = self.trust.in_use().of_own(&leaves).into_iter();
@@ -480,8 +527,9 @@ impl Driver {
             shown: self.shown(purpose).map(|shown| shown.leaf().fingerprint()),
             shown_old: self.reloader.in_force(purpose).old_for,
             in_use,
-            old_ended: row.old_ends.is_some_and(|ends| ends < self.clock.now()),
+            old_ended,
             turned: self.turned().of(purpose),
+            replaced_by,
         })
     }
 
@@ -522,10 +570,19 @@ impl Driver {
 
     /// Tells why a rotation can't go on, once.
     async fn note_problem(&self, name: &Name, problem: &str) {
-        if !self.memory.news.is_news(&name.to_string(), problem) {
+        if self.memory.news.is_news(&name.to_string(), problem) {
+            warn!(identity = %name, cause = problem, "a rotation can't go on; it is tried again");
+        }
+        let (of, text) = (name.clone(), problem.to_owned());
+        let read = self
+            .store
+            .read(move |tx: &mut dyn Transaction| rotations::get(tx, &of));
+        if let Ok(row) = read.await
+            && row.is_none_or(|row| row.problem.as_ref() == Some(&text))
+        {
+            // It says so already; or what is configured can't be shown, of which there is no row.
             return;
         }
-        warn!(identity = %name, cause = problem, "a rotation can't go on; it is tried again");
         let (of, text) = (name.clone(), problem.to_owned());
         let noted = self.store.write(move |tx: &mut dyn Transaction| {
             // Where there is none any more, what is configured can't be shown.
@@ -540,6 +597,14 @@ impl Driver {
             self.memory.news.is_over(&name.to_string());
         }
     }
+}
+
+/// Says that a rotation has ended otherwise than anybody wanted.
+pub(super) fn tell_given_up(row: &Row, configured: &Fingerprint) {
+    error!(
+        identity = %row.name, phase = %row.rotation.phase, certificate = fingerprint_text(configured),
+        "ALARM: a rotation is given up: nothing of it can be shown any more, and the certificate that is configured is; peers are not told of it"
+    );
 }
 
 /// The first of them, and how many there are besides.

@@ -186,6 +186,16 @@ impl IdentityFolder {
         Ok(pair.fingerprint())
     }
 
+    /// Keeps one that is found, wherever it lies, in the folder as well: whatever becomes of the configured files, it is
+    /// found again.
+    ///
+    /// # Errors
+    /// As [`IdentityFolder::find`], and [`Error::Write`].
+    pub fn keep_found(&self, purpose: Purpose, of: &Fingerprint) -> Result<(), Error> {
+        let pair = self.pair(purpose, of)?;
+        self.keep(purpose, &pair)
+    }
+
     /// Keeps one that nothing names yet: [`IdentityFolder::sweep`] takes it away again if nothing ever does. What lies
     /// there already was put there by somebody, and stays.
     ///

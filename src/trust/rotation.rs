@@ -294,6 +294,38 @@ pub fn roll_back(tx: &mut dyn Transaction, name: &Name, doer: &Doer) -> Result<O
     Ok(goes_on.then_some(row))
 }
 
+/// Ends a rotation of which nothing can be shown any more: this one is, which is configured. Whether it was still where it
+/// was when that was found.
+///
+/// # Errors
+/// [`store::Error`] when the store fails.
+pub fn give_up(
+    tx: &mut dyn Transaction,
+    as_of: &Row,
+    configured: Fingerprint,
+    doer: &Doer,
+) -> Result<bool, store::Error> {
+    let name = &as_of.name;
+    let now = rotations::get(tx, name)?;
+    if !now.is_some_and(|row| is_same(&row.rotation, &as_of.rotation)) {
+        return Ok(false);
+    }
+    rotations::remove(tx, name)?;
+    let outcome = format!(
+        "given up ({}): {} can't be shown any more, and {} is, which is configured",
+        as_of.rotation.phase,
+        text(as_of.rotation.shows()),
+        fingerprint_text(&configured)
+    );
+    doer.record(tx, Action::CertRollBack, name, outcome)?;
+    Ok(true)
+}
+
+/// Whether it is where it was.
+fn is_same(a: &Rotation, b: &Rotation) -> bool {
+    (a.phase, a.sequence) == (b.phase, b.sequence)
+}
+
 /// Changes a rotation, if it is still where it was when that was decided; whether it was.
 ///
 /// # Errors
@@ -308,7 +340,6 @@ pub fn change(
     let Some(mut row) = rotations::get(tx, &as_of.name)? else {
         return Ok(false);
     };
-    let is_same = |a: &Rotation, b: &Rotation| (a.phase, a.sequence) == (b.phase, b.sequence);
     if !is_same(&row.rotation, &as_of.rotation) {
         return Ok(false);
     }

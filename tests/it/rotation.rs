@@ -1,6 +1,7 @@
 //! The nodes' certificates exchanged while peers go on trusting them: announced, activated, retired, rolled back, with
 //! every peer there, and with one that comes back later.
 
+mod by_hand;
 mod calendar;
 mod held_up;
 mod kills;

@@ -91,7 +91,7 @@ pub(super) async fn run(global: &Global, args: &CertInstall, clock: &Clock) -> O
     };
     let is_next = args.next || (!args.now && !peers.is_empty());
     if let Some(client) = daemon.as_mut().filter(|_| !is_next) {
-        steady(client, &config.node, purpose).await?;
+        steady(client, &config.node, purpose, clock).await?;
     }
     let fingerprint = write(&folder, purpose, &checked)?;
     let mut installed = Installed {
@@ -279,8 +279,20 @@ async fn peers(client: &mut Client) -> Outcome<Vec<String>> {
         .collect())
 }
 
-/// Refuses where a rotation says what is shown: what is installed would not be, and would be written over at its end.
-async fn steady(client: &mut Client, node: &str, purpose: Purpose) -> Outcome<()> {
+/// Refuses where a rotation says what is shown: what is installed would not be, and would be written over at its end. One of
+/// which nothing can be shown any more ends for what is installed.
+async fn steady(client: &mut Client, node: &str, purpose: Purpose, clock: &Clock) -> Outcome<()> {
+    let asked = client.list_identities(pb::ListIdentitiesRequest {}).await;
+    let shown = answer(WHAT, asked)?.identities;
+    let mut shown = shown.iter().filter(|it| it.purpose == purpose.as_str());
+    let is_good = shown.any(|it| {
+        let leaf = it.certificate.as_ref();
+        let ends = leaf.and_then(|leaf| leaf.not_after.parse::<jiff::Timestamp>().ok());
+        ends.is_some_and(|ends| ends.as_millisecond() >= clock.now().as_millis())
+    });
+    if !is_good {
+        return Ok(());
+    }
     let asked = client.list_rotations(pb::ListRotationsRequest {}).await;
     let all = answer(WHAT, asked)?.rotations;
     let on_record = all
@@ -382,7 +394,7 @@ fn text(installed: &Installed, args: &CertInstall) -> String {
     }
     lines.push(match installed.state {
         State::InForce => format!("in use from now on: {file}"),
-        State::Configured => format!("written to {file}; no daemon runs, the next start shows it"),
+        State::Configured => format!("written to {file}; no daemon runs, the next start shows it, unless one of a rotation on record can be shown"),
         State::Next => {
             let given: Vec<_> = args.files.iter().map(|f| shown(f)).collect();
             let given = given.join(" ");

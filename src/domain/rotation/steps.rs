@@ -31,6 +31,8 @@ pub struct Local {
     pub old_ended: bool,
     /// The peers that have refused what the record has them shown: they are shown the other one.
     pub turned: BTreeSet<ClusterId>,
+    /// What is configured and can be shown, where nothing of the rotation can be ([`Rotation::gives_way`]).
+    pub replaced_by: Option<Fingerprint>,
 }
 
 /// What the links of a node to a peer say.
@@ -55,6 +57,8 @@ pub enum Step {
     Lost(Lost),
     /// The old certificate is shown and has ended: the new one is shown in its place.
     Ended,
+    /// Nothing of the rotation can be shown, and this one, which is configured, can: the rotation ends.
+    GiveUp(Fingerprint),
     /// Show this one, and the old one to those.
     Show {
         /// To everybody.
@@ -94,6 +98,9 @@ pub enum Lost {
 pub fn next(rotation: &Rotation, peers: &[Told], linked: &[Linked], local: &Local) -> Vec<Step> {
     if rotation.phase == Phase::Requested {
         return vec![Step::Make];
+    }
+    if let Some(configured) = local.replaced_by {
+        return vec![Step::GiveUp(configured)];
     }
     if let Some(lost) = lost(rotation, local) {
         return vec![Step::Lost(lost)];
@@ -179,6 +186,11 @@ fn lost(rotation: &Rotation, local: &Local) -> Option<Lost> {
         && (local.shown == rotation.old || !local.shown_old.is_empty());
     let no_old = needs_old && !local.has_old && !shows_old;
     let no_new = needs_new && !local.has_new;
+    let goes_back = rotation.phase == Phase::RollingBack && !rotation.settled;
+    if local.old_ended && !local.has_new && (no_new || goes_back) {
+        // Nobody takes the one that would be gone back to.
+        return Some(Lost::Both);
+    }
     match (no_old, no_new) {
         (false, false) => None,
         (true, false) if local.has_new => Some(Lost::Old),
@@ -198,5 +210,28 @@ impl Rotation {
             Lost::New => self.roll_back(sequence),
             Lost::Both => false,
         }
+    }
+
+    /// Whether it gives way to what is configured: none of its certificates that peers may still take can be shown (`fits`),
+    /// and what an operator has put in the configured files can (`configured`) and is another one.
+    pub fn gives_way(
+        &self,
+        fits: impl Fn(Fingerprint) -> bool,
+        configured: impl FnOnce() -> Option<Fingerprint>,
+    ) -> Option<Fingerprint> {
+        let meant = self.shows()?;
+        let is_over = match self.phase {
+            Phase::Requested => false,
+            // Peers were told that there is no other one.
+            Phase::Retired => true,
+            Phase::RollingBack => self.settled,
+            Phase::Announced | Phase::Active => false,
+        };
+        let both = [self.old, self.new];
+        let mut others = both.into_iter().flatten().filter(|of| *of != meant);
+        if fits(meant) || !is_over && others.any(fits) {
+            return None;
+        }
+        configured().filter(|configured| !both.contains(&Some(*configured)))
     }
 }

@@ -32,7 +32,7 @@ const DAYS: u32 = 825;
 impl Driver {
     pub(super) async fn make(&self, row: &Row) -> Result<(), Problem> {
         let purpose = row.name.purpose;
-        let before = self.shown(purpose).ok_or(Problem::NothingShown)?;
+        let before = self.before(purpose).await?;
         let old = before.leaf().fingerprint();
         let ends = before.leaf().not_after();
         // Of an attempt that was cut short.
@@ -58,6 +58,17 @@ impl Driver {
         swept?;
         info!(identity = %row.name, certificate = fingerprint_text(&new), "a new certificate is announced");
         Ok(())
+    }
+
+    /// What is exchanged: what is shown, or else what is configured, even where it has ended.
+    async fn before(&self, purpose: Purpose) -> Result<Identity, Problem> {
+        if let Some(shown) = self.shown(purpose) {
+            return Ok(shown);
+        }
+        let folder = self.reloader.folder().clone();
+        let configured = tokio::task::spawn_blocking(move || folder.configured(purpose));
+        let configured = configured.await.map_err(|_| Problem::Broken)?;
+        configured.map_err(|_| Problem::NothingShown)
     }
 
     /// Takes away what was made for a rotation that has never come to name it: killed before, or not wanted any more.
@@ -149,6 +160,8 @@ fn write_new(
     if identity.leaf().fingerprint() == before.leaf().fingerprint() {
         return Err(Problem::Same);
     }
+    // The configured files may be written over by hand before this one is shown.
+    folder.keep_found(purpose, &before.leaf().fingerprint())?;
     Ok(folder.begin(purpose, &chain, &key)?)
 }
 

@@ -7,13 +7,16 @@ use tracing::error;
 use super::making::check;
 use crate::{
     clock::Timestamp,
-    domain::{purpose::Purpose, rotation::still_old},
+    domain::{
+        purpose::Purpose,
+        rotation::{Fingerprint, still_old},
+    },
     store::{
         self, Store, Transaction,
         rotations::{self, Row},
     },
     telemetry::error_chain,
-    trust::{InForce, certificate::fingerprint_text, folder::IdentityFolder},
+    trust::{self, InForce, certificate::fingerprint_text, folder::IdentityFolder},
 };
 
 /// What the rotations on record say is to be shown, before anything is; what is not there is left out. Where it can't be
@@ -40,7 +43,13 @@ pub(in crate::node) async fn in_force(
         let mut all = BTreeMap::new();
         for (row, peers) in found {
             let old_for = still_old(&row.rotation, &peers, &Default::default());
-            if let Some(active) = choose(&row, &folder, now) {
+            if let Some(configured) = replaced_by(&row, &folder, now) {
+                // The driver ends it.
+                error!(
+                    identity = %row.name, certificate = fingerprint_text(&configured),
+                    "ALARM: no certificate of the rotation on record can be shown: the one that is configured is"
+                );
+            } else if let Some(active) = choose(&row, &folder, now) {
                 // One that is not there must not keep the other one from being shown.
                 let purpose = row.name.purpose;
                 let has_old = |old| folder.find(purpose, &old).is_ok();
@@ -58,6 +67,26 @@ pub(in crate::node) async fn in_force(
     });
     // What broke down is left out: what is configured is shown.
     Ok(chosen.await.unwrap_or_default())
+}
+
+/// The configured certificate that a rotation gives way to, if it does. Blocks.
+pub(in crate::node) fn replaced_by(
+    row: &Row,
+    folder: &IdentityFolder,
+    now: Timestamp,
+) -> Option<Fingerprint> {
+    let purpose = row.name.purpose;
+    let fits = |of: Fingerprint| match folder.find(purpose, &of) {
+        Ok(identity) => check(folder, purpose, &identity, now).is_ok(),
+        // What can't be read now may be good.
+        Err(error) => !matches!(error, trust::Error::NoSuchIdentity { .. }),
+    };
+    let configured = || {
+        let configured = folder.configured(purpose).ok()?;
+        check(folder, purpose, &configured, now).ok()?;
+        Some(configured.leaf().fingerprint())
+    };
+    row.rotation.gives_way(fits, configured)
 }
 
 /// Which certificate of a rotation is shown: the one that is meant, or the other one where that can't be. Blocks.

@@ -275,6 +275,24 @@ fn a_configured_key_that_fits_nothing_is_kept_before_it_is_replaced() {
 }
 
 #[test]
+fn what_is_kept_outlasts_the_configured_files() {
+    let (old, by_hand) = (leaf("old"), leaf("by-hand"));
+    let node = Node::with(&old);
+    node.folder.keep_found(WHAT, &of(&old)).unwrap();
+    node.put("federation.pem", by_hand.pem().as_bytes());
+    node.put("federation.key", by_hand.key_pem().as_bytes());
+    let found = node.folder.find(WHAT, &of(&old)).unwrap();
+    assert_eq!(found.leaf(), &old.certificate());
+    let configured = node.folder.configured(WHAT).unwrap();
+    assert_eq!(configured.leaf(), &by_hand.certificate());
+    let error = node
+        .folder
+        .keep_found(WHAT, &of(&leaf("gone")))
+        .unwrap_err();
+    assert!(matches!(error, Error::NoSuchIdentity { .. }), "{error}");
+}
+
+#[test]
 fn a_chain_is_kept_whole() {
     let authority = Authority::new("CA");
     let (old, new) = (leaf("old"), Spec::new("new").signed_by(&authority));

@@ -62,6 +62,29 @@ fn shut(outcome: Result<Row, Error>) -> String {
 }
 
 #[tokio::test]
+async fn what_is_given_up_is_off_the_record_and_in_the_audit_unless_it_has_gone_on() {
+    let store = store();
+    let done = store.write(|tx: &mut dyn Transaction| {
+        let (name, ana) = (name(Purpose::Federation), ana());
+        announce(tx, &name, &Recipe::default(), false, &ana)?;
+        let row = made(tx, &name, ([1; 32], ENDS), [2; 32], &ana)?;
+        activate(tx, &name, &Named::default(), &ana)?;
+        assert!(!give_up(tx, &row, [3; 32], &ana)?, "it has gone on since");
+        let row = find(tx, &name)?;
+        assert!(give_up(tx, &row, [3; 32], &ana)?);
+        assert!(rotations::get(tx, &name)?.is_none());
+        let entries = audit::list(tx, 1)?;
+        let last = entries.last().unwrap();
+        assert_eq!(last.entry.action, Action::CertRollBack);
+        for part in ["given up (active)", &fingerprint_text(&[3; 32])] {
+            assert!(last.entry.outcome.contains(part), "{last:?}");
+        }
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_gate_sees_the_peers_of_its_own_transaction_and_each_step_is_in_the_audit() {
     let store = store();
     let done = store.write(|tx: &mut dyn Transaction| {

@@ -3,6 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use super::*;
+use crate::rotation::{request, step, until};
 
 /// The fences below the heading, each as its lines.
 fn fences(page: &str, heading: &str) -> Vec<Vec<String>> {
@@ -56,19 +57,57 @@ async fn type_all(at: &Cluster, lines: &[String], filled: &[(&str, &str)]) -> St
 
 #[tokio::test]
 async fn with_every_certificate_expired_the_steps_of_the_guide_bring_the_link_back() {
+    let lab = lab(2).await;
+    let expired = prints(&lab).await;
+    type_the_guide(lab, expired).await;
+}
+
+#[tokio::test]
+async fn they_do_so_too_with_a_rotation_on_record_that_no_peer_has_heard_the_end_of() {
+    let mut lab = lab(2).await;
+    let berlin = &lab.clusters[0];
+    step(berlin, request("announce", "all")).await.unwrap();
+    until(berlin, "loaded", |all| {
+        let accepts = |it: &pb::Rotation| it.peers.iter().all(|peer| peer.accepts);
+        all.iter().any(|it| it.phase == "announced" && accepts(it))
+    })
+    .await;
+    step(berlin, request("activate", "all")).await.unwrap();
+    until(berlin, "shown", |all| {
+        all.iter().any(|it| it.shown == it.new)
+    })
+    .await;
+    let expired = prints(&lab).await;
+    lab.clusters[1].member_mut().unwrap().stop().await;
+    let berlin = &lab.clusters[0];
+    until(berlin, "used no more", |all| {
+        all.iter().any(|it| it.blockers.is_empty())
+    })
+    .await;
+    step(berlin, request("retire", "all")).await.unwrap();
+    until(berlin, "retired", |all| {
+        all.iter()
+            .any(|it| it.phase == "retired" && it.problem.is_none())
+    })
+    .await;
+    type_the_guide(lab, expired).await;
+}
+
+/// What each cluster shows.
+async fn prints(lab: &Lab) -> Vec<String> {
+    let mut prints = Vec::new();
+    for cluster in &lab.clusters {
+        prints.push(fingerprint(&shown_by(cluster).await).to_owned());
+    }
+    prints
+}
+
+async fn type_the_guide(mut lab: Lab, expired: Vec<String>) {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/certificates.md");
     let page = fs::read_to_string(page).unwrap();
     let [look, renew, exchange, tidy] = &fences(&page, "Break-glass: everything has expired")[..]
     else {
         panic!("the guide has other fences now")
-    };
-    let mut lab = lab(2).await;
-    let expired: Vec<_> = {
-        let mut prints = Vec::new();
-        for cluster in &lab.clusters {
-            prints.push(fingerprint(&shown_by(cluster).await).to_owned());
-        }
-        prints
     };
     // Half a year and more later, and everybody has been started anew since.
     for cluster in &mut lab.clusters {
@@ -83,23 +122,11 @@ async fn with_every_certificate_expired_the_steps_of_the_guide_bring_the_link_ba
     let pairs = [(berlin, tokyo, &expired[1]), (tokyo, berlin, &expired[0])];
     for (us, them, old) in pairs {
         let node = us.member().unwrap();
-        let (certificate, key) = (
-            node.federation_certificate.display().to_string(),
-            node.federation_key.display().to_string(),
-        );
-        let phone = |ending: &str| {
-            node.folder
-                .join(format!("phone.{ending}"))
-                .display()
-                .to_string()
-        };
-        let (phone_certificate, phone_key) = (phone("pem"), phone("key"));
+        // All names that the old ones are for.
+        let named = format!("{}.{}.test", node.name, us.id);
+        let names = format!("localhost --name 127.0.0.1 --name {named}");
         let filled = [
-            ("/etc/emccd/phone.pem", &*phone_certificate),
-            ("/etc/emccd/phone.key", &*phone_key),
-            ("/etc/emccd/federation.pem", &*certificate),
-            ("/etc/emccd/federation.key", &*key),
-            ("emcc.berlin.example", "localhost"),
+            ("emcc.berlin.example", &*names),
             ("tokyo", them.id.as_str()),
             ("berlin", us.id.as_str()),
         ];

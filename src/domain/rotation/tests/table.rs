@@ -315,6 +315,87 @@ fn what_has_ended_while_it_is_shown_gives_way() {
 }
 
 #[test]
+fn nobody_goes_back_to_what_has_ended_where_there_is_nothing_else() {
+    let ended = Local {
+        has_old: true,
+        old_ended: true,
+        ..Local::default()
+    };
+    let both = [Step::Lost(Lost::Both)];
+    // The next one was never made, and what the last one has left has ended.
+    let mut last = announced();
+    last.activate();
+    last.retire(8);
+    let mut back = Rotation::requested(false, Some(&last));
+    assert!(back.roll_back(9));
+    assert_eq!(next(&back, &[], &[], &ended), both);
+    assert!(!back.lost(Lost::Both, 10));
+    let good = Local {
+        old_ended: false,
+        ..ended.clone()
+    };
+    let [Step::Show { certificate, .. }] = next(&back, &[], &[], &good)[..] else {
+        panic!("it is shown again while it is good")
+    };
+    assert_eq!(certificate, NEW);
+    // The new one's key is gone.
+    let mut active = announced();
+    active.activate();
+    assert_eq!(next(&active, &[], &[], &ended), both);
+    assert_eq!(next(&active, &[], &[], &good), [Step::Lost(Lost::New)]);
+    // Peers have still to be told how that went, and it stays on record.
+    let mut settled = announced();
+    settled.roll_back(8);
+    settled.settled = true;
+    assert!(!next(&settled, &[], &[], &ended).contains(&both[0]));
+}
+
+#[test]
+fn a_rotation_gives_way_to_what_is_configured_where_nothing_of_it_can_be_shown() {
+    const BY_HAND: [u8; 32] = [3; 32];
+    let (none, old, new): (&[_], _, _) = (&[], &[OLD], &[NEW]);
+    let (mut active, mut back) = (announced(), announced());
+    active.activate();
+    back.roll_back(8);
+    let (mut retired, mut settled) = (active.clone(), back.clone());
+    retired.retire(8);
+    settled.settled = true;
+    for (rotation, fit, gives_way) in [
+        (Rotation::requested(false, None), none, false),
+        (announced(), none, true),
+        (announced(), old, false),
+        (announced(), new, false),
+        (active.clone(), none, true),
+        (active.clone(), old, false),
+        (active.clone(), new, false),
+        (back.clone(), none, true),
+        (back.clone(), new, false),
+        // Of the other one peers were told that it is gone.
+        (settled.clone(), new, true),
+        (settled, old, false),
+        (retired.clone(), old, true),
+        (retired, new, false),
+    ] {
+        let by = |configured| rotation.gives_way(|of| fit.contains(&of), || configured);
+        let wanted = gives_way.then_some(BY_HAND);
+        assert_eq!(by(Some(BY_HAND)), wanted, "{rotation:?} {fit:?}");
+        assert_eq!(by(None), None);
+        assert_eq!(by(Some(OLD)), None, "that is what can't be shown");
+    }
+    let local = Local {
+        has_old: true,
+        has_new: true,
+        old_ended: true,
+        replaced_by: Some(BY_HAND),
+        ..Local::default()
+    };
+    assert_eq!(
+        next(&announced(), &[], &[], &local),
+        [Step::GiveUp(BY_HAND)]
+    );
+}
+
+#[test]
 fn an_alarm_says_for_what_a_person_is_needed() {
     let mut rotation = announced();
     let mut overridden = told("e", Outcome::Silent, 0);

@@ -339,6 +339,8 @@ impl World {
                 .collect(),
             old_ended: rotation.old.is_some_and(|old| self.ended.contains(&old)),
             turned: self.turned.clone(),
+            // In this world nobody puts anything in the configured files by hand.
+            replaced_by: None,
         }
     }
 
@@ -678,6 +680,7 @@ impl World {
                     .unwrap()
                     .made(old, new, sequence);
             }
+            Step::GiveUp(_) => unreachable!(),
             Step::Lost(lost) => {
                 let sequence = self.sequence();
                 if !self.store.rotation.as_mut().unwrap().lost(lost, sequence) {
