@@ -201,9 +201,11 @@ impl Stage {
         for fingerprint in accepted(self.tokyo(), self.berlin()).await {
             if !keep.contains(&fingerprint) {
                 let line = format!("trust remove berlin --fingerprint {fingerprint} --yes");
-                operator::type_at(self.tokyo().member().unwrap(), &line)
-                    .await
-                    .unwrap();
+                // Refused for as long as a node has it on record that a link of it rests on the certificate.
+                until(&self.cell, async || {
+                    operator::type_at(self.tokyo().member().unwrap(), &line).await
+                })
+                .await;
             }
         }
     }
