@@ -680,7 +680,7 @@ impl World {
                     .unwrap()
                     .made(old, new, sequence);
             }
-            Step::GiveUp(_) => unreachable!(),
+            Step::GiveUp(of) => panic!("nothing was configured by hand: {of:?}"),
             Step::Lost(lost) => {
                 let sequence = self.sequence();
                 if !self.store.rotation.as_mut().unwrap().lost(lost, sequence) {
