@@ -39,7 +39,8 @@ pub(in crate::node) async fn in_force(
     let chosen = tokio::task::spawn_blocking(move || {
         let mut all = BTreeMap::new();
         for (row, peers) in found {
-            let old_for = still_old(&row.rotation, &peers, &Default::default());
+            let old_ended = row.old_has_ended(now);
+            let old_for = still_old(&row.rotation, &peers, &Default::default(), old_ended);
             if let Some(active) = choose(&row, &folder, now) {
                 // One that is not there must not keep the other one from being shown.
                 let purpose = row.name.purpose;
