@@ -2,6 +2,7 @@
 //! every peer there, and with one that comes back later.
 
 mod calendar;
+mod ends;
 mod held_up;
 mod kills;
 mod load;
