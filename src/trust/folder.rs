@@ -240,9 +240,12 @@ impl IdentityFolder {
         let configured = self.configured(purpose);
         let configured = configured.map(|identity| identity.leaf().fingerprint());
         for (mark, begun) in self.marks(purpose, None)? {
-            if mark != self.mark(purpose, &begun, node)? || is_held(&mark) {
+            if mark != self.mark(purpose, &begun, node)? {
                 continue;
             }
+            let Some(_taken) = take_over(&mark) else {
+                continue;
+            };
             let stays = named.contains(&begun) || configured.as_ref().is_ok_and(|of| *of == begun);
             let is_others = self.marks(purpose, Some(&begun))?.len() > 1;
             if stays || is_others {
@@ -628,7 +631,8 @@ fn hold(mark: &Path, node: &str) -> io::Result<fs::File> {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             opened => opened?,
         };
-        file.lock()?;
+        // Where files can't be locked, the node's name in the mark's has to do.
+        drop(file.lock());
         // Whoever came in between has taken it for a mark that was left over.
         if mark.exists() {
             return Ok(file);
@@ -636,10 +640,12 @@ fn hold(mark: &Path, node: &str) -> io::Result<fs::File> {
     }
 }
 
-/// Whether whoever has put the mark there is still at it.
-fn is_held(mark: &Path) -> bool {
-    let tried = fs::File::open(mark).map(|file| file.try_lock());
-    matches!(tried, Ok(Err(fs::TryLockError::WouldBlock)))
+/// Takes a mark over that was left, until it is dropped. None while whoever has put it there is still at it, and when it is
+/// gone.
+fn take_over(mark: &Path) -> Option<fs::File> {
+    let file = fs::File::open(mark).ok()?;
+    let is_held = matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock));
+    (!is_held).then_some(file)
 }
 
 fn parent(path: &Path) -> &Path {
