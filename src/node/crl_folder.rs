@@ -111,15 +111,23 @@ fn look(
     before: &BTreeMap<PathBuf, Mark>,
 ) -> io::Result<(BTreeMap<PathBuf, Mark>, Vec<Changed>)> {
     let (mut marks, mut changed) = (BTreeMap::new(), Vec::new());
-    for entry in fs::read_dir(folder)?.take(MAX_FILES) {
-        let path = entry?.path();
+    for entry in fs::read_dir(folder)? {
+        if marks.len() >= MAX_FILES {
+            break;
+        }
+        // One that goes while it is looked at is no reason not to look at the others.
+        let Ok(entry) = entry else { continue };
+        let path = entry.path();
         let is_hidden = path
             .file_name()
             .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if is_hidden {
+            continue;
+        }
         let Ok(found) = fs::metadata(&path) else {
             continue;
         };
-        if is_hidden || !found.is_file() {
+        if !found.is_file() {
             continue;
         }
         let mark = (found.modified().ok(), found.len());
@@ -226,6 +234,10 @@ mod tests {
         let (marks, changed) = look(dir.path(), &marks).unwrap();
         assert!(changed.is_empty());
         write("a.crl", "another text");
+        // What is no list takes no list's place.
+        for number in 0..2 * MAX_FILES {
+            write(&format!(".{number}.partial"), "");
+        }
         let (_, changed) = look(dir.path(), &marks).unwrap();
         assert_ne!(changed[0].digest, one.digest);
         assert!(look(&dir.path().join("gone"), &BTreeMap::new()).is_err());

@@ -59,6 +59,8 @@ pub(super) struct Reloader {
     problems: Mutex<BTreeMap<Purpose, String>>,
     /// What rotations say of what is to be shown.
     in_force: Mutex<BTreeMap<Purpose, InForce>>,
+    /// Held from the look at what is in force until it is shown, so that an older look never replaces a newer one.
+    reading: Mutex<()>,
     rotation_alarms: RotationAlarms,
     parameters: parameters::Live,
     /// Goes by one of the parameters.
@@ -118,6 +120,7 @@ impl Reloader {
             phone_reloads: watch::Sender::new(()),
             problems: Mutex::default(),
             in_force: Mutex::default(),
+            reading: Mutex::default(),
             rotation_alarms: RotationAlarms::default(),
             parameters: parameters::Live::default(),
             admission,
@@ -144,6 +147,8 @@ impl Reloader {
 
     /// What peers are shown: read, checked, in force, whole or not at all.
     pub(super) fn reload_federation_identity(&self) -> Result<(), Error> {
+        let reading = &self.reading;
+        let _reading = reading.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = self.read_federation().and_then(|identities| {
             let (server, client) = (&identities.server, &identities.client);
             let server = server.leaf().subject().to_owned();

@@ -254,14 +254,16 @@ impl Driver {
             Purpose::Phone => false,
         };
         let mut turned = self.turned();
-        if row.rotation.phase != Phase::Active || !is_for_calls {
+        // Once the old one has ended there is no other one to be dialled with.
+        let old_ended = row.old_has_ended(self.clock.now());
+        if row.rotation.phase != Phase::Active || !is_for_calls || old_ended {
             turned.forget(purpose);
             return;
         }
         let in_force = self.reloader.in_force(purpose);
         // A refusal of what is shown for want of something better says nothing of what is on record.
         let is_as_meant = in_force.active == row.rotation.shows()
-            && in_force.old_for == still_old(&row.rotation, peers, &turned.of(purpose));
+            && in_force.old_for == still_old(&row.rotation, peers, &turned.of(purpose), old_ended);
         let links = linked.iter().zip(peers);
         for (link, told) in links {
             if is_as_meant && self.peers.is_unknown_to(&link.cluster) {

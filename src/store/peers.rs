@@ -275,13 +275,18 @@ pub fn list(tx: &mut dyn Transaction) -> Result<Vec<Peer>, Error> {
     .collect()
 }
 
-/// Removes a peer, with the addresses that it told; whether there was one. Its trust entries and sessions are left to the caller.
+/// Removes a peer, with the addresses that it told and what it said to our rotations: if it is added again it is another
+/// one. Whether there was one. Its trust entries and sessions are left to the caller.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn remove(tx: &mut dyn Transaction, cluster_id: &ClusterId) -> Result<bool, Error> {
     meta::bump(tx, REVISION)?;
     learned::forget(tx, cluster_id)?;
+    tx.execute(
+        "DELETE FROM rotation_peers WHERE cluster_id = $1",
+        &[cluster_id.into()],
+    )?;
     let removed = tx.execute(
         "DELETE FROM peers WHERE cluster_id = $1",
         &[cluster_id.into()],

@@ -59,6 +59,14 @@ pub struct Row {
     pub since: Timestamp,
 }
 
+impl Row {
+    /// Whether the old certificate's validity is over.
+    #[must_use]
+    pub fn old_has_ended(&self, now: Timestamp) -> bool {
+        self.old_ends.is_some_and(|ends| ends < now)
+    }
+}
+
 const COLUMNS: &str = "node, purpose, phase, old_certificate, new_certificate, sequence, automatic, settled, shown, in_use, old_ends, recipe, problem, since";
 
 /// Where the number stands under which peers were told last.

@@ -80,6 +80,14 @@ const BEGUN: &str = ".begun";
 /// More files than any node has; a wrong path must not be searched without end.
 const MAX_FILES: usize = 4096;
 
+/// One that was begun. For as long as this is kept nobody sweeps it, whichever process it is.
+#[derive(Debug)]
+pub struct Begun {
+    /// Which certificate.
+    pub fingerprint: Fingerprint,
+    _mark: Option<fs::File>,
+}
+
 /// A certificate with its key, as they lie in files.
 pub(super) struct Pair {
     pub(super) chain_pem: Vec<u8>,
@@ -196,47 +204,61 @@ impl IdentityFolder {
         self.keep(purpose, &pair)
     }
 
-    /// Keeps one that nothing names yet: [`IdentityFolder::sweep`] takes it away again if nothing ever does. What lies
-    /// there already was put there by somebody, and stays.
+    /// Keeps one that nothing names yet: a [`sweep`](IdentityFolder::sweep) of the same node takes it away again if nothing
+    /// ever does. What lies there already was put there by somebody, and stays.
     ///
     /// # Errors
     /// As [`IdentityFolder::write`].
     pub fn begin(
         &self,
         purpose: Purpose,
+        node: &str,
         chain_pem: &[u8],
         key_pem: &Secret,
-    ) -> Result<Fingerprint, Error> {
+    ) -> Result<Begun, Error> {
         let pair = Pair::read(chain_pem, key_pem)?;
         let fingerprint = pair.fingerprint();
         let (certificate, key) = self.names(purpose, &fingerprint)?;
-        if !certificate.exists() && !key.exists() {
+        // Another node may be about to have the same one.
+        let is_begun = !self.marks(purpose, Some(&fingerprint))?.is_empty();
+        let mark = if is_begun || !certificate.exists() && !key.exists() {
             Self::make_folder(&self.folder(purpose)?)?;
-            let mark = self.mark(purpose, &fingerprint)?;
-            make::replace(&mark, b"", 0o600).map_err(|source| unwritable(&mark, source))?;
-        }
+            let mark = self.mark(purpose, &fingerprint, node)?;
+            Some(hold(&mark, node).map_err(|source| unwritable(&mark, source))?)
+        } else {
+            None
+        };
         self.keep(purpose, &pair)?;
-        Ok(fingerprint)
+        Ok(Begun {
+            fingerprint,
+            _mark: mark,
+        })
     }
 
-    /// Ends what was begun: what is among `named`, or configured, stays for good, and the others go with their keys. How
-    /// many went.
+    /// Ends what that node has begun: what is among `named`, or configured, stays for good, and the others go with their
+    /// keys. How many went. What another node has begun, or another process is beginning, is left to them.
     ///
     /// # Errors
     /// [`Error::File`] and [`Error::Write`]. While what is configured can't be read, nothing goes.
-    pub fn sweep(&self, purpose: Purpose, named: &BTreeSet<Fingerprint>) -> Result<usize, Error> {
+    pub fn sweep(
+        &self,
+        purpose: Purpose,
+        node: &str,
+        named: &BTreeSet<Fingerprint>,
+    ) -> Result<usize, Error> {
         let mut gone = 0;
-        let beginning = format!(".{purpose}-");
         let configured = self.configured(purpose);
         let configured = configured.map(|identity| identity.leaf().fingerprint());
-        for mark in all_in(&self.folder(purpose)?)? {
-            let name = mark.file_name().unwrap_or_default().to_string_lossy();
-            let hex = name.strip_prefix(&beginning);
-            let hex = hex.and_then(|rest| rest.strip_suffix(BEGUN));
-            let Some(begun) = hex.and_then(read_fingerprint) else {
+        for (mark, begun) in self.marks(purpose, None)? {
+            if mark != self.mark(purpose, &begun, node)? {
+                continue;
+            }
+            let Some(_taken) = take_over(&mark) else {
                 continue;
             };
-            if named.contains(&begun) || configured.as_ref().is_ok_and(|of| *of == begun) {
+            let stays = named.contains(&begun) || configured.as_ref().is_ok_and(|of| *of == begun);
+            let is_others = self.marks(purpose, Some(&begun))?.len() > 1;
+            if stays || is_others {
                 delete(&mark)?;
             } else if configured.is_ok() {
                 self.remove(purpose, &begun)?;
@@ -294,7 +316,10 @@ impl IdentityFolder {
         let was_there = delete(&certificate)?;
         let was_there = delete(&key)? || was_there;
         // A begun one is swept until all of it is gone, so this comes last.
-        let was_begun = delete(&self.mark(purpose, unwanted)?)?;
+        let mut was_begun = false;
+        for (mark, _) in self.marks(purpose, Some(unwanted))? {
+            was_begun |= delete(&mark)?;
+        }
         if was_there || was_begun {
             // A key that comes back with the power would lie there for ever.
             let folder = self.folder(purpose)?;
@@ -370,10 +395,31 @@ impl IdentityFolder {
         Ok((name("pem"), name("key")))
     }
 
-    /// What lies beside a pair in the folder that was begun.
-    fn mark(&self, purpose: Purpose, of: &Fingerprint) -> Result<PathBuf, Error> {
-        let name = format!(".{purpose}-{}{BEGUN}", fingerprint_hex(of));
+    /// What lies beside a pair in the folder that was begun by that node: nodes of a cluster may have one folder between
+    /// them. Any name will do for a node, so it is not written out.
+    fn mark(&self, purpose: Purpose, of: &Fingerprint, node: &str) -> Result<PathBuf, Error> {
+        let node = fingerprint_hex(&fingerprint_of(node.as_bytes()));
+        let name = format!(".{purpose}-{}.{node}{BEGUN}", fingerprint_hex(of));
         Ok(self.folder(purpose)?.join(name))
+    }
+
+    /// The marks of all nodes, each with what was begun; only those of one certificate, if one is named.
+    fn marks(
+        &self,
+        purpose: Purpose,
+        wanted: Option<&Fingerprint>,
+    ) -> Result<Vec<(PathBuf, Fingerprint)>, Error> {
+        let beginning = format!(".{purpose}-");
+        let begun = |mark: PathBuf| {
+            let name = mark.file_name()?.to_str()?;
+            let rest = name.strip_prefix(&beginning)?.strip_suffix(BEGUN)?;
+            let begun = read_fingerprint(rest.split_once('.')?.0)?;
+            Some((mark, begun))
+        };
+        let all = all_in(&self.folder(purpose)?)?.into_iter();
+        let all = all.filter_map(begun);
+        let all = all.filter(|(_, begun)| wanted.is_none_or(|wanted| wanted == begun));
+        Ok(all.collect())
     }
 
     /// Writes into the folder. The key comes first: what has a certificate there has its key as well.
@@ -585,6 +631,31 @@ fn all_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
         .map_err(unreadable)?;
     files.sort();
     Ok(files)
+}
+
+/// Puts a mark there and holds it until it is dropped, or the process ends.
+fn hold(mark: &Path, node: &str) -> io::Result<fs::File> {
+    loop {
+        make::replace(mark, format!("{node}\n").as_bytes(), 0o600)?;
+        let file = match fs::File::open(mark) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
+        // Where files can't be locked, the node's name in the mark's has to do.
+        drop(file.lock());
+        // Whoever came in between has taken it for a mark that was left over.
+        if mark.exists() {
+            return Ok(file);
+        }
+    }
+}
+
+/// Takes a mark over that was left, until it is dropped. None while whoever has put it there is still at it, and when it is
+/// gone.
+fn take_over(mark: &Path) -> Option<fs::File> {
+    let file = fs::File::open(mark).ok()?;
+    let is_held = matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock));
+    (!is_held).then_some(file)
 }
 
 fn parent(path: &Path) -> &Path {

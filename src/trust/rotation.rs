@@ -178,7 +178,7 @@ pub fn activate(
 /// [`Error::Missing`].
 pub fn ended(tx: &mut dyn Transaction, name: &Name, doer: &Doer) -> Result<Option<Row>, Error> {
     let mut row = find(tx, name)?;
-    let has_ended = row.old_ends.is_some_and(|ends| ends < doer.at);
+    let has_ended = row.old_has_ended(doer.at);
     if !has_ended || !row.rotation.is_held_by_the_old() {
         return Ok(None);
     }
@@ -278,7 +278,7 @@ fn go(tx: &mut dyn Transaction, mut row: Row, named: &Named, doer: &Doer) -> Res
 /// [`Error::Missing`], and [`Error::Shut`] once it is retired.
 pub fn roll_back(tx: &mut dyn Transaction, name: &Name, doer: &Doer) -> Result<Option<Row>, Error> {
     let mut row = find(tx, name)?;
-    let old_ended = row.old_ends.is_some_and(|ends| ends < doer.at);
+    let old_ended = row.old_has_ended(doer.at);
     let peers = rotations::told(tx, name)?;
     pass(name, gates::may_roll_back(&row.rotation, &peers, old_ended))?;
     let sequence = rotations::next_sequence(tx, row.rotation.sequence, doer.at)?;

@@ -287,6 +287,10 @@ async fn what_is_announced_is_believed_by_its_proof_and_old_news_change_nothing(
     let refused = refused.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
     assert!(refused.message().contains("clock"), "{refused:?}");
+    let tomorrow = Clock::system().now().plus(Duration::from_hours(25));
+    let tomorrow = u64::try_from(tomorrow.as_millis()).unwrap();
+    let refused = peers.announce(tomorrow, &[&old, &next]).await.unwrap_err();
+    assert!(refused.message().contains("clock"), "{refused:?}");
     assert_eq!(peers.trusted().await, before);
 
     // The real one, and its copies; then older news, and the same number with something else.

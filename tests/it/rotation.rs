@@ -3,6 +3,7 @@
 
 mod by_hand;
 mod calendar;
+mod ends;
 mod held_up;
 mod kills;
 mod load;

@@ -11,6 +11,8 @@ pub enum Reason {
     Problem,
     /// An authority has to make the next certificate.
     Authority,
+    /// The next certificate is due, and this exchange is in its way.
+    Next,
     /// A peer has to be given the certificate by hand.
     Manual,
     /// A peer's operator has to agree.
@@ -30,6 +32,7 @@ impl Reason {
         match self {
             Self::Problem => "problem",
             Self::Authority => "authority",
+            Self::Next => "next",
             Self::Manual => "manual",
             Self::Waiting => "waiting",
             Self::Refused => "refused",

@@ -248,8 +248,9 @@ pub fn behind(name: &Name, rotation: &Rotation, peers: &[Told]) -> BTreeSet<Clus
     of_peers.collect()
 }
 
-/// Whether the old certificate may go without these peers; empty when it may. What rests on the old one does not count: at
-/// its end nobody takes it for a new connection, and those that there are need no key any more.
+/// Whether the old certificate may go without these peers; empty when it may. It is asked at the old one's end, or at the
+/// last moment before the new one's, and then what rests on the old one does not count: those connections need no key any
+/// more, and without a successor all would end.
 #[must_use]
 pub fn may_retire_without(
     name: &Name,

@@ -393,14 +393,16 @@ pub struct Told {
 }
 
 /// The peers that are dialled with the certificate from before: those that knew it and have not said that they accept the
-/// new one. `turned` are those that refuse what they are to be shown by that: each gets the other one.
+/// new one. `turned` are those that refuse what they are to be shown by that: each gets the other one. Nobody is dialled with
+/// one whose validity is over (`old_ended`): it is refused by everybody, and the new one perhaps not.
 #[must_use]
 pub fn still_old(
     rotation: &Rotation,
     peers: &[Told],
     turned: &BTreeSet<ClusterId>,
+    old_ended: bool,
 ) -> Vec<ClusterId> {
-    if rotation.phase != Phase::Active {
+    if rotation.phase != Phase::Active || old_ended {
         return Vec::new();
     }
     let is_old =

@@ -32,7 +32,10 @@ pub enum Due {
     AskAuthority,
     /// The end is near: the new one is to be shown although these peers have not said that they have it.
     ActivateWithout(BTreeSet<ClusterId>),
-    /// The one from before has ended, or the next one is due: it goes, although these peers have not caught up.
+    /// The next one is due, and this exchange is in its way: the one from before goes if nothing needs it, and else people
+    /// have to see to it.
+    Retire,
+    /// The one from before has ended, or the new one is about to: it goes, although these peers have not caught up.
     RetireWithout(BTreeSet<ClusterId>),
 }
 
@@ -61,12 +64,13 @@ pub fn due(
     rotation: Option<&Rotation>,
     peers: &[Told],
 ) -> Due {
-    if schedule.renew_before.is_zero() {
+    // Phones can't be told of the next one, so no gate would hold it back.
+    if schedule.renew_before.is_zero() || !name.purpose.is_of_peers() {
         return Due::Nothing;
     }
+    let last_call = shown.not_after.minus(schedule.override_before);
     match rotation {
         Some(rotation) if rotation.phase == Phase::Announced => {
-            let last_call = shown.not_after.minus(schedule.override_before);
             let behind = peers.iter().filter(|p| !p.progress.accepts(rotation));
             let behind = behind.map(|p| p.cluster.clone()).collect();
             if now < last_call {
@@ -77,10 +81,14 @@ pub fn due(
         }
         Some(rotation) if rotation.phase == Phase::Active => {
             let has_ended = shown.old_ends.is_some_and(|ends| ends < now);
+            let begins_at = begins_at(schedule, shown);
             // Until the new one is shown its successor is nobody's business.
             let is_shown = rotation.new == Some(shown.fingerprint);
-            if is_shown && (has_ended || now >= begins_at(schedule, shown)) {
+            // A valid one that peers work over is theirs for as long as the wait harms nobody else.
+            if is_shown && (has_ended || now >= last_call.max(begins_at)) {
                 Due::RetireWithout(gates::behind(name, rotation, peers))
+            } else if is_shown && now >= begins_at {
+                Due::Retire
             } else {
                 Due::Nothing
             }
@@ -89,6 +97,16 @@ pub fn due(
         Some(_) | None if now < begins_at(schedule, shown) => Due::Nothing,
         Some(_) | None if shown.is_self_signed => Due::Announce,
         Some(_) | None => Due::AskAuthority,
+    }
+}
+
+/// Whether it is time for a person to go to an authority, also while the last exchange is still in the way of the next.
+#[must_use]
+pub fn asks_authority(due: &Due, shown: &Shown) -> bool {
+    match due {
+        Due::AskAuthority => true,
+        Due::Retire => !shown.is_self_signed,
+        Due::Nothing | Due::Announce | Due::ActivateWithout(_) | Due::RetireWithout(_) => false,
     }
 }
 

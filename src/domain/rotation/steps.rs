@@ -109,7 +109,7 @@ pub fn next(rotation: &Rotation, peers: &[Told], linked: &[Linked], local: &Loca
         return vec![Step::Ended];
     }
     let mut steps = Vec::new();
-    let old_for = still_old(rotation, peers, &local.turned);
+    let old_for = still_old(rotation, peers, &local.turned, local.old_ended);
     if let Some(certificate) = rotation.shows()
         && (local.shown != Some(certificate) || local.shown_old != old_for)
     {

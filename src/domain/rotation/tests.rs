@@ -50,6 +50,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => (peer.clone(), takes).prop_map(|(peer, takes)| Op::Takes(peer, takes)),
         2 => peer.prop_map(Op::Agree),
         1 => Just(Op::OldEnds),
+        1 => Just(Op::ClockBack),
         1 => Just(Op::Calendar),
         1 => any::<bool>().prop_map(|old| Op::LoseKey { old }),
         1 => any::<bool>().prop_map(|old| Op::Unreadable { old }),

@@ -21,7 +21,8 @@ impl RotationAlarms {
     /// What holds up the rotation of that purpose takes the place of what did before; what the calendar says stays.
     pub(super) fn set(&self, purpose: Purpose, found: BTreeMap<Reason, u64>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|(of, reason), _| *of != purpose || *reason == Reason::Authority);
+        let of_calendar = [Reason::Authority, Reason::Next];
+        all.retain(|(of, reason), _| *of != purpose || of_calendar.contains(reason));
         all.extend(
             found
                 .into_iter()
@@ -31,11 +32,20 @@ impl RotationAlarms {
 
     /// Whether an authority has to make the next one.
     pub(super) fn set_authority(&self, purpose: Purpose, is_asked: bool) {
+        self.by_calendar(purpose, Reason::Authority, is_asked);
+    }
+
+    /// Whether the last exchange is in the way of the next one.
+    pub(super) fn set_next(&self, purpose: Purpose, is_held_up: bool) {
+        self.by_calendar(purpose, Reason::Next, is_held_up);
+    }
+
+    fn by_calendar(&self, purpose: Purpose, reason: Reason, is_so: bool) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_asked {
-            all.insert((purpose, Reason::Authority), 1);
+        if is_so {
+            all.insert((purpose, reason), 1);
         } else {
-            all.remove(&(purpose, Reason::Authority));
+            all.remove(&(purpose, reason));
         }
     }
 }

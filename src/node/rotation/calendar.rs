@@ -29,10 +29,10 @@ use crate::{
     },
 };
 
-/// When people are asked again to go to an authority.
+/// When people are asked again to go to an authority, or to see to what is in the way of the next certificate.
 const ASK_AGAIN: Duration = Duration::from_secs(86_400);
 
-/// When people were last asked to go to an authority, for each identity.
+/// When people were last asked, for each identity.
 pub(super) type Asked = BTreeMap<Name, Instant>;
 
 impl Driver {
@@ -53,12 +53,9 @@ impl Driver {
             let Some(identity) = shown.identity else {
                 continue;
             };
-            // Phones can't be told of the next one, so no gate would hold it back.
-            if !shown.purpose.is_of_peers() {
-                continue;
-            }
             if schedule.renew_before.is_zero() {
                 self.alarms().set_authority(shown.purpose, false);
+                self.alarms().set_next(shown.purpose, false);
                 continue;
             }
             let name = Name {
@@ -101,13 +98,12 @@ impl Driver {
         let rotation = row.as_ref().map(|row| &row.rotation);
         let due = schedule::due(schedule, now, name, &shown, rotation, &peers);
         self.alarms()
-            .set_authority(name.purpose, due == Due::AskAuthority);
+            .set_authority(name.purpose, schedule::asks_authority(&due, &shown));
+        self.alarms().set_next(name.purpose, due == Due::Retire);
         match due {
             Due::Nothing => Ok(()),
             Due::AskAuthority => {
-                let before = asked.get(name);
-                if before.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
-                    asked.insert(name.clone(), Instant::now());
+                if is_to_ask(asked, name) {
                     warn!(
                         identity = %name, not_after = %shown.not_after,
                         "ALARM: it is time for a new certificate from the authority: emccd cert rotate announce --from FILE --key-file FILE takes it"
@@ -147,6 +143,18 @@ impl Driver {
                 }
                 Ok(())
             }
+            Due::Retire => {
+                let is_done = self.by_calendar(name, rotation::retire).await?;
+                if !is_done && is_to_ask(asked, name) {
+                    warn!(
+                        identity = %name, not_after = %shown.not_after,
+                        "ALARM: it is time for the next certificate, and the last exchange is not over: peers or connections \
+                         still need the certificate from before, and emccd cert rotate status names them; shortly before the \
+                         end it goes without them"
+                    );
+                }
+                Ok(())
+            }
             Due::RetireWithout(behind) => {
                 let without = behind.clone();
                 let is_done = self
@@ -157,7 +165,7 @@ impl Driver {
                 if is_done && !behind.is_empty() {
                     warn!(
                         identity = %name, peers = list(&behind),
-                        "ALARM: the certificate from before is over, and these peers have not said that they have the next \
+                        "ALARM: the certificate from before has to go, and these peers have not said that they have the next \
                          one: it goes without them, and their operators have to add what is shown by hand"
                     );
                 }
@@ -184,6 +192,16 @@ impl Driver {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Whether people are to be asked now; then they have been.
+fn is_to_ask(asked: &mut Asked, name: &Name) -> bool {
+    let before = asked.get(name);
+    let is_to_ask = before.is_none_or(|at| at.elapsed() >= ASK_AGAIN);
+    if is_to_ask {
+        asked.insert(name.clone(), Instant::now());
+    }
+    is_to_ask
 }
 
 fn list(peers: &BTreeSet<ClusterId>) -> String {

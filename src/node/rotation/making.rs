@@ -18,7 +18,7 @@ use crate::{
     telemetry::error_chain,
     trust::{
         certificate::{Name as CertificateName, fingerprint_text},
-        folder::IdentityFolder,
+        folder::{Begun, IdentityFolder},
         identity::Identity,
         install::Files,
         make::{self, CertRequest, KeyKind},
@@ -42,9 +42,12 @@ impl Driver {
             row.recipe.clone(),
             self.clock.now(),
         );
-        let made =
-            tokio::task::spawn_blocking(move || write_new(&folder, purpose, &before, &recipe, now));
-        let new = made.await.map_err(|_| Problem::Broken)??;
+        let node = self.node.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            write_new(&folder, purpose, &node, &before, &recipe, now)
+        });
+        let begun = made.await.map_err(|_| Problem::Broken)??;
+        let new = begun.fingerprint;
         self.faults.pass("rotation.written").await;
         let (name, doer) = (row.name.clone(), Doer::node(now));
         let announced = self.store.write(move |tx: &mut dyn Transaction| {
@@ -52,6 +55,7 @@ impl Driver {
         });
         let announced = announced.await;
         self.faults.pass("rotation.made").await;
+        drop(begun);
         // Whatever the store has said, what stands in it decides whether the new one stays.
         let swept = self.sweep(purpose).await;
         announced?;
@@ -73,17 +77,16 @@ impl Driver {
 
     /// Takes away what was made for a rotation that has never come to name it: killed before, or not wanted any more.
     pub(super) async fn sweep(&self, purpose: Purpose) -> Result<(), Problem> {
-        let node = self.node.clone();
-        let named = self.store.read(move |tx: &mut dyn Transaction| {
+        let named = self.store.read(|tx: &mut dyn Transaction| {
+            // Of all nodes: they may have one folder between them, and the same certificate.
             let rows = rotations::all(tx)?.into_iter();
-            let own = rows.filter(|row| row.name.node == node);
-            let named = own.flat_map(|row| [row.rotation.old, row.rotation.new]);
+            let named = rows.flat_map(|row| [row.rotation.old, row.rotation.new]);
             Ok::<_, store::Error>(named.flatten().collect::<BTreeSet<Fingerprint>>())
         });
         let mut named = named.await?;
         named.extend(self.shown(purpose).map(|shown| shown.leaf().fingerprint()));
-        let folder = self.reloader.folder().clone();
-        let swept = tokio::task::spawn_blocking(move || folder.sweep(purpose, &named));
+        let (folder, node) = (self.reloader.folder().clone(), self.node.clone());
+        let swept = tokio::task::spawn_blocking(move || folder.sweep(purpose, &node, &named));
         let gone = swept.await.map_err(|_| Problem::Broken)??;
         if gone > 0 {
             info!(%purpose, gone, "certificates that nothing names were taken away with their keys");
@@ -133,10 +136,11 @@ impl Driver {
 fn write_new(
     folder: &IdentityFolder,
     purpose: Purpose,
+    node: &str,
     before: &Identity,
     recipe: &Recipe,
     now: Timestamp,
-) -> Result<Fingerprint, Problem> {
+) -> Result<Begun, Problem> {
     let (chain, key) = match &recipe.files {
         Some((certificate, key)) => {
             let others = recipe.issuers.iter().map(Path::new);
@@ -162,7 +166,7 @@ fn write_new(
     }
     // The configured files may be written over by hand before this one is shown.
     folder.keep_found(purpose, &before.leaf().fingerprint())?;
-    Ok(folder.begin(purpose, &chain, &key)?)
+    Ok(folder.begin(purpose, node, &chain, &key)?)
 }
 
 /// Whether it could be shown for that purpose now.

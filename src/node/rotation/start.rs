@@ -42,7 +42,8 @@ pub(in crate::node) async fn in_force(
     let chosen = tokio::task::spawn_blocking(move || {
         let mut all = BTreeMap::new();
         for (row, peers) in found {
-            let old_for = still_old(&row.rotation, &peers, &Default::default());
+            let old_ended = row.old_has_ended(now);
+            let old_for = still_old(&row.rotation, &peers, &Default::default(), old_ended);
             if let Some(configured) = replaced_by(&row, &folder, now) {
                 // The driver ends it.
                 error!(

@@ -344,8 +344,8 @@ fn what_was_begun_and_is_named_by_nothing_is_swept_and_nothing_else_is() {
     node.write(&installed);
     let begin = |leaf: &Leaf| {
         let key = Secret::new(leaf.key_pem().into_bytes());
-        let begun = node.folder.begin(WHAT, leaf.pem().as_bytes(), &key);
-        assert_eq!(begun.unwrap(), of(leaf));
+        let begun = node.folder.begin(WHAT, "n1", leaf.pem().as_bytes(), &key);
+        assert_eq!(begun.unwrap().fingerprint, of(leaf));
     };
     for leaf in [&shown, &named, &installed, &lost] {
         begin(leaf);
@@ -360,7 +360,7 @@ fn what_was_begun_and_is_named_by_nothing_is_swept_and_nothing_else_is() {
     fs::remove_file(certificate).unwrap();
 
     let rows = BTreeSet::from([of(&named)]);
-    assert_eq!(node.folder.sweep(WHAT, &rows).unwrap(), 2);
+    assert_eq!(node.folder.sweep(WHAT, "n1", &rows).unwrap(), 2);
     for leaf in [&shown, &named, &installed] {
         assert!(node.folder.find(WHAT, &of(leaf)).is_ok());
     }
@@ -369,7 +369,7 @@ fn what_was_begun_and_is_named_by_nothing_is_swept_and_nothing_else_is() {
         assert!(matches!(gone, Error::NoSuchIdentity { .. }), "{gone}");
     }
     // What was named once is no business of a later sweep.
-    assert_eq!(node.folder.sweep(WHAT, &BTreeSet::new()).unwrap(), 0);
+    assert_eq!(node.folder.sweep(WHAT, "n1", &BTreeSet::new()).unwrap(), 0);
     let left: Vec<_> = node.files().into_keys().collect();
     let marks = left.iter().filter(|f| f.to_string_lossy().ends_with(BEGUN));
     assert_eq!(marks.count(), 1, "{left:?}");
@@ -380,5 +380,54 @@ fn what_was_begun_and_is_named_by_nothing_is_swept_and_nothing_else_is() {
     // And one that is removed takes its mark along.
     begin(&lost);
     assert!(node.folder.remove(WHAT, &of(&lost)).unwrap());
-    assert_eq!(node.folder.sweep(WHAT, &BTreeSet::new()).unwrap(), 0);
+    assert_eq!(node.folder.sweep(WHAT, "n1", &BTreeSet::new()).unwrap(), 0);
+}
+
+#[test]
+fn what_another_node_has_begun_in_the_same_folder_is_left_to_it() {
+    let shown = leaf("shown");
+    let first = Node::with(&shown);
+    let other = |name: &str| first.dir.path().join(name);
+    let second = IdentityFolder::new([(
+        WHAT,
+        IdentityFiles {
+            certificate: other("second.pem"),
+            key: other("second.key"),
+            store: None,
+        },
+    )]);
+    let own = leaf("second");
+    first.put("second.pem", own.pem().as_bytes());
+    first.put("second.key", own.key_pem().as_bytes());
+    let begin = |folder: &IdentityFolder, node, leaf: &Leaf| {
+        let key = Secret::new(leaf.key_pem().into_bytes());
+        folder
+            .begin(WHAT, node, leaf.pem().as_bytes(), &key)
+            .unwrap()
+    };
+    let nothing = BTreeSet::new();
+    let (one, two) = (leaf("one"), leaf("two"));
+    drop(begin(&first.folder, "n1", &one));
+    drop(begin(&second, "n2", &two));
+    // Whoever is done first looks for what is left over, and so does a neighbour that starts.
+    let rows = BTreeSet::from([of(&one)]);
+    assert_eq!(first.folder.sweep(WHAT, "n1", &rows).unwrap(), 0);
+    assert_eq!(first.folder.sweep(WHAT, "n1", &nothing).unwrap(), 0);
+    assert!(second.find(WHAT, &of(&two)).is_ok());
+    assert_eq!(second.sweep(WHAT, "n2", &nothing).unwrap(), 1);
+    assert!(second.find(WHAT, &of(&two)).is_err());
+    assert!(first.folder.find(WHAT, &of(&one)).is_ok());
+    // What both have begun goes with the last of them.
+    let both = leaf("both");
+    drop(begin(&first.folder, "n1", &both));
+    drop(begin(&second, "n2", &both));
+    assert_eq!(first.folder.sweep(WHAT, "n1", &nothing).unwrap(), 0);
+    assert!(second.find(WHAT, &of(&both)).is_ok());
+    assert_eq!(second.sweep(WHAT, "n2", &nothing).unwrap(), 1);
+    // A node that hands over is two processes for a while: what one is at is not taken away by the other.
+    let held = begin(&first.folder, "n1", &both);
+    assert_eq!(first.folder.sweep(WHAT, "n1", &nothing).unwrap(), 0);
+    assert!(first.folder.find(WHAT, &of(&both)).is_ok());
+    drop(held);
+    assert_eq!(first.folder.sweep(WHAT, "n1", &nothing).unwrap(), 1);
 }

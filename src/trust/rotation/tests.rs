@@ -415,3 +415,33 @@ fn every_kind_of_key_that_is_made_can_prove_itself() {
         ));
     }
 }
+
+#[tokio::test]
+async fn what_a_peer_has_said_goes_with_it() {
+    let store = store();
+    let done = store.write(|tx: &mut dyn Transaction| {
+        let (name, ana) = (name(Purpose::Federation), ana());
+        peers::upsert(tx, &peer("tokyo"))?;
+        peers::upsert(tx, &peer("lima"))?;
+        let row = active(tx, "tokyo")?;
+        for text in ["lima", "tokyo"] {
+            progress(tx, &row, &id(text), |told| {
+                let sequence = row.rotation.sequence;
+                told.progress.answered(sequence, Outcome::Loaded, "");
+                (told.progress.seen_out, told.progress.seen_in) = (true, true);
+            })?;
+        }
+        assert!(peers::remove(tx, &id("tokyo"))?);
+        peers::upsert(tx, &peer("tokyo"))?;
+        let told = rotations::told(tx, &name)?;
+        let of = |text: &str| {
+            let found = told.iter().find(|told| told.cluster == id(text)).unwrap();
+            (found.progress.outcome, found.progress.newcomer)
+        };
+        assert_eq!(of("tokyo"), (Outcome::Silent, true));
+        assert_eq!(of("lima"), (Outcome::Loaded, false));
+        assert!(shut(retire(tx, &name, &ana)).contains("tokyo"));
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}

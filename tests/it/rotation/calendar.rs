@@ -15,7 +15,7 @@ use crate::support::{lab, set_parameter};
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Has the node show a certificate of its own making that ends within half a day.
-async fn come_near_the_end(lab: &Lab, here: &Member, round: usize) -> String {
+pub(super) async fn come_near_the_end(lab: &Lab, here: &Member, round: usize) -> String {
     let now = Clock::system().now();
     let asked = lab.clusters[0].authority.request(&here.name);
     let asked = asked.valid(now.minus(DAY * 30), now.plus(DAY / 2));

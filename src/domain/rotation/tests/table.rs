@@ -13,7 +13,7 @@ use crate::{
                 self, Blocker, Named, Why, may_activate, may_announce, may_confirm, may_retire,
                 may_roll_back,
             },
-            schedule::{Due, Schedule, Shown, begins_at, due},
+            schedule::{Due, Schedule, Shown, asks_authority, begins_at, due},
             steps::{Local, Lost, Step, next},
             still_old,
         },
@@ -191,10 +191,13 @@ fn retiring_needs_every_peer_and_that_nothing_rests_on_the_old_one() {
     let refused = may_retire(&name(Purpose::FederationClient), &rotation, &peers[2..]);
     assert_eq!(refused, []);
     // It is called with the old one until it says that it has the new one.
-    assert_eq!(still_old(&rotation, &peers, &BTreeSet::new()), [id("b")]);
+    assert_eq!(
+        still_old(&rotation, &peers, &BTreeSet::new(), false),
+        [id("b")]
+    );
     let mut peers = peers;
     peers[1].progress.answered(7, Outcome::Loaded, "");
-    assert_eq!(still_old(&rotation, &peers, &BTreeSet::new()), []);
+    assert_eq!(still_old(&rotation, &peers, &BTreeSet::new(), false), []);
     assert_eq!(peers[1].progress.word, None);
 }
 
@@ -242,13 +245,35 @@ fn a_silent_peer_does_not_hold_up_the_next_renewal() {
     let without_b = Due::RetireWithout(BTreeSet::from([id("b")]));
     let after = old_ends.plus(Duration::from_millis(1));
     assert_eq!(due_at(after, &shown), without_b);
-    // Or its own successor is due, however long the old one is valid.
+    // Of one that is still valid nobody is deprived until the new one is about to end.
     let long = Shown {
         old_ends: Some(end.plus(DAY)),
         ..shown
     };
     assert_eq!(due_at(after, &long), Due::Nothing);
-    assert_eq!(due_at(begins_at(&schedule, &long), &long), without_b);
+    let begin = begins_at(&schedule, &long);
+    assert_eq!(due_at(begin, &long), Due::Retire);
+    let last_call = end.minus(DAY);
+    let before = last_call.minus(Duration::from_millis(1));
+    assert_eq!(due_at(before, &long), Due::Retire);
+    assert_eq!(due_at(last_call, &long), without_b);
+    // A last call before the beginning is none.
+    let hasty = Schedule {
+        override_before: DAY * 60,
+        ..schedule
+    };
+    let early = end.minus(DAY * 40);
+    assert_eq!(
+        due(&hasty, early, &of, &long, Some(&rotation), &peers),
+        Due::Nothing
+    );
+    // An authority is asked in time, although the last exchange is not over.
+    assert!(!asks_authority(&Due::Retire, &long));
+    let foreign = Shown {
+        is_self_signed: false,
+        ..long
+    };
+    assert!(asks_authority(&due_at(begin, &foreign), &foreign));
     // While the old one is shown, for whatever reason, it is not taken away.
     let still = Shown {
         fingerprint: OLD,
@@ -273,7 +298,7 @@ fn who_became_a_peer_while_the_new_one_was_shown_is_shown_that_and_needs_the_old
     let mut peers = [told("a", Outcome::Silent, 0), told("b", Outcome::Silent, 0)];
     peers[1].progress.newcomer = true;
     let nobody = BTreeSet::new();
-    assert_eq!(still_old(&rotation, &peers, &nobody), [id("a")]);
+    assert_eq!(still_old(&rotation, &peers, &nobody, false), [id("a")]);
     let blockers = may_roll_back(&rotation, &peers, false);
     assert_eq!(why(&blockers), [("b".to_owned(), Why::Silent)]);
     let of = name(Purpose::Federation);
@@ -287,7 +312,34 @@ fn who_became_a_peer_while_the_new_one_was_shown_is_shown_that_and_needs_the_old
     assert_eq!(may_roll_back(&rotation, &peers, false), []);
     // Who refuses what it should know is shown the other one.
     let both = BTreeSet::from([id("a"), id("b")]);
-    assert_eq!(still_old(&rotation, &peers, &both), [id("b")]);
+    assert_eq!(still_old(&rotation, &peers, &both, false), [id("b")]);
+}
+
+#[test]
+fn nobody_is_called_with_what_has_ended_and_all_is_as_before_when_the_clock_is_put_right() {
+    let mut rotation = announced();
+    rotation.activate();
+    let peers = [told("a", Outcome::Silent, 0)];
+    let step = |shown_old: Vec<ClusterId>, old_ended| {
+        let local = Local {
+            has_old: true,
+            has_new: true,
+            shown: Some(NEW),
+            shown_old,
+            old_ended,
+            ..Local::default()
+        };
+        next(&rotation, &peers, &[], &local)
+    };
+    let show = |old_for: Vec<ClusterId>| {
+        vec![Step::Show {
+            certificate: NEW,
+            old_for,
+        }]
+    };
+    assert_eq!(step(vec![id("a")], true), show(Vec::new()));
+    assert!(!step(Vec::new(), true).contains(&show(Vec::new())[0]));
+    assert_eq!(step(Vec::new(), false), show(vec![id("a")]));
 }
 
 #[test]
@@ -456,6 +508,12 @@ fn the_schedule_begins_in_time_and_does_not_wait_for_the_silent_for_ever() {
     let before = begin.minus(Duration::from_millis(1));
     assert_eq!(due_at(before, None, &[]), Due::Nothing);
     assert_eq!(due_at(begin, None, &[]), Due::Announce);
+    // Phones can't be told of it: theirs is exchanged by people.
+    let of_phones = name(Purpose::Phone);
+    assert_eq!(
+        due(&schedule, end, &of_phones, &shown, None, &[]),
+        Due::Nothing
+    );
     let foreign = Shown {
         is_self_signed: false,
         ..shown

@@ -59,6 +59,8 @@ pub(super) enum Op {
     Agree(usize),
     /// The validity of the old certificate ends.
     OldEnds,
+    /// The clock was ahead, and is put right.
+    ClockBack,
     /// The schedule is looked at.
     Calendar,
     /// A key is gone from the disk, the old one or the new one.
@@ -315,10 +317,15 @@ impl World {
     fn shown_to(&self, peer: &Peer) -> Fingerprint {
         let old = self.store.rotation.as_ref().and_then(|r| r.old);
         match old {
-            // One that nobody would take does not hold up the new one.
-            Some(old) if self.shown_old.contains(&peer.id) && !self.ended.contains(&old) => old,
+            Some(old) if self.shown_old.contains(&peer.id) => old,
             _ => self.shown,
         }
+    }
+
+    fn old_ended(&self) -> bool {
+        let rotation = self.store.rotation.as_ref();
+        let old = rotation.and_then(|rotation| rotation.old);
+        old.is_some_and(|old| self.ended.contains(&old))
     }
 
     fn local(&self, rotation: &Rotation) -> Local {
@@ -337,7 +344,7 @@ impl World {
                 .filter(rests)
                 .map(|p| p.id.to_string())
                 .collect(),
-            old_ended: rotation.old.is_some_and(|old| self.ended.contains(&old)),
+            old_ended: self.old_ended(),
             turned: self.turned.clone(),
             // In this world nobody puts anything in the configured files by hand.
             replaced_by: None,
@@ -447,6 +454,7 @@ impl World {
                     peer.missed |= old.is_some();
                 }
             }
+            Op::ClockBack => self.ended.clear(),
             Op::Calendar => self.retire_at_the_end(),
             Op::LoseKey { old } => {
                 if let Some((goes, stays)) = self.both(*old)
@@ -508,8 +516,8 @@ impl World {
         let Some(rotation) = self.store.rotation.clone() else {
             return;
         };
-        let has_ended = rotation.old.is_some_and(|old| self.ended.contains(&old));
-        if rotation.phase != Phase::Active || !has_ended || Some(self.shown) != rotation.new {
+        if rotation.phase != Phase::Active || !self.old_ended() || Some(self.shown) != rotation.new
+        {
             return;
         }
         let behind = gates::behind(&name(), &rotation, &told);
@@ -526,7 +534,8 @@ impl World {
         let is_as_meant = self.store.rotation.as_ref().is_some_and(|rotation| {
             rotation.phase == Phase::Active
                 && rotation.new == Some(self.shown)
-                && still_old(rotation, &self.told(), &self.turned) == self.shown_old
+                && !self.old_ended()
+                && still_old(rotation, &self.told(), &self.turned, false) == self.shown_old
         });
         let ended = self.ended.clone();
         let it = &mut self.peers[peer];
@@ -558,7 +567,7 @@ impl World {
         self.turned.clear();
         self.shown_old = match &rotation {
             Some(rotation) if there.is_some() && has_old => {
-                still_old(rotation, &self.told(), &BTreeSet::new())
+                still_old(rotation, &self.told(), &BTreeSet::new(), self.old_ended())
             }
             _ => Vec::new(),
         };
@@ -608,8 +617,7 @@ impl World {
         let Some(rotation) = &self.store.rotation else {
             return;
         };
-        let has_ended = rotation.old.is_some_and(|old| self.ended.contains(&old));
-        if !gates::may_roll_back(rotation, &self.told(), has_ended).is_empty() {
+        if !gates::may_roll_back(rotation, &self.told(), self.old_ended()).is_empty() {
             return;
         }
         let sequence = self.sequence();
@@ -645,7 +653,7 @@ impl World {
         let Some(rotation) = self.store.rotation.clone() else {
             return;
         };
-        if rotation.phase != Phase::Active {
+        if rotation.phase != Phase::Active || self.old_ended() {
             self.turned.clear();
         }
         let told = self.told();
@@ -814,13 +822,16 @@ impl World {
         let Some((old, new)) = self.both(true).filter(|_| is_active(self)) else {
             return;
         };
-        let is_usable = |f| self.disk.contains(&f) && !self.ended.contains(&f);
-        if !is_usable(old) || !is_usable(new) || !self.unreadable.is_empty() {
+        let has_both = self.disk.contains(&old) && self.disk.contains(&new);
+        if !has_both || self.ended.contains(&new) || !self.unreadable.is_empty() {
             return;
         }
+        // One that has ended is no way any more, and stands in the way of none.
+        let old = Some(old).filter(|old| !self.ended.contains(old));
         let is_there = |peer: &Peer| peer.is_peer() && peer.up && peer.missed;
         for (number, peer) in self.peers.iter().enumerate() {
-            if !is_there(peer) || !peer.knows(old) && !peer.knows(new) {
+            let knows_old = old.is_some_and(|old| peer.knows(old));
+            if !is_there(peer) || !knows_old && !peer.knows(new) {
                 continue;
             }
             let mut later = self.clone();
