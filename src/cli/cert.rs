@@ -58,7 +58,11 @@ pub async fn run(global: &Global, verb: Cert) -> Outcome {
                 let sent = all
                     .into_iter()
                     .flat_map(|i| i.certificate.into_iter().chain(i.chain));
-                return Ok(as_of::certificates(&sent.collect::<Vec<_>>(), as_of));
+                let report = as_of::certificates(&sent.collect::<Vec<_>>(), as_of);
+                return Ok(match all_nodes {
+                    true => with_unreported(report, &told.unreported),
+                    false => report,
+                });
             }
             Ok(Report::new(identities_text(&all), &all))
         }
@@ -90,12 +94,15 @@ fn of_all_nodes(told: pb::ListIdentitiesResponse) -> Report {
         )
     });
     let texts: Vec<_> = texts.collect();
-    let report = Report::new(texts.join("\n\n"), &all);
-    match told.unreported.is_empty() {
+    with_unreported(Report::new(texts.join("\n\n"), &all), &told.unreported)
+}
+
+fn with_unreported(report: Report, unreported: &[String]) -> Report {
+    match unreported.is_empty() {
         true => report,
         false => report.with_note(format!(
             "not known of {}: it has not put on record what it shows",
-            told.unreported.join(", ")
+            unreported.join(", ")
         )),
     }
 }

@@ -206,6 +206,7 @@ async fn step(
         let mut watch = Watch::new(Form::of(global));
         let interrupted = tokio::signal::ctrl_c();
         tokio::pin!(interrupted);
+        let mut listens = true;
         loop {
             let all = list(&mut client).await?;
             let is_one = |it: &&pb::Rotation| {
@@ -226,7 +227,12 @@ async fn step(
             }
             tokio::select! {
                 () = sleep(LOOK_AGAIN) => {}
-                Ok(()) = &mut interrupted => {
+                told = &mut interrupted, if listens => {
+                    // Where the signal can't be waited for there is nothing to be told of a second time.
+                    listens = false;
+                    if told.is_err() {
+                        continue;
+                    }
                     drop(watch);
                     let note = "not watched any more; it goes on by itself: emccd cert rotate status";
                     let report = Report::new(status_text(&now), &now).with_note(note.to_owned());

@@ -106,6 +106,9 @@ fn bytes_of(what: &str, file: &Path) -> Outcome<Vec<u8>> {
 
 fn next(cause: &Error) -> &'static str {
     match cause {
+        Error::OnlyKey { .. } => {
+            "keys stay where they are: give the file with the certificate that belongs to it"
+        }
         Error::PrivateKey { .. } => {
             "keys stay where they are: write its certificates alone with emccd trust consolidate FILE --drop-keys \
              --out NEW"
@@ -114,7 +117,6 @@ fn next(cause: &Error) -> &'static str {
             "put the store's password alone on the first line of a file and name it with --password-file"
         }
         Error::NotSealed { .. } => "leave the password out, if you know who made the file",
-        Error::KeyPassword { .. } => "give the key the store's password: keytool -keypasswd",
         _ => {
             "give a file with certificates: PEM, with lines from BEGIN CERTIFICATE to END CERTIFICATE, DER, PKCS#7, \
              PKCS#12 or JKS"

@@ -349,8 +349,12 @@ fn import_text(imported: &pb::ImportedTrust, file: &Path) -> String {
     }
     text += &not_looked_at(&imported.unreported);
     for passed in &imported.passed_over {
+        let why = match passed.is_own {
+            true => "which is this cluster itself",
+            false => "which is no peer of this cluster",
+        };
         text += &format!(
-            "\n\npassed over: {} of {}, which is no peer of this cluster",
+            "\n\npassed over: {} of {}, {why}",
             count(
                 usize::try_from(passed.certificates).unwrap_or(usize::MAX),
                 "certificate"

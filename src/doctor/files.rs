@@ -96,7 +96,13 @@ fn mend(config: &Config, problem: &Problem) -> String {
         _ => (&config.identity, ""),
     };
     if problem.reason.contains("readable by others") || problem.reason.contains("mode 0") {
-        return format!("chmod 600 {}", files.key.display());
+        let store = files.store.as_ref();
+        let file = match problem.key.rsplit_once('.') {
+            Some((_, "key-store-password-file")) => store.and_then(|s| s.password_file.as_ref()),
+            Some((_, "key-password-file")) => store.and_then(|s| s.key_password_file.as_ref()),
+            _ => None,
+        };
+        return format!("chmod 600 {}", file.unwrap_or(&files.key).display());
     }
     if files.store.is_some() {
         return format!(
@@ -127,24 +133,32 @@ fn validity(id: &'static str, files: &IdentityFiles, now: Timestamp) -> Vec<Find
             certificate.not_after()
         )
     };
+    let purpose = match id {
+        "phone-identity" => " --purpose phone",
+        "federation-client-identity" => " --purpose federation-client",
+        _ => "",
+    };
     let leaf = identity.leaf();
     let mut found = vec![match Stage::of(leaf.not_after(), now) {
         None => Finding::ok(id, left(leaf)),
         Some(_) => {
             let hint = format!(
-                "emccd cert new --help tells how to make the next one; then have the peers trust it, replace {}, and: \
-                 emccd cert reload",
-                files.certificate.display()
+                "emccd cert new --help tells how to make the next one; then have those trust it who must, and: \
+                 emccd cert install{purpose} FILE --now"
             );
             Finding::warning(id, left(leaf), hint)
         }
     }];
     for issuer in identity.chain().iter().skip(1) {
         let hint = || {
-            format!(
-                "have the authority renew it, put it behind the certificate in {}, and: emccd cert reload",
-                files.certificate.display()
-            )
+            let file = files.certificate.display();
+            let how = match files.store {
+                None => format!("put it behind the certificate in {file}"),
+                Some(_) => format!(
+                    "bring the whole chain to the key in {file} (keytool -importcert, under the key's alias)"
+                ),
+            };
+            format!("have the authority renew it, {how}, and: emccd cert reload")
         };
         found.extend(match Stage::of(issuer.not_after(), now) {
             None => None,

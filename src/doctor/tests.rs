@@ -152,6 +152,51 @@ async fn a_key_or_a_pepper_that_others_can_read_is_an_error_with_its_chmod() {
 }
 
 #[tokio::test]
+async fn of_a_key_store_it_is_told_what_mends_that() {
+    let node = Node::new();
+    let made = std::process::Command::new("openssl")
+        .args("pkcs12 -export -in phone.pem -inkey phone.key -out phone.p12".split(' '))
+        .args(["-passout", "pass:changeit"])
+        .current_dir(node.file("certs"))
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    let password = node.file("certs/phone.password");
+    fs::write(&password, "changeit\n").unwrap();
+    for file in [&password, &node.file("certs/phone.p12")] {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let text = fs::read_to_string(&node.config).unwrap();
+    let line = |line: &str| {
+        let key = line.split(" = ").next().unwrap();
+        match (key, line.contains("certs/phone")) {
+            ("certificate", true) => "key-store = \"certs/phone.p12\"".to_owned(),
+            ("key", true) => "key-store-password-file = \"certs/phone.password\"".to_owned(),
+            _ => line.to_owned(),
+        }
+    };
+    let lines: Vec<_> = text.lines().map(line).collect();
+    fs::write(&node.config, lines.join("\n")).unwrap();
+    let of_phones = |found: Vec<Finding>| found.into_iter().find(|f| f.id == "phone-identity");
+    let well = of_phones(node.examined(0).await).unwrap();
+    assert_eq!(well.level, Level::Ok, "{well:?}");
+
+    // Nobody writes PEM over a store: the command does what is right for either.
+    let config = config::load(&node.config).unwrap();
+    let end = config.phone.identity.identity().unwrap();
+    let end = end.leaf().not_after().as_millis() - Clock::system().now().as_millis();
+    let soon = of_phones(node.examined(end / DAY_MILLIS - 3).await).unwrap();
+    assert_eq!(soon.level, Level::Warning);
+    let install = "emccd cert install --purpose phone FILE --now";
+    tells(&soon, "phone-identity", "another", install);
+    assert!(!soon.hint.unwrap().contains("phone.p12"));
+
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o644)).unwrap();
+    let hint = format!("chmod 600 {}", password.canonicalize().unwrap().display());
+    tells(&node.error(0).await, "phone-identity", "password", &hint);
+}
+
+#[tokio::test]
 async fn a_key_of_another_certificate_is_told() {
     let (node, other) = (Node::new(), Node::new());
     fs::copy(
@@ -181,10 +226,14 @@ async fn a_certificate_is_warned_of_before_it_expires_and_an_error_afterwards() 
     let five_years = 5 * 365;
     let found = node.examined(five_years - 10).await;
     assert!(is_well(&found));
-    for id in ["federation-identity", "phone-identity"] {
+    for (id, purpose) in [
+        ("federation-identity", ""),
+        ("phone-identity", " --purpose phone"),
+    ] {
         let soon = found.iter().find(|f| f.id == id).unwrap();
         assert_eq!(soon.level, Level::Warning);
-        tells(soon, id, "another ", "emccd cert reload");
+        let next = format!("emccd cert install{purpose} FILE --now");
+        tells(soon, id, "another ", &next);
     }
     let found = node.examined(five_years + 10).await;
     let expired: Vec<_> = found.iter().filter(|f| f.level == Level::Error).collect();

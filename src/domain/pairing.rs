@@ -220,6 +220,10 @@ pub struct ToldCertificate {
     /// Made with its own key over [`certificate_text`]; empty where there is none.
     #[serde(default)]
     pub signature: Vec<u8>,
+    /// Of our own: that the node does not show it now. Peers are told of it because it is to take the place of the one
+    /// that is shown, or because that one took its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_only_told: bool,
 }
 
 /// What is signed with a certificate's key to show that it is one of that cluster. It names no connection: any node tells

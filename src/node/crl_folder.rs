@@ -242,4 +242,41 @@ mod tests {
         assert_ne!(changed[0].digest, one.digest);
         assert!(look(&dir.path().join("gone"), &BTreeMap::new()).is_err());
     }
+
+    #[test]
+    fn what_could_not_be_read_is_looked_at_again_and_what_is_too_large_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        // A file that can be opened, and not be read from its begin.
+        let broken = dir.path().join("broken.crl");
+        std::os::unix::fs::symlink("/proc/self/mem", &broken).unwrap();
+        let large = fs::File::create(dir.path().join("large.crl")).unwrap();
+        large.set_len(MAX_BYTES as u64 + 1).unwrap();
+        fs::write(dir.path().join("text.crl"), "no list").unwrap();
+        let (_, changed) = look(dir.path(), &BTreeMap::new()).unwrap();
+        let judged: Vec<_> = changed.iter().map(|file| file.judged).collect();
+        assert_eq!(judged, [Judged::No, Judged::Yes, Judged::Yes]);
+    }
+
+    #[tokio::test]
+    async fn what_the_database_did_not_take_is_brought_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&crate::store::Config {
+            url: format!("sqlite:{}", dir.path().join("emccd.db").display()),
+            node: "n1".to_owned(),
+        })
+        .unwrap();
+        let trust = TrustStore::new(None, Clock::system());
+        let list = crate::trust::fixtures::Authority::new("CA").crl(1, &[], 30);
+        fs::write(dir.path().join("a.crl"), list).unwrap();
+        let mut told = BTreeSet::new();
+        // No peer has that authority: that is the file's own fault, and is judged.
+        for (is_open, wanted) in [(true, Judged::Yes), (false, Judged::No)] {
+            if !is_open {
+                store.clone().close();
+            }
+            let file = read(&dir.path().join("a.crl"), 1);
+            let judged = take(file, &store, &trust, &Clock::system(), &mut told).await;
+            assert_eq!(judged, wanted);
+        }
+    }
 }

@@ -9,7 +9,7 @@ use tracing::debug;
 use crate::{
     store::{
         self, Store, Transaction,
-        live::{self, Connection},
+        live::{self, Connection, Connections},
         membership::Membership,
     },
     tasks::Tasks,
@@ -48,7 +48,7 @@ pub(super) async fn tell(store: Store, membership: Membership, in_use: InUse, ta
 async fn record(
     store: &Store,
     membership: &Membership,
-    now: Vec<Connection>,
+    now: Connections,
 ) -> Result<(), store::Error> {
     let run = membership.run().clone();
     let asked = run.clone();
@@ -66,7 +66,7 @@ async fn record(
 
 /// Those that rest on the same are one. Where a peer's end is counts where we dial; where it calls from is another port
 /// each time.
-fn told(uses: &[Use]) -> Vec<Connection> {
+fn told(uses: &[Use]) -> Connections {
     let mut all = BTreeSet::new();
     for entry in uses {
         let told = match entry.opened {
@@ -80,7 +80,7 @@ fn told(uses: &[Use]) -> Vec<Connection> {
         };
         all.insert(connection);
     }
-    all.into_iter().take(live::MOST).collect()
+    Connections::of(all)
 }
 
 #[cfg(test)]
@@ -103,7 +103,9 @@ mod tests {
             entry(Opened::ByPeer, 5003, 2),
             entry(Opened::ByUs, 8444, 1),
         ]);
-        let texts: Vec<_> = told.iter().map(|c| (&*c.told, c.shown[0][0])).collect();
+        assert!(!told.are_more);
+        let told = told.told.iter();
+        let texts: Vec<_> = told.map(|c| (&*c.told, c.shown[0][0])).collect();
         assert_eq!(
             texts,
             [
@@ -112,5 +114,25 @@ mod tests {
                 ("the link to tokyo at 192.0.2.1:8444", 1),
             ]
         );
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_not_passed_over_in_silence() {
+        let links = |count: usize| -> Vec<_> {
+            let link = |number: usize| Use {
+                opened: Opened::ByUs,
+                cluster: ClusterId::new("tokyo").unwrap(),
+                address: format!("n{number}.tokyo.example:8444"),
+                own: None,
+                shown: vec![[7; 32]],
+            };
+            (0..count).map(link).collect()
+        };
+        // A thousand peers of two nodes, both ways, are far below.
+        let all = told(&links(live::MOST));
+        assert!(all.told.len() > 4_000 && !all.are_more);
+        let some = told(&links(live::MOST + 1));
+        assert_eq!(some.told.len(), live::MOST);
+        assert!(some.are_more);
     }
 }

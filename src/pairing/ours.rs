@@ -78,10 +78,12 @@ impl Pairings {
             Ok::<_, store::Error>((known, announced(tx, &of)?))
         };
         let (known, announced) = store.look_up(read).await?;
-        let mut wanted: Vec<_> = shown.iter().map(Own::key).collect();
-        let more = announced.into_iter().filter(|key| !wanted.contains(key));
+        let now: Vec<_> = shown.iter().map(Own::key).collect();
+        let more = announced.into_iter().filter(|key| !now.contains(key));
         let more: Vec<_> = more.collect();
-        wanted.extend_from_slice(&more);
+        let only_told = more.iter().map(|key| (*key, true));
+        let wanted = now.iter().map(|key| (*key, false)).chain(only_told);
+        let wanted: Vec<_> = wanted.collect();
         if is_whole(&known, &wanted) {
             return Ok(known);
         }
@@ -124,17 +126,27 @@ impl Pairings {
         let (node, cluster) = (parts.node.clone(), parts.cluster.to_string());
         let folder = parts.folder.clone();
         let made = tokio::task::spawn_blocking(move || {
-            let told = |key: Key| {
+            let told = |key: Key, is_only_told| {
                 let mut known = known.iter();
                 let known = known.find(|told| key_of(told) == Some(key));
-                known.filter(|told| !told.signature.is_empty()).cloned()
+                let known = known.filter(|told| !told.signature.is_empty()).cloned();
+                known.map(|known| ToldCertificate {
+                    is_only_told,
+                    ..known
+                })
             };
             let shown = shown
                 .iter()
-                .map(|own| told(own.key()).unwrap_or_else(|| own.told(&node, &cluster)));
+                .map(|own| told(own.key(), false).unwrap_or_else(|| own.told(&node, &cluster)));
             let announced = announced.into_iter().filter_map(|key| {
-                let found = || Some(found(&folder, key)?.told(&node, &cluster));
-                told(key).or_else(found)
+                let found = || {
+                    let told = found(&folder, key)?.told(&node, &cluster);
+                    Some(ToldCertificate {
+                        is_only_told: true,
+                        ..told
+                    })
+                };
+                told(key, true).or_else(found)
             });
             shown.chain(announced).collect()
         });
@@ -166,6 +178,7 @@ impl Own {
             der: leaf.der().to_vec(),
             scheme,
             signature,
+            is_only_told: false,
         }
     }
 }
@@ -204,13 +217,14 @@ fn key_of(told: &ToldCertificate) -> Option<Key> {
     ))
 }
 
-/// Whether these and no others are on record, in this order and each with its proof.
-fn is_whole(known: &[ToldCertificate], wanted: &[Key]) -> bool {
+/// Whether these and no others are on record, in this order, each with its proof, and as one that is only told where it
+/// is.
+fn is_whole(known: &[ToldCertificate], wanted: &[(Key, bool)]) -> bool {
     let has_proofs = known.iter().all(|told| !told.signature.is_empty());
     has_proofs
         && known
             .iter()
-            .map(key_of)
+            .map(|told| Some((key_of(told)?, told.is_only_told)))
             .eq(wanted.iter().copied().map(Some))
 }
 
@@ -226,18 +240,21 @@ mod tests {
             der: vec![n],
             scheme: 1,
             signature: vec![n],
+            is_only_told: false,
         };
         let (server, client) = (Purpose::Federation, Purpose::FederationClient);
         let known = [told(server, 1), told(client, 2)];
         let wanted = [
-            (server, fingerprint_of(&[1])),
-            (client, fingerprint_of(&[2])),
+            ((server, fingerprint_of(&[1])), false),
+            ((client, fingerprint_of(&[2])), false),
         ];
         assert!(is_whole(&known, &wanted));
         assert!(!is_whole(&known[..1], &wanted));
         assert!(!is_whole(&known, &wanted[..1]));
         // What is shown has changed places with what was announced.
         assert!(!is_whole(&known, &[wanted[1], wanted[0]]));
+        // What was announced is shown now.
+        assert!(!is_whole(&known, &[wanted[0], (wanted[1].0, true)]));
         let mut bare = known.clone();
         bare[1].signature.clear();
         assert!(!is_whole(&bare, &wanted));

@@ -98,6 +98,7 @@ pub fn read(cluster: pb::Cluster) -> Result<Told, Malformed> {
                 der: certificate.der,
                 scheme,
                 signature: certificate.signature,
+                is_only_told: false,
             });
         }
     }
@@ -265,6 +266,7 @@ mod tests {
             der: leaf.der().to_vec(),
             scheme,
             signature,
+            is_only_told: false,
         }
     }
 

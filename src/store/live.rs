@@ -9,8 +9,18 @@ use crate::{
     store::{Transaction, error::Error, meta, nodes, value::Value},
 };
 
-/// How many are told of one node; connections that rest on the same are one.
-pub const MOST: usize = 256;
+/// How many are told of one node; connections that rest on the same are one. Several times what a node has with a
+/// thousand peers.
+pub const MOST: usize = 16_384;
+
+/// The connections of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Those that there was room for.
+    pub told: Vec<Connection>,
+    /// Whether there are more, of which nothing is known.
+    pub are_more: bool,
+}
 
 /// Connections of one node that rest on the same certificates.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,23 +37,39 @@ pub struct Connection {
 struct Record {
     instance: String,
     connections: Vec<Connection>,
+    #[serde(default)]
+    are_more: bool,
 }
 
-/// Puts on record which connections a run has, as far as there is room; false when the run is not on record itself.
+impl Connections {
+    /// As many of them as are told, and whether that is all.
+    #[must_use]
+    pub fn of(all: impl IntoIterator<Item = Connection>) -> Self {
+        let mut all = all.into_iter();
+        let told = all.by_ref().take(MOST).collect();
+        Self {
+            told,
+            are_more: all.next().is_some(),
+        }
+    }
+}
+
+/// Puts on record which connections a run has; false when the run is not on record itself.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn put(
     tx: &mut dyn Transaction,
     run: &Incarnation,
-    connections: &[Connection],
+    connections: &Connections,
 ) -> Result<bool, Error> {
     if nodes::get(tx, &run.node)?.is_none_or(|node| node.run != *run) {
         return Ok(false);
     }
     let record = Record {
         instance: run.instance.clone(),
-        connections: connections.iter().take(MOST).cloned().collect(),
+        connections: connections.told.clone(),
+        are_more: connections.are_more,
     };
     let Value::Text(text) = Value::json(&record)? else {
         return Ok(false);
@@ -56,12 +82,15 @@ pub fn put(
 ///
 /// # Errors
 /// [`Error`] when the store fails.
-pub fn of(tx: &mut dyn Transaction, run: &Incarnation) -> Result<Option<Vec<Connection>>, Error> {
+pub fn of(tx: &mut dyn Transaction, run: &Incarnation) -> Result<Option<Connections>, Error> {
     let text = meta::get(tx, &key_of(&run.node))?;
     // What can't be read is put on record anew by its node.
     let record = text.and_then(|text| serde_json::from_str::<Record>(&text).ok());
     let record = record.filter(|record| record.instance == run.instance);
-    Ok(record.map(|record| record.connections))
+    Ok(record.map(|record| Connections {
+        told: record.connections,
+        are_more: record.are_more,
+    }))
 }
 
 fn key_of(node: &str) -> String {
@@ -93,7 +122,10 @@ mod tests {
             shown: vec![[7; 32]],
         };
         let done = store.write(move |tx: &mut dyn Transaction| {
-            let told = [connection.clone()];
+            let told = Connections {
+                told: vec![connection.clone()],
+                are_more: true,
+            };
             assert!(!put(tx, &run("a"), &told)?, "it is not on record");
             let node = |instance| Node {
                 run: run(instance),
@@ -105,7 +137,7 @@ mod tests {
             nodes::register(tx, &node("a"))?;
             assert_eq!(of(tx, &run("a"))?, None);
             assert!(put(tx, &run("a"), &told)?);
-            assert_eq!(of(tx, &run("a"))?, Some(told.to_vec()));
+            assert_eq!(of(tx, &run("a"))?, Some(told.clone()));
             nodes::register(tx, &node("b"))?;
             assert_eq!(of(tx, &run("b"))?, None, "another run has others");
             assert!(!put(tx, &run("a"), &told)?);

@@ -116,7 +116,7 @@ impl Certificate {
         // What is sealed is read where somebody waits for it: its makers decide how long that takes.
         let format = formats::format_of(bytes)?;
         if format.takes_password() {
-            return Err(formats::Error::PasswordNeeded { format }.into());
+            return Err(formats::Error::Sealed { format }.into());
         }
         let entries = formats::read_trust(bytes, None)?.entries;
         Ok(entries.into_iter().flat_map(|entry| entry.chain).collect())
@@ -164,12 +164,24 @@ impl Certificate {
         issuer.signed(self.der())
     }
 
+    /// Whether it names `issuer` as its issuer and was signed by it, by methods, too, that no handshake takes: what is
+    /// only put in order may be as old as it likes.
+    #[must_use]
+    pub(super) fn comes_from(&self, issuer: &Self) -> bool {
+        // Each of the two knows methods that the other one does not: SHA-1 here, P-521 there.
+        let by_old_methods = || {
+            let (_, signed) = X509Certificate::from_der(self.der()).ok()?;
+            let (_, signer) = X509Certificate::from_der(issuer.der()).ok()?;
+            signed.verify_signature(Some(signer.public_key())).ok()
+        };
+        self.names_issuer(issuer) && (self.is_signed_by(issuer) || by_old_methods().is_some())
+    }
+
     /// Whether it is where a chain ends: it names itself as its issuer, and signed itself. By methods, too, that no
     /// handshake takes: nobody looks at a root's own signature, and many an old one is by SHA-1.
     #[must_use]
     pub fn is_root(&self) -> bool {
-        let own = || X509Certificate::from_der(self.der());
-        self.names_issuer(self) && own().is_ok_and(|(_, own)| own.verify_signature(None).is_ok())
+        self.comes_from(self)
     }
 
     /// The issuer as it is encoded.
@@ -488,13 +500,22 @@ mod tests {
 
     #[test]
     fn a_root_signed_itself_by_whatever_method() {
-        let line = "req -x509 -newkey rsa:2048 -nodes -keyout /dev/null -subj /CN=Old -sha1";
-        let made = std::process::Command::new("openssl")
-            .args(line.split(' '))
-            .output()
-            .unwrap();
-        let old = Certificate::read_all(&made.stdout).unwrap().remove(0);
-        assert!(old.is_root());
+        for (key, hash) in [
+            ("rsa:2048", "-sha1"),
+            ("ec -pkeyopt ec_paramgen_curve:P-521", "-sha512"),
+            ("ec -pkeyopt ec_paramgen_curve:P-384", "-sha512"),
+            ("ec -pkeyopt ec_paramgen_curve:P-256", "-sha512"),
+            ("ed25519", "-sha512"),
+        ] {
+            let line =
+                format!("req -x509 -newkey {key} -nodes -keyout /dev/null -subj /CN=Old {hash}");
+            let made = std::process::Command::new("openssl")
+                .args(line.split(' '))
+                .output()
+                .unwrap();
+            let old = Certificate::read_all(&made.stdout).unwrap().remove(0);
+            assert!(old.is_root(), "{key} {hash}");
+        }
         let root = Authority::new("Root");
         assert!(root.certificate().is_root());
         // The name alone makes none.
@@ -516,6 +537,24 @@ mod tests {
                 Certificate::read_all(bytes),
                 Err(Error::Format(_))
             ));
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_is_not_opened_where_nobody_can_be_asked() {
+        let leaf = Spec::new("a.example").self_signed().certificate();
+        let entries = [formats::Entry::trusted(None, leaf)];
+        let password = crate::secret::Secret::new(b"changeit".to_vec());
+        for format in formats::Format::ALL {
+            let written = formats::write(format, &entries, Some(&password)).unwrap();
+            let read = Certificate::read_all(&written);
+            match format.takes_password() {
+                true => assert!(
+                    matches!(&read, Err(Error::Format(told)) if told.to_string().contains("key-store")),
+                    "{format}: {read:?}"
+                ),
+                false => assert_eq!(read.unwrap().len(), 1, "{format}"),
+            }
         }
     }
 

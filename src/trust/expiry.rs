@@ -191,7 +191,8 @@ impl Alarm {
                 )
             }
             Part::OwnIssuer => {
-                "have the authority renew it, put it behind our certificate in its file, then: emccd cert reload"
+                "have the authority renew it, put it behind our certificate in its file (in a key store: keytool \
+                 -importcert with the whole chain), then: emccd cert reload"
                     .to_owned()
             }
             Part::Pinned | Part::Anchor if self.is_leftover() => format!(

@@ -198,6 +198,10 @@ async fn an_import_tells_before_it_does_what_becomes_of_links() {
     );
     assert_eq!(peer["added"], Value::Array(vec![]));
     assert_eq!(dry["passed_over"][0]["cluster_id"], Value::from(&*us));
+    assert_eq!(dry["passed_over"][0]["is_own"], true);
+    let text = desk.works(Some(here), import).await;
+    let passed = format!("passed over: 1 certificate of {us}, which is this cluster itself");
+    assert!(text.contains(&passed), "{text}");
     let link = &peer["connections"][0];
     assert_eq!(link["fate"], "goes-on", "{dry}");
     assert_eq!(link["until"], peer["good_until"], "{dry}");

@@ -1,5 +1,5 @@
-//! What the other nodes of this cluster have put on record of themselves: the certificates that they show to peers, and
-//! their connections.
+//! What the other nodes of this cluster have put on record of themselves: the certificates that they show to peers,
+//! those that they have announced, and their connections.
 
 use crate::{
     domain::ids::ClusterId,
@@ -14,7 +14,7 @@ use crate::{
 pub(super) struct Others<T> {
     /// All of it.
     pub told: Vec<T>,
-    /// Those that have not.
+    /// Those that have not, or not all.
     pub unreported: Vec<String>,
 }
 
@@ -23,8 +23,9 @@ pub(super) struct Others<T> {
 /// # Errors
 /// [`Error::Store`].
 pub(super) async fn identities(store: &Store, own: &str) -> Result<Others<pb::Identity>, Error> {
-    let Others { told, unreported } = shown(store, own).await?;
-    let told = told.into_iter().filter_map(|shown| {
+    let Others { told, unreported } = told(store, own).await?;
+    let shown = told.into_iter().filter(|told| !told.is_only_told);
+    let told = shown.filter_map(|shown| {
         let certificate = Certificate::from_der(&shown.der).ok()?;
         Some(pb::Identity {
             purpose: shown.purpose,
@@ -39,23 +40,37 @@ pub(super) async fn identities(store: &Store, own: &str) -> Result<Others<pb::Id
     })
 }
 
-/// The same as they are written to a file for peers.
+/// What peers are to have of this cluster, as it is written to a file for them: what its nodes show, and what they have
+/// announced, for a peer that replaces what it has with the file must not lose that. What this node shows is given; of
+/// it, too, the rest stands on record.
 ///
 /// # Errors
 /// [`Error::Store`].
 pub(super) async fn certificates(
     store: &Store,
     (us, own): (&ClusterId, &str),
+    shown: Vec<pb::BulkCertificate>,
 ) -> Result<Others<pb::BulkCertificate>, Error> {
-    let Others { told, unreported } = shown(store, own).await?;
-    let told = told.into_iter().map(|shown| pb::BulkCertificate {
-        cluster_id: us.to_string(),
-        kind: EntryKind::Pinned.as_str().to_owned(),
-        alias: format!("{}/{}", shown.node, shown.purpose),
-        der: shown.der,
-    });
+    let Others { told, unreported } = told(store, own).await?;
+    let node = own.to_owned();
+    let ours = store
+        .read(move |tx: &mut dyn Transaction| pairings::shown_by(tx, &node))
+        .await?;
+    let mut all = shown;
+    let announced = ours.into_iter().filter(|told| told.is_only_told);
+    for told in announced.chain(told) {
+        let certificate = pb::BulkCertificate {
+            cluster_id: us.to_string(),
+            kind: EntryKind::Pinned.as_str().to_owned(),
+            alias: format!("{}/{}", told.node, told.purpose),
+            der: told.der,
+        };
+        if all.iter().all(|one| one.der != certificate.der) {
+            all.push(certificate);
+        }
+    }
     Ok(Others {
-        told: told.collect(),
+        told: all,
         unreported,
     })
 }
@@ -70,10 +85,11 @@ pub(super) async fn connections(store: &Store, own: &str) -> Result<Others<Live>
         .read(move |tx: &mut dyn Transaction| {
             let (mut told, mut unreported) = (Vec::new(), Vec::new());
             for node in nodes::all(tx)?.into_iter().filter(|n| n.run.node != own) {
-                let Some(connections) = live::of(tx, &node.run)? else {
-                    unreported.push(node.run.node);
-                    continue;
-                };
+                let connections = live::of(tx, &node.run)?;
+                if connections.as_ref().is_none_or(|all| all.are_more) {
+                    unreported.push(node.run.node.clone());
+                }
+                let connections = connections.unwrap_or_default().told;
                 told.extend(connections.into_iter().filter_map(|connection| {
                     Some(Live {
                         cluster: ClusterId::new(connection.cluster).ok()?,
@@ -87,7 +103,7 @@ pub(super) async fn connections(store: &Store, own: &str) -> Result<Others<Live>
         .await
 }
 
-async fn shown(
+async fn told(
     store: &Store,
     own: &str,
 ) -> Result<Others<crate::domain::pairing::ToldCertificate>, Error> {

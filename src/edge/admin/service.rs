@@ -296,7 +296,7 @@ impl AdminEdge {
         let fingerprint = fingerprint(&request.fingerprint)?;
         let mode = Mode::named(&request.mode)
             .ok_or_else(|| Error::invalid("the mode", "refuse, unlink or cascade"))?;
-        let (live, unreported) = self.live().await?;
+        let live = self.live().await?;
         let now = self.clock.now();
         let removal = Removal {
             cluster,
@@ -305,10 +305,7 @@ impl AdminEdge {
         };
         let removed = trust_removal::remove_trust(&self.store, removal, live, actor, now).await?;
         self.operations.peers_changed().await?;
-        Ok(pb::RemoveTrustResponse {
-            unreported,
-            ..removed
-        })
+        Ok(removed)
     }
 
     /// The connections of all nodes, and the nodes of which they are not known.
@@ -959,11 +956,11 @@ impl AdminService for AdminEdge {
         within(EXPORT, async {
             let (mut all, mut unreported) = (Vec::new(), Vec::new());
             if request.own {
-                all.extend(self.operations.own_certificates().await?);
+                let shown = self.operations.own_certificates().await?;
                 let whose = (&self.cluster_id, &*self.node);
-                let others = other_nodes::certificates(&self.store, whose).await?;
-                all.extend(others.told);
-                unreported = others.unreported;
+                let own = other_nodes::certificates(&self.store, whose, shown).await?;
+                all.extend(own.told);
+                unreported = own.unreported;
             }
             if request.trusted {
                 all.extend(trust_bulk::trusted(&self.store).await?);

@@ -156,6 +156,7 @@ struct Plan {
     peers: BTreeMap<ClusterId, OfPeer>,
     /// Certificates of clusters that are no peers of ours, our own among them.
     passed_over: BTreeMap<String, u32>,
+    own: ClusterId,
 }
 
 struct OfPeer {
@@ -174,6 +175,7 @@ impl Plan {
         let mut plan = Self {
             peers: BTreeMap::new(),
             passed_over: BTreeMap::new(),
+            own: own.clone(),
         };
         let by_name: HashMap<String, &Peer> = records
             .iter()
@@ -285,6 +287,7 @@ impl Plan {
                 .map(|(cluster, certificates)| pb::PassedOver {
                     cluster_id: cluster.clone(),
                     certificates: *certificates,
+                    is_own: cluster.eq_ignore_ascii_case(self.own.as_str()),
                 })
                 .collect(),
             unreported: Vec::new(),
@@ -513,3 +516,104 @@ const TELL_EVERY: u64 = 256;
 const IN_ONE_MESSAGE: usize = 2_000;
 /// Between two messages on how far it is.
 const PACE: Duration = Duration::from_millis(200);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        edge::admin::roles::{Account, Groups},
+        store,
+        trust::fixtures::{Spec, cluster},
+    };
+
+    #[tokio::test]
+    async fn what_the_file_has_stays_though_it_came_by_the_word_of_what_goes() {
+        let store = Store::open(&store::Config {
+            url: "sqlite::memory:".to_owned(),
+            node: "n1".to_owned(),
+        })
+        .unwrap();
+        let now = Clock::system().now();
+        let of = |name: &str| Spec::new(name).self_signed().certificate();
+        let (old, next, waits) = (of("old"), of("next"), of("waits"));
+        let entry = |certificate: &Certificate, source| TrustEntry {
+            cluster_id: cluster("tokyo"),
+            kind: EntryKind::Pinned,
+            fingerprint: certificate.fingerprint(),
+            der: certificate.der().to_vec(),
+            added_at: now,
+            source,
+            alias: None,
+        };
+        let entries = [
+            entry(&old, Source::Operator),
+            entry(&next, Source::Announced),
+        ];
+        let (old, waits) = (old.fingerprint(), waits);
+        let (child, waiting) = (next.fingerprint(), waits.fingerprint());
+        let waits = announcements::WaitingEntry {
+            cluster_id: cluster("tokyo"),
+            fingerprint: waiting,
+            der: waits.der().to_vec(),
+            since: now,
+        };
+        let put = store.write(move |tx| {
+            let peer = Peer {
+                cluster_id: cluster("tokyo"),
+                enabled: true,
+                allow_emcc: true,
+                addresses: Vec::new(),
+                node_names: Vec::new(),
+                user_patterns: Vec::new(),
+                dn_patterns: Vec::new(),
+                ignore_eku: false,
+                accept_announcements: crate::domain::announcement::Acceptance::default(),
+                description: String::new(),
+            };
+            peers::upsert(tx, &peer)?;
+            for entry in &entries {
+                trust_entries::add(tx, entry)?;
+            }
+            announcements::wait(tx, &waits)?;
+            announcements::descend(tx, &cluster("tokyo"), &child, &old)?;
+            announcements::descend(tx, &cluster("tokyo"), &waiting, &old)
+        });
+        let _: () = put.await.unwrap();
+
+        let account = Account {
+            uid: 0,
+            name: None,
+            groups: BTreeSet::new(),
+        };
+        let actor = Actor::new(account, 0, &Groups::default());
+        let wanted = Wanted {
+            kind: EntryKind::Pinned,
+            alias: None,
+            certificate: next,
+        };
+        let bringing = Bringing {
+            own: cluster("berlin"),
+            asked: Asked {
+                dry_run: false,
+                replace: true,
+                certificates: vec![("tokyo".to_owned(), wanted)],
+            },
+            live: Vec::new(),
+            faults: FaultPoints::default(),
+        };
+        let (tell, _told) = watch::channel(Done::default());
+        let imported = import(&store, bringing, &actor, now, tell).await.unwrap();
+        let peer = &imported.peers[0];
+        assert_eq!((peer.kept, peer.adopted, peer.replaced.len()), (1, 1, 1));
+        assert_eq!(peer.unheard, [fingerprint_text(&waiting)]);
+        let left = store.read(move |tx| {
+            let descendants = announcements::descendants(tx, &cluster("tokyo"), &old)?;
+            let left = trust_entries::of(tx, &cluster("tokyo"))?;
+            Ok::<_, store::Error>((left, descendants, announcements::waiting(tx)?))
+        });
+        let (left, descendants, waits) = left.await.unwrap();
+        let left: Vec<_> = left.iter().map(|e| (e.fingerprint, e.source)).collect();
+        assert_eq!(left, [(child, Source::Imported)]);
+        assert!(!descendants.contains(&child) && waits.is_empty());
+    }
+}

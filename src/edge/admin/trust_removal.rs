@@ -65,7 +65,7 @@ impl Mode {
 pub(super) async fn remove_trust(
     store: &Store,
     asked: Removal,
-    live: Vec<Live>,
+    (live, unreported): (Vec<Live>, Vec<String>),
     actor: &Actor,
     now: Timestamp,
 ) -> Result<pb::RemoveTrustResponse, Error> {
@@ -97,7 +97,7 @@ pub(super) async fn remove_trust(
                     "emccd trust list",
                 ));
             }
-            check_use(tx, &peer, fingerprint, *mode, &live)?;
+            check_use(tx, &peer, fingerprint, *mode, (&live, &unreported))?;
             let gone = if was_anchor {
                 trust_entries::withdraw(tx, cluster, fingerprint)?
             } else {
@@ -121,7 +121,7 @@ pub(super) async fn remove_trust(
                 left: u32::try_from(entries_of(tx, cluster)?.len()).unwrap_or(u32::MAX),
                 revoked: !was_anchor,
                 descendants,
-                unreported: Vec::new(),
+                unreported: unreported.clone(),
             })
         })
         .await
@@ -148,7 +148,7 @@ fn check_use(
     peer: &Peer,
     fingerprint: &Fingerprint,
     mode: Mode,
-    live: &[Live],
+    (live, unreported): (&[Live], &[String]),
 ) -> Result<(), Error> {
     if mode == Mode::Cascade {
         return Ok(());
@@ -188,6 +188,19 @@ fn check_use(
     if peer.enabled && impact::takes_the_last(before, &after) {
         resting.push(format!(
             "the peer {cluster}, which is enabled and has no other entry"
+        ));
+    }
+    if resting.is_empty() && peer.enabled && !unreported.is_empty() {
+        return Err(Error::refused(
+            format!(
+                "whether a connection rests on it is not known of {}, which has not put all of its connections on \
+                 record",
+                unreported.join(", ")
+            ),
+            format!(
+                "try again in some seconds, when it has; or end what rests on it: emccd trust remove {cluster} \
+                 --fingerprint {text} --mode unlink"
+            ),
         ));
     }
     if resting.is_empty() {

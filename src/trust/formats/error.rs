@@ -89,6 +89,16 @@ pub enum Error {
         /// What it is.
         format: Format,
     },
+    /// It takes a password, and there is nobody to give one.
+    #[error(
+        "it is a {format} key store, and nothing says how to open it here; a node's identity is configured as \
+         key-store, in place of certificate and key; for anything else write what is in it as PEM: emccd trust \
+         consolidate FILE --drop-keys --out NEW.pem"
+    )]
+    Sealed {
+        /// What it is.
+        format: Format,
+    },
     /// The password is no text.
     #[error("the password is not text in UTF-8")]
     PasswordNotText,
@@ -97,6 +107,25 @@ pub enum Error {
     PrivateKey {
         /// Which one.
         what: String,
+    },
+    /// A private key is all that there is.
+    #[error(
+        "it holds a private key ({what}) and no certificate; give the file with the certificate"
+    )]
+    OnlyKey {
+        /// Which one.
+        what: String,
+    },
+    /// Written anew, a store would have lost certificates of another key.
+    #[error(
+        "the store can't be written anew without losing what may belong to another of its keys: {}; give the \
+         identity a key store of its own, or put that key's chain in order first (keytool -importcert with the whole \
+         chain)",
+        .certificates.join("; ")
+    )]
+    WouldLose {
+        /// Their subjects.
+        certificates: Vec<String>,
     },
     /// A certificate request was found where only certificates belong.
     #[error(

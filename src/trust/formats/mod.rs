@@ -335,21 +335,33 @@ fn in_order(format: Format, entries: &[Entry]) -> Vec<Stored<'_>> {
     sorted.sort_by_cached_key(place);
     sorted.dedup_by_key(|stored| place(stored));
     let mut names = BTreeSet::new();
-    let mut numbers: HashMap<String, u32> = HashMap::new();
-    let unique = |(alias, entry): (String, _)| {
-        let mut unique = alias.clone();
-        // The last number of each is kept: thousands may have one name.
-        while !names.insert(unique.to_lowercase()) {
-            let number = numbers.entry(alias.to_lowercase()).or_insert(1);
-            *number += 1;
-            unique = format!("{alias}#{number}");
-        }
-        Stored {
-            alias: unique,
-            entry,
-        }
+    let mut numbers = HashMap::new();
+    let stored = |(alias, entry): (String, _)| Stored {
+        alias: unique(alias, &mut numbers, |name| names.insert(name)),
+        entry,
     };
-    sorted.into_iter().map(unique).collect()
+    sorted.into_iter().map(stored).collect()
+}
+
+/// The alias, with a number where it is taken already; `take` says whether a name was free. The last number of each is
+/// kept: thousands may have one name.
+fn unique(
+    alias: String,
+    numbers: &mut HashMap<String, u32>,
+    mut take: impl FnMut(String) -> bool,
+) -> String {
+    let lower = alias.to_lowercase();
+    if take(lower.clone()) {
+        return alias;
+    }
+    let number = numbers.entry(lower).or_insert(1);
+    loop {
+        *number += 1;
+        let unique = format!("{alias}#{number}");
+        if take(unique.to_lowercase()) {
+            return unique;
+        }
+    }
 }
 
 fn named(format: Format, entry: &Entry) -> String {
@@ -408,7 +420,7 @@ fn format_of_der(bytes: &[u8]) -> Result<Format, Error> {
     };
     let tags: Vec<u8> = outer.iter().map(|element| element.tag).collect();
     let key = |what: &str| {
-        Err(Error::PrivateKey {
+        Err(Error::OnlyKey {
             what: what.to_owned(),
         })
     };

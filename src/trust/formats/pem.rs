@@ -25,7 +25,10 @@ pub(super) fn read(bytes: &[u8], keys: Keys<'_>) -> Result<Vec<Entry>, Error> {
             alias = named(line).or(alias);
             continue;
         };
-        refuse(label, keys)?;
+        refuse(label, keys).map_err(|error| match error {
+            Error::PrivateKey { what } if !has_certificates(bytes) => Error::OnlyKey { what },
+            error => error,
+        })?;
         let body = body(&mut lines, label, number)?;
         let decoded = decode(&body).ok_or_else(|| damaged(label, "it is no base64"))?;
         let alias = alias.take();
@@ -98,6 +101,12 @@ pub(in crate::trust) fn find(bytes: &[u8], label_end: &str) -> Option<Vec<u8>> {
 /// The lines with their numbers. Old Macs end them with CR alone; the empty ones that CRLF makes this way don't matter.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     bytes.split(|byte| matches!(byte, b'\n' | b'\r')).zip(1..)
+}
+
+/// Whether some block is to have certificates in it, whatever else there is.
+fn has_certificates(bytes: &[u8]) -> bool {
+    let mut labels = lines(bytes).filter_map(|(line, _)| label(line, BEGIN));
+    labels.any(|label| label.ends_with("CERTIFICATE") || matches!(label, "PKCS7" | "CMS"))
 }
 
 /// What is no certificate, by its label.

@@ -37,8 +37,10 @@ pub(super) fn read(
     let archive = open(bytes, password)?;
     if let (Some(key), Keys::Refuse) = (archive.keys.first(), keys) {
         let what = key.friendly_name.as_deref().and_then(clean_alias);
-        return Err(Error::PrivateKey {
-            what: what.unwrap_or_else(|| "without a name".to_owned()),
+        let what = what.unwrap_or_else(|| "without a name".to_owned());
+        return Err(match archive.certs.is_empty() {
+            true => Error::OnlyKey { what },
+            false => Error::PrivateKey { what },
         });
     }
     let mut entries = link(&archive)?;
@@ -52,7 +54,7 @@ pub(super) fn read(
 /// The store with another key and certificates in the place of the one that is meant.
 ///
 /// The others stay what they are. Certificates that neither are trusted nor belong to a key go: written anew they would
-/// be trusted.
+/// be trusted. Where another key may need one of them, nothing is written.
 pub(super) fn with_key(bytes: &[u8], meant: &Meant<'_>, next: &Entry) -> Result<Vec<u8>, Error> {
     let archive = open(bytes, meant.password)?;
     if !archive.secrets.is_empty() {
@@ -71,10 +73,14 @@ pub(super) fn with_key(bytes: &[u8], meant: &Meant<'_>, next: &Entry) -> Result<
     let trusted: HashSet<_> = trusted
         .map(|bag| fingerprint_of(bag.cert.as_der()))
         .collect();
-    entries.retain(|entry| {
+    let stays = |entry: &Entry| {
         let leaf = entry.chain.first().map(Certificate::fingerprint);
         entry.key.is_some() || leaf.is_some_and(|leaf| trusted.contains(&leaf))
-    });
+    };
+    let (kept, gone): (Vec<_>, Vec<_>) = entries.into_iter().partition(stays);
+    let others = kept.iter().zip(0..).filter(|(_, place)| *place != at);
+    check_loss(others.map(|(entry, _)| entry), &gone)?;
+    let entries = kept;
     // Whoever made it with old ciphers has programs that know no others.
     let is_modern = bytes.windows(PBES2.len()).any(|part| part == PBES2);
     let (format, ciphers) = match is_modern {
@@ -84,6 +90,31 @@ pub(super) fn with_key(bytes: &[u8], meant: &Meant<'_>, next: &Entry) -> Result<
     let none = Secret::new(Vec::new());
     let password = meant.password.unwrap_or(&none);
     write(&in_order(format, &entries), password, ciphers)
+}
+
+/// What goes must not be a certificate that another key lacks: the leaf that nothing assigns to it, or the next issuer of
+/// its chain.
+fn check_loss<'a>(others: impl Iterator<Item = &'a Entry>, gone: &[Entry]) -> Result<(), Error> {
+    let mut lost = HashSet::new();
+    for other in others.filter(|entry| entry.key.is_some()) {
+        let last = other.chain.last();
+        let is_lost = |candidate: &Certificate| match last {
+            Some(last) => !last.is_root() && last.names_issuer(candidate),
+            None => true,
+        };
+        let leaves = gone.iter().filter_map(|entry| entry.chain.first());
+        lost.extend(
+            leaves
+                .filter(|leaf| is_lost(leaf))
+                .map(Certificate::subject),
+        );
+    }
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let mut certificates: Vec<_> = lost.into_iter().map(str::to_owned).collect();
+    certificates.sort();
+    Err(Error::WouldLose { certificates })
 }
 
 /// The key that is meant, with its certificates.
@@ -307,7 +338,7 @@ impl<'a> Issuers<'a> {
                     *looks = looks.saturating_sub(1);
                     *looks > 0
                 })
-                .find(|issuer| last.is_signed_by(issuer));
+                .find(|issuer| last.comes_from(issuer));
             let Some(issuer) = next else { break };
             chain.push(Certificate::clone(issuer));
         }

@@ -316,14 +316,21 @@ fn what_is_no_certificate_is_told_apart_in_der_too() {
         .unwrap();
     let told = |bytes: &[u8]| read_trust(bytes, None).unwrap_err();
     assert!(matches!(told(request.der()), Error::Request));
-    assert!(matches!(told(&pkcs8(&leaf)), Error::PrivateKey { .. }));
+    assert!(matches!(told(&pkcs8(&leaf)), Error::OnlyKey { .. }));
+    let pem = told(leaf.key_pem().as_bytes());
+    assert!(matches!(pem, Error::OnlyKey { .. }), "{pem}");
+    assert!(pem.to_string().contains("no certificate"), "{pem}");
+    for both in [leaf.key_pem() + &leaf.pem(), leaf.pem() + &leaf.key_pem()] {
+        let both = told(both.as_bytes());
+        assert!(matches!(both, Error::PrivateKey { .. }), "{both}");
+    }
     assert!(matches!(told(&revocation_list()), Error::RevocationList));
     let rsa = asn1::element(asn1::SEQUENCE, &[&[2, 1, 0], &[2, 1, 7], &[2, 1, 3]]);
     let ec = asn1::element(asn1::SEQUENCE, &[&[2, 1, 1], &[4, 1, 7]]);
     let encrypted = asn1::element(asn1::SEQUENCE, &[&[0x30, 0], &[4, 1, 7]]);
     for key in [rsa, ec, encrypted] {
         assert!(
-            matches!(told(&key), Error::PrivateKey { .. }),
+            matches!(told(&key), Error::OnlyKey { .. }),
             "{}",
             told(&key)
         );
@@ -418,6 +425,23 @@ fn a_long_chain_comes_back_in_its_order() {
         let came = read(&written, Some(&password)).unwrap();
         assert_eq!(facts(&came.entries), facts(std::slice::from_ref(&entry)));
     }
+}
+
+#[test]
+fn thousands_of_one_name_are_numbered_without_looking_at_each_again() {
+    let (mut names, mut numbers, mut looks) = (BTreeSet::new(), HashMap::new(), 0);
+    let mut aliases = BTreeSet::new();
+    const ALL: usize = 5_000;
+    for number in 0..ALL {
+        let alias = if number % 2 == 0 { "tomcat" } else { "Tomcat" };
+        let unique = unique(alias.to_owned(), &mut numbers, |name| {
+            looks += 1;
+            names.insert(name)
+        });
+        aliases.insert(unique.to_lowercase());
+    }
+    assert_eq!(aliases.len(), ALL);
+    assert!(looks <= 2 * ALL, "{looks}");
 }
 
 #[test]

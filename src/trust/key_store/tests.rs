@@ -175,6 +175,127 @@ fn a_key_with_a_password_of_its_own_keeps_it() {
     assert_eq!(configured(&folder_of(&files)).subject(), "CN=tomcat");
 }
 
+/// A store with two keys, each with a certificate of an authority that signs by `hash`.
+fn signed(folder: &Path, hash: &str) -> IdentityFiles {
+    let base = "-keystore signed.p12 -storetype PKCS12";
+    keytool(
+        folder,
+        &format!("-genkeypair -alias ca -keyalg RSA -sigalg {hash} -dname CN=ca -ext bc:c {base}"),
+    );
+    run(
+        folder,
+        "keytool",
+        &format!("-exportcert -rfc -alias ca -file ca.pem {base} -storepass {PASSWORD}"),
+    );
+    for alias in ["tomcat", "other"] {
+        let of_store = format!("-keystore {alias}.p12 -storetype PKCS12");
+        for line in [
+            format!("-genkeypair -alias {alias} -keyalg RSA -dname CN={alias} {of_store}"),
+            format!("-certreq -alias {alias} -file {alias}.csr {of_store}"),
+            format!(
+                "-gencert -rfc -alias ca -sigalg {hash} -infile {alias}.csr -outfile {alias}.pem {base}"
+            ),
+        ] {
+            keytool(folder, &line);
+        }
+        let chain = ["ca.pem", &format!("{alias}.pem")].map(|f| fs::read(folder.join(f)).unwrap());
+        fs::write(folder.join("chain.pem"), chain.concat()).unwrap();
+        let line = format!("-importcert -noprompt -alias {alias} -file chain.pem {of_store}");
+        keytool(folder, &line);
+    }
+    let line = format!(
+        "-importkeystore -noprompt -srckeystore other.p12 -srcstorepass {PASSWORD} -destkeystore tomcat.p12 \
+         -deststorepass {PASSWORD}"
+    );
+    run(folder, "keytool", &line);
+    let path = folder.join("tomcat.p12");
+    close(&path);
+    let password = folder.join("password");
+    put(&password, PASSWORD);
+    IdentityFiles {
+        certificate: path.clone(),
+        key: path,
+        store: Some(KeyStore {
+            password_file: Some(password),
+            key_password_file: None,
+            alias: Some("tomcat".to_owned()),
+        }),
+    }
+}
+
+#[test]
+fn chains_of_other_keys_stay_whatever_they_are_signed_with() {
+    for hash in ["SHA1withRSA", "SHA256withRSA"] {
+        let dir = tempfile::tempdir().unwrap();
+        let files = signed(dir.path(), hash);
+        let folder = folder_of(&files);
+        assert_eq!(configured(&folder).subject(), "CN=tomcat");
+        let leaf = next(&folder);
+        folder
+            .settle(WHAT, &leaf.certificate().fingerprint())
+            .unwrap();
+        assert_eq!(configured(&folder), leaf.certificate());
+        let listed = keytool(dir.path(), "-list -v -alias other -keystore tomcat.p12");
+        for part in ["Certificate chain length: 2", "Owner: CN=ca"] {
+            assert!(listed.contains(part), "{hash} {part}: {listed}");
+        }
+    }
+}
+
+#[test]
+fn what_another_key_may_need_is_not_written_away() {
+    use p12_keystore::{Certificate as Bag, KeyStore as Store, KeyStoreEntry, PrivateKeyChain};
+    let authority = Authority::new("CA");
+    let ours = Spec::new("ours").signed_by(&authority);
+    let other = Spec::new("other").signed_by(&authority);
+    // Nothing tells which of the two of that name has signed it; and here neither has.
+    let namesake = Authority::new("CA");
+    let key = |leaf: &Leaf| {
+        use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
+        let key = PrivatePkcs8KeyDer::from_pem_slice(leaf.key_pem().as_bytes()).unwrap();
+        p12_keystore::PrivateKey::from_der(key.secret_pkcs8_der()).unwrap()
+    };
+    let entry = |id: u8, leaf: &Leaf, chain: &[Certificate]| {
+        let bags = chain.iter().map(|c| Bag::from_der(c.der()).unwrap());
+        let chain = PrivateKeyChain::new(vec![id], key(leaf), bags.collect::<Vec<_>>());
+        KeyStoreEntry::PrivateKeyChain(chain)
+    };
+    for (issuer, is_lost) in [(&namesake, true), (&authority, false)] {
+        let mut store = Store::new();
+        store.add_entry("ours", entry(1, &ours, &[ours.certificate()]));
+        let chain = [other.certificate(), issuer.certificate()];
+        store.add_entry("other", entry(2, &other, &chain));
+        let bytes = store.writer(PASSWORD).write().unwrap();
+        let password = Secret::new(PASSWORD.as_bytes().to_vec());
+        let meant = Meant {
+            password: Some(&password),
+            key_password: None,
+            alias: Some("ours"),
+        };
+        let leaf = Spec::new("next").self_signed();
+        let key = Secret::new(leaf.key_pem().into_bytes());
+        let written = formats::with_key(&bytes, &meant, &[leaf.certificate()], &key);
+        match is_lost {
+            true => {
+                let told = written.unwrap_err().to_string();
+                assert!(
+                    told.contains("without losing") && told.contains("CN=CA"),
+                    "{told}"
+                );
+            }
+            false => {
+                let read = formats::read_with(
+                    written.unwrap().expose(),
+                    Some(&password),
+                    formats::Keys::Drop,
+                );
+                let read = read.unwrap();
+                assert_eq!(read.certificates().len(), 3);
+            }
+        }
+    }
+}
+
 #[test]
 fn stores_of_openssl_keep_their_ciphers_and_trust_nothing_more() {
     let dir = tempfile::tempdir().unwrap();

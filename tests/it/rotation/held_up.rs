@@ -88,6 +88,24 @@ async fn a_dead_peer_and_a_dead_node_are_named_and_what_is_printed_leads_on_with
     let made =
         |all: &[pb::Rotation]| all.len() == 2 && all.iter().all(|it| it.phase == "announced");
     until(berlin, "made", made).await;
+    // Peers are to have what is announced, and nobody is shown it yet: so it is with the other node, too.
+    wait_until("what each node has announced is exported", async || {
+        let line = format!("trust export --own --out {}", own.display());
+        let exported = type_at(berlin.member().unwrap(), &line).await?;
+        (exported["certificates"] == 4)
+            .then_some(())
+            .ok_or_else(|| exported.to_string())
+    })
+    .await;
+    let shown = type_at(berlin.member().unwrap(), "cert show --all-nodes").await;
+    let shown = shown.unwrap();
+    for name in &names {
+        let mut all = shown.as_array().unwrap().iter();
+        let mut of_node = all.by_ref().filter(|it| it["node"] == **name);
+        let is_of_peers = |it: &&Value| it["purpose"] != "phone";
+        let of_node: Vec<_> = of_node.by_ref().filter(is_of_peers).collect();
+        assert_eq!(of_node.len(), 1, "{name}: {shown}");
+    }
 
     let line = format!("cert rotate forget {} --yes", names[1]);
     let (why, _) = refused(berlin, &line).await;

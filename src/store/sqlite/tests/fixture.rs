@@ -381,6 +381,7 @@ fn pairing() -> Pairing {
                 der: vec![0x30, 4],
                 scheme: 0x0403,
                 signature: vec![9, 8],
+                ..ToldCertificate::default()
             }],
             ..Told::default()
         }),
