@@ -614,7 +614,7 @@ mod tests {
                 &["clientAuth", "[identity.client]"],
             ),
             (with_name, &["not for other.example", "--name"]),
-            (with_key(&[&answer, &key], &key), &["private key as well"]),
+            (with_key(&[&answer, &key], &key), &["and no certificate"]),
             (
                 CertInstall {
                     purpose: Typed::FederationClient,

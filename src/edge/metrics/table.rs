@@ -105,9 +105,9 @@ metrics! {
          those it has shown to this node and no entry names (shown, shown-issuer)";
     ROTATION_ALARMS = Gauge "emccd_rotation_alarms" ["identity", "reason"]
         "Rotations of this node's certificates that need a person, absent where none does: the node's own problem (problem), \
-         an authority that has to make the next one (authority), or how many peers hold it up: to be told by hand (manual), \
-         waiting for their operator (waiting), not taking it (refused), not waited for and not back (overridden), silent \
-         for an hour (silent)";
+         an authority that has to make the next one (authority), an exchange that is in the way of the next, which is due \
+         (next), or how many peers hold it up: to be told by hand (manual), waiting for their operator (waiting), not taking \
+         it (refused), not waited for and not back (overridden), silent for an hour (silent)";
     CRL_NEXT_UPDATE = Gauge "emccd_crl_next_update_seconds" ["peer"]
         "When, in Unix time, the first of the revocation lists is stale that count for the peer; absent where there is none";
     STORE_COMMITS = Counter "emccd_store_commits_total" []

@@ -221,12 +221,12 @@ async fn what_was_never_announced_is_taken_back_without_a_trace_and_phones_ask_n
 }
 
 /// Brings a rotation of a federation identity to where the new one is shown and nothing rests on the old one.
-fn active(tx: &mut dyn Transaction, without: &str) -> Result<Row, Error> {
+fn active(tx: &mut dyn Transaction, without: &[&str]) -> Result<Row, Error> {
     let (name, ana) = (name(Purpose::Federation), ana());
     announce(tx, &name, &Recipe::default(), false, &ana)?;
     made(tx, &name, ([1; 32], ENDS), [2; 32], &ana)?;
     let named = Named {
-        overridden: BTreeSet::from([id(without)]),
+        overridden: without.iter().map(|text| id(text)).collect(),
         ..Named::default()
     };
     let row = activate(tx, &name, &named, &ana)?;
@@ -248,7 +248,7 @@ async fn at_its_end_the_old_one_goes_without_the_peers_that_are_named_and_no_oth
     let done = store.write(|tx: &mut dyn Transaction| {
         let (name, ana) = (name(Purpose::Federation), ana());
         peers::upsert(tx, &peer("tokyo"))?;
-        let row = active(tx, "tokyo")?;
+        let row = active(tx, &["tokyo"])?;
         assert!(shut(retire(tx, &name, &ana)).contains("tokyo"));
         peers::upsert(tx, &peer("oslo"))?;
         let tokyo = BTreeSet::from([id("tokyo")]);
@@ -278,7 +278,7 @@ async fn who_became_a_peer_since_has_to_have_the_old_one_before_it_is_shown_agai
     let done = store.write(|tx: &mut dyn Transaction| {
         let (name, ana) = (name(Purpose::Federation), ana());
         peers::upsert(tx, &peer("tokyo"))?;
-        let row = active(tx, "tokyo")?;
+        let row = active(tx, &["tokyo"])?;
         peers::upsert(tx, &peer("oslo"))?;
         let refused = roll_back(tx, &name, &ana).unwrap_err().to_string();
         assert!(
@@ -423,7 +423,7 @@ async fn what_a_peer_has_said_goes_with_it() {
         let (name, ana) = (name(Purpose::Federation), ana());
         peers::upsert(tx, &peer("tokyo"))?;
         peers::upsert(tx, &peer("lima"))?;
-        let row = active(tx, "tokyo")?;
+        let row = active(tx, &["tokyo", "lima"])?;
         for text in ["lima", "tokyo"] {
             progress(tx, &row, &id(text), |told| {
                 let sequence = row.rotation.sequence;

@@ -90,6 +90,7 @@ async fn a_dead_peer_and_a_dead_node_are_named_and_what_is_printed_leads_on_with
     until(berlin, "made", made).await;
     // Peers are to have what is announced, and nobody is shown it yet: so it is with the other node, too.
     wait_until("what each node has announced is exported", async || {
+        let _ = std::fs::remove_file(&own);
         let line = format!("trust export --own --out {}", own.display());
         let exported = type_at(berlin.member().unwrap(), &line).await?;
         (exported["certificates"] == 4)
