@@ -42,6 +42,8 @@ enum State {
     InForce,
     /// It is where the configuration has it; no daemon runs.
     Configured,
+    /// It is where the configuration has it; the daemon takes it up with another one that is still to be mended.
+    Waits,
     /// It is kept beside the one in use.
     Next,
 }
@@ -131,8 +133,8 @@ pub(super) async fn run(global: &Global, args: &CertInstall, clock: &Clock) -> O
         installed.state = State::Configured;
         if let Some(client) = &mut daemon {
             let shown = (&fingerprint, earlier.as_ref());
-            installed.problem = reload(client, &folder, purpose, shown).await?;
-            installed.state = State::InForce;
+            (installed.state, installed.problem) =
+                reload(client, &folder, purpose, shown, clock).await?;
         }
         if let Some(files) = folder.files(purpose) {
             installed.certificate_file.clone_from(&files.certificate);
@@ -333,14 +335,16 @@ fn rotating(it: &pb::Rotation) -> Failure {
     Failure::new(WHAT, why, next)
 }
 
-/// Has the daemon take it up. When it refuses this one, the files are as they were; what it says of another identity is
-/// given back.
+/// Has the daemon take it up. When it refuses this one, the files are as they were, unless what they held has ended: then
+/// nothing is gained by that one, and what is shown in each direction may be taken up together alone. What it says of
+/// another identity is given back.
 async fn reload(
     client: &mut Client,
     folder: &IdentityFolder,
     purpose: Purpose,
     (new, earlier): (&Fingerprint, Option<&Fingerprint>),
-) -> Outcome<Option<String>> {
+    clock: &Clock,
+) -> Outcome<(State, Option<String>)> {
     let what = "the daemon does not take the new certificate";
     let asked = client
         .reload_identities(pb::ReloadIdentitiesRequest {})
@@ -353,7 +357,16 @@ async fn reload(
         }
     };
     if is_shown(&all, purpose, new) {
-        return Ok(refused.map(|refused| refused.why().to_owned()));
+        let problem = refused.map(|refused| refused.why().to_owned());
+        return Ok((State::InForce, problem));
+    }
+    let now = clock.now();
+    let has_ended = |of: &Fingerprint| {
+        let found = folder.find(purpose, of);
+        found.is_ok_and(|found| found.leaf().not_after() < now)
+    };
+    if let (Some(refused), true) = (&refused, earlier.is_some_and(has_ended)) {
+        return Ok((State::Waits, Some(refused.why().to_owned())));
     }
     if let Some(earlier) = earlier {
         folder
@@ -395,6 +408,7 @@ fn text(installed: &Installed, args: &CertInstall) -> String {
     lines.push(match installed.state {
         State::InForce => format!("in use from now on: {file}"),
         State::Configured => format!("written to {file}; no daemon runs, the next start shows it, unless one of a rotation on record can be shown"),
+        State::Waits => format!("written to {file}; the daemon takes it up as soon as the other one is mended, too"),
         State::Next => {
             let given: Vec<_> = args.files.iter().map(|f| shown(f)).collect();
             let given = given.join(" ");

@@ -9,7 +9,7 @@ use crate::{
     clock::Timestamp,
     domain::{
         purpose::Purpose,
-        rotation::{Fingerprint, Phase},
+        rotation::{Fingerprint, Phase, Rotation},
     },
     store::{
         self, Transaction,
@@ -112,7 +112,7 @@ impl Driver {
             self.faults.pass("rotation.retired").await;
         }
         let (folder, purpose) = (self.reloader.folder().clone(), row.name.purpose);
-        let goes = row.rotation.leaves();
+        let goes = self.unneeded(row).await?;
         let settled = tokio::task::spawn_blocking(move || {
             folder.settle(purpose, &keep)?;
             if let Some(goes) = goes {
@@ -130,6 +130,30 @@ impl Driver {
         self.faults.pass("rotation.settled").await;
         Ok(changed)
     }
+}
+
+impl Driver {
+    /// The certificate that goes with a rotation, unless another node that has the same one, in the same folder perhaps,
+    /// has not left it: that one takes it away.
+    async fn unneeded(&self, row: &Row) -> Result<Option<Fingerprint>, Problem> {
+        let Some(goes) = row.rotation.leaves() else {
+            return Ok(None);
+        };
+        let node = row.name.node.clone();
+        let is_needed = self.store.read(move |tx: &mut dyn Transaction| {
+            let others = rotations::all(tx)?.into_iter();
+            let mut others = others.filter(|other| other.name.node != node);
+            Ok::<_, store::Error>(others.any(|other| needs(&other.rotation, goes)))
+        });
+        Ok((!is_needed.await?).then_some(goes))
+    }
+}
+
+/// Whether a rotation may still come to show a certificate.
+fn needs(rotation: &Rotation, certificate: Fingerprint) -> bool {
+    let has_left = rotation.settled && rotation.leaves() == Some(certificate);
+    let mut named = [rotation.old, rotation.new].into_iter().flatten();
+    !has_left && named.any(|named| named == certificate)
 }
 
 /// Makes the new certificate, or takes it from the files, and keeps it in the folder. Blocks.
@@ -214,6 +238,22 @@ fn request(before: &Identity, recipe: &Recipe, now: Timestamp) -> Result<CertReq
 mod tests {
     use super::*;
     use crate::clock::Clock;
+
+    #[test]
+    fn another_node_needs_what_its_rotation_names_until_it_has_left_it() {
+        let (old, new) = ([1; 32], [2; 32]);
+        let mut theirs = Rotation::requested(false, None);
+        theirs.made(old, new, 7);
+        for phase in [Phase::Announced, Phase::Active, Phase::RollingBack] {
+            theirs.phase = phase;
+            assert!(needs(&theirs, old) && needs(&theirs, new), "{phase}");
+            assert!(!needs(&theirs, [3; 32]), "{phase}");
+        }
+        theirs.settled = true;
+        assert!(needs(&theirs, old) && !needs(&theirs, new));
+        theirs.phase = Phase::Retired;
+        assert!(!needs(&theirs, old) && needs(&theirs, new));
+    }
 
     #[test]
     fn what_is_not_said_is_as_in_the_certificate_from_before() {

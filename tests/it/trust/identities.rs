@@ -1,6 +1,6 @@
 //! Identities of one direction each: where an authority signs for servers or for clients and never for both.
 
-use super::*;
+use super::{typed::works_at, *};
 
 /// Gives a node's first identity and the one for calling peers, and has it read them.
 async fn show(cluster: &Cluster, server: &Made, client: &Made) -> Result<(), String> {
@@ -73,6 +73,50 @@ async fn an_authority_that_signs_for_one_direction_only_does_with_an_identity_fo
                 ("federation-client", ours.1.fingerprint_text()),
             ]
         );
+    }
+    lab.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_both_have_ended_the_first_new_one_waits_for_the_second() {
+    let settings = [
+        ("identity.client", "certificate = \"client.pem\""),
+        ("identity.client", "key = \"client.key\""),
+    ];
+    let mut lab = strangers(1, &settings).await;
+    let berlin = &lab.clusters[0];
+    let now = emccd::clock::Clock::system().now();
+    let day = std::time::Duration::from_secs(86_400);
+    let [server, client] = [Usage::Server, Usage::Client].map(|usage| {
+        let node = &berlin.member().unwrap().name;
+        let asked = berlin.authority.request(node).with_usage(usage);
+        let ended = asked.valid(now.minus(9 * day), now.minus(day));
+        berlin.authority.sign(&ended).unwrap()
+    });
+    show(berlin, &server, &client).await.unwrap_err();
+    // Started anew, it has nothing to show.
+    restart(&mut lab.clusters[0]).await;
+    let berlin = &lab.clusters[0];
+    let node = berlin.member().unwrap();
+    let named = format!("{}.{}.test", node.name, berlin.id);
+    let names = format!("--common-name berlin --name localhost --name 127.0.0.1 --name {named}");
+    for (purpose, said) in [
+        ("federation", "as soon as the other one is mended"),
+        ("federation-client", "in use from now on"),
+    ] {
+        let line = format!("cert new --purpose {purpose} {names} --out {purpose}-new");
+        works_at(berlin, &line).await;
+        let line = format!("cert install {purpose}-new.pem --purpose {purpose} --now");
+        let told = works_at(berlin, &line).await;
+        assert!(told.contains(said), "{told}");
+    }
+    let mut admin = berlin.admin().await.unwrap();
+    let identities = admin.identities(pb::ListIdentitiesRequest {}).await;
+    for identity in identities.unwrap().identities {
+        let shown = fingerprint(&identity);
+        let is_old =
+            [server.fingerprint_text(), client.fingerprint_text()].contains(&shown.to_owned());
+        assert!(!is_old, "{}", identity.purpose);
     }
     lab.shut_down().await;
 }
