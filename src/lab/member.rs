@@ -457,7 +457,10 @@ impl Member {
         }
         let old = std::mem::replace(&mut self.hosted, Hosted::Child(Box::new(new)));
         if let Hosted::Child(mut old) = old {
+            // It is to end because it was succeeded: waiting would close its input first, which ends it as well.
+            let input = old.child.stdin.take();
             let ended = tokio::time::timeout(STOP_LIMIT, old.child.wait()).await;
+            drop(input);
             let status = ended.context("the old process did not end")??;
             if !status.success() {
                 bail!(

@@ -88,6 +88,14 @@ pub struct Begun {
     _mark: Option<fs::File>,
 }
 
+/// One that was begun and left. For as long as this is kept nobody else ends it.
+#[derive(Debug)]
+pub struct LeftOver {
+    begun: Fingerprint,
+    mark: PathBuf,
+    _taken: fs::File,
+}
+
 /// A certificate with its key, as they lie in files.
 pub(super) struct Pair {
     pub(super) chain_pem: Vec<u8>,
@@ -235,31 +243,47 @@ impl IdentityFolder {
         })
     }
 
-    /// Ends what that node has begun: what is among `named`, or configured, stays for good, and the others go with their
-    /// keys. How many went. What another node has begun, or another process is beginning, is left to them.
+    /// What that node has begun, and nobody is at work on: from now on nobody else ends it. What another node has begun, or
+    /// another process is beginning, is left to them. Whatever names one of them is to be asked for after this: whoever
+    /// begins one lets go of it only when that is on record.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn left_over(&self, purpose: Purpose, node: &str) -> Result<Vec<LeftOver>, Error> {
+        let mut all = Vec::new();
+        for (mark, begun) in self.marks(purpose, None)? {
+            if mark != self.mark(purpose, &begun, node)? {
+                continue;
+            }
+            all.extend(take_over(&mark).map(|taken| LeftOver {
+                begun,
+                mark,
+                _taken: taken,
+            }));
+        }
+        Ok(all)
+    }
+
+    /// Ends what was left over: what is among `named`, or configured, stays for good, and the others go with their keys.
+    /// How many went.
     ///
     /// # Errors
     /// [`Error::File`] and [`Error::Write`]. While what is configured can't be read, nothing goes.
     pub fn sweep(
         &self,
         purpose: Purpose,
-        node: &str,
+        left_over: Vec<LeftOver>,
         named: &BTreeSet<Fingerprint>,
     ) -> Result<usize, Error> {
         let mut gone = 0;
         let configured = self.configured(purpose);
         let configured = configured.map(|identity| identity.leaf().fingerprint());
-        for (mark, begun) in self.marks(purpose, None)? {
-            if mark != self.mark(purpose, &begun, node)? {
-                continue;
-            }
-            let Some(_taken) = take_over(&mark) else {
-                continue;
-            };
+        for LeftOver { begun, mark, .. } in &left_over {
+            let (begun, mark) = (*begun, mark.as_path());
             let stays = named.contains(&begun) || configured.as_ref().is_ok_and(|of| *of == begun);
             let is_others = self.marks(purpose, Some(&begun))?.len() > 1;
             if stays || is_others {
-                delete(&mark)?;
+                delete(mark)?;
             } else if configured.is_ok() {
                 self.remove(purpose, &begun)?;
                 gone += 1;

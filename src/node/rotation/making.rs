@@ -77,6 +77,12 @@ impl Driver {
 
     /// Takes away what was made for a rotation that has never come to name it: killed before, or not wanted any more.
     pub(super) async fn sweep(&self, purpose: Purpose) -> Result<(), Problem> {
+        let (folder, node) = (self.reloader.folder().clone(), self.node.clone());
+        let left_over = tokio::task::spawn_blocking(move || folder.left_over(purpose, &node));
+        let left_over = left_over.await.map_err(|_| Problem::Broken)??;
+        if left_over.is_empty() {
+            return Ok(());
+        }
         let named = self.store.read(|tx: &mut dyn Transaction| {
             // Of all nodes: they may have one folder between them, and the same certificate.
             let rows = rotations::all(tx)?.into_iter();
@@ -85,8 +91,8 @@ impl Driver {
         });
         let mut named = named.await?;
         named.extend(self.shown(purpose).map(|shown| shown.leaf().fingerprint()));
-        let (folder, node) = (self.reloader.folder().clone(), self.node.clone());
-        let swept = tokio::task::spawn_blocking(move || folder.sweep(purpose, &node, &named));
+        let folder = self.reloader.folder().clone();
+        let swept = tokio::task::spawn_blocking(move || folder.sweep(purpose, left_over, &named));
         let gone = swept.await.map_err(|_| Problem::Broken)??;
         if gone > 0 {
             info!(%purpose, gone, "certificates that nothing names were taken away with their keys");

@@ -336,6 +336,11 @@ fn a_rotation_says_what_is_in_force_and_who_is_still_shown_the_old_one() {
     assert!(matches!(error, Error::NoSuchIdentity { .. }), "{error}");
 }
 
+fn swept(folder: &IdentityFolder, node: &str, named: &BTreeSet<Fingerprint>) -> usize {
+    let left_over = folder.left_over(WHAT, node).unwrap();
+    folder.sweep(WHAT, left_over, named).unwrap()
+}
+
 #[test]
 fn what_was_begun_and_is_named_by_nothing_is_swept_and_nothing_else_is() {
     let (shown, named) = (leaf("shown"), leaf("named"));
@@ -360,7 +365,7 @@ fn what_was_begun_and_is_named_by_nothing_is_swept_and_nothing_else_is() {
     fs::remove_file(certificate).unwrap();
 
     let rows = BTreeSet::from([of(&named)]);
-    assert_eq!(node.folder.sweep(WHAT, "n1", &rows).unwrap(), 2);
+    assert_eq!(swept(&node.folder, "n1", &rows), 2);
     for leaf in [&shown, &named, &installed] {
         assert!(node.folder.find(WHAT, &of(leaf)).is_ok());
     }
@@ -369,7 +374,7 @@ fn what_was_begun_and_is_named_by_nothing_is_swept_and_nothing_else_is() {
         assert!(matches!(gone, Error::NoSuchIdentity { .. }), "{gone}");
     }
     // What was named once is no business of a later sweep.
-    assert_eq!(node.folder.sweep(WHAT, "n1", &BTreeSet::new()).unwrap(), 0);
+    assert_eq!(swept(&node.folder, "n1", &BTreeSet::new()), 0);
     let left: Vec<_> = node.files().into_keys().collect();
     let marks = left.iter().filter(|f| f.to_string_lossy().ends_with(BEGUN));
     assert_eq!(marks.count(), 1, "{left:?}");
@@ -380,7 +385,7 @@ fn what_was_begun_and_is_named_by_nothing_is_swept_and_nothing_else_is() {
     // And one that is removed takes its mark along.
     begin(&lost);
     assert!(node.folder.remove(WHAT, &of(&lost)).unwrap());
-    assert_eq!(node.folder.sweep(WHAT, "n1", &BTreeSet::new()).unwrap(), 0);
+    assert_eq!(swept(&node.folder, "n1", &BTreeSet::new()), 0);
 }
 
 #[test]
@@ -411,23 +416,28 @@ fn what_another_node_has_begun_in_the_same_folder_is_left_to_it() {
     drop(begin(&second, "n2", &two));
     // Whoever is done first looks for what is left over, and so does a neighbour that starts.
     let rows = BTreeSet::from([of(&one)]);
-    assert_eq!(first.folder.sweep(WHAT, "n1", &rows).unwrap(), 0);
-    assert_eq!(first.folder.sweep(WHAT, "n1", &nothing).unwrap(), 0);
+    assert_eq!(swept(&first.folder, "n1", &rows), 0);
+    assert_eq!(swept(&first.folder, "n1", &nothing), 0);
     assert!(second.find(WHAT, &of(&two)).is_ok());
-    assert_eq!(second.sweep(WHAT, "n2", &nothing).unwrap(), 1);
+    assert_eq!(swept(&second, "n2", &nothing), 1);
     assert!(second.find(WHAT, &of(&two)).is_err());
     assert!(first.folder.find(WHAT, &of(&one)).is_ok());
     // What both have begun goes with the last of them.
     let both = leaf("both");
     drop(begin(&first.folder, "n1", &both));
     drop(begin(&second, "n2", &both));
-    assert_eq!(first.folder.sweep(WHAT, "n1", &nothing).unwrap(), 0);
+    assert_eq!(swept(&first.folder, "n1", &nothing), 0);
     assert!(second.find(WHAT, &of(&both)).is_ok());
-    assert_eq!(second.sweep(WHAT, "n2", &nothing).unwrap(), 1);
-    // A node that hands over is two processes for a while: what one is at is not taken away by the other.
+    assert_eq!(swept(&second, "n2", &nothing), 1);
+    // A node that hands over is two processes for a while: what one is at is not taken away by the other, and what it lets
+    // go of after the other has looked is none of what the other found.
     let held = begin(&first.folder, "n1", &both);
-    assert_eq!(first.folder.sweep(WHAT, "n1", &nothing).unwrap(), 0);
-    assert!(first.folder.find(WHAT, &of(&both)).is_ok());
+    let before = first.folder.left_over(WHAT, "n1").unwrap();
     drop(held);
-    assert_eq!(first.folder.sweep(WHAT, "n1", &nothing).unwrap(), 1);
+    assert_eq!(first.folder.sweep(WHAT, before, &nothing).unwrap(), 0);
+    assert!(first.folder.find(WHAT, &of(&both)).is_ok());
+    // What one has found the other does not take away meanwhile.
+    let found = first.folder.left_over(WHAT, "n1").unwrap();
+    assert_eq!(swept(&first.folder, "n1", &nothing), 0);
+    assert_eq!(first.folder.sweep(WHAT, found, &nothing).unwrap(), 1);
 }
