@@ -278,12 +278,16 @@ impl IdentityFolder {
         let mut gone = 0;
         let configured = self.configured(purpose);
         let configured = configured.map(|identity| identity.leaf().fingerprint());
-        for LeftOver { begun, mark, .. } in &left_over {
-            let (begun, mark) = (*begun, mark.as_path());
+        for LeftOver {
+            begun,
+            mark,
+            _taken,
+        } in left_over
+        {
             let stays = named.contains(&begun) || configured.as_ref().is_ok_and(|of| *of == begun);
             let is_others = self.marks(purpose, Some(&begun))?.len() > 1;
             if stays || is_others {
-                delete(mark)?;
+                delete(&mark)?;
             } else if configured.is_ok() {
                 self.remove(purpose, &begun)?;
                 gone += 1;
