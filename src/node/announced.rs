@@ -8,7 +8,7 @@ use super::{
 use crate::{
     domain::{
         purpose::Purpose,
-        rotation::{Phase, Rotation},
+        rotation::{Fingerprint, Phase, Rotation},
     },
     edge::admin::{error::Error, rotation_next::Held},
     store::{
@@ -72,8 +72,10 @@ impl NodeOperations {
                 self.reloader.say(purpose, InForce::default());
             }
         }
+        let mut over = Vec::new();
         for row in rows {
-            if self.gives_way(&row, actor).await? {
+            if let Some(configured) = self.replaced_by(&row).await {
+                over.push((row, configured));
                 continue;
             }
             let (folder, purpose) = (self.reloader.folder().clone(), row.name.purpose);
@@ -101,20 +103,23 @@ impl NodeOperations {
                 held.way_on(),
             ));
         }
+        // Nothing is given up for files that are refused.
+        for (row, configured) in over {
+            self.give_up(&row, configured, actor).await?;
+        }
         Ok(())
     }
 
-    /// Ends a rotation of which nothing can be shown any more, if what is configured can be; whether it has.
-    async fn gives_way(&self, row: &Row, actor: &str) -> Result<bool, Error> {
-        let (folder, as_read, now) = (
-            self.reloader.folder().clone(),
-            row.clone(),
-            self.clock.now(),
-        );
-        let replaced = tokio::task::spawn_blocking(move || replaced_by(&as_read, &folder, now));
-        let Ok(Some(configured)) = replaced.await else {
-            return Ok(false);
-        };
+    /// What is configured in place of a rotation of which nothing can be shown any more, if that can be.
+    async fn replaced_by(&self, row: &Row) -> Option<Fingerprint> {
+        let (folder, row) = (self.reloader.folder().clone(), row.clone());
+        let now = self.clock.now();
+        let replaced = tokio::task::spawn_blocking(move || replaced_by(&row, &folder, now));
+        replaced.await.ok().flatten()
+    }
+
+    async fn give_up(&self, row: &Row, configured: Fingerprint, actor: &str) -> Result<(), Error> {
+        let now = self.clock.now();
         let doer = Doer {
             actor: actor.to_owned(),
             at: now,
@@ -125,9 +130,12 @@ impl NodeOperations {
             .write(move |tx: &mut dyn Transaction| rotation::give_up(tx, &of, configured, &doer));
         if given_up.await? {
             tell_given_up(row, &configured);
+        } else if self.rotations().await?.iter().any(|it| it.name == row.name) {
+            // It has gone on meanwhile, and goes on to say what is shown.
+            return Ok(());
         }
         // Where the driver was first, it is over as well.
         self.reloader.say(row.name.purpose, InForce::default());
-        Ok(true)
+        Ok(())
     }
 }

@@ -650,6 +650,10 @@ enum Problem {
         "keys of its kind are not made here: emccd cert rotate announce takes another kind with --key, or files with --from"
     )]
     Kind,
+    #[error(
+        "the files hold another certificate than is shown, and that one lies nowhere: emccd cert reload takes up what they hold, emccd cert rotate rollback gives this up"
+    )]
+    InMemoryAlone,
     #[error("its kind of key can't sign the announcement")]
     Unsigned,
     #[error("a step broke down; its cause is in the log")]

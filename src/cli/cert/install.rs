@@ -134,7 +134,7 @@ pub(super) async fn run(global: &Global, args: &CertInstall, clock: &Clock) -> O
         if let Some(client) = &mut daemon {
             let shown = (&fingerprint, earlier.as_ref());
             (installed.state, installed.problem) =
-                reload(client, &folder, purpose, shown, clock).await?;
+                reload(client, &folder, (&config.node, purpose), shown, clock).await?;
         }
         if let Some(files) = folder.files(purpose) {
             installed.certificate_file.clone_from(&files.certificate);
@@ -295,15 +295,21 @@ async fn steady(client: &mut Client, node: &str, purpose: Purpose, clock: &Clock
     if !is_good {
         return Ok(());
     }
-    let asked = client.list_rotations(pb::ListRotationsRequest {}).await;
-    let all = answer(WHAT, asked)?.rotations;
-    let on_record = all
-        .iter()
-        .find(|it| it.node == node && it.purpose == purpose.as_str());
-    match on_record {
-        Some(on_record) => Err(rotating(on_record)),
+    match on_record(client, node, purpose).await? {
+        Some(on_record) => Err(rotating(&on_record)),
         None => Ok(()),
     }
+}
+
+async fn on_record(
+    client: &mut Client,
+    node: &str,
+    purpose: Purpose,
+) -> Outcome<Option<pb::Rotation>> {
+    let asked = client.list_rotations(pb::ListRotationsRequest {}).await;
+    let all = answer(WHAT, asked)?.rotations.into_iter();
+    let mut of_it = all.filter(|it| it.node == node && it.purpose == purpose.as_str());
+    Ok(of_it.next())
 }
 
 fn rotating(it: &pb::Rotation) -> Failure {
@@ -336,12 +342,12 @@ fn rotating(it: &pb::Rotation) -> Failure {
 }
 
 /// Has the daemon take it up. When it refuses this one, the files are as they were, unless what they held has ended: then
-/// nothing is gained by that one, and what is shown in each direction may be taken up together alone. What it says of
-/// another identity is given back.
+/// nothing is gained by that one, and what is shown in each direction may be taken up together alone (where no rotation
+/// says what is shown). What it says of another identity is given back.
 async fn reload(
     client: &mut Client,
     folder: &IdentityFolder,
-    purpose: Purpose,
+    (node, purpose): (&str, Purpose),
     (new, earlier): (&Fingerprint, Option<&Fingerprint>),
     clock: &Clock,
 ) -> Outcome<(State, Option<String>)> {
@@ -365,7 +371,9 @@ async fn reload(
         let found = folder.find(purpose, of);
         found.is_ok_and(|found| found.leaf().not_after() < now)
     };
-    if let (Some(refused), true) = (&refused, earlier.is_some_and(has_ended)) {
+    if let (Some(refused), true) = (&refused, earlier.is_some_and(has_ended))
+        && on_record(client, node, purpose).await?.is_none()
+    {
         return Ok((State::Waits, Some(refused.why().to_owned())));
     }
     if let Some(earlier) = earlier {

@@ -195,7 +195,12 @@ fn write_new(
         return Err(Problem::Same);
     }
     // The configured files may be written over by hand before this one is shown.
-    folder.keep_found(purpose, &before.leaf().fingerprint())?;
+    folder
+        .keep_found(purpose, &before.leaf().fingerprint())
+        .map_err(|error| match error {
+            crate::trust::Error::NoSuchIdentity { .. } => Problem::InMemoryAlone,
+            error => error.into(),
+        })?;
     Ok(folder.begin(purpose, node, &chain, &key)?)
 }
 

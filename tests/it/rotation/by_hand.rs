@@ -59,3 +59,32 @@ async fn what_is_written_over_by_hand_meanwhile_is_not_taken_up_and_nothing_is_l
     super::linked(&lab).await;
     lab.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_nowhere_any_more_is_not_exchanged_until_the_files_are_taken_up_or_it_is_given_up()
+ {
+    let lab = support::lab(1).await;
+    let berlin = &lab.clusters[0];
+    let member = berlin.member().unwrap();
+    let before = shown(member).await;
+    write_over(&lab);
+    step(berlin, request("announce", "all")).await.unwrap();
+    until(berlin, "told to be nowhere", |all| {
+        all.iter().any(|it| {
+            let told = it.problem.as_deref().unwrap_or_default();
+            it.phase == "requested" && told.contains("emccd cert reload")
+        })
+    })
+    .await;
+    assert_eq!(shown(member).await, before);
+    type_at(member, "cert reload").await.unwrap();
+    let taken_up = shown(member).await;
+    assert_ne!(taken_up, before);
+    until(berlin, "announced", |all| {
+        all.iter()
+            .any(|it| it.phase == "announced" && it.problem.is_none())
+    })
+    .await;
+    assert_eq!(shown(member).await, taken_up);
+    lab.shut_down().await;
+}

@@ -109,8 +109,8 @@ async fn nodes_with_one_folder_between_them_leave_each_others_new_keys_alone() {
     .await
     .unwrap();
     operator::hurry(&lab).await;
-    let shared = lab.clusters[0].members[0].folder.join("../shared");
-    fs::create_dir(&shared).unwrap();
+    let shared = tempfile::tempdir().unwrap();
+    let shared = shared.path();
     for (member, point) in lab.clusters[0].members.iter_mut().zip([
         Versions::default(),
         Versions::stopping_at("rotation.written"),
