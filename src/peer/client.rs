@@ -496,7 +496,7 @@ enum Broke {
     Call,
     /// Nor will another one: the connection broke under it.
     Connection,
-    /// Nor was it sent: the connection had ended before, or was going away.
+    /// Nor was it sent, or looked at: the connection had ended before, or was going away.
     Unsent,
 }
 
@@ -520,6 +520,11 @@ impl Broke {
             {
                 return Self::Unsent;
             }
+            if let Some(h2) = error.downcast_ref::<h2::Error>()
+                && was_passed_over(h2)
+            {
+                return Self::Unsent;
+            }
             next = error.source();
         }
         match status.code() {
@@ -530,5 +535,61 @@ impl Broke {
             | tonic::Code::PermissionDenied => Self::Call,
             _ => Self::Connection,
         }
+    }
+}
+
+/// The other side closes its connection in peace, and this call came after the last that it looks at (RFC 9113,
+/// section 6.8): no role has heard of it.
+fn was_passed_over(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Broke;
+    use crate::wire::pb;
+    use hyper_util::rt::TokioIo;
+    use pb::federation_service_client::FederationServiceClient;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tonic::transport::{Endpoint, Uri};
+
+    /// Length, type, flags and stream of a frame (RFC 9113, section 4.1).
+    const FRAME_HEAD: usize = 9;
+    const HEADERS: u8 = 1;
+    const SETTINGS: [u8; FRAME_HEAD] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    /// The last stream that is looked at is 0, and there is no error.
+    const GOAWAY: [u8; FRAME_HEAD + 8] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    async fn goes_away_at_the_first_call(mut stream: DuplexStream) {
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).await.unwrap();
+        stream.write_all(&SETTINGS).await.unwrap();
+        loop {
+            let mut head = [0; FRAME_HEAD];
+            stream.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut body = vec![0; length as usize];
+            stream.read_exact(&mut body).await.unwrap();
+            if head[3] == HEADERS {
+                break;
+            }
+        }
+        stream.write_all(&GOAWAY).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_call_that_a_closing_connection_passed_over_was_never_sent() {
+        let connector = tower::service_fn(|_: Uri| async {
+            let (ours, theirs) = tokio::io::duplex(65_536);
+            tokio::task::spawn(goes_away_at_the_first_call(theirs));
+            Ok::<_, std::io::Error>(TokioIo::new(ours))
+        });
+        let channel = Endpoint::from_static("http://peer").connect_with_connector_lazy(connector);
+        let mut client = FederationServiceClient::new(channel);
+        let status = client
+            .find_user(pb::FindUserRequest::default())
+            .await
+            .unwrap_err();
+        assert_eq!(Broke::of(&status), Broke::Unsent, "{status:?}");
     }
 }

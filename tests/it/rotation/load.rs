@@ -335,8 +335,16 @@ fn phone(cluster: &Cluster, node: usize) -> Phone {
 fn was_never_sent(status: &Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<hyper::Error>() {
-            return error.is_canceled();
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            // It came after the last call that the closing connection looks at (RFC 9113, section 6.8).
+            return error.is_go_away()
+                && error.is_remote()
+                && error.reason() == Some(h2::Reason::NO_ERROR);
+        }
+        if let Some(error) = error.downcast_ref::<hyper::Error>()
+            && error.is_canceled()
+        {
+            return true;
         }
         cause = error.source();
     }
