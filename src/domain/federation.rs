@@ -63,6 +63,10 @@ impl FromStr for LinkState {
 pub trait Links: Send + Sync + fmt::Debug {
     /// Whether this node's link to that cluster is up.
     fn is_up(&self, cluster: &ClusterId) -> bool;
+
+    /// Has a cluster told, over the links that it holds to this node, that we have ends of sessions for it which we
+    /// could not deliver: it may come for them.
+    fn ring(&self, _cluster: &ClusterId) {}
 }
 
 /// The clusters that we federate with.

@@ -30,6 +30,7 @@ use super::{
 use crate::{
     admission::Admission,
     apply::{self, Applier},
+    chance::Chance,
     clock::Clock,
     config::{Config, PEPPER_BYTES},
     credentials::{self, Credentials},
@@ -46,7 +47,7 @@ use crate::{
     fault::FaultPoints,
     home::{self, HomeRole, LocalHome},
     pairing::{self, Pairings},
-    peer::{self, Peers, outbox::Outbox},
+    peer::{self, Peers, agreement::Agreement, outbox::Outbox},
     secret::Secret,
     store::{
         self, Store, Transaction, audit, claims,
@@ -369,6 +370,7 @@ impl Core {
                     membership: self.membership.clone(),
                     trust: self.trust.clone(),
                 },
+                store: self.store.clone(),
             }),
             peers: self.peers.clone(),
             refusals: self.trust.refusals().clone(),
@@ -571,6 +573,15 @@ impl Core {
             deadline: self.config.login.deadline,
         };
         tasks.spawn("outbox", outbox.run());
+        let agreement = Agreement {
+            store: self.store.clone(),
+            peers: self.peers.clone(),
+            membership: self.membership.clone(),
+            clock: self.clock.clone(),
+            chance: Chance::system(),
+            tasks: tasks.clone(),
+        };
+        tasks.spawn("agreement", agreement.run());
         let publishing = addresses::publish(
             self.store.clone(),
             self.membership.clone(),
