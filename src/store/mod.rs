@@ -64,8 +64,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
-
 pub use self::{
     audit::AuditReport,
     engine::{Stats, Transaction},
@@ -74,6 +72,7 @@ pub use self::{
 };
 
 use self::engine::{Access, Engine, Task};
+use crate::watch;
 
 /// Which database, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq)]

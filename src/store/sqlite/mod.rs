@@ -29,7 +29,6 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::sync::watch;
 use tracing::{Span, info, warn};
 
 use self::{
@@ -37,13 +36,16 @@ use self::{
     locks::{LockWait, Locks},
     writer::Writer,
 };
-use crate::store::{
-    Check, Glance, Inspection, Saved, Schema, audit,
-    engine::{Access, Engine, Job, Stats},
-    error::Error,
-    queue::{Popped, Queue, Refused},
-};
 use crate::telemetry::error_chain;
+use crate::{
+    store::{
+        Check, Glance, Inspection, Saved, Schema, audit,
+        engine::{Access, Engine, Job, Stats},
+        error::Error,
+        queue::{Popped, Queue, Refused},
+    },
+    watch,
+};
 
 /// An open SQLite database with its threads.
 pub(super) struct Sqlite {
