@@ -15,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::Notify,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,7 @@ use crate::{
         shared,
     },
     tasks::Tasks,
+    watch,
 };
 
 /// What the tasks are made of.

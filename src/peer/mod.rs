@@ -38,7 +38,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::watch, time::timeout_at};
+use tokio::time::timeout_at;
 
 use self::{
     attempt::HEARTBEAT_BOUNDS,
@@ -67,6 +67,7 @@ use crate::{
     store::peers::Peer,
     tasks::Tasks,
     trust::TrustStore,
+    watch,
     wire::federation::Hello,
 };
 
