@@ -455,6 +455,12 @@ impl Peers {
         self.group(cluster).map_or(0, |group| group.common.rings())
     }
 
+    /// How often that peer said that it has ends of sessions for us which it could not deliver.
+    #[cfg(test)]
+    pub(crate) fn rung(&self, cluster: &ClusterId) -> u64 {
+        self.group(cluster).map_or(0, |group| group.common.rung())
+    }
+
     /// Of each enabled peer: how often its links came up, and how often it said that it has ends of sessions for us.
     pub(super) fn marks(&self) -> BTreeMap<ClusterId, (u64, u64)> {
         let entries = self.entries();

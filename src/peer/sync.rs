@@ -46,7 +46,7 @@ pub enum Error {
 }
 
 /// What a pass asks of the other side, in this order.
-pub(super) trait Dialogue: Send {
+pub(crate) trait Dialogue: Send {
     /// The next ids of a role that live there, of the buckets that differ; none after the last ones. Home comes first.
     fn living(
         &mut self,

@@ -122,19 +122,27 @@ impl AdminEdge {
         let owed = self
             .store
             .read(move |tx| {
+                let now = tx.cluster_now()?;
                 asked
                     .iter()
                     .map(|peer| match peer {
                         Some(peer) => {
-                            store::sessions::owed(tx, peer, MAX_OWED_SHOWN).map(|all| all.len())
+                            let owed = store::sessions::owed(tx, peer, MAX_OWED_SHOWN)?.len();
+                            let record = store::agreements::get(tx, peer)?;
+                            let is_shared = store::shared::is_any(tx, peer)?;
+                            Ok((owed, views::agreement(&record, is_shared, now)))
                         }
-                        None => Ok(0),
+                        None => Ok((0, pb::SessionAgreement::default())),
                     })
                     .collect::<Result<Vec<_>, store::Error>>()
             })
             .await?;
-        for (peer, owed) in status.peers.iter_mut().zip(owed) {
+        for (peer, (owed, agreement)) in status.peers.iter_mut().zip(owed) {
             peer.owed_ends = u32::try_from(owed).unwrap_or(u32::MAX);
+            // What is on record of a peer that can't be asked is of before.
+            if let Some(shown) = peer.agreement.as_mut().filter(|a| a.state != "unable") {
+                *shown = agreement;
+            }
         }
         Ok(status)
     }
