@@ -104,6 +104,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock;
 
     const DAY_MS: i64 = 86_400_000;
 
@@ -130,7 +131,7 @@ mod tests {
 
     #[test]
     fn what_is_counted_goes_on_from_what_is_on_record() {
-        let start = Instant::now();
+        let start = clock::instant();
         let mut counting = Counting::default();
         assert_eq!(counting.now(at(1_000), start), at(1_000));
         assert_eq!(counting.now(at(1_000), start + ms(1_500)), at(2_500));
@@ -143,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_is_seen_and_one_that_is_slow_is_not() {
-        let start = Instant::now();
+        let start = clock::instant();
         let mut watch = StepWatch::default();
         assert_eq!(watch.look(at(0), start), None);
         assert_eq!(watch.look(at(1_990), start + ms(2_000)), None);
@@ -184,7 +185,7 @@ mod tests {
     proptest! {
         #[test]
         fn while_somebody_watches_steps_change_nothing_and_nothing_goes_back(events in events()) {
-            let start = Instant::now();
+            let start = clock::instant();
             let mut passed = 0;
             let mut row = Reading::first(at(1_000_000));
             let mut nodes = [Node::default(); 3];

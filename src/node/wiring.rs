@@ -1,11 +1,6 @@
 //! How a node's parts are put together.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -30,7 +25,7 @@ use super::{
 use crate::{
     admission::Admission,
     apply::{self, Applier},
-    clock::Clock,
+    clock::{self, Clock},
     config::{Config, PEPPER_BYTES},
     credentials::{self, Credentials},
     domain::{
@@ -131,7 +126,7 @@ pub(super) async fn start(
         Some(before) => Some(Sockets::open(&config, std::mem::take(&mut before.sockets)).await?),
         None => None,
     };
-    let store = open_store(&config).await?;
+    let store = open_store(&config, faults.clone()).await?;
     claim_store(&store, &config.cluster_id).await?;
     let secret = read_pepper(&config.credentials.pepper_file)?;
     let audit_key = audit::Key::from_pepper(&secret);
@@ -512,7 +507,7 @@ impl Core {
             phase: stages.phase(),
             succeeded: self.hand_over.succeeded(),
             doors: stages.doors.clone(),
-            started: Instant::now(),
+            started: clock::instant(),
             counted: tokio::sync::Mutex::default(),
             probed: sight::Probed::default(),
             turned: self.turned.clone(),
@@ -528,7 +523,7 @@ impl Core {
         let ending = doors.clone();
         doors.spawn("admission", async move {
             ending.cancelled().await;
-            admission.close_at(Instant::now() + grace / 2);
+            admission.close_at(clock::instant() + grace / 2);
         });
     }
 
@@ -741,12 +736,12 @@ async fn forget_now(store: &Store, membership: &Membership, claim: &claims::Clai
     }
 }
 
-async fn open_store(config: &Config) -> Result<Store, Error> {
+async fn open_store(config: &Config, points: FaultPoints) -> Result<Store, Error> {
     let settings = store::Config {
         url: config.store.url.clone(),
         node: config.node.clone(),
     };
-    let opened = tokio::task::spawn_blocking(move || Store::open(&settings)).await;
+    let opened = tokio::task::spawn_blocking(move || Store::open_with(&settings, points)).await;
     opened
         .map_err(|_| Error::Broken("opening the store"))?
         .map_err(Error::from)
@@ -981,8 +976,8 @@ mod tests {
         Pin::new("90210".to_owned()).unwrap()
     }
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(60)
+    fn soon() -> std::time::Instant {
+        clock::instant() + Duration::from_secs(60)
     }
 
     /// One user with a PIN, hashed with that pepper.

@@ -7,16 +7,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use crate::{
-    clock::Timestamp,
+    clock::{self, Timestamp},
     store::{
         Saved, audit,
         cluster_time::ClusterClock,
         error::Error,
         value::{Row, Value},
     },
+    watch,
 };
 
 /// A transaction, as the operations see it.
@@ -44,9 +45,7 @@ pub trait Transaction {
             .query_one("SELECT at FROM cluster_time WHERE only = 1", &[])?
             .map(|mut row| row.time())
             .transpose()?;
-        Ok(self
-            .cluster_clock()
-            .at(recorded, tokio::time::Instant::now().into_std()))
+        Ok(self.cluster_clock().at(recorded, clock::instant()))
     }
 
     /// Runs a statement that gives rows.

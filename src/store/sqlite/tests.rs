@@ -30,6 +30,7 @@ use crate::{
     },
 };
 
+mod commits;
 mod fixture;
 mod model;
 mod offline;
