@@ -30,12 +30,6 @@ impl Task {
         Self(format!("deliveries to {to}"))
     }
 
-    /// Agreeing with another cluster on the sessions that are shared with it, as far as our own rows go.
-    #[must_use]
-    pub fn agreement(with: &ClusterId) -> Self {
-        Self(format!("agreement with {with}"))
-    }
-
     /// Giving up logins that were never answered.
     #[must_use]
     pub fn pending_logins() -> Self {

@@ -28,6 +28,7 @@ use crate::{
         sessions::{self, Which},
         trust_bulk,
         trust_removal::{self, Mode, Removal},
+        views,
     },
     fault::FaultPoints,
     pairing::Pairings,

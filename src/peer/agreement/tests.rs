@@ -189,6 +189,7 @@ fn session(role: Role, with: &ClusterId, n: u16, state: State, now: Timestamp) -
         initiator: None,
         owed: false,
         parked: None,
+        parked_at: None,
     }
 }
 
