@@ -17,6 +17,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tracing::warn;
 
 use crate::{
+    chance::Chance,
     clock::Timestamp,
     domain::{accepted::AcceptedList, address_list::AddressList, em_code::EmCode, ids::ClusterId},
     peer::{
@@ -54,6 +55,7 @@ pub(super) struct Common {
     rings: AtomicU64,
     /// How often it had such for us.
     rung: AtomicU64,
+    pub(super) chance: Chance,
 }
 
 impl Common {
@@ -61,6 +63,7 @@ impl Common {
         cluster: ClusterId,
         inbound: Arc<Mutex<InboundRecord>>,
         changes: watch::Sender<u64>,
+        chance: Chance,
     ) -> Self {
         Self {
             cluster,
@@ -73,6 +76,7 @@ impl Common {
             told_addresses: Mutex::default(),
             rings: AtomicU64::new(0),
             rung: AtomicU64::new(0),
+            chance,
         }
     }
 
@@ -550,7 +554,12 @@ mod tests {
     #[test]
     fn a_list_is_heard_when_it_says_something_else_and_is_not_of_the_far_future() {
         let berlin = ClusterId::new("berlin").unwrap();
-        let common = Common::new(berlin, Arc::default(), watch::Sender::new(0));
+        let common = Common::new(
+            berlin,
+            Arc::default(),
+            watch::Sender::new(0),
+            Chance::system(),
+        );
         let list = |sequence, address: &str| AddressList {
             sequence,
             addresses: vec![address.to_owned()],
@@ -576,7 +585,12 @@ mod tests {
     #[test]
     fn a_peer_that_goes_back_while_its_list_is_being_written_is_heard() {
         let berlin = ClusterId::new("berlin").unwrap();
-        let common = Common::new(berlin, Arc::default(), watch::Sender::new(0));
+        let common = Common::new(
+            berlin,
+            Arc::default(),
+            watch::Sender::new(0),
+            Chance::system(),
+        );
         let list = |sequence, address: &str| AddressList {
             sequence,
             addresses: vec![address.to_owned()],

@@ -134,7 +134,7 @@ impl Peers {
             request.metadata_mut(),
             &self.config().cluster_id,
             live.facts.version,
-            new_reference(),
+            new_reference(&self.config().chance),
         );
         request.set_timeout(deadline.saturating_duration_since(now()));
         let begin = Asked::Begin(Box::new(ours.clone()));
@@ -162,8 +162,7 @@ impl Peers {
 }
 
 fn is_able(live: &Live) -> bool {
-    let told = live.facts.capabilities.iter();
-    told.clone().any(|told| told == SYNC_SESSIONS)
+    live.facts.traits().sync_sessions
 }
 
 fn failed(status: &Status, cluster: &ClusterId) -> Error {

@@ -29,7 +29,7 @@ use self::{
     watch::{Beats, Watch},
 };
 use crate::{
-    clock::Clock,
+    clock::{self, Clock},
     domain::{
         announcement::{Acknowledgement, Announcement, MAX_IDENTITIES},
         capability::Traits,
@@ -236,7 +236,8 @@ impl Federation {
             versions: self.config().versions,
             log: &self.log,
             wall: self.parts.clock.now(),
-            now: tokio::time::Instant::now().into_std(),
+            now: clock::instant(),
+            chance: &self.config().chance,
         }
     }
 
@@ -283,7 +284,7 @@ impl Federation {
     /// Whoever announces too often is told when to come again.
     fn afford(&self, caller: &Caller, announcement: &Announcement) -> Result<(), Status> {
         let (cluster, identity) = (&caller.cluster, &announcement.identity);
-        let now = tokio::time::Instant::now().into_std();
+        let now = clock::instant();
         self.budgets.take(cluster, identity, now).map_err(|wait| {
             self.parts.turned.add(Bound::Calls);
             let cause = format!("{cluster} announces {identity}, or all its identities, too often");
@@ -512,8 +513,7 @@ impl FederationService for Federation {
             caller,
             incoming: request.into_inner(),
             roles: Arc::clone(&self.parts.roles),
-            cluster_id: self.config().cluster_id.clone(),
-            versions: self.config().versions,
+            peers: self.parts.peers.clone(),
             clock: self.parts.clock.clone(),
             log: Arc::clone(&self.log),
             place,

@@ -10,7 +10,7 @@ use tokio::time::timeout_at;
 use tonic::{Status, Streaming};
 
 use crate::{
-    clock::Clock,
+    clock::{self, Clock},
     domain::{
         agreement::{Buckets, Digests, IDS_AT_ONCE, Theirs},
         em_code::EmCode,
@@ -18,7 +18,6 @@ use crate::{
         login::Context,
         refusal::Refusal,
         session::Role,
-        version::VersionRange,
     },
     edge::{
         federation::{
@@ -28,6 +27,7 @@ use crate::{
         },
         listener::Share,
     },
+    peer::Peers,
     wire::{
         federation::{Asked, Ids, Told},
         pb,
@@ -91,8 +91,8 @@ pub(super) struct Conversation {
     pub(super) context: Context,
     pub(super) incoming: Streaming<pb::SyncSessionsRequest>,
     pub(super) roles: Arc<dyn Roles>,
-    pub(super) cluster_id: ClusterId,
-    pub(super) versions: VersionRange,
+    /// For our own settings.
+    pub(super) peers: Peers,
     pub(super) clock: Clock,
     pub(super) log: Arc<RefusalLog>,
     /// Its place among those of the caller.
@@ -260,12 +260,14 @@ impl Conversation {
     }
 
     fn status(&self, broken: Broken) -> Status {
+        let config = self.peers.config();
         let door = Door {
-            cluster_id: &self.cluster_id,
-            versions: self.versions,
+            cluster_id: &config.cluster_id,
+            versions: config.versions,
             log: &self.log,
             wall: self.clock.now(),
-            now: tokio::time::Instant::now().into_std(),
+            now: clock::instant(),
+            chance: &config.chance,
         };
         match broken {
             Broken::Refused(refusal) => door.refuse(&self.caller, &refusal),
