@@ -58,9 +58,7 @@ impl Digest {
     /// One more.
     pub fn add(&mut self, id: SessionId) {
         let bucket = usize::from(bucket(id));
-        if let (Some(sum), Some(count)) =
-            (self.sums.get_mut(bucket), self.counts.get_mut(bucket))
-        {
+        if let (Some(sum), Some(count)) = (self.sums.get_mut(bucket), self.counts.get_mut(bucket)) {
             *sum = sum.wrapping_add(mix(id));
             *count = count.saturating_add(1);
         }
@@ -257,7 +255,7 @@ pub enum Pass {
 /// is ended only by a pass [`HOLD`] after the first that would have. All times are of our cluster's clock.
 #[must_use]
 pub fn guard(ends: u64, shared: u64, held_since: Option<Timestamp>, now: Timestamp) -> Pass {
-    if ends <= FEW || ends.saturating_mul(SHARE) <= shared {
+    if ends <= FEW || ends <= shared / SHARE {
         return Pass::Proceed;
     }
     let since = held_since.filter(|since| *since <= now && now.since(*since) < FORGOTTEN);

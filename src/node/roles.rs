@@ -6,9 +6,9 @@ use crate::{
     clock,
     domain::{
         announcement::{Acknowledgement, Announcement},
+        em_code::EmCode,
         ids::ClusterId,
         login::{Answer, Context, FindUser, LoginAnswer, LoginRequest, LogoutRequest, Ownership},
-        em_code::EmCode,
         refusal::Refusal,
         session::{EndReason, Role},
     },

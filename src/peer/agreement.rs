@@ -154,9 +154,7 @@ impl Agreement {
             let mark = (up, rung, is_ours);
             let one = serving.entry(cluster.clone()).or_insert_with(|| {
                 let (bell, stop) = (Arc::new(Notify::new()), self.tasks.token().child_token());
-                let task = self
-                    .clone()
-                    .serve(cluster, Arc::clone(&bell), stop.clone());
+                let task = self.clone().serve(cluster, Arc::clone(&bell), stop.clone());
                 self.tasks.spawn("agreement with a cluster", task);
                 Serving {
                     bell,
@@ -227,10 +225,11 @@ impl Agreement {
             // Whoever waits is rung when it comes.
             return period;
         };
+        let began = Instant::now();
         match self.ask(cluster, &claim).await {
             Ok(passed) => {
                 *complaint = None;
-                tell(cluster, passed);
+                tell(cluster, passed, Instant::now().duration_since(began));
                 match (passed.held, self.now().await) {
                     (Some(until), Ok(now)) => period.min(until.since(now)),
                     _ => period,
@@ -317,7 +316,9 @@ impl Agreement {
                 ..Passed::default()
             });
         }
-        let ended = self.end_all(cluster, claim, &endings, &mut dialogue).await?;
+        let ended = self
+            .end_all(cluster, claim, &endings, &mut dialogue)
+            .await?;
         dialogue.finish().await?;
         let agrees = endings.is_empty() && young == 0;
         self.record(cluster, claim, start.before, agrees).await?;
@@ -400,8 +401,7 @@ impl Agreement {
                 for (ours, told) in &batch {
                     let reason = told.unwrap_or(EndReason::Abandoned);
                     let initiator = initiator(ours.role, told.is_some());
-                    let before =
-                        shared::end_as_told(tx, ours, &cluster, reason, initiator, now)?;
+                    let before = shared::end_as_told(tx, ours, &cluster, reason, initiator, now)?;
                     if let Some(before) = before {
                         audit::append(tx, &entry(&before, reason, told.is_some(), now))?;
                         ended.push((*ours, told.is_some()));
@@ -469,7 +469,9 @@ impl Agreement {
             held_ends: 0,
         };
         let agreed_before = before.agreed_at.is_some() && before.agreed_at == before.passed_at;
-        let is_recent = before.passed_at.is_some_and(|passed| at.since(passed) < RECORD);
+        let is_recent = before
+            .passed_at
+            .is_some_and(|passed| at.since(passed) < RECORD);
         if before.held_since.is_none() && agreed_before == agrees && is_recent {
             return Ok(());
         }
@@ -584,15 +586,19 @@ fn entry(session: &Session, reason: EndReason, is_told: bool, now: Timestamp) ->
     }
 }
 
-fn tell(cluster: &ClusterId, passed: Passed) {
+fn tell(cluster: &ClusterId, passed: Passed, took: Duration) {
     let Passed { ended, young, held } = passed;
+    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     if ended > 0 {
         info!(
-            peer.cluster_id = %cluster, ended,
+            peer.cluster_id = %cluster, ended, took_ms,
             "ended {ended} sessions that did not live at cluster {cluster} any more"
         );
     } else {
-        debug!(peer.cluster_id = %cluster, young, held = held.is_some(), "compared sessions with cluster {cluster}");
+        debug!(
+            peer.cluster_id = %cluster, young, held = held.is_some(), took_ms,
+            "compared sessions with cluster {cluster}"
+        );
     }
 }
 

@@ -488,7 +488,9 @@ impl Peers {
         let entries = self.entries();
         let enabled = entries.iter().filter(|(_, entry)| entry.record.enabled);
         let mark = |entry: &Entry| (entry.group.times_up(), entry.group.common.rung());
-        enabled.map(|(id, entry)| (id.clone(), mark(entry))).collect()
+        enabled
+            .map(|(id, entry)| (id.clone(), mark(entry)))
+            .collect()
     }
 
     /// Tells of links that come up from now on; those that are up already are told first.

@@ -217,13 +217,19 @@ impl Dialogue for Exchange {
             return Err(out_of_order("what lives of this role"));
         }
         // Within a message they are in order already.
-        if ids.first().is_some_and(|first| before.is_some_and(|before| *first <= before)) {
+        if ids
+            .first()
+            .is_some_and(|first| before.is_some_and(|before| *first <= before))
+        {
             return Err(Error::Broken("ids must be in ascending order".to_owned()));
         }
         if ids.is_empty() && !last {
-            return Err(Error::Broken("a page before the last must not be empty".to_owned()));
+            return Err(Error::Broken(
+                "a page before the last must not be empty".to_owned(),
+            ));
         }
-        self.told.insert(role, (ids.last().copied().or(before), last));
+        self.told
+            .insert(role, (ids.last().copied().or(before), last));
         Ok(Some(ids))
     }
 

@@ -60,15 +60,15 @@ pub fn put(
 ) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO agreements (cluster_id, passed_at, agreed_at, held_since, held_ends)
-         SELECT cluster_id, $2, $3, $4, $5 FROM peers WHERE cluster_id = $1
+         SELECT cluster_id, $1, $2, $3, $4 FROM peers WHERE cluster_id = $5
          ON CONFLICT (cluster_id) DO UPDATE SET passed_at = excluded.passed_at, agreed_at = excluded.agreed_at,
            held_since = excluded.held_since, held_ends = excluded.held_ends",
         &[
-            cluster.into(),
             agreement.passed_at.into(),
             agreement.agreed_at.into(),
             agreement.held_since.into(),
             agreement.held_ends.into(),
+            cluster.into(),
         ],
     )?;
     Ok(())

@@ -36,7 +36,10 @@ fn the_same_sessions_in_any_order_have_one_digest_and_others_another() {
     assert_eq!(sum(&[1, 2, 258]), sum(&[258, 1, 2]));
     assert_eq!(sum(&[1, 2, 258]).total(), 3);
     let differing = sum(&[1, 2, 258]).differing(&sum(&[1, 2, 514]));
-    assert!(differing.has(id(258)) && differing.has(id(2)), "they share bucket 2");
+    assert!(
+        differing.has(id(258)) && differing.has(id(2)),
+        "they share bucket 2"
+    );
     assert!(!differing.has(id(1)));
     assert!(sum(&[1, 2]).differing(&sum(&[2, 1])).is_empty());
     // Two of the same in one bucket are not none.
@@ -67,15 +70,31 @@ fn a_row_is_judged_by_what_the_other_side_knows() {
     for role in [Role::Home, Role::Visiting] {
         for state in [State::Active, State::Ending] {
             let told = Theirs::Ended(EndReason::User);
-            assert_eq!(judge(&ours(role, state, 99), told, began), End(EndReason::User));
+            assert_eq!(
+                judge(&ours(role, state, 99), told, began),
+                End(EndReason::User)
+            );
             assert_eq!(judge(&ours(role, state, 0), Theirs::Living, began), Leave);
-            assert_eq!(judge(&ours(role, state, 70), Theirs::Lacks, began), EndAsLost);
-            assert_eq!(judge(&ours(role, state, 71), Theirs::Lacks, began), TooYoung);
+            assert_eq!(
+                judge(&ours(role, state, 70), Theirs::Lacks, began),
+                EndAsLost
+            );
+            assert_eq!(
+                judge(&ours(role, state, 71), Theirs::Lacks, began),
+                TooYoung
+            );
             // A row of after the exchange began is young, however the clock was set.
-            assert_eq!(judge(&ours(role, state, 101), Theirs::Lacks, began), TooYoung);
+            assert_eq!(
+                judge(&ours(role, state, 101), Theirs::Lacks, began),
+                TooYoung
+            );
         }
         for state in [State::Pending, State::Ended] {
-            for theirs in [Theirs::Living, Theirs::Lacks, Theirs::Ended(EndReason::User)] {
+            for theirs in [
+                Theirs::Living,
+                Theirs::Lacks,
+                Theirs::Ended(EndReason::User),
+            ] {
                 assert_eq!(judge(&ours(role, state, 0), theirs, began), Leave);
             }
         }
@@ -140,24 +159,37 @@ struct Side {
 
 impl Side {
     fn living(&self) -> BTreeSet<u16> {
-        let living = self.rows.iter().filter(|(_, row)| row.state != State::Ended);
+        let living = self
+            .rows
+            .iter()
+            .filter(|(_, row)| row.state != State::Ended);
         living.map(|(n, _)| *n).collect()
     }
 
     fn standing(&self, n: u16) -> Theirs {
         match self.rows.get(&n) {
             None => Theirs::Lacks,
-            Some(Row { state: State::Ended, reason, .. }) => {
-                Theirs::Ended(reason.unwrap_or(EndReason::Abandoned))
-            }
+            Some(Row {
+                state: State::Ended,
+                reason,
+                ..
+            }) => Theirs::Ended(reason.unwrap_or(EndReason::Abandoned)),
             Some(_) => Theirs::Living,
         }
     }
 
     fn end(&mut self, n: u16, reason: EndReason, owed: bool, now: Timestamp) -> bool {
-        let row = self.rows.get_mut(&n).filter(|row| row.state != State::Ended);
+        let row = self
+            .rows
+            .get_mut(&n)
+            .filter(|row| row.state != State::Ended);
         if let Some(row) = row {
-            *row = Row { state: State::Ended, reason: Some(reason), changed_at: now, owed };
+            *row = Row {
+                state: State::Ended,
+                reason: Some(reason),
+                changed_at: now,
+                owed,
+            };
             return true;
         }
         false
@@ -175,9 +207,16 @@ impl Side {
     fn mend(&mut self, heard: &Heard, now: Timestamp) -> Vec<u16> {
         let mut settled = Vec::new();
         for (n, theirs) in &heard.told {
-            let Some(row) = self.rows.get(n) else { continue };
+            let Some(row) = self.rows.get(n) else {
+                continue;
+            };
             let (state, changed_at) = (row.state, row.changed_at);
-            let ours = Ours { role: self.role, id: id(*n), state, changed_at };
+            let ours = Ours {
+                role: self.role,
+                id: id(*n),
+                state,
+                changed_at,
+            };
             match judge(&ours, *theirs, heard.began) {
                 Verdict::End(reason) => {
                     if self.end(*n, reason, false, now) {
@@ -214,19 +253,39 @@ struct Heard {
 #[derive(Clone, Debug)]
 enum Event {
     /// A login: home commits, and visiting turns its pending row active, or gives up first.
-    Open { n: u16, gives_up: bool, answered: bool },
+    Open {
+        n: u16,
+        gives_up: bool,
+        answered: bool,
+    },
     /// Visiting hears home's answer.
     Answered(u16),
     /// One side ends its row and owes the news.
-    End { n: u16, at_home: bool, reason: EndReason },
+    End {
+        n: u16,
+        at_home: bool,
+        reason: EndReason,
+    },
     /// The debt of one side is delivered.
-    Deliver { n: u16, by_home: bool },
+    Deliver {
+        n: u16,
+        by_home: bool,
+    },
     /// A store loses a row.
-    Lose { n: u16, at_home: bool },
+    Lose {
+        n: u16,
+        at_home: bool,
+    },
     /// One side asks; the answer is acted on at once, or kept.
-    Ask { by_home: bool, keep: bool },
+    Ask {
+        by_home: bool,
+        keep: bool,
+    },
     /// A kept answer is acted on, once more or for the first time; its word of what is settled may be lost.
-    Late { by_home: bool, lost: bool },
+    Late {
+        by_home: bool,
+        lost: bool,
+    },
     Wait(u64),
 }
 
@@ -257,7 +316,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let side = |role| Side { role, rows: BTreeMap::new() };
+        let side = |role| Side {
+            role,
+            rows: BTreeMap::new(),
+        };
         Self {
             home: side(Role::Home),
             visiting: side(Role::Visiting),
@@ -277,9 +339,17 @@ impl World {
     fn happen(&mut self, event: &Event) {
         let now = self.now;
         match *event {
-            Event::Open { n, gives_up, answered } => self.open(n, gives_up, answered),
+            Event::Open {
+                n,
+                gives_up,
+                answered,
+            } => self.open(n, gives_up, answered),
             Event::Answered(n) => {
-                let lives = self.home.rows.get(&n).is_some_and(|row| row.state == State::Active);
+                let lives = self
+                    .home
+                    .rows
+                    .get(&n)
+                    .is_some_and(|row| row.state == State::Active);
                 let row = self.visiting.rows.get_mut(&n);
                 if let Some(row) = row.filter(|row| lives && row.state == State::Pending) {
                     (row.state, row.changed_at) = (State::Active, now);
@@ -319,8 +389,17 @@ impl World {
         if self.home.rows.contains_key(&n) || self.visiting.rows.contains_key(&n) {
             return;
         }
-        let row = |state| Row { state, reason: None, changed_at: self.now, owed: false };
-        let visiting = if answered { State::Active } else { State::Pending };
+        let row = |state| Row {
+            state,
+            reason: None,
+            changed_at: self.now,
+            owed: false,
+        };
+        let visiting = if answered {
+            State::Active
+        } else {
+            State::Pending
+        };
         self.home.rows.insert(n, row(State::Active));
         self.visiting.rows.insert(n, row(visiting));
         if gives_up {
@@ -335,7 +414,12 @@ impl World {
         let Some(row) = one.rows.get(&n).copied().filter(|row| row.owed) else {
             return;
         };
-        let blank = Row { state: State::Active, reason: None, changed_at: now, owed: false };
+        let blank = Row {
+            state: State::Active,
+            reason: None,
+            changed_at: now,
+            owed: false,
+        };
         other.rows.entry(n).or_insert(blank);
         other.end(n, row.reason.unwrap_or(EndReason::Abandoned), false, now);
         other.settle(&[n]);
@@ -350,14 +434,22 @@ impl World {
     fn settle(&mut self) {
         for n in 0..12 {
             // A login under way ends at its deadline.
-            if self.visiting.rows.get(&n).is_some_and(|row| row.state == State::Pending) {
+            if self
+                .visiting
+                .rows
+                .get(&n)
+                .is_some_and(|row| row.state == State::Pending)
+            {
                 self.visiting.end(n, EndReason::Abandoned, true, self.now);
             }
         }
         for _ in 0..2 {
             self.now = self.now.plus(OLD_ENOUGH);
             for by_home in [true, false] {
-                self.happen(&Event::Ask { by_home, keep: false });
+                self.happen(&Event::Ask {
+                    by_home,
+                    keep: false,
+                });
             }
         }
     }

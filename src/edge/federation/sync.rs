@@ -130,32 +130,40 @@ impl From<Refusal> for Broken {
 impl Conversation {
     /// Our steps, each made when it can be sent.
     pub(super) fn steps(self) -> Steps {
-        Box::pin(stream::unfold((self, Next::Begin), |(mut talk, next)| async move {
-            if let Next::Over = next {
-                return None;
-            }
-            let deadline = talk.caller.deadline;
-            match timeout_at(deadline.into(), talk.step(next)).await {
-                Ok(Ok((Some(told), next))) => {
-                    Some((Ok(pb::SyncSessionsResponse::from(&told)), (talk, next)))
+        Box::pin(stream::unfold(
+            (self, Next::Begin),
+            |(mut talk, next)| async move {
+                if let Next::Over = next {
+                    return None;
                 }
-                Ok(Ok((None, _))) => None,
-                Ok(Err(broken)) => {
-                    let status = talk.status(broken);
-                    Some((Err(status), (talk, Next::Over)))
+                let deadline = talk.caller.deadline;
+                match timeout_at(deadline.into(), talk.step(next)).await {
+                    Ok(Ok((Some(told), next))) => {
+                        Some((Ok(pb::SyncSessionsResponse::from(&told)), (talk, next)))
+                    }
+                    Ok(Ok((None, _))) => None,
+                    Ok(Err(broken)) => {
+                        let status = talk.status(broken);
+                        Some((Err(status), (talk, Next::Over)))
+                    }
+                    Err(_) => {
+                        let status =
+                            Status::deadline_exceeded("the deadline of the exchange has passed");
+                        Some((Err(status), (talk, Next::Over)))
+                    }
                 }
-                Err(_) => {
-                    let status = Status::deadline_exceeded("the deadline of the exchange has passed");
-                    Some((Err(status), (talk, Next::Over)))
-                }
-            }
-        }))
+            },
+        ))
     }
 
     async fn step(&mut self, next: Next) -> Result<(Option<Told>, Next), Broken> {
         match next {
             Next::Begin => self.begin().await,
-            Next::Living { role, after, buckets } => self.living(role, after, buckets).await,
+            Next::Living {
+                role,
+                after,
+                buckets,
+            } => self.living(role, after, buckets).await,
             Next::Listen => self.listen().await,
             Next::Over => Ok((None, Next::Over)),
         }
@@ -169,7 +177,8 @@ impl Conversation {
             return Err(unfit());
         };
         let ours = Box::new(ours.turned());
-        let buckets = [Role::Home, Role::Visiting].map(|role| ours.of(role).differing(theirs.of(role)));
+        let buckets =
+            [Role::Home, Role::Visiting].map(|role| ours.of(role).differing(theirs.of(role)));
         let next = Next::Living {
             role: Role::Home,
             after: None,
@@ -255,7 +264,10 @@ impl Conversation {
     }
 
     fn unreadable(&self, rule: &str) -> Broken {
-        let cause = format!("a message of {} can't be taken: {rule}", self.caller.cluster);
+        let cause = format!(
+            "a message of {} can't be taken: {rule}",
+            self.caller.cluster
+        );
         Broken::Refused(Refusal::new(EmCode::ErrorOnParsing, cause))
     }
 

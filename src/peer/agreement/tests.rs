@@ -108,7 +108,10 @@ impl Side {
     async fn ages(&self) {
         let by = i64::try_from(OLD_ENOUGH.as_millis()).unwrap();
         self.do_with(move |tx| {
-            tx.execute("UPDATE sessions SET changed_at = changed_at - $1", &[by.into()])
+            tx.execute(
+                "UPDATE sessions SET changed_at = changed_at - $1",
+                &[by.into()],
+            )
         })
         .await;
     }
@@ -217,7 +220,11 @@ impl<'a> Between<'a> {
 
     async fn begin(&mut self, ours: &Digests) -> Digests {
         let us = self.us.clone();
-        let theirs = self.them.do_with(move |tx| shared::digests(tx, &us)).await.turned();
+        let theirs = self
+            .them
+            .do_with(move |tx| shared::digests(tx, &us))
+            .await
+            .turned();
         for role in [Role::Home, Role::Visiting] {
             let differing = theirs.of(role).differing(ours.of(role));
             self.buckets.insert(role, (differing, None, false));
@@ -246,7 +253,8 @@ impl Dialogue for Between<'_> {
             asked.fetch_add(ids.len(), std::sync::atomic::Ordering::SeqCst);
         }
         let us = self.us.clone();
-        let standing = move |tx: &mut dyn Transaction| shared::standing_of(tx, role.other(), &us, &ids);
+        let standing =
+            move |tx: &mut dyn Transaction| shared::standing_of(tx, role.other(), &us, &ids);
         Ok(self.them.do_with(standing).await)
     }
 
@@ -272,18 +280,33 @@ impl Dialogue for Between<'_> {
 }
 
 async fn two() -> (Side, Side) {
-    let sides = (Side::new("tokyo", "berlin").await, Side::new("berlin", "tokyo").await);
+    let sides = (
+        Side::new("tokyo", "berlin").await,
+        Side::new("berlin", "tokyo").await,
+    );
     let (tokyo, berlin) = &sides;
     // Users of tokyo on phones of berlin, and the other way round.
-    tokyo.opens(Role::Home, &tokyo.them, 0..40, State::Active).await;
-    berlin.opens(Role::Visiting, &berlin.them, 0..40, State::Active).await;
-    tokyo.opens(Role::Visiting, &tokyo.them, 100..110, State::Active).await;
-    berlin.opens(Role::Home, &berlin.them, 100..110, State::Active).await;
+    tokyo
+        .opens(Role::Home, &tokyo.them, 0..40, State::Active)
+        .await;
+    berlin
+        .opens(Role::Visiting, &berlin.them, 0..40, State::Active)
+        .await;
+    tokyo
+        .opens(Role::Visiting, &tokyo.them, 100..110, State::Active)
+        .await;
+    berlin
+        .opens(Role::Home, &berlin.them, 100..110, State::Active)
+        .await;
     sides
 }
 
 fn passed(ended: u64, young: u64) -> Passed {
-    Passed { ended, young, held: None }
+    Passed {
+        ended,
+        young,
+        held: None,
+    }
 }
 
 #[tokio::test]
@@ -291,7 +314,10 @@ async fn who_agrees_changes_nothing_and_says_so() {
     let (tokyo, berlin) = two().await;
     assert_eq!(tokyo.asks(&berlin).await.unwrap(), Passed::default());
     let record = tokyo.record().await;
-    assert!(record.agreed_at.is_some() && record.agreed_at == record.passed_at, "{record:?}");
+    assert!(
+        record.agreed_at.is_some() && record.agreed_at == record.passed_at,
+        "{record:?}"
+    );
     // It is not written down again at once.
     assert_eq!(tokyo.asks(&berlin).await.unwrap(), Passed::default());
     assert_eq!(tokyo.record().await, record);
@@ -308,13 +334,23 @@ async fn what_has_ended_there_ends_here_for_its_reason_and_is_no_longer_owed() {
     let facts = (row.state, row.end_reason, row.initiator, row.owed);
     assert_eq!(
         facts,
-        (State::Ended, Some(EndReason::Expired), Some(Initiator::Home), false)
+        (
+            State::Ended,
+            Some(EndReason::Expired),
+            Some(Initiator::Home),
+            false
+        )
     );
     let row = berlin.row(Role::Home, 104).await.unwrap();
     let facts = (row.state, row.end_reason, row.initiator, row.owed);
     assert_eq!(
         facts,
-        (State::Ended, Some(EndReason::User), Some(Initiator::Visiting), false)
+        (
+            State::Ended,
+            Some(EndReason::User),
+            Some(Initiator::Visiting),
+            false
+        )
     );
     assert!(!tokyo.row(Role::Home, 3).await.unwrap().owed);
     assert!(!tokyo.row(Role::Visiting, 104).await.unwrap().owed);
@@ -339,16 +375,28 @@ async fn what_the_other_side_has_lost_ends_when_it_is_old_enough_and_not_before(
     // The side that lost them has nothing to mend, and nothing came back.
     berlin.ages().await;
     assert_eq!(berlin.asks(&tokyo).await.unwrap(), Passed::default());
-    assert_eq!(berlin.living(Role::Visiting).await, tokyo.living(Role::Home).await);
-    assert_eq!(berlin.living(Role::Home).await, tokyo.living(Role::Visiting).await);
+    assert_eq!(
+        berlin.living(Role::Visiting).await,
+        tokyo.living(Role::Home).await
+    );
+    assert_eq!(
+        berlin.living(Role::Home).await,
+        tokyo.living(Role::Visiting).await
+    );
 }
 
 #[tokio::test]
 async fn a_login_under_way_is_left_to_its_carrier() {
     let (tokyo, berlin) = two().await;
-    berlin.opens(Role::Visiting, &berlin.them, 200..203, State::Pending).await;
-    tokyo.opens(Role::Home, &tokyo.them, 200..201, State::Active).await;
-    tokyo.opens(Role::Home, &tokyo.them, 201..202, State::Active).await;
+    berlin
+        .opens(Role::Visiting, &berlin.them, 200..203, State::Pending)
+        .await;
+    tokyo
+        .opens(Role::Home, &tokyo.them, 200..201, State::Active)
+        .await;
+    tokyo
+        .opens(Role::Home, &tokyo.them, 201..202, State::Active)
+        .await;
     tokyo.ends(Role::Home, 201, EndReason::Operator, true).await;
     tokyo.ages().await;
     berlin.ages().await;
@@ -357,7 +405,10 @@ async fn a_login_under_way_is_left_to_its_carrier() {
     // And to home a pending row is one that lives.
     assert_eq!(tokyo.asks(&berlin).await.unwrap(), Passed::default());
     for n in 200..203 {
-        assert_eq!(berlin.row(Role::Visiting, n).await.unwrap().state, State::Pending);
+        assert_eq!(
+            berlin.row(Role::Visiting, n).await.unwrap().state,
+            State::Pending
+        );
     }
     assert!(tokyo.row(Role::Home, 201).await.unwrap().owed);
 }
@@ -366,13 +417,23 @@ async fn a_login_under_way_is_left_to_its_carrier() {
 async fn only_rows_whose_counterpart_is_that_peer_are_looked_at() {
     let (tokyo, berlin) = two().await;
     let lima = cluster("lima");
-    tokyo.opens(Role::Home, &lima, 300..310, State::Active).await;
+    tokyo
+        .opens(Role::Home, &lima, 300..310, State::Active)
+        .await;
     // Berlin knows of an end by the same id, and of sessions with lima that tokyo is none of.
-    berlin.opens(Role::Visiting, &lima, 7..8, State::Ended).await;
+    berlin
+        .opens(Role::Visiting, &lima, 7..8, State::Ended)
+        .await;
     berlin.loses(8).await;
-    berlin.opens(Role::Visiting, &lima, 8..9, State::Active).await;
+    berlin
+        .opens(Role::Visiting, &lima, 8..9, State::Active)
+        .await;
     tokyo.ages().await;
-    assert_eq!(tokyo.asks(&berlin).await.unwrap(), passed(1, 0), "8 lives there with lima, and not with us");
+    assert_eq!(
+        tokyo.asks(&berlin).await.unwrap(),
+        passed(1, 0),
+        "8 lives there with lima, and not with us"
+    );
     let with_lima = tokyo
         .do_with(move |tx| shared::living_page(tx, Role::Home, &lima, None, shared::PAGE))
         .await;
@@ -401,8 +462,14 @@ async fn a_word_that_is_lost_leaves_the_debt_and_no_doubt() {
         ..Between::new(&tokyo, &berlin.us)
     };
     assert!(berlin.asks_through(between).await.is_err());
-    assert_eq!(berlin.row(Role::Visiting, 3).await.unwrap().state, State::Ended);
-    assert!(tokyo.row(Role::Home, 3).await.unwrap().owed, "the outbox tells it");
+    assert_eq!(
+        berlin.row(Role::Visiting, 3).await.unwrap().state,
+        State::Ended
+    );
+    assert!(
+        tokyo.row(Role::Home, 3).await.unwrap().owed,
+        "the outbox tells it"
+    );
     assert_eq!(berlin.asks(&tokyo).await.unwrap(), Passed::default());
 }
 
@@ -415,22 +482,33 @@ async fn a_row_that_moved_meanwhile_is_not_touched() {
     // It ends here for another reason while the exchange is under way.
     tokyo.ends(Role::Home, 7, EndReason::Operator, true).await;
     let between = Between::new(&berlin, &tokyo.us);
-    assert_eq!(tokyo.goes_on(start, between).await.unwrap(), Passed::default());
+    assert_eq!(
+        tokyo.goes_on(start, between).await.unwrap(),
+        Passed::default()
+    );
     let row = tokyo.row(Role::Home, 7).await.unwrap();
-    assert_eq!((row.end_reason, row.owed), (Some(EndReason::Operator), true));
+    assert_eq!(
+        (row.end_reason, row.owed),
+        (Some(EndReason::Operator), true)
+    );
 }
 
 #[tokio::test]
 async fn a_mass_end_is_held_back_for_30_seconds_and_then_takes_place() {
     let (tokyo, berlin) = two().await;
-    tokyo.opens(Role::Home, &tokyo.them, 1_000..1_100, State::Active).await;
+    tokyo
+        .opens(Role::Home, &tokyo.them, 1_000..1_100, State::Active)
+        .await;
     tokyo.ages().await;
     let held = tokyo.asks(&berlin).await.unwrap();
     let until = held.held.expect("held back");
     assert_eq!(held.ended, 0);
     let record = tokyo.record().await;
     assert_eq!(record.held_ends, 100);
-    assert_eq!(record.held_since, Some(until.minus(crate::domain::agreement::HOLD)));
+    assert_eq!(
+        record.held_since,
+        Some(until.minus(crate::domain::agreement::HOLD))
+    );
     assert_eq!(tokyo.living(Role::Home).await.len(), 140);
     // Whoever looks before its time, also after a take-over, holds on, to the same moment.
     assert_eq!(tokyo.asks(&berlin).await.unwrap().held, Some(until));
@@ -439,7 +517,10 @@ async fn a_mass_end_is_held_back_for_30_seconds_and_then_takes_place() {
         .do_with(|tx| tx.execute("UPDATE agreements SET held_since = held_since - 30000", &[]))
         .await;
     assert_eq!(tokyo.asks(&berlin).await.unwrap(), passed(100, 0));
-    assert_eq!(tokyo.living(Role::Home).await, berlin.living(Role::Visiting).await);
+    assert_eq!(
+        tokyo.living(Role::Home).await,
+        berlin.living(Role::Visiting).await
+    );
     let record = tokyo.record().await;
     assert_eq!((record.held_since, record.held_ends), (None, 0));
 }
@@ -453,7 +534,10 @@ async fn who_lost_the_claim_ends_nothing() {
         .do_with(|tx| tx.execute("UPDATE claims SET generation = generation + 1", &[]))
         .await;
     let lost = tokyo.asks(&berlin).await.unwrap_err();
-    assert!(matches!(lost, Failed::Store(store::Error::ClaimLost { .. })), "{lost}");
+    assert!(
+        matches!(lost, Failed::Store(store::Error::ClaimLost { .. })),
+        "{lost}"
+    );
     assert_eq!(tokyo.row(Role::Home, 7).await.unwrap().state, State::Active);
 }
 

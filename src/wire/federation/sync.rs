@@ -104,12 +104,10 @@ impl TryFrom<pb::SyncSessionsResponse> for Told {
             Step::Living(ids) => read_ids("living.role", "living.ids", ids).map(Self::Living),
             Step::Answers(answers) => {
                 let role = to_role("answers.role", answers.role)?;
-                let answers = malformed::list(
-                    "answers.answers",
-                    answers.answers,
-                    IDS_AT_ONCE,
-                    |answer| read_answer(&answer),
-                )?;
+                let answers =
+                    malformed::list("answers.answers", answers.answers, IDS_AT_ONCE, |answer| {
+                        read_answer(&answer)
+                    })?;
                 Ok(Self::Answers(role, answers))
             }
         }
@@ -172,7 +170,11 @@ fn read_ids(
     let ids = malformed::list(field, message.ids, IDS_AT_ONCE, |id| {
         malformed::session_id(field, &id)
     })?;
-    if !ids.iter().zip(ids.iter().skip(1)).all(|(one, next)| one < next) {
+    if !ids
+        .iter()
+        .zip(ids.iter().skip(1))
+        .all(|(one, next)| one < next)
+    {
         return Err(Malformed::new(field, "in ascending order, each once"));
     }
     Ok(Ids {
@@ -260,7 +262,9 @@ mod tests {
             let message = pb::SyncSessionsRequest::from(&step);
             assert_eq!(Asked::try_from(message).unwrap(), step);
         }
-        let ended = EndReason::WORDS.iter().map(|(reason, _)| Theirs::Ended(*reason));
+        let ended = EndReason::WORDS
+            .iter()
+            .map(|(reason, _)| Theirs::Ended(*reason));
         let answers = [Theirs::Living, Theirs::Lacks].into_iter().chain(ended);
         for step in [
             Told::Begin(digests()),
@@ -285,12 +289,16 @@ mod tests {
 
     #[test]
     fn what_breaks_a_bound_is_refused_by_its_field() {
-        fn query(change: impl FnOnce(&mut pb::SessionIds)) -> Option<pb::sync_sessions_request::Step> {
+        fn query(
+            change: impl FnOnce(&mut pb::SessionIds),
+        ) -> Option<pb::sync_sessions_request::Step> {
             let mut ids = write_ids(&ids([3, 5]));
             change(&mut ids);
             Some(pb::sync_sessions_request::Step::Query(ids))
         }
-        fn begin(change: impl FnOnce(&mut pb::SessionDigests)) -> Option<pb::sync_sessions_request::Step> {
+        fn begin(
+            change: impl FnOnce(&mut pb::SessionDigests),
+        ) -> Option<pb::sync_sessions_request::Step> {
             let mut all = write_digests(&digests());
             change(&mut all);
             Some(pb::sync_sessions_request::Step::Begin(all))
@@ -307,10 +315,19 @@ mod tests {
             ("query.ids", query(|m| m.ids = vec![vec![0; 16]; 1_025])),
             ("begin.digests", begin(|m| m.digests.clear())),
             ("begin.digests", begin(|m| m.digests.reverse())),
-            ("begin.digests", begin(|m| m.digests.push(pb::SessionDigest::default()))),
+            (
+                "begin.digests",
+                begin(|m| m.digests.push(pb::SessionDigest::default())),
+            ),
             ("begin.digests.role", begin(|m| m.digests[0].role = 9)),
-            ("begin.digests.sums", begin(|m| m.digests[0].sums.truncate(255))),
-            ("begin.digests.counts", begin(|m| m.digests[1].counts.push(1))),
+            (
+                "begin.digests.sums",
+                begin(|m| m.digests[0].sums.truncate(255)),
+            ),
+            (
+                "begin.digests.counts",
+                begin(|m| m.digests[1].counts.push(1)),
+            ),
         ];
         for (field, step) in broken {
             let malformed = Asked::try_from(pb::SyncSessionsRequest { step }).unwrap_err();
@@ -321,18 +338,26 @@ mod tests {
     #[test]
     fn an_answer_that_is_not_understood_is_none() {
         for (standing, answers) in [(0, 1), (4, 1), (1, IDS_AT_ONCE + 1)] {
-            let answer = pb::SessionAnswer { standing, reason: 1 };
+            let answer = pb::SessionAnswer {
+                standing,
+                reason: 1,
+            };
             let message = pb::SyncSessionsResponse {
-                step: Some(pb::sync_sessions_response::Step::Answers(pb::SessionAnswers {
-                    role: 1,
-                    answers: vec![answer; answers],
-                })),
+                step: Some(pb::sync_sessions_response::Step::Answers(
+                    pb::SessionAnswers {
+                        role: 1,
+                        answers: vec![answer; answers],
+                    },
+                )),
             };
             assert!(Told::try_from(message).is_err(), "{standing}");
         }
         assert!(Told::try_from(pb::SyncSessionsResponse { step: None }).is_err());
         // An end is an end, whatever the reason.
-        let odd = pb::SessionAnswer { standing: 2, reason: 77 };
+        let odd = pb::SessionAnswer {
+            standing: 2,
+            reason: 77,
+        };
         assert_eq!(read_answer(&odd), Ok(Theirs::Ended(EndReason::Abandoned)));
     }
 }

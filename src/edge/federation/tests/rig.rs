@@ -117,7 +117,8 @@ impl Roles for FakeRoles {
             };
             let living = |role| {
                 let rows = rows(role).into_iter();
-                rows.filter(|(_, theirs)| *theirs == Theirs::Living).map(|(id, _)| id)
+                rows.filter(|(_, theirs)| *theirs == Theirs::Living)
+                    .map(|(id, _)| id)
             };
             Ok(match step {
                 SyncStep::Digests => {
@@ -126,7 +127,11 @@ impl Roles for FakeRoles {
                     living(Role::Visiting).for_each(|id| digests.visiting.add(id));
                     SyncReply::Digests(Box::new(digests))
                 }
-                SyncStep::Living { role, buckets, after } => {
+                SyncStep::Living {
+                    role,
+                    buckets,
+                    after,
+                } => {
                     let mut ids: Vec<_> = living(role)
                         .filter(|id| buckets.has(*id) && after.is_none_or(|after| *id > after))
                         .collect();

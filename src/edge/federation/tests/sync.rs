@@ -51,8 +51,16 @@ async fn a_peer_is_told_what_differs_and_how_it_stands() {
     let (tokyo, berlin) = pair().await;
     let most = u16::try_from(IDS_AT_ONCE).unwrap();
     // More than one page; all in buckets where tokyo has none.
-    shared(&berlin.roles, Role::Visiting, (0..2 * most + 1).map(|n| (n, Theirs::Living)));
-    shared(&berlin.roles, Role::Home, [(1, Theirs::Living), (2, Theirs::Ended(EndReason::User))]);
+    shared(
+        &berlin.roles,
+        Role::Visiting,
+        (0..2 * most + 1).map(|n| (n, Theirs::Living)),
+    );
+    shared(
+        &berlin.roles,
+        Role::Home,
+        [(1, Theirs::Living), (2, Theirs::Ended(EndReason::User))],
+    );
     tokyo.until_up().await;
     assert_eq!(tokyo.peers.can_sync(&berlin.id), Some(true));
     let mut ours = Digests::default();
@@ -61,13 +69,26 @@ async fn a_peer_is_told_what_differs_and_how_it_stands() {
     let begun = tokyo.peers.exchange(&berlin.id, &ours, deadline).await;
     let (mut exchange, theirs) = begun.unwrap();
     // Roles are those of who asks.
-    assert_eq!((theirs.home.total(), theirs.visiting.total()), (u64::from(2 * most + 1), 1));
+    assert_eq!(
+        (theirs.home.total(), theirs.visiting.total()),
+        (u64::from(2 * most + 1), 1)
+    );
     let living = all_living(&mut exchange, Role::Home).await;
     assert_eq!(living.len(), usize::from(2 * most + 1));
     assert!(living.is_sorted());
-    assert_eq!(all_living(&mut exchange, Role::Visiting).await, [], "they are the same");
-    let asked = exchange.ask(Role::Visiting, vec![id(1), id(2), id(3)]).await;
-    let expected = [Theirs::Living, Theirs::Ended(EndReason::User), Theirs::Lacks];
+    assert_eq!(
+        all_living(&mut exchange, Role::Visiting).await,
+        [],
+        "they are the same"
+    );
+    let asked = exchange
+        .ask(Role::Visiting, vec![id(1), id(2), id(3)])
+        .await;
+    let expected = [
+        Theirs::Living,
+        Theirs::Ended(EndReason::User),
+        Theirs::Lacks,
+    ];
     assert_eq!(asked.unwrap(), expected);
     exchange.settled(Role::Visiting, vec![id(2)]).await.unwrap();
     exchange.finish().await.unwrap();
@@ -84,7 +105,10 @@ async fn a_peer_of_1_0_is_not_asked_and_refuses() {
     tokyo.until_up().await;
     assert_eq!(tokyo.peers.can_sync(&berlin.id), Some(false));
     let deadline = clock::instant() + PATIENCE;
-    let refused = tokyo.peers.exchange(&berlin.id, &Digests::default(), deadline).await;
+    let refused = tokyo
+        .peers
+        .exchange(&berlin.id, &Digests::default(), deadline)
+        .await;
     assert!(matches!(refused.unwrap_err(), Error::Unable));
     let refused = told(&tokyo, &berlin, vec![begin()]).await;
     assert_eq!(refused.unwrap_err().code(), Code::Unimplemented);
@@ -95,7 +119,11 @@ fn begin() -> pb::SyncSessionsRequest {
 }
 
 fn query(ids: Vec<Vec<u8>>, role: i32) -> pb::SyncSessionsRequest {
-    let ids = pb::SessionIds { role, ids, last: false };
+    let ids = pb::SessionIds {
+        role,
+        ids,
+        last: false,
+    };
     pb::SyncSessionsRequest {
         step: Some(pb::sync_sessions_request::Step::Query(ids)),
     }
@@ -108,7 +136,9 @@ async fn told(
     steps: Vec<pb::SyncSessionsRequest>,
 ) -> Result<Vec<pb::SyncSessionsResponse>, Status> {
     let mut client = FederationServiceClient::new(channel(from, to, Shown::Own).await);
-    let answers = client.sync_sessions(Request::new(stream::iter(steps))).await?;
+    let answers = client
+        .sync_sessions(Request::new(stream::iter(steps)))
+        .await?;
     let answers: Vec<_> = answers.into_inner().collect().await;
     answers.into_iter().collect()
 }
@@ -117,9 +147,15 @@ async fn told(
 async fn what_breaks_the_order_or_a_bound_is_refused() {
     let (tokyo, berlin) = pair().await;
     let good = || vec![id(1).as_bytes().to_vec()];
-    let answers = told(&tokyo, &berlin, vec![begin(), query(good(), 1)]).await.unwrap();
+    let answers = told(&tokyo, &berlin, vec![begin(), query(good(), 1)])
+        .await
+        .unwrap();
     assert_eq!(answers.len(), 4, "begin, twice what lives, and the answers");
-    let many = |n: u16| (0..n).map(|n| id(n).as_bytes().to_vec()).collect::<Vec<_>>();
+    let many = |n: u16| {
+        (0..n)
+            .map(|n| id(n).as_bytes().to_vec())
+            .collect::<Vec<_>>()
+    };
     let most = u16::try_from(IDS_AT_ONCE).unwrap();
     let refused = [
         vec![query(good(), 1)],
@@ -136,7 +172,10 @@ async fn what_breaks_the_order_or_a_bound_is_refused() {
     for (nth, steps) in refused.into_iter().enumerate() {
         let status = told(&tokyo, &berlin, steps).await.unwrap_err();
         assert_eq!(status.code(), Code::FailedPrecondition, "{nth}: {status}");
-        assert!(status.message().contains("can't be taken"), "{nth}: {status}");
+        assert!(
+            status.message().contains("can't be taken"),
+            "{nth}: {status}"
+        );
     }
     assert_eq!(*berlin.roles.settled.lock().unwrap(), []);
 }
@@ -147,7 +186,10 @@ async fn what_a_role_refuses_reaches_who_asks() {
     tokyo.until_up().await;
     *berlin.roles.refuses.lock().unwrap() = Some(EmCode::DatabaseError);
     let deadline = clock::instant() + PATIENCE;
-    let begun = tokyo.peers.exchange(&berlin.id, &Digests::default(), deadline).await;
+    let begun = tokyo
+        .peers
+        .exchange(&berlin.id, &Digests::default(), deadline)
+        .await;
     let Error::Failed(cause) = begun.unwrap_err() else {
         panic!("it failed otherwise")
     };
@@ -161,7 +203,10 @@ async fn one_peer_has_so_many_places_and_its_calls_have_theirs() {
     let mut begun = Vec::new();
     for _ in 0..MAX_SYNCS_PER_PEER {
         let deadline = clock::instant() + PATIENCE;
-        let exchange = tokyo.peers.exchange(&berlin.id, &Digests::default(), deadline).await;
+        let exchange = tokyo
+            .peers
+            .exchange(&berlin.id, &Digests::default(), deadline)
+            .await;
         begun.push(exchange.unwrap());
     }
     let more = |within: Duration| {
@@ -188,9 +233,15 @@ async fn one_peer_has_so_many_places_and_its_calls_have_theirs() {
 async fn a_stuck_exchange_ends_at_its_deadline() {
     let (tokyo, berlin) = pair().await;
     tokyo.until_up().await;
-    berlin.roles.hangs.store(true, std::sync::atomic::Ordering::SeqCst);
+    berlin
+        .roles
+        .hangs
+        .store(true, std::sync::atomic::Ordering::SeqCst);
     let deadline = clock::instant() + Duration::from_millis(200);
-    let begun = tokyo.peers.exchange(&berlin.id, &Digests::default(), deadline).await;
+    let begun = tokyo
+        .peers
+        .exchange(&berlin.id, &Digests::default(), deadline)
+        .await;
     assert!(matches!(begun.unwrap_err(), Error::Late | Error::Failed(_)));
 }
 
@@ -220,7 +271,10 @@ async fn a_caller_is_told_of_its_own_sessions_and_of_no_others() {
     berlin.roles.shared.lock().unwrap().insert(lima, rows);
     tokyo.until_up().await;
     let deadline = clock::instant() + PATIENCE;
-    let begun = tokyo.peers.exchange(&berlin.id, &Digests::default(), deadline).await;
+    let begun = tokyo
+        .peers
+        .exchange(&berlin.id, &Digests::default(), deadline)
+        .await;
     let (mut exchange, theirs) = begun.unwrap();
     assert_eq!(theirs.total(), 0);
     for role in [Role::Home, Role::Visiting] {
