@@ -15,6 +15,7 @@ pub mod claims;
 pub mod counts;
 pub mod credentials;
 pub mod crls;
+pub mod debts;
 pub mod devices;
 pub mod geolocations;
 pub mod hints;
