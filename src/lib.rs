@@ -36,6 +36,8 @@ pub mod domain;
 
 pub mod telemetry;
 
+pub mod chance;
+
 pub mod clock;
 pub mod fault;
 pub mod secret;

@@ -41,6 +41,7 @@ const ROWS: &[&[&str]] = &[
     &["store", "wire"],
     &["domain"],
     &["telemetry"],
+    &["chance"],
     &["clock", "secret", "tasks", "fault"],
 ];
 

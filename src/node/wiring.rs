@@ -131,7 +131,7 @@ pub(super) async fn start(
         Some(before) => Some(Sockets::open(&config, std::mem::take(&mut before.sockets)).await?),
         None => None,
     };
-    let store = open_store(&config).await?;
+    let store = open_store(&config, faults.clone()).await?;
     claim_store(&store, &config.cluster_id).await?;
     let secret = read_pepper(&config.credentials.pepper_file)?;
     let audit_key = audit::Key::from_pepper(&secret);
@@ -741,12 +741,12 @@ async fn forget_now(store: &Store, membership: &Membership, claim: &claims::Clai
     }
 }
 
-async fn open_store(config: &Config) -> Result<Store, Error> {
+async fn open_store(config: &Config, points: FaultPoints) -> Result<Store, Error> {
     let settings = store::Config {
         url: config.store.url.clone(),
         node: config.node.clone(),
     };
-    let opened = tokio::task::spawn_blocking(move || Store::open(&settings)).await;
+    let opened = tokio::task::spawn_blocking(move || Store::open_with(&settings, points)).await;
     opened
         .map_err(|_| Error::Broken("opening the store"))?
         .map_err(Error::from)

@@ -75,6 +75,7 @@ pub use self::{
 };
 
 use self::engine::{Access, Engine, Task};
+use crate::fault::FaultPoints;
 
 /// Which database, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,7 +238,7 @@ pub fn schema(path: &Path) -> Result<Schema, Error> {
 /// # Errors
 /// [`Error::Open`], [`Error::NewerSchema`], [`Error::Migration`], [`Error::Lock`].
 pub fn migrate(path: &Path) -> Result<(), Error> {
-    sqlite::Sqlite::open(path, "migration").map(drop)
+    sqlite::Sqlite::open(path, "migration", FaultPoints::none()).map(drop)
 }
 
 /// A handle on the database. Cheap to clone; the last one closes it.
@@ -252,10 +253,18 @@ impl Store {
     /// # Errors
     /// [`Error::Open`], [`Error::NewerSchema`], [`Error::Migration`], [`Error::Lock`], [`Error::Unsupported`].
     pub fn open(config: &Config) -> Result<Self, Error> {
+        Self::open_with(config, FaultPoints::none())
+    }
+
+    /// As [`Store::open`], with the points at its commits at which a test may stop the node.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(config: &Config, points: FaultPoints) -> Result<Self, Error> {
         let engine = match config.url.split_once(':') {
-            Some(("sqlite", ":memory:")) => sqlite::Sqlite::in_memory(&config.node)?,
+            Some(("sqlite", ":memory:")) => sqlite::Sqlite::in_memory(&config.node, points)?,
             Some(("sqlite", path)) if !path.is_empty() => {
-                sqlite::Sqlite::open(Path::new(path), &config.node)?
+                sqlite::Sqlite::open(Path::new(path), &config.node, points)?
             }
             Some(("postgres" | "postgresql", _)) => {
                 return Err(Error::Unsupported(

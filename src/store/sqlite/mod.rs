@@ -37,13 +37,16 @@ use self::{
     locks::{LockWait, Locks},
     writer::Writer,
 };
-use crate::store::{
-    Check, Glance, Inspection, Saved, Schema, audit,
-    engine::{Access, Engine, Job, Stats},
-    error::Error,
-    queue::{Popped, Queue, Refused},
+use crate::{
+    fault::FaultPoints,
+    store::{
+        Check, Glance, Inspection, Saved, Schema, audit,
+        engine::{Access, Engine, Job, Stats},
+        error::Error,
+        queue::{Popped, Queue, Refused},
+    },
+    telemetry::error_chain,
 };
-use crate::telemetry::error_chain;
 
 /// An open SQLite database with its threads.
 pub(super) struct Sqlite {
@@ -92,6 +95,8 @@ pub(super) fn schema(path: &Path) -> Result<Schema, Error> {
 /// What the threads of one database have in common.
 struct Shared {
     author: Author,
+    /// Where a test stops the writer.
+    points: FaultPoints,
     writes: Queue<Pending>,
     reads: Queue<Pending>,
     changes: watch::Sender<u64>,
@@ -128,7 +133,7 @@ struct Pending {
 
 impl Sqlite {
     /// Opens or makes the database in a file.
-    pub(super) fn open(path: &Path, node: &str) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path, node: &str, points: FaultPoints) -> Result<Self, Error> {
         let locks = Locks::open(path)?;
         let lock_wait = LockWait::default();
         let turn = locks.take(&lock_wait)?;
@@ -140,7 +145,7 @@ impl Sqlite {
             .min(MOST_DESKS))
             .map(|_| connection::open_reader(path).map(|desk| Mutex::new(Some(desk))))
             .collect::<Result<_, _>>()?;
-        let shared = Arc::new(Shared::new(node, lock_wait, desks));
+        let shared = Arc::new(Shared::new(node, lock_wait, desks, points));
         let sqlite = Self {
             shared: Arc::clone(&shared),
             has_readers: true,
@@ -155,11 +160,11 @@ impl Sqlite {
     }
 
     /// Makes a database that ends with this engine.
-    pub(super) fn in_memory(node: &str) -> Result<Self, Error> {
+    pub(super) fn in_memory(node: &str, points: FaultPoints) -> Result<Self, Error> {
         let mut connection = connection::open_in_memory()?;
         migrate::run(&mut connection)?;
         let sqlite = Self {
-            shared: Arc::new(Shared::new(node, LockWait::default(), Vec::new())),
+            shared: Arc::new(Shared::new(node, LockWait::default(), Vec::new(), points)),
             has_readers: false,
             path: None,
         };
@@ -292,9 +297,10 @@ impl fmt::Debug for Sqlite {
 }
 
 impl Shared {
-    fn new(node: &str, lock_wait: LockWait, desks: Vec<Desk>) -> Self {
+    fn new(node: &str, lock_wait: LockWait, desks: Vec<Desk>, points: FaultPoints) -> Self {
         Self {
             author: Author::new(node),
+            points,
             writes: Queue::new(QUEUE),
             reads: Queue::new(QUEUE),
             changes: watch::Sender::new(0),

@@ -29,6 +29,7 @@ use crate::{
     },
 };
 
+mod commits;
 mod fixture;
 mod model;
 mod offline;

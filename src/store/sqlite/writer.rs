@@ -12,10 +12,13 @@ use super::{
     connection::{self, SqliteTransaction},
     locks::Locks,
 };
-use crate::store::{
-    engine::{Access, Job, Outcome},
-    error::Error,
-    queue::Popped,
+use crate::{
+    fault::Commit,
+    store::{
+        engine::{Access, Job, Outcome},
+        error::Error,
+        queue::Popped,
+    },
 };
 
 /// The thread that alone writes.
@@ -80,35 +83,81 @@ impl<'s> Writer<'s> {
             }
         };
         self.notice_others();
-        let mut batch = Batch::default();
-        let verdict = match connection::execute(&self.connection, "BEGIN IMMEDIATE") {
-            Ok(()) => {
-                self.run_waiting(first, &mut batch);
-                self.commit(&batch)
-            }
-            Err(error) => {
-                batch.jobs.push(first.job);
-                Err(uncommitted(error))
-            }
-        };
+        let answers = run_together(shared, &self.connection, first, LONGEST);
         drop(turn);
+        answers.send(shared);
+    }
+
+    /// Announces commits of other processes.
+    fn notice_others(&mut self) {
+        if self.locks.is_none() {
+            return;
+        }
+        let version = read_data_version(&self.connection);
+        if version != self.data_version {
+            self.data_version = version;
+            self.shared.announce();
+        }
+    }
+}
+
+/// Operations that shared a commit, which has come out one way or the other; nobody has been told.
+pub(super) struct Answers {
+    batch: Batch,
+    verdict: Result<(), Error>,
+}
+
+impl Answers {
+    /// Lets those who watch know what has changed, and everybody what came of their operation.
+    pub(super) fn send(self, shared: &Shared) {
+        let Self { batch, verdict } = self;
         if verdict.is_ok() && batch.has_changed {
-            let kept = &self.shared.writes_kept;
+            let kept = &shared.writes_kept;
             kept.fetch_add(batch.kept, Ordering::Relaxed);
-            self.shared.has_committed();
+            shared.has_committed();
         }
         if let Some(trouble) = batch.trouble.as_ref().or_else(|| verdict.as_ref().err()) {
-            self.shared.has_failed(trouble);
+            shared.has_failed(trouble);
         }
         for job in batch.jobs {
             job.answer(verdict.clone());
         }
     }
+}
 
+/// Runs the first operation and those that wait, for as long as more may join, and commits.
+pub(super) fn run_together(
+    shared: &Shared,
+    connection: &Connection,
+    first: Pending,
+    longest: Duration,
+) -> Answers {
+    let mut batch = Batch::default();
+    let run = Run { shared, connection };
+    let verdict = match connection::execute(connection, "BEGIN IMMEDIATE") {
+        Ok(()) => {
+            run.run_waiting(first, &mut batch, longest);
+            run.commit(&batch)
+        }
+        Err(error) => {
+            batch.jobs.push(first.job);
+            Err(uncommitted(error))
+        }
+    };
+    Answers { batch, verdict }
+}
+
+/// One transaction of the writer's.
+struct Run<'s> {
+    shared: &'s Shared,
+    connection: &'s Connection,
+}
+
+impl Run<'_> {
     /// Runs the first operation and all that wait. There is nothing yet that undoing the first one could take
     /// with it, so only those behind it need a savepoint, and a lone operation never pays for one. Undone, it ends
     /// the batch, whose transaction is then over.
-    fn run_waiting(&self, mut first: Pending, batch: &mut Batch) {
+    fn run_waiting(&self, mut first: Pending, batch: &mut Batch, longest: Duration) {
         let began = Instant::now();
         let undone = self.run_first(&mut first, batch);
         batch.jobs.push(first.job);
@@ -120,7 +169,7 @@ impl<'s> Writer<'s> {
                 return;
             }
         }
-        while batch.jobs.len() < MOST_JOBS && began.elapsed() < LONGEST {
+        while batch.jobs.len() < MOST_JOBS && began.elapsed() < longest {
             let Some(mut pending) = self.shared.writes.try_pop() else {
                 return;
             };
@@ -139,12 +188,12 @@ impl<'s> Writer<'s> {
         if self.connection.is_autocommit() || outcome == Outcome::Keep {
             return Ok(false);
         }
-        connection::execute(&self.connection, "ROLLBACK")?;
+        connection::execute(self.connection, "ROLLBACK")?;
         Ok(true)
     }
 
     fn run_in_savepoint(&self, pending: &mut Pending, batch: &mut Batch) -> Result<(), Error> {
-        let connection = &self.connection;
+        let connection = self.connection;
         connection::execute(connection, "SAVEPOINT operation")?;
         let outcome = self.run_operation(pending, batch)?;
         if connection.is_autocommit() {
@@ -158,7 +207,7 @@ impl<'s> Writer<'s> {
 
     /// Runs one operation, and counts it if it is to stand.
     fn run_operation(&self, pending: &mut Pending, batch: &mut Batch) -> Result<Outcome, Error> {
-        let connection = &self.connection;
+        let connection = self.connection;
         let mut transaction = SqliteTransaction::new(connection, &self.shared.author);
         let outcome = match pending.access {
             Access::LookUp | Access::Read => {
@@ -182,35 +231,31 @@ impl<'s> Writer<'s> {
 
     fn commit(&self, batch: &Batch) -> Result<(), Error> {
         let began = Instant::now();
+        let number = self.shared.commits.load(Ordering::Relaxed).wrapping_add(1);
+        let is_durable = batch.has_changed && !batch.is_lost;
+        if is_durable {
+            self.shared.points.pass_commit(Commit::Before(number));
+        }
         let committed = if batch.is_lost {
             Err(uncommitted_silently())
         } else if self.connection.is_autocommit() {
             // Its only operation was undone: there is nothing to commit.
             Ok(())
         } else {
-            connection::execute(&self.connection, "COMMIT").map_err(uncommitted)
+            connection::execute(self.connection, "COMMIT").map_err(uncommitted)
         };
+        if is_durable && committed.is_ok() {
+            self.shared.points.pass_commit(Commit::After(number));
+        }
         if batch.has_changed {
             let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.shared.commit_nanos.fetch_add(took, Ordering::Relaxed);
         }
         if committed.is_err() && !self.connection.is_autocommit() {
             // If even this fails, the next BEGIN does too, and all are refused until it works again.
-            let _ = connection::execute(&self.connection, "ROLLBACK");
+            let _ = connection::execute(self.connection, "ROLLBACK");
         }
         committed
-    }
-
-    /// Announces commits of other processes.
-    fn notice_others(&mut self) {
-        if self.locks.is_none() {
-            return;
-        }
-        let version = read_data_version(&self.connection);
-        if version != self.data_version {
-            self.data_version = version;
-            self.shared.announce();
-        }
     }
 }
 
