@@ -14,7 +14,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Addresses, Error, Node, Options, addresses, crl_folder,
+    Addresses, Error, Node, Options, addresses, banished, crl_folder,
     expiry::{self, Certificates},
     handover::{HandOver, Inherited, Predecessor, Whose},
     links, live,
@@ -24,6 +24,7 @@ use super::{
     rotation,
     shutdown::Stages,
     sight::{self, CountedDesk, Sight, Turned},
+    skew,
     sockets::Sockets,
     witness::watch_audit,
 };
@@ -617,11 +618,20 @@ impl Core {
             let watching = crl_folder::watch(folder.clone(), store, trust, clock, tasks.clone());
             tasks.spawn("folder of revocation lists", watching);
         }
-        let (home, watching) = (roles.home, tasks.clone());
+        let (revoking, watching) = (roles.home.clone(), tasks.clone());
         let membership = self.membership.clone();
         tasks.spawn("revocations", async move {
-            home.watch_revocations(&membership, &watching).await;
+            revoking.watch_revocations(&membership, &watching).await;
         });
+        let watching = banished::watch(
+            roles.home,
+            self.peers.clone(),
+            self.membership.clone(),
+            tasks.clone(),
+        );
+        tasks.spawn("peers that accept nothing of ours", watching);
+        let watching = skew::watch(self.peers.clone(), tasks.clone());
+        tasks.spawn("clocks of peers", watching);
         let watching = watch_audit(self.store.clone(), self.clock.clone(), tasks.clone());
         tasks.spawn("audit heads", watching);
         spawn_watchers(tasks, roles.visiting, &self.reloader, &self.peers, up);
