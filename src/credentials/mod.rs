@@ -14,7 +14,6 @@ use argon2::{
     Algorithm, Argon2, Block, Params, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
-use tokio::sync::watch;
 
 pub mod error;
 pub mod lockout;
@@ -25,6 +24,7 @@ use crate::{
     admission::{self, Counts, Permit, Pool, Refused, Source},
     secret::{Pin, Secret},
     store::credentials::Phc,
+    watch,
 };
 
 /// Settings of the hash.

@@ -34,7 +34,7 @@ pub(super) async fn watch(home: HomeRole, peers: Peers, membership: Membership, 
     let watching = async {
         loop {
             tokio::time::sleep(LOOK).await;
-            let banishers = listener.look(&peers.status(), tokio::time::Instant::now().into_std());
+            let banishers = listener.look(&peers.status(), crate::clock::instant());
             let Some(claim) = membership.claim(&task) else {
                 continue;
             };

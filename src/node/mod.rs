@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
 use tracing::{Instrument as _, info, info_span};
 
 mod addresses;
@@ -48,6 +47,7 @@ use crate::{
     fault::FaultPoints,
     secret::Secret,
     store::audit,
+    watch,
 };
 
 /// What a node is told besides its configuration.

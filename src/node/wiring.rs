@@ -1,11 +1,6 @@
 //! How a node's parts are put together.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -31,7 +26,7 @@ use super::{
 use crate::{
     admission::Admission,
     apply::{self, Applier},
-    clock::Clock,
+    clock::{self, Clock},
     config::{Config, PEPPER_BYTES},
     credentials::{self, Credentials},
     domain::{
@@ -513,7 +508,7 @@ impl Core {
             phase: stages.phase(),
             succeeded: self.hand_over.succeeded(),
             doors: stages.doors.clone(),
-            started: Instant::now(),
+            started: clock::instant(),
             counted: tokio::sync::Mutex::default(),
             probed: sight::Probed::default(),
             turned: self.turned.clone(),
@@ -529,7 +524,7 @@ impl Core {
         let ending = doors.clone();
         doors.spawn("admission", async move {
             ending.cancelled().await;
-            admission.close_at(Instant::now() + grace / 2);
+            admission.close_at(clock::instant() + grace / 2);
         });
     }
 
@@ -991,8 +986,8 @@ mod tests {
         Pin::new("90210".to_owned()).unwrap()
     }
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(60)
+    fn soon() -> std::time::Instant {
+        clock::instant() + Duration::from_secs(60)
     }
 
     /// One user with a PIN, hashed with that pepper.

@@ -36,7 +36,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::watch, time::timeout_at};
+use tokio::time::timeout_at;
 
 use self::{
     attempt::HEARTBEAT_BOUNDS,
@@ -65,6 +65,7 @@ use crate::{
     store::peers::Peer,
     tasks::Tasks,
     trust::TrustStore,
+    watch,
     wire::federation::Hello,
 };
 

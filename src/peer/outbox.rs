@@ -14,7 +14,7 @@
 //! for ([`Links::ring`]): it may be able to come and ask.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,11 +23,11 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{self, Clock, Timestamp},
     domain::{
         capability::Traits,
         em_code::EmCode,
@@ -44,6 +44,7 @@ use crate::{
         sessions::{self, Debt},
     },
     tasks::Tasks,
+    watch,
 };
 
 use super::backoff::Backoff;
@@ -114,7 +115,7 @@ enum Delivery {
 #[derive(Default)]
 struct Memory {
     /// What it failed to take, and until when it is set aside.
-    aside: HashMap<(Role, SessionId), Aside>,
+    aside: BTreeMap<(Role, SessionId), Aside>,
     /// The last complaint; one is made per cause, not per attempt.
     complaint: Option<String>,
     /// The newest debt for which the creditor was rung for: it is rung once for each, not again and again.
@@ -133,7 +134,7 @@ impl Memory {
     /// What the creditor failed to take is tried again soon, at first.
     fn put_off(&mut self, key: (Role, SessionId)) {
         let aside = self.entry(key);
-        aside.until = Instant::now() + aside.backoff.next_delay(rand::random());
+        aside.until = clock::instant() + aside.backoff.next_delay(rand::random());
     }
 
     fn complain(&mut self, cluster: &ClusterId, cause: String) {
@@ -145,7 +146,7 @@ impl Memory {
 
     fn entry(&mut self, key: (Role, SessionId)) -> &mut Aside {
         self.aside.entry(key).or_insert_with(|| Aside {
-            until: Instant::now(),
+            until: clock::instant(),
             backoff: Backoff::new(RETRY_WITHIN),
         })
     }
@@ -442,7 +443,7 @@ impl Outbox {
         cluster: &ClusterId,
         memory: &mut Memory,
     ) -> Result<(Vec<Debt>, bool), store::Error> {
-        let now = Instant::now();
+        let now = clock::instant();
         // What failed before takes nobody's place in the batch.
         let before = u32::try_from(memory.aside.len()).unwrap_or(u32::MAX);
         let limit = BATCH.saturating_add(before);
@@ -454,7 +455,7 @@ impl Outbox {
         let more = u32::try_from(owed.len()).is_ok_and(|found| found >= limit);
         if !more {
             // These are all: what is not among them was settled some other way.
-            let all: HashSet<_> = owed.iter().map(|debt| (debt.role, debt.id)).collect();
+            let all: BTreeSet<_> = owed.iter().map(|debt| (debt.role, debt.id)).collect();
             memory.aside.retain(|key, _| all.contains(key));
         }
         owed.retain(|debt| {
@@ -509,7 +510,7 @@ impl Outbox {
         let context = Context {
             reference: debt.reference,
             caller: self.cluster.clone(),
-            deadline: Instant::now() + self.deadline,
+            deadline: clock::instant() + self.deadline,
             traits: Traits::default(),
         };
         let request = LogoutRequest {

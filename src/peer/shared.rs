@@ -10,10 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::{Notify, watch},
-    time::timeout,
-};
+use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -27,6 +24,7 @@ use crate::{
         inbound::{InboundRecord, Told},
         link::{Facts, Failure, Link, LinkState},
     },
+    watch,
     wire::pb::federation_service_client::FederationServiceClient,
 };
 

@@ -28,7 +28,7 @@ pub use types::{
 
 use crate::{
     admission::{Admission, Kind, Party, Permit, Source},
-    clock::Clock,
+    clock::{self, Clock},
     domain::{
         capability::Traits,
         federation::Federation,
@@ -312,7 +312,7 @@ impl VisitingRole {
 impl Inner {
     /// When a request that comes now must be answered.
     fn deadline(&self) -> Instant {
-        Instant::now() + self.config.login_deadline
+        clock::instant() + self.config.login_deadline
     }
 
     /// A place for a request of a phone, kept until it is answered.
@@ -346,7 +346,7 @@ impl Inner {
     }
 
     fn context(&self, reference: Ref, length: Duration) -> Context {
-        self.context_until(reference, Instant::now() + length)
+        self.context_until(reference, clock::instant() + length)
     }
 
     fn context_until(&self, reference: Ref, deadline: Instant) -> Context {

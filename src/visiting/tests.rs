@@ -822,6 +822,7 @@ async fn looking_at_a_phone_changes_nothing() {
         assert_eq!(world.owed("berlin").await, 1);
     };
     tokio::select! {
+        biased;
         _ = world.login("SEP1", "ana") => panic!("home is silent"),
         () = looking => {}
     }

@@ -155,6 +155,7 @@ pub async fn service(parts: Parts) -> Result<Routes, Error> {
     let stopped = parts.tasks.token();
     parts.tasks.spawn("federation health", async move {
         tokio::select! {
+            biased;
             () = drain.cancelled() => {}
             () = stopped.cancelled() => {}
         }

@@ -17,7 +17,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::{
     io::Interest,
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, watch},
+    sync::OwnedSemaphorePermit,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -47,6 +47,7 @@ use crate::{
         refusals::Side,
         tls::{is_alert, rejection_of},
     },
+    watch,
 };
 
 /// Serves `routes` to identified peers until the node shuts down. Connections drain in tasks of their own.
@@ -149,6 +150,7 @@ impl Door {
         let generations = self.trust.subscribe();
         let deadline = Instant::now() + self.config.handshake_timeout;
         let (tls, own) = tokio::select! {
+            biased;
             () = self.tasks.cancelled() => return,
             shaken = timeout_at(deadline, self.shake_hands(tcp, remote)) => match shaken {
                 Ok(Some(Shaken::Joining(door, tls, shown))) => {
@@ -207,6 +209,7 @@ impl Door {
     /// Waits while this peer has wasted what it may, one connection at a time.
     async fn turn(&self, peer: &ClusterId, tcp: &TcpStream) -> Turn {
         let turn = tokio::select! {
+            biased;
             () = self.tasks.cancelled() => return Turn::Gone,
             () = hung_up(tcp) => return Turn::Gone,
             turn = timeout(self.config.turn_timeout, self.slots.waste.turn(peer)) => turn,
@@ -245,6 +248,7 @@ impl Door {
         let mut connection = pin!(connection);
         let told = async {
             tokio::select! {
+                biased;
                 _ = connection.as_mut() => return,
                 () = told.cancelled() => {}
             }
@@ -361,6 +365,7 @@ impl Door {
         let connection = self.http2().serve_connection(TokioIo::new(tls), service);
         let mut connection = pin!(connection);
         let leave = tokio::select! {
+            biased;
             ended = connection.as_mut() => {
                 if let (Err(_), Some(account)) = (&ended, &account) {
                     account.cut(self.config.max_streams);
@@ -451,6 +456,7 @@ impl Door {
                 _ => self.config.look_again,
             };
             tokio::select! {
+                biased;
                 () = self.tasks.cancelled() => return Leave::Shutdown,
                 () = wasted.as_mut() => return Leave::Waste,
                 () = life_over.as_mut() => return Leave::LifeOver,

@@ -19,7 +19,7 @@ use crate::{
 struct Script {
     name: ClusterId,
     /// Refused until told otherwise, with this code.
-    refuses: Mutex<HashMap<SessionId, EmCode>>,
+    refuses: Mutex<BTreeMap<SessionId, EmCode>>,
     /// Speaks itself, and not our link to it.
     in_person: bool,
     /// Never answers.

@@ -29,7 +29,6 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::sync::watch;
 use tracing::{Span, info, warn};
 
 use self::{
@@ -46,6 +45,7 @@ use crate::{
         queue::{Popped, Queue, Refused},
     },
     telemetry::error_chain,
+    watch,
 };
 
 /// An open SQLite database with its threads.
