@@ -8,6 +8,7 @@ pub mod announcement;
 pub mod banishment;
 pub mod bounds;
 pub mod capability;
+pub mod cluster_time;
 pub mod em_code;
 pub mod federation;
 pub mod geolocation;
