@@ -357,7 +357,7 @@ async fn who_can_not_be_told_is_rung_for_once_for_each_newest_debt() {
     let (outbox, world) = outbox(&store, &[&refusing, &away], LONG).await;
     world.links.down.lock().unwrap().push(cluster("prague"));
     let (bell, mut memory) = (Bell::default(), Memory::default());
-    let mut see = async |memory: &mut Memory| {
+    let see = async |memory: &mut Memory| {
         let owed = outbox.creditors().await.unwrap();
         *bell.owed.lock().unwrap() = owed.into_iter().find(|o| o.counterpart == cluster("prague"));
         outbox.ring_for(&cluster("prague"), &bell, memory);
