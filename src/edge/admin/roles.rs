@@ -408,7 +408,7 @@ mod tests {
             (
                 1000,
                 &["emccd-help-desk"],
-                &[LogoutSession, UnlockPin, View],
+                &[DropSession, LogoutSession, RetrySession, UnlockPin, View],
             ),
             (1000, &["emccd-viewer"], &[View]),
             (
@@ -416,11 +416,13 @@ mod tests {
                 &["emccd-help-desk", "emccd-certificates"],
                 &[
                     AddTrust,
+                    DropSession,
                     ExplainTrust,
                     LogoutSession,
                     RefreshCluster,
                     ReloadIdentities,
                     RemoveTrust,
+                    RetrySession,
                     RotateCertificates,
                     UnlockPin,
                     View,
