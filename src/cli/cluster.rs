@@ -517,7 +517,10 @@ fn troubles(peer: &pb::PeerStatus) -> String {
         text += &format!("\n{id}: {ends} of sessions will be told as soon as the link is up\n");
     }
     if peer.parked_ends > 0 {
-        let ends = count(usize::try_from(peer.parked_ends).unwrap_or(usize::MAX), "end");
+        let ends = count(
+            usize::try_from(peer.parked_ends).unwrap_or(usize::MAX),
+            "end",
+        );
         text += &format!("\n{id}: it refuses to hear of {ends} of sessions\n");
         text += &next_line(Some(&format!(
             "emccd session list --owed --peer {id} says why; then: emccd session retry --peer {id}"

@@ -102,7 +102,10 @@ async fn retry(client: &mut Client, args: SessionRetry) -> Outcome {
         None => {
             // The command line has one of the two; the daemon would refuse an empty one.
             let id = args.id.unwrap_or_default();
-            (format!("cannot tell of the end of {id} again"), Which::Id(id))
+            (
+                format!("cannot tell of the end of {id} again"),
+                Which::Id(id),
+            )
         }
     };
     let request = pb::RetrySessionRequest { which: Some(which) };
@@ -128,7 +131,10 @@ async fn drop_debt(client: &mut Client, args: SessionDrop) -> Outcome {
         };
         confirm(&what, &question)?;
     }
-    let dropped = answer(what, client.drop_session(pb::DropSessionRequest { id }).await)?;
+    let dropped = answer(
+        what,
+        client.drop_session(pb::DropSessionRequest { id }).await,
+    )?;
     let peers: Vec<_> = dropped.sessions.iter().map(|s| s.peer.as_str()).collect();
     let text = format!(
         "{} will not be told that the session is over; there it ends when it is looked for or runs out",
@@ -220,7 +226,14 @@ fn owed_text(sessions: &[pb::Session]) -> String {
     });
     table(
         [
-            "OWED TO", "OUR ROLE", "ENDED BY", "DEVICE", "USER", "ENDED", "ID", "NOT TOLD BECAUSE",
+            "OWED TO",
+            "OUR ROLE",
+            "ENDED BY",
+            "DEVICE",
+            "USER",
+            "ENDED",
+            "ID",
+            "NOT TOLD BECAUSE",
         ],
         rows.collect(),
     )
@@ -235,12 +248,21 @@ fn retried_text(retried: &pb::RetrySessionResponse) -> String {
     let causes: Vec<_> = retried
         .sessions
         .iter()
-        .filter_map(|session| Some(format!("{}: {}", session.peer, session.owed_cause.as_ref()?)))
+        .filter_map(|session| {
+            Some(format!(
+                "{}: {}",
+                session.peer,
+                session.owed_cause.as_ref()?
+            ))
+        })
         .collect();
     if causes.is_empty() {
         return "nothing was refused".to_owned();
     }
-    format!("nothing was refused; what is owed is tried by itself\n{}", causes.join("\n"))
+    format!(
+        "nothing was refused; what is owed is tried by itself\n{}",
+        causes.join("\n")
+    )
 }
 
 fn session_text(session: &pb::Session) -> String {
@@ -277,7 +299,11 @@ fn session_text(session: &pb::Session) -> String {
         let by = session.initiator.clone().unwrap_or_default();
         fields.push(("ended", time_of(&session.ended_at)));
         fields.push(("reason", format!("{reason}, by {by}")));
-        let owed = if session.owed { peer.clone() } else { "nobody".to_owned() };
+        let owed = if session.owed {
+            peer.clone()
+        } else {
+            "nobody".to_owned()
+        };
         fields.push(("still to be told", owed));
     }
     if let Some(cause) = &session.owed_cause {

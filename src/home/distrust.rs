@@ -124,7 +124,12 @@ fn end_batch(
     }
     let count = u64::try_from(all.len()).unwrap_or(u64::MAX);
     if count > 0 {
-        claims::effect(tx, claim, &format!("ended {count} sessions with {cluster}"), now)?;
+        claims::effect(
+            tx,
+            claim,
+            &format!("ended {count} sessions with {cluster}"),
+            now,
+        )?;
     }
     Ok(count)
 }

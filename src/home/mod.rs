@@ -23,6 +23,7 @@ pub use retirement::{Leaving, Retired, Stays};
 
 use crate::{
     admission::Admission,
+    chance::Chance,
     clock::Clock,
     credentials::Credentials,
     domain::{
@@ -37,9 +38,7 @@ use crate::{
         session::EndReason,
     },
     fault::FaultPoints,
-    store::{
-        self, Store, Transaction, claims::Claim, membership::Membership, parameters, users,
-    },
+    store::{self, Store, Transaction, claims::Claim, membership::Membership, parameters, users},
     tasks::Tasks,
 };
 
@@ -58,6 +57,7 @@ pub struct HomeRole {
     membership: Membership,
     /// Told whenever a peer is owed the end of a session.
     owed: Arc<Notify>,
+    chance: Chance,
 }
 
 /// What a [`HomeRole`] is made of.
@@ -85,6 +85,8 @@ pub struct Parts {
     pub membership: Membership,
     /// Told whenever a peer is owed the end of a session.
     pub owed: Arc<Notify>,
+    /// Makes the tickets of users who have to choose.
+    pub chance: Chance,
 }
 
 /// What an operator's logout did.
@@ -115,6 +117,7 @@ impl HomeRole {
             links,
             membership,
             owed,
+            chance,
         } = parts;
         Self {
             cluster,
@@ -128,6 +131,7 @@ impl HomeRole {
             links,
             membership,
             owed,
+            chance,
         }
     }
 

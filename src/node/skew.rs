@@ -69,9 +69,7 @@ impl Skews {
     fn look(&mut self, status: &[LinkStatus]) -> Vec<News> {
         self.0
             .retain(|cluster| status.iter().any(|peer| peer.cluster == *cluster));
-        let up = status
-            .iter()
-            .filter(|peer| peer.outbound == LinkState::Up);
+        let up = status.iter().filter(|peer| peer.outbound == LinkState::Up);
         let mut news = Vec::new();
         for peer in up {
             let Some(offset) = peer.clock_offset_ms else {

@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use crate::{
+    chance::Chance,
     clock::{self, Clock, Timestamp},
     domain::{
         capability::Traits,
@@ -73,6 +74,8 @@ pub struct Outbox {
     pub tasks: Tasks,
     /// How long one delivery may take.
     pub deadline: Duration,
+    /// Spreads what is tried again.
+    pub chance: Chance,
 }
 
 /// How long a debt that another node made may stand before it is looked at: its own node is likely to settle it at once.
@@ -132,9 +135,9 @@ struct Aside {
 
 impl Memory {
     /// What the creditor failed to take is tried again soon, at first.
-    fn put_off(&mut self, key: (Role, SessionId)) {
+    fn put_off(&mut self, key: (Role, SessionId), chance: &Chance) {
         let aside = self.entry(key);
-        aside.until = clock::instant() + aside.backoff.next_delay(rand::random());
+        aside.until = clock::instant() + aside.backoff.next_delay(chance.u32());
     }
 
     fn complain(&mut self, cluster: &ClusterId, cause: String) {
@@ -327,10 +330,12 @@ impl Outbox {
             return Ok(());
         }
         self.store
-            .write(move |tx: &mut dyn Transaction| match debts::unpark_all(tx, &cluster)? {
-                0 => Ok(()),
-                n => claims::effect(tx, &claim, &format!("tries {n} refused ends again"), now),
-            })
+            .write(
+                move |tx: &mut dyn Transaction| match debts::unpark_all(tx, &cluster)? {
+                    0 => Ok(()),
+                    n => claims::effect(tx, &claim, &format!("tries {n} refused ends again"), now),
+                },
+            )
             .await
     }
 
@@ -414,7 +419,7 @@ impl Outbox {
                     failed += 1;
                     // Who fails at everything is spared the rest.
                     stopped |= taken == 0 && failed >= IN_FLIGHT;
-                    memory.put_off((role, id));
+                    memory.put_off((role, id), &self.chance);
                     complaint.get_or_insert(cause);
                 }
                 Delivery::Refused(cause) => {

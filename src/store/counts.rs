@@ -59,10 +59,7 @@ pub fn living(tx: &mut dyn Transaction, own: &ClusterId) -> Result<Counts, Error
     Ok(Counts {
         sessions,
         owed: one(tx, "SELECT COUNT(*) FROM sessions WHERE owed = 1")?,
-        parked: one(
-            tx,
-            "SELECT COUNT(parked) FROM sessions WHERE owed = 1",
-        )?,
+        parked: one(tx, "SELECT COUNT(parked) FROM sessions WHERE owed = 1")?,
         base_devices: one(tx, "SELECT COUNT(*) FROM base_devices")?,
         held: one(
             tx,

@@ -9,11 +9,7 @@ use crate::{
         ids::{ClusterId, SessionId},
         session::Role,
     },
-    store::{
-        Transaction,
-        error::Error,
-        sessions::Debt,
-    },
+    store::{Transaction, error::Error, sessions::Debt},
 };
 
 /// The longest cause that is kept, in characters: it comes from another cluster.

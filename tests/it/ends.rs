@@ -96,7 +96,12 @@ impl Scene {
         .await
         .unwrap();
         let relay = async |to: usize| {
-            let target = lab.clusters[to].member().unwrap().addresses.federation.clone();
+            let target = lab.clusters[to]
+                .member()
+                .unwrap()
+                .addresses
+                .federation
+                .clone();
             Proxy::start(target).await.unwrap()
         };
         let relays = [relay(HOME).await, relay(VISITING).await];
@@ -108,7 +113,9 @@ impl Scene {
         let home = &scene.lab.clusters[HOME];
         set_parameter(home, "multiple-login-behavior", "auto-logout").await;
         set_parameter(home, "multiple-login-unreachable", "take-over").await;
-        scene.apply(HOME, "[[base-device]]\nname = \"EMCC\"\ncount = 12\n").await;
+        scene
+            .apply(HOME, "[[base-device]]\nname = \"EMCC\"\ncount = 12\n")
+            .await;
         scene
     }
 
@@ -117,7 +124,10 @@ impl Scene {
         let them = 1 - us;
         let address = self.relays[them].address.to_string();
         let there = &self.lab.clusters[them];
-        self.lab.clusters[us].trust_at(there, vec![address]).await.unwrap();
+        self.lab.clusters[us]
+            .trust_at(there, vec![address])
+            .await
+            .unwrap();
     }
 
     async fn linked(&self) {
@@ -140,7 +150,9 @@ impl Scene {
         };
         for us in [HOME, VISITING] {
             let them = &self.lab.clusters[1 - us].id;
-            let seen = self.lab.clusters[us].wait_status(them, "down", is_down).await;
+            let seen = self.lab.clusters[us]
+                .wait_status(them, "down", is_down)
+                .await;
             seen.unwrap();
         }
     }
@@ -194,7 +206,13 @@ impl Scene {
             include_ended: true,
             ..pb::ListSessionsRequest::default()
         };
-        let found = self.admin(at).await.sessions(request).await.unwrap().sessions;
+        let found = self
+            .admin(at)
+            .await
+            .sessions(request)
+            .await
+            .unwrap()
+            .sessions;
         let first = found.into_iter().next();
         first.unwrap_or_else(|| panic!("{way:?}: no row at cluster {at}"))
     }
@@ -224,7 +242,8 @@ impl Scene {
             }
             // Its time is over: the row says so, as it will when the hours have passed.
             Way::Expiry => {
-                const OVER: &str = "UPDATE sessions SET deadline = 1 WHERE role = 'home' AND state = 'active'
+                const OVER: &str =
+                    "UPDATE sessions SET deadline = 1 WHERE role = 'home' AND state = 'active'
                                     AND user_key = 'ida.berlin'";
                 assert_eq!(self.user(way), "ida.berlin");
                 tamper(home, OVER).await;
@@ -248,7 +267,11 @@ impl Scene {
             }
             Way::PhoneRemoved => {
                 let request = removal("device", device());
-                self.admin(VISITING).await.remove_record(request).await.unwrap();
+                self.admin(VISITING)
+                    .await
+                    .remove_record(request)
+                    .await
+                    .unwrap();
             }
         }
     }
@@ -271,7 +294,11 @@ impl Scene {
         for at in [HOME, VISITING] {
             let row = self.over(at, way, false).await;
             let reason = row.end_reason.as_deref();
-            assert_eq!(reason, Some(way.reason()), "{way:?} at cluster {at}: {row:?}");
+            assert_eq!(
+                reason,
+                Some(way.reason()),
+                "{way:?} at cluster {at}: {row:?}"
+            );
             assert_eq!((row.owed_cause, row.parked), (None, None), "{way:?}");
         }
     }
@@ -330,8 +357,14 @@ async fn while_the_link_is_cut_each_end_is_owed_and_shown_so_and_told_when_it_is
             let id = scene.row(at, *here[0]).await.id;
             let shown = done(scene.at(at), &format!("session show {id}"), "").await;
             let other = &scene.at(1 - at).id;
-            assert!(shown.contains(&format!("still to be told  {other}")), "{shown}");
-            assert!(shown.contains("not told because  the link is down"), "{shown}");
+            assert!(
+                shown.contains(&format!("still to be told  {other}")),
+                "{shown}"
+            );
+            assert!(
+                shown.contains("not told because  the link is down"),
+                "{shown}"
+            );
         }
         for at in [HOME, VISITING] {
             scene.restart(at).await;
@@ -361,9 +394,17 @@ async fn a_peer_that_is_removed_is_told_first_or_nothing_ends() {
     }
     scene.heal().await;
     let id = scene.row(VISITING, Way::Phone).await.id;
-    scene.admin(HOME).await.remove_cluster(removal(false)).await.unwrap();
+    scene
+        .admin(HOME)
+        .await
+        .remove_cluster(removal(false))
+        .await
+        .unwrap();
     let there = scene.over(VISITING, Way::Phone, false).await;
-    assert_eq!((there.id, there.end_reason.as_deref()), (id, Some("revoked")));
+    assert_eq!(
+        (there.id, there.end_reason.as_deref()),
+        (id, Some("revoked"))
+    );
     scene.lab.shut_down().await;
 }
 
@@ -418,7 +459,13 @@ async fn a_peer_that_is_distrusted_loses_what_is_shared_and_hears_of_it_when_it_
                 only_owed: true,
                 ..pb::ListSessionsRequest::default()
             };
-            let owed = scene.admin(HOME).await.sessions(request).await.unwrap().sessions;
+            let owed = scene
+                .admin(HOME)
+                .await
+                .sessions(request)
+                .await
+                .unwrap()
+                .sessions;
             if owed.len() == 2 {
                 break owed;
             }
@@ -462,7 +509,11 @@ async fn a_peer_that_is_disabled_keeps_its_sessions_and_may_say_that_they_are_ov
     enable(false).await;
     let is_off = |peer: &pb::PeerStatus| !peer.enabled;
     let visiting = &scene.at(VISITING).id;
-    scene.at(HOME).wait_status(visiting, "disabled", is_off).await.unwrap();
+    scene
+        .at(HOME)
+        .wait_status(visiting, "disabled", is_off)
+        .await
+        .unwrap();
     // Its word that a session is over is taken.
     scene.end(Way::Phone).await;
     scene.over_on_both(Way::Phone).await;

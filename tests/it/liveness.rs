@@ -27,7 +27,10 @@ async fn seen(lab: &Lab, state: &str) -> Duration {
         out.state == state && (state == "up" || out.reason.is_some())
     };
     let there = &lab.clusters[MORTAL].id;
-    lab.clusters[HERE].wait_status(there, state, is_so).await.unwrap();
+    lab.clusters[HERE]
+        .wait_status(there, state, is_so)
+        .await
+        .unwrap();
     began.elapsed()
 }
 
@@ -66,7 +69,9 @@ async fn a_dead_peer_is_seen_in_ten_seconds_and_a_healed_one_is_usable_in_two() 
     let mut lab = Lab::start(&Spec {
         clusters: 3,
         hosting: Hosting::Processes { binary: binary() },
-        settings: shipped.map(|(at, line)| (at.to_owned(), line.to_owned())).into(),
+        settings: shipped
+            .map(|(at, line)| (at.to_owned(), line.to_owned()))
+            .into(),
         ..Spec::default()
     })
     .await
@@ -84,7 +89,12 @@ async fn a_dead_peer_is_seen_in_ten_seconds_and_a_healed_one_is_usable_in_two() 
     assert!(took <= USABLE, "{took:?}");
 
     // It is killed: somebody says no.
-    lab.clusters[MORTAL].member_mut().unwrap().kill().await.unwrap();
+    lab.clusters[MORTAL]
+        .member_mut()
+        .unwrap()
+        .kill()
+        .await
+        .unwrap();
     let dead_after = seen(&lab, "down").await;
     assert!(dead_after <= SEEN_DEAD, "{dead_after:?}");
     dead_for_one_only(&lab, 208).await;

@@ -40,16 +40,27 @@ async fn what_is_refused_is_shown_and_tried_again() {
     let others = node.type_in("session list --owed --peer lima").await;
     assert_eq!(others.text, "nothing is owed");
     let shown = node.type_in(&format!("session show {REF}")).await;
-    for line in ["still to be told  tokyo", "not told because  parked:", "parked since"] {
+    for line in [
+        "still to be told  tokyo",
+        "not told because  parked:",
+        "parked since",
+    ] {
         assert!(shown.text.contains(line), "{}", shown.text);
     }
     let status = node.type_in("cluster status").await;
     let peer = &status.json["peers"][0];
-    assert_eq!((&peer["owed_ends"], &peer["parked_ends"]), (&1.into(), &1.into()));
+    assert_eq!(
+        (&peer["owed_ends"], &peer["parked_ends"]),
+        (&1.into(), &1.into())
+    );
 
     let retried = node.type_in(&format!("session retry {REF}")).await;
     assert_eq!(retried.json["unparked"], 1);
-    assert!(retried.text.contains("tried again: 1 refused end"), "{}", retried.text);
+    assert!(
+        retried.text.contains("tried again: 1 refused end"),
+        "{}",
+        retried.text
+    );
     let again = node.type_in(&format!("session retry {id}")).await;
     assert_eq!(again.json["unparked"], 0);
     assert!(again.text.contains("tokyo is disabled"), "{}", again.text);
@@ -58,7 +69,10 @@ async fn what_is_refused_is_shown_and_tried_again() {
     assert_eq!(retried.json["unparked"], 1);
     let status = node.type_in("cluster status").await;
     let peer = &status.json["peers"][0];
-    assert_eq!((&peer["owed_ends"], &peer["parked_ends"]), (&1.into(), &0.into()));
+    assert_eq!(
+        (&peer["owed_ends"], &peer["parked_ends"]),
+        (&1.into(), &0.into())
+    );
     let audit = node.type_in("audit list --action session.retry").await;
     assert_eq!(audit.json.as_array().unwrap().len(), 2, "{}", audit.text);
     node.end().await;
@@ -72,12 +86,19 @@ async fn what_is_dropped_is_owed_no_more_and_on_record() {
     assert!(unsure.contains("add --yes"), "{unsure}");
     let dropped = node.type_in(&format!("session drop {id} --yes")).await;
     assert_eq!(dropped.json["sessions"][0]["owed"], false);
-    assert!(dropped.text.contains("tokyo will not be told"), "{}", dropped.text);
+    assert!(
+        dropped.text.contains("tokyo will not be told"),
+        "{}",
+        dropped.text
+    );
     let owed = node.type_in("session list --owed").await;
     assert_eq!(owed.text, "nothing is owed");
     let audit = node.type_in("audit list --action session.drop").await;
     let outcome = audit.json[0]["outcome"].as_str().unwrap();
-    assert_eq!(outcome, "tokyo is not told; it refused: it has no record of us");
+    assert_eq!(
+        outcome,
+        "tokyo is not told; it refused: it has no record of us"
+    );
     for line in [
         format!("session drop {id} --yes"),
         format!("session retry {id}"),

@@ -60,9 +60,14 @@ fn why(session: &pb::Session, status: &pb::GetClusterStatusResponse) -> String {
     if is_linked {
         return "the link is up: it is being told".to_owned();
     }
-    let reason = out.reason.unwrap_or_else(|| "no reason is known yet".to_owned());
+    let reason = out
+        .reason
+        .unwrap_or_else(|| "no reason is known yet".to_owned());
     match out.rejection {
-        Some(rejection) => format!("no trust ({rejection}), so the link is {}: {reason}", out.state),
+        Some(rejection) => format!(
+            "no trust ({rejection}), so the link is {}: {reason}",
+            out.state
+        ),
         None => format!("the link is {}: {reason}", out.state),
     }
 }
@@ -168,7 +173,9 @@ pub(super) async fn drop_one(
             for row in &rows {
                 if debts::forget(tx, row.role, &row.counterpart, row.id)? {
                     let outcome = match &row.parked {
-                        Some(cause) => format!("{} is not told; it refused: {cause}", row.counterpart),
+                        Some(cause) => {
+                            format!("{} is not told; it refused: {cause}", row.counterpart)
+                        }
                         None => format!("{} is not told", row.counterpart),
                     };
                     let entry = entry(Action::SessionDrop, row, &outcome, (&actor, now));
@@ -280,7 +287,11 @@ mod tests {
         for (session, seen, expected) in [
             (owed("tokyo"), peer("up", None), "it is being told"),
             (owed("tokyo"), by_another, "it is being told"),
-            (owed("tokyo"), peer("down", None), "the link is down: nobody is there"),
+            (
+                owed("tokyo"),
+                peer("down", None),
+                "the link is down: nobody is there",
+            ),
             (
                 owed("tokyo"),
                 peer("down", Some("revoked")),

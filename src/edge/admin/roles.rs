@@ -172,7 +172,7 @@ impl Action {
             | Self::RotateCertificates => Role::Certificates,
             Self::DropSession | Self::LogoutSession | Self::RetrySession | Self::UnlockPin => {
                 Role::HelpDesk
-            },
+            }
             Self::View => Role::Viewer,
         }
     }

@@ -116,7 +116,9 @@ impl AdminEdge {
         let mut status = self.operations.cluster_status().await?;
         let all = self.store.read(|tx| store::debts::creditors(tx)).await?;
         for peer in &mut status.peers {
-            let owed = all.iter().find(|owed| owed.counterpart.as_str() == peer.cluster_id);
+            let owed = all
+                .iter()
+                .find(|owed| owed.counterpart.as_str() == peer.cluster_id);
             let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
             peer.owed_ends = owed.map_or(0, |owed| count(owed.ends));
             peer.parked_ends = owed.map_or(0, |owed| count(owed.parked));
@@ -1085,4 +1087,3 @@ const APPLY: Duration = Duration::from_secs(15 * 60);
 
 /// All records of the largest cluster are read and written down.
 const EXPORT: Duration = Duration::from_secs(60);
-

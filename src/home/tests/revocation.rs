@@ -147,7 +147,12 @@ impl World {
                 if does {
                     trust_entries::add(tx, &entry)?;
                 } else {
-                    trust_entries::revoke(tx, &entry.cluster_id, &entry.fingerprint, entry.added_at)?;
+                    trust_entries::revoke(
+                        tx,
+                        &entry.cluster_id,
+                        &entry.fingerprint,
+                        entry.added_at,
+                    )?;
                 }
                 Ok::<_, store::Error>(())
             })
@@ -270,7 +275,10 @@ async fn what_is_shared_with_a_peer_that_accepts_nothing_of_ours_ends_where_nobo
     assert_eq!(end().await, 2);
     assert_eq!(end().await, 0);
     assert_eq!(world.owed("tokyo").await, [away.session_id, visit]);
-    assert_eq!(world.visit(visit).await.end_reason, Some(EndReason::Revoked));
+    assert_eq!(
+        world.visit(visit).await.end_reason,
+        Some(EndReason::Revoked)
+    );
 }
 
 #[tokio::test]

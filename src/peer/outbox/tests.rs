@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::{
+    chance::Chance,
     clock::Timestamp,
     domain::{
         federation::Claim,
@@ -185,6 +186,7 @@ async fn outbox(store: &Store, creditors: &[&Arc<Script>], deadline: Duration) -
         up: Arc::clone(&world.up),
         tasks: world.tasks.clone(),
         deadline,
+        chance: Chance::system(),
     };
     (outbox, world)
 }
@@ -268,9 +270,7 @@ async fn wait_parked(store: &Store, to: &str, n: u16) -> String {
             changes.mark_unchanged();
             let to = cluster(to);
             let row = store
-                .read(move |tx: &mut dyn Transaction| {
-                    sessions::get(tx, Role::Visiting, &to, id(n))
-                })
+                .read(move |tx: &mut dyn Transaction| sessions::get(tx, Role::Visiting, &to, id(n)))
                 .await
                 .unwrap();
             if let Some(cause) = row.and_then(|row| row.parked) {
@@ -359,7 +359,9 @@ async fn who_can_not_be_told_is_rung_for_once_for_each_newest_debt() {
     let (bell, mut memory) = (Bell::default(), Memory::default());
     let see = async |memory: &mut Memory| {
         let owed = outbox.creditors().await.unwrap();
-        *bell.owed.lock().unwrap() = owed.into_iter().find(|o| o.counterpart == cluster("prague"));
+        *bell.owed.lock().unwrap() = owed
+            .into_iter()
+            .find(|o| o.counterpart == cluster("prague"));
         outbox.ring_for(&cluster("prague"), &bell, memory);
         world.links.rung.lock().unwrap().len()
     };
@@ -371,7 +373,9 @@ async fn who_can_not_be_told_is_rung_for_once_for_each_newest_debt() {
     let task = Task::deliveries(&cluster("berlin"));
     let claim = outbox.membership.held(&task).await;
     let mut memory = Memory::default();
-    let all = outbox.deliver_all(&cluster("berlin"), &claim, &mut memory).await;
+    let all = outbox
+        .deliver_all(&cluster("berlin"), &claim, &mut memory)
+        .await;
     assert!(!all.unwrap(), "one is parked");
 }
 
@@ -459,7 +463,7 @@ fn what_fails_is_put_off_ever_longer_up_to_a_limit() {
     let (mut memory, key) = (Memory::default(), (Role::Visiting, id(1)));
     let mut last = Duration::ZERO;
     for _ in 0..20 {
-        memory.put_off(key);
+        memory.put_off(key, &Chance::system());
         last = memory.aside[&key].until - Instant::now();
         assert!(last <= RETRY_WITHIN);
     }

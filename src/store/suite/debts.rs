@@ -36,7 +36,14 @@ pub(in crate::store) async fn what_is_refused_is_parked_until_it_is_tried_again_
     let park = |n: u8| {
         write(store, move |tx| {
             let id = session_id(n);
-            debts::park(tx, Role::Home, &cluster("berlin"), id, &"x".repeat(900), at(9))
+            debts::park(
+                tx,
+                Role::Home,
+                &cluster("berlin"),
+                id,
+                &"x".repeat(900),
+                at(9),
+            )
         })
     };
     assert!(park(1).await);
@@ -91,9 +98,8 @@ pub(in crate::store) async fn what_is_refused_is_parked_until_it_is_tried_again_
         sessions::acknowledge(tx, Role::Home, &cluster("berlin"), session_id(1))
     };
     assert!(write(store, told).await);
-    let forget = |tx: &mut dyn Transaction| {
-        debts::forget(tx, Role::Home, &cluster("berlin"), session_id(2))
-    };
+    let forget =
+        |tx: &mut dyn Transaction| debts::forget(tx, Role::Home, &cluster("berlin"), session_id(2));
     assert!(write(store, forget).await);
     assert!(!write(store, forget).await);
     assert_eq!(owed(store).await, (vec![], vec![]));

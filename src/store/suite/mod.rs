@@ -47,7 +47,9 @@ use crate::{
     },
 };
 
-pub(super) use self::{announced::*, asked::*, debts::*, records::*, session_rows::*, transactions::*};
+pub(super) use self::{
+    announced::*, asked::*, debts::*, records::*, session_rows::*, transactions::*,
+};
 
 /// Runs each test of the suite on a database of its own that `$open` makes.
 macro_rules! run_suite {

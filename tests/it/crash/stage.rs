@@ -219,7 +219,11 @@ impl Stage {
         match user {
             None => assert!(page.is_form(), "{point}: {}", page.body),
             Some(user) => {
-                let name = &self.lab.clusters[self.home].data.user(user).unwrap().user_id;
+                let name = &self.lab.clusters[self.home]
+                    .data
+                    .user(user)
+                    .unwrap()
+                    .user_id;
                 let asks = page.softkey("Yes").is_some() && page.text.contains(name.as_str());
                 assert!(asks, "{point}: {}", page.body);
             }
