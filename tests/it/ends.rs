@@ -15,7 +15,7 @@ use emccd::{
 
 use crate::{
     people::done,
-    support::{log_in_at, log_out, rows::tamper, set_parameter},
+    support::{log_in_at, log_out, set_parameter},
 };
 
 const HOME: usize = 0;
@@ -30,7 +30,6 @@ enum Way {
     Phone,
     OperatorThere,
     OperatorAtHome,
-    Expiry,
     SecondLogin,
     UserDisabled,
     UserDeleted,
@@ -38,23 +37,24 @@ enum Way {
     PhoneRemoved,
 }
 
-const WAYS: [Way; 9] = [
+const WAYS: [Way; 8] = [
     Way::Phone,
     Way::OperatorThere,
     Way::OperatorAtHome,
-    Way::Expiry,
     Way::SecondLogin,
     Way::UserDisabled,
     Way::UserDeleted,
     Way::BaseDeviceRemoved,
     Way::PhoneRemoved,
 ];
+/// How many of them have users and phones of their own.
+const OWN: usize = 7;
 
 impl Way {
     /// Whose users and phones are the built-in ones; the last one's are those of the first when that one is over.
     fn number(self) -> usize {
         let at = WAYS.iter().position(|way| *way == self).unwrap();
-        at % 8
+        at % OWN
     }
 
     /// Where it begins: that cluster owes the other one the news.
@@ -73,7 +73,6 @@ impl Way {
             | Self::UserDeleted
             | Self::BaseDeviceRemoved
             | Self::PhoneRemoved => "operator",
-            Self::Expiry => "expired",
             Self::SecondLogin => "superseded",
             Self::UserDisabled => "revoked",
         }
@@ -240,14 +239,6 @@ impl Scene {
                 let request = pb::LogoutSessionRequest { which };
                 self.admin(HOME).await.logout(request).await.unwrap();
             }
-            // Its time is over: the row says so, as it will when the hours have passed.
-            Way::Expiry => {
-                const OVER: &str =
-                    "UPDATE sessions SET deadline = 1 WHERE role = 'home' AND state = 'active'
-                                    AND user_key = 'ida.berlin'";
-                assert_eq!(self.user(way), "ida.berlin");
-                tamper(home, OVER).await;
-            }
             Way::SecondLogin => {
                 let shown = log_in_at(home, way.number(), home, 0).await;
                 assert_eq!(shown.em_code, None, "{}", shown.body);
@@ -326,7 +317,7 @@ async fn over_a_link_each_end_is_one_on_both_sides() {
 async fn while_the_link_is_cut_each_end_is_owed_and_shown_so_and_told_when_it_is_back() {
     let mut scene = Scene::set().await;
     // The last one's phone is the first one's: it has a cut of its own.
-    for ways in [&WAYS[..8], &WAYS[8..]] {
+    for ways in [&WAYS[..OWN], &WAYS[OWN..]] {
         for way in ways {
             scene.logs_in(*way).await;
         }
