@@ -64,8 +64,8 @@ pub trait Links: Send + Sync + fmt::Debug {
     /// Whether this node's link to that cluster is up.
     fn is_up(&self, cluster: &ClusterId) -> bool;
 
-    /// Has a cluster told, over the links that it holds to this node, that we have ends of sessions for it which we
-    /// could not deliver: it may come for them.
+    /// Has that cluster hear, wherever it listens to us, that there is an end of a session for it which could not be
+    /// brought: it may come and ask.
     fn ring(&self, _cluster: &ClusterId) {}
 }
 

@@ -6,6 +6,7 @@ pub mod address;
 pub mod address_list;
 pub mod agreement;
 pub mod announcement;
+pub mod banishment;
 pub mod bounds;
 pub mod capability;
 pub mod cluster_time;

@@ -414,6 +414,7 @@ fn read_rows(counts: &counts::Counts, all: &mut Readings) {
         all.add(&table::SESSIONS, &labels, rows(*count));
     }
     all.add(&table::SESSIONS_OWED, &[], rows(counts.owed));
+    all.add(&table::SESSIONS_PARKED, &[], rows(counts.parked));
     for (peer, ends) in &counts.held_back {
         all.add(
             &table::SESSIONS_HELD_BACK,

@@ -15,6 +15,8 @@ pub struct Counts {
     pub sessions: Vec<(Role, State, bool, i64)>,
     /// Ends that other clusters are still to be told of.
     pub owed: i64,
+    /// Those of them that they refuse to hear of.
+    pub parked: i64,
     /// Of each peer with which a mass end is held back, how many ends that is.
     pub held_back: Vec<(ClusterId, u32)>,
     /// Base devices.
@@ -59,6 +61,7 @@ pub fn living(tx: &mut dyn Transaction, own: &ClusterId) -> Result<Counts, Error
     Ok(Counts {
         sessions,
         owed: one(tx, "SELECT COUNT(*) FROM sessions WHERE owed = 1")?,
+        parked: one(tx, "SELECT COUNT(parked) FROM sessions WHERE owed = 1")?,
         held_back: agreements::all(tx)?
             .into_iter()
             .filter(|(_, agreement)| agreement.held_since.is_some())

@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     domain::ids::{BaseDeviceName, ClusterId, DeviceName, UserId},
     edge::admin::{
-        acceptance, account, crls, directory,
+        acceptance, account, crls, debts, directory,
         error::Error,
         explain, export, import,
         operations::{ApplyMode, File, Live, Operations},
@@ -120,30 +120,35 @@ impl AdminEdge {
             .iter()
             .map(|peer| ClusterId::new(&*peer.cluster_id).ok())
             .collect();
-        let owed = self
+        let (all, agreements) = self
             .store
             .read(move |tx| {
                 let now = tx.cluster_now()?;
-                asked
-                    .iter()
-                    .map(|peer| match peer {
+                let mut agreements = Vec::with_capacity(asked.len());
+                for peer in &asked {
+                    agreements.push(match peer {
                         Some(peer) => {
-                            let owed = store::sessions::owed(tx, peer, MAX_OWED_SHOWN)?.len();
                             let record = store::agreements::get(tx, peer)?;
                             let is_shared = store::shared::is_any(tx, peer)?;
-                            Ok((owed, views::agreement(&record, is_shared, now)))
+                            views::agreement(&record, is_shared, now)
                         }
-                        None => Ok((0, pb::SessionAgreement::default())),
-                    })
-                    .collect::<Result<Vec<_>, store::Error>>()
+                        None => pb::SessionAgreement::default(),
+                    });
+                }
+                Ok::<_, store::Error>((store::debts::creditors(tx)?, agreements))
             })
             .await?;
-        for (peer, (owed, agreement)) in status.peers.iter_mut().zip(owed) {
-            peer.owed_ends = u32::try_from(owed).unwrap_or(u32::MAX);
+        for (peer, agreement) in status.peers.iter_mut().zip(agreements) {
             // What is on record of a peer that can't be asked is of before.
             if let Some(shown) = peer.agreement.as_mut().filter(|a| a.state != "unable") {
                 *shown = agreement;
             }
+            let owed = all
+                .iter()
+                .find(|owed| owed.counterpart.as_str() == peer.cluster_id);
+            let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+            peer.owed_ends = owed.map_or(0, |owed| count(owed.ends));
+            peer.parked_ends = owed.map_or(0, |owed| count(owed.parked));
         }
         Ok(status)
     }
@@ -401,10 +406,22 @@ impl AdminEdge {
         };
         let key = sessions::to_end(&self.store, which).await?;
         let acknowledged = self.operations.end_session(&key, actor).await?;
+        let mut ended = [sessions::row(&self.store, key).await?];
+        self.explain_debts(&mut ended).await?;
+        let [session] = ended;
         Ok(pb::LogoutSessionResponse {
-            session: Some(sessions::row(&self.store, key).await?),
+            session: Some(session),
             acknowledged,
         })
+    }
+
+    /// Puts to what is owed why it has not been told yet.
+    async fn explain_debts(&self, sessions: &mut [pb::Session]) -> Result<(), Error> {
+        if sessions.iter().any(|session| session.owed) {
+            let status = self.operations.cluster_status().await?;
+            debts::explain(sessions, &status);
+        }
+        Ok(())
     }
 
     async fn apply_files(
@@ -724,7 +741,12 @@ impl AdminService for AdminEdge {
         request: Request<pb::ListSessionsRequest>,
     ) -> Result<Response<pb::ListSessionsResponse>, Status> {
         let (_, query) = self.admit(Action::View, request).await?;
-        within(LOOK, sessions::list(&self.store, query)).await
+        within(LOOK, async {
+            let mut found = sessions::list(&self.store, query).await?;
+            self.explain_debts(&mut found.sessions).await?;
+            Ok(found)
+        })
+        .await
     }
 
     async fn get_session(
@@ -734,7 +756,8 @@ impl AdminService for AdminEdge {
         let (_, query) = self.admit(Action::View, request).await?;
         within(LOOK, async {
             let which = Which::id_or_ref(&query.id)?;
-            let sessions = sessions::get(&self.store, which).await?;
+            let mut sessions = sessions::get(&self.store, which).await?;
+            self.explain_debts(&mut sessions).await?;
             Ok(pb::GetSessionResponse { sessions })
         })
         .await
@@ -746,6 +769,32 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::LogoutSessionResponse>, Status> {
         let (actor, request) = self.admit(Action::LogoutSession, request).await?;
         within(CHANGE, self.end_session(&actor, request)).await
+    }
+
+    async fn retry_session(
+        &self,
+        request: Request<pb::RetrySessionRequest>,
+    ) -> Result<Response<pb::RetrySessionResponse>, Status> {
+        let (actor, request) = self.admit(Action::RetrySession, request).await?;
+        within(CHANGE, async {
+            let now = self.clock.now();
+            let mut retried = debts::retry(&self.store, request, &actor, now).await?;
+            self.explain_debts(&mut retried.sessions).await?;
+            Ok(retried)
+        })
+        .await
+    }
+
+    async fn drop_session(
+        &self,
+        request: Request<pb::DropSessionRequest>,
+    ) -> Result<Response<pb::DropSessionResponse>, Status> {
+        let (actor, request) = self.admit(Action::DropSession, request).await?;
+        within(
+            CHANGE,
+            debts::drop_one(&self.store, request, &actor, self.clock.now()),
+        )
+        .await
     }
 
     async fn unlock_pin(
@@ -1065,6 +1114,3 @@ const APPLY: Duration = Duration::from_secs(15 * 60);
 
 /// All records of the largest cluster are read and written down.
 const EXPORT: Duration = Duration::from_secs(60);
-
-/// Counted, not listed; beyond that the number says no more.
-const MAX_OWED_SHOWN: u32 = 1_000;
