@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::store::{
     audit,
+    cluster_time::ClusterClock,
     engine::Transaction,
     error::Error,
     value::{Row, Value},
@@ -120,11 +121,12 @@ pub(super) fn execute(connection: &Connection, sql: &str) -> Result<(), Error> {
         .map_err(|e| refused(sql, e))
 }
 
-/// Who writes the audit, and what seals it.
+/// Who writes the audit, and what seals it; and what counts the time of what is written.
 #[derive(Debug)]
 pub(super) struct Author {
     pub(super) node: String,
     pub(super) key: OnceLock<audit::Key>,
+    pub(super) time: ClusterClock,
 }
 
 impl Author {
@@ -132,6 +134,7 @@ impl Author {
         Self {
             node: node.to_owned(),
             key: OnceLock::new(),
+            time: ClusterClock::default(),
         }
     }
 }
@@ -181,6 +184,10 @@ impl Transaction for SqliteTransaction<'_> {
 
     fn audit_key(&self) -> Option<&audit::Key> {
         self.author.key.get()
+    }
+
+    fn cluster_clock(&self) -> &ClusterClock {
+        &self.author.time
     }
 
     fn query(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
