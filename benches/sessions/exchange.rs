@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub(crate) async fn run() -> Result<bool> {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_emccd"));
     let level = "level = \"info,emccd::peer::agreement=debug\"";
-    let mut lab = Lab::start(&Spec {
+    let lab = Lab::start(&Spec {
         clusters: 2,
         hosting: Hosting::Processes { binary },
         paired: false,
