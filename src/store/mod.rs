@@ -51,6 +51,9 @@ mod value;
 #[cfg(test)]
 mod suite;
 
+#[cfg(test)]
+pub(crate) use self::sqlite::inline;
+
 /// What others do to a database behind our back.
 #[cfg(test)]
 pub(crate) fn tamper(file: &Path, sql: &str) {

@@ -31,6 +31,7 @@ use crate::{
 
 mod commits;
 mod fixture;
+mod inline;
 mod model;
 mod offline;
 
