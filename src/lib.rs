@@ -42,3 +42,4 @@ pub mod clock;
 pub mod fault;
 pub mod secret;
 pub mod tasks;
+pub mod watch;

@@ -217,7 +217,7 @@ impl Operations for Pretender {
         files: Vec<File>,
         mode: ApplyMode,
         _: &'a Actor,
-        _: tokio::sync::watch::Sender<crate::apply::Progress>,
+        _: crate::watch::Sender<crate::apply::Progress>,
     ) -> Answer<'a, pb::ApplyResponse> {
         let added = if mode.dry_run { 0 } else { files.len() };
         let has_peers = files.iter().any(|file| file.content.contains("[[peer]]"));

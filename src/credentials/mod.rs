@@ -14,7 +14,6 @@ use argon2::{
     Algorithm, Argon2, Block, Params, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
-use tokio::sync::watch;
 
 pub mod error;
 pub mod lockout;
@@ -26,6 +25,7 @@ use crate::{
     chance::Chance,
     secret::{Pin, Secret},
     store::credentials::Phc,
+    watch,
 };
 
 /// Settings of the hash.

@@ -11,7 +11,7 @@ use super::{
     revocation::{BATCH, entry, is_on},
 };
 use crate::{
-    clock::Timestamp,
+    clock::{self, Timestamp},
     domain::{
         ids::ClusterId,
         session::{EndReason, Initiator, Role, State},
@@ -96,7 +96,7 @@ pub enum Stays {
 
 /// Marks it, ends what lives, and waits until it knows. On success the mark stays until the record goes, or lapses.
 pub(super) async fn retire(role: &HomeRole, leaving: &Leaving) -> Result<Retired, Stays> {
-    let deadline = Instant::now() + leaving.within;
+    let deadline = clock::instant() + leaving.within;
     begin(role, leaving).await?;
     let outcome = end_and_tell(role, leaving, deadline).await;
     if outcome.is_err() {
@@ -233,10 +233,10 @@ async fn wait_told(
             })
             .await?;
         let in_vain = leaving.forget_owed && !is_reached;
-        if owed == 0 || in_vain || Instant::now() >= deadline {
+        if owed == 0 || in_vain || clock::instant() >= deadline {
             return Ok(owed);
         }
-        let next = deadline.min(Instant::now() + LOOK);
+        let next = deadline.min(clock::instant() + LOOK);
         if let Ok(Err(_)) = tokio::time::timeout_at(next.into(), changes.changed()).await {
             return Ok(owed);
         }

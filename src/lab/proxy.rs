@@ -10,10 +10,9 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::watch,
 };
 
-use crate::tasks::Tasks;
+use crate::{tasks::Tasks, watch};
 
 /// What the relay does with bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
 use tracing::{Instrument as _, info, info_span};
 
 mod addresses;
@@ -28,6 +27,7 @@ mod operations;
 mod reload;
 mod roles;
 mod rotation;
+mod session_tasks;
 mod shutdown;
 mod siblings;
 mod sight;
@@ -46,6 +46,7 @@ use crate::{
     fault::FaultPoints,
     secret::Secret,
     store::audit,
+    watch,
 };
 
 /// What a node is told besides its configuration.

@@ -1,13 +1,6 @@
 //! What operators ask of a running node beyond its records.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-use tokio::sync::watch;
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{
     applied,
@@ -20,7 +13,7 @@ use super::{
 };
 use crate::{
     apply::{Applier, Mode, Progress, Rest, Source, edit::Edit},
-    clock::{Clock, Timestamp},
+    clock::{self, Clock, Timestamp},
     domain::{
         ids::ClusterId, parameters::Parameters, purpose::Purpose, session::Role,
         version::VersionRange,
@@ -38,6 +31,7 @@ use crate::{
     },
     trust::{TrustStore, explain::Part, mend::mend_link, refusals::Refused, shown::Chain},
     visiting::{self, VisitingRole},
+    watch,
     wire::admin as pb,
 };
 
@@ -248,7 +242,7 @@ impl Operations for NodeOperations {
             if !self.peers.dial_now(cluster) {
                 return Err(missing());
             }
-            let deadline = Instant::now() + REFRESH;
+            let deadline = clock::instant() + REFRESH;
             let is_it = |link: &&LinkStatus| link.cluster == *cluster;
             let settled = |all: &[LinkStatus]| {
                 let link = all.iter().find(is_it);

@@ -13,7 +13,6 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
-use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{Error, rotation::RotationAlarms};
@@ -43,6 +42,7 @@ use crate::{
         stored as stored_trust,
         tls::{phone_server_config, refusing_server_config},
     },
+    watch,
 };
 
 /// Reads again, and publishes.

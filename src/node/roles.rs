@@ -1,10 +1,9 @@
 //! The roles as the edges ask for them.
 
-use std::time::Instant;
-
 use tracing::warn;
 
 use crate::{
+    clock,
     domain::{
         announcement::{Acknowledgement, Announcement},
         login::{Answer, Context, FindUser, LoginAnswer, LoginRequest, LogoutRequest, Ownership},
@@ -58,7 +57,7 @@ impl Roles for FederationRoles {
     ) -> Answer<'a, LoginAnswer> {
         self.metrics.peer_call("login");
         Box::pin(async move {
-            let began = Instant::now();
+            let began = clock::instant();
             let outcome = self.home.login(context, request).await;
             let outcome = outcome.map_err(|e| e.to_refusal(false));
             let what = match &outcome {

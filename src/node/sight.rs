@@ -10,7 +10,7 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared},
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     admission::{Admission, Kind},
-    clock::{Clock, Timestamp},
+    clock::{self, Clock, Timestamp},
     credentials::Credentials,
     domain::{
         ids::{ClusterId, Ref},
@@ -43,6 +43,7 @@ use crate::{
     visiting::{
         Caller, Failure, LoggedOut, LoginOutcome, PhoneChoice, PhoneLogin, PhoneState, VisitingRole,
     },
+    watch,
 };
 
 /// The doors that must be open, by the names of their tasks.
@@ -119,7 +120,7 @@ impl Probed {
     fn probe(&self, store: &Store) -> Probing {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((began, probing)) = &*last
-            && (began.elapsed() < PROBE_AGAIN || probing.clone().now_or_never().is_none())
+            && (clock::since(*began) < PROBE_AGAIN || probing.clone().now_or_never().is_none())
         {
             return probing.clone();
         }
@@ -131,7 +132,7 @@ impl Probed {
             failed.map(|error| crate::telemetry::error_chain(&error))
         };
         let probing = probing.boxed().shared();
-        *last = Some((Instant::now(), probing.clone()));
+        *last = Some((clock::instant(), probing.clone()));
         probing
     }
 }
@@ -345,7 +346,11 @@ impl Sight {
 
     fn read_process(&self, all: &mut Readings) {
         all.add(&table::BUILD, &[env!("CARGO_PKG_VERSION")], 1.0);
-        all.add(&table::UPTIME, &[], self.started.elapsed().as_secs_f64());
+        all.add(
+            &table::UPTIME,
+            &[],
+            clock::since(self.started).as_secs_f64(),
+        );
         if let Some(bytes) = resident_bytes() {
             all.add(&table::RESIDENT_MEMORY, &[], float(bytes));
         }
@@ -358,7 +363,7 @@ impl Sight {
     async fn rows(&self) -> Option<counts::Counts> {
         let mut counted = self.counted.lock().await;
         if let Some((at, counts)) = &*counted
-            && at.elapsed() < COUNT_AGAIN
+            && clock::since(*at) < COUNT_AGAIN
         {
             return Some(counts.clone());
         }
@@ -368,7 +373,7 @@ impl Sight {
             .read(move |tx: &mut dyn Transaction| counts::living(tx, &own));
         match tokio::time::timeout(STORE_PATIENCE, read).await {
             Ok(Ok(counts)) => {
-                *counted = Some((Instant::now(), counts.clone()));
+                *counted = Some((clock::instant(), counts.clone()));
                 Some(counts)
             }
             // Better no figure than an old one.
@@ -458,6 +463,7 @@ pub(super) fn open_window(
             tasks.spawn("metrics listener", async move {
                 loop {
                     tokio::select! {
+                        biased;
                         () = ending.cancelled() => return,
                         () = succeeded.cancelled() => return,
                         () = tokio::time::sleep(AGAIN) => {}
@@ -483,7 +489,7 @@ impl CountedDesk {
         &self,
         login: impl Future<Output = Result<LoginOutcome, Failure>> + Send,
     ) -> Result<LoginOutcome, Failure> {
-        let began = Instant::now();
+        let began = clock::instant();
         let outcome = login.await;
         let what = match &outcome {
             Ok(LoginOutcome::LoggedIn(_)) => Outcome::Success,

@@ -12,7 +12,7 @@
 //! it fails to take (a full disk, for example) is tried again soon, and ever less often up to a limit.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,11 +21,12 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use crate::{
-    clock::Clock,
+    chance::Chance,
+    clock::{self, Clock},
     domain::{
         capability::Traits,
         em_code::EmCode,
@@ -41,6 +42,7 @@ use crate::{
         sessions::{self, Debt},
     },
     tasks::Tasks,
+    watch,
 };
 
 use super::backoff::Backoff;
@@ -69,6 +71,8 @@ pub struct Outbox {
     pub tasks: Tasks,
     /// How long one delivery may take.
     pub deadline: Duration,
+    /// Spreads what is tried again.
+    pub chance: Chance,
 }
 
 /// How long a debt that another node made may stand before it is looked at: its own node is likely to settle it at once.
@@ -111,7 +115,7 @@ enum Delivery {
 #[derive(Default)]
 struct Memory {
     /// What was not taken, and until when it is set aside.
-    aside: HashMap<(Role, SessionId), Aside>,
+    aside: BTreeMap<(Role, SessionId), Aside>,
     /// The last complaint; one is made per cause, not per attempt.
     complaint: Option<String>,
 }
@@ -126,13 +130,13 @@ impl Memory {
     /// What the creditor refuses is left alone for long.
     fn set_aside(&mut self, key: (Role, SessionId)) {
         let aside = self.entry(key);
-        aside.until = Instant::now() + ASIDE;
+        aside.until = clock::instant() + ASIDE;
     }
 
     /// What the creditor failed to take is tried again soon, at first.
-    fn put_off(&mut self, key: (Role, SessionId)) {
+    fn put_off(&mut self, key: (Role, SessionId), chance: &Chance) {
         let aside = self.entry(key);
-        aside.until = Instant::now() + aside.backoff.next_delay(rand::random());
+        aside.until = clock::instant() + aside.backoff.next_delay(chance.u32());
     }
 
     fn complain(&mut self, cluster: &ClusterId, cause: String) {
@@ -144,7 +148,7 @@ impl Memory {
 
     fn entry(&mut self, key: (Role, SessionId)) -> &mut Aside {
         self.aside.entry(key).or_insert_with(|| Aside {
-            until: Instant::now(),
+            until: clock::instant(),
             backoff: Backoff::new(RETRY_WITHIN),
         })
     }
@@ -330,7 +334,7 @@ impl Outbox {
                     failed += 1;
                     // Who fails at everything is spared the rest.
                     stopped |= taken == 0 && failed >= IN_FLIGHT;
-                    memory.put_off((role, id));
+                    memory.put_off((role, id), &self.chance);
                     complaint.get_or_insert(cause);
                 }
                 Delivery::Refused(cause) => {
@@ -364,7 +368,7 @@ impl Outbox {
         cluster: &ClusterId,
         memory: &mut Memory,
     ) -> Result<(Vec<Debt>, bool), store::Error> {
-        let now = Instant::now();
+        let now = clock::instant();
         // What failed before takes nobody's place in the batch.
         let before = u32::try_from(memory.aside.len()).unwrap_or(u32::MAX);
         let limit = BATCH.saturating_add(before);
@@ -376,7 +380,7 @@ impl Outbox {
         let more = u32::try_from(owed.len()).is_ok_and(|found| found >= limit);
         if !more {
             // These are all: what is not among them was settled some other way.
-            let all: HashSet<_> = owed.iter().map(|debt| (debt.role, debt.id)).collect();
+            let all: BTreeSet<_> = owed.iter().map(|debt| (debt.role, debt.id)).collect();
             memory.aside.retain(|key, _| all.contains(key));
         }
         owed.retain(|debt| {
@@ -431,7 +435,7 @@ impl Outbox {
         let context = Context {
             reference: debt.reference,
             caller: self.cluster.clone(),
-            deadline: Instant::now() + self.deadline,
+            deadline: clock::instant() + self.deadline,
             traits: Traits::default(),
         };
         let request = LogoutRequest {

@@ -7,12 +7,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
-use crate::store::{
-    Saved, audit,
-    error::Error,
-    value::{Row, Value},
+use crate::{
+    store::{
+        Saved, audit,
+        error::Error,
+        value::{Row, Value},
+    },
+    watch,
 };
 
 /// A transaction, as the operations see it.

@@ -67,8 +67,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
-
 pub use self::{
     audit::AuditReport,
     engine::{Stats, Transaction},
@@ -77,7 +75,7 @@ pub use self::{
 };
 
 use self::engine::{Access, Engine, Task};
-use crate::fault::FaultPoints;
+use crate::{fault::FaultPoints, watch};
 
 /// Which database, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq)]

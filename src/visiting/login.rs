@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     admission::Kind,
+    clock,
     domain::{
         em_code::EmCode,
         ids::{ClusterId, DeviceName, LoginName, ProfileName, Ref, SessionId},
@@ -347,7 +348,7 @@ async fn open_pending(
 ) -> Result<Vec<SessionId>, Error> {
     let clock = inner.clock.clone();
     let now = clock.now();
-    let until = now.plus(attempt.deadline.saturating_duration_since(Instant::now()));
+    let until = now.plus(attempt.deadline.saturating_duration_since(clock::instant()));
     let row = Session {
         role: Role::Visiting,
         counterpart: home.clone(),
@@ -420,7 +421,7 @@ async fn ask(
     // A little less than the pending row lives, so that an answer in time finds its row still pending.
     let length = attempt
         .deadline
-        .saturating_duration_since(Instant::now())
+        .saturating_duration_since(clock::instant())
         .saturating_sub(ANSWER_MARGIN);
     let context = inner.context(attempt.reference, length);
     let cluster: &dyn HomeCluster = home.cluster.as_ref();

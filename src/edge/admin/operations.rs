@@ -6,7 +6,6 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use rustls_pki_types::CertificateDer;
-use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
     },
     edge::admin::{error::Error, roles::Actor},
     trust::{certificate::Fingerprint, explain::Part, shown::Chain},
+    watch,
     wire::admin as pb,
 };
 

@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming, transport::server::UdsConnectInfo};
 use tracing::info;
 
@@ -38,6 +38,7 @@ use crate::{
         certificate::{Fingerprint, read_fingerprint},
         crl,
     },
+    watch,
     wire::admin::{self as pb, admin_service_server::AdminService},
 };
 

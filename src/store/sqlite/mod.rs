@@ -31,7 +31,6 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::sync::watch;
 use tracing::{Span, info, warn};
 
 use self::{
@@ -48,6 +47,7 @@ use crate::{
         queue::{Popped, Queue, Refused},
     },
     telemetry::error_chain,
+    watch,
 };
 
 /// An open SQLite database with its threads.

@@ -16,6 +16,7 @@ use emccd::{
     lab::Cluster,
     tasks::Tasks,
     trust::{TrustStore, bundle::Bundle, certificate::Certificate, identity::Identity},
+    watch,
     wire::{
         pb::{
             self,
@@ -25,7 +26,7 @@ use emccd::{
     },
 };
 use futures_util::{Stream, StreamExt as _};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tokio_stream::wrappers::IntervalStream;
 use tonic::{Request, Response, Status};
 

@@ -12,7 +12,6 @@ use std::{
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    sync::watch,
 };
 
 use super::rig::{
@@ -28,6 +27,7 @@ use crate::{
         Identities,
         fixtures::{Authority, Spec, anchored, pinned},
     },
+    watch,
 };
 
 /// Whether logins can go both ways, as far as this node can know.
@@ -58,6 +58,7 @@ impl Relay {
                     if *works.borrow() {
                         let mut outbound = TcpStream::connect(target).await.unwrap();
                         tokio::select! {
+                            biased;
                             _ = copy_bidirectional(&mut inbound, &mut outbound) => return,
                             _ = works.changed() => {}
                         }

@@ -13,7 +13,6 @@ use rustls::client::ResolvesClientCert;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
-    sync::watch,
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -47,6 +46,7 @@ use crate::{
         fixtures::{Leaf, Spec, cluster, pinned},
         receive::Call,
     },
+    watch,
 };
 
 /// Long enough for a loaded machine; nothing waits for it in vain.
