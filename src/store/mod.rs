@@ -49,6 +49,8 @@ mod sqlite;
 mod value;
 
 #[cfg(test)]
+pub(crate) mod bugs;
+#[cfg(test)]
 mod suite;
 
 #[cfg(test)]
