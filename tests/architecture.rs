@@ -129,6 +129,33 @@ const UNREPEATABLE: &[(&str, &str, &[&str], InTests)] = &[
         InTests::May,
     ),
     (
+        "rand::random",
+        "chance::Chance",
+        &[
+            "cli/",
+            "lab/",
+            "doctor/",
+            "chance.rs",
+            "config/",
+            "pairing/",
+            "node/mod.rs",
+            "node/rotation.rs",
+        ],
+        InTests::May,
+    ),
+    (
+        "rand::rng",
+        "chance::Chance",
+        &["lab/", "chance.rs"],
+        InTests::May,
+    ),
+    (
+        "uuid::Uuid::now_v7",
+        "chance::Chance::id",
+        &[],
+        InTests::May,
+    ),
+    (
         "tokio::sync::watch",
         "crate::watch, which wakes in the order of waiting",
         &[],
@@ -762,6 +789,16 @@ fn what_can_not_be_repeated_is_refused() {
         );
     }
     accepts("home/a.rs", "//! x\nuse crate::watch;");
+    refuses(
+        "home/a.rs",
+        "//! x\nfn f() -> u8 { rand::random() }",
+        "names rand::random",
+    );
+    refuses(
+        "home/a.rs",
+        "//! x\nuse uuid::Uuid;\nfn f() { Uuid::now_v7(); }",
+        "names uuid::Uuid::now_v7",
+    );
 }
 
 #[test]

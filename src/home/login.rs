@@ -384,6 +384,6 @@ pub(super) fn desk(role: &HomeRole, context: &Context, request: &LoginRequest) -
         parameters: role.parameters(),
         reach: Reach::now(role),
         // Made here, since the transaction may run again.
-        ticket: Ticket::from_bytes(rand::random()),
+        ticket: Ticket::from_bytes(role.chance.bytes()),
     }
 }

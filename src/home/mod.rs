@@ -22,6 +22,7 @@ pub use retirement::{Leaving, Retired, Stays};
 
 use crate::{
     admission::Admission,
+    chance::Chance,
     clock::Clock,
     credentials::Credentials,
     domain::{
@@ -55,6 +56,7 @@ pub struct HomeRole {
     membership: Membership,
     /// Told whenever a peer is owed the end of a session.
     owed: Arc<Notify>,
+    chance: Chance,
 }
 
 /// What a [`HomeRole`] is made of.
@@ -82,6 +84,8 @@ pub struct Parts {
     pub membership: Membership,
     /// Told whenever a peer is owed the end of a session.
     pub owed: Arc<Notify>,
+    /// Makes the tickets of users who have to choose.
+    pub chance: Chance,
 }
 
 /// What an operator's logout did.
@@ -112,6 +116,7 @@ impl HomeRole {
             links,
             membership,
             owed,
+            chance,
         } = parts;
         Self {
             cluster,
@@ -125,6 +130,7 @@ impl HomeRole {
             links,
             membership,
             owed,
+            chance,
         }
     }
 

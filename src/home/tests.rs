@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     admission::{Kind, Party, Source},
+    chance::Chance,
     domain::{
         em_code::EmCode,
         ids::{BaseDeviceName, DeviceName, LoginName, PolicyName, ProfileName, Ref, UserId},
@@ -177,6 +178,7 @@ pub(crate) async fn world(base_devices: usize) -> World {
         links: Arc::clone(&links) as Arc<dyn Links>,
         membership: Membership::of(&store),
         owed: Arc::new(Notify::new()),
+        chance: Chance::system(),
     });
     World { role, store, links }
 }

@@ -27,6 +27,7 @@ mod operations;
 mod reload;
 mod roles;
 mod rotation;
+mod session_tasks;
 mod shutdown;
 mod siblings;
 mod sight;

@@ -1,6 +1,6 @@
 //! How a node's parts are put together.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use tokio::{
     net::TcpListener,
@@ -9,14 +9,15 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Addresses, Error, Node, Options, addresses, crl_folder,
+    Addresses, Error, Node, Options, crl_folder,
     expiry::{self, Certificates},
     handover::{HandOver, Inherited, Predecessor, Whose},
-    links, live,
+    live,
     operations::NodeOperations,
     reload::Reloader,
     roles::FederationRoles,
     rotation,
+    session_tasks::{SessionParts, begin_session_tasks},
     shutdown::Stages,
     sight::{self, CountedDesk, Sight, Turned},
     sockets::Sockets,
@@ -25,6 +26,7 @@ use super::{
 use crate::{
     admission::Admission,
     apply::{self, Applier},
+    chance::Chance,
     clock::{self, Clock},
     config::{Config, PEPPER_BYTES},
     credentials::{self, Credentials},
@@ -41,12 +43,12 @@ use crate::{
     fault::FaultPoints,
     home::{self, HomeRole, LocalHome},
     pairing::{self, Pairings},
-    peer::{self, Peers, outbox::Outbox},
+    peer::{self, Peers},
     secret::Secret,
     store::{
-        self, Store, Transaction, audit, claims,
+        self, Store, Transaction, audit,
         membership::{self, Membership},
-        meta, nodes, retention,
+        meta,
     },
     tasks::Tasks,
     trust::{TrustStore, receive::Receiver},
@@ -86,6 +88,7 @@ struct Core {
     hand_over: HandOver,
     reloader: Arc<Reloader>,
     faults: FaultPoints,
+    chance: Chance,
     /// Told when a debt to another cluster is made.
     owed: Arc<Notify>,
 }
@@ -187,6 +190,7 @@ pub(super) async fn start(
         clock: clock.clone(),
         faults: faults.clone(),
     });
+    let chance = peers.config().chance.clone();
     let core = Core {
         reloader: Arc::new(reloader),
         owed: Arc::new(Notify::new()),
@@ -205,6 +209,7 @@ pub(super) async fn start(
         membership,
         hand_over,
         faults: faults.clone(),
+        chance,
     };
     core.reloader.refresh_parameters().await?;
     let rotated = rotation::in_force(
@@ -297,6 +302,7 @@ impl Core {
             links: Arc::new(self.peers.clone()),
             membership: self.membership.clone(),
             owed: Arc::clone(&self.owed),
+            chance: self.chance.clone(),
         });
         let local: Arc<dyn HomeCluster> = Arc::new(LocalHome(home.clone()));
         let others: Arc<dyn Federation> = Arc::new(self.peers.clone());
@@ -312,6 +318,7 @@ impl Core {
             tasks: tasks.clone(),
             owed: Arc::clone(&self.owed),
             membership: self.membership.clone(),
+            chance: self.chance.clone(),
         });
         AllRoles {
             home,
@@ -396,6 +403,7 @@ impl Core {
             draining: stages.drain.clone(),
             turned: turned.clone(),
             parameters: self.reloader.parameters(),
+            chance: self.chance.clone(),
             ..listener::Config::for_connections(max_connections)
         };
         let door = listener::serve_federation(
@@ -551,38 +559,21 @@ impl Core {
     }
 
     fn begin_tasks(&self, roles: AllRoles, tasks: &Tasks) {
-        let up = Arc::new(Notify::new());
-        let outbox = Outbox {
+        let parts = SessionParts {
             cluster: self.config.cluster_id.clone(),
             store: self.store.clone(),
-            local: roles.local,
-            federation: roles.others,
-            links: Arc::new(self.peers.clone()),
-            membership: self.membership.clone(),
             clock: self.clock.clone(),
-            wake: Arc::clone(&self.owed),
-            up: Arc::clone(&up),
-            tasks: tasks.clone(),
+            chance: self.chance.clone(),
+            membership: self.membership.clone(),
+            peers: self.peers.clone(),
+            home: roles.home,
+            visiting: roles.visiting,
+            local: roles.local,
+            others: roles.others,
+            owed: Arc::clone(&self.owed),
             deadline: self.config.login.deadline,
         };
-        tasks.spawn("outbox", outbox.run());
-        let publishing = addresses::publish(
-            self.store.clone(),
-            self.membership.clone(),
-            self.clock.clone(),
-            tasks.clone(),
-        );
-        tasks.spawn("own addresses", publishing);
-        let learning = addresses::learn(self.store.clone(), self.peers.clone(), tasks.clone());
-        tasks.spawn("learned addresses", learning);
-        let telling = links::tell(
-            self.store.clone(),
-            self.membership.clone(),
-            self.peers.clone(),
-            self.clock.clone(),
-            tasks.clone(),
-        );
-        tasks.spawn("links on record", telling);
+        begin_session_tasks(parts, tasks);
         let telling = live::tell(
             self.store.clone(),
             self.membership.clone(),
@@ -612,14 +603,12 @@ impl Core {
             let watching = crl_folder::watch(folder.clone(), store, trust, clock, tasks.clone());
             tasks.spawn("folder of revocation lists", watching);
         }
-        let (home, watching) = (roles.home, tasks.clone());
-        let membership = self.membership.clone();
-        tasks.spawn("revocations", async move {
-            home.watch_revocations(&membership, &watching).await;
-        });
         let watching = watch_audit(self.store.clone(), self.clock.clone(), tasks.clone());
         tasks.spawn("audit heads", watching);
-        spawn_watchers(tasks, roles.visiting, &self.reloader, &self.peers, up);
+        let (watcher, watching) = (Arc::clone(&self.reloader), tasks.clone());
+        tasks.spawn("store changes", async move {
+            watcher.watch_store(&watching).await;
+        });
         if self.pepper == Pepper::Unproven {
             let (store, credentials) = (self.store.clone(), self.credentials.clone());
             let ended = tasks.clone();
@@ -638,101 +627,6 @@ impl Core {
             };
             applier.keep_swept(dead).await;
         });
-        let (store, clock, ended) = (self.store.clone(), self.clock.clone(), tasks.clone());
-        let membership = self.membership.clone();
-        tasks.spawn("retention", async move {
-            forget(&store, &membership, &clock, &ended).await;
-        });
-    }
-}
-
-/// The tasks that wait for something to happen.
-fn spawn_watchers(
-    tasks: &Tasks,
-    visiting: VisitingRole,
-    reloader: &Arc<Reloader>,
-    peers: &Peers,
-    up: Arc<Notify>,
-) {
-    let counting = visiting.clone();
-    tasks.spawn("refs", async move { counting.keep_refs().await });
-    tasks.spawn(
-        "pending logins",
-        async move { visiting.sweep_pending().await },
-    );
-    let (watcher, watching) = (Arc::clone(reloader), tasks.clone());
-    tasks.spawn("store changes", async move {
-        watcher.watch_store(&watching).await;
-    });
-    let (mut ups, waking) = (peers.on_up(), tasks.clone());
-    tasks.spawn("links that come up", async move {
-        loop {
-            tokio::select! {
-                biased;
-                () = waking.cancelled() => return,
-                _ = ups.next() => up.notify_one(),
-            }
-        }
-    });
-}
-
-/// Forgets what is older than it need be, once an hour, on one node at a time.
-async fn forget(store: &Store, membership: &Membership, clock: &Clock, tasks: &Tasks) {
-    const INTERVAL: Duration = Duration::from_secs(3_600);
-    let task = claims::Task::retention();
-    loop {
-        let round = async {
-            let claim = membership.held(&task).await;
-            forget_now(store, membership, &claim, clock).await;
-            tokio::select! {
-                biased;
-                () = membership.lost(&claim) => {}
-                () = tokio::time::sleep(INTERVAL) => {}
-            }
-        };
-        tokio::select! {
-            biased;
-            () = tasks.cancelled() => return,
-            () = round => {}
-        }
-    }
-}
-
-async fn forget_now(store: &Store, membership: &Membership, claim: &claims::Claim, clock: &Clock) {
-    match retention::purge(store, claim, clock.now()).await {
-        // Whoever has taken over forgets the rest.
-        Ok(0) | Err(store::Error::ClaimLost { .. }) => {}
-        Ok(rows) => info!(
-            rows,
-            "forgot ended sessions and answers of more than 7 days ago"
-        ),
-        Err(error) => {
-            error!(
-                cause = crate::telemetry::error_chain(&error),
-                "old sessions could not be forgotten"
-            );
-        }
-    }
-    let dead = membership.dead();
-    let (claim, now) = (claim.clone(), clock.now());
-    let forgotten = store.write(move |tx: &mut dyn Transaction| {
-        for (run, beat) in dead.iter() {
-            if nodes::remove_silent(tx, run, *beat)? {
-                claims::effect(
-                    tx,
-                    &claim,
-                    &format!("forgot node {run}, which is silent"),
-                    now,
-                )?;
-            }
-        }
-        Ok::<_, store::Error>(())
-    });
-    if let Err(error) = forgotten.await {
-        warn!(
-            cause = crate::telemetry::error_chain(&error),
-            "nodes that are gone could not be forgotten"
-        );
     }
 }
 
@@ -941,6 +835,7 @@ fn groups(config: &Config) -> admin::roles::Groups {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
 
     use super::*;
     use crate::{

@@ -126,7 +126,7 @@ impl Peers {
             request.metadata_mut(),
             own,
             live.facts.version,
-            new_reference(),
+            new_reference(&self.config().chance),
         );
         request.set_timeout(deadline.saturating_duration_since(now()));
         let mut client = live.client.clone();

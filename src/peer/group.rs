@@ -310,7 +310,8 @@ impl Group {
             .iter()
             .map(|(link, live)| link.candidate(live, tried.has_node(live.facts.identity())))
             .collect();
-        let chosen = choose(&candidates, rand::random()).and_then(|place| ways.get(place));
+        let chosen =
+            choose(&candidates, self.common.chance.u32()).and_then(|place| ways.get(place));
         match (chosen, lacking) {
             (Some((link, live)), _) => Pick::Way(Way {
                 link: Arc::clone(link),

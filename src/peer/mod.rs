@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod probe;
 pub mod status;
 pub mod theirs;
+pub mod transport;
 
 mod attempt;
 mod client;
@@ -41,11 +42,13 @@ use tokio::time::timeout_at;
 use self::{
     attempt::HEARTBEAT_BOUNDS,
     client::PeerHome,
+    connector::TcpTls,
     group::Group,
     inbound::InboundRecord,
     lookup::Lookups,
     shared::{Common, Giver, Shared, lock, now},
     task::LinkTask,
+    transport::Transport,
 };
 pub use self::{
     error::Error,
@@ -53,6 +56,7 @@ pub use self::{
     status::{LinkStatus, NodeStatus},
 };
 use crate::{
+    chance::Chance,
     clock::{Clock, Timestamp},
     domain::{
         accepted::{Accepted, AcceptedList},
@@ -94,16 +98,19 @@ pub struct Config {
     pub hello_timeout: Duration,
     /// The longest pause between two attempts.
     pub backoff_cap: Duration,
+    /// Jitter, references, and which of two nodes a call goes to.
+    pub chance: Chance,
 }
 
 impl Config {
     /// The defaults: a dead peer is seen within 8 s, a healed one is usable within 2 s.
     #[must_use]
     pub fn new(cluster_id: ClusterId, node: impl Into<String>) -> Self {
+        let chance = Chance::system();
         Self {
             cluster_id,
             node: node.into(),
-            instance: format!("{:016x}", rand::random::<u64>()),
+            instance: format!("{:016x}", chance.u64()),
             software: concat!("emccd ", env!("CARGO_PKG_VERSION")).to_owned(),
             security_mode: SecurityMode::NonSecure,
             versions: VersionRange::SUPPORTED,
@@ -112,6 +119,7 @@ impl Config {
             connect_timeout: Duration::from_secs(1),
             hello_timeout: Duration::from_millis(1_500),
             backoff_cap: Duration::from_millis(500),
+            chance,
         }
     }
 
@@ -160,6 +168,7 @@ struct Inner {
     trust: TrustStore,
     clock: Clock,
     tasks: Tasks,
+    transport: Arc<dyn Transport>,
     entries: Mutex<BTreeMap<ClusterId, Entry>>,
     changes: watch::Sender<u64>,
     /// Where our own cluster can be dialled, for our peers.
@@ -218,12 +227,25 @@ impl Peers {
     /// No peers yet.
     #[must_use]
     pub fn new(config: Config, trust: TrustStore, clock: Clock, tasks: Tasks) -> Self {
+        Self::over(config, trust, clock, tasks, Arc::new(TcpTls))
+    }
+
+    /// No peers yet, with links over that transport.
+    #[must_use]
+    pub fn over(
+        config: Config,
+        trust: TrustStore,
+        clock: Clock,
+        tasks: Tasks,
+        transport: Arc<dyn Transport>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 config: Arc::new(config),
                 trust,
                 clock,
                 tasks,
+                transport,
                 entries: Mutex::default(),
                 changes: watch::Sender::new(0),
                 own: watch::Sender::default(),
@@ -497,7 +519,12 @@ impl Peers {
         let inner = &self.inner;
         let cluster = record.cluster_id.clone();
         let closed = (!record.enabled).then(|| task::disabled(&cluster));
-        let common = Common::new(cluster, inbound, inner.changes.clone());
+        let common = Common::new(
+            cluster,
+            inbound,
+            inner.changes.clone(),
+            inner.config.chance.clone(),
+        );
         let group = Arc::new(Group::new(Arc::new(common), closed));
         let home = PeerHome {
             config: Arc::clone(&inner.config),
@@ -528,6 +555,7 @@ impl Peers {
             group: Arc::clone(group),
             shared: Arc::clone(&shared),
             lookups: Lookups::default(),
+            transport: Arc::clone(&inner.transport),
             own: inner.own.subscribe(),
             accepts: inner.accepts.subscribe(),
         };

@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use crate::{
+    chance::Chance,
     clock::{self, Clock},
     domain::{
         capability::Traits,
@@ -70,6 +71,8 @@ pub struct Outbox {
     pub tasks: Tasks,
     /// How long one delivery may take.
     pub deadline: Duration,
+    /// Spreads what is tried again.
+    pub chance: Chance,
 }
 
 /// How long a debt that another node made may stand before it is looked at: its own node is likely to settle it at once.
@@ -131,9 +134,9 @@ impl Memory {
     }
 
     /// What the creditor failed to take is tried again soon, at first.
-    fn put_off(&mut self, key: (Role, SessionId)) {
+    fn put_off(&mut self, key: (Role, SessionId), chance: &Chance) {
         let aside = self.entry(key);
-        aside.until = clock::instant() + aside.backoff.next_delay(rand::random());
+        aside.until = clock::instant() + aside.backoff.next_delay(chance.u32());
     }
 
     fn complain(&mut self, cluster: &ClusterId, cause: String) {
@@ -331,7 +334,7 @@ impl Outbox {
                     failed += 1;
                     // Who fails at everything is spared the rest.
                     stopped |= taken == 0 && failed >= IN_FLIGHT;
-                    memory.put_off((role, id));
+                    memory.put_off((role, id), &self.chance);
                     complaint.get_or_insert(cause);
                 }
                 Delivery::Refused(cause) => {

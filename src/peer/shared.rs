@@ -17,6 +17,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tracing::warn;
 
 use crate::{
+    chance::Chance,
     clock::Timestamp,
     domain::{accepted::AcceptedList, address_list::AddressList, em_code::EmCode, ids::ClusterId},
     peer::{
@@ -50,6 +51,7 @@ pub(super) struct Common {
     told_ahead: AtomicBool,
     /// A newer list that a node of it told.
     told_addresses: Mutex<Option<AddressList>>,
+    pub(super) chance: Chance,
 }
 
 impl Common {
@@ -57,6 +59,7 @@ impl Common {
         cluster: ClusterId,
         inbound: Arc<Mutex<InboundRecord>>,
         changes: watch::Sender<u64>,
+        chance: Chance,
     ) -> Self {
         Self {
             cluster,
@@ -67,6 +70,7 @@ impl Common {
             known_addresses: Mutex::default(),
             told_ahead: AtomicBool::new(false),
             told_addresses: Mutex::default(),
+            chance,
         }
     }
 
@@ -509,7 +513,12 @@ mod tests {
     #[test]
     fn a_list_is_heard_when_it_says_something_else_and_is_not_of_the_far_future() {
         let berlin = ClusterId::new("berlin").unwrap();
-        let common = Common::new(berlin, Arc::default(), watch::Sender::new(0));
+        let common = Common::new(
+            berlin,
+            Arc::default(),
+            watch::Sender::new(0),
+            Chance::system(),
+        );
         let list = |sequence, address: &str| AddressList {
             sequence,
             addresses: vec![address.to_owned()],
@@ -535,7 +544,12 @@ mod tests {
     #[test]
     fn a_peer_that_goes_back_while_its_list_is_being_written_is_heard() {
         let berlin = ClusterId::new("berlin").unwrap();
-        let common = Common::new(berlin, Arc::default(), watch::Sender::new(0));
+        let common = Common::new(
+            berlin,
+            Arc::default(),
+            watch::Sender::new(0),
+            Chance::system(),
+        );
         let list = |sequence, address: &str| AddressList {
             sequence,
             addresses: vec![address.to_owned()],

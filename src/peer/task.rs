@@ -25,6 +25,7 @@ use crate::{
         link::{Failure, FailureKind},
         lookup::Lookups,
         shared::{Giver, Shared},
+        transport::Transport,
     },
     trust::{Snapshot, TrustStore, bundle::Bundle, certificate::Certificate},
     watch,
@@ -49,6 +50,7 @@ pub(super) struct LinkTask {
     pub(super) group: Arc<Group>,
     pub(super) shared: Arc<Shared>,
     pub(super) lookups: Lookups,
+    pub(super) transport: Arc<dyn Transport>,
     /// What we tell of our own addresses.
     pub(super) own: watch::Receiver<Arc<AddressList>>,
     /// What our own cluster accepts.
@@ -148,6 +150,7 @@ impl LinkTask {
             cluster,
             snapshot: &snapshot,
             lookups: &self.lookups,
+            transport: self.transport.as_ref(),
             may_be_near: match self.shared.giver() {
                 Giver::Operator => true,
                 Giver::Peer { may_be_near } => may_be_near,
@@ -454,7 +457,7 @@ impl LinkTask {
     async fn pause(&self, backoff: &mut Backoff, began: Instant, trust: &mut watch::Receiver<u64>) {
         // Time that an attempt spent on silence counts: a peer that heals meanwhile waits for no more than it.
         let least = Instant::now() + Backoff::FIRST / 2;
-        let mut until = least.max(began + backoff.next_delay(rand::random()));
+        let mut until = least.max(began + backoff.next_delay(self.config.chance.u32()));
         loop {
             tokio::select! {
                 biased;

@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::{
+    chance::Chance,
     clock::{self, Clock, Timestamp},
     domain::liveness::{BEAT, Incarnation, Pulses, SILENCE},
     store::{
@@ -102,7 +103,7 @@ impl Membership {
                 node: config.node,
                 instance: Some(config.instance)
                     .filter(|given| !given.is_empty())
-                    .unwrap_or_else(|| format!("{:016x}", rand::random::<u64>())),
+                    .unwrap_or_else(|| format!("{:016x}", Chance::system().u64())),
             },
             addresses: config.addresses,
             software: config.software,

@@ -10,7 +10,6 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 mod choose;
 mod ends;
@@ -28,6 +27,7 @@ pub use types::{
 
 use crate::{
     admission::{Admission, Kind, Party, Permit, Source},
+    chance::Chance,
     clock::{self, Clock},
     domain::{
         capability::Traits,
@@ -77,6 +77,7 @@ struct Inner {
     /// Told whenever a home cluster is owed the end of a session.
     owed: Arc<Notify>,
     membership: Membership,
+    chance: Chance,
     refs: refs::Refs,
 }
 
@@ -104,6 +105,8 @@ pub struct Parts {
     pub owed: Arc<Notify>,
     /// This node's place among those of its cluster.
     pub membership: Membership,
+    /// Makes the ids of sessions, and refs while the cluster's numbers can't be had.
+    pub chance: Chance,
 }
 
 impl fmt::Debug for Parts {
@@ -130,6 +133,7 @@ impl VisitingRole {
             tasks,
             owed,
             membership,
+            chance,
         } = parts;
         let inner = Inner {
             config,
@@ -143,7 +147,8 @@ impl VisitingRole {
             admission,
             owed,
             membership,
-            refs: refs::Refs::new(),
+            refs: refs::Refs::new(chance.clone()),
+            chance,
         };
         Self {
             inner: Arc::new(inner),
@@ -342,7 +347,7 @@ impl Inner {
     }
 
     fn new_session_id(&self) -> SessionId {
-        SessionId::from_uuid(Uuid::now_v7())
+        SessionId::from_uuid(self.chance.id(self.clock.now()))
     }
 
     fn context(&self, reference: Ref, length: Duration) -> Context {

@@ -17,6 +17,7 @@ mod names;
 mod secure;
 
 use crate::{
+    chance::Chance,
     domain::{
         em_code::EmCode,
         federation::Claim,
@@ -332,6 +333,7 @@ async fn world_of(
         membership: Membership::of(&store),
         tasks,
         owed: Arc::new(Notify::new()),
+        chance: Chance::system(),
     });
     World {
         role,

@@ -27,7 +27,7 @@ use self::{
     watch::{Beats, Watch},
 };
 use crate::{
-    clock::Clock,
+    clock::{self, Clock},
     domain::{
         announcement::{Acknowledgement, Announcement, MAX_IDENTITIES},
         capability::Traits,
@@ -224,7 +224,8 @@ impl Federation {
             versions: self.config().versions,
             log: &self.log,
             wall: self.parts.clock.now(),
-            now: tokio::time::Instant::now().into_std(),
+            now: clock::instant(),
+            chance: &self.config().chance,
         }
     }
 
@@ -265,7 +266,7 @@ impl Federation {
     /// Whoever announces too often is told when to come again.
     fn afford(&self, caller: &Caller, announcement: &Announcement) -> Result<(), Status> {
         let (cluster, identity) = (&caller.cluster, &announcement.identity);
-        let now = tokio::time::Instant::now().into_std();
+        let now = clock::instant();
         self.budgets.take(cluster, identity, now).map_err(|wait| {
             self.parts.turned.add(Bound::Calls);
             let cause = format!("{cluster} announces {identity}, or all its identities, too often");

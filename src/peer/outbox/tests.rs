@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::{
+    chance::Chance,
     clock::Timestamp,
     domain::{
         federation::Claim,
@@ -176,6 +177,7 @@ async fn outbox(store: &Store, creditors: &[&Arc<Script>], deadline: Duration) -
         up: Arc::clone(&world.up),
         tasks: world.tasks.clone(),
         deadline,
+        chance: Chance::system(),
     };
     (outbox, world)
 }
@@ -355,7 +357,7 @@ fn what_fails_is_put_off_ever_longer_up_to_a_limit_and_what_is_refused_for_long(
     let (mut memory, key) = (Memory::default(), (Role::Visiting, id(1)));
     let mut last = Duration::ZERO;
     for _ in 0..20 {
-        memory.put_off(key);
+        memory.put_off(key, &Chance::system());
         last = memory.aside[&key].until - Instant::now();
         assert!(last <= RETRY_WITHIN);
     }
