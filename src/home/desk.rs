@@ -454,6 +454,7 @@ impl Desk {
             reset: restart.reset,
             restart_reason: Some(restart.reason),
         };
+        let began = tx.cluster_now()?;
         sessions::insert(
             tx,
             &Session {
@@ -470,11 +471,14 @@ impl Desk {
                 services: Some(services.clone()),
                 reference: self.context.reference,
                 created_at: self.now,
-                deadline: limit.map(|limit| self.now.plus(limit)),
+                deadline: limit.map(|limit| began.plus(limit)),
+                changed_at: began,
                 ended_at: None,
                 end_reason: None,
                 initiator: None,
                 owed: false,
+                parked: None,
+                parked_at: None,
             },
         )?;
         let body = serde_json::to_vec(&services).map_err(|e| Error::Damaged(e.to_string()))?;

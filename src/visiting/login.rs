@@ -365,10 +365,13 @@ async fn open_pending(
         reference: attempt.reference,
         created_at: now,
         deadline: Some(until),
+        changed_at: now,
         ended_at: None,
         end_reason: None,
         initiator: None,
         owed: false,
+        parked: None,
+        parked_at: None,
     };
     let carrier = inner.membership.run().clone();
     inner
@@ -485,7 +488,6 @@ async fn activate(
                 &services_in.user_id,
                 profile,
                 &services_in,
-                now,
             )? {
                 return Ok::<_, Error>(false);
             }
