@@ -12,7 +12,8 @@ pub(crate) fn reopen(
     id: SessionId,
 ) -> Result<(), Error> {
     tx.execute(
-        "UPDATE sessions SET state = 'pending', ended_at = NULL, end_reason = NULL, initiator = NULL, owed = 0
+        "UPDATE sessions SET state = 'pending', ended_at = NULL, end_reason = NULL, initiator = NULL, owed = 0,
+           parked = NULL, parked_at = NULL
          WHERE counterpart = $1 AND id = $2 AND role = 'visiting' AND state = 'ended'",
         &[home.into(), id.into()],
     )

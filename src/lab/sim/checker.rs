@@ -100,7 +100,7 @@ impl Row {
             base: session.base_device.as_ref().map(ToString::to_string),
             reference: session.reference,
             owed: session.owed,
-            parked: None,
+            parked: session.parked.clone(),
             reason: session.end_reason,
             initiator: session.initiator,
         }
