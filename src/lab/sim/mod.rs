@@ -8,4 +8,5 @@ pub(crate) mod checker;
 pub(crate) mod model;
 pub(crate) mod net;
 pub(crate) mod plan;
+pub(crate) mod shrink;
 pub(crate) mod tap;
