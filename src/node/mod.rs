@@ -15,6 +15,8 @@ use tracing::{Instrument as _, info, info_span};
 mod addresses;
 mod announced;
 mod applied;
+#[cfg(test)]
+pub(crate) mod bare;
 mod crl_folder;
 pub mod error;
 mod expiry;
