@@ -380,10 +380,13 @@ fn a_session(id: u128, role: Role, peer: &str, device: &str) -> sessions::Sessio
         reference: Ref::from_bits(u64::try_from(id).unwrap()),
         created_at: NOW,
         deadline: None,
+        changed_at: Timestamp::from_millis(1),
         ended_at: None,
         end_reason: None,
         initiator: None,
         owed: false,
+        parked: None,
+        parked_at: None,
     }
 }
 

@@ -7,6 +7,7 @@ pub mod address_list;
 pub mod announcement;
 pub mod bounds;
 pub mod capability;
+pub mod cluster_time;
 pub mod em_code;
 pub mod federation;
 pub mod geolocation;

@@ -13,6 +13,7 @@ use crate::{
         refusal::Refusal,
         session::{Role, State},
     },
+    fault::{self, Bug},
     store::{
         Transaction, answers, peers,
         profiles::{self, Profile},
@@ -155,6 +156,7 @@ pub(super) fn replay(
             }
             Err(Error::Repeated(Refusal::new(code, kept.cause)))
         }
+        (Some(_), _) if fault::has(Bug::LoginOnTombstone) => Ok(Repeat::New),
         (Some(session), _) => {
             let reason = session
                 .end_reason

@@ -127,6 +127,10 @@ impl Desk {
         owes: &mut bool,
     ) -> Result<Option<LoginAnswer>, Error> {
         let caller = &self.context.caller;
+        #[cfg(test)]
+        if crate::fault::has(crate::fault::Bug::LoginOnTombstone) {
+            crate::store::bugs::forget_ended(tx, caller, self.request.session_id)?;
+        }
         let repeat = match decide::replay(tx, caller, &self.request)? {
             Repeat::Opened(services) => return Ok(Some(LoginAnswer::Opened(services))),
             repeat => repeat,
@@ -450,6 +454,7 @@ impl Desk {
             reset: restart.reset,
             restart_reason: Some(restart.reason),
         };
+        let began = tx.cluster_now()?;
         sessions::insert(
             tx,
             &Session {
@@ -466,11 +471,14 @@ impl Desk {
                 services: Some(services.clone()),
                 reference: self.context.reference,
                 created_at: self.now,
-                deadline: limit.map(|limit| self.now.plus(limit)),
+                deadline: limit.map(|limit| began.plus(limit)),
+                changed_at: began,
                 ended_at: None,
                 end_reason: None,
                 initiator: None,
                 owed: false,
+                parked: None,
+                parked_at: None,
             },
         )?;
         let body = serde_json::to_vec(&services).map_err(|e| Error::Damaged(e.to_string()))?;

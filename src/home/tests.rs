@@ -593,6 +593,10 @@ impl Transaction for Counting<'_> {
         self.tx.node()
     }
 
+    fn cluster_clock(&self) -> &store::cluster_time::ClusterClock {
+        self.tx.cluster_clock()
+    }
+
     fn query(&mut self, sql: &str, args: &[store::Value]) -> Result<Vec<store::Row>, store::Error> {
         self.statements += 1;
         self.tx.query(sql, args)

@@ -12,6 +12,7 @@ pub mod base_devices;
 pub mod call_groups;
 pub mod choices;
 pub mod claims;
+pub mod cluster_time;
 pub mod counts;
 pub mod credentials;
 pub mod crls;
@@ -48,6 +49,8 @@ mod queue;
 mod sqlite;
 mod value;
 
+#[cfg(test)]
+pub(crate) mod bugs;
 #[cfg(test)]
 mod suite;
 

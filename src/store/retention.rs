@@ -22,13 +22,12 @@ const BATCH: u32 = 1_000;
 /// # Errors
 /// [`Error::ClaimLost`] when another node does it now; [`Error`] when the store fails; what was forgotten before stays forgotten.
 pub async fn purge(store: &Store, claim: &Claim, now: Timestamp) -> Result<u64, Error> {
-    let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
-    let before = Timestamp::from_millis(now.as_millis().saturating_sub(kept));
     let mut total = 0;
     loop {
         let claim = claim.clone();
         let gone = store
             .write(move |tx: &mut dyn Transaction| {
+                let before = tx.cluster_now()?.minus(KEPT);
                 let gone = sessions::purge(tx, before, BATCH)?
                     + answers::purge(tx, before, BATCH)?
                     + tickets::purge(tx, now, BATCH)?

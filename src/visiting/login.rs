@@ -27,6 +27,7 @@ use crate::{
         security::{self, Side},
         session::{EndReason, Initiator, Role, State},
     },
+    fault::{self, Bug},
     store::{
         Transaction, audit,
         devices::{self, Device},
@@ -364,10 +365,13 @@ async fn open_pending(
         reference: attempt.reference,
         created_at: now,
         deadline: Some(until),
+        changed_at: now,
         ended_at: None,
         end_reason: None,
         initiator: None,
         owed: false,
+        parked: None,
+        parked_at: None,
     };
     let carrier = inner.membership.run().clone();
     inner
@@ -384,6 +388,9 @@ async fn open_pending(
                 return Err(Error::PeerLeaves(row.counterpart.clone()));
             }
             sessions::insert_pending(tx, &row, &carrier)?;
+            if fault::has(Bug::NoSupersedes) {
+                return Ok(Vec::new());
+            }
             Ok(sessions::newest_owed(
                 tx,
                 Role::Visiting,
@@ -481,7 +488,6 @@ async fn activate(
                 &services_in.user_id,
                 profile,
                 &services_in,
-                now,
             )? {
                 return Ok::<_, Error>(false);
             }
@@ -509,6 +515,11 @@ pub(super) fn is_overdue(
     id: SessionId,
     late: &audit::Entry,
 ) -> Result<bool, Error> {
+    #[cfg(test)]
+    if fault::has(Bug::PendingPromotedLate) {
+        crate::store::bugs::reopen(tx, home, id)?;
+        return Ok(false);
+    }
     let row = sessions::get(tx, Role::Visiting, home, id)?;
     let until = row.and_then(|row| row.deadline);
     if until.is_none_or(|until| late.at < until) {

@@ -33,10 +33,13 @@ impl World {
                     reference: Ref::from_bits(9),
                     created_at: crate::clock::Timestamp::from_millis(1),
                     deadline: None,
+                    changed_at: crate::clock::Timestamp::from_millis(1),
                     ended_at: None,
                     end_reason: None,
                     initiator: None,
                     owed: false,
+                    parked: None,
+                    parked_at: None,
                 };
                 sessions::insert(tx, &row)
             })

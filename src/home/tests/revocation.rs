@@ -138,9 +138,9 @@ async fn more_sessions_than_one_batch_end_in_one_look() {
         .write(move |tx: &mut dyn Transaction| {
             let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
                 INSERT INTO sessions (role, counterpart, id, state, device, user_key, user_id, login_type, login_name,
-                  reference, created_at, owed)
+                  reference, created_at, changed_at, owed)
                 SELECT 'home', 'tokyo', lower(printf('00000000-0000-7000-8000-%012x', i)), 'active', 'SEP' || i,
-                  'gone', 'gone', 'UID', 'gone', printf('%08X', i), i, 0 FROM n";
+                  'gone', 'gone', 'UID', 'gone', printf('%08X', i), i, i, 0 FROM n";
             tx.execute(sql, &[many.into()])
         })
         .await

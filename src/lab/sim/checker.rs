@@ -16,6 +16,7 @@ use super::{
     tap::{Answered, Asked, Call},
 };
 use crate::{
+    clock::Timestamp,
     domain::{
         ids::{Ref, SessionId},
         session::{EndReason, Initiator, Role, State},
@@ -99,7 +100,7 @@ impl Row {
             base: session.base_device.as_ref().map(ToString::to_string),
             reference: session.reference,
             owed: session.owed,
-            parked: None,
+            parked: session.parked.clone(),
             reason: session.end_reason,
             initiator: session.initiator,
         }
@@ -147,7 +148,7 @@ impl Dump {
                 let Some(cluster) = Cluster::named(peer.cluster_id.as_str()) else {
                     continue;
                 };
-                if peers::is_leaving(tx, &peer.cluster_id).unwrap() {
+                if peers::is_leaving(tx, &peer.cluster_id, Timestamp::from_millis(0)).unwrap() {
                     continue;
                 }
                 let regard = Regard {

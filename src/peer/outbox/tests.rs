@@ -203,10 +203,13 @@ async fn owe(store: &Store, to: &str, numbers: std::ops::Range<u16>) {
                     reference: Ref::from_bits(1),
                     created_at: Timestamp::from_millis(1),
                     deadline: None,
+                    changed_at: Timestamp::from_millis(1),
                     ended_at: Some(Timestamp::from_millis(i64::from(n))),
                     end_reason: Some(EndReason::User),
                     initiator: Some(Initiator::Visiting),
                     owed: true,
+                    parked: None,
+                    parked_at: None,
                 };
                 sessions::insert(tx, &ended)?;
             }

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::store::{
     audit,
+    cluster_time::ClusterClock,
     engine::Transaction,
     error::Error,
     value::{Row, Value},
@@ -115,11 +116,12 @@ pub(super) fn execute(connection: &Connection, sql: &str) -> Result<(), Error> {
         .map_err(|e| refused(sql, e))
 }
 
-/// Who writes the audit, and what seals it.
+/// Who writes the audit, and what seals it; and what counts the time of what is written.
 #[derive(Debug)]
 pub(super) struct Author {
     pub(super) node: String,
     pub(super) key: OnceLock<audit::Key>,
+    pub(super) time: ClusterClock,
 }
 
 impl Author {
@@ -127,6 +129,7 @@ impl Author {
         Self {
             node: node.to_owned(),
             key: OnceLock::new(),
+            time: ClusterClock::default(),
         }
     }
 }
@@ -176,6 +179,10 @@ impl Transaction for SqliteTransaction<'_> {
 
     fn audit_key(&self) -> Option<&audit::Key> {
         self.author.key.get()
+    }
+
+    fn cluster_clock(&self) -> &ClusterClock {
+        &self.author.time
     }
 
     fn query(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {

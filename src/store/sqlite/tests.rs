@@ -21,8 +21,9 @@ use crate::{
         session::Role,
     },
     store::{
-        Config, Error, Row, Store, Transaction, Value, answers, base_devices, credentials, devices,
-        hints, living, meta, profiles,
+        Config, Error, Row, Store, Transaction, Value, answers, base_devices,
+        cluster_time::ClusterClock,
+        credentials, devices, hints, living, meta, profiles,
         sessions::{self, Filter},
         suite::{at, cluster, device_name, each_engine_must, increment, session_id},
         users,
@@ -440,6 +441,10 @@ impl Transaction for Explaining<'_> {
         self.0.node()
     }
 
+    fn cluster_clock(&self) -> &ClusterClock {
+        self.0.cluster_clock()
+    }
+
     fn query(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
         self.explain(sql, args)?;
         self.0.query(sql, args)
@@ -508,9 +513,9 @@ async fn a_base_device_is_found_without_a_look_at_what_has_ended() {
             tx.execute(
                 "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
                  INSERT INTO sessions (role, counterpart, id, state, device, login_type, login_name, base_device,
-                   reference, created_at, ended_at, owed)
+                   reference, created_at, changed_at, ended_at, owed)
                  SELECT 'home', 'berlin', 'id' || i, 'ended', 'SEP' || i, 'UID', 'anna', 'EMCC' || (i % 100),
-                   'ref', i, i, 0 FROM n",
+                   'ref', i, i, i, 0 FROM n",
                 &[],
             )?;
             tx.execute(
@@ -541,8 +546,8 @@ async fn what_is_revoked_or_shared_is_found_without_a_look_at_what_has_ended() {
             tx.execute(
                 "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
                  INSERT INTO sessions (role, counterpart, id, state, device, user_key, login_type, login_name, reference,
-                   created_at, ended_at, owed)
-                 SELECT 'home', 'berlin', 'id' || i, 'ended', 'SEP' || i, 'u' || i, 'UID', 'anna', 'ref', i, i, 0
+                   created_at, changed_at, ended_at, owed)
+                 SELECT 'home', 'berlin', 'id' || i, 'ended', 'SEP' || i, 'u' || i, 'UID', 'anna', 'ref', i, i, i, 0
                  FROM n",
                 &[],
             )?;
@@ -564,7 +569,7 @@ async fn what_is_revoked_or_shared_is_found_without_a_look_at_what_has_ended() {
                     .iter()
                     .map(|plan| plan.split_whitespace().find(|word| word.starts_with("sessions_")))
                     .collect();
-                let [user, living, owed] = ["sessions_active_of_user", "sessions_living", "sessions_owed"].map(Some);
+                let [user, living, owed] = ["sessions_active_of_user", "sessions_shared", "sessions_owed"].map(Some);
                 assert_eq!(found, [user, living, living, owed, user, living, living, owed], "{:?}", plans.of_sessions);
             }
             Ok(())
@@ -582,6 +587,10 @@ struct Plans<'t> {
 impl Transaction for Plans<'_> {
     fn node(&self) -> &str {
         self.tx.node()
+    }
+
+    fn cluster_clock(&self) -> &ClusterClock {
+        self.tx.cluster_clock()
     }
 
     fn query(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {

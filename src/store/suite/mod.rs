@@ -17,6 +17,7 @@ use futures_util::future::{join, join_all};
 use crate::{
     clock::Timestamp,
     domain::{
+        cluster_time::Reading,
         ids::{
             BaseDeviceName, ClusterId, DeviceName, DevicePoolName, LoginName, ProfileName, Ref,
             SessionId, UserId,
@@ -31,7 +32,7 @@ use crate::{
         announcements::{self, Announced, WaitingEntry},
         answers::{self, Answer},
         audit::{self, AuditReport, Entry, Fault, Key, Noted},
-        base_devices, claims,
+        base_devices, claims, cluster_time,
         credentials::{self, Phc},
         devices::{self, Device},
         hints, meta,
@@ -147,6 +148,14 @@ fn user(id: &str, extension: Option<&str>, self_service: Option<&str>) -> User {
     }
 }
 
+/// Puts cluster time on record; it goes on from there.
+async fn set_cluster_time(store: &Store, now: Timestamp) {
+    store
+        .write(move |tx| cluster_time::put(tx, Reading::first(now)))
+        .await
+        .unwrap();
+}
+
 pub(super) fn session(role: Role, n: u8, device: &str, state: State) -> Session {
     Session {
         role,
@@ -163,10 +172,13 @@ pub(super) fn session(role: Role, n: u8, device: &str, state: State) -> Session 
         reference: Ref::from_bits(u64::from(n)),
         created_at: at(1_000 + i64::from(n)),
         deadline: None,
+        changed_at: at(1_000 + i64::from(n)),
         ended_at: None,
         end_reason: None,
         initiator: None,
         owed: false,
+        parked: None,
+        parked_at: None,
     }
 }
 
