@@ -15,6 +15,7 @@ use tracing::{Instrument as _, info, info_span};
 mod addresses;
 mod announced;
 mod applied;
+mod banished;
 #[cfg(test)]
 pub(crate) mod bare;
 mod crl_folder;
@@ -33,6 +34,7 @@ mod session_tasks;
 mod shutdown;
 mod siblings;
 mod sight;
+mod skew;
 mod sockets;
 mod wiring;
 mod witness;

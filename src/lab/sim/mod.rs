@@ -5,13 +5,14 @@
 //! what the clusters have on record against a [`model`] that has seen only what phones and operators were told.
 //!
 //! A seed that fails is printed with its plan, and is run again by
-//! `EMCCD_SIM_SEED=n cargo test --lib sim::replay -- --nocapture`.
+//! `EMCCD_SIM_SEED=n cargo test --lib sim::seeds::replay -- --nocapture`.
 
 pub(crate) mod checker;
 pub(crate) mod driver;
 pub(crate) mod model;
 pub(crate) mod net;
 pub(crate) mod plan;
+pub(crate) mod shrink;
 pub(crate) mod stage;
 pub(crate) mod tap;
 

@@ -6,6 +6,7 @@ use super::{
     checker::Wrong,
     driver::{self, Outcome},
     plan::Plan,
+    shrink::shrink,
 };
 use crate::fault::{Bug, with_bug};
 
@@ -142,10 +143,35 @@ fn replay() {
     };
     let plan = Plan::of(seed.parse().unwrap());
     println!("{}", plan.to_json());
+    // What nodes log, for the first run.
+    let log = std::env::var("EMCCD_SIM_LOG").ok().map(|filter| {
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_test_writer()
+            .finish();
+        tracing::subscriber::set_default(log)
+    });
     let began = std::time::Instant::now();
     let outcome = driver::run(&plan);
+    drop(log);
     println!("{outcome:?} in {:?}", began.elapsed());
-    assert!(outcome.wrong.is_empty(), "\n{}", told(&outcome.wrong));
+    if outcome.wrong.is_empty() {
+        return;
+    }
+    let rule = outcome.wrong[0].rule;
+    let fails = |plan: &Plan| {
+        driver::run(plan)
+            .wrong
+            .iter()
+            .any(|wrong| wrong.rule == rule)
+    };
+    let tries = std::env::var("EMCCD_SIM_TRIES").map_or(0, |tries| tries.parse().unwrap());
+    let least = shrink(&plan, tries, fails);
+    if least != plan {
+        println!("as few steps as still break {rule}:\n{}", least.to_json());
+        println!("{}", told(&driver::run(&least).wrong));
+    }
+    panic!("\n{}", told(&outcome.wrong));
 }
 
 /// Plans that once found something.
