@@ -38,9 +38,15 @@ mod tests {
     #[test]
     fn what_matters_is_left_and_nothing_else() {
         let plan = Plan::of(3);
-        let (one, other) = (plan.steps[4].clone(), plan.steps[plan.steps.len() - 3].clone());
+        let (one, other) = (
+            plan.steps[4].clone(),
+            plan.steps[plan.steps.len() - 3].clone(),
+        );
         let fails = |plan: &Plan| plan.steps.contains(&one) && plan.steps.contains(&other);
-        assert_eq!(shrink(&plan, 10_000, fails).steps, [one.clone(), other.clone()]);
+        assert_eq!(
+            shrink(&plan, 10_000, fails).steps,
+            [one.clone(), other.clone()]
+        );
     }
 
     #[test]
