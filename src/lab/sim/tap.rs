@@ -130,11 +130,6 @@ impl Tap {
         self.state().calls.clone()
     }
 
-    /// A moment in the order of calls.
-    pub(crate) fn moment(&self) -> u64 {
-        self.state().next_moment()
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
