@@ -636,7 +636,8 @@ mod tests {
         let (sender, receiver) = mpsc::channel(16);
         let chain = vec![CertificateDer::from(vec![2])];
         net.open(at(), chain, move |arrived| {
-            sender.try_send(arrived).unwrap()
+            // Of a later one the test may not want to know.
+            let _ = sender.try_send(arrived);
         });
         (net, receiver)
     }
