@@ -69,7 +69,8 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         .start_paused(true)
         .build()
         .unwrap();
-    let outcome = runtime.block_on(World::new(plan, beginning).carry_out());
+    // Inside: outside of the runtime it is the machine's time.
+    let outcome = runtime.block_on(async { World::new(plan, beginning).carry_out().await });
     runtime.shutdown_background();
     outcome
 }

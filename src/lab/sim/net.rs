@@ -458,10 +458,11 @@ impl Lane {
         wake(state.writer.take());
     }
 
-    fn note(&self, length: usize) {
+    /// Not how long it was: maps in messages have no order, and lengths of what is compressed depend on it.
+    fn note(&self) {
         let mut state = self.net.state();
         let at = state.began.elapsed().as_millis();
-        let what = format!("{} {} {length} {at}", self.from, self.to);
+        let what = format!("{} {} {at}", self.from, self.to);
         let trace = Chance::seeded(state.trace).fork(&what).u64();
         state.trace = trace;
     }
@@ -554,7 +555,7 @@ impl AsyncRead for Pipe {
             traffic.bytes = traffic.bytes.saturating_sub(length);
             wake(traffic.writer.take());
             drop(state);
-            lane.note(length);
+            lane.note();
             return Poll::Ready(Ok(()));
         }
     }
@@ -782,6 +783,5 @@ mod tests {
         };
         assert_eq!(course(1, b"abc").await, course(1, b"abc").await);
         assert_ne!(course(1, b"abc").await, course(2, b"abc").await);
-        assert_ne!(course(1, b"abc").await, course(1, b"abcd").await);
     }
 }

@@ -210,11 +210,6 @@ fn a_dropped_outbox_is_noticed() {
 }
 
 #[test]
-fn active_that_beats_ended_is_noticed() {
-    is_caught(Bug::ActiveBeatsEnded);
-}
-
-#[test]
 fn a_pending_row_promoted_late_is_noticed() {
     is_caught(Bug::PendingPromotedLate);
 }
@@ -225,18 +220,8 @@ fn a_login_on_a_tombstone_is_noticed() {
 }
 
 #[test]
-fn a_row_ended_too_young_is_noticed() {
-    is_caught(Bug::RowEndedTooYoung);
-}
-
-#[test]
 fn an_answer_before_its_commit_is_noticed() {
     is_caught(Bug::AckBeforeCommit);
-}
-
-#[test]
-fn expiry_by_the_wall_clock_is_noticed() {
-    is_caught(Bug::ExpiryByWallClock);
 }
 
 #[test]
