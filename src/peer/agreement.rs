@@ -35,6 +35,7 @@ use crate::{
         ids::{ClusterId, SessionId},
         session::{EndReason, Initiator, Role, State},
     },
+    fault::{self, Bug},
     store::{
         self, Store, Transaction,
         agreements::{self, Agreement as Record},
@@ -543,6 +544,8 @@ async fn judged(
             let answers = dialogue.ask(first.role, ids).await?;
             for (ours, theirs) in batch.iter().zip(answers) {
                 let told = match judge(ours, theirs, began) {
+                    Verdict::End(_) if fault::has(Bug::ActiveBeatsEnded) => continue,
+                    Verdict::TooYoung if fault::has(Bug::RowEndedTooYoung) => None,
                     Verdict::End(reason) => Some(reason),
                     Verdict::EndAsLost => None,
                     Verdict::TooYoung => {

@@ -24,7 +24,10 @@ use crate::{
         refusal::{Detail, Refusal},
         session::EndReason,
     },
-    edge::federation::Roles,
+    edge::federation::{
+        Roles,
+        sync::{SyncReply, SyncStep},
+    },
     tasks::Tasks,
     trust::receive,
 };
@@ -340,6 +343,13 @@ impl Roles for Tapped {
         announcement: &'a Announcement,
     ) -> Answer<'a, Acknowledgement> {
         self.roles.announced(call, announcement)
+    }
+
+    fn sync<'a>(&'a self, context: &'a Context, step: SyncStep) -> Answer<'a, SyncReply> {
+        Box::pin(async move {
+            self.wait().await;
+            self.roles.sync(context, step).await
+        })
     }
 
     fn end_from_home<'a>(
