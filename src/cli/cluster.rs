@@ -511,9 +511,20 @@ fn troubles(peer: &pb::PeerStatus) -> String {
             "look again in a moment; if it stays so, have its operator look at those nodes: emccd doctor",
         ));
     }
-    if peer.owed_ends > 0 {
-        let ends = count(usize::try_from(peer.owed_ends).unwrap_or(usize::MAX), "end");
+    let told = peer.owed_ends.saturating_sub(peer.parked_ends);
+    if told > 0 {
+        let ends = count(usize::try_from(told).unwrap_or(usize::MAX), "end");
         text += &format!("\n{id}: {ends} of sessions will be told as soon as the link is up\n");
+    }
+    if peer.parked_ends > 0 {
+        let ends = count(
+            usize::try_from(peer.parked_ends).unwrap_or(usize::MAX),
+            "end",
+        );
+        text += &format!("\n{id}: it refuses to hear of {ends} of sessions\n");
+        text += &next_line(Some(&format!(
+            "emccd session list --owed --peer {id} says why; then: emccd session retry --peer {id}"
+        )));
     }
     text
 }
@@ -632,7 +643,7 @@ mod tests {
             peer_down_reason: Some("connection refused".to_owned()),
             ..pb::InboundStatus::default()
         });
-        down.owed_ends = 2;
+        (down.owed_ends, down.parked_ends) = (3, 1);
         down.our_certificates = vec![
             pb::OurCertificate {
                 purpose: "federation".to_owned(),
@@ -654,7 +665,7 @@ mod tests {
 cluster berlin, node b1, emccd 0.1.0, protocol 1.0 to 1.1
 
 PEER   TO THEM              PROOF      FROM THEM      THEIR PROOF  VERSION  NODE  OWED
-paris  down for 1 min 12 s  -          down, it says  -            -        -     2
+paris  down for 1 min 12 s  -          down, it says  -            -        -     3
 tokyo  up                   0.8 s ago  up             2.0 s ago    1.1      t1    0
 
 paris: we cannot reach it (10.0.0.9:8444): its certificate is not trusted
@@ -674,6 +685,9 @@ paris: its nodes do not tell the same of what they accept from us; otherwise: p2
   next: look again in a moment; if it stays so, have its operator look at those nodes: emccd doctor
 
 paris: 2 ends of sessions will be told as soon as the link is up
+
+paris: it refuses to hear of 1 end of sessions
+  next: emccd session list --owed --peer paris says why; then: emccd session retry --peer paris
 ";
         assert_eq!(text, expected);
     }

@@ -2,6 +2,7 @@
 //! pretends.
 
 mod data;
+mod debts;
 mod hints;
 mod params;
 mod records;

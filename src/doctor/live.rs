@@ -207,8 +207,22 @@ fn links(peer: &pb::PeerStatus) -> Vec<Finding> {
         found.push(clock(id, offset));
     }
     let is_linked = out.state == "up" || peer.own_links.iter().any(|own| own.state == "up");
-    if peer.owed_ends > 0 && !is_linked {
-        let text = format!("{} ends of sessions are to be told to {id}", peer.owed_ends);
+    if peer.parked_ends > 0 {
+        let text = format!(
+            "{id} refuses to hear of {} ends of sessions",
+            peer.parked_ends
+        );
+        found.push(Finding::warning(
+            "parked",
+            text,
+            format!(
+                "emccd session list --owed --peer {id} says why; then: emccd session retry --peer {id}"
+            ),
+        ));
+    }
+    if peer.owed_ends > peer.parked_ends && !is_linked {
+        let owed = peer.owed_ends - peer.parked_ends;
+        let text = format!("{owed} ends of sessions are to be told to {id}");
         found.push(Finding::warning(
             "owed",
             text,

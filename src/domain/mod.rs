@@ -5,6 +5,7 @@ pub mod accepted;
 pub mod address;
 pub mod address_list;
 pub mod announcement;
+pub mod banishment;
 pub mod bounds;
 pub mod capability;
 pub mod cluster_time;

@@ -10,6 +10,7 @@ use tracing::warn;
 
 mod decide;
 mod desk;
+mod distrust;
 pub mod error;
 mod login;
 mod logout;
@@ -37,7 +38,7 @@ use crate::{
         session::EndReason,
     },
     fault::FaultPoints,
-    store::{self, Store, Transaction, membership::Membership, parameters, users},
+    store::{self, Store, Transaction, claims::Claim, membership::Membership, parameters, users},
     tasks::Tasks,
 };
 
@@ -214,11 +215,25 @@ impl HomeRole {
 
 /// Ends what may no longer be.
 impl HomeRole {
-    /// Ends the sessions of users that were disabled, removed, or barred from other clusters' phones, as that
-    /// happens and by whatever way, until the node shuts down. The parameter `end-sessions-on-revocation` turns it
+    /// Ends the sessions of users that were disabled, removed, or barred from other clusters' phones, and those shared with
+    /// peers of whom nothing is accepted any more, as that happens and by whatever way, until the node shuts down. The parameter `end-sessions-on-revocation` turns it
     /// off. Of the nodes of the cluster one at a time does it.
     pub async fn watch_revocations(&self, membership: &Membership, tasks: &Tasks) {
         revocation::watch(self, membership, tasks).await;
+    }
+
+    /// Ends all that we share with a peer that has said for long enough that it accepts nothing of ours any more, unless a
+    /// living node of ours has a link to it or `end-sessions-on-revocation` is off; how many sessions. It is owed the
+    /// news, which it has itself long since.
+    ///
+    /// # Errors
+    /// [`Error::Store`], also when the claim is lost.
+    pub async fn end_with_banisher(
+        &self,
+        cluster: &ClusterId,
+        claim: &Claim,
+    ) -> Result<u64, Error> {
+        distrust::end_with(self, cluster, claim).await
     }
 
     /// Ends all that we share with a peer that is to be removed, and waits until it knows. No session with it begins

@@ -192,7 +192,8 @@ async fn end_all(role: &HomeRole, leaving: &Leaving) -> Result<u64, store::Error
     }
 }
 
-fn end(
+/// Ends a session here, and owes its counterpart the news.
+pub(super) fn end(
     tx: &mut dyn Transaction,
     own: &ClusterId,
     session: &Session,

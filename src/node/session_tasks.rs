@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
-use super::{addresses, links};
+use super::{addresses, banished, links, skew};
 use crate::{
     chance::Chance,
     clock::Clock,
@@ -69,6 +69,14 @@ pub(super) fn begin_session_tasks(parts: SessionParts, tasks: &Tasks) {
         tasks.clone(),
     );
     tasks.spawn("links on record", telling);
+    let listening = banished::watch(
+        home.clone(),
+        peers.clone(),
+        membership.clone(),
+        tasks.clone(),
+    );
+    tasks.spawn("peers that accept nothing of ours", listening);
+    tasks.spawn("clocks of peers", skew::watch(peers.clone(), tasks.clone()));
     let (watching, of_home) = (tasks.clone(), membership.clone());
     tasks.spawn("revocations", async move {
         home.watch_revocations(&of_home, &watching).await;

@@ -414,6 +414,7 @@ fn read_rows(counts: &counts::Counts, all: &mut Readings) {
         all.add(&table::SESSIONS, &labels, rows(*count));
     }
     all.add(&table::SESSIONS_OWED, &[], rows(counts.owed));
+    all.add(&table::SESSIONS_PARKED, &[], rows(counts.parked));
     all.add(&table::BASE_DEVICES, &["held"], rows(counts.held));
     let free = counts.base_devices.saturating_sub(counts.held);
     all.add(&table::BASE_DEVICES, &["free"], rows(free));

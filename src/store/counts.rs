@@ -15,6 +15,8 @@ pub struct Counts {
     pub sessions: Vec<(Role, State, bool, i64)>,
     /// Ends that other clusters are still to be told of.
     pub owed: i64,
+    /// Those of them that they refuse to hear of.
+    pub parked: i64,
     /// Base devices.
     pub base_devices: i64,
     /// Those of them that a session holds.
@@ -57,6 +59,7 @@ pub fn living(tx: &mut dyn Transaction, own: &ClusterId) -> Result<Counts, Error
     Ok(Counts {
         sessions,
         owed: one(tx, "SELECT COUNT(*) FROM sessions WHERE owed = 1")?,
+        parked: one(tx, "SELECT COUNT(parked) FROM sessions WHERE owed = 1")?,
         base_devices: one(tx, "SELECT COUNT(*) FROM base_devices")?,
         held: one(
             tx,

@@ -16,6 +16,7 @@ pub mod cluster_time;
 pub mod counts;
 pub mod credentials;
 pub mod crls;
+pub mod debts;
 pub mod devices;
 pub mod geolocations;
 pub mod hints;

@@ -87,6 +87,8 @@ pub struct Filter {
     pub reference: Option<Ref>,
     /// In one of these states; empty for any.
     pub states: Vec<State>,
+    /// Only those whose end the counterpart has yet to acknowledge.
+    pub owed: bool,
     /// Only those before this one in the order of [`list`].
     pub before: Option<Place>,
     /// At most so many; 1,000 when not given.
@@ -642,6 +644,9 @@ pub fn list(tx: &mut dyn Transaction, filter: &Filter) -> Result<Vec<Session>, E
     }
     if let Some(states) = placeholders(&mut args, filter.states.iter().copied()) {
         conditions.push(format!("state IN ({states})"));
+    }
+    if filter.owed {
+        conditions.push("owed = 1".to_owned());
     }
     if let Some(place) = filter.before {
         let at = args.len();

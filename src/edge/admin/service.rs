@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     domain::ids::{BaseDeviceName, ClusterId, DeviceName, UserId},
     edge::admin::{
-        acceptance, account, crls, directory,
+        acceptance, account, crls, debts, directory,
         error::Error,
         explain, export, import,
         operations::{ApplyMode, File, Live, Operations},
@@ -114,27 +114,14 @@ impl AdminEdge {
 
     async fn status(&self) -> Result<pb::GetClusterStatusResponse, Error> {
         let mut status = self.operations.cluster_status().await?;
-        let asked: Vec<_> = status
-            .peers
-            .iter()
-            .map(|peer| ClusterId::new(&*peer.cluster_id).ok())
-            .collect();
-        let owed = self
-            .store
-            .read(move |tx| {
-                asked
-                    .iter()
-                    .map(|peer| match peer {
-                        Some(peer) => {
-                            store::sessions::owed(tx, peer, MAX_OWED_SHOWN).map(|all| all.len())
-                        }
-                        None => Ok(0),
-                    })
-                    .collect::<Result<Vec<_>, store::Error>>()
-            })
-            .await?;
-        for (peer, owed) in status.peers.iter_mut().zip(owed) {
-            peer.owed_ends = u32::try_from(owed).unwrap_or(u32::MAX);
+        let all = self.store.read(|tx| store::debts::creditors(tx)).await?;
+        for peer in &mut status.peers {
+            let owed = all
+                .iter()
+                .find(|owed| owed.counterpart.as_str() == peer.cluster_id);
+            let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+            peer.owed_ends = owed.map_or(0, |owed| count(owed.ends));
+            peer.parked_ends = owed.map_or(0, |owed| count(owed.parked));
         }
         Ok(status)
     }
@@ -392,10 +379,22 @@ impl AdminEdge {
         };
         let key = sessions::to_end(&self.store, which).await?;
         let acknowledged = self.operations.end_session(&key, actor).await?;
+        let mut ended = [sessions::row(&self.store, key).await?];
+        self.explain_debts(&mut ended).await?;
+        let [session] = ended;
         Ok(pb::LogoutSessionResponse {
-            session: Some(sessions::row(&self.store, key).await?),
+            session: Some(session),
             acknowledged,
         })
+    }
+
+    /// Puts to what is owed why it has not been told yet.
+    async fn explain_debts(&self, sessions: &mut [pb::Session]) -> Result<(), Error> {
+        if sessions.iter().any(|session| session.owed) {
+            let status = self.operations.cluster_status().await?;
+            debts::explain(sessions, &status);
+        }
+        Ok(())
     }
 
     async fn apply_files(
@@ -715,7 +714,12 @@ impl AdminService for AdminEdge {
         request: Request<pb::ListSessionsRequest>,
     ) -> Result<Response<pb::ListSessionsResponse>, Status> {
         let (_, query) = self.admit(Action::View, request).await?;
-        within(LOOK, sessions::list(&self.store, query)).await
+        within(LOOK, async {
+            let mut found = sessions::list(&self.store, query).await?;
+            self.explain_debts(&mut found.sessions).await?;
+            Ok(found)
+        })
+        .await
     }
 
     async fn get_session(
@@ -725,7 +729,8 @@ impl AdminService for AdminEdge {
         let (_, query) = self.admit(Action::View, request).await?;
         within(LOOK, async {
             let which = Which::id_or_ref(&query.id)?;
-            let sessions = sessions::get(&self.store, which).await?;
+            let mut sessions = sessions::get(&self.store, which).await?;
+            self.explain_debts(&mut sessions).await?;
             Ok(pb::GetSessionResponse { sessions })
         })
         .await
@@ -737,6 +742,32 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::LogoutSessionResponse>, Status> {
         let (actor, request) = self.admit(Action::LogoutSession, request).await?;
         within(CHANGE, self.end_session(&actor, request)).await
+    }
+
+    async fn retry_session(
+        &self,
+        request: Request<pb::RetrySessionRequest>,
+    ) -> Result<Response<pb::RetrySessionResponse>, Status> {
+        let (actor, request) = self.admit(Action::RetrySession, request).await?;
+        within(CHANGE, async {
+            let now = self.clock.now();
+            let mut retried = debts::retry(&self.store, request, &actor, now).await?;
+            self.explain_debts(&mut retried.sessions).await?;
+            Ok(retried)
+        })
+        .await
+    }
+
+    async fn drop_session(
+        &self,
+        request: Request<pb::DropSessionRequest>,
+    ) -> Result<Response<pb::DropSessionResponse>, Status> {
+        let (actor, request) = self.admit(Action::DropSession, request).await?;
+        within(
+            CHANGE,
+            debts::drop_one(&self.store, request, &actor, self.clock.now()),
+        )
+        .await
     }
 
     async fn unlock_pin(
@@ -1056,6 +1087,3 @@ const APPLY: Duration = Duration::from_secs(15 * 60);
 
 /// All records of the largest cluster are read and written down.
 const EXPORT: Duration = Duration::from_secs(60);
-
-/// Counted, not listed; beyond that the number says no more.
-const MAX_OWED_SHOWN: u32 = 1_000;

@@ -83,7 +83,8 @@ pub async fn list(
         counterpart: read("the peer", query.peer, ClusterId::from_str)?,
         device: read("the device", query.device, DeviceName::from_str)?,
         user_id: read("the user", query.user_id, UserId::from_str)?,
-        states: if query.include_ended {
+        owed: query.only_owed,
+        states: if query.include_ended || query.only_owed {
             Vec::new()
         } else {
             LIVE.to_vec()
@@ -131,10 +132,7 @@ fn read_place(token: &str) -> Result<Place, Error> {
 /// # Errors
 /// [`Error::Missing`] when there is none.
 pub async fn get(store: &Store, which: Which) -> Result<Vec<pb::Session>, Error> {
-    let found = rows(store, &which).await?;
-    if found.is_empty() {
-        return Err(which.missing());
-    }
+    let found = rows_of(store, &which).await?;
     Ok(found.iter().map(views::session).collect())
 }
 
@@ -182,6 +180,18 @@ fn decide_row(found: &[Session]) -> Option<&Session> {
     live()
         .find(|row| row.role == Role::Visiting)
         .or_else(|| live().next())
+}
+
+/// Every row of one session.
+///
+/// # Errors
+/// [`Error::Missing`] when there is none.
+pub(super) async fn rows_of(store: &Store, which: &Which) -> Result<Vec<Session>, Error> {
+    let found = rows(store, which).await?;
+    if found.is_empty() {
+        return Err(which.missing());
+    }
+    Ok(found)
 }
 
 async fn rows(store: &Store, which: &Which) -> Result<Vec<Session>, Error> {

@@ -285,6 +285,9 @@ pub fn session(session: &Session) -> pb::Session {
         owed: session.owed,
         reset: services.is_some_and(|services| services.reset),
         restart_reason: services.and_then(|services| services.restart_reason.clone()),
+        parked: session.parked.clone(),
+        parked_at: session.parked_at.map(|t| t.to_string()),
+        owed_cause: None,
     }
 }
 

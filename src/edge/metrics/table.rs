@@ -80,6 +80,8 @@ metrics! {
          part (home: Number of Remote Devices, visiting: Total Number of Remote Users)";
     SESSIONS_OWED = Gauge "emccd_sessions_owed" []
         "Ends of sessions that other clusters are still to be told of";
+    SESSIONS_PARKED = Gauge "emccd_sessions_parked" []
+        "Those of emccd_sessions_owed that the other cluster refuses to hear of: a person has to look";
     BASE_DEVICES = Gauge "emccd_base_devices" ["state"]
         "Base devices of the cluster, free and held by a session";
     LINK_UP = Gauge "emccd_link_up" ["peer"]

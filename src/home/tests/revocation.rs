@@ -7,6 +7,7 @@ use crate::{
         claims::{self, Claim, Task},
         membership::Membership,
         parameters::{self as stored_parameters, Setting},
+        trust_entries::{self, EntryKind, Source, TrustEntry},
     },
     tasks::Tasks,
 };
@@ -127,6 +128,157 @@ async fn what_the_store_says_of_the_switch_counts_also_before_the_node_goes_by_i
     look_again(&mut seen).await;
     let state = world.state("tokyo", login.session_id).await;
     assert_eq!(state, Some(State::Ended));
+}
+
+impl World {
+    /// What is accepted from tokyo: nothing, after what there was has been revoked; or something again.
+    async fn trusts_tokyo(&self, does: bool) {
+        self.store
+            .write(move |tx: &mut dyn Transaction| {
+                let entry = TrustEntry {
+                    cluster_id: cluster("tokyo"),
+                    kind: EntryKind::Pinned,
+                    fingerprint: [7; 32],
+                    der: vec![7],
+                    added_at: crate::clock::Timestamp::from_millis(1),
+                    source: Source::Operator,
+                    alias: None,
+                };
+                if does {
+                    trust_entries::add(tx, &entry)?;
+                } else {
+                    trust_entries::revoke(
+                        tx,
+                        &entry.cluster_id,
+                        &entry.fingerprint,
+                        entry.added_at,
+                    )?;
+                }
+                Ok::<_, store::Error>(())
+            })
+            .await
+            .unwrap();
+    }
+
+    /// One of tokyo's users on a phone of ours.
+    async fn visits(&self, device: &str) -> SessionId {
+        let id = SessionId::from_uuid(Uuid::now_v7());
+        let row = visiting_row(id, device);
+        self.store
+            .write(move |tx: &mut dyn Transaction| sessions::insert(tx, &row))
+            .await
+            .unwrap();
+        id
+    }
+
+    async fn visit(&self, id: SessionId) -> sessions::Session {
+        let row = self.store.read(move |tx: &mut dyn Transaction| {
+            sessions::get(tx, Role::Visiting, &cluster("tokyo"), id)
+        });
+        row.await.unwrap().unwrap()
+    }
+}
+
+fn visiting_row(id: SessionId, device: &str) -> sessions::Session {
+    sessions::Session {
+        role: Role::Visiting,
+        counterpart: cluster("tokyo"),
+        id,
+        state: State::Active,
+        device: DeviceName::new(device).unwrap(),
+        user_id: None,
+        login_type: LoginType::Uid,
+        login_name: LoginName::new("yui").unwrap(),
+        profile: None,
+        base_device: None,
+        services: None,
+        reference: Ref::from_bits(3),
+        created_at: crate::clock::Timestamp::from_millis(1),
+        deadline: None,
+        changed_at: crate::clock::Timestamp::from_millis(1),
+        ended_at: None,
+        end_reason: None,
+        initiator: None,
+        owed: false,
+        parked: None,
+        parked_at: None,
+    }
+}
+
+#[tokio::test]
+async fn a_peer_of_which_nothing_is_accepted_any_more_loses_what_is_shared_in_both_roles() {
+    let world = world(4).await;
+    world.trusts_tokyo(true).await;
+    let [away, elsewhere, late] = [
+        request("ana", "13579", "SEP1"),
+        request("bob", "13579", "SEP2"),
+        request("eve", "13579", "SEP3"),
+    ];
+    world.opens("tokyo", &away).await;
+    world.opens("lima", &elsewhere).await;
+    let visit = world.visits("SEP9").await;
+    let (claim, mut seen) = (world.claim().await, None);
+    let look_again = async |seen: &mut _| look(&world.role, &claim, seen).await.unwrap();
+    look_again(&mut seen).await;
+    world.switch("off").await;
+    world.trusts_tokyo(false).await;
+    look_again(&mut seen).await;
+    let state = world.state("tokyo", away.session_id).await;
+    assert_eq!(state, Some(State::Active), "it was switched off");
+    world.switch("on").await;
+    look_again(&mut seen).await;
+    let state = world.state("tokyo", away.session_id).await;
+    assert_eq!(state, Some(State::Ended));
+    assert_eq!(world.owed("tokyo").await, [away.session_id, visit]);
+    let row = world.visit(visit).await;
+    assert_eq!(
+        (row.state, row.end_reason, row.owed),
+        (State::Ended, Some(EndReason::Revoked), true)
+    );
+    let state = world.state("lima", elsewhere.session_id).await;
+    assert_eq!(state, Some(State::Active));
+    assert_eq!(world.held().await, 1);
+    // One that came over a connection from before, after the sweep.
+    world.opens("tokyo", &late).await;
+    look_again(&mut seen).await;
+    let state = world.state("tokyo", late.session_id).await;
+    assert_eq!(state, Some(State::Ended));
+    world.trusts_tokyo(true).await;
+    let again = request("eve", "13579", "SEP3");
+    world.opens("tokyo", &again).await;
+    look_again(&mut seen).await;
+    let state = world.state("tokyo", again.session_id).await;
+    assert_eq!(state, Some(State::Active));
+}
+
+#[tokio::test]
+async fn what_is_shared_with_a_peer_that_accepts_nothing_of_ours_ends_where_nobody_is_linked() {
+    let world = world(4).await;
+    let away = request("ana", "13579", "SEP1");
+    world.opens("tokyo", &away).await;
+    let visit = world.visits("SEP9").await;
+    let (claim, tokyo) = (world.claim().await, cluster("tokyo"));
+    let end = async || world.role.end_with_banisher(&tokyo, &claim).await.unwrap();
+    assert_eq!(end().await, 0, "this node has a link");
+    world.links.0.store(false, Ordering::SeqCst);
+    world.switch("off").await;
+    assert_eq!(end().await, 0, "it was switched off");
+    world.switch("on").await;
+    let lost = Claim {
+        generation: 0,
+        ..claim.clone()
+    };
+    let refused = world.role.end_with_banisher(&tokyo, &lost).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let state = world.state("tokyo", away.session_id).await;
+    assert_eq!(state, Some(State::Active), "the claim was another one's");
+    assert_eq!(end().await, 2);
+    assert_eq!(end().await, 0);
+    assert_eq!(world.owed("tokyo").await, [away.session_id, visit]);
+    assert_eq!(
+        world.visit(visit).await.end_reason,
+        Some(EndReason::Revoked)
+    );
 }
 
 #[tokio::test]

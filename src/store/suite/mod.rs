@@ -2,6 +2,7 @@
 
 mod announced;
 mod asked;
+mod debts;
 mod records;
 mod session_rows;
 mod transactions;
@@ -46,7 +47,9 @@ use crate::{
     },
 };
 
-pub(super) use self::{announced::*, asked::*, records::*, session_rows::*, transactions::*};
+pub(super) use self::{
+    announced::*, asked::*, debts::*, records::*, session_rows::*, transactions::*,
+};
 
 /// Runs each test of the suite on a database of its own that `$open` makes.
 macro_rules! run_suite {
@@ -101,6 +104,8 @@ macro_rules! each_engine_must {
                 setting_a_hash_forgets_failures,
                 states_move_forward_only_from_where_they_are_expected,
                 users_are_found_by_each_kind_of_name,
+                what_is_refused_is_parked_until_it_is_tried_again_or_told_or_dropped,
+                who_shares_sessions_and_had_all_its_trust_revoked_is_distrusted,
                 what_fails_undoes_itself_and_not_its_neighbours,
             ]
         );
