@@ -541,6 +541,7 @@ impl Desk {
         cause: String,
         body: Vec<u8>,
     ) -> Result<(), Error> {
+        let kept_at = tx.cluster_now()?;
         answers::put(
             tx,
             &Answer {
@@ -550,7 +551,7 @@ impl Desk {
                 code,
                 cause,
                 body,
-                kept_at: self.now,
+                kept_at,
             },
         )?;
         Ok(())
