@@ -17,7 +17,7 @@ use crate::{
         session::{EndReason, Initiator, Role, State},
     },
     store::{
-        self, Transaction, peers,
+        self, Transaction, debts, peers,
         sessions::{self, Session},
     },
 };
@@ -138,6 +138,8 @@ async fn begin(role: &HomeRole, leaving: &Leaving) -> Result<(), Stays> {
                 return Err(Stays::Unreachable { cluster, news });
             }
             if peers::set_leaving(tx, &cluster, Some(until))? {
+                // What it refused before is told once more: there is no later.
+                debts::unpark_all(tx, &cluster)?;
                 Ok(())
             } else {
                 Err(Stays::Unknown(cluster.clone()))

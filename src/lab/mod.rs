@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 
 pub mod admin;
 pub mod authority;
+pub mod between;
 pub mod dataset;
 mod held;
 pub mod member;

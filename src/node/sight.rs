@@ -252,9 +252,13 @@ impl Sight {
         // An empty transaction needs no room on the disk; what was really to be written does.
         if let Some(error) = self.store.failing() {
             let cause = crate::telemetry::error_chain(&error);
+            let advice = error.advice().map(|what| format!(": {what}"));
             return Some(reason(
                 "store",
-                format!("what was written last did not reach the disk: {cause}"),
+                format!(
+                    "what was written last did not reach the disk: {cause}{}",
+                    advice.unwrap_or_default()
+                ),
             ));
         }
         let probing = self.probed.probe(&self.store);

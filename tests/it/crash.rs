@@ -27,6 +27,7 @@ use crate::support::{
     rows::{Rows, rows, settled},
 };
 
+mod commits;
 pub(crate) mod kills;
 mod repeats;
 mod stage;

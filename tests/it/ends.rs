@@ -471,6 +471,19 @@ async fn a_peer_that_is_distrusted_loses_what_is_shared_and_hears_of_it_when_it_
         let held = scene.admin(HOME).await.held().await.unwrap();
         assert!(held.is_empty(), "{held:?}");
         assert_eq!(scene.row(VISITING, Way::Phone).await.state, "active");
+        if !is_cut {
+            // It is told why at each attempt: that is what it goes by when this lasts.
+            let is_told = |peer: &pb::PeerStatus| {
+                let out = peer.outbound.as_ref();
+                out.is_some_and(|out| out.rejection.as_deref() == Some("revoked"))
+            };
+            let home = &scene.at(HOME).id;
+            let told = scene
+                .at(VISITING)
+                .wait_status(home, "revoked", is_told)
+                .await;
+            told.unwrap();
+        }
         scene.restart(HOME).await;
         trust_again(&scene).await;
         scene.heal().await;

@@ -160,48 +160,11 @@ impl World {
             .unwrap();
     }
 
-    /// One of tokyo's users on a phone of ours.
-    async fn visits(&self, device: &str) -> SessionId {
-        let id = SessionId::from_uuid(Uuid::now_v7());
-        let row = visiting_row(id, device);
-        self.store
-            .write(move |tx: &mut dyn Transaction| sessions::insert(tx, &row))
-            .await
-            .unwrap();
-        id
-    }
-
     async fn visit(&self, id: SessionId) -> sessions::Session {
         let row = self.store.read(move |tx: &mut dyn Transaction| {
             sessions::get(tx, Role::Visiting, &cluster("tokyo"), id)
         });
         row.await.unwrap().unwrap()
-    }
-}
-
-fn visiting_row(id: SessionId, device: &str) -> sessions::Session {
-    sessions::Session {
-        role: Role::Visiting,
-        counterpart: cluster("tokyo"),
-        id,
-        state: State::Active,
-        device: DeviceName::new(device).unwrap(),
-        user_id: None,
-        login_type: LoginType::Uid,
-        login_name: LoginName::new("yui").unwrap(),
-        profile: None,
-        base_device: None,
-        services: None,
-        reference: Ref::from_bits(3),
-        created_at: crate::clock::Timestamp::from_millis(1),
-        deadline: None,
-        changed_at: crate::clock::Timestamp::from_millis(1),
-        ended_at: None,
-        end_reason: None,
-        initiator: None,
-        owed: false,
-        parked: None,
-        parked_at: None,
     }
 }
 
@@ -216,7 +179,7 @@ async fn a_peer_of_which_nothing_is_accepted_any_more_loses_what_is_shared_in_bo
     ];
     world.opens("tokyo", &away).await;
     world.opens("lima", &elsewhere).await;
-    let visit = world.visits("SEP9").await;
+    let visit = world.theirs_on("SEP9").await;
     let (claim, mut seen) = (world.claim().await, None);
     let look_again = async |seen: &mut _| look(&world.role, &claim, seen).await.unwrap();
     look_again(&mut seen).await;
@@ -256,7 +219,7 @@ async fn what_is_shared_with_a_peer_that_accepts_nothing_of_ours_ends_where_nobo
     let world = world(4).await;
     let away = request("ana", "13579", "SEP1");
     world.opens("tokyo", &away).await;
-    let visit = world.visits("SEP9").await;
+    let visit = world.theirs_on("SEP9").await;
     let (claim, tokyo) = (world.claim().await, cluster("tokyo"));
     let end = async || world.role.end_with_banisher(&tokyo, &claim).await.unwrap();
     assert_eq!(end().await, 0, "this node has a link");

@@ -40,6 +40,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
         if mode != "wal" {
             return Err(io::Error::other("the file system can't hold a write-ahead log").into());
         }
+        connection.busy_timeout(WRITER_PATIENCE)?;
         // NORMAL would lose the last commits at a power failure.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
@@ -106,6 +107,10 @@ pub(super) fn open_in_memory() -> Result<Connection, Error> {
     };
     open().map_err(|e| unopened(Path::new(":memory:"), e))
 }
+
+/// How long the writer waits for a program that has locked the database behind our turns: less than a login may take, so
+/// that a phone can be told what is wrong.
+const WRITER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs a statement without values.
 pub(super) fn execute(connection: &Connection, sql: &str) -> Result<(), Error> {

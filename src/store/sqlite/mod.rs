@@ -82,9 +82,9 @@ pub(super) fn side_files(path: &Path) -> Vec<PathBuf> {
     ]
 }
 
-/// Whether some process holds the write lock for longer than that.
+/// Whether some process holds the database for writing for longer than that: our own lock, or the engine's.
 pub(super) fn is_lock_held(path: &Path, patience: Duration) -> std::io::Result<bool> {
-    locks::is_held(path, patience)
+    Ok(locks::is_held(path, patience)? || offline::is_locked(path, patience))
 }
 
 /// The schema of a file.
@@ -386,6 +386,7 @@ impl Shared {
         if before.is_none() {
             warn!(
                 cause = error_chain(error),
+                hint = error.advice(),
                 "the database can't be written: all that needs it is refused until it can be"
             );
         }

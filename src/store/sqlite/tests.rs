@@ -7,7 +7,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::mpsc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::{join, join_all};
@@ -23,7 +23,7 @@ use crate::{
     store::{
         Config, Error, Row, Store, Transaction, Value, answers, base_devices,
         cluster_time::ClusterClock,
-        credentials, devices, hints, living, meta, profiles,
+        credentials, devices, hints, is_lock_held, living, meta, profiles,
         sessions::{self, Filter},
         suite::{at, cluster, device_name, each_engine_must, increment, session_id},
         users,
@@ -132,6 +132,37 @@ async fn a_database_that_can_not_grow_is_told_of_until_it_can() {
     let twice = store.write(|tx: &mut dyn Transaction| tx.execute("no SQL", &[]));
     twice.await.unwrap_err();
     assert!(store.failing().is_none());
+}
+
+#[tokio::test]
+async fn what_waits_for_a_database_that_another_program_has_locked_is_refused_together() {
+    let (store, dir) = fresh();
+    store.write(|tx| increment(tx, "n")).await.unwrap();
+    let path = dir.path().join("store.db");
+    assert!(!is_lock_held(&path, Duration::ZERO).unwrap());
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    assert!(is_lock_held(&path, Duration::ZERO).unwrap());
+    let began = Instant::now();
+    let writes = (0..20).map(|_| store.write(|tx| increment(tx, "n")));
+    for refused in join_all(writes).await {
+        let refused: Error = refused.unwrap_err();
+        assert!(matches!(refused, Error::Commit(_)), "{refused:?}");
+        let advice = refused.advice().unwrap_or_default();
+        assert!(advice.contains("fuser"), "{advice}");
+    }
+    // Once for all of them, and perhaps for the one that was taken alone: less than a login may take each time.
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(store.failing().is_some());
+    assert_eq!(number(&store).await, 1, "it can be read all the time");
+    other.execute_batch("ROLLBACK").unwrap();
+    store.write(|tx| increment(tx, "n")).await.unwrap();
+    assert!(store.failing().is_none());
+    assert_eq!(number(&store).await, 2, "nothing of them stands");
 }
 
 #[tokio::test]

@@ -141,6 +141,10 @@ pub(super) fn run_together(
         }
         Err(error) => {
             batch.jobs.push(first.job);
+            // What stood in the way of this one does in that of the others: none waits as long by itself.
+            while let Some(pending) = shared.writes.try_pop() {
+                batch.jobs.push(pending.job);
+            }
             Err(uncommitted(error))
         }
     };

@@ -1,0 +1,160 @@
+//! A node is killed at each of its durable commits in turn: before one, when all is written and nothing stands, and after
+//! one, when it stands and nobody has been told.
+//!
+//! Commits are counted from the start of the process, so that those of the start, of its heartbeats and of what it owes
+//! are among them. A node is started to stop at the next number, goes through the journey until it stops, is killed, and
+//! is held to what was told by the process that is started to stop at the number behind that; until one comes to the end
+//! of the journey.
+
+use std::sync::Mutex;
+
+use emccd::lab::member::Event;
+
+use super::*;
+
+/// Who goes through the journey, and on which phone.
+const USER: usize = 0;
+const PHONE: usize = 0;
+
+/// More commits than a journey can have: heartbeats are among them.
+const MOST: u64 = 400;
+
+/// What the phone was last told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    In,
+    Out,
+    /// Nothing, since it was asked for something.
+    Nothing,
+}
+
+struct Journey<'l> {
+    lab: &'l Lab,
+    told: &'l Mutex<Told>,
+}
+
+impl Journey<'_> {
+    fn tell(&self, told: Told) {
+        *self.told.lock().unwrap() = told;
+    }
+
+    fn phone(&self) -> (Phone, &str) {
+        let visiting = &self.lab.clusters[VISITING];
+        let phone = visiting.member().unwrap().phone().unwrap();
+        (phone, &visiting.data.phone(PHONE).unwrap().name)
+    }
+
+    async fn log_in(&self) {
+        let user = self.lab.clusters[HOME].data.user(USER).unwrap();
+        let (phone, device) = self.phone();
+        self.tell(Told::Nothing);
+        let shown = phone.login_at_once(device, None, &user.user_id, &user.pin);
+        // A node that has come to its point says no more.
+        if let Ok(shown) = shown.await {
+            assert_eq!(shown.em_code, None, "{}", shown.text);
+            self.tell(Told::In);
+        }
+    }
+
+    async fn log_out(&self) {
+        let (phone, device) = self.phone();
+        self.tell(Told::Nothing);
+        if let Ok(shown) = phone.logout(device).await {
+            assert_eq!(shown.em_code, None, "{}", shown.text);
+            self.tell(Told::Out);
+        }
+    }
+
+    /// What the last process left behind: both sides agree, on what the phone was told, and the phone's page is about
+    /// that. Whether somebody is on it.
+    async fn holds(&self, when: &str) -> bool {
+        let (home, visiting) = (&self.lab.clusters[HOME], &self.lab.clusters[VISITING]);
+        home.wait_linked(&visiting.id).await.unwrap();
+        visiting.wait_linked(&home.id).await.unwrap();
+        let shared = settled(home, visiting).await;
+        let (phone, device) = self.phone();
+        let is_on = shared.iter().any(|s| s.device == device);
+        assert!(shared.len() == usize::from(is_on), "{when}: {shared:?}");
+        match *self.told.lock().unwrap() {
+            Told::Nothing => {}
+            told => assert_eq!(is_on, told == Told::In, "{when}: {told:?}, and {shared:?}"),
+        }
+        let page = phone.login_form(device, None).await.unwrap();
+        assert_eq!(page.is_form(), !is_on, "{when}: {}", page.body);
+        is_on
+    }
+
+    /// From nobody on the phone to nobody on the phone.
+    async fn go(&self, when: &str) {
+        if self.holds(when).await {
+            self.log_out().await;
+        }
+        self.log_in().await;
+        self.log_out().await;
+        self.holds(when).await;
+    }
+}
+
+/// The file is whole as the dead process left it, and nobody has looked at it since.
+async fn is_whole(cluster: &emccd::lab::Cluster, when: &str) {
+    let file = cluster.member().unwrap().folder.join("../emccd.db");
+    let look = move || {
+        let database = rusqlite::Connection::open(file).unwrap();
+        let sql = "PRAGMA integrity_check";
+        database.query_row(sql, [], |row| row.get::<_, String>(0))
+    };
+    let found = tokio::task::spawn_blocking(look).await.unwrap();
+    assert_eq!(found.unwrap(), "ok", "{when}");
+    rows(cluster).await.hold_invariants();
+}
+
+/// All commits of one side, before and after each.
+async fn crash_at_each_commit_of(victim: usize) {
+    let settings = vec![("login".to_owned(), "deadline = \"4s\"".to_owned())];
+    let hosting = Hosting::Processes { binary: binary() };
+    let mut lab = Lab::start(&Spec {
+        hosting,
+        settings,
+        ..Spec::default()
+    })
+    .await
+    .unwrap();
+    let told = Mutex::new(Told::Out);
+    let mut points = (1..MOST).flat_map(|number| {
+        let sides = ["before", "after"];
+        sides.map(|side| format!("store.commit.{side}.{number}"))
+    });
+    let (mut stops, mut is_over) = (0, false);
+    while !is_over {
+        let point = points.next().expect("the journey comes to its end");
+        let member = lab.clusters[victim].member_mut().unwrap();
+        member.kill().await.unwrap();
+        is_whole(&lab.clusters[victim], &point).await;
+        let member = lab.clusters[victim].member_mut().unwrap();
+        let began = member.begin(&Versions::stopping_at(&point)).await.unwrap();
+        if began == Event::Ready {
+            let member = lab.clusters[victim].member().unwrap();
+            let journey = Journey {
+                lab: &lab,
+                told: &told,
+            };
+            tokio::select! {
+                stopped = member.next_event() => drop(stopped.unwrap()),
+                () = journey.go(&point) => is_over = true,
+            }
+        }
+        stops += u32::from(!is_over);
+    }
+    println!("stopped at {stops} commits");
+    lab.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn home_is_killed_at_each_of_its_commits() {
+    crash_at_each_commit_of(HOME).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn visiting_is_killed_at_each_of_its_commits() {
+    crash_at_each_commit_of(VISITING).await;
+}
