@@ -210,6 +210,7 @@ impl Bare {
         let roles = Arc::new(FederationRoles {
             home: home.clone(),
             visiting: visiting.clone(),
+            store: store.clone(),
             metrics: Metrics::default(),
             receiver: Receiver {
                 cluster_id: cluster.clone(),
