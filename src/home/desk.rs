@@ -545,6 +545,7 @@ impl Desk {
         cause: String,
         body: Vec<u8>,
     ) -> Result<(), Error> {
+        let kept_at = tx.cluster_now()?;
         answers::put(
             tx,
             &Answer {
@@ -554,7 +555,7 @@ impl Desk {
                 code,
                 cause,
                 body,
-                kept_at: self.now,
+                kept_at,
             },
         )?;
         Ok(())

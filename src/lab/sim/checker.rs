@@ -298,7 +298,7 @@ impl Checker {
         let (mut phones, mut users, mut bases) =
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for row in dump.rows.iter().filter(|row| row.lives()) {
-            if !phones.insert((row.role == Role::Home, row.counterpart, row.phone)) {
+            if !phones.insert((row.role == Role::Home, row.phone)) {
                 let what = format!("{at} has two sessions on one phone: {row}");
                 self.add("S1", at_ms, what);
             }

@@ -1,4 +1,4 @@
-//! What shall happen in a simulated run: who does what when, and what breaks when. Pure.
+//! What shall happen in a simulated run: who does what when, and what breaks when.
 //!
 //! A plan is drawn up from a seed before anything runs, and is a value of its own: one that has found something is
 //! kept as a file, so that it can be had again when plans of the same seed have long become others.
@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::net::Cut;
+use super::{net::Cut, ready};
 use crate::{chance::Chance, store::inline::Trouble};
 
 /// How many clusters there are.
@@ -23,10 +23,6 @@ pub(crate) const USERS: u8 = 6;
 pub(crate) const PHONES: u8 = 5;
 /// Base devices of each.
 pub(crate) const BASES: u8 = 3;
-/// Whether sessions end whose time is over: what does not is not asked for.
-const EXPIRES: bool = false;
-/// Whether clusters compare their sessions: without that a database of before is never brought up to date.
-const COMPARES: bool = false;
 /// How long things break, in milliseconds.
 pub(crate) const TROUBLED_MS: u64 = 45_000;
 /// And how long there is to settle afterwards: two heartbeats, the deadline of a login and 30 s, and the same once
@@ -430,10 +426,13 @@ impl Draw {
         };
         let most = [5, 20, 80][usize::from(self.below(3))];
         Settings {
-            limit_minutes: self.one_in(3).then_some(1).filter(|_| EXPIRES),
+            limit_minutes: self.one_in(3).then_some(1).filter(|_| ready::expires()),
             second: [second(), second(), second()],
             skew_ms: [skew(), skew(), skew(), skew()],
-            old: self.one_in(5).then(|| self.cluster()).filter(|_| COMPARES),
+            old: self
+                .one_in(5)
+                .then(|| self.cluster())
+                .filter(|_| ready::compares()),
             latency_ms: (1, most),
         }
     }
@@ -508,7 +507,7 @@ impl Draw {
             // Restoring an old state where nothing compares it leaves what it leaves.
             let what = match (kind, settings.old) {
                 (11, Some(_)) => continue,
-                (11, None) if !COMPARES => continue,
+                (11, None) if !ready::compares() => continue,
                 _ => self.fault(kind, at_ms, rest),
             };
             steps.push(Step { at_ms, what });
@@ -624,7 +623,11 @@ mod tests {
                 assert!(step.what.is_work() || ends <= TROUBLED_MS, "{step:?}");
             }
         }
-        assert_eq!(seen.len(), if COMPARES { 19 } else { 18 }, "{seen:?}");
+        assert_eq!(
+            seen.len(),
+            if ready::compares() { 19 } else { 18 },
+            "{seen:?}"
+        );
     }
 
     #[test]

@@ -228,3 +228,18 @@ fn an_answer_before_its_commit_is_noticed() {
 fn a_login_that_supersedes_nothing_is_noticed() {
     is_caught(Bug::NoSupersedes);
 }
+
+#[test]
+fn active_that_beats_ended_is_noticed() {
+    is_caught(Bug::ActiveBeatsEnded);
+}
+
+#[test]
+fn a_row_ended_too_young_is_noticed() {
+    is_caught(Bug::RowEndedTooYoung);
+}
+
+#[test]
+fn expiry_by_the_wall_clock_is_noticed() {
+    is_caught(Bug::ExpiryByWallClock);
+}

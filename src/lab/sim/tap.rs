@@ -24,7 +24,10 @@ use crate::{
         refusal::{Detail, Refusal},
         session::EndReason,
     },
-    edge::federation::Roles,
+    edge::federation::{
+        Roles,
+        sync::{SyncReply, SyncStep},
+    },
     tasks::Tasks,
     trust::receive,
 };
@@ -128,11 +131,6 @@ impl Tap {
     /// What was asked and answered so far.
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.state().calls.clone()
-    }
-
-    /// A moment in the order of calls.
-    pub(crate) fn moment(&self) -> u64 {
-        self.state().next_moment()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -345,6 +343,13 @@ impl Roles for Tapped {
         announcement: &'a Announcement,
     ) -> Answer<'a, Acknowledgement> {
         self.roles.announced(call, announcement)
+    }
+
+    fn sync<'a>(&'a self, context: &'a Context, step: SyncStep) -> Answer<'a, SyncReply> {
+        Box::pin(async move {
+            self.wait().await;
+            self.roles.sync(context, step).await
+        })
     }
 
     fn end_from_home<'a>(
