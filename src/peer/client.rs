@@ -581,7 +581,8 @@ mod tests {
     async fn a_call_that_a_closing_connection_passed_over_was_never_sent() {
         let connector = tower::service_fn(|_: Uri| async {
             let (ours, theirs) = tokio::io::duplex(65_536);
-            tokio::task::spawn(goes_away_at_the_first_call(theirs));
+            let peer = goes_away_at_the_first_call(theirs);
+            drop(crate::tasks::Tasks::default().spawn("a peer", peer));
             Ok::<_, std::io::Error>(TokioIo::new(ours))
         });
         let channel = Endpoint::from_static("http://peer").connect_with_connector_lazy(connector);

@@ -603,7 +603,7 @@ impl World {
                 self.pass(what).await;
                 self.disk(*cluster).set_trouble(Trouble::None);
             }
-            _ => unreachable!("{what:?}"),
+            _ => panic!("{what:?} breaks nothing"),
         }
     }
 }
@@ -682,7 +682,7 @@ impl Transport for SimTransport {
             let shown: Chain = ask
                 .snapshot
                 .client_identity_for(ask.cluster)
-                .map(|own| stage::ders(own))
+                .map(stage::ders)
                 .unwrap_or_default();
             let waited = ask.connect_timeout + ask.handshake_timeout;
             let address = ask.address.to_owned();
