@@ -209,7 +209,7 @@ fn links(peer: &pb::PeerStatus) -> Vec<Finding> {
     let is_linked = out.state == "up" || peer.own_links.iter().any(|own| own.state == "up");
     if peer.parked_ends > 0 {
         let text = format!(
-            "{id} refuses to hear of {} ends of sessions",
+            "{id} refuses to hear of ends of sessions: {}",
             peer.parked_ends
         );
         found.push(Finding::warning(

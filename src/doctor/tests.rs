@@ -648,6 +648,36 @@ fn what_the_other_nodes_of_the_cluster_say_is_judged_too() {
 }
 
 #[test]
+fn ends_that_a_peer_refuses_to_hear_of_are_told_also_over_a_link() {
+    let seen = |owed_ends, parked_ends| {
+        let status = pb::GetClusterStatusResponse {
+            peers: vec![pb::PeerStatus {
+                owed_ends,
+                parked_ends,
+                ..peer("up", 0)
+            }],
+            ..pb::GetClusterStatusResponse::default()
+        };
+        let found = up(Told {
+            status,
+            ..Told::default()
+        });
+        let about = found
+            .into_iter()
+            .filter(|f| matches!(f.id, "owed" | "parked"));
+        about.collect::<Vec<_>>()
+    };
+    assert!(seen(3, 0).is_empty());
+    let found = seen(3, 1);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].id, found[0].level), ("parked", Level::Warning));
+    assert_eq!(
+        found[0].text,
+        "tokyo refuses to hear of ends of sessions: 1"
+    );
+}
+
+#[test]
 fn a_daemon_of_another_node_and_one_that_is_silent_are_errors() {
     let node = Node::new();
     let config = config::load(&node.config).unwrap();

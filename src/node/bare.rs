@@ -44,7 +44,7 @@ use crate::{
     peer::{self, Peers, transport::Transport},
     secret::Secret,
     store::{
-        self, Store, Transaction, base_devices,
+        self, Store, Transaction, base_devices, cluster_time,
         inline::{Disk, Power, Schedule},
         learned,
         membership::{self, Membership},
@@ -230,7 +230,9 @@ impl Bare {
             turned: turned.clone(),
         })
         .await?;
-        if let Some(before) = membership.join().await? {
+        let before = membership.join().await?;
+        cluster_time::begin(&store, &membership.run().node, &clock).await?;
+        if let Some(before) = before {
             drop(visiting.end_left_behind(&before).await);
         }
         let (kept, keeping) = (membership.clone(), tasks.clone());

@@ -579,18 +579,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_a_closing_connection_passed_over_was_never_sent() {
-        let connector = tower::service_fn(|_: Uri| async {
-            let (ours, theirs) = tokio::io::duplex(65_536);
-            let peer = goes_away_at_the_first_call(theirs);
-            drop(crate::tasks::Tasks::default().spawn("a peer", peer));
-            Ok::<_, std::io::Error>(TokioIo::new(ours))
+        let (ours, theirs) = tokio::io::duplex(65_536);
+        let mut ours = Some(ours);
+        let connector = tower::service_fn(move |_: Uri| {
+            let stream = ours.take().map(TokioIo::new);
+            async { stream.ok_or_else(|| std::io::Error::other("one connection is enough")) }
         });
         let channel = Endpoint::from_static("http://peer").connect_with_connector_lazy(connector);
         let mut client = FederationServiceClient::new(channel);
-        let status = client
-            .find_user(pb::FindUserRequest::default())
-            .await
-            .unwrap_err();
+        let (answer, ()) = tokio::join!(
+            client.find_user(pb::FindUserRequest::default()),
+            goes_away_at_the_first_call(theirs),
+        );
+        let status = answer.unwrap_err();
         assert_eq!(Broke::of(&status), Broke::Unsent, "{status:?}");
     }
 }

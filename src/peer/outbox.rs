@@ -126,6 +126,8 @@ struct Memory {
     rung: Option<(u64, Option<Timestamp>)>,
     /// A link came up, and what it refused has not been told again since.
     afresh: bool,
+    /// How often its link had come up when that was seen last: the link that came up may be another cluster's.
+    times_up: Option<u64>,
 }
 
 /// A debt that waits for its next try.
@@ -232,8 +234,12 @@ impl Outbox {
             loop {
                 bell.ring.notified().await;
                 if bell.afresh.swap(false, Ordering::AcqRel) {
-                    memory.aside.clear();
-                    memory.afresh = true;
+                    let times = Some(self.links.times_up(&cluster));
+                    if memory.times_up != times {
+                        memory.times_up = times;
+                        memory.afresh = true;
+                        memory.aside.clear();
+                    }
                 }
                 let Some(claim) = self.claim(&cluster, &mut memory) else {
                     if !self.can_reach(&cluster) {

@@ -97,11 +97,17 @@ struct Peers(Vec<Arc<Script>>);
 struct Up {
     down: Mutex<Vec<ClusterId>>,
     rung: Mutex<Vec<ClusterId>>,
+    came_up: Mutex<BTreeMap<ClusterId, u64>>,
 }
 
 impl Links for Up {
     fn is_up(&self, cluster: &ClusterId) -> bool {
         !self.down.lock().unwrap().contains(cluster)
+    }
+
+    fn times_up(&self, cluster: &ClusterId) -> u64 {
+        let came_up = self.came_up.lock().unwrap();
+        came_up.get(cluster).copied().unwrap_or_default()
     }
 
     fn ring(&self, cluster: &ClusterId) {
@@ -133,6 +139,16 @@ struct World {
     up: Arc<Notify>,
     links: Arc<Up>,
     tasks: Tasks,
+}
+
+impl World {
+    /// A link to that cluster has come up.
+    fn comes_up(&self, name: &str) {
+        let mut came_up = self.links.came_up.lock().unwrap();
+        *came_up.entry(cluster(name)).or_default() += 1;
+        drop(came_up);
+        self.up.notify_one();
+    }
 }
 
 impl Drop for World {
@@ -306,7 +322,7 @@ async fn a_refused_debt_is_parked_holds_up_no_later_one_and_is_told_again_when_a
         wait_owed(&store, "berlin", &[0]).await;
         assert_eq!(times(&berlin, 0), 1);
         berlin.refuses.lock().unwrap().clear();
-        world.up.notify_one();
+        world.comes_up("berlin");
         wait_owed(&store, "berlin", &[]).await;
         assert_eq!(times(&berlin, 0), 2);
     }
@@ -333,7 +349,7 @@ async fn what_is_parked_stays_so_over_a_restart_and_is_tried_once_for_each_link_
                 .await
                 .unwrap();
         } else {
-            second.up.notify_one();
+            second.comes_up("berlin");
         }
         let mut changes = store.changes();
         while times(&berlin, 0) < tried {
@@ -345,6 +361,12 @@ async fn what_is_parked_stays_so_over_a_restart_and_is_tried_once_for_each_link_
         wait_parked(&store, "berlin", 0).await;
         assert_eq!(times(&berlin, 0), tried);
     }
+    // Another cluster's link is none.
+    second.comes_up("prague");
+    owe(&store, "berlin", 2..3).await;
+    second.wake.notify_one();
+    wait_owed(&store, "berlin", &[0]).await;
+    assert_eq!(times(&berlin, 0), 3);
 }
 
 #[tokio::test]
@@ -401,7 +423,7 @@ async fn a_creditor_that_cannot_be_reached_or_fails_at_all_is_not_told_the_rest(
         world.wake.notify_one();
         wait_owed(&store, "prague", &[]).await;
         berlin.refuses.lock().unwrap().clear();
-        world.up.notify_one();
+        world.comes_up("berlin");
         wait_owed(&store, "berlin", &[]).await;
         let before = berlin.told().len() - 100;
         assert!(
