@@ -11,8 +11,9 @@ use crate::{
         login::{FindUser, HomeServices, LoginRequest, MAX_CHOICES},
         parameters::{Parameters, UnknownUserAnswer},
         refusal::Refusal,
-        session::{Role, State},
+        session::{EndReason, Role, State},
     },
+    fault::{self, Bug},
     store::{
         Transaction, answers, peers,
         profiles::{self, Profile},
@@ -155,11 +156,16 @@ pub(super) fn replay(
             }
             Err(Error::Repeated(Refusal::new(code, kept.cause)))
         }
+        (Some(_), _) if fault::has(Bug::LoginOnTombstone) => Ok(Repeat::New),
         (Some(session), _) => {
             let reason = session
                 .end_reason
                 .ok_or_else(|| Error::Damaged("a session without answer".to_owned()))?;
             Err(Error::SessionEnded(reason))
+        }
+        // The row of a session that was opened is forgotten before its answer now and then; there is one no more.
+        (None, Some(kept)) if !kept.body.is_empty() => {
+            Err(Error::SessionEnded(EndReason::Abandoned))
         }
         (None, Some(_)) => Ok(Repeat::Asked),
         (None, None) => Ok(Repeat::New),

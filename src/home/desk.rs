@@ -127,6 +127,10 @@ impl Desk {
         owes: &mut bool,
     ) -> Result<Option<LoginAnswer>, Error> {
         let caller = &self.context.caller;
+        #[cfg(test)]
+        if crate::fault::has(crate::fault::Bug::LoginOnTombstone) {
+            crate::store::bugs::forget_ended(tx, caller, self.request.session_id)?;
+        }
         let repeat = match decide::replay(tx, caller, &self.request)? {
             Repeat::Opened(services) => return Ok(Some(LoginAnswer::Opened(services))),
             repeat => repeat,
@@ -541,6 +545,7 @@ impl Desk {
         cause: String,
         body: Vec<u8>,
     ) -> Result<(), Error> {
+        let kept_at = tx.cluster_now()?;
         answers::put(
             tx,
             &Answer {
@@ -550,7 +555,7 @@ impl Desk {
                 code,
                 cause,
                 body,
-                kept_at: self.now,
+                kept_at,
             },
         )?;
         Ok(())

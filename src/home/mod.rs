@@ -12,6 +12,7 @@ mod decide;
 mod desk;
 mod distrust;
 pub mod error;
+mod expiry;
 mod login;
 mod logout;
 mod reach;
@@ -220,6 +221,12 @@ impl HomeRole {
     /// off. Of the nodes of the cluster one at a time does it.
     pub async fn watch_revocations(&self, membership: &Membership, tasks: &Tasks) {
         revocation::watch(self, membership, tasks).await;
+    }
+
+    /// Advances cluster time and ends the sessions of both roles whose time is over, until the node shuts down, whenever
+    /// this is the node that does so; and tells when this node's wall clock is set.
+    pub async fn watch_expiry(&self, membership: &Membership, tasks: &Tasks) {
+        expiry::watch(self, membership, tasks).await;
     }
 
     /// Ends all that we share with a peer that has said for long enough that it accepts nothing of ours any more, unless a

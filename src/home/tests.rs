@@ -915,6 +915,7 @@ fn what_is_busy_says_when_to_come_back_and_what_failed_says_nothing_of_us() {
 }
 
 mod elsewhere;
+mod expiry;
 mod profiles_and_tickets;
 mod retirement;
 mod revocation;

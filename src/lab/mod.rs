@@ -21,6 +21,8 @@ pub mod ready;
 pub mod report;
 pub mod run;
 pub mod scenario;
+#[cfg(test)]
+mod sim;
 
 use self::{
     admin::Admin,

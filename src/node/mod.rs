@@ -16,6 +16,8 @@ mod addresses;
 mod announced;
 mod applied;
 mod banished;
+#[cfg(test)]
+pub(crate) mod bare;
 mod crl_folder;
 pub mod error;
 mod expiry;

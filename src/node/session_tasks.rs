@@ -78,6 +78,10 @@ pub(super) fn begin_session_tasks(parts: SessionParts, tasks: &Tasks) {
     );
     tasks.spawn("peers that accept nothing of ours", listening);
     tasks.spawn("clocks of peers", skew::watch(peers.clone(), tasks.clone()));
+    let (expiring, in_time, of_expiry) = (home.clone(), tasks.clone(), membership.clone());
+    tasks.spawn("expiry", async move {
+        expiring.watch_expiry(&of_expiry, &in_time).await;
+    });
     let (watching, of_home) = (tasks.clone(), membership.clone());
     tasks.spawn("revocations", async move {
         home.watch_revocations(&of_home, &watching).await;

@@ -46,7 +46,7 @@ use crate::{
     peer::{self, Peers},
     secret::Secret,
     store::{
-        self, Store, Transaction, audit,
+        self, Store, Transaction, audit, cluster_time,
         membership::{self, Membership},
         meta,
     },
@@ -229,6 +229,7 @@ pub(super) async fn start(
         before.ready().await?;
     }
     let before = core.join(predecessor.is_some()).await?;
+    cluster_time::begin(&core.store, &core.config.node, &core.clock).await?;
     if predecessor.is_some() {
         // One that hands over still carries its logins to their end.
         faults.pass("take-over.joined").await;

@@ -247,7 +247,7 @@ fn refused(address: &str, verdict: Option<Verdict>, source: io::Error) -> Error 
 }
 
 /// What the operator is told of a verdict against what the peer shows; none when it is for it.
-pub(super) fn untrusted(address: &str, verdict: Verdict) -> Option<Error> {
+pub(crate) fn untrusted(address: &str, verdict: Verdict) -> Option<Error> {
     let Verdict::Rejected {
         rejection,
         certificate,

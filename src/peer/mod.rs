@@ -41,6 +41,8 @@ use std::{
 
 use tokio::time::timeout_at;
 
+#[cfg(test)]
+pub(crate) use self::connector::untrusted;
 use self::{
     attempt::HEARTBEAT_BOUNDS,
     client::PeerHome,

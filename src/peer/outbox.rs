@@ -37,6 +37,7 @@ use crate::{
         login::{Context, HomeCluster, LogoutRequest},
         session::{EndReason, Initiator, Role},
     },
+    fault::{self, Bug},
     store::{
         self, Store, Transaction,
         claims::{self, Claim, Task},
@@ -533,8 +534,11 @@ impl Outbox {
             },
         };
         debug!(session.id = %debt.id, peer.cluster_id = %creditor.cluster_id(), "delivering an owed end");
-        match tokio::time::timeout_at(context.deadline.into(), creditor.logout(&context, request))
-            .await
+        let delivery = match tokio::time::timeout_at(
+            context.deadline.into(),
+            creditor.logout(&context, request),
+        )
+        .await
         {
             Ok(Ok(reason)) => Delivery::Taken(reason),
             Ok(Err(refusal)) => match refusal.code {
@@ -553,7 +557,11 @@ impl Outbox {
                 _ => Delivery::Refused(refusal.to_string()),
             },
             Err(_) => Delivery::Unreachable("no answer in time".to_owned()),
+        };
+        if fault::has(Bug::OutboxDropped) && matches!(delivery, Delivery::Unreachable(_)) {
+            return Delivery::Taken(request.reason);
         }
+        delivery
     }
 }
 

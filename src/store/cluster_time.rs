@@ -6,14 +6,31 @@
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
-    clock::{Clock, Timestamp},
-    domain::cluster_time::{Counting, Reading},
-    store::{Transaction, error::Error},
+    clock::{self, Clock, Timestamp},
+    domain::{
+        cluster_time::{Counting, Reading},
+        liveness::SILENCE,
+    },
+    store::{
+        Store, Transaction,
+        claims::{self, Claim},
+        error::Error,
+        nodes,
+    },
 };
+
+/// How often the holder of the claim advances what is on record.
+pub const KEPT_EVERY: Duration = Duration::from_secs(2);
+/// A record as old as this may be one that nobody advances any more.
+const STALE: Duration = Duration::from_secs(4);
+/// For how long a record stands still when nobody lives who would advance it: a silent holder is replaced within less.
+const STILL: Duration = SILENCE.saturating_add(KEPT_EVERY);
+/// How often a starting node looks whether the record moves.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What a store remembers of cluster time between transactions.
 #[derive(Debug, Default)]
@@ -65,3 +82,84 @@ pub fn put(tx: &mut dyn Transaction, reading: Reading) -> Result<(), Error> {
     )?;
     Ok(())
 }
+
+/// What must be added to cluster time to show it as wall time, in milliseconds.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn shift(tx: &mut dyn Transaction) -> Result<i64, Error> {
+    let on_record = reading(tx)?;
+    Ok(on_record.map_or(0, |on_record| {
+        let wall = on_record.wall.as_millis();
+        wall.saturating_sub(on_record.at.as_millis())
+    }))
+}
+
+/// Advances what is on record, under the claim to do so.
+///
+/// # Errors
+/// [`Error::ClaimLost`] when another node does it now; [`Error`] when the store fails.
+pub async fn keep(store: &Store, claim: &Claim, clock: &Clock) -> Result<(), Error> {
+    let (claim, clock) = (claim.clone(), clock.clone());
+    store
+        .write(move |tx: &mut dyn Transaction| {
+            claims::check(tx, &claim)?;
+            let at = tx.cluster_now()?;
+            put(
+                tx,
+                Reading {
+                    at,
+                    wall: clock.now(),
+                },
+            )
+        })
+        .await
+}
+
+/// Readies cluster time for a node that starts, before it serves anybody: begins it in a new store, and brings it across
+/// a time in which no node counted. Wall clocks are asked for nothing else. Where another node is on record, one that
+/// lives would advance it: that is waited for, for as long as a silent one would be replaced.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub async fn begin(store: &Store, node: &str, clock: &Clock) -> Result<(), Error> {
+    let own = node.to_owned();
+    let (before, is_alone) = store
+        .read(move |tx: &mut dyn Transaction| {
+            let others = nodes::all(tx)?
+                .into_iter()
+                .any(|other| other.run.node != own);
+            Ok::<_, Error>((reading(tx)?, !others))
+        })
+        .await?;
+    if let Some(before) = before {
+        if before.gap(clock.now()) <= STALE {
+            return Ok(());
+        }
+        let began = clock::instant();
+        while !is_alone && clock::since(began) < STILL {
+            tokio::time::sleep(LOOK).await;
+            if store.read(|tx: &mut dyn Transaction| reading(tx)).await? != Some(before) {
+                return Ok(());
+            }
+        }
+    }
+    let clock = clock.clone();
+    store
+        .write(move |tx: &mut dyn Transaction| {
+            // Another one that starts may have been faster.
+            if reading(tx)? != before {
+                return Ok(());
+            }
+            let wall = clock.now();
+            let next = match before {
+                None => Reading::first(wall),
+                Some(before) => before.after_gap(wall),
+            };
+            put(tx, next)
+        })
+        .await
+}
+
+#[cfg(test)]
+mod tests;

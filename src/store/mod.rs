@@ -53,7 +53,12 @@ mod sqlite;
 mod value;
 
 #[cfg(test)]
+pub(crate) mod bugs;
+#[cfg(test)]
 mod suite;
+
+#[cfg(test)]
+pub(crate) use self::sqlite::inline;
 
 /// What others do to a database behind our back.
 #[cfg(test)]

@@ -6,6 +6,8 @@
 //! Every change is a compare-and-set that only goes forward. `ended` rows stay as tombstones. Two unique
 //! indexes hold what must always hold: one session per phone and role, one per base device.
 
+use std::time::Duration;
+
 use crate::{
     clock::Timestamp,
     domain::{
@@ -113,6 +115,9 @@ pub const ONE_PER_DEVICE: &str = "sessions_one_per_device";
 pub const ONE_PER_BASE_DEVICE: &str = "sessions_one_per_base_device";
 
 const COLUMNS: &str = "role, counterpart, id, state, device, user_id, login_type, login_name, profile, base_device, services, reference, created_at, deadline, changed_at, ended_at, end_reason, initiator, owed, parked, parked_at";
+
+/// How much later than home visiting ends a session whose time is over: home's word should come first, with its reason.
+pub const AFTER_HOME: Duration = Duration::from_secs(60);
 
 // Stands in for the facts of a session that we only ever heard the end of.
 const UNKNOWN: &str = "-";
@@ -296,7 +301,8 @@ pub fn transition(
 }
 
 /// Turns visiting's `pending` into `active` with what home answered; whether it was still `pending`.
-/// The deadline of the answer is over with that; the session's own follows from the time that home gives it.
+/// The deadline of the answer is over with that; the session's own follows from the time that home gives it, and is
+/// [`AFTER_HOME`].
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -314,7 +320,9 @@ pub fn activate(
     services: &HomeServices,
 ) -> Result<bool, Error> {
     let now = tx.cluster_now()?;
-    let until = services.remaining.map(|remaining| now.plus(remaining));
+    let until = services
+        .remaining
+        .map(|remaining| now.plus(remaining).plus(AFTER_HOME));
     let moved = tx.execute(
         "UPDATE sessions SET state = 'active', user_key = $1, user_id = $2, profile = $3, base_device = $4,
            services = $5, deadline = $6, changed_at = $7
@@ -428,7 +436,7 @@ pub fn end_at_home(
 }
 
 /// Ends a session whatever its state, also one that we never heard of; whether this ended it. What an `ended`
-/// row has on record stays.
+/// row has on record stays. Nobody is owed such an end, so it must be the counterpart's own word.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -608,7 +616,7 @@ pub fn newest_owed(
     .collect()
 }
 
-/// The `pending` sessions whose deadline is over, the longest overdue first.
+/// The `pending` sessions whose deadline is over at `now`, in cluster time, the longest overdue first.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -617,6 +625,23 @@ pub fn overdue_pending(tx: &mut dyn Transaction, now: Timestamp) -> Result<Vec<S
         "SELECT {COLUMNS} FROM sessions WHERE state = 'pending' AND deadline <= $1 ORDER BY deadline, id"
     );
     records(tx, &sql, &[now.into()])
+}
+
+/// The active sessions of a role whose time is over at `now`, in cluster time, the longest overdue first.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn due(
+    tx: &mut dyn Transaction,
+    role: Role,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<Session>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sessions s WHERE role = $1 AND state = 'active' AND deadline <= $2
+         ORDER BY deadline LIMIT $3"
+    );
+    records(tx, &sql, &[role.into(), now.into(), limit.into()])
 }
 
 /// Sessions that a filter lets through, newest first.

@@ -79,6 +79,7 @@ pub(super) async fn ask_user(
     let as_typed = attempt.is_known_as_typed(home);
     let (login_type, profiles) = (home.query.login_type, choice.profiles.clone());
     let hash = tickets::hash_of(&choice.ticket);
+    let until = attempt.deadline;
     let asked = inner
         .write(attempt.deadline, move |tx: &mut dyn Transaction| {
             // Read here: the transaction may have waited for its turn.
@@ -91,7 +92,7 @@ pub(super) async fn ask_user(
                 outcome: outcome.to_owned(),
                 reference: Some(reference),
             };
-            if is_overdue(tx, &home_in, id, &entry(TOO_LATE))? {
+            if is_overdue(tx, &home_in, id, until, &entry(TOO_LATE))? {
                 return Ok(false);
             }
             let end = Some((EndReason::Refused, Initiator::Visiting, now));

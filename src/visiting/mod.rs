@@ -185,12 +185,12 @@ impl VisitingRole {
 
     async fn state_of(&self, device: &str) -> Result<PhoneState, Error> {
         let name = DeviceName::new(device).map_err(|_| Error::DeviceUnknown)?;
-        let now = self.inner.clock.now();
-        let found = self
+        let (found, now) = self
             .inner
             .look_up(self.inner.deadline(), move |tx: &mut dyn Transaction| {
                 devices::get(tx, &name)?.ok_or(Error::DeviceUnknown)?;
-                Ok::<_, Error>(sessions::active_on_device(tx, Role::Visiting, &name)?)
+                let found = sessions::active_on_device(tx, Role::Visiting, &name)?;
+                Ok::<_, Error>((found, tx.cluster_now()?))
             })
             .await?;
         let Some(session) = found else {

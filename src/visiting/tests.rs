@@ -19,6 +19,7 @@ mod secure;
 use crate::{
     chance::Chance,
     domain::{
+        cluster_time::Reading,
         em_code::EmCode,
         federation::Claim,
         ids::{DevicePoolName, ProfileName, UserId},
@@ -32,7 +33,7 @@ use crate::{
     },
     home::HomeRole,
     secret::Pin,
-    store::{self, audit, devices::Device, peers, pools},
+    store::{self, audit, cluster_time, devices::Device, peers, pools},
 };
 
 /// A home cluster that answers as it was told, and counts what reached it.
@@ -364,6 +365,17 @@ impl World {
             LoginOutcome::LoggedIn(done) => Ok(*done),
             LoginOutcome::Choose(choice) => panic!("asked: {choice:?}"),
         }
+    }
+
+    /// Cluster time is further by so much at once.
+    async fn time_goes_on(&self, by_ms: u64) {
+        self.store
+            .write(move |tx: &mut dyn Transaction| {
+                let at = tx.cluster_now()?.plus(Duration::from_millis(by_ms));
+                cluster_time::put(tx, Reading::first(at))
+            })
+            .await
+            .unwrap();
     }
 
     async fn code(&self, device: &str, name: &str) -> u16 {
@@ -814,7 +826,7 @@ async fn looking_at_a_phone_changes_nothing() {
             tokio::task::yield_now().await;
         }
         assert!(!world.free("SEP1").await);
-        world.clock.set_offset_millis(60_000);
+        world.time_goes_on(60_000).await;
         let before = world.store.stats().writes;
         assert!(world.free("SEP1").await, "overdue");
         assert_eq!(world.store.stats().writes, before);

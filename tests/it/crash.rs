@@ -24,7 +24,7 @@ use tonic::Code;
 use crate::support::{
     binary, is_long, lab,
     raw_peer::{self, Client, call, peer_client},
-    rows::{Rows, rows, settled},
+    rows::{Rows, rows, settled, tamper},
 };
 
 mod commits;

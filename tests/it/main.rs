@@ -20,6 +20,7 @@ mod backup;
 mod bulk;
 mod carried;
 mod chaos;
+mod clock;
 mod codes;
 mod crash;
 mod disk;

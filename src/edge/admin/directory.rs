@@ -6,7 +6,11 @@ use crate::{
         ids::{BaseDeviceName, ClusterId, DeviceName, SessionId, UserId},
         session::{Role, State},
     },
-    edge::admin::{error::Error, views},
+    edge::admin::{
+        error::Error,
+        sessions::{as_wall_time, shown},
+        views,
+    },
     store::{
         Store, Transaction, base_devices, credentials, devices, policies, profiles,
         sessions::{self, Filter},
@@ -67,7 +71,7 @@ pub async fn get_user(
                 ..Filter::default()
             };
             // Another cluster's user of the same ID on one of our phones is someone else.
-            let sessions = sessions::list(tx, &filter)?
+            let sessions = shown(tx, &filter)?
                 .into_iter()
                 .filter(|s| s.role == Role::Home || s.counterpart == own);
             Ok(pb::GetUserResponse {
@@ -116,6 +120,7 @@ pub async fn get_device(store: &Store, name: DeviceName) -> Result<pb::GetDevice
             let device = devices::get(tx, &name)?
                 .ok_or_else(|| Error::missing(format!("device {name}"), "emccd device list"))?;
             let session = sessions::active_on_device(tx, Role::Visiting, &device.name)?;
+            let session = as_wall_time(tx, session)?;
             Ok(pb::GetDeviceResponse {
                 device: Some(views::device(device)),
                 session: session.map(|s| views::session(&s)),
@@ -163,7 +168,7 @@ fn holder(tx: &mut dyn Transaction, id: SessionId) -> Result<Option<pb::Session>
         states: LIVE.to_vec(),
         ..Filter::default()
     };
-    Ok(sessions::list(tx, &filter)?.first().map(views::session))
+    Ok(shown(tx, &filter)?.first().map(views::session))
 }
 
 fn base_device((name, session): (BaseDeviceName, Option<SessionId>)) -> pb::BaseDevice {

@@ -135,7 +135,7 @@ struct Place {
 }
 
 /// A connection once its caller has shown who it is.
-pub trait Line: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+pub trait Line: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
     /// Completes when the caller has closed it or it was cut. What the caller has sent stays where it is.
     fn hung_up(&self) -> impl Future<Output = ()> + Send;
 }

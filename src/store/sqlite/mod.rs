@@ -9,6 +9,8 @@
 //! descriptor would drop SQLite's own locks.
 
 mod connection;
+#[cfg(test)]
+pub(crate) mod inline;
 mod locks;
 mod migrate;
 mod offline;
@@ -249,16 +251,7 @@ impl Engine for Sqlite {
     }
 
     fn stats(&self) -> Stats {
-        Stats {
-            commits: self.shared.commits.load(Ordering::Relaxed),
-            commit_failures: self.shared.commit_failures.load(Ordering::Relaxed),
-            writes: self.shared.writes_kept.load(Ordering::Relaxed),
-            reads: self.shared.reads_run.load(Ordering::Relaxed),
-            commit_time: Duration::from_nanos(self.shared.commit_nanos.load(Ordering::Relaxed)),
-            waiting_writes: self.shared.writes.len(),
-            waiting_reads: self.shared.reads.len(),
-            lock_wait: self.shared.lock_wait.length(),
-        }
+        self.shared.stats()
     }
 
     fn failing(&self) -> Option<Error> {
@@ -314,6 +307,19 @@ impl Shared {
             desks,
             running: Mutex::default(),
             ended: Condvar::new(),
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        Stats {
+            commits: self.commits.load(Ordering::Relaxed),
+            commit_failures: self.commit_failures.load(Ordering::Relaxed),
+            writes: self.writes_kept.load(Ordering::Relaxed),
+            reads: self.reads_run.load(Ordering::Relaxed),
+            commit_time: Duration::from_nanos(self.commit_nanos.load(Ordering::Relaxed)),
+            waiting_writes: self.writes.len(),
+            waiting_reads: self.reads.len(),
+            lock_wait: self.lock_wait.length(),
         }
     }
 

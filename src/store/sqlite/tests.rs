@@ -32,6 +32,7 @@ use crate::{
 
 mod commits;
 mod fixture;
+mod inline;
 mod model;
 mod offline;
 

@@ -108,6 +108,12 @@ pub(super) struct Answers {
 }
 
 impl Answers {
+    /// Whether something has changed for good.
+    #[cfg(test)]
+    pub(super) fn is_durable(&self) -> bool {
+        self.verdict.is_ok() && self.batch.has_changed
+    }
+
     /// Lets those who watch know what has changed, and everybody what came of their operation.
     pub(super) fn send(self, shared: &Shared) {
         let Self { batch, verdict } = self;

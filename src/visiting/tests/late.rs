@@ -1,6 +1,7 @@
 //! Answers that come too late, and a store that does: the phone is told in time, and nothing is left behind.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     sync::mpsc,
 };
@@ -51,7 +52,7 @@ async fn a_success_after_the_deadline_is_discarded_and_home_is_owed_the_end() {
     let world = world(vec![home]).await;
     let late = async {
         until_home_is_asked(&world).await;
-        world.clock.set_offset_millis(60_000);
+        world.time_goes_on(60_000).await;
         gate.notify_one();
     };
     let (failure, ()) = tokio::join!(world.login("SEP1", "ana"), late);
@@ -61,6 +62,72 @@ async fn a_success_after_the_deadline_is_discarded_and_home_is_owed_the_end() {
     assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
     assert_eq!(world.owed("berlin").await, 1);
     assert_eq!(world.audit().await, ["the answer came too late; given up"]);
+}
+
+/// A day forth or back: the login under way goes on, the phone is busy meanwhile, and the session lasts as long as it may.
+#[tokio::test]
+async fn a_wall_clock_that_is_set_ends_no_login_under_way_and_prolongs_none() {
+    const DAY_MS: i64 = 86_400_000;
+    for by in [DAY_MS, -DAY_MS] {
+        let (home, gate) = gated();
+        let world = world(vec![home]).await;
+        let setting = async {
+            until_home_is_asked(&world).await;
+            world.clock.set_offset_millis(by);
+            assert!(!world.free("SEP1").await, "{by}");
+            pending::end_abandoned(&world.role.inner, &BTreeMap::new(), None)
+                .await
+                .unwrap();
+            gate.notify_one();
+        };
+        let (done, ()) = tokio::join!(world.login("SEP1", "ana"), setting);
+        let done = done.unwrap();
+        let sep1 = DeviceName::new("SEP1").unwrap();
+        let (row, now) = world
+            .store
+            .read(move |tx: &mut dyn Transaction| {
+                let row = sessions::active_on_device(tx, Role::Visiting, &sep1)?;
+                Ok::<_, store::Error>((row.unwrap(), tx.cluster_now()?))
+            })
+            .await
+            .unwrap();
+        assert_eq!(row.state, State::Active);
+        let lasts = row.deadline.map(|until| until.since(now));
+        let may = done
+            .services
+            .remaining
+            .map(|left| left + sessions::AFTER_HOME);
+        assert_eq!(lasts.is_some(), may.is_some());
+        if let (Some(lasts), Some(may)) = (lasts, may) {
+            assert!(
+                lasts <= may && lasts + Duration::from_secs(60) > may,
+                "{lasts:?}"
+            );
+        }
+    }
+}
+
+/// A pending row whose carrier died stands until its deadline, whatever the wall clock says then.
+#[tokio::test]
+async fn a_wall_clock_set_back_keeps_no_dead_login_on_a_phone() {
+    let mut silent = Script::new("berlin").finding(Ok(Ownership::Mine));
+    silent.silent = true;
+    let world = world(vec![silent]).await;
+    let dying = async {
+        until_home_is_asked(&world).await;
+        world.clock.set_offset_millis(-86_400_000);
+    };
+    tokio::select! {
+        biased;
+        _ = world.login("SEP1", "ana") => panic!("home is silent"),
+        () = dying => {}
+    }
+    world.time_goes_on(60_000).await;
+    assert!(world.free("SEP1").await, "overdue");
+    pending::end_abandoned(&world.role.inner, &BTreeMap::new(), None)
+        .await
+        .unwrap();
+    assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
 }
 
 async fn end_by_operator(world: &World) {
@@ -237,7 +304,7 @@ async fn a_question_after_the_deadline_is_not_shown() {
     let world = world(vec![home]).await;
     let late = async {
         until_home_is_asked(&world).await;
-        world.clock.set_offset_millis(60_000);
+        world.time_goes_on(60_000).await;
         gate.notify_one();
     };
     let (failure, ()) = tokio::join!(world.login("SEP1", "ana"), late);

@@ -16,6 +16,9 @@ use super::*;
 const USER: usize = 0;
 const PHONE: usize = 0;
 
+/// When a session is over on both sides that one of them has ended, or whose time is over.
+const OVER_WITHIN: Duration = Duration::from_secs(40);
+
 /// More commits than a journey can have: heartbeats are among them.
 const MOST: u64 = 400;
 
@@ -65,6 +68,34 @@ impl Journey<'_> {
         }
     }
 
+    /// Waits until nobody is on the phone, and nobody at home thinks so.
+    async fn until_over(&self, what: &str) {
+        let began = Instant::now();
+        let (home, visiting) = (&self.lab.clusters[HOME], &self.lab.clusters[VISITING]);
+        let lives = |rows: &Rows| rows.sessions.iter().any(|s| s.state != State::Ended);
+        loop {
+            let (at_home, at_visiting) = (rows(home).await, rows(visiting).await);
+            if !lives(&at_home) && !lives(&at_visiting) {
+                return self.tell(Told::Out);
+            }
+            assert!(
+                began.elapsed() < OVER_WITHIN,
+                "{what}: {:?}, {:?}",
+                at_home.sessions,
+                at_visiting.sessions
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The session's time is over at home, and visiting hears of it.
+    async fn expire(&self) {
+        self.tell(Told::Nothing);
+        let sql = "UPDATE sessions SET deadline = 1 WHERE role = 'home' AND state = 'active'";
+        tamper(&self.lab.clusters[HOME], sql).await;
+        self.until_over("its time is over").await;
+    }
+
     /// What the last process left behind: both sides agree, on what the phone was told, and the phone's page is about
     /// that. Whether somebody is on it.
     async fn holds(&self, when: &str) -> bool {
@@ -91,6 +122,8 @@ impl Journey<'_> {
         }
         self.log_in().await;
         self.log_out().await;
+        self.log_in().await;
+        self.expire().await;
         self.holds(when).await;
     }
 }

@@ -25,7 +25,8 @@ async fn stopped_at(point: &str) -> (i64, bool) {
     nothing.unwrap_err();
     store.write(|_| Ok::<_, Error>(())).await.unwrap();
     let writer = store.clone();
-    let told = tokio::spawn(async move { writer.write(|tx| increment(tx, "n")).await });
+    let writing = async move { writer.write(|tx| increment(tx, "n")).await };
+    let told = crate::tasks::Tasks::default().spawn("a write", writing);
     let name = tokio::task::spawn_blocking(move || reported.recv().unwrap());
     assert_eq!(name.await.unwrap(), point);
     let seen: String = Connection::open(&path)

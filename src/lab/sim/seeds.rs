@@ -1,0 +1,245 @@
+//! Seeds, run: many of them, the ones that once failed, and some with a bug put in.
+
+use std::{fs, path::PathBuf};
+
+use super::{
+    checker::Wrong,
+    driver::{self, Outcome},
+    plan::Plan,
+    shrink::shrink,
+};
+use crate::fault::{Bug, with_bug};
+
+/// How many seeds each of the eight tests runs.
+const EACH: u64 = 250;
+/// The same when asked for more.
+const EACH_LONG: u64 = 6_250;
+
+fn each() -> u64 {
+    match std::env::var_os("EMCCD_LONG") {
+        Some(_) => EACH_LONG,
+        None => EACH,
+    }
+}
+
+fn told(wrong: &[Wrong]) -> String {
+    let lines: Vec<_> = wrong.iter().map(|one| format!("  {one}")).collect();
+    lines.join("\n")
+}
+
+/// Runs one seed; a panic of the product counts as a failure of the seed like any other.
+fn failure_of(plan: &Plan) -> Option<String> {
+    let ran = std::panic::catch_unwind(|| driver::run(plan));
+    match ran {
+        Ok(Outcome { wrong, .. }) if wrong.is_empty() => None,
+        Ok(Outcome { wrong, .. }) => Some(told(&wrong)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Some(format!("  it panicked: {}", text.unwrap_or_default()))
+        }
+    }
+}
+
+#[track_caller]
+fn holds(seeds: std::ops::Range<u64>) {
+    let mut failed = Vec::new();
+    for seed in seeds {
+        let plan = Plan::of(seed);
+        if let Some(failure) = failure_of(&plan) {
+            if failed.is_empty() {
+                println!(
+                    "seed {seed} fails:\n{failure}\nits plan:\n{}",
+                    plan.to_json()
+                );
+            }
+            println!("seed {seed}:\n{failure}");
+            failed.push(seed);
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "the rules of sessions don't hold for the seeds {failed:?}; run one again with \
+         EMCCD_SIM_SEED={} cargo test --lib sim::seeds::replay -- --nocapture",
+        failed[0]
+    );
+}
+
+fn part(n: u64) -> std::ops::Range<u64> {
+    n * each()..(n + 1) * each()
+}
+
+#[test]
+fn seeds_0() {
+    holds(part(0));
+}
+
+#[test]
+fn seeds_1() {
+    holds(part(1));
+}
+
+#[test]
+fn seeds_2() {
+    holds(part(2));
+}
+
+#[test]
+fn seeds_3() {
+    holds(part(3));
+}
+
+#[test]
+fn seeds_4() {
+    holds(part(4));
+}
+
+#[test]
+fn seeds_5() {
+    holds(part(5));
+}
+
+#[test]
+fn seeds_6() {
+    holds(part(6));
+}
+
+#[test]
+fn seeds_7() {
+    holds(part(7));
+}
+
+/// Twice the same seed is twice the same run: every packet, every answer and every row.
+#[test]
+fn a_seed_is_one_course_of_events() {
+    for seed in 0..20 {
+        let plan = Plan::of(seed);
+        let (one, other) = (driver::run(&plan), driver::run(&plan));
+        assert_eq!(one.trace, other.trace, "seed {seed}");
+        assert_eq!(one.wrong, other.wrong, "seed {seed}");
+    }
+}
+
+/// What nothing happens in says nothing: most runs must have logins that succeed, and some that don't.
+#[test]
+fn runs_are_about_something() {
+    let all: Vec<_> = (0..20)
+        .map(|seed| driver::run(&Plan::of(seed)).told)
+        .collect();
+    let sum = |n: usize| all.iter().map(|told| told[n]).sum::<usize>();
+    println!("in, refused, unanswered: {} {} {}", sum(0), sum(1), sum(2));
+    assert!(sum(0) > 60 && sum(1) > 20 && sum(2) > 0, "{all:?}");
+    assert!(
+        all.iter().filter(|told| told[0] > 0).count() >= 18,
+        "{all:?}"
+    );
+}
+
+/// One seed, with all that is logged: for people. Without a seed there is nothing to do.
+#[test]
+fn replay() {
+    let Some(seed) = std::env::var("EMCCD_SIM_SEED").ok() else {
+        return;
+    };
+    let plan = Plan::of(seed.parse().unwrap());
+    println!("{}", plan.to_json());
+    // What nodes log, for the first run.
+    let log = std::env::var("EMCCD_SIM_LOG").ok().map(|filter| {
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_test_writer()
+            .finish();
+        tracing::subscriber::set_default(log)
+    });
+    let began = std::time::Instant::now();
+    let outcome = driver::run(&plan);
+    drop(log);
+    println!("{outcome:?} in {:?}", began.elapsed());
+    if outcome.wrong.is_empty() {
+        return;
+    }
+    let rule = outcome.wrong[0].rule;
+    let fails = |plan: &Plan| {
+        driver::run(plan)
+            .wrong
+            .iter()
+            .any(|wrong| wrong.rule == rule)
+    };
+    let tries = std::env::var("EMCCD_SIM_TRIES").map_or(0, |tries| tries.parse().unwrap());
+    let least = shrink(&plan, tries, fails);
+    if least != plan {
+        println!("as few steps as still break {rule}:\n{}", least.to_json());
+        println!("{}", told(&driver::run(&least).wrong));
+    }
+    panic!("\n{}", told(&outcome.wrong));
+}
+
+/// Plans that once found something.
+#[test]
+fn what_once_failed_holds() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/sim");
+    let mut files: Vec<_> = match fs::read_dir(&folder) {
+        Ok(files) => files.map(|file| file.unwrap().path()).collect(),
+        Err(_) => Vec::new(),
+    };
+    files.sort();
+    for file in files {
+        let plan = Plan::from_json(&fs::read_to_string(&file).unwrap());
+        if let Some(failure) = failure_of(&plan) {
+            panic!("{} fails again:\n{failure}", file.display());
+        }
+    }
+}
+
+/// Puts a bug in: some seed of the first 500 must fail by it.
+#[track_caller]
+fn is_caught(bug: Bug) {
+    let _buggy = with_bug(bug);
+    for seed in 0..500 {
+        if let Some(failure) = failure_of(&Plan::of(seed)) {
+            println!("{bug:?} is caught by seed {seed}:\n{failure}");
+            return;
+        }
+    }
+    panic!("no seed of 500 has noticed {bug:?}");
+}
+
+#[test]
+fn a_dropped_outbox_is_noticed() {
+    is_caught(Bug::OutboxDropped);
+}
+
+#[test]
+fn a_pending_row_promoted_late_is_noticed() {
+    is_caught(Bug::PendingPromotedLate);
+}
+
+#[test]
+fn a_login_on_a_tombstone_is_noticed() {
+    is_caught(Bug::LoginOnTombstone);
+}
+
+#[test]
+fn an_answer_before_its_commit_is_noticed() {
+    is_caught(Bug::AckBeforeCommit);
+}
+
+#[test]
+fn a_login_that_supersedes_nothing_is_noticed() {
+    is_caught(Bug::NoSupersedes);
+}
+
+#[test]
+fn active_that_beats_ended_is_noticed() {
+    is_caught(Bug::ActiveBeatsEnded);
+}
+
+#[test]
+fn a_row_ended_too_young_is_noticed() {
+    is_caught(Bug::RowEndedTooYoung);
+}
+
+#[test]
+fn expiry_by_the_wall_clock_is_noticed() {
+    is_caught(Bug::ExpiryByWallClock);
+}
