@@ -122,11 +122,11 @@ impl Digests {
 
 /// Some of the buckets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Buckets([bool; BUCKETS]);
+pub struct Buckets(Box<[bool; BUCKETS]>);
 
 impl Default for Buckets {
     fn default() -> Self {
-        Self([false; BUCKETS])
+        Self(Box::new([false; BUCKETS]))
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::*;
 use crate::{
     domain::{
-        agreement::{OLD_ENOUGH, Theirs as Standing},
+        agreement::Theirs as Standing,
         capability::Traits,
         ids::{DeviceName, LoginName, Ref},
         login::{LoginType, SecurityMode},
