@@ -229,7 +229,29 @@ fn links(peer: &pb::PeerStatus) -> Vec<Finding> {
             format!("they are told when the link is up: {}", see()),
         ));
     }
+    found.extend(peer.agreement.as_ref().and_then(|a| agreement(id, a)));
     found.into_iter().map(|finding| finding.about(id)).collect()
+}
+
+/// What is in the way of agreeing with a peer on sessions; nothing when all is well.
+fn agreement(id: &str, agreement: &pb::SessionAgreement) -> Option<Finding> {
+    match &*agreement.state {
+        "held" => Some(Finding::warning(
+            "sessions",
+            format!(
+                "{} sessions that we share with {id} do not live there any more: their end is held back for 30 s",
+                agreement.held_ends
+            ),
+            "ask its operator whether its database was lost or restored; then: emccd cluster status",
+        )),
+        "unable" => Some(Finding::ok(
+            "sessions",
+            format!(
+                "{id} has no sync-sessions: ends are told by retries, what is lost ends by expiry"
+            ),
+        )),
+        _ => None,
+    }
 }
 
 /// Behind why the node that answers is not linked: which others are. Nothing for the only node.

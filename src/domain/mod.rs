@@ -4,6 +4,7 @@
 pub mod accepted;
 pub mod address;
 pub mod address_list;
+pub mod agreement;
 pub mod announcement;
 pub mod banishment;
 pub mod bounds;

@@ -364,8 +364,19 @@ impl NodeOperations {
                 .collect(),
             accepted: mirror::accepted(link),
             waiting: waiting.get(&link.cluster).copied().unwrap_or_default(),
+            agreement: self.agreement(link),
             ..peer_status(link, siblings)
         }
+    }
+
+    /// Whether the peer can be asked about sessions; what the store has of it is filled in afterwards.
+    fn agreement(&self, link: &LinkStatus) -> Option<pb::SessionAgreement> {
+        let is_unable = self.peers.can_sync(&link.cluster) == Some(false);
+        let state = if is_unable { "unable" } else { "unknown" };
+        link.enabled.then(|| pb::SessionAgreement {
+            state: state.to_owned(),
+            ..pb::SessionAgreement::default()
+        })
     }
 
     async fn siblings(&self) -> Result<Siblings, store::Error> {

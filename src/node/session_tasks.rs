@@ -12,7 +12,7 @@ use crate::{
     clock::Clock,
     domain::{federation::Federation, ids::ClusterId, login::HomeCluster},
     home::HomeRole,
-    peer::{Peers, outbox::Outbox},
+    peer::{Peers, agreement::Agreement, outbox::Outbox},
     store::{self, Store, Transaction, claims, membership::Membership, nodes, retention},
     tasks::Tasks,
     visiting::VisitingRole,
@@ -43,6 +43,7 @@ pub(super) struct SessionParts {
 pub(super) fn begin_session_tasks(parts: SessionParts, tasks: &Tasks) {
     let up = Arc::new(Notify::new());
     tasks.spawn("outbox", outbox(&parts, &up, tasks).run());
+    tasks.spawn("agreement", agreement(&parts, tasks).run());
     let SessionParts {
         store,
         clock,
@@ -121,6 +122,17 @@ fn outbox(parts: &SessionParts, up: &Arc<Notify>, tasks: &Tasks) -> Outbox {
         tasks: tasks.clone(),
         deadline: parts.deadline,
         chance: parts.chance.clone(),
+    }
+}
+
+fn agreement(parts: &SessionParts, tasks: &Tasks) -> Agreement {
+    Agreement {
+        store: parts.store.clone(),
+        peers: parts.peers.clone(),
+        membership: parts.membership.clone(),
+        clock: parts.clock.clone(),
+        chance: parts.chance.fork("agreement"),
+        tasks: tasks.clone(),
     }
 }
 

@@ -419,6 +419,13 @@ fn read_rows(counts: &counts::Counts, all: &mut Readings) {
     }
     all.add(&table::SESSIONS_OWED, &[], rows(counts.owed));
     all.add(&table::SESSIONS_PARKED, &[], rows(counts.parked));
+    for (peer, ends) in &counts.held_back {
+        all.add(
+            &table::SESSIONS_HELD_BACK,
+            &[peer.as_str()],
+            f64::from(*ends),
+        );
+    }
     all.add(&table::BASE_DEVICES, &["held"], rows(counts.held));
     let free = counts.base_devices.saturating_sub(counts.held);
     all.add(&table::BASE_DEVICES, &["free"], rows(free));

@@ -372,6 +372,7 @@ impl Core {
                     membership: self.membership.clone(),
                     trust: self.trust.clone(),
                 },
+                store: self.store.clone(),
             }),
             peers: self.peers.clone(),
             refusals: self.trust.refusals().clone(),

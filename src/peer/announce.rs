@@ -141,7 +141,7 @@ impl Peers {
         }
     }
 
-    fn lives(&self, cluster: &ClusterId) -> Vec<Live> {
+    pub(super) fn lives(&self, cluster: &ClusterId) -> Vec<Live> {
         let links = self.group(cluster).map(|group| group.links());
         let links = links.iter().flat_map(|links| links.iter());
         links.filter_map(|link| link.live()).collect()

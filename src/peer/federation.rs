@@ -17,6 +17,12 @@ impl Links for Peers {
         let entry = entries.get(cluster).filter(|e| e.record.enabled);
         entry.is_some_and(|e| e.group.is_up())
     }
+
+    fn ring(&self, cluster: &ClusterId) {
+        if let Some(group) = self.group(cluster) {
+            group.common.ring();
+        }
+    }
 }
 
 impl Federation for Peers {

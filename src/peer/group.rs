@@ -285,6 +285,7 @@ impl Group {
             profile_choice: one.profile_choice || other.profile_choice,
             secure_config: one.secure_config || other.secure_config,
             trust_announce: one.trust_announce || other.trust_announce,
+            sync_sessions: one.sync_sessions || other.sync_sessions,
             ..one
         });
         any.or_else(|| self.inbound().traits())

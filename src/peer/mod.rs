@@ -5,6 +5,7 @@
 //! a call goes to one of the nodes that are up, and to another one when that fails; when none is up it wakes the links
 //! and waits for fresh attempts, within its deadline.
 
+pub mod agreement;
 pub mod announce;
 pub mod backoff;
 pub mod balance;
@@ -14,6 +15,7 @@ pub mod link;
 pub mod outbox;
 pub mod probe;
 pub mod status;
+pub mod sync;
 pub mod theirs;
 pub mod transport;
 
@@ -467,6 +469,28 @@ impl Peers {
                 changes: self.inner.changes.clone(),
             }
         })
+    }
+
+    /// How often we had ends of sessions for that peer which could not be delivered.
+    #[must_use]
+    pub fn undelivered(&self, cluster: &ClusterId) -> u64 {
+        self.group(cluster).map_or(0, |group| group.common.rings())
+    }
+
+    /// How often that peer said that it has ends of sessions for us which it could not deliver.
+    #[cfg(test)]
+    pub(crate) fn rung(&self, cluster: &ClusterId) -> u64 {
+        self.group(cluster).map_or(0, |group| group.common.rung())
+    }
+
+    /// Of each enabled peer: how often its links came up, and how often it said that it has ends of sessions for us.
+    pub(super) fn marks(&self) -> BTreeMap<ClusterId, (u64, u64)> {
+        let entries = self.entries();
+        let enabled = entries.iter().filter(|(_, entry)| entry.record.enabled);
+        let mark = |entry: &Entry| (entry.group.times_up(), entry.group.common.rung());
+        enabled
+            .map(|(id, entry)| (id.clone(), mark(entry)))
+            .collect()
     }
 
     /// Tells of links that come up from now on; those that are up already are told first.

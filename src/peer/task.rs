@@ -371,6 +371,9 @@ impl LinkTask {
                 {
                     self.shared.common.announce();
                 }
+                if self.shared.has_ends(beat.session_ends) {
+                    self.shared.common.was_rung();
+                }
                 Ok(beat)
             }
             () = sleep_until(dead_at) => Err(self.dead(address)),

@@ -4,6 +4,7 @@
 //! ([`users`], [`sessions`], …) are such functions. A use case is one closure, handed to [`Store::write`] or
 //! [`Store::read`]. Closures can be run again and have no effect outside the store.
 
+pub mod agreements;
 pub mod announcements;
 pub mod answers;
 pub mod applications;
@@ -39,6 +40,7 @@ pub mod refs;
 pub mod retention;
 pub mod rotations;
 pub mod sessions;
+pub mod shared;
 pub mod tickets;
 pub mod trust_entries;
 pub mod users;

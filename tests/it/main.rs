@@ -13,6 +13,7 @@
 mod support;
 
 mod admission;
+mod agreement;
 mod announce;
 mod answers;
 mod backup;

@@ -28,6 +28,7 @@ use crate::{
         sessions::{self, Which},
         trust_bulk,
         trust_removal::{self, Mode, Removal},
+        views,
     },
     fault::FaultPoints,
     pairing::Pairings,
@@ -114,8 +115,34 @@ impl AdminEdge {
 
     async fn status(&self) -> Result<pb::GetClusterStatusResponse, Error> {
         let mut status = self.operations.cluster_status().await?;
-        let all = self.store.read(|tx| store::debts::creditors(tx)).await?;
-        for peer in &mut status.peers {
+        let asked: Vec<_> = status
+            .peers
+            .iter()
+            .map(|peer| ClusterId::new(&*peer.cluster_id).ok())
+            .collect();
+        let (all, agreements) = self
+            .store
+            .read(move |tx| {
+                let now = tx.cluster_now()?;
+                let mut agreements = Vec::with_capacity(asked.len());
+                for peer in &asked {
+                    agreements.push(match peer {
+                        Some(peer) => {
+                            let record = store::agreements::get(tx, peer)?;
+                            let is_shared = store::shared::is_any(tx, peer)?;
+                            views::agreement(&record, is_shared, now)
+                        }
+                        None => pb::SessionAgreement::default(),
+                    });
+                }
+                Ok::<_, store::Error>((store::debts::creditors(tx)?, agreements))
+            })
+            .await?;
+        for (peer, agreement) in status.peers.iter_mut().zip(agreements) {
+            // What is on record of a peer that can't be asked is of before.
+            if let Some(shown) = peer.agreement.as_mut().filter(|a| a.state != "unable") {
+                *shown = agreement;
+            }
             let owed = all
                 .iter()
                 .find(|owed| owed.counterpart.as_str() == peer.cluster_id);

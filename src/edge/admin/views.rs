@@ -6,6 +6,7 @@ use crate::{
     domain::{ids::ClusterId, login::SecurityMode, policy::Rules},
     edge::admin::error::Error,
     store::{
+        agreements::Agreement,
         announcements::WaitingEntry,
         audit,
         credentials::Credential,
@@ -288,6 +289,25 @@ pub fn session(session: &Session) -> pb::Session {
         parked: session.parked.clone(),
         parked_at: session.parked_at.map(|t| t.to_string()),
         owed_cause: None,
+    }
+}
+
+/// How far we agree with a peer on the sessions that we share, as it is on record.
+#[must_use]
+pub fn agreement(record: &Agreement, is_shared: bool, now: Timestamp) -> pb::SessionAgreement {
+    let age = |at: Timestamp| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
+    let state = match (record.held_since, record.passed_at) {
+        (Some(_), _) => "held",
+        _ if !is_shared => "none",
+        (None, None) => "unknown",
+        (None, passed) if passed == record.agreed_at => "agreed",
+        (None, Some(_)) => "mended",
+    };
+    pb::SessionAgreement {
+        state: state.to_owned(),
+        agreed_age_ms: record.agreed_at.map(age),
+        held_ends: record.held_ends,
+        held_age_ms: record.held_since.map(age),
     }
 }
 

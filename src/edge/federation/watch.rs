@@ -145,6 +145,7 @@ impl Beating {
             draining: self.told_draining,
             addresses,
             accepted,
+            session_ends: self.watch.peers.undelivered(cluster),
         })
     }
 

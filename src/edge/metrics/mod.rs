@@ -220,7 +220,7 @@ impl Metrics {
                 drop(inner.logouts.get_or_create(&ends(role, by, outcome)));
             }
         }
-        for call in ["find_user", "login", "logout"] {
+        for call in ["find_user", "login", "logout", "sync_sessions"] {
             let labels = labelled(&table::PEER_CALLS, [call.to_owned()]);
             drop(inner.calls.get_or_create(&labels));
         }

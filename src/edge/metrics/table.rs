@@ -82,6 +82,9 @@ metrics! {
         "Ends of sessions that other clusters are still to be told of";
     SESSIONS_PARKED = Gauge "emccd_sessions_parked" []
         "Those of emccd_sessions_owed that the other cluster refuses to hear of: a person has to look";
+    SESSIONS_HELD_BACK = Gauge "emccd_sessions_held_back" ["peer"]
+        "Ends of sessions that are held back for 30 s, since with them more than a fifth of those shared with the peer \
+         would end at once; absent where none are";
     BASE_DEVICES = Gauge "emccd_base_devices" ["state"]
         "Base devices of the cluster, free and held by a session";
     LINK_UP = Gauge "emccd_link_up" ["peer"]

@@ -344,6 +344,7 @@ async fn security_modes_are_judged_by_what_hello_told_and_not_for_our_own_phones
         secure_config,
         profile_choice: true,
         trust_announce: true,
+        sync_sessions: true,
     };
     let world = world(1).await;
     for (traits, expected) in [

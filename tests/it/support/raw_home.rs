@@ -161,6 +161,16 @@ impl FederationService for Service {
         Err(Status::unimplemented("this home takes no announcements"))
     }
 
+    type SyncSessionsStream =
+        Pin<Box<dyn Stream<Item = Result<pb::SyncSessionsResponse, Status>> + Send>>;
+
+    async fn sync_sessions(
+        &self,
+        _: Request<tonic::Streaming<pb::SyncSessionsRequest>>,
+    ) -> Result<Response<Self::SyncSessionsStream>, Status> {
+        Err(Status::unimplemented("this home tells nothing of sessions"))
+    }
+
     async fn logout(
         &self,
         request: Request<pb::LogoutRequest>,
