@@ -96,6 +96,16 @@ impl Journey<'_> {
         self.until_over("its time is over").await;
     }
 
+    /// One side has ended the session, and has lost that it owes the news: the other one asks.
+    async fn agree(&self) {
+        self.tell(Told::Nothing);
+        let sql =
+            "UPDATE sessions SET state = 'ended', end_reason = 'user', initiator = 'visiting',
+             ended_at = created_at WHERE role = 'visiting' AND state = 'active'";
+        tamper(&self.lab.clusters[VISITING], sql).await;
+        self.until_over("it has ended on one side").await;
+    }
+
     /// What the last process left behind: both sides agree, on what the phone was told, and the phone's page is about
     /// that. Whether somebody is on it.
     async fn holds(&self, when: &str) -> bool {
@@ -124,6 +134,8 @@ impl Journey<'_> {
         self.log_out().await;
         self.log_in().await;
         self.expire().await;
+        self.log_in().await;
+        self.agree().await;
         self.holds(when).await;
     }
 }
