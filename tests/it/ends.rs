@@ -30,6 +30,7 @@ enum Way {
     Phone,
     OperatorThere,
     OperatorAtHome,
+    Expiry,
     SecondLogin,
     UserDisabled,
     UserDeleted,
@@ -37,10 +38,11 @@ enum Way {
     PhoneRemoved,
 }
 
-const WAYS: [Way; 8] = [
+const WAYS: [Way; 9] = [
     Way::Phone,
     Way::OperatorThere,
     Way::OperatorAtHome,
+    Way::Expiry,
     Way::SecondLogin,
     Way::UserDisabled,
     Way::UserDeleted,
@@ -48,7 +50,7 @@ const WAYS: [Way; 8] = [
     Way::PhoneRemoved,
 ];
 /// How many of them have users and phones of their own.
-const OWN: usize = 7;
+const OWN: usize = 8;
 
 impl Way {
     /// Whose users and phones are the built-in ones; the last one's are those of the first when that one is over.
@@ -73,6 +75,7 @@ impl Way {
             | Self::UserDeleted
             | Self::BaseDeviceRemoved
             | Self::PhoneRemoved => "operator",
+            Self::Expiry => "expired",
             Self::SecondLogin => "superseded",
             Self::UserDisabled => "revoked",
         }
@@ -238,6 +241,14 @@ impl Scene {
                 let which = Some(Which::Id(self.row(HOME, way).await.id));
                 let request = pb::LogoutSessionRequest { which };
                 self.admin(HOME).await.logout(request).await.unwrap();
+            }
+            // Its time is over: the row says so, as it will when the hours have passed.
+            Way::Expiry => {
+                const OVER: &str =
+                    "UPDATE sessions SET deadline = 1 WHERE role = 'home' AND state = 'active'
+                                    AND user_key = 'ida.berlin'";
+                assert_eq!(self.user(way), "ida.berlin");
+                tamper(home, OVER).await;
             }
             Way::SecondLogin => {
                 let shown = log_in_at(home, way.number(), home, 0).await;
