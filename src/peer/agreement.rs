@@ -550,7 +550,6 @@ async fn judged(
             for (ours, theirs) in batch.iter().zip(answers) {
                 let told = match judge(ours, theirs, began) {
                     Verdict::End(_) if fault::has(Bug::ActiveBeatsEnded) => continue,
-                    Verdict::TooYoung if fault::has(Bug::RowEndedTooYoung) => None,
                     Verdict::End(reason) => Some(reason),
                     Verdict::EndAsLost => None,
                     Verdict::TooYoung => {
