@@ -55,6 +55,9 @@ use crate::{
     visiting::{self, VisitingRole},
 };
 
+/// Stands between a door and the roles behind it.
+pub(crate) type Tap = Box<dyn FnOnce(Arc<dyn Roles>, &Tasks) -> Arc<dyn Roles> + Send>;
+
 /// What a bare node is made of.
 pub(crate) struct BareConfig {
     /// Its cluster.
@@ -74,7 +77,9 @@ pub(crate) struct BareConfig {
     /// What carries its links.
     pub(crate) transport: Arc<dyn Transport>,
     /// What stands between its door and its roles.
-    pub(crate) tap: Box<dyn FnOnce(Arc<dyn Roles>, &Tasks) -> Arc<dyn Roles> + Send>,
+    pub(crate) tap: Tap,
+    /// The contract's versions that it speaks.
+    pub(crate) versions: VersionRange,
     /// How long a login may take.
     pub(crate) login_deadline: Duration,
     /// How often links say that they live.
@@ -128,7 +133,7 @@ impl Bare {
             chance,
             ..
         } = config;
-        let versions = VersionRange::SUPPORTED;
+        let versions = config.versions;
         let trust = TrustStore::new(Some(config.identity.clone()), clock.clone());
         let settings = peer::Config {
             instance: format!("{:016x}", chance.u64()),

@@ -158,6 +158,10 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+#[expect(
+    clippy::print_stderr,
+    reason = "why a tool failed is for whoever reads the test's output"
+)]
 fn run(program: &str, args: &[&str]) -> bool {
     let output = Command::new(program).args(args).output().unwrap();
     if !output.status.success() {

@@ -593,7 +593,7 @@ impl Checker {
                 for (id, row) in &at_home {
                     if !at_visiting.contains_key(id) {
                         let other = dumps[usize::from(visiting.0)].row(Role::Visiting, home, *id);
-                        let other = other.map_or("nothing".to_owned(), ToString::to_string);
+                        let other = other.map_or_else(|| "nothing".to_owned(), ToString::to_string);
                         let what = format!("{home} has {row}, and {visiting} {other}");
                         self.add("S5", at_ms, what);
                     }
@@ -604,7 +604,7 @@ impl Checker {
                         self.add("S5", at_ms, what);
                     } else if !at_home.contains_key(id) {
                         let other = dumps[usize::from(home.0)].row(Role::Home, visiting, *id);
-                        let other = other.map_or("nothing".to_owned(), ToString::to_string);
+                        let other = other.map_or_else(|| "nothing".to_owned(), ToString::to_string);
                         let what = format!("{visiting} has {row}, and {home} {other}");
                         self.add("S5", at_ms, what);
                     }
@@ -681,7 +681,7 @@ impl Checker {
                 _ => false,
             };
             if !right {
-                let row = row.map_or("nobody".to_owned(), ToString::to_string);
+                let row = row.map_or_else(|| "nobody".to_owned(), ToString::to_string);
                 self.add(
                     "S3",
                     at_ms,

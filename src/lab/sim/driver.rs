@@ -24,6 +24,7 @@ use crate::{
     domain::{
         ids::{ClusterId, UserId},
         login::LoginType,
+        version::VersionRange,
     },
     edge::listener::Line,
     node::bare::{Bare, BareConfig},
@@ -290,11 +291,20 @@ impl World {
                 node,
             }),
             tap: Box::new(move |roles, tasks| tap.before(node, roles, tasks)),
+            versions: self.versions(cluster),
             login_deadline: LOGIN,
             heartbeat: HEARTBEAT,
             dead_after: DEAD_AFTER,
         })
         .await
+    }
+
+    /// An old cluster knows nothing that came with a later version: it compares no sessions.
+    fn versions(&self, cluster: Cluster) -> VersionRange {
+        match self.0.plan.settings.old {
+            Some(old) if old == cluster => VersionRange::ONLY_1_0,
+            _ => VersionRange::SUPPORTED,
+        }
     }
 
     fn open(&self, node: Node, bare: Arc<Bare>) {

@@ -12,7 +12,6 @@ pub(crate) mod driver;
 pub(crate) mod model;
 pub(crate) mod net;
 pub(crate) mod plan;
-pub(crate) mod ready;
 pub(crate) mod shrink;
 pub(crate) mod stage;
 pub(crate) mod tap;

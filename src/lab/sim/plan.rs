@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{net::Cut, ready};
+use super::net::Cut;
 use crate::{chance::Chance, store::inline::Trouble};
 
 /// How many clusters there are.
@@ -426,13 +426,10 @@ impl Draw {
         };
         let most = [5, 20, 80][usize::from(self.below(3))];
         Settings {
-            limit_minutes: self.one_in(3).then_some(1).filter(|_| ready::expires()),
+            limit_minutes: self.one_in(3).then_some(1),
             second: [second(), second(), second()],
             skew_ms: [skew(), skew(), skew(), skew()],
-            old: self
-                .one_in(5)
-                .then(|| self.cluster())
-                .filter(|_| ready::compares()),
+            old: self.one_in(5).then(|| self.cluster()),
             latency_ms: (1, most),
         }
     }
@@ -507,7 +504,6 @@ impl Draw {
             // Restoring an old state where nothing compares it leaves what it leaves.
             let what = match (kind, settings.old) {
                 (11, Some(_)) => continue,
-                (11, None) if !ready::compares() => continue,
                 _ => self.fault(kind, at_ms, rest),
             };
             steps.push(Step { at_ms, what });
@@ -623,11 +619,7 @@ mod tests {
                 assert!(step.what.is_work() || ends <= TROUBLED_MS, "{step:?}");
             }
         }
-        assert_eq!(
-            seen.len(),
-            if ready::compares() { 19 } else { 18 },
-            "{seen:?}"
-        );
+        assert_eq!(seen.len(), 19, "{seen:?}");
     }
 
     #[test]

@@ -383,14 +383,17 @@ impl Inner {
     }
 }
 
+/// Where a job waits with its outcome.
+type Kept = Arc<Mutex<Option<(Box<dyn Job>, Result<(), Error>)>>>;
+
 /// A job whose answer is kept until it is to be told.
 struct HeldBack {
     job: Option<Box<dyn Job>>,
-    kept: Arc<Mutex<Option<(Box<dyn Job>, Result<(), Error>)>>>,
+    kept: Kept,
 }
 
 /// Tells it.
-struct Held(Arc<Mutex<Option<(Box<dyn Job>, Result<(), Error>)>>>);
+struct Held(Kept);
 
 fn held_back(job: Box<dyn Job>) -> (Held, Box<dyn Job>) {
     let kept = Arc::new(Mutex::new(None));

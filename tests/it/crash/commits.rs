@@ -6,6 +6,11 @@
 //! is held to what was told by the process that is started to stop at the number behind that; until one comes to the end
 //! of the journey.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "how many commits there were is for whoever reads the test's output"
+)]
+
 use std::sync::Mutex;
 
 use emccd::lab::member::Event;
