@@ -421,16 +421,23 @@ mod tests {
             woken.lock().unwrap()
         }
         let mut waiting = JoinSet::new();
+        let begun = Arc::new(AtomicUsize::new(0));
         for number in 0..64 {
             let (mut one, woken) = (receiver.clone(), Arc::clone(&woken));
+            let begun = Arc::clone(&begun);
             waiting.spawn(async move {
+                // The same step goes on to where it waits.
+                begun.fetch_add(1, Ordering::Relaxed);
                 while one.changed().await.is_ok() {
                     held(&woken).push(number);
                 }
             });
         }
-        for _ in 0..8 {
+        // The runtime looks elsewhere now and then, so that one turn does not begin them all.
+        while begun.load(Ordering::Relaxed) < 64 {
             yield_now().await;
+        }
+        for _ in 0..8 {
             sender.send_modify(|value| *value += 1);
             while held(&woken).len() < 64 {
                 yield_now().await;

@@ -141,16 +141,25 @@ fn a_good_history_is_good() {
     assert_eq!(history.rules(), [""; 0]);
 }
 
+/// The second session, of the same user, on a phone of lima.
+fn elsewhere(role: Role, counterpart: Cluster) -> Row {
+    Row {
+        phone: Some(Phone(2, 0)),
+        ..row(role, counterpart, 2)
+    }
+}
+
 #[test]
 fn two_sessions_of_a_user_or_on_a_phone() {
     let mut history = History::new();
-    let mut second = row(Role::Home, LIMA, 2);
-    history.dumps[2].rows.push(row(Role::Visiting, TOKYO, 2));
+    let mut second = elsewhere(Role::Home, LIMA);
+    history.dumps[2].rows.push(elsewhere(Role::Visiting, TOKYO));
     history.dumps[1].rows.push(second.clone());
     assert_eq!(history.rules(), ["S1"]);
     history.plan.settings.second[1] = Second::Allowed;
     assert_eq!(history.rules(), [""; 0]);
     second.counterpart = BERLIN;
+    second.phone = Some(PHONE);
     history.dumps[0].rows.push(row(Role::Visiting, TOKYO, 2));
     history.dumps[1].rows[1] = second;
     history.dumps[2].rows.clear();
@@ -163,10 +172,10 @@ fn a_base_device_that_is_held_twice_or_not_at_all_or_gone() {
         let mut history = History::new();
         history.plan.settings.second[1] = Second::Allowed;
         history.dumps[1].rows[0].base = Some("EMCC10".into());
-        let mut second = row(Role::Home, LIMA, 2);
+        let mut second = elsewhere(Role::Home, LIMA);
         second.base = base.map(str::to_owned);
         history.dumps[1].rows.push(second);
-        history.dumps[2].rows.push(row(Role::Visiting, TOKYO, 2));
+        history.dumps[2].rows.push(elsewhere(Role::Visiting, TOKYO));
         assert_eq!(history.rules(), ["S2"], "{base:?}");
     }
 }
