@@ -126,12 +126,14 @@ impl World {
             checker: Checker::new(plan),
             steps: 0,
         };
+        let disks = [0, 1, 2].map(|n| beginning.disk(Cluster(n), &plan.settings));
+        disks.iter().for_each(Disk::begin_journal);
         Self(Arc::new(Inner {
             plan: plan.clone(),
             began: Instant::now(),
             tap: Tap::new(chance.fork("tap")),
             net,
-            disks: [0, 1, 2].map(|n| beginning.disk(Cluster(n), &plan.settings)),
+            disks,
             clocks: clocks.collect(),
             state: Mutex::new(state),
             tasks: Tasks::default(),
@@ -409,7 +411,10 @@ impl World {
             return;
         };
         let (reference, now) = (bare.visiting.new_ref(), self.now_ms());
-        let attempt = self.state().model.login(reference, phone, user, now);
+        let attempt = self
+            .state()
+            .model
+            .login(reference, phone, user, right_pin, now);
         let request = PhoneLogin {
             device: phone.to_string(),
             login_type: LoginType::Uid,
@@ -448,15 +453,13 @@ impl World {
         let (device, now) = (phone.to_string(), self.now_ms());
         let logout = self.state().model.logout(phone, now);
         let reference = bare.visiting.new_ref();
-        let told = tokio::select! {
+        let is_done = tokio::select! {
             biased;
-            () = bare.gone.cancelled() => return,
-            told = bare.visiting.logout(&device, caller(phone), reference) => told,
+            () = bare.gone.cancelled() => false,
+            told = bare.visiting.logout(&device, caller(phone), reference) => told.is_ok(),
         };
         let now = self.now_ms();
-        if told.is_ok() {
-            self.state().model.logged_out(logout, now);
-        }
+        self.state().model.logged_out(logout, is_done, now);
     }
 
     /// What operators do; whether they were told that it is done.
