@@ -403,15 +403,14 @@ impl Beside {
     /// All have ended, and for the right reason.
     fn check(&self, database: &rusqlite::Connection, number: u32) -> Result<()> {
         let sql = format!(
-            "SELECT count(*) FROM sessions WHERE state = 'ended' AND end_reason = 'expired' AND owed = 0 AND {}",
+            "SELECT state || ' ' || coalesce(end_reason, '-') || ' ' || owed, count(*) FROM sessions WHERE {} GROUP BY 1",
             self.those(number)
         );
-        let ended: u32 = database.query_row(&sql, (), |row| row.get(0))?;
-        ensure!(
-            ended == SESSIONS,
-            "{ended} of {SESSIONS} have ended as expired in {}",
-            self.file.display()
-        );
+        let mut statement = database.prepare(&sql)?;
+        let found = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let found: Vec<(String, u32)> = found.collect::<Result<_, _>>()?;
+        let wanted = [("ended expired 0".to_owned(), SESSIONS)];
+        ensure!(found == wanted, "in {}: {found:?}", self.file.display());
         Ok(())
     }
 
