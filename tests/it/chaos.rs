@@ -17,7 +17,7 @@ use emccd::{
 };
 use futures_util::future::join_all;
 
-use crate::support::{binary, is_long, rows::settled, set_parameter};
+use crate::support::{binary, is_long, nobody_panicked, rows::settled, set_parameter};
 
 mod faults;
 mod load;
@@ -144,5 +144,6 @@ async fn whatever_befalls_both_sides_they_agree_afterwards_and_what_was_told_hol
     }
     let logins = counts.get("logins acknowledged").copied().unwrap_or(0);
     assert!(logins >= 50, "seed {seed}: {logins} logins");
+    nobody_panicked(&lab);
     lab.shut_down().await;
 }
