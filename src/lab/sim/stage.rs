@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     net::Chain,
-    plan::{BASES, Base, Cluster, Node, PHONES, Phone, Settings, USERS, User},
+    plan::{BASES, Base, Cluster, KEPT_OUT, Node, PHONES, Phone, Settings, USERS, User},
 };
 use crate::{
     clock::{self, Timestamp},
@@ -185,7 +185,7 @@ fn hash() -> Phc {
 }
 
 fn fill(tx: &mut dyn Transaction, cluster: Cluster, phc: &Phc) {
-    for n in 0..USERS {
+    for n in 0..USERS + KEPT_OUT {
         let user_id = UserId::new(User(cluster.0, n).to_string()).unwrap();
         let user = users::User {
             user_id: user_id.clone(),
@@ -209,7 +209,7 @@ fn fill(tx: &mut dyn Transaction, cluster: Cluster, phc: &Phc) {
         };
         profiles::upsert(tx, &profile).unwrap();
     }
-    for n in 0..PHONES {
+    for n in 0..PHONES + KEPT_OUT {
         let device = Device {
             name: DeviceName::new(Phone(cluster.0, n).to_string()).unwrap(),
             model: "CP-8841".to_owned(),
