@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use emccd::{
-    domain::session::{Role, State},
+    domain::session::{EndReason, Role, State},
     lab::{
         Lab, Spec,
         between::{Between, Way},
@@ -18,7 +18,7 @@ use crate::{
     doctor::{doctor, of},
     support::{
         DAY_MILLIS, days_from_now,
-        rows::{rows, settled},
+        rows::{rows, settled, tamper},
     },
 };
 
@@ -249,6 +249,30 @@ async fn is_alarmed(scene: &Scene, when: &str) {
     }
 }
 
+/// Yesterday prolongs nothing: once a session's hours have gone by it ends, on both sides.
+async fn time_is_over_when_it_is(scene: &Scene) {
+    scene.jump(HOME, -DAY_MILLIS);
+    scene.a_while().await;
+    assert_eq!(scene.phones().await, [OLD]);
+    let ten_hours = "UPDATE cluster_time SET at = at + 10 * 3600 * 1000";
+    tamper(&scene.lab.clusters[HOME], ten_hours).await;
+    let began = Instant::now();
+    for cluster in &scene.lab.clusters {
+        loop {
+            let all = rows(cluster).await;
+            let name = &scene.lab.clusters[VISITING].data.phone(OLD).unwrap().name;
+            let old = all.sessions.iter().find(|s| s.device.as_str() == name);
+            let old = old.unwrap();
+            if old.state == State::Ended {
+                assert_eq!(old.end_reason, Some(EndReason::Expired), "{old:?}");
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "{old:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_jumps_by_a_day_ends_nothing_and_prolongs_nothing() {
     let scene = Scene::set().await;
@@ -264,5 +288,6 @@ async fn a_clock_that_jumps_by_a_day_ends_nothing_and_prolongs_nothing() {
             scene.jump(side, 0);
         }
     }
+    time_is_over_when_it_is(&scene).await;
     scene.lab.shut_down().await;
 }
