@@ -245,8 +245,8 @@ impl World {
         let mut wrong = Vec::new();
         for home in Cluster::all() {
             for visiting in Cluster::all() {
-                let is_linked = home == visiting
-                    || (regards(home, visiting) && regards(visiting, home));
+                let is_linked =
+                    home == visiting || (regards(home, visiting) && regards(visiting, home));
                 let Some(bare) = visiting.nodes().find_map(|node| self.running(node)) else {
                     continue;
                 };
@@ -261,9 +261,10 @@ impl World {
                 let is_full = home != visiting && held.count() >= usize::from(BASES);
                 let out = match told {
                     Told::In => {
-                        let reference = bare.visiting.new_ref();
-                        let out = bare.visiting.logout(&phone.to_string(), caller(phone), reference);
-                        out.await.err().map(|failure| format!("out: {failure:?}"))
+                        let (device, reference) = (phone.to_string(), bare.visiting.new_ref());
+                        let out = bare.visiting.logout(&device, caller(phone), reference);
+                        let failure = out.await.err();
+                        failure.map(|failure| format!("out: {failure:?}"))
                     }
                     Told::Failed(NO_BASE) if is_full => None,
                     told => Some(format!("in: {told:?}")),
@@ -471,11 +472,16 @@ impl World {
     }
 
     async fn log_in(&self, phone: Phone, node: u8, user: User, right_pin: bool, patience: u8) {
-        let lots = self.0.chance.fork(&format!("{phone} {user} {}", self.now_ms()));
+        let lots = self
+            .0
+            .chance
+            .fork(&format!("{phone} {user} {}", self.now_ms()));
         for number in 0..=patience {
             // On the phone beside it every other time.
             let phone = Phone(phone.0, (phone.1 + number % 2) % PHONES);
-            let told = self.try_log_in(phone, node, user, right_pin, number > 0).await;
+            let told = self
+                .try_log_in(phone, node, user, right_pin, number > 0)
+                .await;
             if !matches!(told, Some(Told::Failed(code)) if TRY_AGAIN.contains(&code)) {
                 return;
             }
@@ -687,8 +693,8 @@ impl World {
         let mut latest = broken.iter().rev().map(|(_, what)| what);
         match what {
             What::Refuse { node, .. } => {
-                let refuses =
-                    latest.any(|what| matches!(what, What::Refuse { node: one, .. } if one == node));
+                let refuses = latest
+                    .any(|what| matches!(what, What::Refuse { node: one, .. } if one == node));
                 net.refuse(node.host(), refuses);
             }
             What::Latency { .. } => {
@@ -725,7 +731,8 @@ impl World {
                     } if one == cluster => Some(*trouble),
                     _ => None,
                 });
-                self.disk(*cluster).set_trouble(now.unwrap_or(Trouble::None));
+                self.disk(*cluster)
+                    .set_trouble(now.unwrap_or(Trouble::None));
             }
             _ => panic!("{what:?} breaks nothing"),
         }
@@ -743,13 +750,7 @@ fn pairs(from: Node, to: Node, whole: bool) -> Vec<(Node, Node)> {
 }
 
 /// Types name and PIN on a phone.
-async fn ask_in(
-    bare: &Bare,
-    phone: Phone,
-    user: User,
-    right_pin: bool,
-    reference: Ref,
-) -> Told {
+async fn ask_in(bare: &Bare, phone: Phone, user: User, right_pin: bool, reference: Ref) -> Told {
     let request = PhoneLogin {
         device: phone.to_string(),
         login_type: LoginType::Uid,

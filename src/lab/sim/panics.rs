@@ -66,7 +66,10 @@ mod tests {
             elsewhere.join().unwrap_err();
         });
         assert_eq!(noted.len(), 1, "{noted:?}");
-        assert!(noted[0].contains("what was thought impossible"), "{noted:?}");
+        assert!(
+            noted[0].contains("what was thought impossible"),
+            "{noted:?}"
+        );
     }
 
     #[test]

@@ -762,7 +762,10 @@ mod tests {
                 whole += usize::from(matches!(step.what, What::Cut { whole: true, .. }));
             }
         }
-        assert!(at_logins > 500 && at_ends > 60 && whole > 300, "{at_logins} {at_ends} {whole}");
+        assert!(
+            at_logins > 500 && at_ends > 60 && whole > 300,
+            "{at_logins} {at_ends} {whole}"
+        );
     }
 
     #[test]

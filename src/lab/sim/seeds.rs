@@ -181,7 +181,11 @@ fn what_once_failed_holds() {
     let files = fs::read_dir(&folder).unwrap();
     let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
     files.sort();
-    assert!(!files.is_empty(), "there is nothing in {}", folder.display());
+    assert!(
+        !files.is_empty(),
+        "there is nothing in {}",
+        folder.display()
+    );
     for file in files {
         let plan = Plan::from_json(&fs::read_to_string(&file).unwrap());
         if let Some(failure) = failure_of(&plan) {
@@ -202,7 +206,11 @@ fn is_caught(bug: Bug, rules: &[&str], first: u64) {
         };
         if wrong.iter().any(|one| rules.contains(&one.rule)) {
             println!("{bug:?} is caught by seed {seed}:\n{}", told(&wrong));
-            assert_eq!(failure_of(&plan), None, "seed {seed} fails without {bug:?}, too");
+            assert_eq!(
+                failure_of(&plan),
+                None,
+                "seed {seed} fails without {bug:?}, too"
+            );
             return;
         }
         // Something else that it breaks is no proof that its rule is watched.

@@ -302,13 +302,16 @@ impl Tapped {
     ) -> Answer<'a, EndReason> {
         Box::pin(async move {
             let node = self.node;
-            self.tap
-                .again(node, context, move |tap, (node, running), context| async move {
+            self.tap.again(
+                node,
+                context,
+                move |tap, (node, running), context| async move {
                     drop(
                         tap.logout(node, &running.roles, &context, request, is_home)
                             .await,
                     );
-                });
+                },
+            );
             self.wait().await;
             self.tap
                 .logout(node, &self.roles, context, request, is_home)
@@ -332,10 +335,13 @@ impl Roles for Tapped {
     ) -> Answer<'a, LoginAnswer> {
         Box::pin(async move {
             let (node, copy) = (self.node, request.clone());
-            self.tap
-                .again(node, context, move |tap, (node, running), context| async move {
+            self.tap.again(
+                node,
+                context,
+                move |tap, (node, running), context| async move {
                     drop(tap.login(node, &running.roles, &context, &copy).await);
-                });
+                },
+            );
             self.wait().await;
             self.tap.login(node, &self.roles, context, request).await
         })
