@@ -25,10 +25,10 @@ pub(crate) const PHONES: u8 = 5;
 pub(crate) const BASES: u8 = 3;
 /// Users and phones of each cluster that no plan knows: so many, behind the others.
 pub(crate) const KEPT_OUT: u8 = CLUSTERS;
-/// How long people are at work, in milliseconds.
+/// How long people are at work at most, in milliseconds.
 const WORK_MS: u64 = 50_000;
-/// How long things break.
-const TROUBLED_MS: u64 = 45_000;
+/// How long things break, at least and at most.
+const TROUBLED_MS: (u64, u64) = (15_000, 45_000);
 /// The same where sessions have a limit: it is over for some of them while things are broken.
 const TROUBLED_LIMITED_MS: u64 = 80_000;
 /// And how long there is to settle afterwards: two heartbeats, the deadline of a login and 30 s, and a bit.
@@ -172,6 +172,8 @@ impl Second {
 /// What holds for a whole run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
+    /// How long things break, in milliseconds.
+    pub(crate) troubled_ms: u64,
     /// How long a session lasts, in minutes; none for ever.
     pub(crate) limit_minutes: Option<u64>,
     /// What each cluster does with second logins.
@@ -182,16 +184,6 @@ pub(crate) struct Settings {
     pub(crate) old: Option<Cluster>,
     /// What a packet takes, in milliseconds.
     pub(crate) latency_ms: (u64, u64),
-}
-
-impl Settings {
-    /// How long things break.
-    fn troubled_ms(&self) -> u64 {
-        match self.limit_minutes {
-            Some(_) => TROUBLED_LIMITED_MS,
-            None => TROUBLED_MS,
-        }
-    }
 }
 
 /// A run.
@@ -346,8 +338,8 @@ impl Plan {
         let draw = Draw(Chance::seeded(seed).fork("plan"));
         let settings = draw.settings();
         let mut steps = Vec::new();
-        draw.work(&mut steps);
-        draw.ghosts(&mut steps);
+        draw.work(&settings, &mut steps);
+        draw.ghosts(&settings, &mut steps);
         draw.faults(&settings, &mut steps);
         steps.sort_by_key(|step| step.at_ms);
         Self {
@@ -385,7 +377,7 @@ impl Plan {
         });
         ends.max()
             .unwrap_or_default()
-            .max(self.settings.troubled_ms())
+            .max(self.settings.troubled_ms)
     }
 
     /// The parts of it that may be left out to find which matter: halves first, then ever less.
@@ -449,8 +441,13 @@ impl Draw {
             false => 0,
         };
         let most = [5, 20, 80][usize::from(self.below(3))];
+        let limit_minutes = self.one_in(4).then_some(1);
         Settings {
-            limit_minutes: self.one_in(3).then_some(1),
+            troubled_ms: match limit_minutes {
+                Some(_) => TROUBLED_LIMITED_MS,
+                None => self.between(TROUBLED_MS.0, TROUBLED_MS.1),
+            },
+            limit_minutes,
             second: [second(), second(), second()],
             skew_ms: [skew(), skew(), skew(), skew()],
             old: self.one_in(5).then(|| self.cluster()),
@@ -459,9 +456,9 @@ impl Draw {
     }
 
     /// Who does what. A few phones and users have most of it, so that they get into each other's way.
-    fn work(&self, steps: &mut Vec<Step>) {
+    fn work(&self, settings: &Settings, steps: &mut Vec<Step>) {
         let mut at = self.between(800, 2_500);
-        while at < WORK_MS {
+        while at < WORK_MS.min(settings.troubled_ms + 5_000) {
             steps.push(Step {
                 at_ms: at,
                 what: self.deed(),
@@ -515,9 +512,10 @@ impl Draw {
 
     /// Somebody whose answer is lost on its way back, so that there is a session of which no phone knows; they try again
     /// at once.
-    fn ghosts(&self, steps: &mut Vec<Step>) {
+    fn ghosts(&self, settings: &Settings, steps: &mut Vec<Step>) {
+        let last = settings.troubled_ms.min(WORK_MS) - 7_000;
         for _ in 0..self.below(3) {
-            let (at_ms, user) = (self.between(3_000, TROUBLED_MS - 8_000), self.user());
+            let (at_ms, user) = (self.between(3_000, last), self.user());
             let visiting = self.other(Cluster(user.0));
             let phone = Phone(visiting.0, self.below(PHONES));
             let node = self.node_of(visiting);
@@ -569,7 +567,7 @@ impl Draw {
 
     /// Anywhere at any time; or right after a login, or where one comes to its end, at one of the two sides of it.
     fn spot(&self, settings: &Settings, steps: &[Step]) -> Spot {
-        let troubled = settings.troubled_ms();
+        let troubled = settings.troubled_ms;
         let node = self.node();
         let mut spot = Spot {
             at_ms: self.between(1_000, troubled - 1_000),
@@ -724,13 +722,13 @@ mod tests {
         for seed in 0..300 {
             let plan = Plan::of(seed);
             assert!(plan.steps.is_sorted_by_key(|step| step.at_ms));
-            assert!(plan.steps.iter().filter(|step| step.what.is_work()).count() > 20);
+            assert!(plan.steps.iter().filter(|step| step.what.is_work()).count() > 10);
             for step in &plan.steps {
                 let text = serde_json::to_string(&step.what).unwrap();
                 seen.insert(text.split('"').nth(1).unwrap().to_owned());
                 let (ends, troubled) = (
                     step.at_ms + step.what.length_ms().unwrap_or_default(),
-                    plan.settings.troubled_ms(),
+                    plan.settings.troubled_ms,
                 );
                 assert!(ends <= troubled.max(WORK_MS) + 8_000, "{step:?}");
                 assert!(step.what.is_work() || ends <= troubled, "{step:?}");

@@ -52,6 +52,7 @@ fn ended(mut row: Row, reason: EndReason) -> Row {
 impl History {
     fn new() -> Self {
         let settings = Settings {
+            troubled_ms: 45_000,
             limit_minutes: None,
             second: [Second::NotAllowed; 3],
             skew_ms: [0; 4],
