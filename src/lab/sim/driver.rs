@@ -15,7 +15,9 @@ use super::{
     model::{Model, Told},
     net::{Arrived, Chain, Net, Pipe},
     panics,
-    plan::{BASES, Cluster, Node, PHONES, Phone, Plan, SETTLED_MS, Step, USERS, User, What},
+    plan::{
+        BASES, Cluster, Node, PHONES, Phone, Plan, SETTLED_MS, Settings, Step, USERS, User, What,
+    },
     stage,
     tap::Tap,
 };
@@ -242,11 +244,21 @@ impl World {
             let regard = dumps[usize::from(one.0)].peers.get(&other);
             regard.is_some_and(|regard| regard.enabled && regard.trusted)
         };
+        // Without patterns of names all who may be home must be there to be asked.
+        let has_all = |visiting: Cluster| {
+            self.0.plan.settings.patterns
+                || dumps[usize::from(visiting.0)]
+                    .peers
+                    .iter()
+                    .all(|(other, regard)| {
+                        !regard.enabled || (regards(visiting, *other) && regards(*other, visiting))
+                    })
+        };
         let mut wrong = Vec::new();
         for home in Cluster::all() {
             for visiting in Cluster::all() {
-                let is_linked =
-                    home == visiting || (regards(home, visiting) && regards(visiting, home));
+                let is_linked = home == visiting
+                    || (regards(home, visiting) && regards(visiting, home) && has_all(visiting));
                 let Some(bare) = visiting.nodes().find_map(|node| self.running(node)) else {
                     continue;
                 };
@@ -584,7 +596,8 @@ impl World {
                 let done = self.at(Node(at.0, 0), remove).await;
                 if for_ms.is_some() {
                     self.pass(&what).await;
-                    let add = |bare: Arc<Bare>| async move { accept(&bare, peer).await };
+                    let settings = &self.0.plan.settings;
+                    let add = |bare: Arc<Bare>| async move { accept(&bare, peer, settings).await };
                     self.insist(Node(at.0, 0), add).await;
                 }
                 done
@@ -786,8 +799,8 @@ fn caller(phone: Phone) -> Caller {
     }
 }
 
-async fn accept(bare: &Bare, peer: Cluster) -> bool {
-    let (record, entry) = (stage::peer(peer), stage::trusted(peer));
+async fn accept(bare: &Bare, peer: Cluster, settings: &Settings) -> bool {
+    let (record, entry) = (stage::peer(peer, settings), stage::trusted(peer));
     let added = bare.change(move |tx| {
         peers::upsert(tx, &record)?;
         trust_entries::add(tx, &entry)?;

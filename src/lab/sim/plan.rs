@@ -174,6 +174,10 @@ impl Second {
 pub(crate) struct Settings {
     /// How long things break, in milliseconds.
     pub(crate) troubled_ms: u64,
+    /// Whether each knows by their names whose users the others' are: where not, a user is let in only while all who
+    /// may be home can be asked.
+    #[serde(default)]
+    pub(crate) patterns: bool,
     /// How long a session lasts, in minutes; none for ever.
     pub(crate) limit_minutes: Option<u64>,
     /// What each cluster does with second logins.
@@ -447,6 +451,7 @@ impl Draw {
                 Some(_) => TROUBLED_LIMITED_MS,
                 None => self.between(TROUBLED_MS.0, TROUBLED_MS.1),
             },
+            patterns: !self.one_in(4),
             limit_minutes,
             second: [second(), second(), second()],
             skew_ms: [skew(), skew(), skew(), skew()],

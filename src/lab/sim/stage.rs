@@ -67,7 +67,6 @@ impl Beginning {
             disk.with(|tx| {
                 fill(tx, Cluster(n), &phc);
                 for other in Cluster::all().filter(|other| other.0 != n) {
-                    peers::upsert(tx, &peer(other)).unwrap();
                     let entry = entry(other, &identities[usize::from(other.0)]);
                     assert!(trust_entries::add(tx, &entry).unwrap());
                 }
@@ -91,6 +90,9 @@ impl Beginning {
     pub(crate) fn disk(&self, cluster: Cluster, settings: &Settings) -> Disk {
         let disk = self.disks[usize::from(cluster.0)].copy();
         disk.with(|tx| {
+            for other in Cluster::all().filter(|other| *other != cluster) {
+                peers::upsert(tx, &peer(other, settings)).unwrap();
+            }
             let second = settings.second[usize::from(cluster.0)].as_str();
             set(tx, "multiple-login-behavior", second);
             if let Some(minutes) = settings.limit_minutes {
@@ -116,7 +118,7 @@ pub(crate) fn ders(identity: &Identity) -> Chain {
 }
 
 /// The record of a peer.
-pub(crate) fn peer(cluster: Cluster) -> Peer {
+pub(crate) fn peer(cluster: Cluster, settings: &Settings) -> Peer {
     Peer {
         cluster_id: id(cluster),
         enabled: true,
@@ -126,7 +128,10 @@ pub(crate) fn peer(cluster: Cluster) -> Peer {
             .map(|node: Node| node.address().to_string())
             .collect(),
         node_names: Vec::new(),
-        user_patterns: Vec::new(),
+        user_patterns: match settings.patterns {
+            true => vec![format!("*-{cluster}")],
+            false => Vec::new(),
+        },
         dn_patterns: Vec::new(),
         ignore_eku: false,
         accept_announcements: Acceptance::default(),
