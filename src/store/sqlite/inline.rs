@@ -389,10 +389,7 @@ impl Inner {
     }
 
     fn read_only(&self, pending: Pending) {
-        let connection = self.disk.connection();
-        connection::execute(&connection, "PRAGMA query_only = 1").unwrap();
-        self.shared.read(&connection, pending);
-        connection::execute(&connection, "PRAGMA query_only = 0").unwrap();
+        self.shared.read(&self.disk.connection(), pending);
     }
 
     fn prepare_to_lose(&self) {

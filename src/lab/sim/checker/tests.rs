@@ -65,6 +65,8 @@ fn ended(mut row: Row, reason: EndReason) -> Row {
 impl History {
     fn new() -> Self {
         let settings = Settings {
+            troubled_ms: 45_000,
+            patterns: true,
             limit_minutes: None,
             second: [Second::NotAllowed; 3],
             skew_ms: [0; 4],
