@@ -194,6 +194,14 @@ impl Scene {
         &self.at(HOME).data.user(way.number()).unwrap().user_id
     }
 
+    /// Whether its phone asks who wants to log in.
+    async fn is_free(&self, way: Way) -> bool {
+        let visiting = self.at(VISITING);
+        let device = &visiting.data.phone(way.number()).unwrap().name;
+        let browser = visiting.member().unwrap().phone().unwrap();
+        browser.login_form(device, None).await.unwrap().is_form()
+    }
+
     async fn logs_in(&self, way: Way) {
         let (home, visiting) = (self.at(HOME), self.at(VISITING));
         let shown = log_in_at(home, way.number(), visiting, way.number()).await;
@@ -312,8 +320,14 @@ async fn over_a_link_each_end_is_one_on_both_sides() {
     for way in WAYS {
         scene.logs_in(way).await;
         assert_eq!(scene.row(VISITING, way).await.state, "active");
+        assert!(!scene.is_free(way).await, "{way:?}");
         scene.end(way).await;
         scene.over_on_both(way).await;
+        // One that was removed is none any more.
+        assert!(
+            way == Way::PhoneRemoved || scene.is_free(way).await,
+            "{way:?}"
+        );
     }
     for at in [HOME, VISITING] {
         let owed = done(scene.at(at), "session list --owed", "").await;
