@@ -121,6 +121,18 @@ impl Admin {
             .sessions)
     }
 
+    /// The sessions whose end the other cluster has still to acknowledge.
+    ///
+    /// # Errors
+    /// What the node refused.
+    pub async fn owed(&mut self) -> Result<Vec<pb::Session>> {
+        let owed = pb::ListSessionsRequest {
+            only_owed: true,
+            ..pb::ListSessionsRequest::default()
+        };
+        Ok(self.sessions(owed).await?.sessions)
+    }
+
     /// The base devices that a session holds.
     ///
     /// # Errors

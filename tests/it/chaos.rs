@@ -17,7 +17,7 @@ use emccd::{
 };
 use futures_util::future::join_all;
 
-use crate::support::{binary, is_long, rows::settled, set_parameter};
+use crate::support::{binary, is_long, nobody_panicked, rows::settled, set_parameter};
 
 mod faults;
 mod load;
@@ -38,6 +38,12 @@ type Counts = BTreeMap<String, u32>;
 
 fn count(counts: &mut Counts, what: impl Into<String>) {
     *counts.entry(what.into()).or_default() += 1;
+}
+
+/// Says it to whoever looks on, also when the test passes: what passes is kept from the output otherwise.
+fn say(what: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "chaos: {what}");
 }
 
 /// The present, as the rows have it.
@@ -79,7 +85,7 @@ async fn linked(lab: &Lab) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_befalls_both_sides_they_agree_afterwards_and_what_was_told_holds() {
     let seed = seed();
-    println!("EMCCD_CHAOS_SEED={seed}");
+    say(&format!("EMCCD_CHAOS_SEED={seed}"));
     let chance = Chance::seeded(seed);
     let (mut lab, between) = two_by_two().await;
     let until = Instant::now() + length();
@@ -119,14 +125,15 @@ async fn whatever_befalls_both_sides_they_agree_afterwards_and_what_was_told_hol
         operators: &operators,
     };
     let broken = oracle::judge(&lab, &told, &mut counts).await;
-    println!(
-        "seed {seed}: agreed {:.1} s after the last link was up; {} sessions live",
-        took.as_secs_f64(),
-        of_first.len() + of_second.len()
+    let live = of_first.len() + of_second.len();
+    let mut report = format!(
+        "seed {seed}: agreed {:.1} s after the last link was up; {live} rows live",
+        took.as_secs_f64()
     );
     for (what, number) in &counts {
-        println!("{number:>6}  {what}");
+        report.push_str(&format!("\n{number:>6}  {what}"));
     }
+    say(&report);
     assert!(broken.is_empty(), "seed {seed}: {broken:#?}");
     // None of it was left out, and the load was one.
     for what in faults::ALL {
@@ -137,5 +144,6 @@ async fn whatever_befalls_both_sides_they_agree_afterwards_and_what_was_told_hol
     }
     let logins = counts.get("logins acknowledged").copied().unwrap_or(0);
     assert!(logins >= 50, "seed {seed}: {logins} logins");
+    nobody_panicked(&lab);
     lab.shut_down().await;
 }

@@ -13,6 +13,9 @@ use emccd::{
 
 /// How long anybody waits for an answer. A stopped node gives none.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// For how long, in milliseconds, a request may go on that nobody waits for: a node stands still for 20 s, and a login has
+/// a deadline.
+const LATE: i64 = 30_000;
 /// Between two requests of one user: the machine is for the daemons.
 const PAUSES: std::ops::Range<u64> = 100..700;
 /// Between two guesses, and two sessions that an operator ends.
@@ -49,6 +52,16 @@ pub(super) struct Attempt {
     pub(super) began: i64,
     pub(super) ended: i64,
     pub(super) heard: Heard,
+}
+
+impl Attempt {
+    /// Until when it may have come about: what nobody answered may lie at a node that stands still.
+    pub(super) fn may_act_until(&self) -> i64 {
+        match self.heard {
+            Heard::Done | Heard::Refused(_) => self.ended,
+            Heard::Nothing => self.ended + LATE,
+        }
+    }
 }
 
 /// The nodes of a cluster, as phones know them: a URL and the certificate that it is trusted by.

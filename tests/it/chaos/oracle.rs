@@ -11,6 +11,9 @@ use emccd::{
 use super::load::{Asked, Attempt, Heard};
 use crate::support::rows::{Rows, rows};
 
+/// Two processes' reading of one clock, in milliseconds.
+const MOMENT: i64 = 1_000;
+
 /// All that anybody was told.
 pub(super) struct Told<'a> {
     pub(super) roamers: &'a [Roamer],
@@ -82,7 +85,8 @@ impl Judge<'_> {
         match (attempt.asked, attempt.heard) {
             (Asked::Login, Heard::Done) => self.login(attempt),
             (Asked::Logout, Heard::Done) => self.logout(attempt),
-            _ => Ok(()),
+            (Asked::Login, Heard::Refused(_)) => self.refused(attempt),
+            (Asked::Logout, Heard::Refused(_)) | (_, Heard::Nothing) => Ok(()),
         }
     }
 
@@ -135,10 +139,12 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Whether somebody asked for that end. What was not answered may have come later than it was sent.
+    /// Whether somebody asked for that end, between the login and the end.
     fn is_explained(&self, login: &Attempt, row: &Session, reason: EndReason) -> bool {
-        let may_be_later = |a: &&Attempt| a.ended >= login.began || a.heard == Heard::Nothing;
-        let mut later = self.roamer.attempts.iter().filter(may_be_later);
+        let ended = row.ended_at.map_or(i64::MAX, Timestamp::as_millis);
+        let may_be_it =
+            |a: &&Attempt| a.began <= ended + MOMENT && a.may_act_until() >= login.began;
+        let mut later = self.roamer.attempts.iter().filter(may_be_it);
         let is_login = |a: &Attempt| a.asked == Asked::Login && a.began != login.began;
         let is_logout = |a: &Attempt| a.asked == Asked::Logout && a.device == login.device;
         let mut ended = self.told.operators.iter().flat_map(|o| &o.ended);
@@ -151,6 +157,30 @@ impl Judge<'_> {
             EndReason::Abandoned | EndReason::Expired | EndReason::Refused | EndReason::Revoked => {
                 false
             }
+        }
+    }
+
+    /// A login that was refused is none, unless it was another one, without an answer, that came in its time.
+    fn refused(&self, attempt: &Attempt) -> Result<(), String> {
+        let before = |a: &&Attempt| {
+            a.asked == Asked::Login
+                && a.heard == Heard::Nothing
+                && a.began < attempt.began
+                && a.may_act_until() >= attempt.began
+        };
+        if self.roamer.attempts.iter().any(|a| before(&a)) {
+            return Ok(());
+        }
+        let lived = |s: &&Session| {
+            (attempt.began..=attempt.ended).contains(&s.created_at.as_millis())
+                && s.user_id
+                    .as_ref()
+                    .is_some_and(|u| u.as_str() == attempt.user)
+                && (s.state == State::Active || s.end_reason == Some(EndReason::User))
+        };
+        match self.on(&attempt.device).find(lived) {
+            Some(row) => Err(format!("refused, and a session: {attempt:?}: {row:?}")),
+            None => Ok(()),
         }
     }
 

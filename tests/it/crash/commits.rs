@@ -17,9 +17,10 @@ use emccd::lab::member::Event;
 
 use super::*;
 
-/// Who goes through the journey, and on which phone.
+/// Who goes through the journey, on which phone, and on which other one.
 const USER: usize = 0;
 const PHONE: usize = 0;
+const OTHER: usize = 1;
 
 /// When a session is over on both sides that one of them has ended, or whose time is over.
 const OVER_WITHIN: Duration = Duration::from_secs(40);
@@ -27,10 +28,13 @@ const OVER_WITHIN: Duration = Duration::from_secs(40);
 /// More commits than a journey can have: heartbeats are among them.
 const MOST: u64 = 400;
 
+/// And fewer places than it has to stop at, for either side: two at each commit.
+const FEWEST: u32 = 30;
+
 /// What the phone was last told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
-    In,
+    In(usize),
     Out,
     /// Nothing, since it was asked for something.
     Nothing,
@@ -46,31 +50,55 @@ impl Journey<'_> {
         *self.told.lock().unwrap() = told;
     }
 
-    fn phone(&self) -> (Phone, &str) {
+    fn phone(&self, number: usize) -> (Phone, &str) {
         let visiting = &self.lab.clusters[VISITING];
         let phone = visiting.member().unwrap().phone().unwrap();
-        (phone, &visiting.data.phone(PHONE).unwrap().name)
+        (phone, &visiting.data.phone(number).unwrap().name)
     }
 
-    async fn log_in(&self) {
+    async fn log_in(&self, number: usize) {
         let user = self.lab.clusters[HOME].data.user(USER).unwrap();
-        let (phone, device) = self.phone();
+        let (phone, device) = self.phone(number);
         self.tell(Told::Nothing);
         let shown = phone.login_at_once(device, None, &user.user_id, &user.pin);
         // A node that has come to its point says no more.
         if let Ok(shown) = shown.await {
             assert_eq!(shown.em_code, None, "{}", shown.text);
-            self.tell(Told::In);
+            self.tell(Told::In(number));
         }
     }
 
-    async fn log_out(&self) {
-        let (phone, device) = self.phone();
+    async fn log_out(&self, number: usize) {
+        let (phone, device) = self.phone(number);
         self.tell(Told::Nothing);
         if let Ok(shown) = phone.logout(device).await {
             assert_eq!(shown.em_code, None, "{}", shown.text);
             self.tell(Told::Out);
         }
+    }
+
+    /// The user may no longer, until they may again; whatever session they have is over.
+    async fn disable(&self) {
+        self.tell(Told::Nothing);
+        if self.enable(false).await.is_ok() {
+            self.until_over("its user is disabled").await;
+        }
+    }
+
+    /// Fails where the node has come to its point.
+    async fn enable(&self, enabled: bool) -> anyhow::Result<()> {
+        let home = &self.lab.clusters[HOME];
+        let user = &home.data.user(USER)?.user_id;
+        let file = pb::ApplyFile {
+            name: "user.toml".to_owned(),
+            content: format!("[[user]]\nid = \"{user}\"\nenabled = {enabled}\n"),
+        };
+        let request = pb::ApplyRequest {
+            files: vec![file],
+            ..pb::ApplyRequest::default()
+        };
+        home.admin().await?.apply(request).await?;
+        Ok(())
     }
 
     /// Waits until nobody is on the phone, and nobody at home thinks so.
@@ -111,36 +139,49 @@ impl Journey<'_> {
         self.until_over("it has ended on one side").await;
     }
 
-    /// What the last process left behind: both sides agree, on what the phone was told, and the phone's page is about
-    /// that. Whether somebody is on it.
-    async fn holds(&self, when: &str) -> bool {
+    /// What the last process left behind: both sides agree, on what the phones were told, and each phone's page is about
+    /// that. The phone that somebody is on.
+    async fn holds(&self, when: &str) -> Option<usize> {
         let (home, visiting) = (&self.lab.clusters[HOME], &self.lab.clusters[VISITING]);
         home.wait_linked(&visiting.id).await.unwrap();
         visiting.wait_linked(&home.id).await.unwrap();
         let shared = settled(home, visiting).await;
-        let (phone, device) = self.phone();
-        let is_on = shared.iter().any(|s| s.device == device);
-        assert!(shared.len() == usize::from(is_on), "{when}: {shared:?}");
+        assert!(shared.len() <= 1, "{when}: {shared:?}");
+        let mut on = None;
+        for number in [PHONE, OTHER] {
+            let (phone, device) = self.phone(number);
+            let is_on = shared.iter().any(|s| s.device == device);
+            let page = phone.login_form(device, None).await.unwrap();
+            assert_eq!(page.is_form(), !is_on, "{when}: {}", page.body);
+            on = on.or(is_on.then_some(number));
+        }
+        assert_eq!(on.is_some(), !shared.is_empty(), "{when}: {shared:?}");
         match *self.told.lock().unwrap() {
             Told::Nothing => {}
-            told => assert_eq!(is_on, told == Told::In, "{when}: {told:?}, and {shared:?}"),
+            Told::In(number) => assert_eq!(on, Some(number), "{when}: {shared:?}"),
+            Told::Out => assert_eq!(on, None, "{when}: {shared:?}"),
         }
-        let page = phone.login_form(device, None).await.unwrap();
-        assert_eq!(page.is_form(), !is_on, "{when}: {}", page.body);
-        is_on
+        on
     }
 
-    /// From nobody on the phone to nobody on the phone.
+    /// From nobody on the phones to nobody on the phones.
     async fn go(&self, when: &str) {
-        if self.holds(when).await {
-            self.log_out().await;
+        if let Some(number) = self.holds(when).await {
+            self.log_out(number).await;
         }
-        self.log_in().await;
-        self.log_out().await;
-        self.log_in().await;
+        if self.enable(true).await.is_err() {
+            return std::future::pending().await;
+        }
+        self.log_in(PHONE).await;
+        self.log_out(PHONE).await;
+        self.log_in(PHONE).await;
         self.expire().await;
-        self.log_in().await;
+        self.log_in(PHONE).await;
         self.agree().await;
+        // The first session makes way for the second.
+        self.log_in(PHONE).await;
+        self.log_in(OTHER).await;
+        self.disable().await;
         self.holds(when).await;
     }
 }
@@ -169,6 +210,12 @@ async fn crash_at_each_commit_of(victim: usize) {
     })
     .await
     .unwrap();
+    set_parameter(
+        &lab.clusters[HOME],
+        "multiple-login-behavior",
+        "auto-logout",
+    )
+    .await;
     let told = Mutex::new(Told::Out);
     let mut points = (1..MOST).flat_map(|number| {
         let sides = ["before", "after"];
@@ -195,7 +242,9 @@ async fn crash_at_each_commit_of(victim: usize) {
         }
         stops += u32::from(!is_over);
     }
-    println!("stopped at {stops} commits");
+    println!("stopped at {stops} points");
+    assert!(stops >= FEWEST, "{stops}");
+    nobody_panicked(&lab);
     lab.shut_down().await;
 }
 
