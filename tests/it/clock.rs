@@ -247,7 +247,7 @@ async fn a_lock_lasts_as_long_as_it_may(scene: &Scene, side: usize, by: i64, whe
     }
     tamper(
         &scene.lab.clusters[HOME],
-        "UPDATE cluster_time SET at = at + 15 * 60 * 1000",
+        "UPDATE cluster_time SET at = at + 16 * 60 * 1000",
     )
     .await;
     scene.must_log_in(LOCKED, LOCKED, when).await;

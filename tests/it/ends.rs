@@ -557,31 +557,3 @@ async fn a_peer_that_is_disabled_keeps_its_sessions_and_may_say_that_they_are_ov
     scene.over_on_both(Way::OperatorAtHome).await;
     scene.lab.shut_down().await;
 }
-
-/// Ten hours go by at home; at visiting it is not over for a long time yet, and home's word counts.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_whose_time_is_over_ends_on_both_sides_and_the_phone_shows_nobody() {
-    let scene = Scene::set().await;
-    let way = Way::Phone;
-    scene.logs_in(way).await;
-    let visiting = scene.at(VISITING);
-    let device = visiting.data.phone(way.number()).unwrap().name.clone();
-    let phone = visiting.member().unwrap().phone().unwrap();
-    let taken = phone.login_form(&device, None).await.unwrap();
-    assert!(!taken.is_form(), "{}", taken.body);
-    tamper(
-        scene.at(HOME),
-        "UPDATE cluster_time SET at = at + 10 * 3600 * 1000",
-    )
-    .await;
-    for at in [HOME, VISITING] {
-        let row = scene.over(at, way, false).await;
-        assert_eq!(row.end_reason.as_deref(), Some("expired"), "{at}: {row:?}");
-        assert_eq!(row.initiator.as_deref(), Some("home"), "{at}: {row:?}");
-    }
-    let free = phone.login_form(&device, None).await.unwrap();
-    assert!(free.is_form(), "{}", free.body);
-    let held = scene.admin(HOME).await.held().await.unwrap();
-    assert!(held.is_empty(), "{held:?}");
-    scene.lab.shut_down().await;
-}
