@@ -229,13 +229,30 @@ fn links(peer: &pb::PeerStatus) -> Vec<Finding> {
             format!("they are told when the link is up: {}", see()),
         ));
     }
-    found.extend(peer.agreement.as_ref().and_then(|a| agreement(id, a)));
+    found.extend(
+        peer.agreement
+            .as_ref()
+            .and_then(|a| agreement(id, a, is_linked)),
+    );
     found.into_iter().map(|finding| finding.about(id)).collect()
 }
 
+/// For how long linked clusters may not have been found to agree on what they share: many times what it takes.
+const DISAGREED_MS: u64 = 5 * 60 * 1000;
+
 /// What is in the way of agreeing with a peer on sessions; nothing when all is well.
-fn agreement(id: &str, agreement: &pb::SessionAgreement) -> Option<Finding> {
+fn agreement(id: &str, agreement: &pb::SessionAgreement, is_linked: bool) -> Option<Finding> {
     match &*agreement.state {
+        "agreed" | "mended"
+            if is_linked && agreement.agreed_age_ms.is_some_and(|ms| ms > DISAGREED_MS) =>
+        {
+            let minutes = agreement.agreed_age_ms.unwrap_or_default() / 60_000;
+            Some(Finding::warning(
+                "sessions",
+                format!("the sessions shared with {id} were last found to agree {minutes} min ago"),
+                "if it stays so, the log of this cluster's nodes and of the peer's says why they could not be compared",
+            ))
+        }
         "held" => Some(Finding::warning(
             "sessions",
             format!(

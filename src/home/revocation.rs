@@ -96,15 +96,14 @@ pub(super) async fn look(
             Ok::<_, store::Error>((meta::get(tx, users::REVOCATIONS)?, is_on(tx)?))
         })
         .await?;
+    if seen.as_ref() != Some(&now) {
+        while now.1 && sweep(role, claim).await? == usize::try_from(BATCH).unwrap_or(usize::MAX) {}
+        *seen = Some(now.clone());
+    }
     if now.1 {
         // At every look: a login that came over a connection from before may be written after the trust is gone.
         distrust::sweep(role, claim).await?;
     }
-    if seen.as_ref() == Some(&now) {
-        return Ok(());
-    }
-    while now.1 && sweep(role, claim).await? == usize::try_from(BATCH).unwrap_or(usize::MAX) {}
-    *seen = Some(now);
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! Peers that have taken back what they accepted from this cluster: there the sessions that are shared with us are over,
 //! and nobody can tell us. Where a peer says so for long enough, and says nothing else, they end here too.
 //!
-//! Each node listens for itself, on its own attempts to reach the peer; the one that has the claim ends the sessions,
-//! unless another node of ours has a link.
+//! Each node listens for itself, on its own attempts to reach the peer. One that hears it asks for the claim, so that none
+//! has it that can't hear; the one that has it ends the sessions, unless another node of ours has a link.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,11 @@ use crate::{
     },
     home::{self, HomeRole},
     peer::{LinkState, LinkStatus, NodeStatus, Peers},
-    store::{self, claims::Task, membership::Membership},
+    store::{
+        self,
+        claims::{Claim, Task},
+        membership::Membership,
+    },
     tasks::Tasks,
 };
 
@@ -28,14 +32,12 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Listens to all peers until the node shuts down.
 pub(super) async fn watch(home: HomeRole, peers: Peers, membership: Membership, tasks: Tasks) {
-    let task = Task::banishment();
-    membership.want(&task);
     let mut listener = Listener::default();
     let watching = async {
         loop {
             tokio::time::sleep(LOOK).await;
             let banishers = listener.look(&peers.status(), crate::clock::instant());
-            let Some(claim) = membership.claim(&task) else {
+            let Some(claim) = right_to_end(&membership, !banishers.is_empty()) else {
                 continue;
             };
             for cluster in banishers {
@@ -51,6 +53,17 @@ pub(super) async fn watch(home: HomeRole, peers: Peers, membership: Membership, 
         }
     };
     tasks.token().run_until_cancelled(watching).await;
+}
+
+/// The claim, which is asked for while there is something to end by it.
+fn right_to_end(membership: &Membership, has_banishers: bool) -> Option<Claim> {
+    let task = Task::banishment();
+    if has_banishers {
+        membership.want(&task);
+    } else {
+        membership.let_go(&task);
+    }
+    membership.claim(&task).filter(|_| has_banishers)
 }
 
 /// What was heard of each peer so far.
@@ -84,7 +97,8 @@ fn heard(peer: &LinkStatus) -> Heard {
     for node in &peer.nodes {
         match node.rejection {
             Some(Rejection::Revoked) if node.by_peer => says_so = true,
-            Some(_) => return Heard::Other,
+            Some(_) if node.by_peer => return Heard::Other,
+            Some(_) => {}
             // Another word of somebody who answered.
             None if node.state == LinkState::Incompatible => return Heard::Other,
             None => {}
@@ -101,8 +115,10 @@ fn heard(peer: &LinkStatus) -> Heard {
 mod tests {
     use super::*;
     use crate::{
+        clock::Clock,
         domain::banishment::AFTER,
         peer::{inbound::Inbound, link::Link},
+        store::{Store, membership},
     };
 
     fn node(rejection: Option<Rejection>, by_peer: bool) -> NodeStatus {
@@ -120,6 +136,39 @@ mod tests {
         LinkStatus::of(&cluster, true, nodes, None, Inbound::default())
     }
 
+    #[tokio::test]
+    async fn who_hears_it_has_the_claim_whoever_was_first() {
+        let url = "sqlite::memory:".to_owned();
+        let node = "n1".to_owned();
+        let store = Store::open(&store::Config { url, node }).unwrap();
+        let tasks = Tasks::default();
+        let mut members = Vec::new();
+        for node in ["n1", "n2"] {
+            let config = membership::Config {
+                node: node.to_owned(),
+                ..membership::Config::default()
+            };
+            let member = Membership::new(store.clone(), Clock::system(), config);
+            member.join().await.unwrap();
+            let (keeper, ends) = (member.clone(), tasks.clone());
+            tasks.spawn("member", async move { keeper.keep(&ends).await });
+            members.push(member);
+        }
+        let [deaf, hears] = members.try_into().unwrap();
+        // It has heard it once, and does no longer.
+        assert_eq!(right_to_end(&deaf, true), None);
+        let first = deaf.held(&Task::banishment()).await;
+        assert_eq!(right_to_end(&deaf, true), Some(first.clone()));
+        assert_eq!(right_to_end(&deaf, false), None);
+        assert_eq!(right_to_end(&hears, true), None);
+        let patience = Duration::from_secs(20);
+        let second = tokio::time::timeout(patience, hears.held(&Task::banishment())).await;
+        let second = second.unwrap();
+        assert!(second.generation > first.generation);
+        assert_eq!(right_to_end(&hears, true), Some(second));
+        tasks.shut_down(patience).await;
+    }
+
     #[test]
     fn only_the_peers_own_word_counts_and_only_while_nobody_says_otherwise() {
         let revoked = || node(Some(Rejection::Revoked), true);
@@ -131,6 +180,11 @@ mod tests {
         for (nodes, expected) in [
             (vec![revoked()], Heard::Revoked),
             (vec![revoked(), silent()], Heard::Revoked),
+            // Nor is it when something else has its old address by now.
+            (
+                vec![revoked(), node(Some(Rejection::UnknownIssuer), false)],
+                Heard::Revoked,
+            ),
             (vec![silent()], Heard::Other),
             (vec![], Heard::Other),
             // It is we who refuse it.

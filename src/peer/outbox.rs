@@ -311,7 +311,7 @@ impl Outbox {
             delivered += round.taken;
             complaint = complaint.or(round.complaint);
             all &= !round.stopped && !round.parked;
-            if round.stopped || round.taken == 0 || !round.more {
+            if round.stopped || (round.taken == 0 && !round.parked) || !round.more {
                 break;
             }
         }

@@ -685,8 +685,10 @@ pub fn list(tx: &mut dyn Transaction, filter: &Filter) -> Result<Vec<Session>, E
         conditions.push("1 = 1".to_owned());
     }
     args.push(filter.limit.unwrap_or(1_000).into());
+    // Few are owed: to sort them costs less than to look for them in the order of all.
+    let first = if filter.owed { "+" } else { "" };
     let sql = format!(
-        "SELECT {COLUMNS} FROM sessions WHERE {} ORDER BY created_at DESC, id DESC, role DESC LIMIT ${}",
+        "SELECT {COLUMNS} FROM sessions WHERE {} ORDER BY {first}created_at DESC, id DESC, role DESC LIMIT ${}",
         conditions.join(" AND "),
         args.len()
     );

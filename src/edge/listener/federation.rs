@@ -420,6 +420,8 @@ impl Door {
         let mut connection = pin!(connection);
         let leave = tokio::select! {
             biased;
+            // First: a caller that keeps its connection busy does not put off its end.
+            leave = self.until_leaving(&caller, account.as_ref(), generations) => leave,
             ended = connection.as_mut() => {
                 if let (Err(_), Some(account)) = (&ended, &account) {
                     account.cut(self.config.max_streams);
@@ -427,7 +429,6 @@ impl Door {
                 report_end(&caller, ended);
                 return;
             }
-            leave = self.until_leaving(&caller, account.as_ref(), generations) => leave,
         };
         debug!(?leave, peer = ?caller.identity().peer(), "ending a federation connection");
         connection.as_mut().graceful_shutdown();

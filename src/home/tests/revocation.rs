@@ -215,6 +215,33 @@ async fn a_peer_of_which_nothing_is_accepted_any_more_loses_what_is_shared_in_bo
 }
 
 #[tokio::test]
+async fn what_can_not_be_ended_with_one_peer_keeps_no_user_who_lost_the_right() {
+    let world = world(4).await;
+    world.trusts_tokyo(true).await;
+    let [damaged, elsewhere] = [
+        request("ana", "13579", "SEP1"),
+        request("bob", "13579", "SEP2"),
+    ];
+    world.opens("tokyo", &damaged).await;
+    world.opens("lima", &elsewhere).await;
+    world
+        .store
+        .write(|tx: &mut dyn Transaction| {
+            let sql = "UPDATE sessions SET services = 'x' WHERE counterpart = 'tokyo'";
+            tx.execute(sql, &[])
+        })
+        .await
+        .unwrap();
+    world.trusts_tokyo(false).await;
+    world.user("bob", |u| u.enabled = false).await;
+    let claim = world.claim().await;
+    let looked = look(&world.role, &claim, &mut None).await;
+    assert!(looked.is_err(), "a row of tokyo's can't be read");
+    let state = world.state("lima", elsewhere.session_id).await;
+    assert_eq!(state, Some(State::Ended));
+}
+
+#[tokio::test]
 async fn what_is_shared_with_a_peer_that_accepts_nothing_of_ours_ends_where_nobody_is_linked() {
     let world = world(4).await;
     let away = request("ana", "13579", "SEP1");

@@ -402,6 +402,27 @@ async fn who_can_not_be_told_is_rung_for_once_for_each_newest_debt() {
 }
 
 #[tokio::test]
+async fn a_whole_batch_that_is_refused_holds_up_nothing_behind_it() {
+    let store = new_store();
+    let berlin = Arc::new(Script::new("berlin"));
+    let batch = u16::try_from(BATCH).unwrap();
+    for n in 0..batch {
+        let refuses = &mut berlin.refuses.lock().unwrap();
+        refuses.insert(id(n), EmCode::LogoutRequestError);
+    }
+    owe(&store, "berlin", 0..batch + 1).await;
+    let (outbox, _world) = outbox(&store, &[&berlin], LONG).await;
+    let task = Task::deliveries(&cluster("berlin"));
+    let claim = outbox.membership.held(&task).await;
+    let mut memory = Memory::default();
+    let all = outbox
+        .deliver_all(&cluster("berlin"), &claim, &mut memory)
+        .await;
+    assert!(!all.unwrap(), "a batch is parked");
+    assert_eq!(times(&berlin, batch), 1);
+}
+
+#[tokio::test]
 async fn a_creditor_that_cannot_be_reached_or_fails_at_all_is_not_told_the_rest() {
     for (code, in_person) in [
         (EmCode::ServiceConnectionError, true),

@@ -87,6 +87,13 @@ async fn a_node_alone_crosses_the_time_it_was_away_and_never_goes_back() {
     let at = on_record(&away).await.unwrap().at.as_millis();
     assert!((3_605_000..3_665_000).contains(&at), "{at}");
 
+    // Also where that was a moment: many of them are a while.
+    let brief = store();
+    set(&brief, 5_000, clock.now().minus(Duration::from_secs(3))).await;
+    begin(&brief, "n1", &clock).await.unwrap();
+    let at = on_record(&brief).await.unwrap().at.as_millis();
+    assert!((8_000..68_000).contains(&at), "{at}");
+
     let ahead = store();
     set(&ahead, 5_000, wall.plus(Duration::from_secs(86_400))).await;
     begin(&ahead, "n1", &clock).await.unwrap();
