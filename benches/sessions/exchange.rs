@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Measures, prints, and tells whether all is as wanted.
 pub(crate) async fn run() -> Result<bool> {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_emccd"));
-    let level = "level = \"info,emccd::peer::agreement=debug\"";
+    let level = "level = \"debug\"";
     let lab = Lab::start(&Spec {
         clusters: 2,
         hosting: Hosting::Processes { binary },
@@ -77,11 +77,11 @@ fn fill(file: &Path, role: &str, other: &str) -> Result<()> {
     let database = rusqlite::Connection::open(file)?;
     database.busy_timeout(Duration::from_secs(30))?;
     let filled = database.execute(
-        "INSERT INTO sessions (role, counterpart, id, state, device, login_type, login_name, reference, created_at,
+        "INSERT INTO sessions (role, counterpart, id, state, device, user_key, user_id, login_type, login_name, reference, created_at,
            changed_at, owed)
          WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < $1)
          SELECT $2, $3, printf('0192f0c1-%04x-7abc-8def-%012x', n / 256, n * 2654435761 % 281474976710656), 'active',
-           'SEP' || n, 'UID', 'user' || n, '00000000', 0, 0, 0 FROM n",
+           'SEP' || n, 'ida.berlin', 'ida.berlin', 'UID', 'user' || n, '00000000', 0, 0, 0 FROM n",
         (SESSIONS, role, other),
     )?;
     ensure!(filled == usize::try_from(SESSIONS)?, "{filled} rows");

@@ -1,4 +1,5 @@
-//! What keeping many sessions true costs: `cargo bench --bench sessions`, or `-- exchange` for one of the parts.
+//! What keeping many sessions true costs: `cargo bench --bench sessions`, or `-- exchange`, `-- expiry` for one of the
+//! parts.
 //!
 //! Each part prints what it measured and what is wanted; where a figure is above that it exits with 1.
 
@@ -8,6 +9,7 @@
 )]
 
 mod exchange;
+mod expiry;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,9 @@ fn main() -> Result<ExitCode> {
     let mut is_met = true;
     if wanted("exchange") {
         is_met &= runtime.block_on(exchange::run())?;
+    }
+    if wanted("expiry") {
+        is_met &= runtime.block_on(expiry::run())?;
     }
     Ok(match is_met {
         true => ExitCode::SUCCESS,

@@ -8,6 +8,9 @@ const CLOCKS_APART_MS: u64 = 2_000;
 /// Beyond this certificates that have just been made are not valid yet.
 const CLOCKS_WRONG_MS: u64 = 300_000;
 
+/// For how long a step of the node's own clock is a warning.
+const STEP_MATTERS_MS: u64 = 86_400_000;
+
 /// Judges what is known of a running daemon.
 pub(super) fn check(config: &Config, daemon: &Daemon) -> Vec<Finding> {
     match daemon {
@@ -46,6 +49,7 @@ fn judge(config: &Config, told: &Told) -> Vec<Finding> {
             .unwrap_or_else(|| "emccd cluster status".to_owned());
         found.push(Finding::error("federation", why, hint));
     }
+    found.extend(status.clock_step.as_ref().map(step));
     found.extend(told.identities.identities.iter().filter_map(identity));
     for node in status.nodes.iter().filter(|node| !node.lives) {
         let text = "it is on record and gives no signs of life: it was killed, or can't write to the store";
@@ -310,6 +314,39 @@ fn clock(peer: &str, offset_ms: i64) -> Finding {
         CLOCKS_APART_MS..CLOCKS_WRONG_MS => Finding::warning("clock", text, hint),
         _ => Finding::error("clock", text, hint),
     }
+}
+
+/// A length of time for people, in one unit.
+fn ago(millis: u64) -> String {
+    match millis / 1_000 {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3_600),
+    }
+}
+
+/// The wall clock of the node that answers was set.
+fn step(step: &pb::ClockStep) -> Finding {
+    const ID: &str = "clock-step";
+    let by = step.by_ms.unsigned_abs();
+    let text = format!(
+        "the wall clock of this node was set {} by {}.{:03} s, {} ago, and showed {} then; steps since its start: {}",
+        if step.by_ms < 0 { "back" } else { "forth" },
+        by / 1_000,
+        by % 1_000,
+        ago(step.ago_ms),
+        step.shown,
+        step.count
+    );
+    if step.ago_ms > STEP_MATTERS_MS {
+        return Finding::ok(ID, text);
+    }
+    Finding::warning(
+        ID,
+        text,
+        "sessions don't go by it, certificates and times in logs and audit do. Compare it with another clock: \
+         timedatectl status; let one service keep it (NTP), and nothing else set it",
+    )
 }
 
 fn parameters(list: &pb::ListParametersResponse) -> Vec<Finding> {

@@ -10,10 +10,7 @@ use tracing::{info, warn};
 use super::{Error, HomeRole};
 use crate::{
     clock::{self, Timestamp},
-    domain::{
-        cluster_time::StepWatch,
-        session::{EndReason, Initiator, Role, State},
-    },
+    domain::session::{EndReason, Initiator, Role, State},
     fault::{self, Bug},
     store::{
         self, Transaction,
@@ -42,25 +39,7 @@ pub(super) async fn watch(role: &HomeRole, membership: &Membership, tasks: &Task
     tokio::select! {
         biased;
         () = tasks.cancelled() => {}
-        () = watch_steps(role) => {}
         () = keep(role, membership) => {}
-    }
-}
-
-/// Tells of each step of this node's wall clock. Nothing of a session goes by it; what people read does.
-async fn watch_steps(role: &HomeRole) {
-    let mut watch = StepWatch::default();
-    loop {
-        if let Some(step) = watch.look(role.clock.now(), clock::instant()) {
-            warn!(
-                alarm = "clock_step",
-                by_ms = step.by_ms,
-                "this node's wall clock was set by {} s: sessions don't go by it, but certificates and the times in \
-                 logs and audit do; see that the machine keeps its time (NTP)",
-                step.by_ms / 1_000
-            );
-        }
-        tokio::time::sleep(cluster_time::KEPT_EVERY).await;
     }
 }
 

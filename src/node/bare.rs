@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
+    clock_steps::ClockSteps,
     reload::{follow, parameters_in_force, peers_in_force, revision_of},
     roles::FederationRoles,
     session_tasks::{SessionParts, begin_session_tasks},
@@ -255,6 +256,7 @@ impl Bare {
             others,
             owed,
             deadline: config.login_deadline,
+            steps: ClockSteps::default(),
         };
         begin_session_tasks(parts, tasks);
         let followed = Followed {

@@ -18,6 +18,7 @@ mod applied;
 mod banished;
 #[cfg(test)]
 pub(crate) mod bare;
+mod clock_steps;
 mod crl_folder;
 pub mod error;
 mod expiry;

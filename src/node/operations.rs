@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{
     applied,
+    clock_steps::ClockSteps,
     expiry::Certificates,
     explaining::Explainer,
     handover::{Asked, HandOver, Whose},
@@ -51,6 +52,7 @@ pub(super) struct NodeOperations {
     pub(super) certificates: Certificates,
     pub(super) home: HomeRole,
     pub(super) visiting: VisitingRole,
+    pub(super) steps: ClockSteps,
 }
 
 impl Operations for NodeOperations {
@@ -76,6 +78,7 @@ impl Operations for NodeOperations {
                     .map(|link| self.peer_status(link, &siblings, &waiting, &next))
                     .collect(),
                 nodes: siblings.nodes(),
+                clock_step: self.steps.told(clock::instant()),
                 refusals: self
                     .trust
                     .refusals()

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
-use super::{addresses, banished, links, skew};
+use super::{addresses, banished, clock_steps::ClockSteps, links, skew};
 use crate::{
     chance::Chance,
     clock::Clock,
@@ -37,6 +37,8 @@ pub(super) struct SessionParts {
     pub(super) owed: Arc<Notify>,
     /// How long one delivery to another cluster may take.
     pub(super) deadline: Duration,
+    /// Where steps of the wall clock are noted.
+    pub(super) steps: ClockSteps,
 }
 
 /// Begins them; each goes on until `tasks` end.
@@ -51,6 +53,7 @@ pub(super) fn begin_session_tasks(parts: SessionParts, tasks: &Tasks) {
         peers,
         home,
         visiting,
+        steps,
         ..
     } = parts;
     let publishing = addresses::publish(
@@ -77,6 +80,7 @@ pub(super) fn begin_session_tasks(parts: SessionParts, tasks: &Tasks) {
         tasks.clone(),
     );
     tasks.spawn("peers that accept nothing of ours", listening);
+    tasks.spawn("own clock", steps.watch(clock.clone(), tasks.clone()));
     tasks.spawn("clocks of peers", skew::watch(peers.clone(), tasks.clone()));
     let (expiring, in_time, of_expiry) = (home.clone(), tasks.clone(), membership.clone());
     tasks.spawn("expiry", async move {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
+    clock_steps::ClockSteps,
     expiry::Certificates,
     reload::{Reloader, Shown},
 };
@@ -78,6 +79,7 @@ pub(super) struct Sight {
     pub(super) counted: tokio::sync::Mutex<Option<(Instant, counts::Counts)>>,
     pub(super) probed: Probed,
     pub(super) turned: Turned,
+    pub(super) steps: ClockSteps,
 }
 
 /// Who was turned away at the doors.
@@ -355,6 +357,8 @@ impl Sight {
             &[],
             clock::since(self.started).as_secs_f64(),
         );
+        let steps = float(self.steps.count());
+        all.add(&table::CLOCK_STEPS, &[], steps);
         if let Some(bytes) = resident_bytes() {
             all.add(&table::RESIDENT_MEMORY, &[], float(bytes));
         }

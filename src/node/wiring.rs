@@ -9,7 +9,9 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Addresses, Error, Node, Options, crl_folder,
+    Addresses, Error, Node, Options,
+    clock_steps::ClockSteps,
+    crl_folder,
     expiry::{self, Certificates},
     handover::{HandOver, Inherited, Predecessor, Whose},
     live,
@@ -91,6 +93,7 @@ struct Core {
     chance: Chance,
     /// Told when a debt to another cluster is made.
     owed: Arc<Notify>,
+    steps: ClockSteps,
 }
 
 /// The roles, and what they know other clusters by.
@@ -194,6 +197,7 @@ pub(super) async fn start(
     let core = Core {
         reloader: Arc::new(reloader),
         owed: Arc::new(Notify::new()),
+        steps: ClockSteps::default(),
         config,
         versions,
         clock,
@@ -483,6 +487,7 @@ impl Core {
             certificates: self.certificates(),
             home: roles.home.clone(),
             visiting: roles.visiting.clone(),
+            steps: self.steps.clone(),
         };
         admin::AdminEdge {
             pairings: self.pairings.clone(),
@@ -521,6 +526,7 @@ impl Core {
             counted: tokio::sync::Mutex::default(),
             probed: sight::Probed::default(),
             turned: self.turned.clone(),
+            steps: self.steps.clone(),
         };
         let listener = listener.ok_or(address);
         sight::open_window(listener, self.metrics.clone(), sight, &stages.work);
@@ -574,6 +580,7 @@ impl Core {
             others: roles.others,
             owed: Arc::clone(&self.owed),
             deadline: self.config.login.deadline,
+            steps: self.steps.clone(),
         };
         begin_session_tasks(parts, tasks);
         let telling = live::tell(

@@ -135,6 +135,8 @@ metrics! {
         "Always 1; the label has the version";
     UPTIME = Gauge "emccd_uptime_seconds" []
         "Time since the node was started";
+    CLOCK_STEPS = Counter "emccd_clock_steps_total" []
+        "How often this node's wall clock was set by more than a second, as its monotonic clock shows";
     RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" []
         "Memory of the process that is in RAM";
     OPEN_FILES = Gauge "process_open_fds" []
