@@ -108,6 +108,7 @@ impl Checker {
                 .and_then(|attempt| attempt.ended_ms);
             let limit = self.limit_ms(at, row.role, row.counterpart);
             if let (Some(since), Some(limit)) = (told_in, limit)
+                && !self.time_was_lost(at, model)
                 && at_ms > since + limit + expiry_ms(at, since, at_ms, model)
             {
                 let what = format!("{at}: its time is over since long: {row}");
