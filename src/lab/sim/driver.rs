@@ -43,6 +43,8 @@ use crate::{
     visiting::{Caller, LoginOutcome, PhoneLogin, PhoneState},
 };
 
+mod banished;
+
 /// How often the records are looked at while things happen.
 const LOOK: Duration = Duration::from_secs(5);
 /// When a node that could not start tries again.

@@ -406,3 +406,38 @@ async fn a_run_that_has_beaten_since_it_was_taken_for_dead_keeps_its_logins() {
         assert_eq!(seen.await, outcome);
     }
 }
+
+/// Its node died in the midst of the login. Who tries again at another one, on that phone or on another, is not in the way
+/// of what was left behind: home is told with the login that it is over.
+#[tokio::test]
+async fn what_a_dead_node_has_left_behind_is_over_for_the_next_login() {
+    for device in ["SEP1", "SEP2"] {
+        let (home, gate) = gated();
+        let own = world(vec![home]).await;
+        let membership = &own.role.inner.membership;
+        membership.join().await.unwrap();
+        let next = async {
+            until_home_is_asked(&own).await;
+            membership.take_for_dead([(membership.run().clone(), 0)].into());
+            let answers = async {
+                while own.pins_sent() < 2 {
+                    tokio::task::yield_now().await;
+                }
+                let told = own.peers[0].supersedes.lock().unwrap().len();
+                loop {
+                    gate.notify_one();
+                    tokio::task::yield_now().await;
+                    if rows_on(&own, device).await.contains(&State::Active) {
+                        return told;
+                    }
+                }
+            };
+            tokio::join!(own.login(device, "ana"), answers)
+        };
+        let (left, (next, told)) = tokio::join!(own.login("SEP1", "ana"), next);
+        assert_eq!(left.unwrap_err().code.number(), 40, "{device}");
+        next.unwrap();
+        assert_eq!(told, 1, "{device}: home is told of the one that was left");
+        assert!(!own.free(device).await, "{device}");
+    }
+}
