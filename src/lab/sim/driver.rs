@@ -148,12 +148,14 @@ impl World {
             broken: Vec::new(),
             next: 0,
         };
+        let disks = [0, 1, 2].map(|n| beginning.disk(Cluster(n), &plan.settings));
+        disks.iter().for_each(Disk::begin_journal);
         Self(Arc::new(Inner {
             plan: plan.clone(),
             began: Instant::now(),
             tap: Tap::new(chance.fork("tap")),
             net,
-            disks: [0, 1, 2].map(|n| beginning.disk(Cluster(n), &plan.settings)),
+            disks,
             clocks: clocks.collect(),
             state: Mutex::new(state),
             tasks: Tasks::default(),
@@ -514,7 +516,10 @@ impl World {
         let bare = self.running(Node(phone.0, node))?;
         let (reference, now) = (bare.visiting.new_ref(), self.now_ms());
         let before = is_again.then(|| self.dumps());
-        let attempt = self.state().model.login(reference, phone, user, now);
+        let attempt = self
+            .state()
+            .model
+            .login(reference, phone, user, right_pin, now);
         let told = tokio::select! {
             biased;
             () = bare.gone.cancelled() => return None,
@@ -546,15 +551,13 @@ impl World {
         let (device, now) = (phone.to_string(), self.now_ms());
         let logout = self.state().model.logout(phone, now);
         let reference = bare.visiting.new_ref();
-        let told = tokio::select! {
+        let is_done = tokio::select! {
             biased;
-            () = bare.gone.cancelled() => return,
-            told = bare.visiting.logout(&device, caller(phone), reference) => told,
+            () = bare.gone.cancelled() => false,
+            told = bare.visiting.logout(&device, caller(phone), reference) => told.is_ok(),
         };
         let now = self.now_ms();
-        if told.is_ok() {
-            self.state().model.logged_out(logout, now);
-        }
+        self.state().model.logged_out(logout, is_done, now);
     }
 
     /// What operators do; whether they were told that it is done.

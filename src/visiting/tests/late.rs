@@ -227,6 +227,35 @@ async fn a_logout_that_the_store_is_too_slow_for_is_answered_and_carried_out() {
     assert_eq!(world.owed("berlin").await, 1);
 }
 
+#[tokio::test]
+async fn a_logout_that_comes_too_late_ends_nobodys_session_that_began_since() {
+    let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
+    let (world, lock, _folder) = shared_world(vec![berlin]).await;
+    world.login("SEP1", "ana").await.unwrap();
+    // As if another node had let them in after the logout failed.
+    let later = "UPDATE sessions SET changed_at = changed_at + 60000";
+    let began = world
+        .store
+        .write(move |tx: &mut dyn Transaction| tx.execute(later, &[]));
+    began.await.unwrap();
+    lock.lock().unwrap();
+    let reference = world.role.new_ref();
+    let failure = world.role.logout("SEP1", caller(), reference).await;
+    assert_eq!(failure.unwrap_err().code.number(), 26);
+    lock.unlock().unwrap();
+    settled(&world).await;
+    assert!(!world.free("SEP1").await);
+    assert_eq!(world.owed("berlin").await, 0);
+    // One that is in time ends it.
+    let reference = world.role.new_ref();
+    world
+        .role
+        .logout("SEP1", caller(), reference)
+        .await
+        .unwrap();
+    assert!(world.free("SEP1").await);
+}
+
 /// The row becomes active in time, and its commit comes after the phone was told that it failed.
 #[tokio::test]
 async fn a_commit_that_comes_too_late_is_taken_back() {
