@@ -17,7 +17,7 @@ use std::{
 };
 
 use self::record::Key;
-pub(crate) use self::record::{Dump, Dumps};
+pub(crate) use self::record::{Dump, Dumps, Row};
 use super::{
     model::Model,
     plan::{Cluster, Phone, Plan, User},

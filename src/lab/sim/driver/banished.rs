@@ -28,6 +28,8 @@ fn plan() -> Plan {
     Plan {
         seed: 7,
         settings: Settings {
+            troubled_ms: 0,
+            patterns: false,
             limit_minutes: None,
             second: [Second::NotAllowed; 3],
             skew_ms: [0; 4],
@@ -56,8 +58,8 @@ impl World {
             self.start(node);
         }
         sleep(LINKS).await;
-        self.log_in(Phone(0, 0), 0, User(1, 0), true).await;
-        self.log_in(Phone(0, 1), 1, User(2, 0), true).await;
+        self.log_in(Phone(0, 0), 0, User(1, 0), true, 0).await;
+        self.log_in(Phone(0, 1), 1, User(2, 0), true, 0).await;
         for (home, with) in [(HOME, PHONES_OF), (OTHER, PHONES_OF)] {
             assert!(self.lives(home, with, Role::Home), "{home}");
             assert!(self.lives(with, home, Role::Visiting), "{home}");
