@@ -516,7 +516,7 @@ impl Draw {
     }
 
     /// Somebody whose answer is lost on its way back, so that there is a session of which no phone knows; they try again
-    /// at once. Or the node that they asked dies over it.
+    /// at once.
     fn ghosts(&self, settings: &Settings, steps: &mut Vec<Step>) {
         let last = settings.troubled_ms.min(WORK_MS) - 7_000;
         for _ in 0..self.below(3) {
@@ -531,23 +531,16 @@ impl Draw {
                 right_pin: true,
                 patience: 6,
             };
-            let fault = if self.one_in(2) {
-                What::Cut {
-                    from: Node(user.0, 0),
-                    to: Node(visiting.0, node),
-                    how: self.how(),
-                    both: self.one_in(3),
-                    whole: true,
-                    for_ms: self.between(500, 6_000),
-                }
-            } else {
-                What::Crash {
-                    node: Node(visiting.0, node),
-                    for_ms: self.between(200, 4_000),
-                }
+            let cut = What::Cut {
+                from: Node(user.0, 0),
+                to: Node(visiting.0, node),
+                how: self.how(),
+                both: self.one_in(3),
+                whole: true,
+                for_ms: self.between(500, 6_000),
             };
-            let later = at_ms + self.between(20, 200);
-            for (at_ms, what) in [(at_ms, login), (later, fault)] {
+            let later = at_ms + self.between(20, 300);
+            for (at_ms, what) in [(at_ms, login), (later, cut)] {
                 steps.push(Step { at_ms, what });
             }
         }
