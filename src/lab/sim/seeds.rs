@@ -128,7 +128,7 @@ fn runs_are_about_something() {
         .collect();
     let sum = |n: usize| all.iter().map(|told| told[n]).sum::<usize>();
     println!("in, refused, unanswered: {} {} {}", sum(0), sum(1), sum(2));
-    assert!(sum(0) > 100 && sum(1) > 50 && sum(2) >= 10, "{all:?}");
+    assert!(sum(0) > 100 && sum(1) > 50 && sum(2) > 3, "{all:?}");
     assert!(
         all.iter().filter(|told| told[0] > 0).count() >= 18,
         "{all:?}"

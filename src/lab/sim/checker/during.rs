@@ -166,7 +166,7 @@ impl Checker {
             self.add("S3", one.at_ms, what);
         }
         let is_opened = one.was == Some(State::Pending) && one.now == State::Active;
-        if let Some(attempt) = model.attempt(one.reference)
+        if let Some(attempt) = model.attempt_by(one.reference, one.at_ms)
             && is_opened
             && one.at_ms > attempt.began_ms + LOGIN_MS
         {
@@ -178,7 +178,7 @@ impl Checker {
 
     /// S7, to the moment.
     fn expires_in_time(&mut self, at: Cluster, one: &Move, model: &Model) {
-        let Some(attempt) = model.attempt(one.reference) else {
+        let Some(attempt) = model.attempt_by(one.reference, one.at_ms) else {
             return;
         };
         if !one.ends_by_itself(EndReason::Expired) || self.time_was_lost(at, model) {

@@ -29,7 +29,7 @@ fn plan() -> Plan {
         seed: 7,
         settings: Settings {
             troubled_ms: 0,
-            patterns: true,
+            patterns: false,
             limit_minutes: None,
             second: [Second::NotAllowed; 3],
             skew_ms: [0; 4],
