@@ -209,7 +209,7 @@ impl Checker {
     /// S5: a session that the other side lacks is ended for that when it is old enough.
     fn is_old_enough(&mut self, at: Cluster, one: &Move, dumps: &Dumps, model: &Model) {
         let acknowledged = model
-            .attempt(one.reference)
+            .attempt_by(one.reference, one.at_ms)
             .filter(|attempt| attempt.told == Told::In);
         let Some(attempt) = acknowledged.filter(|_| one.ends_by_itself(EndReason::Abandoned))
         else {
