@@ -127,9 +127,15 @@ impl Model {
         done.acknowledged |= acknowledged;
     }
 
-    /// The attempt with that ref.
+    /// The newest attempt with that ref: a database of before gives out once more what it gave out since.
     pub(crate) fn attempt(&self, reference: Ref) -> Option<&Attempt> {
-        self.attempts.iter().find(|one| one.reference == reference)
+        self.attempt_by(reference, u64::MAX)
+    }
+
+    /// The newest one that had begun by then.
+    pub(crate) fn attempt_by(&self, reference: Ref, at_ms: u64) -> Option<&Attempt> {
+        let is_meant = |one: &&Attempt| one.reference == reference && one.began_ms <= at_ms;
+        self.attempts.iter().rev().find(is_meant)
     }
 
     /// What else was going on at some moment since.
@@ -435,6 +441,16 @@ mod tests {
             assert_eq!(at(1_900), is_explained && always, "it had ended: {what:?}");
             assert_eq!(at(2_050), is_explained, "{what:?}");
         }
+    }
+
+    #[test]
+    fn a_ref_that_was_given_out_again_is_the_newer_attempts() {
+        let mut model = model();
+        model.login(Ref::from_bits(1), PHONE, User(1, 3), true, 9_000);
+        let user = |attempt: Option<&Attempt>| attempt.map(|one| one.user);
+        assert_eq!(user(model.attempt(Ref::from_bits(1))), Some(User(1, 3)));
+        assert_eq!(user(model.attempt_by(Ref::from_bits(1), 8_999)), Some(USER));
+        assert_eq!(user(model.attempt_by(Ref::from_bits(1), 999)), None);
     }
 
     #[test]

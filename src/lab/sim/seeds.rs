@@ -135,13 +135,15 @@ fn runs_are_about_something() {
     );
 }
 
-/// One seed, with all that is logged: for people. Without a seed there is nothing to do.
+/// One seed, or one plan of a file, with all that is logged: for people. Without either there is nothing to do.
 #[test]
 fn replay() {
-    let Some(seed) = std::env::var("EMCCD_SIM_SEED").ok() else {
-        return;
+    let of = |name| std::env::var(name).ok();
+    let plan = match (of("EMCCD_SIM_SEED"), of("EMCCD_SIM_PLAN")) {
+        (Some(seed), _) => Plan::of(seed.parse().unwrap()),
+        (None, Some(file)) => Plan::from_json(&fs::read_to_string(file).unwrap()),
+        (None, None) => return,
     };
-    let plan = Plan::of(seed.parse().unwrap());
     println!("{}", plan.to_json());
     // What nodes log, for the first run.
     let log = std::env::var("EMCCD_SIM_LOG").ok().map(|filter| {

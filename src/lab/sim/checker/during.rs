@@ -108,6 +108,7 @@ impl Checker {
                 .and_then(|attempt| attempt.ended_ms);
             let limit = self.limit_ms(at, row.role, row.counterpart);
             if let (Some(since), Some(limit)) = (told_in, limit)
+                && !self.time_was_lost(at, model)
                 && at_ms > since + limit + expiry_ms(at, since, at_ms, model)
             {
                 let what = format!("{at}: its time is over since long: {row}");
@@ -165,7 +166,7 @@ impl Checker {
             self.add("S3", one.at_ms, what);
         }
         let is_opened = one.was == Some(State::Pending) && one.now == State::Active;
-        if let Some(attempt) = model.attempt(one.reference)
+        if let Some(attempt) = model.attempt_by(one.reference, one.at_ms)
             && is_opened
             && one.at_ms > attempt.began_ms + LOGIN_MS
         {
@@ -177,7 +178,7 @@ impl Checker {
 
     /// S7, to the moment.
     fn expires_in_time(&mut self, at: Cluster, one: &Move, model: &Model) {
-        let Some(attempt) = model.attempt(one.reference) else {
+        let Some(attempt) = model.attempt_by(one.reference, one.at_ms) else {
             return;
         };
         if !one.ends_by_itself(EndReason::Expired) || self.time_was_lost(at, model) {

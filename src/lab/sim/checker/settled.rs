@@ -41,11 +41,12 @@ impl Checker {
                     state => state == State::Active,
                 };
                 if !is_explained {
+                    let end = dumps[usize::from(at.0)].end_of(row);
                     let what = format!(
                         "{at}: acknowledged to {} on {}, and nothing explains: {row}",
                         attempt.user, attempt.phone
                     );
-                    self.add("S4", at_ms, what);
+                    self.add("S4", end.map_or(at_ms, |end| end.at_ms), what);
                 }
             }
         }
