@@ -60,6 +60,12 @@ impl Timestamp {
         )
     }
 
+    /// That many milliseconds later; earlier where they are negative.
+    #[must_use]
+    pub const fn shifted(self, millis: i64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+
     /// The length from `earlier` to this point; zero when `earlier` is the later one.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -100,7 +100,7 @@ impl fmt::Debug for FaultPoints {
 /// A fault that tests put into the product, to see that what watches over it would notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Bug {
-    /// The outbox takes an end that could not be delivered for delivered.
+    /// The outbox takes an end for delivered without a call.
     OutboxDropped,
     /// Where two sides disagree, what lives beats what has ended.
     ActiveBeatsEnded,

@@ -137,7 +137,8 @@ async fn drop_debt(client: &mut Client, args: SessionDrop) -> Outcome {
     )?;
     let peers: Vec<_> = dropped.sessions.iter().map(|s| s.peer.as_str()).collect();
     let text = format!(
-        "{} will not be told that the session is over; there it ends when it is looked for or runs out",
+        "{} will not be told that the session is over; there it ends when the two clusters next compare their sessions \
+         (emccd cluster status shows whether they can), otherwise when its time is over or somebody ends it there",
         peers.join(" and ")
     );
     Ok(Report::new(text, &dropped))

@@ -11,7 +11,7 @@ use std::{
     fs,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -63,11 +63,14 @@ struct Node {
     changes: Arc<AtomicUsize>,
     /// Whether the node fails to take up peers.
     cannot_follow: Arc<AtomicBool>,
+    /// Which peers were rung.
+    rung: Arc<Mutex<Vec<ClusterId>>>,
 }
 
 struct Pretender {
     store: Store,
     own: Made,
+    rung: Arc<Mutex<Vec<ClusterId>>>,
     changes: Arc<AtomicUsize>,
     cannot_follow: Arc<AtomicBool>,
 }
@@ -127,6 +130,10 @@ impl Operations for Pretender {
 
     fn shown_by_peers(&self) -> Vec<Chain> {
         Vec::new()
+    }
+
+    fn ring(&self, cluster: &ClusterId) {
+        self.rung.lock().unwrap().push(cluster.clone());
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {
@@ -263,9 +270,11 @@ impl Node {
         fs::write(dir.path().join("own.pem"), &own.certificate_pem).unwrap();
         let changes = Arc::new(AtomicUsize::new(0));
         let cannot_follow = Arc::new(AtomicBool::new(false));
+        let rung: Arc<Mutex<Vec<ClusterId>>> = Arc::default();
         let operations = Arc::new(Pretender {
             store: store.clone(),
             own,
+            rung: Arc::clone(&rung),
             changes: changes.clone(),
             cannot_follow: cannot_follow.clone(),
         });
@@ -309,6 +318,7 @@ impl Node {
             tasks,
             changes,
             cannot_follow,
+            rung,
         }
     }
 

@@ -4,7 +4,6 @@ use sha2::{Digest, Sha256};
 
 use super::Error;
 use crate::{
-    clock::Timestamp,
     domain::{
         em_code::EmCode,
         ids::{ClusterId, ProfileName, UserId},
@@ -27,7 +26,6 @@ pub(super) fn admit_caller(
     tx: &mut dyn Transaction,
     own: &ClusterId,
     caller: &ClusterId,
-    now: Timestamp,
 ) -> Result<(), Error> {
     if own == caller {
         return Ok(());
@@ -37,10 +35,13 @@ pub(super) fn admit_caller(
         Some(peer) if !peer.enabled || !peer.allow_emcc => {
             Err(Error::CallerNotAllowed(caller.clone()))
         }
-        Some(_) if peers::is_leaving(tx, caller, now)? => {
-            Err(Error::CallerNotAllowed(caller.clone()))
+        Some(_) => {
+            let now = tx.cluster_now()?;
+            if peers::is_leaving(tx, caller, now)? {
+                return Err(Error::CallerNotAllowed(caller.clone()));
+            }
+            Ok(())
         }
-        Some(_) => Ok(()),
     }
 }
 

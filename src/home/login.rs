@@ -256,7 +256,7 @@ async fn look_up(
         context.caller.clone(),
         request.without_proof(),
     );
-    let (now, parameters) = (role.clock.now(), role.parameters());
+    let parameters = role.parameters();
     role.store
         .look_up(move |tx: &mut dyn Transaction| {
             let is_repeat = match decide::replay(tx, &caller, &request)? {
@@ -264,7 +264,7 @@ async fn look_up(
                 decide::Repeat::Asked | decide::Repeat::MustChange => true,
                 decide::Repeat::New => false,
             };
-            match decide::admit_caller(tx, &own, &caller, now) {
+            match decide::admit_caller(tx, &own, &caller) {
                 Ok(()) => {}
                 Err(unknown @ Error::CallerUnknown(_)) => return Err(unknown),
                 Err(_) => return Ok(LookedUp::Refused),

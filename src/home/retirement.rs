@@ -124,7 +124,7 @@ pub(super) async fn stay(role: &HomeRole, cluster: &ClusterId) {
 /// begins, in either direction.
 async fn begin(role: &HomeRole, leaving: &Leaving) -> Result<(), Stays> {
     let (cluster, forget) = (leaving.cluster.clone(), leaving.forget_owed);
-    let until = role.clock.now().plus(leaving.within + SLACK);
+    let lasts = leaving.within + SLACK;
     let reach = Reach::now(role);
     role.store
         .write(move |tx: &mut dyn Transaction| {
@@ -137,6 +137,7 @@ async fn begin(role: &HomeRole, leaving: &Leaving) -> Result<(), Stays> {
                 let (cluster, news) = (cluster.clone(), living + owed);
                 return Err(Stays::Unreachable { cluster, news });
             }
+            let until = tx.cluster_now()?.plus(lasts);
             if peers::set_leaving(tx, &cluster, Some(until))? {
                 // What it refused before is told once more: there is no later.
                 debts::unpark_all(tx, &cluster)?;

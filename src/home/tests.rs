@@ -919,6 +919,7 @@ mod expiry;
 mod profiles_and_tickets;
 mod retirement;
 mod revocation;
+mod set_clocks;
 
 #[tokio::test]
 async fn a_caller_without_a_record_leaves_no_rows() {

@@ -16,8 +16,8 @@ use crate::{
     apply::{Applier, Mode, Progress, Rest, Source, edit::Edit},
     clock::{self, Clock, Timestamp},
     domain::{
-        ids::ClusterId, parameters::Parameters, purpose::Purpose, session::Role,
-        version::VersionRange,
+        federation::Links as _, ids::ClusterId, parameters::Parameters, purpose::Purpose,
+        session::Role, version::VersionRange,
     },
     edge::admin::{
         error::Error,
@@ -166,6 +166,10 @@ impl Operations for NodeOperations {
                 )
             })
         })
+    }
+
+    fn ring(&self, cluster: &ClusterId) {
+        self.peers.ring(cluster);
     }
 
     fn parameters_in_force(&self) -> Arc<Parameters> {

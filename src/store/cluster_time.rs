@@ -95,6 +95,14 @@ pub fn shift(tx: &mut dyn Transaction) -> Result<i64, Error> {
     }))
 }
 
+/// A moment of cluster time as people read it, by how it stands to wall time now.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn to_wall(tx: &mut dyn Transaction, at: Timestamp) -> Result<Timestamp, Error> {
+    Ok(at.shifted(shift(tx)?))
+}
+
 /// Advances what is on record, under the claim to do so.
 ///
 /// # Errors

@@ -34,7 +34,7 @@ pub struct Owed {
 /// [`Error`] when the store fails.
 pub fn creditors(tx: &mut dyn Transaction) -> Result<Vec<Owed>, Error> {
     tx.query(
-        "SELECT counterpart, count(*), count(parked), max(ended_at) FROM sessions WHERE owed = 1
+        "SELECT counterpart, count(*), count(parked), max(ended_at) FROM sessions s WHERE owed = 1
          GROUP BY counterpart ORDER BY counterpart",
         &[],
     )?

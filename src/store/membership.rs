@@ -245,6 +245,12 @@ impl Membership {
         Arc::clone(&self.inner.dead.borrow())
     }
 
+    /// Has runs taken for dead, at these beats, until the next look.
+    #[cfg(test)]
+    pub(crate) fn take_for_dead(&self, dead: BTreeMap<Incarnation, i64>) {
+        self.inner.dead.send_replace(Arc::new(dead));
+    }
+
     /// Asks for a task, until it is [let go](Self::let_go).
     pub fn want(&self, task: &Task) {
         if self.inner.wanted().insert(task.clone()) {

@@ -25,13 +25,10 @@ pub(super) async fn chosen(
 ) -> Result<LoginOutcome, Error> {
     let device = free_phone(inner, request.device, deadline).await?;
     let ticket = request.ticket.ok_or(Error::WrongTicket)?;
-    let (name, hash, now) = (
-        device.name.clone(),
-        tickets::hash_of(&ticket),
-        inner.clock.now(),
-    );
+    let (name, hash) = (device.name.clone(), tickets::hash_of(&ticket));
     let choice = inner
         .look_up(deadline, move |tx: &mut dyn Transaction| {
+            let now = tx.cluster_now()?;
             choices::get(tx, &name, &hash, now)?.ok_or(Error::WrongTicket)
         })
         .await?;
@@ -116,7 +113,7 @@ pub(super) async fn ask_user(
                 login_name: name.clone(),
                 as_typed,
                 profiles: profiles.clone(),
-                expires_at: now.plus(TICKET_LIFE),
+                expires_at: tx.cluster_now()?.plus(TICKET_LIFE),
             };
             choices::put(tx, &shown)?;
             audit::append(tx, &entry("asked which device profile"))?;

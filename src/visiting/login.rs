@@ -217,6 +217,12 @@ pub(super) async fn free_phone(
     deadline: Instant,
 ) -> Result<Device, Error> {
     let name = DeviceName::new(device).map_err(|_| Error::DeviceUnknown)?;
+    // What a node that died has left behind stands in nobody's way: neither on this phone, nor at home, where what the
+    // user began on another one may be a session by now. Home is told with this login.
+    let dead = inner.membership.dead();
+    if !dead.is_empty() {
+        in_time(deadline, super::pending::end_abandoned(inner, &dead, None)).await?;
+    }
     let (device, on_it, now) = {
         let name = name.clone();
         let read = move |tx: &mut dyn Transaction| {
@@ -241,7 +247,6 @@ pub(super) async fn free_phone(
         Some(session)
             if session.state == State::Pending && session.deadline.is_some_and(|d| d <= now) =>
         {
-            let dead = inner.membership.dead();
             in_time(deadline, super::pending::end_abandoned(inner, &dead, None)).await?;
         }
         Some(session) => return Err(occupied(session)),
@@ -396,7 +401,7 @@ async fn open_pending(
             if let Some(session) = sessions::active_on_device(tx, Role::Visiting, &row.device)? {
                 return Err(occupied(session));
             }
-            if peers::is_leaving(tx, &row.counterpart, clock.now())? {
+            if peers::is_leaving(tx, &row.counterpart, began)? {
                 return Err(Error::PeerLeaves(row.counterpart.clone()));
             }
             sessions::insert_pending(tx, &row, &carrier)?;

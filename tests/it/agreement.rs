@@ -89,6 +89,50 @@ async fn a_row_that_is_lost_in_either_store_ends_in_the_other() {
     lab.shut_down().await;
 }
 
+/// Phones' cluster knows that two sessions are over. Home refused to hear of the one, and of the other an operator has said
+/// that it is not told: home comes and asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_was_refused_or_dropped_is_settled_by_comparing() {
+    let lab = lab(2).await;
+    let (home, visiting) = (&lab.clusters[0], &lab.clusters[1]);
+    for n in 0..2 {
+        is_in(home, n, visiting, n).await;
+    }
+    assert_eq!(settled(home, visiting).await.len(), 2);
+    for (n, debt) in [
+        (
+            0,
+            "owed = 1, parked = 'it has no record of us', parked_at = 1",
+        ),
+        (1, "owed = 0"),
+    ] {
+        let phone = visiting.data.phone(n).unwrap().name.to_string();
+        let sql = format!(
+            "UPDATE sessions SET state = 'ended', ended_at = created_at, end_reason = 'user', initiator = 'visiting',
+               {debt} WHERE device = $1 AND state = 'active'"
+        );
+        until(visiting, "ended", |database| {
+            database.execute(&sql, [&phone]).unwrap() == 1
+        })
+        .await;
+    }
+    assert_eq!(settled(home, visiting).await.len(), 0);
+    let at_home = rows(home).await;
+    assert_eq!(at_home.held(), 0, "base devices are free again");
+    for row in at_home
+        .sessions
+        .iter()
+        .chain(&rows(visiting).await.sessions)
+    {
+        assert_eq!(
+            row.end_reason.map(|r| r.to_string()).as_deref(),
+            Some("user")
+        );
+        assert_eq!((row.owed, &row.parked), (false, &None), "{row:?}");
+    }
+    lab.shut_down().await;
+}
+
 /// Home comes back as it was before a logout and a login, and nothing is done by hand. The rows are as old as they are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_was_restored_from_a_backup_comes_to_agree_within_its_bound() {

@@ -1,6 +1,6 @@
 //! The wall clock of one side jumps by a day, forward or back, in the midst of everything: a session, a login under way, one
-//! that is never answered, an end that is owed. Nothing ends and nothing lasts longer for it, and both sides say that the
-//! clocks are apart.
+//! that is never answered, an end that is owed, a user who is locked out. Nothing ends and nothing lasts longer for it,
+//! and both sides say that the clocks are apart.
 
 use std::time::{Duration, Instant};
 
@@ -31,8 +31,10 @@ const OLD: usize = 0;
 const MOVING: usize = 1;
 /// who logs out when home can't be told,
 const OWED: usize = 2;
-/// and who wants the phone on which a login was never answered.
+/// who wants the phone on which a login was never answered,
 const NEXT: usize = 3;
+/// and who has typed wrong PINs.
+const LOCKED: usize = 4;
 
 /// Of a login.
 const DEADLINE: Duration = Duration::from_secs(4);
@@ -76,12 +78,17 @@ impl Scene {
     }
 
     async fn log_in(&self, user: usize, phone: usize) -> Shown {
+        let pin = self.lab.clusters[HOME].data.user(user).unwrap().pin.clone();
+        self.type_in(user, &pin, phone).await
+    }
+
+    async fn type_in(&self, user: usize, pin: &str, phone: usize) -> Shown {
         let user = self.lab.clusters[HOME].data.user(user).unwrap();
         let visiting = &self.lab.clusters[VISITING];
         let device = &visiting.data.phone(phone).unwrap().name;
         let browser = visiting.member().unwrap().phone().unwrap();
         browser
-            .login_at_once(device, None, &user.user_id, &user.pin)
+            .login_at_once(device, None, &user.user_id, pin)
             .await
             .unwrap()
     }
@@ -226,6 +233,29 @@ async fn what_is_owed_is_told(scene: &Scene, side: usize, by: i64, when: &str) {
     scene.linked().await;
 }
 
+/// A clock jumps while a user is locked out: that lets nobody in, and keeps nobody out when the time is over.
+async fn a_lock_lasts_as_long_as_it_may(scene: &Scene, side: usize, by: i64, when: &str) {
+    // The policy that holds where there is no other: five wrong PINs, a quarter of an hour.
+    for _ in 0..5 {
+        let shown = scene.type_in(LOCKED, "00000", LOCKED).await;
+        assert_eq!(shown.em_code, Some(2), "{when}: {}", shown.text);
+    }
+    for by in [by, 0, by] {
+        scene.jump(side, by);
+        let shown = scene.log_in(LOCKED, LOCKED).await;
+        assert_eq!(shown.em_code, Some(2), "{when}: {}", shown.text);
+    }
+    tamper(
+        &scene.lab.clusters[HOME],
+        "UPDATE cluster_time SET at = at + 16 * 60 * 1000",
+    )
+    .await;
+    scene.must_log_in(LOCKED, LOCKED, when).await;
+    scene.must_log_out(LOCKED, when).await;
+    scene.jump(side, 0);
+    assert_eq!(scene.phones().await, [OLD], "{when}");
+}
+
 /// Both sides say that the clocks are apart, and by how much.
 async fn is_alarmed(scene: &Scene, when: &str) {
     let is_apart = |peer: &emccd::wire::admin::PeerStatus| {
@@ -281,6 +311,7 @@ async fn a_clock_that_jumps_by_a_day_ends_nothing_and_prolongs_nothing() {
         for by in [DAY_MILLIS, -DAY_MILLIS] {
             let when = format!("{by} ms at {}", scene.lab.clusters[side].id);
             logins_go_on(&scene, side, by, &when).await;
+            a_lock_lasts_as_long_as_it_may(&scene, side, by, &when).await;
             what_is_owed_is_told(&scene, side, by, &when).await;
             // It is a day apart since then.
             is_alarmed(&scene, &when).await;

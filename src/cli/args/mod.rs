@@ -505,7 +505,8 @@ pub struct SessionRetry {
 /// `session drop`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The session is over here; at the other cluster it may live on until it ends there by itself.\n\n\
+    after_help = "The session is over here. At the other cluster it lives on until the two clusters next compare their \
+    sessions; where they can't, until its time is over or somebody ends it there.\n\n\
     Example:\n  emccd session drop 7K3Q-9M2X --yes"
 )]
 pub struct SessionDrop {

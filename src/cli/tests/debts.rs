@@ -91,6 +91,9 @@ async fn what_is_dropped_is_owed_no_more_and_on_record() {
         "{}",
         dropped.text
     );
+    let rung = node.rung.lock().unwrap().clone();
+    let rung: Vec<_> = rung.iter().map(|peer| peer.as_str()).collect();
+    assert_eq!(rung, ["tokyo"], "it may come and ask");
     let owed = node.type_in("session list --owed").await;
     assert_eq!(owed.text, "nothing is owed");
     let audit = node.type_in("audit list --action session.drop").await;

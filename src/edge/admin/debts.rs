@@ -210,10 +210,15 @@ async fn owed_rows(store: &Store, which: Which) -> Result<Vec<Session>, Error> {
 fn stand(tx: &mut dyn Transaction, rows: &[Session]) -> Result<Vec<pb::Session>, store::Error> {
     let mut stand = Vec::new();
     for row in rows {
-        let now = store::sessions::get(tx, row.role, &row.counterpart, row.id)?;
-        stand.extend(now.as_ref().map(views::session));
+        stand.extend(store::sessions::get(
+            tx,
+            row.role,
+            &row.counterpart,
+            row.id,
+        )?);
     }
-    Ok(stand)
+    let stand = sessions::as_wall_time(tx, stand)?;
+    Ok(stand.iter().map(views::session).collect())
 }
 
 fn entry(action: Action, row: &Session, outcome: &str, by: (&str, Timestamp)) -> audit::Entry {

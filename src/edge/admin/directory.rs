@@ -1,7 +1,6 @@
 //! Users, phones and base devices, for looking.
 
 use crate::{
-    clock::Timestamp,
     domain::{
         ids::{BaseDeviceName, ClusterId, DeviceName, SessionId, UserId},
         session::{Role, State},
@@ -12,7 +11,7 @@ use crate::{
         views,
     },
     store::{
-        Store, Transaction, base_devices, credentials, devices, policies, profiles,
+        Store, Transaction, base_devices, cluster_time, credentials, devices, policies, profiles,
         sessions::{self, Filter},
         users,
     },
@@ -56,7 +55,6 @@ pub async fn get_user(
     store: &Store,
     own: ClusterId,
     user_id: UserId,
-    now: Timestamp,
 ) -> Result<pb::GetUserResponse, Error> {
     store
         .read(move |tx| {
@@ -65,6 +63,7 @@ pub async fn get_user(
             let profiles = profiles::for_user(tx, &user.user_id)?;
             let credential = credentials::get(tx, &user.user_id)?;
             let rules = policies::rules_of(tx, user.policy.as_ref())?;
+            let (now, shift) = (tx.cluster_now()?, cluster_time::shift(tx)?);
             let filter = Filter {
                 user_id: Some(user.user_id.clone()),
                 states: LIVE.to_vec(),
@@ -76,7 +75,7 @@ pub async fn get_user(
                 .filter(|s| s.role == Role::Home || s.counterpart == own);
             Ok(pb::GetUserResponse {
                 profiles: profiles.into_iter().map(views::profile).collect(),
-                pin: Some(views::pin_state(credential.as_ref(), now, rules)),
+                pin: Some(views::pin_state(credential.as_ref(), now, shift, rules)),
                 sessions: sessions.map(|s| views::session(&s)).collect(),
                 user: Some(views::user(user)),
             })

@@ -87,6 +87,9 @@ pub trait Operations: Send + Sync + 'static {
     /// so that a command's next line finds them in force.
     fn peers_changed(&self) -> Answer<'_, ()>;
 
+    /// Has a peer that is linked compare sessions with us now: one is over here of which nobody will tell it.
+    fn ring(&self, cluster: &ClusterId);
+
     /// The parameters that this node goes by.
     fn parameters_in_force(&self) -> Arc<Parameters>;
 

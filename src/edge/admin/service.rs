@@ -657,7 +657,7 @@ impl AdminService for AdminEdge {
         within(LOOK, async {
             let user = user_id(query.user_id)?;
             let own = self.cluster_id.clone();
-            directory::get_user(&self.store, own, user, self.clock.now()).await
+            directory::get_user(&self.store, own, user).await
         })
         .await
     }
@@ -790,10 +790,17 @@ impl AdminService for AdminEdge {
         request: Request<pb::DropSessionRequest>,
     ) -> Result<Response<pb::DropSessionResponse>, Status> {
         let (actor, request) = self.admit(Action::DropSession, request).await?;
-        within(
-            CHANGE,
-            debts::drop_one(&self.store, request, &actor, self.clock.now()),
-        )
+        within(CHANGE, async {
+            let now = self.clock.now();
+            let dropped = debts::drop_one(&self.store, request, &actor, now).await?;
+            // Nobody brings it to them any more: they may come and ask, at once where there is a link.
+            let peers = dropped.sessions.iter();
+            let peers = peers.filter_map(|session| ClusterId::new(&*session.peer).ok());
+            for peer in peers.filter(|peer| *peer != self.cluster_id) {
+                self.operations.ring(&peer);
+            }
+            Ok(dropped)
+        })
         .await
     }
 

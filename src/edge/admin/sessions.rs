@@ -218,9 +218,7 @@ where
 {
     let shift = cluster_time::shift(tx)?;
     for session in &mut found {
-        session.deadline = session
-            .deadline
-            .map(|deadline| Timestamp::from_millis(deadline.as_millis().saturating_add(shift)));
+        session.deadline = session.deadline.map(|deadline| deadline.shifted(shift));
     }
     Ok(found)
 }

@@ -228,14 +228,19 @@ pub fn profile(profile: Profile) -> pb::Profile {
     }
 }
 
-/// How a PIN stands, at `now` and by the user's policy.
+/// How a PIN stands, at `now` in cluster time and by the user's policy; `shift` makes wall time of that, for people.
 #[must_use]
-pub fn pin_state(credential: Option<&Credential>, now: Timestamp, rules: Rules) -> pb::PinState {
+pub fn pin_state(
+    credential: Option<&Credential>,
+    now: Timestamp,
+    shift: i64,
+    rules: Rules,
+) -> pb::PinState {
     let locked_until = credential.and_then(|c| lockout::locked(c, now));
     pb::PinState {
         is_set: credential.is_some(),
         failures: credential.map_or(0, |c| lockout::counted(c, now, rules)),
-        locked_until: locked_until.map(|t| t.to_string()),
+        locked_until: locked_until.map(|t| t.shifted(shift).to_string()),
         must_change: credential.is_some_and(|c| c.must_change),
     }
 }
@@ -336,13 +341,13 @@ mod tests {
             lockout::decide(&mut row, false, at(0), BUILT_IN);
         }
         let told = |row: &Credential, minutes| {
-            let state = pin_state(Some(row), at(minutes), BUILT_IN);
+            let state = pin_state(Some(row), at(minutes), 60_000, BUILT_IN);
             (state.failures, state.locked_until)
         };
         assert_eq!(told(&row, 30), (4, None));
         assert_eq!(told(&row, 31), (0, None));
         lockout::decide(&mut row, false, at(0), BUILT_IN);
-        assert_eq!(told(&row, 14), (5, Some(at(15).to_string())));
+        assert_eq!(told(&row, 14), (5, Some(at(16).to_string())));
         assert_eq!(told(&row, 15), (0, None));
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 const HOUR_MS: u64 = 3_600_000;
-const DAY_MS: i64 = 86_400_000;
+pub(super) const DAY_MS: i64 = 86_400_000;
 /// What parameters give a session on a phone of another cluster when nobody sets them.
 const LIMIT_MS: u64 = 10 * HOUR_MS;
 
@@ -33,7 +33,7 @@ impl World {
     }
 
     /// Cluster time is further by so much at once.
-    async fn time_goes_on(&self, by_ms: u64) {
+    pub(super) async fn time_goes_on(&self, by_ms: u64) {
         self.store
             .write(move |tx: &mut dyn Transaction| {
                 let at = tx.cluster_now()?.plus(Duration::from_millis(by_ms));

@@ -1,6 +1,6 @@
 //! Peers that are to be removed: what ends, who is told, and what stands in the way.
 
-use super::{revocation::WITHIN, *};
+use super::{expiry::DAY_MS, revocation::WITHIN, *};
 use crate::store::{audit, debts};
 
 fn leaving(within: Duration, forget_owed: bool) -> Leaving {
@@ -202,7 +202,13 @@ async fn a_mark_that_nobody_takes_back_lapses() {
         .unwrap();
     let login = request("ana", "13579", "SEP1");
     assert_eq!(code(&world, "tokyo", &login).await, 38);
-    world.role.clock.set_offset_millis(60_000);
+    // Until then it counts, whatever the wall clock says; and no longer.
+    for by in [DAY_MS, -DAY_MS] {
+        world.role.clock.set_offset_millis(by);
+        let login = request("ana", "13579", "SEP1");
+        assert_eq!(code(&world, "tokyo", &login).await, 38, "{by}");
+    }
+    world.time_goes_on(60_000).await;
     world.opens("tokyo", &request("ana", "13579", "SEP1")).await;
 }
 

@@ -14,7 +14,10 @@ use super::{
     checker::{Checker, Dump, Dumps, Shown, Wrong},
     model::{Model, Told},
     net::{Arrived, Chain, Net, Pipe},
-    plan::{Cluster, Node, Phone, Plan, SETTLED_MS, Step, User, What},
+    panics,
+    plan::{
+        BASES, Cluster, Node, PHONES, Phone, Plan, SETTLED_MS, Settings, Step, USERS, User, What,
+    },
     stage,
     tap::Tap,
 };
@@ -22,8 +25,9 @@ use crate::{
     chance::Chance,
     clock::Clock,
     domain::{
-        ids::{ClusterId, UserId},
+        ids::{ClusterId, Ref, UserId},
         login::LoginType,
+        session::State as Phase,
         version::VersionRange,
     },
     edge::listener::Line,
@@ -39,12 +43,18 @@ use crate::{
     visiting::{Caller, LoginOutcome, PhoneLogin, PhoneState},
 };
 
+mod banished;
+
 /// How often the records are looked at while things happen.
 const LOOK: Duration = Duration::from_secs(5);
 /// When a node that could not start tries again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long a login may take.
 const LOGIN: Duration = Duration::from_secs(5);
+/// What a user takes for a reason to try again: no answer, nobody reached, somebody busy.
+const TRY_AGAIN: [u16; 4] = [6, 26, 40, 208];
+/// No base device is free.
+const NO_BASE: u16 = 33;
 /// How often links say that they live.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long one that does not is taken for alive.
@@ -71,8 +81,15 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         .build()
         .unwrap();
     // Inside: outside of the runtime it is the machine's time.
-    let outcome = runtime.block_on(async { World::new(plan, beginning).carry_out().await });
+    let (mut outcome, panicked) =
+        panics::noted(|| runtime.block_on(async { World::new(plan, beginning).carry_out().await }));
     runtime.shutdown_background();
+    // A task that panics ends by itself: nobody else need notice.
+    outcome.wrong.extend(panicked.into_iter().map(|what| Wrong {
+        rule: "panic",
+        at_ms: 0,
+        what,
+    }));
     outcome
 }
 
@@ -97,6 +114,9 @@ struct State {
     model: Model,
     checker: Checker,
     steps: usize,
+    /// What is broken now, and by which step.
+    broken: Vec<(u64, What)>,
+    next: u64,
 }
 
 /// Where a node runs, or not.
@@ -125,13 +145,17 @@ impl World {
             model: Model::default(),
             checker: Checker::new(plan),
             steps: 0,
+            broken: Vec::new(),
+            next: 0,
         };
+        let disks = [0, 1, 2].map(|n| beginning.disk(Cluster(n), &plan.settings));
+        disks.iter().for_each(Disk::begin_journal);
         Self(Arc::new(Inner {
             plan: plan.clone(),
             began: Instant::now(),
             tap: Tap::new(chance.fork("tap")),
             net,
-            disks: [0, 1, 2].map(|n| beginning.disk(Cluster(n), &plan.settings)),
+            disks,
             clocks: clocks.collect(),
             state: Mutex::new(state),
             tasks: Tasks::default(),
@@ -184,6 +208,8 @@ impl World {
             }
         }
         let (dumps, at_ms, calls) = (self.dumps(), self.now_ms(), self.0.tap.calls());
+        // Whatever they come to, they are no part of what was looked at.
+        let shut_out = self.last_logins(&dumps).await;
         let mut state = self.state();
         let checker = std::mem::replace(&mut state.checker, Checker::new(&self.0.plan));
         let model = state.model.clone();
@@ -202,8 +228,10 @@ impl World {
             let all = model.attempts.iter();
             all.filter(|attempt| wanted(&attempt.told)).count()
         };
+        let mut wrong = checker.finish(at_ms, &dumps, &model, &phones, &calls);
+        wrong.extend(shut_out);
         Outcome {
-            wrong: checker.finish(at_ms, &dumps, &model, &phones, &calls),
+            wrong,
             trace: Chance::seeded(0).fork(&log).u64(),
             told: [
                 is_told(|told| *told == Told::In),
@@ -211,6 +239,60 @@ impl World {
                 is_told(|told| *told == Told::Nothing),
             ],
         }
+    }
+
+    /// Whether users can log in once all is well, on phones that nobody has touched: between every two clusters that
+    /// know and trust each other one goes in, and out again.
+    async fn last_logins(&self, dumps: &Dumps) -> Vec<Wrong> {
+        let regards = |one: Cluster, other: Cluster| {
+            let regard = dumps[usize::from(one.0)].peers.get(&other);
+            regard.is_some_and(|regard| regard.enabled && regard.trusted)
+        };
+        // Without patterns of names all who may be home must be there to be asked.
+        let has_all = |visiting: Cluster| {
+            self.0.plan.settings.patterns
+                || dumps[usize::from(visiting.0)]
+                    .peers
+                    .iter()
+                    .all(|(other, regard)| {
+                        !regard.enabled || (regards(visiting, *other) && regards(*other, visiting))
+                    })
+        };
+        let mut wrong = Vec::new();
+        for home in Cluster::all() {
+            for visiting in Cluster::all() {
+                let is_linked = home == visiting
+                    || (regards(home, visiting) && regards(visiting, home) && has_all(visiting));
+                let Some(bare) = visiting.nodes().find_map(|node| self.running(node)) else {
+                    continue;
+                };
+                let user = User(home.0, USERS + visiting.0);
+                let phone = Phone(visiting.0, PHONES + home.0);
+                if !is_linked {
+                    continue;
+                }
+                let told = ask_in(&bare, phone, user, true, bare.visiting.new_ref()).await;
+                let held = dumps[usize::from(home.0)].rows.iter();
+                let held = held.filter(|row| row.base.is_some() && row.state != Phase::Ended);
+                let is_full = home != visiting && held.count() >= usize::from(BASES);
+                let out = match told {
+                    Told::In => {
+                        let (device, reference) = (phone.to_string(), bare.visiting.new_ref());
+                        let out = bare.visiting.logout(&device, caller(phone), reference);
+                        let failure = out.await.err();
+                        failure.map(|failure| format!("out: {failure:?}"))
+                    }
+                    Told::Failed(NO_BASE) if is_full => None,
+                    told => Some(format!("in: {told:?}")),
+                };
+                wrong.extend(out.map(|out| Wrong {
+                    rule: "after",
+                    at_ms: self.now_ms(),
+                    what: format!("{user} could not log {out} on {phone} when all was well"),
+                }));
+            }
+        }
+        wrong
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -375,7 +457,8 @@ impl World {
                 node,
                 user,
                 right_pin,
-            } => self.log_in(phone, node, user, right_pin).await,
+                patience,
+            } => self.log_in(phone, node, user, right_pin, patience).await,
             What::Logout { phone, node } => self.log_out(phone, node).await,
             what if what.is_work() => {
                 let done = self.begin_of(&what);
@@ -404,41 +487,61 @@ impl World {
         sleep(Duration::from_millis(what.length_ms().unwrap_or_default())).await;
     }
 
-    async fn log_in(&self, phone: Phone, node: u8, user: User, right_pin: bool) {
-        let Some(bare) = self.running(Node(phone.0, node)) else {
-            return;
-        };
+    async fn log_in(&self, phone: Phone, node: u8, user: User, right_pin: bool, patience: u8) {
+        let lots = self
+            .0
+            .chance
+            .fork(&format!("{phone} {user} {}", self.now_ms()));
+        for number in 0..=patience {
+            // On the phone beside it every other time.
+            let phone = Phone(phone.0, (phone.1 + number % 2) % PHONES);
+            let told = self
+                .try_log_in(phone, node, user, right_pin, number > 0)
+                .await;
+            if !matches!(told, Some(Told::Failed(code)) if TRY_AGAIN.contains(&code)) {
+                return;
+            }
+            sleep(Duration::from_millis(lots.range(20..700))).await;
+        }
+    }
+
+    async fn try_log_in(
+        &self,
+        phone: Phone,
+        node: u8,
+        user: User,
+        right_pin: bool,
+        is_again: bool,
+    ) -> Option<Told> {
+        let bare = self.running(Node(phone.0, node))?;
         let (reference, now) = (bare.visiting.new_ref(), self.now_ms());
-        let attempt = self.state().model.login(reference, phone, user, now);
-        let request = PhoneLogin {
-            device: phone.to_string(),
-            login_type: LoginType::Uid,
-            name: user.to_string(),
-            pin: Some(Pin::new(if right_pin { stage::PIN } else { "99999" }.to_owned()).unwrap()),
-            emcc: true,
-            caller: caller(phone),
-            reference,
-        };
+        let before = is_again.then(|| self.dumps());
+        let attempt = self
+            .state()
+            .model
+            .login(reference, phone, user, right_pin, now);
         let told = tokio::select! {
             biased;
-            () = bare.gone.cancelled() => return,
-            told = bare.visiting.login(request) => told,
+            () = bare.gone.cancelled() => return None,
+            told = ask_in(&bare, phone, user, right_pin, reference) => told,
         };
-        let told = match told {
-            Ok(LoginOutcome::LoggedIn(_)) => Told::In,
-            Ok(LoginOutcome::Choose(_)) => Told::Choose,
-            Err(failure) => Told::Failed(failure.code.number()),
-        };
-        let (now, dumps) = (
-            self.now_ms(),
-            (told == Told::Failed(25)).then(|| self.dumps()),
-        );
+        let is_elsewhere = told == Told::Failed(25);
+        let (now, dumps) = (self.now_ms(), is_elsewhere.then(|| self.dumps()));
         let mut state = self.state();
         let State { checker, model, .. } = &mut *state;
         model.told(attempt, told, now);
-        if let Some(dumps) = dumps {
-            checker.refused_elsewhere(now, &model.attempts[attempt], &dumps, model);
+        let told = model.attempts[attempt].clone();
+        // What there was when it began tells of this login only where nobody else came with that name meanwhile.
+        let is_alone = !model.attempts.iter().any(|other| {
+            other.user == user
+                && other.reference != reference
+                && other.ended_ms.is_none_or(|ended| ended >= told.began_ms)
+        });
+        let before = before.filter(|_| is_elsewhere && is_alone);
+        for dumps in before.iter().chain(&dumps) {
+            checker.refused_elsewhere(now, &told, dumps, model);
         }
+        Some(told.told)
     }
 
     async fn log_out(&self, phone: Phone, node: u8) {
@@ -448,15 +551,13 @@ impl World {
         let (device, now) = (phone.to_string(), self.now_ms());
         let logout = self.state().model.logout(phone, now);
         let reference = bare.visiting.new_ref();
-        let told = tokio::select! {
+        let is_done = tokio::select! {
             biased;
-            () = bare.gone.cancelled() => return,
-            told = bare.visiting.logout(&device, caller(phone), reference) => told,
+            () = bare.gone.cancelled() => false,
+            told = bare.visiting.logout(&device, caller(phone), reference) => told.is_ok(),
         };
         let now = self.now_ms();
-        if told.is_ok() {
-            self.state().model.logged_out(logout, now);
-        }
+        self.state().model.logged_out(logout, is_done, now);
     }
 
     /// What operators do; whether they were told that it is done.
@@ -500,7 +601,8 @@ impl World {
                 let done = self.at(Node(at.0, 0), remove).await;
                 if for_ms.is_some() {
                     self.pass(&what).await;
-                    let add = |bare: Arc<Bare>| async move { accept(&bare, peer).await };
+                    let settings = &self.0.plan.settings;
+                    let add = |bare: Arc<Bare>| async move { accept(&bare, peer, settings).await };
                     self.insist(Node(at.0, 0), add).await;
                 }
                 done
@@ -555,7 +657,7 @@ impl World {
         }
     }
 
-    /// What breaks, until it is mended.
+    /// What breaks, until it is mended. Where two steps break one thing, it is whole when the last of them is over.
     async fn disturb(&self, what: &What) {
         let net = &self.0.net;
         match what {
@@ -564,57 +666,122 @@ impl World {
                 to,
                 how,
                 both,
+                whole,
                 ..
             } => {
-                let there = net.cut(from.host(), to.host(), *how);
-                let back = both.then(|| net.cut(to.host(), from.host(), *how));
+                let mut cuts = Vec::new();
+                for (one, other) in pairs(*from, *to, *whole) {
+                    cuts.push(net.cut(one.host(), other.host(), *how));
+                    if *both {
+                        cuts.push(net.cut(other.host(), one.host(), *how));
+                    }
+                }
                 self.pass(what).await;
-                net.mend(there);
-                back.inspect(|cut| net.mend(*cut));
-            }
-            What::Refuse { node, .. } => {
-                net.refuse(node.host(), true);
-                self.pass(what).await;
-                net.refuse(node.host(), false);
+                cuts.into_iter().for_each(|cut| net.mend(cut));
             }
             What::Kill { a, b } => net.kill(a.host(), b.host()),
-            What::Latency { most_ms, .. } => {
-                net.set_latency(1, *most_ms);
-                self.pass(what).await;
-                let (least, most) = self.0.plan.settings.latency_ms;
-                net.set_latency(least, most);
-            }
-            What::Mischief { repeat, delay, .. } => {
-                self.0.tap.set(*repeat, *delay);
-                self.pass(what).await;
-                self.0.tap.set(0, 0);
-            }
             What::Crash { node, .. } => {
                 self.crash(*node);
                 self.pass(what).await;
                 self.revive(*node);
             }
-            What::Pause { node, .. } => {
-                let stopped = self.running(*node);
-                net.hold(node.host(), true);
-                stopped.iter().for_each(|bare| bare.hold(true));
-                self.pass(what).await;
-                stopped.iter().for_each(|bare| bare.hold(false));
-                net.hold(node.host(), false);
-            }
             What::Clock { node, offset_ms } => {
                 let skew = self.0.plan.settings.skew_ms[node.place()];
                 self.0.clocks[node].set_offset_millis(skew + offset_ms);
             }
-            What::Disk {
-                cluster, trouble, ..
-            } => {
-                self.disk(*cluster).set_trouble(*trouble);
+            _ => {
+                let number = {
+                    let mut state = self.state();
+                    state.next += 1;
+                    let number = state.next;
+                    state.broken.push((number, what.clone()));
+                    number
+                };
+                self.set(what);
                 self.pass(what).await;
-                self.disk(*cluster).set_trouble(Trouble::None);
+                self.state().broken.retain(|(one, _)| *one != number);
+                self.set(what);
+            }
+        }
+    }
+
+    /// Sets what a step has broken or mended as all that is broken now would have it; the latest wins.
+    fn set(&self, what: &What) {
+        let (net, broken) = (&self.0.net, self.state().broken.clone());
+        let mut latest = broken.iter().rev().map(|(_, what)| what);
+        match what {
+            What::Refuse { node, .. } => {
+                let refuses = latest
+                    .any(|what| matches!(what, What::Refuse { node: one, .. } if one == node));
+                net.refuse(node.host(), refuses);
+            }
+            What::Latency { .. } => {
+                let (least, most) = self.0.plan.settings.latency_ms;
+                let now = latest.find_map(|what| match what {
+                    What::Latency { most_ms, .. } => Some((1, *most_ms)),
+                    _ => None,
+                });
+                let (least, most) = now.unwrap_or((least, most));
+                net.set_latency(least, most);
+            }
+            What::Mischief { .. } => {
+                let now = latest.find_map(|what| match what {
+                    What::Mischief { repeat, delay, .. } => Some((*repeat, *delay)),
+                    _ => None,
+                });
+                let (repeat, delay) = now.unwrap_or_default();
+                self.0.tap.set(repeat, delay);
+            }
+            What::Pause { node, .. } => {
+                let is_held =
+                    latest.any(|what| matches!(what, What::Pause { node: one, .. } if one == node));
+                net.hold(node.host(), is_held);
+                if let Some(bare) = self.running(*node) {
+                    bare.hold(is_held);
+                }
+            }
+            What::Disk { cluster, .. } => {
+                let now = latest.find_map(|what| match what {
+                    What::Disk {
+                        cluster: one,
+                        trouble,
+                        ..
+                    } if one == cluster => Some(*trouble),
+                    _ => None,
+                });
+                self.disk(*cluster)
+                    .set_trouble(now.unwrap_or(Trouble::None));
             }
             _ => panic!("{what:?} breaks nothing"),
         }
+    }
+}
+
+/// The two nodes, or all of their clusters.
+fn pairs(from: Node, to: Node, whole: bool) -> Vec<(Node, Node)> {
+    if !whole {
+        return vec![(from, to)];
+    }
+    let all = from.cluster().nodes();
+    all.flat_map(|one| to.cluster().nodes().map(move |other| (one, other)))
+        .collect()
+}
+
+/// Types name and PIN on a phone.
+async fn ask_in(bare: &Bare, phone: Phone, user: User, right_pin: bool, reference: Ref) -> Told {
+    let request = PhoneLogin {
+        device: phone.to_string(),
+        login_type: LoginType::Uid,
+        name: user.to_string(),
+        pin: Some(Pin::new(if right_pin { stage::PIN } else { "99999" }.to_owned()).unwrap()),
+        emcc: true,
+        caller: caller(phone),
+        reference,
+    };
+    match bare.visiting.login(request).await {
+        Ok(LoginOutcome::LoggedIn(_)) => Told::In,
+        Ok(LoginOutcome::Choose(_)) => Told::Choose,
+        Err(failure) => Told::Failed(failure.code.number()),
     }
 }
 
@@ -637,8 +804,8 @@ fn caller(phone: Phone) -> Caller {
     }
 }
 
-async fn accept(bare: &Bare, peer: Cluster) -> bool {
-    let (record, entry) = (stage::peer(peer), stage::trusted(peer));
+async fn accept(bare: &Bare, peer: Cluster, settings: &Settings) -> bool {
+    let (record, entry) = (stage::peer(peer, settings), stage::trusted(peer));
     let added = bare.change(move |tx| {
         peers::upsert(tx, &record)?;
         trust_entries::add(tx, &entry)?;

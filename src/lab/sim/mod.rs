@@ -11,6 +11,7 @@ pub(crate) mod checker;
 pub(crate) mod driver;
 pub(crate) mod model;
 pub(crate) mod net;
+pub(crate) mod panics;
 pub(crate) mod plan;
 pub(crate) mod shrink;
 pub(crate) mod stage;

@@ -23,11 +23,16 @@ pub(crate) const USERS: u8 = 6;
 pub(crate) const PHONES: u8 = 5;
 /// Base devices of each.
 pub(crate) const BASES: u8 = 3;
-/// How long things break, in milliseconds.
-pub(crate) const TROUBLED_MS: u64 = 45_000;
-/// And how long there is to settle afterwards: two heartbeats, the deadline of a login and 30 s, and the same once
-/// more where many ends at once were held back.
-pub(crate) const SETTLED_MS: u64 = 75_000;
+/// Users and phones of each cluster that no plan knows: so many, behind the others.
+pub(crate) const KEPT_OUT: u8 = CLUSTERS;
+/// How long people are at work at most, in milliseconds.
+const WORK_MS: u64 = 50_000;
+/// How long things break, at least and at most.
+const TROUBLED_MS: (u64, u64) = (15_000, 45_000);
+/// The same where sessions have a limit: it is over for some of them while things are broken.
+const TROUBLED_LIMITED_MS: u64 = 80_000;
+/// And how long there is to settle afterwards: two heartbeats, the deadline of a login and 30 s, and a bit.
+pub(crate) const SETTLED_MS: u64 = 45_000;
 
 /// A cluster, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -127,7 +132,8 @@ impl Node {
 impl User {
     /// The user of that id.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        let all = Cluster::all().flat_map(|home| (0..USERS).map(move |n| Self(home.0, n)));
+        let all =
+            Cluster::all().flat_map(|home| (0..USERS + KEPT_OUT).map(move |n| Self(home.0, n)));
         all.into_iter().find(|user| user.to_string() == name)
     }
 }
@@ -135,7 +141,7 @@ impl User {
 impl Phone {
     /// The phone of that name.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        let all = Cluster::all().flat_map(|at| (0..PHONES).map(move |n| Self(at.0, n)));
+        let all = Cluster::all().flat_map(|at| (0..PHONES + KEPT_OUT).map(move |n| Self(at.0, n)));
         all.into_iter().find(|phone| phone.to_string() == name)
     }
 }
@@ -166,6 +172,12 @@ impl Second {
 /// What holds for a whole run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
+    /// How long things break, in milliseconds.
+    pub(crate) troubled_ms: u64,
+    /// Whether each knows by their names whose users the others' are: where not, a user is let in only while all who
+    /// may be home can be asked.
+    #[serde(default)]
+    pub(crate) patterns: bool,
     /// How long a session lasts, in minutes; none for ever.
     pub(crate) limit_minutes: Option<u64>,
     /// What each cluster does with second logins.
@@ -202,12 +214,15 @@ pub(crate) struct Step {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum What {
-    /// Somebody types name and PIN on a phone, which asks that node of its cluster.
+    /// Somebody types name and PIN on a phone, which asks that node of its cluster; and where that comes to nothing for
+    /// no fault of theirs, again at once, so many times, on this phone and the next in turn.
     Login {
         phone: Phone,
         node: u8,
         user: User,
         right_pin: bool,
+        #[serde(default)]
+        patience: u8,
     },
     /// Somebody presses logout.
     Logout { phone: Phone, node: u8 },
@@ -237,12 +252,14 @@ pub(crate) enum What {
         peer: Cluster,
         for_ms: Option<u64>,
     },
-    /// The way between two nodes is cut, in one direction or both.
+    /// The way between two nodes is cut, in one direction or both; or that between all nodes of their clusters.
     Cut {
         from: Node,
         to: Node,
         how: Cut,
         both: bool,
+        #[serde(default)]
+        whole: bool,
         for_ms: u64,
     },
     /// A node accepts no connections.
@@ -325,7 +342,8 @@ impl Plan {
         let draw = Draw(Chance::seeded(seed).fork("plan"));
         let settings = draw.settings();
         let mut steps = Vec::new();
-        draw.work(&mut steps);
+        draw.work(&settings, &mut steps);
+        draw.ghosts(&settings, &mut steps);
         draw.faults(&settings, &mut steps);
         steps.sort_by_key(|step| step.at_ms);
         Self {
@@ -361,7 +379,9 @@ impl Plan {
             let length = step.what.length_ms().unwrap_or_default();
             step.at_ms + length
         });
-        ends.max().unwrap_or_default().max(TROUBLED_MS)
+        ends.max()
+            .unwrap_or_default()
+            .max(self.settings.troubled_ms)
     }
 
     /// The parts of it that may be left out to find which matter: halves first, then ever less.
@@ -425,8 +445,14 @@ impl Draw {
             false => 0,
         };
         let most = [5, 20, 80][usize::from(self.below(3))];
+        let limit_minutes = self.one_in(4).then_some(1);
         Settings {
-            limit_minutes: self.one_in(3).then_some(1),
+            troubled_ms: match limit_minutes {
+                Some(_) => TROUBLED_LIMITED_MS,
+                None => self.between(TROUBLED_MS.0, TROUBLED_MS.1),
+            },
+            patterns: !self.one_in(4),
+            limit_minutes,
             second: [second(), second(), second()],
             skew_ms: [skew(), skew(), skew(), skew()],
             old: self.one_in(5).then(|| self.cluster()),
@@ -435,9 +461,9 @@ impl Draw {
     }
 
     /// Who does what. A few phones and users have most of it, so that they get into each other's way.
-    fn work(&self, steps: &mut Vec<Step>) {
+    fn work(&self, settings: &Settings, steps: &mut Vec<Step>) {
         let mut at = self.between(800, 2_500);
-        while at < TROUBLED_MS + 5_000 {
+        while at < WORK_MS.min(settings.troubled_ms + 5_000) {
             steps.push(Step {
                 at_ms: at,
                 what: self.deed(),
@@ -469,6 +495,7 @@ impl Draw {
                 node,
                 user: self.user(),
                 right_pin: !self.one_in(12),
+                patience: if self.one_in(2) { 4 } else { 0 },
             },
             18..=25 => What::Logout { phone, node },
             26 | 27 => What::EndAtVisiting { phone, node },
@@ -488,6 +515,37 @@ impl Draw {
         }
     }
 
+    /// Somebody whose answer is lost on its way back, so that there is a session of which no phone knows; they try again
+    /// at once.
+    fn ghosts(&self, settings: &Settings, steps: &mut Vec<Step>) {
+        let last = settings.troubled_ms.min(WORK_MS) - 7_000;
+        for _ in 0..self.below(3) {
+            let (at_ms, user) = (self.between(3_000, last), self.user());
+            let visiting = self.other(Cluster(user.0));
+            let phone = Phone(visiting.0, self.below(PHONES));
+            let node = self.node_of(visiting);
+            let login = What::Login {
+                phone,
+                node,
+                user,
+                right_pin: true,
+                patience: 6,
+            };
+            let cut = What::Cut {
+                from: Node(user.0, 0),
+                to: Node(visiting.0, node),
+                how: self.how(),
+                both: self.one_in(3),
+                whole: true,
+                for_ms: self.between(500, 6_000),
+            };
+            let later = at_ms + self.between(20, 300);
+            for (at_ms, what) in [(at_ms, login), (later, cut)] {
+                steps.push(Step { at_ms, what });
+            }
+        }
+    }
+
     /// What breaks. Each run has some kinds of faults and not others: what only shows without the noise of the rest
     /// shows then.
     fn faults(&self, settings: &Settings, steps: &mut Vec<Step>) {
@@ -499,36 +557,82 @@ impl Draw {
         };
         for _ in 0..count {
             let kind = kinds[usize::from(self.below(u8::try_from(kinds.len()).unwrap()))];
-            let at_ms = self.between(1_000, TROUBLED_MS - 1_000);
-            let rest = TROUBLED_MS - at_ms;
+            let spot = self.spot(settings, steps);
             // Restoring an old state where nothing compares it leaves what it leaves.
             let what = match (kind, settings.old) {
                 (11, Some(_)) => continue,
-                _ => self.fault(kind, at_ms, rest),
+                _ => self.fault(kind, &spot),
             };
-            steps.push(Step { at_ms, what });
+            steps.push(Step {
+                at_ms: spot.at_ms,
+                what,
+            });
         }
     }
 
-    fn fault(&self, kind: u8, at_ms: u64, rest: u64) -> What {
-        let (node, for_ms) = (self.node(), self.between(200, 25_000).min(rest));
-        let cluster = self.cluster();
+    /// Anywhere at any time; or right after a login, or where one comes to its end, at one of the two sides of it.
+    fn spot(&self, settings: &Settings, steps: &[Step]) -> Spot {
+        let troubled = settings.troubled_ms;
+        let node = self.node();
+        let mut spot = Spot {
+            at_ms: self.between(1_000, troubled - 1_000),
+            node,
+            away: self.node_away(node),
+            rest: 0,
+        };
+        let logins: Vec<_> = steps
+            .iter()
+            .filter_map(|step| match step.what {
+                What::Login {
+                    phone, node, user, ..
+                } => Some((step.at_ms, Node(phone.0, node), Cluster(user.0))),
+                _ => None,
+            })
+            .collect();
+        let chosen = self.0.range(0..u64::try_from(logins.len()).unwrap());
+        if self.one_in(2)
+            && let Some((at_ms, visiting, home)) = logins.get(usize::try_from(chosen).unwrap())
+        {
+            let due_ms = settings.limit_minutes.filter(|_| self.one_in(2));
+            let due_ms = due_ms.map_or(0, |minutes| minutes * 60_000);
+            spot.at_ms = at_ms + due_ms + self.between(0, 400);
+            spot.node = *visiting;
+            if *home != visiting.cluster() {
+                spot.away = Node(home.0, self.node_of(*home));
+                if self.one_in(2) {
+                    std::mem::swap(&mut spot.node, &mut spot.away);
+                }
+            }
+        }
+        spot.at_ms = spot.at_ms.min(troubled - 1_000);
+        spot.rest = troubled - spot.at_ms;
+        spot
+    }
+
+    fn how(&self) -> Cut {
+        if self.one_in(2) {
+            Cut::Held
+        } else {
+            Cut::Dropped
+        }
+    }
+
+    fn fault(&self, kind: u8, spot: &Spot) -> What {
+        let Spot {
+            node, away, rest, ..
+        } = *spot;
+        let for_ms = self.between(200, 25_000).min(rest);
+        let cluster = node.cluster();
         match kind {
             0 | 1 => What::Cut {
                 from: node,
-                to: self.node_away(node),
-                how: if self.one_in(2) {
-                    Cut::Held
-                } else {
-                    Cut::Dropped
-                },
+                to: away,
+                how: self.how(),
                 both: kind == 0,
+                whole: self.one_in(2),
                 for_ms,
             },
-            2 => What::Kill {
-                a: node,
-                b: self.node_away(node),
-            },
+            2 => What::Kill { a: node, b: away },
             3 => What::Refuse { node, for_ms },
             4 => What::Latency {
                 most_ms: self.between(50, 400),
@@ -552,36 +656,49 @@ impl Draw {
                 offset_ms: [-86_400_000, -60_000, 0, 60_000, 86_400_000]
                     [usize::from(self.below(5))],
             },
-            10 => match self.below(4) {
-                0 => What::Disk {
-                    cluster,
-                    trouble: [Trouble::Commits, Trouble::Full, Trouble::Busy]
-                        [usize::from(self.below(3))],
-                    for_ms: self.between(100, 8_000).min(rest),
-                },
-                1 => What::RemovePeer {
-                    at: cluster,
-                    peer: self.other(cluster),
-                    for_ms: (!self.one_in(3)).then_some(for_ms),
-                },
-                2 => What::DisablePeer {
-                    at: cluster,
-                    peer: self.other(cluster),
-                    for_ms,
-                },
-                _ => What::RevokeTrust {
-                    at: cluster,
-                    peer: self.other(cluster),
-                    for_ms: (!self.one_in(3)).then_some(for_ms),
-                },
-            },
+            10 => self.fallout(spot),
             _ => What::Restore {
                 cluster,
-                age_ms: self.between(3_000, 30_000).min(at_ms),
+                age_ms: self.between(3_000, 30_000).min(spot.at_ms),
                 for_ms: self.between(200, 4_000).min(rest),
             },
         }
     }
+
+    /// A disk that fails, or clusters that fall out.
+    fn fallout(&self, spot: &Spot) -> What {
+        let (at, peer) = (spot.node.cluster(), spot.away.cluster());
+        let for_ms = self.between(200, 25_000).min(spot.rest);
+        match self.below(4) {
+            0 => What::Disk {
+                cluster: at,
+                trouble: [Trouble::Commits, Trouble::Full, Trouble::Busy]
+                    [usize::from(self.below(3))],
+                for_ms: for_ms.min(8_000),
+            },
+            1 => What::RemovePeer {
+                at,
+                peer,
+                for_ms: (!self.one_in(3)).then_some(for_ms),
+            },
+            2 => What::DisablePeer { at, peer, for_ms },
+            _ => What::RevokeTrust {
+                at,
+                peer,
+                for_ms: (!self.one_in(3)).then_some(for_ms),
+            },
+        }
+    }
+}
+
+/// When and where something breaks.
+struct Spot {
+    at_ms: u64,
+    node: Node,
+    /// One of another cluster.
+    away: Node,
+    /// How long it may last.
+    rest: u64,
 }
 
 #[cfg(test)]
@@ -610,16 +727,48 @@ mod tests {
         for seed in 0..300 {
             let plan = Plan::of(seed);
             assert!(plan.steps.is_sorted_by_key(|step| step.at_ms));
-            assert!(plan.steps.iter().filter(|step| step.what.is_work()).count() > 20);
+            assert!(plan.steps.iter().filter(|step| step.what.is_work()).count() > 10);
             for step in &plan.steps {
                 let text = serde_json::to_string(&step.what).unwrap();
                 seen.insert(text.split('"').nth(1).unwrap().to_owned());
-                let ends = step.at_ms + step.what.length_ms().unwrap_or_default();
-                assert!(ends <= TROUBLED_MS + 13_000, "{step:?}");
-                assert!(step.what.is_work() || ends <= TROUBLED_MS, "{step:?}");
+                let (ends, troubled) = (
+                    step.at_ms + step.what.length_ms().unwrap_or_default(),
+                    plan.settings.troubled_ms,
+                );
+                assert!(ends <= troubled.max(WORK_MS) + 8_000, "{step:?}");
+                assert!(step.what.is_work() || ends <= troubled, "{step:?}");
             }
         }
         assert_eq!(seen.len(), 19, "{seen:?}");
+    }
+
+    #[test]
+    fn faults_hit_logins_and_ends_and_cut_whole_clusters_off() {
+        let (mut at_logins, mut at_ends, mut whole) = (0, 0, 0);
+        for seed in 0..300 {
+            let plan = Plan::of(seed);
+            let began: Vec<_> = plan
+                .steps
+                .iter()
+                .filter(|step| matches!(step.what, What::Login { .. }))
+                .map(|step| step.at_ms)
+                .collect();
+            let is_after = |at_ms: u64, later: u64| {
+                began
+                    .iter()
+                    .any(|began| (began + later..=began + later + 400).contains(&at_ms))
+            };
+            for step in plan.steps.iter().filter(|step| !step.what.is_work()) {
+                at_logins += usize::from(is_after(step.at_ms, 0));
+                let is_limited = plan.settings.limit_minutes.is_some();
+                at_ends += usize::from(is_limited && is_after(step.at_ms, 60_000));
+                whole += usize::from(matches!(step.what, What::Cut { whole: true, .. }));
+            }
+        }
+        assert!(
+            at_logins > 500 && at_ends > 60 && whole > 300,
+            "{at_logins} {at_ends} {whole}"
+        );
     }
 
     #[test]

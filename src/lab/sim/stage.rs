@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     net::Chain,
-    plan::{BASES, Base, Cluster, Node, PHONES, Phone, Settings, USERS, User},
+    plan::{BASES, Base, Cluster, KEPT_OUT, Node, PHONES, Phone, Settings, USERS, User},
 };
 use crate::{
     clock::{self, Timestamp},
@@ -67,7 +67,6 @@ impl Beginning {
             disk.with(|tx| {
                 fill(tx, Cluster(n), &phc);
                 for other in Cluster::all().filter(|other| other.0 != n) {
-                    peers::upsert(tx, &peer(other)).unwrap();
                     let entry = entry(other, &identities[usize::from(other.0)]);
                     assert!(trust_entries::add(tx, &entry).unwrap());
                 }
@@ -91,6 +90,9 @@ impl Beginning {
     pub(crate) fn disk(&self, cluster: Cluster, settings: &Settings) -> Disk {
         let disk = self.disks[usize::from(cluster.0)].copy();
         disk.with(|tx| {
+            for other in Cluster::all().filter(|other| *other != cluster) {
+                peers::upsert(tx, &peer(other, settings)).unwrap();
+            }
             let second = settings.second[usize::from(cluster.0)].as_str();
             set(tx, "multiple-login-behavior", second);
             if let Some(minutes) = settings.limit_minutes {
@@ -116,7 +118,7 @@ pub(crate) fn ders(identity: &Identity) -> Chain {
 }
 
 /// The record of a peer.
-pub(crate) fn peer(cluster: Cluster) -> Peer {
+pub(crate) fn peer(cluster: Cluster, settings: &Settings) -> Peer {
     Peer {
         cluster_id: id(cluster),
         enabled: true,
@@ -126,7 +128,10 @@ pub(crate) fn peer(cluster: Cluster) -> Peer {
             .map(|node: Node| node.address().to_string())
             .collect(),
         node_names: Vec::new(),
-        user_patterns: Vec::new(),
+        user_patterns: match settings.patterns {
+            true => vec![format!("*-{cluster}")],
+            false => Vec::new(),
+        },
         dn_patterns: Vec::new(),
         ignore_eku: false,
         accept_announcements: Acceptance::default(),
@@ -185,7 +190,7 @@ fn hash() -> Phc {
 }
 
 fn fill(tx: &mut dyn Transaction, cluster: Cluster, phc: &Phc) {
-    for n in 0..USERS {
+    for n in 0..USERS + KEPT_OUT {
         let user_id = UserId::new(User(cluster.0, n).to_string()).unwrap();
         let user = users::User {
             user_id: user_id.clone(),
@@ -209,7 +214,7 @@ fn fill(tx: &mut dyn Transaction, cluster: Cluster, phc: &Phc) {
         };
         profiles::upsert(tx, &profile).unwrap();
     }
-    for n in 0..PHONES {
+    for n in 0..PHONES + KEPT_OUT {
         let device = Device {
             name: DeviceName::new(Phone(cluster.0, n).to_string()).unwrap(),
             model: "CP-8841".to_owned(),

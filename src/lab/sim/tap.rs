@@ -1,8 +1,8 @@
 //! Listens in on what clusters ask of each other, lets some of it come late and some of it twice, and keeps what was
 //! answered.
 //!
-//! It stands before the roles of a node. A call that comes twice comes to whatever runs there then: the node may have
-//! been started anew in between.
+//! It stands before the roles of a node. A call that comes twice comes to whatever of the cluster runs then: the node may
+//! have been started anew in between, or it is another.
 
 use std::{
     collections::BTreeMap,
@@ -174,12 +174,25 @@ impl Tap {
         is_repeated.then(|| Duration::from_millis(state.chance.range(0..20_000)))
     }
 
+    /// What runs there now of the cluster of a node: the callers of a call that comes twice choose anew.
+    fn any_running(&self, node: Node) -> Option<(Node, Running)> {
+        let state = self.state();
+        let all: Vec<_> = state
+            .running
+            .iter()
+            .filter(|(other, _)| other.cluster() == node.cluster())
+            .collect();
+        let chosen = state.chance.range(0..u64::try_from(all.len()).unwrap());
+        let (node, running) = all.get(usize::try_from(chosen).unwrap())?;
+        Some((**node, (*running).clone()))
+    }
+
     /// Asks the same again later, of what runs there then.
     fn again<F>(
         &self,
         node: Node,
         context: &Context,
-        ask: impl FnOnce(Self, Running, Context) -> F + Send + 'static,
+        ask: impl FnOnce(Self, (Node, Running), Context) -> F + Send + 'static,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -190,11 +203,10 @@ impl Tap {
         let left = context.deadline.saturating_duration_since(clock::instant());
         let later = async move {
             sleep(after).await;
-            let running = tap.state().running.get(&node).cloned();
-            if let Some(running) = running {
+            if let Some((node, running)) = tap.any_running(node) {
                 context.deadline = clock::instant() + left;
                 let tasks = running.tasks.clone();
-                drop(tasks.spawn("a call again", ask(tap, running, context)));
+                drop(tasks.spawn("a call again", ask(tap, (node, running), context)));
             }
         };
         drop(Handle::current().spawn(later));
@@ -290,13 +302,16 @@ impl Tapped {
     ) -> Answer<'a, EndReason> {
         Box::pin(async move {
             let node = self.node;
-            self.tap
-                .again(node, context, move |tap, running, context| async move {
+            self.tap.again(
+                node,
+                context,
+                move |tap, (node, running), context| async move {
                     drop(
                         tap.logout(node, &running.roles, &context, request, is_home)
                             .await,
                     );
-                });
+                },
+            );
             self.wait().await;
             self.tap
                 .logout(node, &self.roles, context, request, is_home)
@@ -320,10 +335,13 @@ impl Roles for Tapped {
     ) -> Answer<'a, LoginAnswer> {
         Box::pin(async move {
             let (node, copy) = (self.node, request.clone());
-            self.tap
-                .again(node, context, move |tap, running, context| async move {
+            self.tap.again(
+                node,
+                context,
+                move |tap, (node, running), context| async move {
                     drop(tap.login(node, &running.roles, &context, &copy).await);
-                });
+                },
+            );
             self.wait().await;
             self.tap.login(node, &self.roles, context, request).await
         })

@@ -2,15 +2,25 @@
 
 use std::ops::Range;
 
-use super::*;
+use super::{
+    pass::Start,
+    sync::{self, Dialogue},
+    *,
+};
 use crate::{
     domain::{
-        agreement::Theirs as Standing,
+        agreement::{Buckets, Digests, OLD_ENOUGH, Theirs as Standing},
         capability::Traits,
-        ids::{DeviceName, LoginName, Ref},
+        ids::{DeviceName, LoginName, Ref, SessionId},
         login::{LoginType, SecurityMode},
+        session::{EndReason, Initiator, Role, State},
     },
-    store::{peers::Peer, sessions},
+    store::{
+        agreements::Agreement as Record,
+        debts,
+        peers::Peer,
+        sessions::{self, Session},
+    },
     trust::{TrustStore, fixtures::Spec},
 };
 
@@ -356,6 +366,35 @@ async fn what_has_ended_there_ends_here_for_its_reason_and_is_no_longer_owed() {
     assert!(!tokyo.row(Role::Visiting, 104).await.unwrap().owed);
     assert_eq!(tokyo.asks(&berlin).await.unwrap(), Passed::default());
     assert_eq!(berlin.asks(&tokyo).await.unwrap(), Passed::default());
+}
+
+/// What was refused and set aside, and what an operator has given up: the other side comes and asks.
+#[tokio::test]
+async fn an_end_that_was_refused_is_paid_and_one_that_was_dropped_is_found_by_comparing() {
+    let (tokyo, berlin) = two().await;
+    for (role, n) in [(Role::Home, 3), (Role::Visiting, 104)] {
+        tokyo.ends(role, n, EndReason::User, true).await;
+    }
+    let them = tokyo.them.clone();
+    tokyo
+        .do_with(move |tx| {
+            let at = Timestamp::from_millis(6);
+            assert!(debts::park(tx, Role::Home, &them, id(3), "no", at)?);
+            assert!(debts::forget(tx, Role::Visiting, &them, id(104))?);
+            Ok(())
+        })
+        .await;
+    assert_eq!(berlin.asks(&tokyo).await.unwrap(), passed(2, 0));
+    for (role, n) in [(Role::Visiting, 3), (Role::Home, 104)] {
+        let row = berlin.row(role, n).await.unwrap();
+        assert_eq!(
+            (row.state, row.end_reason, row.owed),
+            (State::Ended, Some(EndReason::User), false)
+        );
+        let row = tokyo.row(role.other(), n).await.unwrap();
+        assert_eq!((row.owed, row.parked, row.parked_at), (false, None, None));
+    }
+    assert_eq!(tokyo.asks(&berlin).await.unwrap(), Passed::default());
 }
 
 #[tokio::test]

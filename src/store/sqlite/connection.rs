@@ -9,7 +9,7 @@ use std::{
 };
 
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, Statement, ToSql,
+    CachedStatement, Connection, ErrorCode, OpenFlags, Statement, ToSql,
     config::DbConfig,
     ffi,
     types::{ToSqlOutput, ValueRef},
@@ -143,6 +143,7 @@ impl Author {
 pub(super) struct SqliteTransaction<'c> {
     connection: &'c Connection,
     author: &'c Author,
+    only_reads: bool,
     has_changed: bool,
     trouble: Option<Error>,
 }
@@ -152,9 +153,29 @@ impl<'c> SqliteTransaction<'c> {
         Self {
             connection,
             author,
+            only_reads: false,
             has_changed: false,
             trouble: None,
         }
+    }
+
+    /// One that changes nothing. On a connection that others write on this is the only guard: setting and clearing
+    /// `query_only` for each read would have SQLite compile every statement anew.
+    pub(super) fn reading(connection: &'c Connection, author: &'c Author) -> Self {
+        Self {
+            only_reads: true,
+            ..Self::new(connection, author)
+        }
+    }
+
+    fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>, rusqlite::Error> {
+        let statement = self.connection.prepare_cached(sql)?;
+        if self.only_reads && !statement.readonly() {
+            let message = "attempt to write where only reading was asked for".to_owned();
+            let failure = ffi::Error::new(ffi::SQLITE_READONLY);
+            return Err(rusqlite::Error::SqliteFailure(failure, Some(message)));
+        }
+        Ok(statement)
     }
 
     /// Whether any row was changed through it.
@@ -192,7 +213,7 @@ impl Transaction for SqliteTransaction<'_> {
 
     fn query(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
         let run = || -> Result<Vec<Row>, rusqlite::Error> {
-            let mut statement = self.connection.prepare_cached(sql)?;
+            let mut statement = self.prepare(sql)?;
             bind(&mut statement, args)?;
             let columns = statement.column_count();
             let mut rows = statement.raw_query();
@@ -210,7 +231,7 @@ impl Transaction for SqliteTransaction<'_> {
 
     fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64, Error> {
         let run = || -> Result<usize, rusqlite::Error> {
-            let mut statement = self.connection.prepare_cached(sql)?;
+            let mut statement = self.prepare(sql)?;
             bind(&mut statement, args)?;
             statement.raw_execute()
         };

@@ -5,11 +5,13 @@
 //! again, and answers. So a node whose [`Power`] is cut before the commit leaves nothing behind, and one that is cut
 //! between the commit and the answer leaves what nobody was told of.
 
+pub(crate) mod journal;
+
 use std::{
     fmt,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -52,6 +54,8 @@ struct Platter {
     users: Mutex<Vec<Weak<Shared>>>,
     refuses_commits: Arc<AtomicBool>,
     is_busy: AtomicBool,
+    /// Since when there is a journal of its sessions.
+    journal: OnceLock<Instant>,
 }
 
 /// What a disk was at one moment.
@@ -97,6 +101,7 @@ impl Disk {
             users: Mutex::default(),
             refuses_commits,
             is_busy: AtomicBool::new(false),
+            journal: OnceLock::new(),
         }))
     }
 
@@ -111,6 +116,21 @@ impl Disk {
     pub(crate) fn restore(&self, snapshot: &Snapshot) {
         let kept = snapshot.0.lock().unwrap();
         copy(&kept, &mut self.connection());
+    }
+
+    /// From here on each change of a session is kept; see [`journal`].
+    pub(crate) fn begin_journal(&self) {
+        if self.0.journal.set(Instant::now()).is_ok() {
+            journal::begin(&self.connection());
+        }
+    }
+
+    /// What has become of its sessions since then; nothing before there is a journal.
+    pub(crate) fn journal(&self) -> Vec<journal::Change> {
+        match self.0.journal.get() {
+            Some(_) => self.with(journal::read),
+            None => Vec::new(),
+        }
     }
 
     /// Puts something wrong, or right.
@@ -146,8 +166,12 @@ impl Disk {
     }
 
     fn run(&self, shared: &Shared, first: Pending) -> Answers {
+        let connection = self.connection();
+        if let Some(began) = self.0.journal.get() {
+            journal::moment(&connection, began.elapsed());
+        }
         // However long it takes on this machine: that must not decide what happens.
-        writer::run_together(shared, &self.connection(), first, Duration::MAX)
+        writer::run_together(shared, &connection, first, Duration::MAX)
     }
 
     /// Tells the other nodes that something has changed.
@@ -365,10 +389,7 @@ impl Inner {
     }
 
     fn read_only(&self, pending: Pending) {
-        let connection = self.disk.connection();
-        connection::execute(&connection, "PRAGMA query_only = 1").unwrap();
-        self.shared.read(&connection, pending);
-        connection::execute(&connection, "PRAGMA query_only = 0").unwrap();
+        self.shared.read(&self.disk.connection(), pending);
     }
 
     fn prepare_to_lose(&self) {

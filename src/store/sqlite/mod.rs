@@ -370,7 +370,7 @@ impl Shared {
         let verdict = connection::execute(connection, "BEGIN").and_then(|()| {
             pending
                 .job
-                .run(&mut SqliteTransaction::new(connection, &self.author));
+                .run(&mut SqliteTransaction::reading(connection, &self.author));
             if connection.is_autocommit() {
                 Ok(())
             } else {

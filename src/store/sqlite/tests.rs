@@ -23,7 +23,7 @@ use crate::{
     store::{
         Config, Error, Row, Store, Transaction, Value, answers, base_devices,
         cluster_time::ClusterClock,
-        credentials, devices, hints, is_lock_held, living, meta, profiles,
+        credentials, debts, devices, hints, is_lock_held, living, meta, profiles,
         sessions::{self, Filter},
         suite::{at, cluster, device_name, each_engine_must, increment, session_id},
         users,
@@ -602,6 +602,10 @@ async fn what_is_revoked_or_shared_is_found_without_a_look_at_what_has_ended() {
                     .collect();
                 let [user, living, owed] = ["sessions_active_of_user", "sessions_shared", "sessions_owed"].map(Some);
                 assert_eq!(found, [user, living, living, owed, user, living, living, owed], "{:?}", plans.of_sessions);
+                // This is asked at each change of the store.
+                plans.of_sessions.clear();
+                debts::creditors(&mut plans)?;
+                assert_eq!(plans.of_sessions, ["SCAN s USING COVERING INDEX sessions_owed"]);
             }
             Ok(())
         })

@@ -194,7 +194,7 @@ impl Run<'_> {
 
     /// In the transaction itself, which is over when the operation is undone: whether it is.
     fn run_first(&self, pending: &mut Pending, batch: &mut Batch) -> Result<bool, Error> {
-        let outcome = self.run_operation(pending, batch)?;
+        let outcome = self.run_operation(pending, batch);
         if self.connection.is_autocommit() || outcome == Outcome::Keep {
             return Ok(false);
         }
@@ -205,7 +205,7 @@ impl Run<'_> {
     fn run_in_savepoint(&self, pending: &mut Pending, batch: &mut Batch) -> Result<(), Error> {
         let connection = self.connection;
         connection::execute(connection, "SAVEPOINT operation")?;
-        let outcome = self.run_operation(pending, batch)?;
+        let outcome = self.run_operation(pending, batch);
         if connection.is_autocommit() {
             return Ok(());
         }
@@ -216,19 +216,17 @@ impl Run<'_> {
     }
 
     /// Runs one operation, and counts it if it is to stand.
-    fn run_operation(&self, pending: &mut Pending, batch: &mut Batch) -> Result<Outcome, Error> {
-        let connection = self.connection;
-        let mut transaction = SqliteTransaction::new(connection, &self.shared.author);
-        let outcome = match pending.access {
-            Access::LookUp | Access::Read => {
-                self.shared.reads_run.fetch_add(1, Ordering::Relaxed);
-                connection::execute(connection, "PRAGMA query_only = 1")?;
-                pending.job.run(&mut transaction);
-                connection::execute(connection, "PRAGMA query_only = 0")?;
-                Outcome::Undo
-            }
-            Access::Write => pending.job.run(&mut transaction),
+    fn run_operation(&self, pending: &mut Pending, batch: &mut Batch) -> Outcome {
+        let (connection, author) = (self.connection, &self.shared.author);
+        let mut transaction = match pending.access {
+            Access::LookUp | Access::Read => SqliteTransaction::reading(connection, author),
+            Access::Write => SqliteTransaction::new(connection, author),
         };
+        let mut outcome = pending.job.run(&mut transaction);
+        if pending.access != Access::Write {
+            self.shared.reads_run.fetch_add(1, Ordering::Relaxed);
+            outcome = Outcome::Undo;
+        }
         if outcome == Outcome::Keep && !connection.is_autocommit() && transaction.has_changed() {
             batch.kept += 1;
             batch.has_changed = true;
@@ -236,7 +234,7 @@ impl Run<'_> {
         if pending.access == Access::Write {
             batch.trouble = batch.trouble.take().or_else(|| transaction.into_trouble());
         }
-        Ok(outcome)
+        outcome
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), Error> {

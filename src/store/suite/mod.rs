@@ -5,6 +5,7 @@ mod asked;
 mod debts;
 mod records;
 mod session_rows;
+mod shared;
 mod transactions;
 
 use std::{
@@ -48,7 +49,7 @@ use crate::{
 };
 
 pub(super) use self::{
-    announced::*, asked::*, debts::*, records::*, session_rows::*, transactions::*,
+    announced::*, asked::*, debts::*, records::*, session_rows::*, shared::*, transactions::*,
 };
 
 /// Runs each test of the suite on a database of its own that `$open` makes.
@@ -104,6 +105,8 @@ macro_rules! each_engine_must {
                 setting_a_hash_forgets_failures,
                 states_move_forward_only_from_where_they_are_expected,
                 users_are_found_by_each_kind_of_name,
+                what_is_shared_with_a_cluster_is_told_by_role_and_page_and_nothing_else,
+                a_row_ends_as_told_once_and_never_while_a_login_is_under_way,
                 what_is_refused_is_parked_until_it_is_tried_again_or_told_or_dropped,
                 who_shares_sessions_and_had_all_its_trust_revoked_is_distrusted,
                 what_fails_undoes_itself_and_not_its_neighbours,

@@ -227,6 +227,35 @@ async fn a_logout_that_the_store_is_too_slow_for_is_answered_and_carried_out() {
     assert_eq!(world.owed("berlin").await, 1);
 }
 
+#[tokio::test]
+async fn a_logout_that_comes_too_late_ends_nobodys_session_that_began_since() {
+    let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
+    let (world, lock, _folder) = shared_world(vec![berlin]).await;
+    world.login("SEP1", "ana").await.unwrap();
+    // As if another node had let them in after the logout failed.
+    let later = "UPDATE sessions SET changed_at = changed_at + 60000";
+    let began = world
+        .store
+        .write(move |tx: &mut dyn Transaction| tx.execute(later, &[]));
+    began.await.unwrap();
+    lock.lock().unwrap();
+    let reference = world.role.new_ref();
+    let failure = world.role.logout("SEP1", caller(), reference).await;
+    assert_eq!(failure.unwrap_err().code.number(), 26);
+    lock.unlock().unwrap();
+    settled(&world).await;
+    assert!(!world.free("SEP1").await);
+    assert_eq!(world.owed("berlin").await, 0);
+    // One that is in time ends it.
+    let reference = world.role.new_ref();
+    world
+        .role
+        .logout("SEP1", caller(), reference)
+        .await
+        .unwrap();
+    assert!(world.free("SEP1").await);
+}
+
 /// The row becomes active in time, and its commit comes after the phone was told that it failed.
 #[tokio::test]
 async fn a_commit_that_comes_too_late_is_taken_back() {
@@ -404,5 +433,40 @@ async fn a_run_that_has_beaten_since_it_was_taken_for_dead_keeps_its_logins() {
             pending::end_abandoned(inner, &dead, None).await.unwrap();
         });
         assert_eq!(seen.await, outcome);
+    }
+}
+
+/// Its node died in the midst of the login. Who tries again at another one, on that phone or on another, is not in the way
+/// of what was left behind: home is told with the login that it is over.
+#[tokio::test]
+async fn what_a_dead_node_has_left_behind_is_over_for_the_next_login() {
+    for device in ["SEP1", "SEP2"] {
+        let (home, gate) = gated();
+        let own = world(vec![home]).await;
+        let membership = &own.role.inner.membership;
+        membership.join().await.unwrap();
+        let next = async {
+            until_home_is_asked(&own).await;
+            membership.take_for_dead([(membership.run().clone(), 0)].into());
+            let answers = async {
+                while own.pins_sent() < 2 {
+                    tokio::task::yield_now().await;
+                }
+                let told = own.peers[0].supersedes.lock().unwrap().len();
+                loop {
+                    gate.notify_one();
+                    tokio::task::yield_now().await;
+                    if rows_on(&own, device).await.contains(&State::Active) {
+                        return told;
+                    }
+                }
+            };
+            tokio::join!(own.login(device, "ana"), answers)
+        };
+        let (left, (next, told)) = tokio::join!(own.login("SEP1", "ana"), next);
+        assert_eq!(left.unwrap_err().code.number(), 40, "{device}");
+        next.unwrap();
+        assert_eq!(told, 1, "{device}: home is told of the one that was left");
+        assert!(!own.free(device).await, "{device}");
     }
 }

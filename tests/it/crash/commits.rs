@@ -153,7 +153,7 @@ impl Journey<'_> {
             let is_on = shared.iter().any(|s| s.device == device);
             let page = phone.login_form(device, None).await.unwrap();
             assert_eq!(page.is_form(), !is_on, "{when}: {}", page.body);
-            on = on.or(is_on.then_some(number));
+            on = on.or_else(|| is_on.then_some(number));
         }
         assert_eq!(on.is_some(), !shared.is_empty(), "{when}: {shared:?}");
         match *self.told.lock().unwrap() {

@@ -265,8 +265,9 @@ CREATE TABLE trust_lineage (
     PRIMARY KEY (cluster_id, fingerprint)
 ) STRICT;
 
--- What deadlines, the changed_at of sessions and retention go by. One row, which one node advances for all of them by
--- monotonic time: steps of the wall clock don't reach it.
+-- What deadlines, the changed_at of sessions, locks and counts of wrong PINs, tickets, choices, the leaving_until of peers
+-- and retention go by. One row, which one node advances for all of them by monotonic time: steps of the wall clock don't
+-- reach it.
 CREATE TABLE cluster_time (
     only INTEGER NOT NULL PRIMARY KEY CHECK (only = 1),
     at   INTEGER NOT NULL,
@@ -320,7 +321,7 @@ CREATE INDEX sessions_active_of_user ON sessions (role, state, user_key, created
 -- Ids begin with the time they were made at, so this is the order of their ages too.
 CREATE INDEX sessions_shared ON sessions (counterpart, role, id) WHERE state <> 'ended';
 CREATE INDEX sessions_due ON sessions (role, deadline) WHERE state = 'active' AND deadline IS NOT NULL;
-CREATE INDEX sessions_owed ON sessions (counterpart, ended_at) WHERE owed = 1;
+CREATE INDEX sessions_owed ON sessions (counterpart, ended_at, parked) WHERE owed = 1;
 CREATE INDEX sessions_ended ON sessions (changed_at) WHERE state = 'ended' AND owed = 0;
 CREATE INDEX sessions_pending ON sessions (deadline) WHERE state = 'pending';
 CREATE INDEX sessions_created ON sessions (created_at, id, role);
