@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Peers, shared::now, sync};
+use super::{Peers, backoff::Backoff, shared::now, sync};
 use crate::{
     chance::Chance,
     clock::{Clock, Timestamp},
@@ -56,6 +56,12 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const SPACING: Duration = Duration::from_secs(1);
 /// The least of two heartbeats.
 const LEAST: Duration = Duration::from_secs(2);
+
+/// How it goes where passes fail: the cause that was told last, and how long to wait for the next one.
+struct Failing {
+    complaint: Option<String>,
+    backoff: Backoff,
+}
 
 /// What one peer's task listens to.
 struct Serving {
@@ -138,7 +144,10 @@ impl Agreement {
 
     /// Works for one peer until it goes, or the node shuts down.
     async fn serve(self, cluster: ClusterId, bell: Arc<Notify>, stop: CancellationToken) {
-        let mut complaint = None;
+        let mut failing = Failing {
+            complaint: None,
+            backoff: Backoff::new(self.period()),
+        };
         let mut soonest = Instant::now();
         let mut latest = soonest + self.period();
         loop {
@@ -157,7 +166,7 @@ impl Agreement {
             let pause = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                pause = self.round(&cluster, &mut complaint) => pause,
+                pause = self.round(&cluster, &mut failing) => pause,
             };
             soonest = Instant::now() + SPACING;
             latest = Instant::now() + pause.max(SPACING);
@@ -172,19 +181,22 @@ impl Agreement {
     }
 
     /// One pass, if it is ours to do; when the next one is due.
-    async fn round(&self, cluster: &ClusterId, complaint: &mut Option<String>) -> Duration {
+    async fn round(&self, cluster: &ClusterId, failing: &mut Failing) -> Duration {
         let period = self.period();
         let task = Task::agreement(cluster);
         // Where we can't ask it is left to others. A connection that is being replaced is no such case.
         if !self.peers.is_up(cluster) || self.peers.can_sync(cluster) == Some(false) {
-            self.membership.let_go(&task);
+            // Nobody is there to leave it to: each flap of a link would be on record for nothing.
+            if self.membership.living().borrow().len() > 1 {
+                self.membership.let_go(&task);
+            }
             return period;
         }
         match self.is_any(cluster).await {
             Ok(true) => self.membership.want(&task),
             Ok(false) => return period,
             Err(error) => {
-                complain(cluster, complaint, &error.into());
+                complain(cluster, &mut failing.complaint, &error.into());
                 return period;
             }
         }
@@ -195,7 +207,8 @@ impl Agreement {
         let began = Instant::now();
         match self.ask(cluster, &claim).await {
             Ok(passed) => {
-                *complaint = None;
+                failing.complaint = None;
+                failing.backoff.reset();
                 tell(cluster, passed, Instant::now().duration_since(began));
                 match (passed.held, self.now().await) {
                     (Some(until), Ok(now)) => period.min(until.since(now)),
@@ -205,8 +218,8 @@ impl Agreement {
             // Whoever has taken over does what is left.
             Err(Failed::Store(store::Error::ClaimLost { .. })) => period,
             Err(failed) => {
-                complain(cluster, complaint, &failed);
-                SPACING
+                complain(cluster, &mut failing.complaint, &failed);
+                failing.backoff.next_delay(self.chance.u32())
             }
         }
     }

@@ -24,7 +24,7 @@ pub struct Owed {
     pub ends: u64,
     /// How many of them it refuses to hear of.
     pub parked: u64,
-    /// When the newest of them happened; none where none has a time.
+    /// When the newest of them happened, in cluster time.
     pub newest: Option<Timestamp>,
 }
 
@@ -34,7 +34,7 @@ pub struct Owed {
 /// [`Error`] when the store fails.
 pub fn creditors(tx: &mut dyn Transaction) -> Result<Vec<Owed>, Error> {
     tx.query(
-        "SELECT counterpart, count(*), count(parked), max(ended_at) FROM sessions s WHERE owed = 1
+        "SELECT counterpart, count(*), count(parked), max(changed_at) FROM sessions s WHERE owed = 1
          GROUP BY counterpart ORDER BY counterpart",
         &[],
     )?
@@ -61,7 +61,7 @@ pub fn to_tell(
 ) -> Result<Vec<Debt>, Error> {
     tx.query(
         "SELECT role, id, reference, end_reason FROM sessions
-         WHERE owed = 1 AND counterpart = $1 AND parked IS NULL ORDER BY ended_at, id LIMIT $2",
+         WHERE owed = 1 AND counterpart = $1 AND parked IS NULL ORDER BY changed_at, id LIMIT $2",
         &[counterpart.into(), limit.into()],
     )?
     .into_iter()

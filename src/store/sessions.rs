@@ -517,7 +517,7 @@ pub fn owed(
 ) -> Result<Vec<Debt>, Error> {
     tx.query(
         "SELECT role, id, reference, end_reason FROM sessions WHERE owed = 1 AND counterpart = $1
-         ORDER BY ended_at, id LIMIT $2",
+         ORDER BY changed_at, id LIMIT $2",
         &[counterpart.into(), limit.into()],
     )?
     .into_iter()
@@ -608,7 +608,7 @@ pub fn newest_owed(
 ) -> Result<Vec<SessionId>, Error> {
     tx.query(
         "SELECT id FROM sessions WHERE owed = 1 AND role = $1 AND counterpart = $2
-         ORDER BY ended_at DESC, id DESC LIMIT $3",
+         ORDER BY changed_at DESC, id DESC LIMIT $3",
         &[role.into(), counterpart.into(), limit.into()],
     )?
     .into_iter()

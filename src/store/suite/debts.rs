@@ -53,7 +53,7 @@ pub(in crate::store) async fn what_is_refused_is_parked_until_it_is_tried_again_
             counterpart: cluster("berlin"),
             ends,
             parked,
-            newest: Some(at(2)),
+            newest: Some(at(1_002)),
         }]
     };
     assert_eq!(owed(store).await, (all(2, 1), vec![session_id(2)]));

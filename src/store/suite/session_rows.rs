@@ -194,8 +194,10 @@ pub(in crate::store) async fn a_tombstone_ends_what_is_known_and_what_is_not(sto
 }
 
 pub(in crate::store) async fn ends_are_owed_in_order_until_acknowledged(store: &Store) {
-    for (n, ended_at) in [(1, 30), (2, 10), (3, 20)] {
+    // By cluster time, whatever wall clocks said.
+    for (n, changed_at, ended_at) in [(1, 30, 5), (2, 10, 90), (3, 20, 7)] {
         let mut row = session(Role::Visiting, n, "SEP1", State::Ended);
+        row.changed_at = at(changed_at);
         row.ended_at = Some(at(ended_at));
         row.owed = true;
         put(store, row).await.unwrap();

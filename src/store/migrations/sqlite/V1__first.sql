@@ -321,7 +321,7 @@ CREATE INDEX sessions_active_of_user ON sessions (role, state, user_key, created
 -- Ids begin with the time they were made at, so this is the order of their ages too.
 CREATE INDEX sessions_shared ON sessions (counterpart, role, id) WHERE state <> 'ended';
 CREATE INDEX sessions_due ON sessions (role, deadline) WHERE state = 'active' AND deadline IS NOT NULL;
-CREATE INDEX sessions_owed ON sessions (counterpart, ended_at, parked) WHERE owed = 1;
+CREATE INDEX sessions_owed ON sessions (counterpart, changed_at, parked) WHERE owed = 1;
 CREATE INDEX sessions_ended ON sessions (changed_at) WHERE state = 'ended' AND owed = 0;
 CREATE INDEX sessions_pending ON sessions (deadline) WHERE state = 'pending';
 CREATE INDEX sessions_created ON sessions (created_at, id, role);
