@@ -137,7 +137,12 @@ pub async fn begin(store: &Store, node: &str, clock: &Clock) -> Result<(), Error
             let others = nodes::all(tx)?
                 .into_iter()
                 .any(|other| other.run.node != own);
-            Ok::<_, Error>((reading(tx)?, !others))
+            let before = reading(tx)?;
+            if before.is_some() {
+                // Counted from here on, as below.
+                tx.cluster_now()?;
+            }
+            Ok::<_, Error>((before, !others))
         })
         .await?;
     if let Some(before) = before {
@@ -157,15 +162,16 @@ pub async fn begin(store: &Store, node: &str, clock: &Clock) -> Result<(), Error
     store
         .write(move |tx: &mut dyn Transaction| {
             // Another one that starts may have been faster.
-            if reading(tx)? != before {
-                return Ok(());
+            if reading(tx)? == before {
+                let wall = clock.now();
+                let next = match before {
+                    None => Reading::first(wall),
+                    Some(before) => before.after_gap(wall),
+                };
+                put(tx, next)?;
             }
-            let wall = clock.now();
-            let next = match before {
-                None => Reading::first(wall),
-                Some(before) => before.after_gap(wall),
-            };
-            put(tx, next)
+            // Counted from here on: who began only when somebody asks would be behind by as long.
+            tx.cluster_now().map(drop)
         })
         .await
 }

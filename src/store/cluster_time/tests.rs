@@ -6,6 +6,7 @@ use crate::{
     store::{
         Config,
         claims::Task,
+        inline::{Disk, Schedule},
         nodes::{Node, register},
     },
 };
@@ -131,4 +132,15 @@ async fn a_clock_a_day_ahead_moves_nothing_while_another_node_counts() {
     let (begun, ()) = tokio::join!(begin(&store, "n1", &clock), counting);
     begun.unwrap();
     assert_eq!(on_record(&store).await.unwrap().at.as_millis(), 7_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_counts_from_its_start_on_however_late_it_is_asked() {
+    let disk = Disk::new();
+    let (store, _power) = Store::on(&disk, "n1", Schedule::prompt());
+    let clock = Clock::simulated(Timestamp::from_millis(1_000_000));
+    begin(&store, "n1", &clock).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let at = now(&store).await.as_millis();
+    assert!((1_004_000..1_004_100).contains(&at), "{at}");
 }
