@@ -102,6 +102,21 @@ impl Checker {
         }
     }
 
+    /// Whether all was done, both sides agree, nothing is owed and nobody is in without a right: from here on nothing
+    /// happens but by time.
+    pub(crate) fn is_at_rest(&self, dumps: &Dumps, model: &Model) -> bool {
+        if model.over_ms().is_none() {
+            return false;
+        }
+        // Long after the last change: nothing is excused for having happened just now.
+        let long_after = u64::MAX / 2;
+        let mut strict = Self::new(&self.plan);
+        strict.agreed(long_after, dumps);
+        strict.paid(long_after, dumps);
+        strict.rightful(long_after, dumps);
+        strict.wrong.is_empty()
+    }
+
     /// A database became an older one: what was seen there before is no more.
     pub(crate) fn restored(&mut self, cluster: Cluster) {
         self.seen.retain(|key, _| key.0 != cluster);

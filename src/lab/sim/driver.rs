@@ -181,18 +181,27 @@ impl World {
         let mut next = LOOK;
         while next < end {
             sleep_until(self.0.began + next).await;
-            self.look();
+            if self.look() && next > healed && self.0.plan.may_end_at_rest() {
+                return self.finish().await;
+            }
             next += LOOK;
         }
         sleep_until(self.0.began + end).await;
         self.finish().await
     }
 
-    fn look(&self) {
+    /// Looks at what is on record; whether all has come to rest.
+    fn look(&self) -> bool {
         let (dumps, at_ms) = (self.dumps(), self.now_ms());
         let mut state = self.state();
-        let State { checker, model, .. } = &mut *state;
+        let State {
+            checker,
+            model,
+            steps,
+            ..
+        } = &mut *state;
         checker.look(at_ms, &dumps, model);
+        *steps == 0 && checker.is_at_rest(&dumps, model)
     }
 
     async fn finish(self) -> Outcome {

@@ -316,7 +316,7 @@ impl Model {
             }
             _ => None,
         });
-        let (enabled, last) = of_user.clone().last()?;
+        let (enabled, last) = of_user.clone().next_back()?;
         let told = last
             .ended_ms
             .filter(|told| last.acknowledged && !enabled && *told <= at_ms)?;

@@ -384,6 +384,12 @@ impl Plan {
             .max(self.settings.troubled_ms)
     }
 
+    /// Whether a run may end before its time, once all has come to rest: not where a session's time may be over yet, and
+    /// not in each sixteenth run, so that what rest comes to is seen too.
+    pub(crate) fn may_end_at_rest(&self) -> bool {
+        self.settings.limit_minutes.is_none() && !self.seed.is_multiple_of(16)
+    }
+
     /// The parts of it that may be left out to find which matter: halves first, then ever less.
     #[cfg(test)]
     pub(crate) fn without(&self, from: usize, count: usize) -> Self {
@@ -445,7 +451,7 @@ impl Draw {
             false => 0,
         };
         let most = [5, 20, 80][usize::from(self.below(3))];
-        let limit_minutes = self.one_in(4).then_some(1);
+        let limit_minutes = self.one_in(8).then_some(1);
         Settings {
             troubled_ms: match limit_minutes {
                 Some(_) => TROUBLED_LIMITED_MS,
