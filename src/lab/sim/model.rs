@@ -127,12 +127,8 @@ impl Model {
         done.acknowledged |= acknowledged;
     }
 
-    /// The newest attempt with that ref: a database of before gives out once more what it gave out since.
-    pub(crate) fn attempt(&self, reference: Ref) -> Option<&Attempt> {
-        self.attempt_by(reference, u64::MAX)
-    }
-
-    /// The newest one that had begun by then.
+    /// The newest attempt with that ref that had begun by then: a database of before gives out once more what it gave
+    /// out since.
     pub(crate) fn attempt_by(&self, reference: Ref, at_ms: u64) -> Option<&Attempt> {
         let is_meant = |one: &&Attempt| one.reference == reference && one.began_ms <= at_ms;
         self.attempts.iter().rev().find(is_meant)
@@ -448,7 +444,10 @@ mod tests {
         let mut model = model();
         model.login(Ref::from_bits(1), PHONE, User(1, 3), true, 9_000);
         let user = |attempt: Option<&Attempt>| attempt.map(|one| one.user);
-        assert_eq!(user(model.attempt(Ref::from_bits(1))), Some(User(1, 3)));
+        assert_eq!(
+            user(model.attempt_by(Ref::from_bits(1), 9_000)),
+            Some(User(1, 3))
+        );
         assert_eq!(user(model.attempt_by(Ref::from_bits(1), 8_999)), Some(USER));
         assert_eq!(user(model.attempt_by(Ref::from_bits(1), 999)), None);
     }

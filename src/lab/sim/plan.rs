@@ -608,6 +608,8 @@ impl Draw {
                 if self.one_in(2) {
                     std::mem::swap(&mut spot.node, &mut spot.away);
                 }
+            } else if spot.away.cluster() == visiting.cluster() {
+                spot.away = self.node_away(*visiting);
             }
         }
         spot.at_ms = spot.at_ms.min(troubled - 1_000);
@@ -727,6 +729,17 @@ mod tests {
         }
     }
 
+    fn is_against_itself(what: &What) -> bool {
+        match what {
+            What::RemovePeer { at, peer, .. }
+            | What::DisablePeer { at, peer, .. }
+            | What::RevokeTrust { at, peer, .. } => at == peer,
+            What::Cut { from, to, .. } => from.cluster() == to.cluster(),
+            What::Kill { a, b } => a.cluster() == b.cluster(),
+            _ => false,
+        }
+    }
+
     #[test]
     fn all_kinds_of_faults_are_drawn_and_all_is_mended_in_time() {
         let mut seen = BTreeSet::new();
@@ -742,6 +755,7 @@ mod tests {
                     plan.settings.troubled_ms,
                 );
                 assert!(ends <= troubled.max(WORK_MS) + 8_000, "{step:?}");
+                assert!(!is_against_itself(&step.what), "{step:?}");
                 assert!(step.what.is_work() || ends <= troubled, "{step:?}");
             }
         }

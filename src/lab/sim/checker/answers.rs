@@ -34,7 +34,8 @@ impl Checker {
             .collect();
         let is_ghost = |row: &&Row| {
             let other_side = dumps[usize::from(visiting.0)].row(Role::Visiting, home, row.id);
-            let was_told = model.attempt(row.reference).is_some_and(|ghost| {
+            let login = dumps[usize::from(home.0)].login_of(row, model);
+            let was_told = login.is_some_and(|ghost| {
                 matches!(ghost.told, Told::Failed(_))
                     && ghost.ended_ms.is_some_and(|ended| ended < attempt.began_ms)
             });

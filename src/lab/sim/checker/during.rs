@@ -81,7 +81,7 @@ impl Checker {
     /// S3: who was told of a failure is on no phone.
     pub(super) fn no_late_success(&mut self, at_ms: u64, at: Cluster, dump: &Dump, model: &Model) {
         for row in &dump.rows {
-            let attempt = model.attempt(row.reference);
+            let attempt = dump.login_of(row, model);
             let failed = attempt.filter(|one| {
                 matches!(one.told, Told::Failed(_))
                     && one.ended_ms.is_some_and(|ended| ended < at_ms)
@@ -102,8 +102,8 @@ impl Checker {
     /// S7: what should have ended long ago.
     pub(super) fn in_time(&mut self, at_ms: u64, at: Cluster, dump: &Dump, model: &Model) {
         for row in dump.rows.iter().filter(|row| row.state == State::Active) {
-            let told_in = model
-                .attempt(row.reference)
+            let told_in = dump
+                .login_of(row, model)
                 .filter(|attempt| attempt.told == Told::In)
                 .and_then(|attempt| attempt.ended_ms);
             let limit = self.limit_ms(at, row.role, row.counterpart);
@@ -151,8 +151,8 @@ impl Checker {
         for (at, dump) in Cluster::all().zip(dumps) {
             let place = usize::from(at.0);
             for one in dump.moves.iter().skip(self.read[place]) {
-                self.goes_forward(at, one, model);
-                self.expires_in_time(at, one, model);
+                self.goes_forward(at, one, dump, model);
+                self.expires_in_time(at, one, dump, model);
                 self.is_old_enough(at, one, dumps, model);
             }
             self.read[place] = dump.moves.len();
@@ -160,13 +160,13 @@ impl Checker {
     }
 
     /// S3: nothing that has ended lives again, and an answer that comes too late opens nothing.
-    fn goes_forward(&mut self, at: Cluster, one: &Move, model: &Model) {
+    fn goes_forward(&mut self, at: Cluster, one: &Move, dump: &Dump, model: &Model) {
         if one.was.is_some_and(|was| was > one.now) {
             let what = format!("{at}: what had ended lived again: {one}");
             self.add("S3", one.at_ms, what);
         }
         let is_opened = one.was == Some(State::Pending) && one.now == State::Active;
-        if let Some(attempt) = model.attempt_by(one.reference, one.at_ms)
+        if let Some(attempt) = dump.login_of_move(one, model)
             && is_opened
             && one.at_ms > attempt.began_ms + LOGIN_MS
         {
@@ -177,8 +177,8 @@ impl Checker {
     }
 
     /// S7, to the moment.
-    fn expires_in_time(&mut self, at: Cluster, one: &Move, model: &Model) {
-        let Some(attempt) = model.attempt_by(one.reference, one.at_ms) else {
+    fn expires_in_time(&mut self, at: Cluster, one: &Move, dump: &Dump, model: &Model) {
+        let Some(attempt) = dump.login_of_move(one, model) else {
             return;
         };
         if !one.ends_by_itself(EndReason::Expired) || self.time_was_lost(at, model) {
@@ -208,8 +208,8 @@ impl Checker {
 
     /// S5: a session that the other side lacks is ended for that when it is old enough.
     fn is_old_enough(&mut self, at: Cluster, one: &Move, dumps: &Dumps, model: &Model) {
-        let acknowledged = model
-            .attempt_by(one.reference, one.at_ms)
+        let acknowledged = dumps[usize::from(at.0)]
+            .login_of_move(one, model)
             .filter(|attempt| attempt.told == Told::In);
         let Some(attempt) = acknowledged.filter(|_| one.ends_by_itself(EndReason::Abandoned))
         else {

@@ -5,7 +5,10 @@ use std::{
     fmt,
 };
 
-use super::super::plan::{Cluster, Phone, User};
+use super::super::{
+    model::{Attempt, Model},
+    plan::{Cluster, Phone, User},
+};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -223,6 +226,22 @@ impl Dump {
     pub(super) fn end_of(&self, row: &Row) -> Option<&Move> {
         let ends = |one: &&Move| one.is_of(row) && one.now == State::Ended;
         self.moves.iter().rev().find(ends)
+    }
+
+    /// The login that a row is of. A database of before gives out refs once more: the row is of the newest that had
+    /// begun when it was written first.
+    pub(super) fn login_of<'m>(&self, row: &Row, model: &'m Model) -> Option<&'m Attempt> {
+        let is_of = |one: &&Move| one.is_of(row);
+        let written = self.moves.iter().find(is_of).map(|one| one.at_ms);
+        model.attempt_by(row.reference, written.unwrap_or(u64::MAX))
+    }
+
+    /// The same for what has become of one.
+    pub(super) fn login_of_move<'m>(&self, of: &Move, model: &'m Model) -> Option<&'m Attempt> {
+        let is_same =
+            |one: &&Move| (one.role, one.counterpart, one.id) == (of.role, of.counterpart, of.id);
+        let written = self.moves.iter().find(is_same).unwrap_or(of).at_ms;
+        model.attempt_by(of.reference, written)
     }
 
     /// When a row changed last.

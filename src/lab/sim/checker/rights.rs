@@ -87,8 +87,8 @@ impl Checker {
                 .into_iter()
                 .flat_map(|(role, with)| other.living(role, with))
             {
-                let is_of_before = model
-                    .attempt(row.reference)
+                let is_of_before = other
+                    .login_of(row, model)
                     .and_then(|attempt| attempt.ended_ms)
                     .is_some_and(|ended| ended < done.began_ms);
                 if is_of_before {

@@ -21,10 +21,11 @@ impl Checker {
                 (visiting, Role::Visiting, home),
                 (home, Role::Home, visiting),
             ] {
-                let row = dumps[usize::from(at.0)].rows.iter().find(|row| {
-                    row.reference == attempt.reference
-                        && row.role == role
-                        && row.counterpart == with
+                let dump = &dumps[usize::from(at.0)];
+                let row = dump.rows.iter().find(|row| {
+                    let login = dump.login_of(row, model);
+                    (row.role, row.counterpart) == (role, with)
+                        && login.is_some_and(|login| std::ptr::eq(login, attempt))
                 });
                 let Some(row) = row else {
                     if !is_forgotten {
@@ -98,8 +99,8 @@ impl Checker {
                 row.role == Role::Visiting
                     && row.lives()
                     && row.phone == Some(logout.phone)
-                    && model
-                        .attempt(row.reference)
+                    && dumps[usize::from(visiting.0)]
+                        .login_of(row, model)
                         .and_then(|attempt| attempt.ended_ms)
                         .is_some_and(|ended| ended < logout.began_ms)
             };

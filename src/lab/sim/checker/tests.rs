@@ -548,6 +548,34 @@ fn a_session_that_is_ended_too_young_since_the_other_side_lacks_it() {
 }
 
 #[test]
+fn a_ref_that_was_given_out_again_is_not_the_older_sessions() {
+    let mut history = History::new();
+    history.did(restore(BERLIN, 2_500), 3_000, 3_500);
+    history.dumps[0].rows.clear();
+    let first = Move {
+        at_ms: 1_200,
+        role: Role::Home,
+        counterpart: BERLIN,
+        id: id(1),
+        reference: reference(1),
+        was: None,
+        now: State::Active,
+        reason: None,
+        initiator: None,
+    };
+    history.dumps[1].moves.push(first);
+    history.ends(TOKYO, 34_000, EndReason::Abandoned, Initiator::Home);
+    let again = history
+        .model
+        .login(reference(1), Phone(0, 3), USER, true, 20_000);
+    history.model.told(again, Told::In, 20_200);
+    assert_eq!(history.seen_at(35_000), [""; 0]);
+    // Of the later one it would be too young.
+    history.dumps[1].moves[0].at_ms = 20_100;
+    assert_eq!(history.seen_at(35_000), ["S5"]);
+}
+
+#[test]
 fn an_end_that_stays_owed() {
     let mut history = History::new();
     history.model.logout(PHONE, 5_000);
