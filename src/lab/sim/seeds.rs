@@ -244,11 +244,6 @@ fn an_answer_before_its_commit_is_noticed() {
 }
 
 #[test]
-fn a_login_that_supersedes_nothing_is_noticed() {
-    is_caught(Bug::NoSupersedes, &["S3"], 0);
-}
-
-#[test]
 fn active_that_beats_ended_is_noticed() {
     is_caught(Bug::ActiveBeatsEnded, &["S5"], 0);
 }
