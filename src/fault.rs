@@ -114,8 +114,6 @@ pub enum Bug {
     AckBeforeCommit,
     /// Sessions run out by the wall clock.
     ExpiryByWallClock,
-    /// A login does not say which sessions of before it takes the place of.
-    NoSupersedes,
 }
 
 /// Whether a test has put `bug` into the product that runs on this thread. Nobody can outside of tests.
@@ -175,12 +173,12 @@ mod tests {
 
     #[test]
     fn a_bug_is_there_until_its_guard_is_dropped_and_on_no_other_thread() {
-        assert!(!has(Bug::NoSupersedes));
-        let buggy = with_bug(Bug::NoSupersedes);
-        assert!(has(Bug::NoSupersedes) && !has(Bug::OutboxDropped));
-        let elsewhere = std::thread::spawn(|| has(Bug::NoSupersedes));
+        assert!(!has(Bug::ExpiryByWallClock));
+        let buggy = with_bug(Bug::ExpiryByWallClock);
+        assert!(has(Bug::ExpiryByWallClock) && !has(Bug::OutboxDropped));
+        let elsewhere = std::thread::spawn(|| has(Bug::ExpiryByWallClock));
         assert!(!elsewhere.join().unwrap());
         drop(buggy);
-        assert!(!has(Bug::NoSupersedes));
+        assert!(!has(Bug::ExpiryByWallClock));
     }
 }

@@ -405,9 +405,6 @@ async fn open_pending(
                 return Err(Error::PeerLeaves(row.counterpart.clone()));
             }
             sessions::insert_pending(tx, &row, &carrier)?;
-            if fault::has(Bug::NoSupersedes) {
-                return Ok(Vec::new());
-            }
             Ok(sessions::newest_owed(
                 tx,
                 Role::Visiting,

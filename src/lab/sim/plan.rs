@@ -786,7 +786,7 @@ mod tests {
             }
         }
         assert!(
-            at_logins > 500 && at_ends > 60 && whole > 300,
+            at_logins > 500 && at_ends > 25 && whole > 300,
             "{at_logins} {at_ends} {whole}"
         );
     }
