@@ -82,7 +82,7 @@ pub enum Error {
     PeerLeaves(ClusterId),
     /// The cluster that had asked for a choice is none of ours any more.
     #[error(
-        "cluster {0} asked which device profile, and is no peer of this one any more, or disabled"
+        "cluster {0} was found to be the user's home, and is no peer of this one any more, or disabled"
     )]
     PeerGone(ClusterId),
     /// The search for the home found none; the refusal says why.

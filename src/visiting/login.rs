@@ -383,7 +383,10 @@ async fn open_pending(
         parked: None,
         parked_at: None,
     };
-    let carrier = inner.membership.run().clone();
+    let (carrier, own) = (
+        inner.membership.run().clone(),
+        inner.local.cluster_id().clone(),
+    );
     inner
         .write(attempt.deadline, move |tx: &mut dyn Transaction| {
             // The phone has been told that it failed: nothing may begin now.
@@ -401,8 +404,15 @@ async fn open_pending(
             if let Some(session) = sessions::active_on_device(tx, Role::Visiting, &row.device)? {
                 return Err(occupied(session));
             }
-            if peers::is_leaving(tx, &row.counterpart, began)? {
-                return Err(Error::PeerLeaves(row.counterpart.clone()));
+            if row.counterpart != own {
+                // It was known when the user was found; nobody may begin with a peer that has gone since.
+                let is_there = peers::get(tx, &row.counterpart)?.is_some_and(|peer| peer.enabled);
+                if !is_there {
+                    return Err(Error::PeerGone(row.counterpart.clone()));
+                }
+                if peers::is_leaving(tx, &row.counterpart, began)? {
+                    return Err(Error::PeerLeaves(row.counterpart.clone()));
+                }
             }
             sessions::insert_pending(tx, &row, &carrier)?;
             Ok(sessions::newest_owed(

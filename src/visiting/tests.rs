@@ -568,6 +568,31 @@ async fn no_login_begins_at_a_peer_that_is_being_removed() {
     world.login("SEP1", "ana").await.unwrap();
 }
 
+#[tokio::test]
+async fn no_login_begins_at_a_peer_that_is_gone_since_it_was_found() {
+    let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
+    let world = world(vec![berlin]).await;
+    for disabled in [true, false] {
+        world
+            .store
+            .write(move |tx: &mut dyn Transaction| {
+                let mut gone = record("berlin");
+                gone.enabled = !disabled;
+                peers::upsert(tx, &gone)?;
+                if !disabled {
+                    peers::remove(tx, &gone.cluster_id)?;
+                }
+                Ok::<_, store::Error>(())
+            })
+            .await
+            .unwrap();
+        let refused = world.login("SEP1", "ana").await.unwrap_err();
+        assert_eq!(refused.code.number(), 36, "{refused}");
+        assert_eq!(world.pins_sent(), 0);
+        assert!(world.free("SEP1").await);
+    }
+}
+
 fn record(name: &str) -> peers::Peer {
     peers::Peer {
         cluster_id: cluster(name),

@@ -65,7 +65,17 @@ impl World {
             assert!(self.lives(with, home, Role::Visiting), "{home}");
         }
         let home = self.running(Node(HOME.0, 0)).unwrap();
+        // Nobody can be told of the end that comes with it: the ways are down until the nodes go by it.
+        let there = Node(HOME.0, 0).host();
+        for node in PHONES_OF.nodes() {
+            for host in [there, node.host()] {
+                self.0.net.refuse(host, true);
+            }
+            self.0.net.kill(there, node.host());
+        }
         assert!(distrust(&home, PHONES_OF).await);
+        sleep(LINKS).await;
+        self.0.net.heal();
         let began = Instant::now();
         sleep(LINKS).await;
         assert!(
@@ -74,7 +84,8 @@ impl World {
         );
         // For as long as that may be a mistake which is put right, nothing ends where the phone is.
         sleep_until(began + AFTER - Duration::from_secs(1)).await;
-        assert!(self.lives(PHONES_OF, HOME, Role::Visiting));
+        let shared = self.shared(PHONES_OF, HOME, Role::Visiting);
+        assert!(self.lives(PHONES_OF, HOME, Role::Visiting), "{shared:?}");
         sleep_until(began + LINKS + AFTER + LATE).await;
         let ended = self.shared(PHONES_OF, HOME, Role::Visiting);
         let [row] = &ended[..] else {
