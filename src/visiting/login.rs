@@ -27,7 +27,6 @@ use crate::{
         security::{self, Side},
         session::{EndReason, Initiator, Role, State},
     },
-    fault::{self, Bug},
     store::{
         Transaction, audit,
         devices::{self, Device},
@@ -543,7 +542,7 @@ pub(super) fn is_overdue(
     late: &audit::Entry,
 ) -> Result<bool, Error> {
     #[cfg(test)]
-    if fault::has(Bug::PendingPromotedLate) {
+    if crate::fault::has(crate::fault::Bug::PendingPromotedLate) {
         crate::store::bugs::reopen(tx, home, id)?;
         return Ok(false);
     }
