@@ -1,7 +1,12 @@
-//! Named points at which a test can stop a node for good, so that it can be killed exactly there.
+//! Named points at which a test can stop a node for good, so that it can be killed exactly there; and faults that a
+//! test can put into the product, to see that it would be noticed.
 //!
 //! A point does nothing unless the node was started with its name. Points are handed in per node: a process
 //! with many nodes can stop one of them.
+//!
+//! Beside the points with names of their own, each durable commit of a node is two: `store.commit.before.N` and
+//! `store.commit.after.N`, where N counts the commits that changed something since the store was opened, from 1. After
+//! means durable, and answered to nobody.
 
 use std::{fmt, sync::Arc};
 
@@ -11,6 +16,17 @@ type Report = Arc<dyn Fn(&str) + Send + Sync>;
 #[derive(Clone, Default)]
 pub struct FaultPoints {
     stop_at: Option<(Arc<str>, Report)>,
+    /// The same, where it is a commit: these are passed too often to write out their names.
+    commit: Option<Commit>,
+}
+
+/// A point at a durable commit, with its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// All is written, nothing of it is durable.
+    Before(u64),
+    /// All of it is durable, and nobody has been told.
+    After(u64),
 }
 
 impl FaultPoints {
@@ -24,6 +40,7 @@ impl FaultPoints {
     pub fn stop_at(name: &str, report: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self {
             stop_at: Some((Arc::from(name), Arc::new(report))),
+            commit: Commit::named(name),
         }
     }
 
@@ -48,6 +65,28 @@ impl FaultPoints {
             }
         }
     }
+
+    /// As [`FaultPoints::pass_here`], at a commit.
+    pub fn pass_commit(&self, at: Commit) {
+        if self.commit == Some(at)
+            && let Some((name, _)) = &self.stop_at
+        {
+            self.pass_here(name);
+        }
+    }
+}
+
+impl Commit {
+    /// The commit of which a point's name tells.
+    fn named(name: &str) -> Option<Self> {
+        let (side, number) = name.strip_prefix("store.commit.")?.split_once('.')?;
+        let number = number.parse().ok()?;
+        match side {
+            "before" => Some(Self::Before(number)),
+            "after" => Some(Self::After(number)),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Debug for FaultPoints {
@@ -55,5 +94,91 @@ impl fmt::Debug for FaultPoints {
         f.debug_tuple("FaultPoints")
             .field(&self.stop_at.as_ref().map(|(name, _)| name))
             .finish()
+    }
+}
+
+/// A fault that tests put into the product, to see that what watches over it would notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Bug {
+    /// The outbox takes an end for delivered without a call.
+    OutboxDropped,
+    /// Where two sides disagree, what lives beats what has ended.
+    ActiveBeatsEnded,
+    /// A login's answer makes a session of a row whose deadline has passed, or which has ended.
+    PendingPromotedLate,
+    /// A login is let in under an id that has ended.
+    LoginOnTombstone,
+    /// A row that the other side lacks is ended however young it is.
+    RowEndedTooYoung,
+    /// A write is answered before it is durable.
+    AckBeforeCommit,
+    /// Sessions run out by the wall clock.
+    ExpiryByWallClock,
+}
+
+/// Whether a test has put `bug` into the product that runs on this thread. Nobody can outside of tests.
+#[cfg(not(test))]
+#[inline]
+#[must_use]
+pub const fn has(_: Bug) -> bool {
+    false
+}
+
+/// Whether a test has put `bug` into the product that runs on this thread.
+#[cfg(test)]
+#[must_use]
+pub fn has(bug: Bug) -> bool {
+    BUG.get() == Some(bug)
+}
+
+/// Puts a bug into the product that runs on this thread, until the result is dropped.
+#[cfg(test)]
+#[must_use]
+pub(crate) fn with_bug(bug: Bug) -> Buggy {
+    BUG.set(Some(bug));
+    Buggy
+}
+
+/// See [`with_bug`].
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Buggy;
+
+#[cfg(test)]
+impl Drop for Buggy {
+    fn drop(&mut self) {
+        BUG.set(None);
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    // A simulated federation runs on one thread, whatever the other tests of the process do.
+    static BUG: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_is_told_from_its_name() {
+        let of = |name| FaultPoints::stop_at(name, |_| {}).commit;
+        assert_eq!(of("store.commit.before.12"), Some(Commit::Before(12)));
+        assert_eq!(of("store.commit.after.1"), Some(Commit::After(1)));
+        assert_eq!(of("store.commit.beside.1"), None);
+        assert_eq!(of("store.commit.after.x"), None);
+        assert_eq!(of("login.committed"), None);
+    }
+
+    #[test]
+    fn a_bug_is_there_until_its_guard_is_dropped_and_on_no_other_thread() {
+        assert!(!has(Bug::ExpiryByWallClock));
+        let buggy = with_bug(Bug::ExpiryByWallClock);
+        assert!(has(Bug::ExpiryByWallClock) && !has(Bug::OutboxDropped));
+        let elsewhere = std::thread::spawn(|| has(Bug::ExpiryByWallClock));
+        assert!(!elsewhere.join().unwrap());
+        drop(buggy);
+        assert!(!has(Bug::ExpiryByWallClock));
     }
 }

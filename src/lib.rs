@@ -36,7 +36,10 @@ pub mod domain;
 
 pub mod telemetry;
 
+pub mod chance;
+
 pub mod clock;
 pub mod fault;
 pub mod secret;
 pub mod tasks;
+pub mod watch;

@@ -18,6 +18,9 @@ pub struct Tasks {
     tracker: TaskTracker,
     span: Option<Span>,
     running: Running,
+    /// All that were begun, so that a test can end them as a crash does.
+    #[cfg(test)]
+    begun: Arc<Mutex<Vec<tokio::task::AbortHandle>>>,
 }
 
 /// How many tasks of each name run.
@@ -85,10 +88,32 @@ impl Tasks {
             debug!(task = name, "task ended");
             output
         };
-        match &self.span {
+        let begun = match &self.span {
             Some(span) => tokio::spawn(self.tracker.track_future(named.instrument(span.clone()))),
             None => tokio::spawn(self.tracker.track_future(named)),
+        };
+        #[cfg(test)]
+        self.note(begun.abort_handle());
+        begun
+    }
+
+    #[cfg(test)]
+    fn note(&self, begun: tokio::task::AbortHandle) {
+        let mut all = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() == all.capacity() {
+            all.retain(|task| !task.is_finished());
         }
+        all.push(begun);
+    }
+
+    /// Ends every task where it stands, as a crash would.
+    #[cfg(test)]
+    pub(crate) fn abort_all(&self) {
+        let mut all = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        for task in all.drain(..) {
+            task.abort();
+        }
+        self.token.cancel();
     }
 
     /// How many tasks of that name run.

@@ -41,7 +41,8 @@ const ROWS: &[&[&str]] = &[
     &["store", "wire"],
     &["domain"],
     &["telemetry"],
-    &["clock", "secret", "tasks", "fault"],
+    &["chance"],
+    &["clock", "secret", "tasks", "fault", "watch"],
 ];
 
 /// Arrows that are allowed although they do not point down: from, to, why. One that is not used any more fails.
@@ -91,8 +92,115 @@ const IMPURE: &[&str] = &[
     "std::time::SystemTime::now",
     "uuid::Uuid::now_v7",
     "crate::clock::Clock",
+    "crate::clock::instant",
+    "crate::clock::since",
     "crate::tasks",
+    "crate::watch",
 ];
+
+/// What would keep a run of nodes from being repeated: the path, what is named instead, and who may name it all the
+/// same. Files of tests may, where the last says so.
+const UNREPEATABLE: &[(&str, &str, &[&str], InTests)] = &[
+    (
+        "std::time::Instant::now",
+        "clock::instant, which the timers of a test can be made to agree with",
+        &[
+            "cli/",
+            "lab/",
+            "doctor/",
+            // Threads of their own, whose waits no timer of the runtime knows of.
+            "store/sqlite/locks.rs",
+            "store/sqlite/offline.rs",
+            "store/sqlite/writer.rs",
+        ],
+        InTests::May,
+    ),
+    (
+        ELAPSED,
+        "clock::since",
+        &[
+            "cli/",
+            "lab/",
+            "doctor/",
+            "store/sqlite/locks.rs",
+            "store/sqlite/offline.rs",
+            "store/sqlite/writer.rs",
+        ],
+        InTests::May,
+    ),
+    (
+        "rand::random",
+        "chance::Chance",
+        &[
+            "cli/",
+            "lab/",
+            "doctor/",
+            "chance.rs",
+            "config/",
+            "pairing/",
+            "node/mod.rs",
+            "node/rotation.rs",
+        ],
+        InTests::May,
+    ),
+    (
+        "rand::rng",
+        "chance::Chance",
+        &["lab/", "chance.rs"],
+        InTests::May,
+    ),
+    (
+        "uuid::Uuid::now_v7",
+        "chance::Chance::id",
+        &[],
+        InTests::May,
+    ),
+    (
+        "tokio::sync::watch",
+        "crate::watch, which wakes in the order of waiting",
+        &[],
+        InTests::Not,
+    ),
+    (
+        "std::collections::HashMap",
+        "BTreeMap, which is gone through in the same order each time",
+        MAY_HASH,
+        InTests::May,
+    ),
+    (
+        "std::collections::HashSet",
+        "BTreeSet, which is gone through in the same order each time",
+        MAY_HASH,
+        InTests::May,
+    ),
+];
+
+/// Who looks things up in a map and never goes through it, or carries no session.
+const MAY_HASH: &[&str] = &[
+    "cli/",
+    "lab/",
+    "edge/admin/",
+    "edge/federation/budget.rs",
+    "store/trust_entries.rs",
+    "trust/",
+    "wire/status.rs",
+];
+
+/// What [`paths`] says of a call of `.elapsed()`, in a file that names the standard library's `Instant`.
+const ELAPSED: &str = "std::time::Instant::elapsed";
+
+/// Whether tests may name it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum InTests {
+    May,
+    Not,
+}
+
+/// Whose `select!`s may pick by chance: what they wait for has no part in what becomes of a session.
+const MAY_PICK_BY_CHANCE: &[&str] = &["main.rs", "cli/", "doctor/", "lab/"];
+
+/// And what of those may not.
+const MAY_NOT_AFTER_ALL: &str = "lab/sim";
 
 /// Exceptions to [`IMPURE`]: an address is a value, a socket is not.
 const PURE_ALL_THE_SAME: &[&str] = &[
@@ -109,6 +217,7 @@ fn check(sources: &[Source]) -> Vec<String> {
     let mut used = vec![false; EXCEPTIONS.len()];
     for source in sources {
         check_comment(source, &mut wrong);
+        check_select(source, &mut wrong);
         if row_of(source.top()).is_none() && source.top() != "lib" {
             wrong.push(format!(
                 "{}: {} stands in no row",
@@ -121,6 +230,7 @@ fn check(sources: &[Source]) -> Vec<String> {
             check_arrow(source, named, &mut used, &mut wrong);
             check_rooms(source, named, &mut wrong);
             check_crate(source, named, &mut wrong);
+            check_repeatable(source, named, &mut wrong);
             if is_pure(source) && !named.in_test {
                 check_purity(source, named, &mut wrong);
             }
@@ -147,6 +257,42 @@ fn check_comment(source: &Source, wrong: &mut Vec<String>) {
     }
     if source.comment.trim().is_empty() || !source.text.starts_with("//!") {
         wrong.push(format!("{}: does not open with a //! comment", source.file));
+    }
+}
+
+fn check_repeatable(source: &Source, named: &Named, wrong: &mut Vec<String>) {
+    let path = named.path.join("::");
+    for (banned, instead, exempt, in_tests) in UNREPEATABLE {
+        let is_meant = path == *banned || path.starts_with(&format!("{banned}::"));
+        let may = exempt.iter().any(|file| source.file.starts_with(file))
+            || named.in_test && *in_tests == InTests::May;
+        if is_meant && !may {
+            wrong.push(format!(
+                "{}: names {path}; what can be repeated names {instead}",
+                source.file
+            ));
+        }
+    }
+}
+
+/// A `select!` that looks at its branches in their order, each time.
+fn check_select(source: &Source, wrong: &mut Vec<String>) {
+    let may = MAY_PICK_BY_CHANCE
+        .iter()
+        .any(|file| source.file.starts_with(file));
+    if may && !source.file.starts_with(MAY_NOT_AFTER_ALL) {
+        return;
+    }
+    let mut parts = source.text.split("select! {");
+    let mut line = parts.next().map_or(0, |text| text.matches('\n').count()) + 1;
+    for behind in parts {
+        if !behind.trim_start().starts_with("biased;") {
+            wrong.push(format!(
+                "{}:{line}: this select! picks by chance; let it begin with biased;",
+                source.file
+            ));
+        }
+        line += behind.matches('\n').count();
     }
 }
 
@@ -587,7 +733,7 @@ fn sql_stays_in_the_store() {
 fn pure_files_name_nothing_impure() {
     let pure = "//! Rules. Pure.\n";
     for (line, path) in [
-        ("use tokio::sync::watch;", "tokio::sync::watch"),
+        ("use tokio::sync::Notify;", "tokio::sync::Notify"),
         ("use std::{fmt, fs};", "std::fs"),
         ("use std::net::{IpAddr, TcpStream};", "std::net::TcpStream"),
         ("use std::net::*;", "std::net::*"),
@@ -620,7 +766,7 @@ fn pure_files_name_nothing_impure() {
             &format!("pure file names {path}"),
         );
         // The same line is nobody's business in a file that does not claim to be pure.
-        accepts("trust/tls.rs", &format!("//! Shell, not pure.\n{line}"));
+        accepts("cli/tls.rs", &format!("//! Shell, not pure.\n{line}"));
     }
 }
 
@@ -636,6 +782,59 @@ fn what_is_pure_is_accepted_as_pure() {
         "//! x\n#[cfg(test)]\nmod tests { use std::fs; }",
     );
     accepts("domain/a/tests.rs", "//! x\nuse std::fs;");
+}
+
+#[test]
+fn what_can_not_be_repeated_is_refused() {
+    let now = "//! x\nuse std::time::Instant;\nfn f() { Instant::now(); }";
+    refuses("home/a.rs", now, "names std::time::Instant::now");
+    accepts("cli/a.rs", now);
+    accepts("store/sqlite/locks.rs", now);
+    accepts("home/a/tests.rs", now);
+    accepts(
+        "home/a.rs",
+        "//! x\nuse tokio::time::Instant;\nfn f() { Instant::now().elapsed(); }",
+    );
+    refuses(
+        "home/a.rs",
+        "//! x\nuse std::time::Instant;\nfn f(at: Instant) { at.elapsed(); }",
+        "names std::time::Instant::elapsed",
+    );
+    accepts(
+        "home/a.rs",
+        "//! x\nuse std::time::Instant;\n#[cfg(test)]\nmod tests { fn f(at: Instant) { at.elapsed(); } }",
+    );
+    for file in ["home/a.rs", "home/a/tests.rs", "lab/a.rs"] {
+        refuses(
+            file,
+            "//! x\nuse tokio::sync::{Notify, watch};",
+            "names tokio::sync::watch",
+        );
+    }
+    accepts("home/a.rs", "//! x\nuse crate::watch;");
+    refuses(
+        "home/a.rs",
+        "//! x\nfn f() -> u8 { rand::random() }",
+        "names rand::random",
+    );
+    refuses(
+        "home/a.rs",
+        "//! x\nuse uuid::Uuid;\nfn f() { Uuid::now_v7(); }",
+        "names uuid::Uuid::now_v7",
+    );
+    let map = "//! x\nuse std::collections::{BTreeSet, HashMap};";
+    refuses("home/a.rs", map, "names std::collections::HashMap");
+    accepts("trust/a.rs", map);
+}
+
+#[test]
+fn a_select_that_picks_by_chance_is_refused() {
+    let text =
+        |first: &str| format!("//! x\n\nfn f() {{ tokio::select! {{\n{first} a = b => c }} }}");
+    refuses("peer/a.rs", &text(""), "peer/a.rs:3: this select! picks");
+    refuses("lab/sim/a.rs", &text(""), "picks by chance");
+    accepts("peer/a.rs", &text("biased;"));
+    accepts("lab/a.rs", &text(""));
 }
 
 #[test]

@@ -250,6 +250,15 @@ impl FederationService for Constant {
         Err(Status::unimplemented("a baseline"))
     }
 
+    type SyncSessionsStream = tokio_stream::Empty<Result<pb::SyncSessionsResponse, Status>>;
+
+    async fn sync_sessions(
+        &self,
+        _: Request<tonic::Streaming<pb::SyncSessionsRequest>>,
+    ) -> Result<Response<Self::SyncSessionsStream>, Status> {
+        Err(Status::unimplemented("a baseline"))
+    }
+
     async fn logout(
         &self,
         _: Request<pb::LogoutRequest>,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{oneshot, watch},
+    sync::oneshot,
     time::{sleep_until, timeout_at},
 };
 
@@ -15,6 +15,7 @@ use super::{
     line::{Line, Source},
     rate::Rate,
 };
+use crate::{clock, watch};
 
 /// What there is of a kind of place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ fn last_moment(deadline: Instant) -> Instant {
     /// What is kept back of a short time, as its part, and of a long one.
     const PART: u32 = 8;
     const MOST: Duration = Duration::from_millis(200);
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = deadline.saturating_duration_since(clock::instant());
     deadline
         .checked_sub((left / PART).min(MOST))
         .unwrap_or(deadline)
@@ -138,8 +139,8 @@ impl Pool {
             places: config.places.max(1),
             running: 0,
             line: Line::default(),
-            rate: Rate::new(Instant::now()),
-            began: Instant::now(),
+            rate: Rate::new(clock::instant()),
+            began: clock::instant(),
             admitted: 0,
             refused: 0,
         };
@@ -165,7 +166,7 @@ impl Pool {
         deadline: Option<Instant>,
     ) -> Result<Permit, Refused> {
         let (number, turn) = match self.shared.arrive(source, deadline)? {
-            Arrived::At(permit) => return Ok(permit.begin(Instant::now())),
+            Arrived::At(permit) => return Ok(permit.begin(clock::instant())),
             Arrived::InLine(number, turn) => (number, turn),
         };
         let in_line = InLine {
@@ -191,7 +192,7 @@ impl Pool {
         let permit = outcome.inspect_err(|_| self.shared.state().refused += 1)?;
         // The wait may have taken longer than expected: what ends too late is work for nobody, and the next in line
         // may still be in time.
-        let now = Instant::now();
+        let now = clock::instant();
         if deadline.is_some_and(|deadline| now + self.shared.own_length(now) >= deadline) {
             self.shared.state().refused += 1;
             return Err(self.shared.busy(source));
@@ -225,13 +226,13 @@ impl Pool {
     /// What a request is expected to take.
     #[must_use]
     pub fn expected(&self) -> Duration {
-        self.shared.state().rate.length(Instant::now())
+        self.shared.state().rate.length(clock::instant())
     }
 
     /// As if recent requests had taken so long.
     #[cfg(test)]
     pub(crate) fn expect(&self, length: Duration) {
-        self.shared.state().rate = Rate::known(length, Instant::now());
+        self.shared.state().rate = Rate::known(length, clock::instant());
     }
 }
 
@@ -251,7 +252,7 @@ impl Shared {
         source: &Source,
         deadline: Option<Instant>,
     ) -> Result<Arrived, Refused> {
-        let now = Instant::now();
+        let now = clock::instant();
         let is_closed = self.closing.borrow().is_some_and(|at| at <= now);
         let mut state = self.state();
         let is_late = deadline.is_some_and(|deadline| deadline <= now);
@@ -312,7 +313,7 @@ impl Shared {
                 return;
             };
             state.running += 1;
-            state.began = Instant::now();
+            state.began = clock::instant();
             drop(state);
             if let Err(Ok(mut permit)) = next.send(Ok(Permit::new(shared))) {
                 // They went away a moment ago. Taken back here, since a permit that is dropped comes here again.
@@ -336,7 +337,7 @@ impl Shared {
     }
 
     fn busy(&self, source: &Source) -> Refused {
-        let (now, state) = (Instant::now(), self.state());
+        let (now, state) = (clock::instant(), self.state());
         state.busy(source, self.own(&state, now), now)
     }
 
@@ -347,6 +348,7 @@ impl Shared {
         while let Ok(at) = closing.wait_for(Option::is_some).await.map(|at| *at) {
             let Some(at) = at else { continue };
             tokio::select! {
+                biased;
                 () = sleep_until(at.into()) => return,
                 changed = closing.changed() => if changed.is_err() { return },
             }
@@ -396,7 +398,7 @@ impl Drop for Permit {
         let Some(shared) = self.shared.take() else {
             return;
         };
-        let now = Instant::now();
+        let now = clock::instant();
         let mut state = shared.state();
         state.running -= 1;
         if let Some(began) = self.began {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::{
@@ -16,6 +15,7 @@ use super::{
 use crate::{
     secret::Pin,
     store::{self, Transaction},
+    watch,
 };
 
 /// Whether the record is new.

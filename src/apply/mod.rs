@@ -11,12 +11,11 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
 use tracing::info;
 use zeroize::Zeroizing;
 
 use crate::{
-    clock::Clock,
+    clock::{self, Clock},
     credentials::{self, Credentials},
     domain::{ids::ClusterId, policy::Policy},
     fault::FaultPoints,
@@ -28,6 +27,7 @@ use crate::{
     },
     tasks::Tasks,
     trust::{self, bundle, stored as stored_trust},
+    watch,
 };
 
 pub mod check;
@@ -262,7 +262,7 @@ impl Progress {
             step,
             done,
             of,
-            since: Instant::now(),
+            since: clock::instant(),
         }
     }
 
@@ -409,10 +409,10 @@ impl Applier {
             at: self.clock.now(),
             actor: actor.to_owned(),
         };
-        let (began, mut tries, mut kept) = (Instant::now(), 0, None);
+        let (began, mut tries, mut kept) = (clock::instant(), 0, None);
         let outcome = loop {
             tries += 1;
-            let may_retry = || tries < LEAST_TRIES || began.elapsed() < RETRY_FOR;
+            let may_retry = || tries < LEAST_TRIES || clock::since(began) < RETRY_FOR;
             match self.attempt(&made, how, &stamp, told, &mut kept).await {
                 Err(Undone::Late | Undone::Scattered) if may_retry() => {
                     tokio::time::sleep(BREATH).await;
@@ -537,14 +537,14 @@ impl Applier {
                 Mode::DryRun => Err(Undone::DryRun),
             }
         };
-        let began = Instant::now();
+        let began = clock::instant();
         let outcome = self.store.write(switch).await;
         self.faults.pass("apply.switched").await;
         if let Some(staged) = staged {
             info!(
                 import = staged.id,
                 rows = staged.rows,
-                took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                took_ms = u64::try_from(clock::since(began).as_millis()).unwrap_or(u64::MAX),
                 done = outcome.is_ok(),
                 "the one transaction of an import"
             );

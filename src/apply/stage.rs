@@ -3,7 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
 use tracing::warn;
 
 use super::{
@@ -14,9 +13,12 @@ use super::{
     outcome,
     plan::{Plan, whose},
 };
-use crate::store::{
-    self, Transaction,
-    imports::{self, Action, Waiting},
+use crate::{
+    store::{
+        self, Transaction,
+        imports::{self, Action, Waiting},
+    },
+    watch,
 };
 
 /// An import whose rows wait.

@@ -324,6 +324,7 @@ fn status_text(status: &pb::GetClusterStatusResponse) -> String {
                 "VERSION",
                 "NODE",
                 "OWED",
+                "AGREED",
             ],
             status.peers.iter().map(peer_row).collect(),
         );
@@ -384,7 +385,7 @@ fn state_for(own: &pb::OwnLink) -> String {
     }
 }
 
-fn peer_row(peer: &pb::PeerStatus) -> [String; 8] {
+fn peer_row(peer: &pb::PeerStatus) -> [String; 9] {
     let out = peer.outbound.clone().unwrap_or_default();
     let inbound = peer.inbound.clone().unwrap_or_default();
     let to_them = match &*out.state {
@@ -405,7 +406,41 @@ fn peer_row(peer: &pb::PeerStatus) -> [String; 8] {
         out.version.unwrap_or_default(),
         out.node.unwrap_or_default(),
         peer.owed_ends.to_string(),
+        peer.agreement.as_ref().map(agreed).unwrap_or_default(),
     ]
+}
+
+/// How far we agree with it on the sessions that we share; nothing where that is not known.
+fn agreed(agreement: &pb::SessionAgreement) -> String {
+    match (&*agreement.state, agreement.agreed_age_ms) {
+        ("agreed", Some(ms)) => format!("{} ago", age(ms)),
+        ("none", _) => "nothing shared".to_owned(),
+        ("held", _) => "held back".to_owned(),
+        ("mended", _) => "mending".to_owned(),
+        ("unable", _) => "no sync-sessions".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// What an operator has to know of it; nothing when all is well.
+fn agreement_trouble(id: &str, agreement: &pb::SessionAgreement) -> Option<String> {
+    match &*agreement.state {
+        "unable" => Some(format!(
+            "\n{id}: no sync-sessions: ends are told by retries, what is lost ends by expiry\n"
+        )),
+        "held" => {
+            let ends = count(
+                usize::try_from(agreement.held_ends).unwrap_or(usize::MAX),
+                "end",
+            );
+            let since = age(agreement.held_age_ms.unwrap_or_default());
+            Some(format!(
+                "\n{id}: held back for {since}: {ends} of sessions that do not live there any more; they take place 30 s \
+                 after the first look, if it is so then\n"
+            ))
+        }
+        _ => None,
+    }
 }
 
 fn from_them(inbound: &pb::InboundStatus) -> String {
@@ -511,10 +546,25 @@ fn troubles(peer: &pb::PeerStatus) -> String {
             "look again in a moment; if it stays so, have its operator look at those nodes: emccd doctor",
         ));
     }
-    if peer.owed_ends > 0 {
-        let ends = count(usize::try_from(peer.owed_ends).unwrap_or(usize::MAX), "end");
+    let told = peer.owed_ends.saturating_sub(peer.parked_ends);
+    if told > 0 {
+        let ends = count(usize::try_from(told).unwrap_or(usize::MAX), "end");
         text += &format!("\n{id}: {ends} of sessions will be told as soon as the link is up\n");
     }
+    if peer.parked_ends > 0 {
+        let ends = count(
+            usize::try_from(peer.parked_ends).unwrap_or(usize::MAX),
+            "end",
+        );
+        text += &format!("\n{id}: it refuses to hear of {ends} of sessions\n");
+        text += &next_line(Some(&format!(
+            "emccd session list --owed --peer {id} says why; then: emccd session retry --peer {id}"
+        )));
+    }
+    let agreement = peer.agreement.as_ref();
+    text += &agreement
+        .and_then(|agreement| agreement_trouble(id, agreement))
+        .unwrap_or_default();
     text
 }
 
@@ -599,8 +649,47 @@ mod tests {
                 peer_proof_age_ms: Some(2_000),
                 peer_down_reason: None,
             }),
+            agreement: Some(agreement("agreed")),
             ..pb::PeerStatus::default()
         }
+    }
+
+    fn agreement(state: &str) -> pb::SessionAgreement {
+        pb::SessionAgreement {
+            state: state.to_owned(),
+            agreed_age_ms: Some(4_000),
+            ..pb::SessionAgreement::default()
+        }
+    }
+
+    #[test]
+    fn how_far_we_agree_on_sessions_is_told_and_what_is_in_the_way() {
+        let mut peers: Vec<_> = ["agreed", "none", "mended", "unknown", "held", "unable"]
+            .into_iter()
+            .map(|state| pb::PeerStatus {
+                agreement: Some(agreement(state)),
+                ..healthy(state)
+            })
+            .collect();
+        if let Some(held) = peers[4].agreement.as_mut() {
+            (held.held_ends, held.held_age_ms) = (812, Some(12_000));
+        }
+        let expected = "\
+cluster berlin, node b1, emccd 0.1.0, protocol 1.0 to 1.1
+
+PEER     TO THEM  PROOF      FROM THEM  THEIR PROOF  VERSION  NODE  OWED  AGREED
+agreed   up       0.8 s ago  up         2.0 s ago    1.1      t1    0     4.0 s ago
+none     up       0.8 s ago  up         2.0 s ago    1.1      t1    0     nothing shared
+mended   up       0.8 s ago  up         2.0 s ago    1.1      t1    0     mending
+unknown  up       0.8 s ago  up         2.0 s ago    1.1      t1    0     -
+held     up       0.8 s ago  up         2.0 s ago    1.1      t1    0     held back
+unable   up       0.8 s ago  up         2.0 s ago    1.1      t1    0     no sync-sessions
+
+held: held back for 12 s: 812 ends of sessions that do not live there any more; they take place 30 s after the first look, if it is so then
+
+unable: no sync-sessions: ends are told by retries, what is lost ends by expiry
+";
+        assert_eq!(status_text(&status(peers)), expected);
     }
 
     fn status(peers: Vec<pb::PeerStatus>) -> pb::GetClusterStatusResponse {
@@ -632,7 +721,8 @@ mod tests {
             peer_down_reason: Some("connection refused".to_owned()),
             ..pb::InboundStatus::default()
         });
-        down.owed_ends = 2;
+        (down.owed_ends, down.parked_ends) = (3, 1);
+        down.agreement = Some(agreement("unknown"));
         down.our_certificates = vec![
             pb::OurCertificate {
                 purpose: "federation".to_owned(),
@@ -653,9 +743,9 @@ mod tests {
         let expected = "\
 cluster berlin, node b1, emccd 0.1.0, protocol 1.0 to 1.1
 
-PEER   TO THEM              PROOF      FROM THEM      THEIR PROOF  VERSION  NODE  OWED
-paris  down for 1 min 12 s  -          down, it says  -            -        -     2
-tokyo  up                   0.8 s ago  up             2.0 s ago    1.1      t1    0
+PEER   TO THEM              PROOF      FROM THEM      THEIR PROOF  VERSION  NODE  OWED  AGREED
+paris  down for 1 min 12 s  -          down, it says  -            -        -     3     -
+tokyo  up                   0.8 s ago  up             2.0 s ago    1.1      t1    0     4.0 s ago
 
 paris: we cannot reach it (10.0.0.9:8444): its certificate is not trusted
   next: emccd trust add paris --pin FILE
@@ -674,6 +764,9 @@ paris: its nodes do not tell the same of what they accept from us; otherwise: p2
   next: look again in a moment; if it stays so, have its operator look at those nodes: emccd doctor
 
 paris: 2 ends of sessions will be told as soon as the link is up
+
+paris: it refuses to hear of 1 end of sessions
+  next: emccd session list --owed --peer paris says why; then: emccd session retry --peer paris
 ";
         assert_eq!(text, expected);
     }
@@ -763,10 +856,10 @@ paris: 2 ends of sessions will be told as soon as the link is up
 cluster berlin, node b1, emccd 0.1.0, protocol 1.0 to 1.1
 answered by b1, whose links these are, one of 4 nodes: b1, b2, b3, b4 (silent)
 
-PEER   TO THEM             PROOF      FROM THEM   THEIR PROOF  VERSION  NODE  OWED
-lima   disabled            -          never seen  -            -        -     0
-paris  down for 1 min 0 s  -          up          2.0 s ago    1.1      t1    0
-tokyo  up                  0.8 s ago  up          2.0 s ago    1.1      t1    0
+PEER   TO THEM             PROOF      FROM THEM   THEIR PROOF  VERSION  NODE  OWED  AGREED
+lima   disabled            -          never seen  -            -        -     0     -
+paris  down for 1 min 0 s  -          up          2.0 s ago    1.1      t1    0     4.0 s ago
+tokyo  up                  0.8 s ago  up          2.0 s ago    1.1      t1    0     4.0 s ago
 
 our nodes:
 

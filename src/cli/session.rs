@@ -2,13 +2,13 @@
 
 use crate::{
     cli::{
-        args::{Global, Session, SessionList, SessionLogout},
+        args::{Global, Session, SessionDrop, SessionList, SessionLogout, SessionRetry},
         client::{Client, answer, connect},
         confirm::confirm,
         failure::Outcome,
-        output::{Report, record, table, time, yes},
+        output::{Report, count, record, table, time},
     },
-    wire::admin::{self as pb, logout_session_request::Which},
+    wire::admin::{self as pb, logout_session_request::Which, retry_session_request},
 };
 
 /// Runs one of the verbs.
@@ -26,6 +26,8 @@ pub async fn run(global: &Global, verb: Session) -> Outcome {
             Ok(Report::new(texts.join("\n\n"), &found.sessions))
         }
         Session::Logout(args) => logout(&mut client, args).await,
+        Session::Retry(args) => retry(&mut client, args).await,
+        Session::Drop(args) => drop_debt(&mut client, args).await,
     }
 }
 
@@ -36,6 +38,7 @@ async fn list(client: &mut Client, args: SessionList) -> Outcome {
         device: args.device.map(Into::into),
         user_id: args.user.map(Into::into),
         include_ended: args.all,
+        only_owed: args.owed,
         limit: 0,
         page_token: String::new(),
     };
@@ -52,7 +55,12 @@ async fn list(client: &mut Client, args: SessionList) -> Outcome {
             break;
         }
     }
-    let report = Report::new(list_text(&sessions), &sessions);
+    let text = if args.owed {
+        owed_text(&sessions)
+    } else {
+        list_text(&sessions)
+    };
+    let report = Report::new(text, &sessions);
     if query.page_token.is_empty() {
         return Ok(report);
     }
@@ -82,6 +90,58 @@ async fn logout(client: &mut Client, args: SessionLogout) -> Outcome {
     let request = pb::LogoutSessionRequest { which: Some(which) };
     let ended = answer(what, client.logout_session(request).await)?;
     Ok(Report::new(ended_text(&ended), &ended))
+}
+
+async fn retry(client: &mut Client, args: SessionRetry) -> Outcome {
+    use retry_session_request::Which;
+    let (what, which) = match args.peer {
+        Some(peer) => (
+            format!("cannot tell {peer} again what it refused"),
+            Which::Peer(peer.to_string()),
+        ),
+        None => {
+            // The command line has one of the two; the daemon would refuse an empty one.
+            let id = args.id.unwrap_or_default();
+            (
+                format!("cannot tell of the end of {id} again"),
+                Which::Id(id),
+            )
+        }
+    };
+    let request = pb::RetrySessionRequest { which: Some(which) };
+    let retried = answer(what, client.retry_session(request).await)?;
+    Ok(Report::new(retried_text(&retried), &retried))
+}
+
+async fn drop_debt(client: &mut Client, args: SessionDrop) -> Outcome {
+    let SessionDrop { id, yes } = args;
+    let what = format!("cannot drop what is owed of {id}");
+    if !yes {
+        let query = pb::GetSessionRequest { id: id.clone() };
+        let found = answer(&*what, client.get_session(query).await)?.sessions;
+        let question = match found.iter().find(|session| session.owed) {
+            Some(session) => format!(
+                "Never tell {} that the session of {} on {} is over?",
+                session.peer,
+                session.user_id.as_ref().unwrap_or(&session.login_name),
+                session.device
+            ),
+            // The daemon's own words tell best that nothing is owed.
+            None => "Drop it?".to_owned(),
+        };
+        confirm(&what, &question)?;
+    }
+    let dropped = answer(
+        what,
+        client.drop_session(pb::DropSessionRequest { id }).await,
+    )?;
+    let peers: Vec<_> = dropped.sessions.iter().map(|s| s.peer.as_str()).collect();
+    let text = format!(
+        "{} will not be told that the session is over; there it ends when the two clusters next compare their sessions \
+         (emccd cluster status shows whether they can), otherwise when its time is over or somebody ends it there",
+        peers.join(" and ")
+    );
+    Ok(Report::new(text, &dropped))
 }
 
 /// Names who is on the phone, so that the wrong session isn't ended.
@@ -123,8 +183,10 @@ pub(super) fn list_text(sessions: &[pb::Session]) -> String {
         if let Some(reason) = &session.end_reason {
             state += &format!(" ({reason})");
         }
-        if session.owed {
-            state += ", owed";
+        match (session.owed, &session.parked) {
+            (true, Some(_)) => state += ", parked",
+            (true, None) => state += ", owed",
+            (false, _) => {}
         }
         [
             session.role.clone(),
@@ -142,6 +204,65 @@ pub(super) fn list_text(sessions: &[pb::Session]) -> String {
             "ROLE", "STATE", "DEVICE", "USER", "PEER", "SINCE", "REF", "ID",
         ],
         rows.collect(),
+    )
+}
+
+/// Ends that other clusters have still to be told of, with why they have not been.
+fn owed_text(sessions: &[pb::Session]) -> String {
+    if sessions.is_empty() {
+        return "nothing is owed".to_owned();
+    }
+    let rows = sessions.iter().map(|session| {
+        let user = session.user_id.as_ref().unwrap_or(&session.login_name);
+        [
+            session.peer.clone(),
+            session.role.clone(),
+            session.end_reason.clone().unwrap_or_default(),
+            session.device.clone(),
+            user.clone(),
+            session.ended_at.as_deref().map(time).unwrap_or_default(),
+            session.id.clone(),
+            session.owed_cause.clone().unwrap_or_default(),
+        ]
+    });
+    table(
+        [
+            "OWED TO",
+            "OUR ROLE",
+            "ENDED BY",
+            "DEVICE",
+            "USER",
+            "ENDED",
+            "ID",
+            "NOT TOLD BECAUSE",
+        ],
+        rows.collect(),
+    )
+}
+
+fn retried_text(retried: &pb::RetrySessionResponse) -> String {
+    if retried.unparked > 0 {
+        let number = usize::try_from(retried.unparked).unwrap_or(usize::MAX);
+        let ends = count(number, "refused end");
+        return format!("tried again: {ends}; emccd session list --owed shows what comes of it");
+    }
+    let causes: Vec<_> = retried
+        .sessions
+        .iter()
+        .filter_map(|session| {
+            Some(format!(
+                "{}: {}",
+                session.peer,
+                session.owed_cause.as_ref()?
+            ))
+        })
+        .collect();
+    if causes.is_empty() {
+        return "nothing was refused".to_owned();
+    }
+    format!(
+        "nothing was refused; what is owed is tried by itself\n{}",
+        causes.join("\n")
     )
 }
 
@@ -179,7 +300,18 @@ fn session_text(session: &pb::Session) -> String {
         let by = session.initiator.clone().unwrap_or_default();
         fields.push(("ended", time_of(&session.ended_at)));
         fields.push(("reason", format!("{reason}, by {by}")));
-        fields.push(("other cluster still to be told", yes(session.owed)));
+        let owed = if session.owed {
+            peer.clone()
+        } else {
+            "nobody".to_owned()
+        };
+        fields.push(("still to be told", owed));
+    }
+    if let Some(cause) = &session.owed_cause {
+        fields.push(("not told because", cause.clone()));
+    }
+    if session.parked_at.is_some() {
+        fields.push(("parked since", time_of(&session.parked_at)));
     }
     record(&fields)
 }
@@ -190,7 +322,12 @@ fn ended_text(ended: &pb::LogoutSessionResponse) -> String {
     let told = if ended.acknowledged {
         format!("{} has acknowledged", session.peer)
     } else {
-        format!("{} will be told as soon as its link is up", session.peer)
+        let cause = session.owed_cause.map(|cause| format!(" ({cause})"));
+        format!(
+            "{} will be told as soon as its link is up{}",
+            session.peer,
+            cause.unwrap_or_default()
+        )
     };
     format!("ended the session of {user} on {}: {told}", session.device)
 }
@@ -250,6 +387,41 @@ visiting  ended (operator), owed  SEP1    2001  berlin  2026-11-22 09:30:00Z  7K
             let said = format!("{what}: the locale differs");
             assert!(line.unwrap().ends_with(&said), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_owed_is_listed_with_whom_and_why_not_yet() {
+        assert_eq!(owed_text(&[]), "nothing is owed");
+        let ended = pb::Session {
+            state: "ended".to_owned(),
+            end_reason: Some("revoked".to_owned()),
+            ended_at: Some("2026-11-22T10:00:00.000Z".to_owned()),
+            owed: true,
+            parked: Some("it has no record of us".to_owned()),
+            owed_cause: Some("parked: it has no record of us".to_owned()),
+            ..session()
+        };
+        assert_eq!(
+            owed_text(std::slice::from_ref(&ended)),
+            "\
+OWED TO  OUR ROLE  ENDED BY  DEVICE  USER  ENDED                 ID      NOT TOLD BECAUSE
+berlin   visiting  revoked   SEP1    anna  2026-11-22 10:00:00Z  0190-1  parked: it has no record of us"
+        );
+        assert!(list_text(std::slice::from_ref(&ended)).contains("ended (revoked), parked"));
+        let text = session_text(&ended);
+        for line in [
+            "still to be told  berlin",
+            "not told because  parked: it has no record of us",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        let told = pb::Session {
+            owed: false,
+            parked: None,
+            owed_cause: None,
+            ..ended
+        };
+        assert!(session_text(&told).contains("still to be told  nobody"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! pretends.
 
 mod data;
+mod debts;
 mod hints;
 mod params;
 mod records;
@@ -10,7 +11,7 @@ use std::{
     fs,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -62,11 +63,14 @@ struct Node {
     changes: Arc<AtomicUsize>,
     /// Whether the node fails to take up peers.
     cannot_follow: Arc<AtomicBool>,
+    /// Which peers were rung.
+    rung: Arc<Mutex<Vec<ClusterId>>>,
 }
 
 struct Pretender {
     store: Store,
     own: Made,
+    rung: Arc<Mutex<Vec<ClusterId>>>,
     changes: Arc<AtomicUsize>,
     cannot_follow: Arc<AtomicBool>,
 }
@@ -126,6 +130,10 @@ impl Operations for Pretender {
 
     fn shown_by_peers(&self) -> Vec<Chain> {
         Vec::new()
+    }
+
+    fn ring(&self, cluster: &ClusterId) {
+        self.rung.lock().unwrap().push(cluster.clone());
     }
 
     fn peers_changed(&self) -> Answer<'_, ()> {
@@ -217,7 +225,7 @@ impl Operations for Pretender {
         files: Vec<File>,
         mode: ApplyMode,
         _: &'a Actor,
-        _: tokio::sync::watch::Sender<crate::apply::Progress>,
+        _: crate::watch::Sender<crate::apply::Progress>,
     ) -> Answer<'a, pb::ApplyResponse> {
         let added = if mode.dry_run { 0 } else { files.len() };
         let has_peers = files.iter().any(|file| file.content.contains("[[peer]]"));
@@ -262,9 +270,11 @@ impl Node {
         fs::write(dir.path().join("own.pem"), &own.certificate_pem).unwrap();
         let changes = Arc::new(AtomicUsize::new(0));
         let cannot_follow = Arc::new(AtomicBool::new(false));
+        let rung: Arc<Mutex<Vec<ClusterId>>> = Arc::default();
         let operations = Arc::new(Pretender {
             store: store.clone(),
             own,
+            rung: Arc::clone(&rung),
             changes: changes.clone(),
             cannot_follow: cannot_follow.clone(),
         });
@@ -308,6 +318,7 @@ impl Node {
             tasks,
             changes,
             cannot_follow,
+            rung,
         }
     }
 
@@ -380,10 +391,13 @@ fn a_session(id: u128, role: Role, peer: &str, device: &str) -> sessions::Sessio
         reference: Ref::from_bits(u64::try_from(id).unwrap()),
         created_at: NOW,
         deadline: None,
+        changed_at: Timestamp::from_millis(1),
         ended_at: None,
         end_reason: None,
         initiator: None,
         owed: false,
+        parked: None,
+        parked_at: None,
     }
 }
 

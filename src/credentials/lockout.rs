@@ -8,9 +8,10 @@
 //! ```
 //! While locked, no PIN is right and no failure is counted.
 //!
-//! Times in a row come from the clocks of several nodes. What no clock within [`APART`] of this one can have written,
-//! a clock wrote that was wrong: it counts as over, so that nobody is locked out until that time comes. Nearer than
-//! that, the time of a row never goes back.
+//! Times are cluster time: a wall clock that is set neither ends a lock nor prolongs one. The nodes of a cluster count it
+//! each for itself, so that it may be a little further on one of them than on another: the time of a row never goes
+//! back. A row that is ahead by more than [`APART`], as no policy has it written, is damaged: it counts as over, so that
+//! nobody is locked out until that time comes.
 
 use std::time::Duration;
 
@@ -20,10 +21,9 @@ use crate::{
     store::credentials::Credential,
 };
 
-/// Two clocks that are right are never so far apart: the longest window, so that none lasts much longer than a policy
-/// may say.
+/// Two nodes are never so far apart: the longest window, so that none lasts much longer than a policy may say.
 const APART: Duration = minutes(*WINDOW.end());
-/// No lock that was set by such a clock has more left.
+/// No lock has more left.
 const LONGEST: Duration = minutes(*LOCK.end() + *WINDOW.end());
 
 /// What to answer, and why.
@@ -80,7 +80,7 @@ pub fn decide(row: &mut Credential, matches: bool, now: Timestamp, rules: Rules)
         clear(row);
         return Outcome::Right;
     }
-    // Where another node's clock is a little ahead, its time goes on: one that is behind shortens nothing.
+    // Where another node is a little ahead, its time goes on: one that is behind shortens nothing.
     let (before, at) = match row.window_started.filter(|_| is_open(row, now, rules)) {
         Some(last) => (row.failures, last.max(now)),
         None => (0, now),
@@ -142,9 +142,9 @@ mod tests {
 
     const YEAR: i64 = 365 * 24 * 3_600;
 
-    /// A node that ran a year ahead counted wrong PINs and locked the user; then its clock was put right.
+    /// A row that is a year ahead, with wrong PINs and with a lock.
     #[test]
-    fn what_a_wrong_clock_wrote_is_over_once_the_clock_is_right() {
+    fn what_is_written_of_a_time_far_ahead_is_over() {
         let mut ahead = row();
         for _ in 0..3 {
             decide(&mut ahead, false, at(YEAR), RULES);
@@ -164,9 +164,9 @@ mod tests {
         assert_eq!(decide(&mut ahead, false, at(1), RULES), wrong(2));
     }
 
-    /// The longest lock, set by a node whose clock is a little ahead, is one on the others as well.
+    /// The longest lock, set by a node that is a little ahead, is one on the others as well.
     #[test]
-    fn the_longest_lock_holds_on_nodes_whose_clocks_are_behind() {
+    fn the_longest_lock_holds_on_nodes_that_are_behind() {
         let rules = Rules {
             lock_duration: *LOCK.end(),
             ..RULES
@@ -183,9 +183,9 @@ mod tests {
     }
 
     /// Guesses that go to and fro between two nodes are judged no more often than the limit, or once more the limit
-    /// where the lock is shorter than the clocks are apart.
+    /// where the lock is shorter than the nodes are apart.
     #[test]
-    fn nodes_whose_clocks_differ_count_together() {
+    fn nodes_that_are_apart_count_together() {
         for (apart, lock_duration, most) in [(50, 10, 3), (120, 10, 3), (120, 1, 6), (3_600, 1, 6)]
         {
             let rules = Rules {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever clocks wrote into a row: after the most that a policy may give, the right PIN is let in.
+        /// Whatever is written in a row: after the most that a policy may give, the right PIN is let in.
         #[test]
         fn nothing_outlasts_what_a_policy_may_give(
             past in proptest::collection::vec((-YEAR..YEAR, 1u32..=1_440, 1u32..=120), 0..60),
@@ -297,7 +297,7 @@ mod tests {
             }
             let rest = locked(&row, at(now)).map_or(Duration::ZERO, |until| until.since(at(now)));
             proptest::prop_assert!(rest <= LONGEST);
-            // Wrong PINs that are further apart than any window and any two clocks are not counted together.
+            // Wrong PINs that are further apart than any window and any two nodes are not counted together.
             let mut later = row.clone();
             let first = decide(&mut later, false, at(now), RULES);
             let second = decide(&mut later, false, at(now).plus(LONGEST).plus(APART), RULES);

@@ -7,14 +7,13 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use argon2::{
     Algorithm, Argon2, Block, Params, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
-use tokio::sync::watch;
 
 pub mod error;
 pub mod lockout;
@@ -23,8 +22,10 @@ pub use error::Error;
 
 use crate::{
     admission::{self, Counts, Permit, Pool, Refused, Source},
+    chance::Chance,
     secret::{Pin, Secret},
     store::credentials::Phc,
+    watch,
 };
 
 /// Settings of the hash.
@@ -40,6 +41,9 @@ pub struct Config {
     pub workers: usize,
     /// Hashes that may wait. Beyond that the newest of whoever has most waiting is refused.
     pub queue: usize,
+    /// Hashes on the task that asks, after a while that is drawn from here, in place of a thread's work: for
+    /// simulations, whose time is not the machine's.
+    pub inline: Option<Chance>,
 }
 
 impl Default for Config {
@@ -50,6 +54,7 @@ impl Default for Config {
             parallelism: 1,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             queue: 1_024,
+            inline: None,
         }
     }
 }
@@ -64,6 +69,7 @@ struct Inner {
     pepper: Secret,
     params: Params,
     workers: usize,
+    inline: Option<Chance>,
     /// A place for each worker, and the line of those who wait for one.
     pool: Pool,
     /// Memory of past hashes, for the next ones: 19 MiB are not asked of the allocator per login.
@@ -78,6 +84,8 @@ struct Inner {
 const OUTPUT_BYTES: usize = 32;
 /// Hashes from elsewhere may not cost more memory than this, in KiB.
 const MAX_MEMORY_KIB: u32 = 1_048_576;
+/// What a hash takes where it is simulated.
+const INLINE_MILLIS: std::ops::Range<u64> = 5..60;
 /// Nor more passes than this.
 const MAX_ITERATIONS: u32 = 64;
 
@@ -101,6 +109,7 @@ impl Credentials {
                 pepper,
                 params,
                 workers,
+                inline: config.inline.clone(),
                 pool: Pool::new(admission::Config {
                     places: workers,
                     line: config.queue,
@@ -261,7 +270,10 @@ impl Credentials {
     async fn enter(&self, source: &Source, deadline: Option<Instant>) -> Result<Turn, Error> {
         let entered = self.inner.pool.enter(source, deadline).await;
         entered
-            .map(|_permit| Turn { _permit })
+            .map(|_permit| Turn {
+                _permit,
+                inline: self.inner.inline.clone(),
+            })
             .map_err(|refused| match refused {
                 Refused::Busy { retry_after, .. } => Error::Busy { retry_after },
                 Refused::Closed => Error::Stopped,
@@ -273,6 +285,7 @@ impl Credentials {
 #[derive(Debug)]
 pub struct Turn {
     _permit: Permit,
+    inline: Option<Chance>,
 }
 
 impl Turn {
@@ -284,6 +297,10 @@ impl Turn {
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
+        if let Some(chance) = &self.inline {
+            tokio::time::sleep(Duration::from_millis(chance.range(INLINE_MILLIS))).await;
+            return Ok(work());
+        }
         tokio::task::spawn_blocking(move || {
             let output = work();
             drop(self);
@@ -438,6 +455,28 @@ mod tests {
 
     fn pin(text: &str) -> Pin {
         Pin::new(text.to_owned()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_simulation_a_hash_takes_simulated_time_and_no_thread() {
+        let config = Config {
+            memory_kib: 8,
+            iterations: 1,
+            workers: 1,
+            inline: Some(Chance::seeded(1)),
+            ..Config::default()
+        };
+        let credentials = Credentials::new(&config, Secret::new(vec![7; 32])).unwrap();
+        let began = tokio::time::Instant::now();
+        let phc = credentials.hash(&pin("12345"), soon()).await.unwrap();
+        for (given, is_right) in [("12345", true), ("54321", false)] {
+            let found = credentials
+                .verify(&pin(given), Some(phc.clone()), &here(), soon())
+                .await;
+            assert_eq!(found.unwrap(), is_right);
+        }
+        let took = began.elapsed();
+        assert!((15..180).contains(&took.as_millis()), "{took:?}");
     }
 
     #[tokio::test]

@@ -83,8 +83,10 @@ pub(super) async fn check(config: &Config, is_up: bool) -> Vec<Finding> {
                 PATIENCE.as_secs()
             ),
             format!(
-                "fuser -v {}; a stopped process has to be continued (kill -CONT) or ended",
-                path.with_extension("write").display()
+                "fuser -v {} {}; a stopped process has to be continued (kill -CONT) or ended, and no other program \
+                 belongs there",
+                path.with_extension("write").display(),
+                path.display()
             ),
         )),
         Err(cause) => {

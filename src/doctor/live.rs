@@ -8,6 +8,9 @@ const CLOCKS_APART_MS: u64 = 2_000;
 /// Beyond this certificates that have just been made are not valid yet.
 const CLOCKS_WRONG_MS: u64 = 300_000;
 
+/// For how long a step of the node's own clock is a warning.
+const STEP_MATTERS_MS: u64 = 86_400_000;
+
 /// Judges what is known of a running daemon.
 pub(super) fn check(config: &Config, daemon: &Daemon) -> Vec<Finding> {
     match daemon {
@@ -46,6 +49,7 @@ fn judge(config: &Config, told: &Told) -> Vec<Finding> {
             .unwrap_or_else(|| "emccd cluster status".to_owned());
         found.push(Finding::error("federation", why, hint));
     }
+    found.extend(status.clock_step.as_ref().map(step));
     found.extend(told.identities.identities.iter().filter_map(identity));
     for node in status.nodes.iter().filter(|node| !node.lives) {
         let text = "it is on record and gives no signs of life: it was killed, or can't write to the store";
@@ -207,15 +211,68 @@ fn links(peer: &pb::PeerStatus) -> Vec<Finding> {
         found.push(clock(id, offset));
     }
     let is_linked = out.state == "up" || peer.own_links.iter().any(|own| own.state == "up");
-    if peer.owed_ends > 0 && !is_linked {
-        let text = format!("{} ends of sessions are to be told to {id}", peer.owed_ends);
+    if peer.parked_ends > 0 {
+        let text = format!(
+            "{id} refuses to hear of ends of sessions: {}",
+            peer.parked_ends
+        );
+        found.push(Finding::warning(
+            "parked",
+            text,
+            format!(
+                "emccd session list --owed --peer {id} says why; then: emccd session retry --peer {id}"
+            ),
+        ));
+    }
+    if peer.owed_ends > peer.parked_ends && !is_linked {
+        let owed = peer.owed_ends - peer.parked_ends;
+        let text = format!("{owed} ends of sessions are to be told to {id}");
         found.push(Finding::warning(
             "owed",
             text,
             format!("they are told when the link is up: {}", see()),
         ));
     }
+    found.extend(
+        peer.agreement
+            .as_ref()
+            .and_then(|a| agreement(id, a, is_linked)),
+    );
     found.into_iter().map(|finding| finding.about(id)).collect()
+}
+
+/// For how long linked clusters may not have been found to agree on what they share: many times what it takes.
+const DISAGREED_MS: u64 = 5 * 60 * 1000;
+
+/// What is in the way of agreeing with a peer on sessions; nothing when all is well.
+fn agreement(id: &str, agreement: &pb::SessionAgreement, is_linked: bool) -> Option<Finding> {
+    match &*agreement.state {
+        "agreed" | "mended"
+            if is_linked && agreement.agreed_age_ms.is_some_and(|ms| ms > DISAGREED_MS) =>
+        {
+            let minutes = agreement.agreed_age_ms.unwrap_or_default() / 60_000;
+            Some(Finding::warning(
+                "sessions",
+                format!("the sessions shared with {id} were last found to agree {minutes} min ago"),
+                "if it stays so, the log of this cluster's nodes and of the peer's says why they could not be compared",
+            ))
+        }
+        "held" => Some(Finding::warning(
+            "sessions",
+            format!(
+                "{} sessions that we share with {id} do not live there any more: their end is held back for 30 s",
+                agreement.held_ends
+            ),
+            "ask its operator whether its database was lost or restored; then: emccd cluster status",
+        )),
+        "unable" => Some(Finding::ok(
+            "sessions",
+            format!(
+                "{id} has no sync-sessions: ends are told by retries, what is lost ends by expiry"
+            ),
+        )),
+        _ => None,
+    }
 }
 
 /// Behind why the node that answers is not linked: which others are. Nothing for the only node.
@@ -257,6 +314,39 @@ fn clock(peer: &str, offset_ms: i64) -> Finding {
         CLOCKS_APART_MS..CLOCKS_WRONG_MS => Finding::warning("clock", text, hint),
         _ => Finding::error("clock", text, hint),
     }
+}
+
+/// A length of time for people, in one unit.
+fn ago(millis: u64) -> String {
+    match millis / 1_000 {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3_600),
+    }
+}
+
+/// The wall clock of the node that answers was set.
+fn step(step: &pb::ClockStep) -> Finding {
+    const ID: &str = "clock-step";
+    let by = step.by_ms.unsigned_abs();
+    let text = format!(
+        "the wall clock of this node was set {} by {}.{:03} s, {} ago, and showed {} then; steps since its start: {}",
+        if step.by_ms < 0 { "back" } else { "forth" },
+        by / 1_000,
+        by % 1_000,
+        ago(step.ago_ms),
+        step.shown,
+        step.count
+    );
+    if step.ago_ms > STEP_MATTERS_MS {
+        return Finding::ok(ID, text);
+    }
+    Finding::warning(
+        ID,
+        text,
+        "sessions don't go by it, certificates and times in logs and audit do. Compare it with another clock: \
+         timedatectl status; let one service keep it (NTP), and nothing else set it",
+    )
 }
 
 fn parameters(list: &pb::ListParametersResponse) -> Vec<Finding> {

@@ -579,6 +579,38 @@ fn links_clocks_and_debts_are_judged() {
 }
 
 #[test]
+fn a_step_of_the_own_clock_is_a_warning_for_a_day() {
+    let with = |step: Option<pb::ClockStep>| {
+        let found = up(Told {
+            status: pb::GetClusterStatusResponse {
+                clock_step: step,
+                ..pb::GetClusterStatusResponse::default()
+            },
+            ..Told::default()
+        });
+        found.into_iter().find(|f| f.id == "clock-step")
+    };
+    assert!(with(None).is_none());
+    let step = |ago_ms| pb::ClockStep {
+        by_ms: -3_600_250,
+        shown: "2026-11-22T08:00:00Z".to_owned(),
+        ago_ms,
+        count: 2,
+    };
+    let new = with(Some(step(90_000))).unwrap();
+    tells(
+        &new,
+        "clock-step",
+        "set back by 3600.250 s, 90 s ago",
+        "timedatectl",
+    );
+    assert!(new.text.ends_with("since its start: 2"), "{}", new.text);
+    assert_eq!(new.level, Level::Warning);
+    let old = with(Some(step(86_400_001))).unwrap();
+    assert_eq!((old.level, old.hint), (Level::Ok, None));
+}
+
+#[test]
 fn what_the_other_nodes_of_the_cluster_say_is_judged_too() {
     let own = |node: &str, state: &str, reason: Option<&str>| pb::OwnLink {
         node: node.to_owned(),
@@ -645,6 +677,36 @@ fn what_the_other_nodes_of_the_cluster_say_is_judged_too() {
         assert_eq!(*text, format!("down: connection refused{ends}"));
         assert_eq!(found.iter().any(|f| f.0 == "owed"), owed, "{found:?}");
     }
+}
+
+#[test]
+fn ends_that_a_peer_refuses_to_hear_of_are_told_also_over_a_link() {
+    let seen = |owed_ends, parked_ends| {
+        let status = pb::GetClusterStatusResponse {
+            peers: vec![pb::PeerStatus {
+                owed_ends,
+                parked_ends,
+                ..peer("up", 0)
+            }],
+            ..pb::GetClusterStatusResponse::default()
+        };
+        let found = up(Told {
+            status,
+            ..Told::default()
+        });
+        let about = found
+            .into_iter()
+            .filter(|f| matches!(f.id, "owed" | "parked"));
+        about.collect::<Vec<_>>()
+    };
+    assert!(seen(3, 0).is_empty());
+    let found = seen(3, 1);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].id, found[0].level), ("parked", Level::Warning));
+    assert_eq!(
+        found[0].text,
+        "tokyo refuses to hear of ends of sessions: 1"
+    );
 }
 
 #[test]

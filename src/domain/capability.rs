@@ -13,6 +13,9 @@ pub const TRUST_ANNOUNCE: &str = "trust-announce";
 /// Serves phones whose signalling is secure.
 pub const SECURE_CONFIG: &str = "secure-config";
 
+/// Answers which of the sessions that two clusters share live on its side.
+pub const SYNC_SESSIONS: &str = "sync-sessions";
+
 /// What a cluster has told of itself. Nothing told is what an old node can: nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traits {
@@ -24,6 +27,8 @@ pub struct Traits {
     pub secure_config: bool,
     /// [`TRUST_ANNOUNCE`].
     pub trust_announce: bool,
+    /// [`SYNC_SESSIONS`].
+    pub sync_sessions: bool,
 }
 
 impl Traits {
@@ -36,6 +41,7 @@ impl Traits {
             profile_choice: has(PROFILE_CHOICE),
             secure_config: has(SECURE_CONFIG),
             trust_announce: has(TRUST_ANNOUNCE),
+            sync_sessions: has(SYNC_SESSIONS),
         }
     }
 
@@ -53,6 +59,7 @@ impl Traits {
             profile_choice: true,
             secure_config: true,
             trust_announce: true,
+            sync_sessions: true,
         }
     }
 }
@@ -63,7 +70,7 @@ pub fn names(newest: Version) -> Vec<String> {
     if newest == Version::V1_0 {
         return Vec::new();
     }
-    [PROFILE_CHOICE, SECURE_CONFIG, TRUST_ANNOUNCE]
+    [PROFILE_CHOICE, SECURE_CONFIG, TRUST_ANNOUNCE, SYNC_SESSIONS]
         .map(str::to_owned)
         .into()
 }

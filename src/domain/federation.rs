@@ -63,6 +63,15 @@ impl FromStr for LinkState {
 pub trait Links: Send + Sync + fmt::Debug {
     /// Whether this node's link to that cluster is up.
     fn is_up(&self, cluster: &ClusterId) -> bool;
+
+    /// Another number for each time that a link to that cluster has come up.
+    fn times_up(&self, _cluster: &ClusterId) -> u64 {
+        0
+    }
+
+    /// Has that cluster hear, wherever it listens to us, that there is an end of a session for it which could not be
+    /// brought: it may come and ask.
+    fn ring(&self, _cluster: &ClusterId) {}
 }
 
 /// The clusters that we federate with.

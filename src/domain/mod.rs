@@ -4,9 +4,12 @@
 pub mod accepted;
 pub mod address;
 pub mod address_list;
+pub mod agreement;
 pub mod announcement;
+pub mod banishment;
 pub mod bounds;
 pub mod capability;
+pub mod cluster_time;
 pub mod em_code;
 pub mod federation;
 pub mod geolocation;

@@ -31,6 +31,17 @@ pub enum Role {
     Visiting,
 }
 
+impl Role {
+    /// The part that the other cluster plays.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Home => Self::Visiting,
+            Self::Visiting => Self::Home,
+        }
+    }
+}
+
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -4,15 +4,15 @@ use sha2::{Digest, Sha256};
 
 use super::Error;
 use crate::{
-    clock::Timestamp,
     domain::{
         em_code::EmCode,
         ids::{ClusterId, ProfileName, UserId},
         login::{FindUser, HomeServices, LoginRequest, MAX_CHOICES},
         parameters::{Parameters, UnknownUserAnswer},
         refusal::Refusal,
-        session::{Role, State},
+        session::{EndReason, Role, State},
     },
+    fault::{self, Bug},
     store::{
         Transaction, answers, peers,
         profiles::{self, Profile},
@@ -26,7 +26,6 @@ pub(super) fn admit_caller(
     tx: &mut dyn Transaction,
     own: &ClusterId,
     caller: &ClusterId,
-    now: Timestamp,
 ) -> Result<(), Error> {
     if own == caller {
         return Ok(());
@@ -36,10 +35,13 @@ pub(super) fn admit_caller(
         Some(peer) if !peer.enabled || !peer.allow_emcc => {
             Err(Error::CallerNotAllowed(caller.clone()))
         }
-        Some(_) if peers::is_leaving(tx, caller, now)? => {
-            Err(Error::CallerNotAllowed(caller.clone()))
+        Some(_) => {
+            let now = tx.cluster_now()?;
+            if peers::is_leaving(tx, caller, now)? {
+                return Err(Error::CallerNotAllowed(caller.clone()));
+            }
+            Ok(())
         }
-        Some(_) => Ok(()),
     }
 }
 
@@ -155,11 +157,16 @@ pub(super) fn replay(
             }
             Err(Error::Repeated(Refusal::new(code, kept.cause)))
         }
+        (Some(_), _) if fault::has(Bug::LoginOnTombstone) => Ok(Repeat::New),
         (Some(session), _) => {
             let reason = session
                 .end_reason
                 .ok_or_else(|| Error::Damaged("a session without answer".to_owned()))?;
             Err(Error::SessionEnded(reason))
+        }
+        // The row of a session that was opened is forgotten before its answer now and then; there is one no more.
+        (None, Some(kept)) if !kept.body.is_empty() => {
+            Err(Error::SessionEnded(EndReason::Abandoned))
         }
         (None, Some(_)) => Ok(Repeat::Asked),
         (None, None) => Ok(Repeat::New),

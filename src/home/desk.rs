@@ -28,7 +28,7 @@ use crate::{
     store::{
         self, Transaction,
         answers::{self, Answer},
-        audit, base_devices,
+        audit, base_devices, cluster_time,
         credentials::{self as stored, Credential},
         devices, phone_services, policies,
         pools::{self, DevicePool},
@@ -52,6 +52,14 @@ struct Pool {
     name: Option<DevicePoolName>,
     call_managers: Vec<CallManager>,
     tftp_servers: Vec<String>,
+}
+
+/// The refusal of a user who is locked until then, in cluster time; it is read as wall time.
+fn locked(tx: &mut dyn Transaction, user: &User, until: Timestamp) -> Result<Error, store::Error> {
+    Ok(Error::Locked {
+        user: user.user_id.clone(),
+        until: cluster_time::to_wall(tx, until)?,
+    })
 }
 
 /// What is known of the user's proof before the transaction.
@@ -127,11 +135,15 @@ impl Desk {
         owes: &mut bool,
     ) -> Result<Option<LoginAnswer>, Error> {
         let caller = &self.context.caller;
+        #[cfg(test)]
+        if crate::fault::has(crate::fault::Bug::LoginOnTombstone) {
+            crate::store::bugs::forget_ended(tx, caller, self.request.session_id)?;
+        }
         let repeat = match decide::replay(tx, caller, &self.request)? {
             Repeat::Opened(services) => return Ok(Some(LoginAnswer::Opened(services))),
             repeat => repeat,
         };
-        decide::admit_caller(tx, &self.own, caller, self.now)?;
+        decide::admit_caller(tx, &self.own, caller)?;
         let hides = decide::hides_unknown(&self.own, caller, &self.parameters);
         let user = decide::one_user_or_hidden(tx, &self.request.user, hides)?;
         let credential = stored::get(tx, &user.user_id)?;
@@ -207,7 +219,7 @@ impl Desk {
         why: Issue,
     ) -> Result<(), Error> {
         let hash = tickets::hash_of(&self.ticket);
-        let until = self.now.plus(TICKET_LIFE);
+        let until = tx.cluster_now()?.plus(TICKET_LIFE);
         tickets::issue(tx, self.holder(user, purpose), why, &hash, until)?;
         Ok(())
     }
@@ -230,23 +242,16 @@ impl Desk {
         credential: Option<Credential>,
         hash: &[u8; 32],
     ) -> Result<bool, Error> {
-        let good = tickets::redeem(
-            tx,
-            self.holder(user, Purpose::ChooseProfile),
-            hash,
-            self.now,
-        )?;
+        let now = tx.cluster_now()?;
+        let good = tickets::redeem(tx, self.holder(user, Purpose::ChooseProfile), hash, now)?;
         let Some(row) = credential.filter(|_| good) else {
             return Err(Error::WrongTicket(user.user_id.clone()));
         };
         if !user.enabled {
             return Err(Error::Disabled(user.user_id.clone()));
         }
-        match lockout::locked(&row, self.now) {
-            Some(until) => Err(Error::Locked {
-                user: user.user_id.clone(),
-                until,
-            }),
+        match lockout::locked(&row, now) {
+            Some(until) => Err(locked(tx, user, until)?),
             None => Ok(row.must_change),
         }
     }
@@ -289,26 +294,27 @@ impl Desk {
                 locked: None,
             });
         };
+        let now = tx.cluster_now()?;
         let before = row.clone();
         // A PIN that is right is judged by no policy; and while the user is locked, a wrong one is no more work than it.
-        let rules = if matches || lockout::locked(&row, self.now).is_some() {
+        let rules = if matches || lockout::locked(&row, now).is_some() {
             BUILT_IN
         } else {
             policies::rules_of(tx, user.policy.as_ref())?
         };
-        let outcome = lockout::decide(&mut row, matches, self.now, rules);
+        let outcome = lockout::decide(&mut row, matches, now, rules);
         if row != before {
             stored::set_counters(tx, &row)?;
         }
         match outcome {
-            lockout::Outcome::Locked { until } => Err(Error::Locked {
-                user: user.user_id.clone(),
-                until,
-            }),
+            lockout::Outcome::Locked { until } => Err(locked(tx, user, until)?),
             lockout::Outcome::Wrong { failures, locked } => Err(Error::WrongPin {
                 user: user.user_id.clone(),
                 failures,
-                locked,
+                locked: match locked {
+                    Some(until) => Some(cluster_time::to_wall(tx, until)?),
+                    None => None,
+                },
             }),
             lockout::Outcome::Right => Ok(row.must_change),
         }
@@ -450,6 +456,7 @@ impl Desk {
             reset: restart.reset,
             restart_reason: Some(restart.reason),
         };
+        let began = tx.cluster_now()?;
         sessions::insert(
             tx,
             &Session {
@@ -466,11 +473,14 @@ impl Desk {
                 services: Some(services.clone()),
                 reference: self.context.reference,
                 created_at: self.now,
-                deadline: limit.map(|limit| self.now.plus(limit)),
+                deadline: limit.map(|limit| began.plus(limit)),
+                changed_at: began,
                 ended_at: None,
                 end_reason: None,
                 initiator: None,
                 owed: false,
+                parked: None,
+                parked_at: None,
             },
         )?;
         let body = serde_json::to_vec(&services).map_err(|e| Error::Damaged(e.to_string()))?;
@@ -537,6 +547,7 @@ impl Desk {
         cause: String,
         body: Vec<u8>,
     ) -> Result<(), Error> {
+        let kept_at = tx.cluster_now()?;
         answers::put(
             tx,
             &Answer {
@@ -546,7 +557,7 @@ impl Desk {
                 code,
                 cause,
                 body,
-                kept_at: self.now,
+                kept_at,
             },
         )?;
         Ok(())

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     admission::{Kind, Party, Permit, Source},
-    credentials,
+    clock, credentials,
     domain::{
         geolocation,
         login::{Context, HomeServices, LoginAnswer, LoginRequest, Proof},
@@ -191,7 +191,7 @@ async fn prove(
         Ok(turn) => turn,
         Err(error) => return not_proved(role, context, request, error).await,
     };
-    if looked.at.elapsed() >= LOOK_AGAIN_AFTER {
+    if clock::since(looked.at) >= LOOK_AGAIN_AFTER {
         match look_up_and_end(role, context, request).await?.says {
             LookedUp::Repeat(services) => return Ok(Proved::Repeat(services)),
             LookedUp::Refused => return Ok(Proved::So(Proven::Nothing)),
@@ -225,7 +225,7 @@ async fn look_up_and_end(
     context: &Context,
     request: &LoginRequest,
 ) -> Result<Looked, Error> {
-    let at = Instant::now();
+    let at = clock::instant();
     match look_up(role, context, request).await {
         Ok(says) => Ok(Looked { at, says }),
         Err(Error::Store(error)) => Err(Error::Store(error)),
@@ -256,7 +256,7 @@ async fn look_up(
         context.caller.clone(),
         request.without_proof(),
     );
-    let (now, parameters) = (role.clock.now(), role.parameters());
+    let parameters = role.parameters();
     role.store
         .look_up(move |tx: &mut dyn Transaction| {
             let is_repeat = match decide::replay(tx, &caller, &request)? {
@@ -264,7 +264,7 @@ async fn look_up(
                 decide::Repeat::Asked | decide::Repeat::MustChange => true,
                 decide::Repeat::New => false,
             };
-            match decide::admit_caller(tx, &own, &caller, now) {
+            match decide::admit_caller(tx, &own, &caller) {
                 Ok(()) => {}
                 Err(unknown @ Error::CallerUnknown(_)) => return Err(unknown),
                 Err(_) => return Ok(LookedUp::Refused),
@@ -333,7 +333,7 @@ async fn commit(
         .write(move |tx: &mut dyn Transaction| {
             desk.supersede(tx)?;
             // Nobody waits for the answer any more: a session now would only have to be ended again.
-            if Instant::now() >= deadline {
+            if clock::instant() >= deadline {
                 let late = Error::Busy(RETRY_WHEN_LATE);
                 return Ok((Committed::Refused(Box::new(late)), false));
             }
@@ -384,6 +384,6 @@ pub(super) fn desk(role: &HomeRole, context: &Context, request: &LoginRequest) -
         parameters: role.parameters(),
         reach: Reach::now(role),
         // Made here, since the transaction may run again.
-        ticket: Ticket::from_bytes(rand::random()),
+        ticket: Ticket::from_bytes(role.chance.bytes()),
     }
 }

@@ -10,7 +10,9 @@ use tracing::warn;
 
 mod decide;
 mod desk;
+mod distrust;
 pub mod error;
+mod expiry;
 mod login;
 mod logout;
 mod reach;
@@ -22,6 +24,7 @@ pub use retirement::{Leaving, Retired, Stays};
 
 use crate::{
     admission::Admission,
+    chance::Chance,
     clock::Clock,
     credentials::Credentials,
     domain::{
@@ -36,7 +39,7 @@ use crate::{
         session::EndReason,
     },
     fault::FaultPoints,
-    store::{self, Store, Transaction, membership::Membership, parameters, users},
+    store::{self, Store, Transaction, claims::Claim, membership::Membership, parameters, users},
     tasks::Tasks,
 };
 
@@ -55,6 +58,7 @@ pub struct HomeRole {
     membership: Membership,
     /// Told whenever a peer is owed the end of a session.
     owed: Arc<Notify>,
+    chance: Chance,
 }
 
 /// What a [`HomeRole`] is made of.
@@ -82,6 +86,8 @@ pub struct Parts {
     pub membership: Membership,
     /// Told whenever a peer is owed the end of a session.
     pub owed: Arc<Notify>,
+    /// Makes the tickets of users who have to choose.
+    pub chance: Chance,
 }
 
 /// What an operator's logout did.
@@ -112,6 +118,7 @@ impl HomeRole {
             links,
             membership,
             owed,
+            chance,
         } = parts;
         Self {
             cluster,
@@ -125,6 +132,7 @@ impl HomeRole {
             links,
             membership,
             owed,
+            chance,
         }
     }
 
@@ -140,9 +148,8 @@ impl HomeRole {
     /// [`Error`] when the caller may not ask, or the store can't answer.
     pub async fn find_user(&self, context: &Context, query: &FindUser) -> Result<Ownership, Error> {
         let (own, caller, query) = (self.cluster.clone(), context.caller.clone(), query.clone());
-        let now = self.clock.now();
         let answer = self.store.look_up(move |tx: &mut dyn Transaction| {
-            decide::admit_caller(tx, &own, &caller, now)?;
+            decide::admit_caller(tx, &own, &caller)?;
             let found = users::find(tx, query.login_type, &query.name)?;
             Ok(match found.len() {
                 0 => Ownership::NotMine,
@@ -208,11 +215,31 @@ impl HomeRole {
 
 /// Ends what may no longer be.
 impl HomeRole {
-    /// Ends the sessions of users that were disabled, removed, or barred from other clusters' phones, as that
-    /// happens and by whatever way, until the node shuts down. The parameter `end-sessions-on-revocation` turns it
+    /// Ends the sessions of users that were disabled, removed, or barred from other clusters' phones, and those shared with
+    /// peers of whom nothing is accepted any more, as that happens and by whatever way, until the node shuts down. The parameter `end-sessions-on-revocation` turns it
     /// off. Of the nodes of the cluster one at a time does it.
     pub async fn watch_revocations(&self, membership: &Membership, tasks: &Tasks) {
         revocation::watch(self, membership, tasks).await;
+    }
+
+    /// Advances cluster time and ends the sessions of both roles whose time is over, until the node shuts down, whenever
+    /// this is the node that does so; and tells when this node's wall clock is set.
+    pub async fn watch_expiry(&self, membership: &Membership, tasks: &Tasks) {
+        expiry::watch(self, membership, tasks).await;
+    }
+
+    /// Ends all that we share with a peer that has said for long enough that it accepts nothing of ours any more, unless a
+    /// living node of ours has a link to it or `end-sessions-on-revocation` is off; how many sessions. It is owed the
+    /// news, which it has itself long since.
+    ///
+    /// # Errors
+    /// [`Error::Store`], also when the claim is lost.
+    pub async fn end_with_banisher(
+        &self,
+        cluster: &ClusterId,
+        claim: &Claim,
+    ) -> Result<u64, Error> {
+        distrust::end_with(self, cluster, claim).await
     }
 
     /// Ends all that we share with a peer that is to be removed, and waits until it knows. No session with it begins

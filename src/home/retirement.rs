@@ -11,13 +11,13 @@ use super::{
     revocation::{BATCH, entry, is_on},
 };
 use crate::{
-    clock::Timestamp,
+    clock::{self, Timestamp},
     domain::{
         ids::ClusterId,
         session::{EndReason, Initiator, Role, State},
     },
     store::{
-        self, Transaction, peers,
+        self, Transaction, debts, peers,
         sessions::{self, Session},
     },
 };
@@ -96,7 +96,7 @@ pub enum Stays {
 
 /// Marks it, ends what lives, and waits until it knows. On success the mark stays until the record goes, or lapses.
 pub(super) async fn retire(role: &HomeRole, leaving: &Leaving) -> Result<Retired, Stays> {
-    let deadline = Instant::now() + leaving.within;
+    let deadline = clock::instant() + leaving.within;
     begin(role, leaving).await?;
     let outcome = end_and_tell(role, leaving, deadline).await;
     if outcome.is_err() {
@@ -124,7 +124,7 @@ pub(super) async fn stay(role: &HomeRole, cluster: &ClusterId) {
 /// begins, in either direction.
 async fn begin(role: &HomeRole, leaving: &Leaving) -> Result<(), Stays> {
     let (cluster, forget) = (leaving.cluster.clone(), leaving.forget_owed);
-    let until = role.clock.now().plus(leaving.within + SLACK);
+    let lasts = leaving.within + SLACK;
     let reach = Reach::now(role);
     role.store
         .write(move |tx: &mut dyn Transaction| {
@@ -137,7 +137,10 @@ async fn begin(role: &HomeRole, leaving: &Leaving) -> Result<(), Stays> {
                 let (cluster, news) = (cluster.clone(), living + owed);
                 return Err(Stays::Unreachable { cluster, news });
             }
+            let until = tx.cluster_now()?.plus(lasts);
             if peers::set_leaving(tx, &cluster, Some(until))? {
+                // What it refused before is told once more: there is no later.
+                debts::unpark_all(tx, &cluster)?;
                 Ok(())
             } else {
                 Err(Stays::Unknown(cluster.clone()))
@@ -192,7 +195,8 @@ async fn end_all(role: &HomeRole, leaving: &Leaving) -> Result<u64, store::Error
     }
 }
 
-fn end(
+/// Ends a session here, and owes its counterpart the news.
+pub(super) fn end(
     tx: &mut dyn Transaction,
     own: &ClusterId,
     session: &Session,
@@ -233,10 +237,10 @@ async fn wait_told(
             })
             .await?;
         let in_vain = leaving.forget_owed && !is_reached;
-        if owed == 0 || in_vain || Instant::now() >= deadline {
+        if owed == 0 || in_vain || clock::instant() >= deadline {
             return Ok(owed);
         }
-        let next = deadline.min(Instant::now() + LOOK);
+        let next = deadline.min(clock::instant() + LOOK);
         if let Ok(Err(_)) = tokio::time::timeout_at(next.into(), changes.changed()).await {
             return Ok(owed);
         }

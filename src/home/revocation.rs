@@ -1,10 +1,10 @@
-//! Sessions that may no longer be, since their user lost the right to them.
+//! Sessions that may no longer be, since their user lost the right to them, or their cluster our trust.
 
 use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{Error, HomeRole};
+use super::{Error, HomeRole, distrust};
 use crate::{
     domain::{parameters::Parameters, session::EndReason},
     store::{
@@ -60,7 +60,7 @@ async fn follow(role: &HomeRole, claim: &Claim) {
             Err(error) => {
                 warn!(
                     cause = crate::telemetry::error_chain(&error),
-                    "sessions of revoked users could not be ended; it is tried again"
+                    "sessions that may no longer be could not be ended; it is tried again"
                 );
                 Some(RETRY)
             }
@@ -96,11 +96,14 @@ pub(super) async fn look(
             Ok::<_, store::Error>((meta::get(tx, users::REVOCATIONS)?, is_on(tx)?))
         })
         .await?;
-    if seen.as_ref() == Some(&now) {
-        return Ok(());
+    if seen.as_ref() != Some(&now) {
+        while now.1 && sweep(role, claim).await? == usize::try_from(BATCH).unwrap_or(usize::MAX) {}
+        *seen = Some(now.clone());
     }
-    while now.1 && sweep(role, claim).await? == usize::try_from(BATCH).unwrap_or(usize::MAX) {}
-    *seen = Some(now);
+    if now.1 {
+        // At every look: a login that came over a connection from before may be written after the trust is gone.
+        distrust::sweep(role, claim).await?;
+    }
     Ok(())
 }
 

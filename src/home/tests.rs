@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     admission::{Kind, Party, Source},
+    chance::Chance,
     domain::{
         em_code::EmCode,
         ids::{BaseDeviceName, DeviceName, LoginName, PolicyName, ProfileName, Ref, UserId},
@@ -177,6 +178,7 @@ pub(crate) async fn world(base_devices: usize) -> World {
         links: Arc::clone(&links) as Arc<dyn Links>,
         membership: Membership::of(&store),
         owed: Arc::new(Notify::new()),
+        chance: Chance::system(),
     });
     World { role, store, links }
 }
@@ -591,6 +593,10 @@ impl Transaction for Counting<'_> {
         self.tx.node()
     }
 
+    fn cluster_clock(&self) -> &store::cluster_time::ClusterClock {
+        self.tx.cluster_clock()
+    }
+
     fn query(&mut self, sql: &str, args: &[store::Value]) -> Result<Vec<store::Row>, store::Error> {
         self.statements += 1;
         self.tx.query(sql, args)
@@ -909,9 +915,11 @@ fn what_is_busy_says_when_to_come_back_and_what_failed_says_nothing_of_us() {
 }
 
 mod elsewhere;
+mod expiry;
 mod profiles_and_tickets;
 mod retirement;
 mod revocation;
+mod set_clocks;
 
 #[tokio::test]
 async fn a_caller_without_a_record_leaves_no_rows() {

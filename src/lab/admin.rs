@@ -96,6 +96,16 @@ impl Admin {
         step_rotation(pb::StepRotationRequest) -> pb::StepRotationResponse = step_rotation;
         /// Takes trust back.
         remove_trust(pb::RemoveTrustRequest) -> pb::RemoveTrustResponse = remove_trust;
+        /// One session.
+        session(pb::GetSessionRequest) -> pb::GetSessionResponse = get_session;
+        /// Has ends told again that were refused.
+        retry_session(pb::RetrySessionRequest) -> pb::RetrySessionResponse = retry_session;
+        /// Forgets that an end is owed.
+        drop_session(pb::DropSessionRequest) -> pb::DropSessionResponse = drop_session;
+        /// Removes one record.
+        remove_record(pb::RemoveRecordRequest) -> pb::RemoveRecordResponse = remove_record;
+        /// Removes another cluster.
+        remove_cluster(pb::RemoveClusterRequest) -> pb::RemoveClusterResponse = remove_cluster;
         /// Changes another cluster's record.
         set_cluster(pb::SetClusterRequest) -> pb::SetClusterResponse = set_cluster;
     }
@@ -109,6 +119,18 @@ impl Admin {
             .sessions(pb::ListSessionsRequest::default())
             .await?
             .sessions)
+    }
+
+    /// The sessions whose end the other cluster has still to acknowledge.
+    ///
+    /// # Errors
+    /// What the node refused.
+    pub async fn owed(&mut self) -> Result<Vec<pb::Session>> {
+        let owed = pb::ListSessionsRequest {
+            only_owed: true,
+            ..pb::ListSessionsRequest::default()
+        };
+        Ok(self.sessions(owed).await?.sessions)
     }
 
     /// The base devices that a session holds.

@@ -97,6 +97,23 @@ async fn agree_within(
     Ok(step)
 }
 
+/// The step, failed when a cluster still owes another one the news of an end after a while.
+pub async fn nothing_owed(lab: &Lab, mut step: Step) -> Result<Step> {
+    let began = Instant::now();
+    for cluster in running(lab) {
+        let mut admin = cluster.admin().await?;
+        let mut owed = admin.owed().await?.len();
+        while owed > 0 && began.elapsed() < AGREE_WITHIN {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            owed = admin.owed().await?.len();
+        }
+        if owed > 0 {
+            step = step.failed(format!("{} still owes {owed} ends", cluster.id));
+        }
+    }
+    Ok(step)
+}
+
 fn running(lab: &Lab) -> impl Iterator<Item = &Cluster> {
     let runs = |cluster: &&Cluster| cluster.member().is_ok_and(Member::is_running);
     lab.clusters.iter().filter(runs)

@@ -132,7 +132,7 @@ enum Hosted {
 #[derive(Debug)]
 struct Running {
     child: Child,
-    events: Lines<BufReader<ChildStdout>>,
+    events: tokio::sync::Mutex<Lines<BufReader<ChildStdout>>>,
     pid: u32,
 }
 
@@ -278,30 +278,39 @@ impl Member {
     /// # Errors
     /// When it runs already, or does not get ready; the message ends with its log.
     pub async fn start(&mut self, versions: &Versions) -> Result<()> {
+        match self.begin(versions).await? {
+            Event::Ready => Ok(()),
+            other => bail!("{} began with {other:?}", self.name),
+        }
+    }
+
+    /// Starts the node and waits for the first thing that it says: that it is ready, or that it has come to its fault
+    /// point before that.
+    ///
+    /// # Errors
+    /// When it runs already, or says nothing in time; the message ends with its log.
+    pub async fn begin(&mut self, versions: &Versions) -> Result<Event> {
         if !matches!(self.hosted, Hosted::Off) {
             bail!("{} runs already", self.name);
         }
-        self.hosted = match &self.hosting {
-            Hosting::InProcess => Hosted::Here(Box::new(self.start_here(versions).await?)),
+        match &self.hosting {
+            Hosting::InProcess => {
+                self.hosted = Hosted::Here(Box::new(self.start_here(versions).await?));
+                Ok(Event::Ready)
+            }
             Hosting::Processes { binary } => {
                 let running = self.spawn(binary, &self.config, versions, &[])?;
-                Hosted::Child(Box::new(running))
-            }
-        };
-        if let Hosted::Child(_) = &self.hosted {
-            let first = tokio::time::timeout(START_LIMIT, self.next_event()).await;
-            match first {
-                Ok(Ok(Event::Ready)) => {}
-                Ok(Ok(other)) => bail!("{} began with {other:?}", self.name),
-                Ok(Err(error)) => return Err(error),
-                Err(_) => bail!(
-                    "{} was not ready within {START_LIMIT:?}; its log:\n{}",
-                    self.name,
-                    self.log_tail()
-                ),
+                self.hosted = Hosted::Child(Box::new(running));
+                match tokio::time::timeout(START_LIMIT, self.next_event()).await {
+                    Ok(event) => event,
+                    Err(_) => bail!(
+                        "{} was not ready within {START_LIMIT:?}; its log:\n{}",
+                        self.name,
+                        self.log_tail()
+                    ),
+                }
             }
         }
-        Ok(())
     }
 
     async fn start_here(&self, versions: &Versions) -> Result<Node> {
@@ -365,7 +374,7 @@ impl Member {
         let pid = child.id().context("the child has ended at once")?;
         Ok(Running {
             child,
-            events: BufReader::new(stdout).lines(),
+            events: tokio::sync::Mutex::new(BufReader::new(stdout).lines()),
             pid,
         })
     }
@@ -374,11 +383,11 @@ impl Member {
     ///
     /// # Errors
     /// When it has no process of its own, or ended.
-    pub async fn next_event(&mut self) -> Result<Event> {
-        let Hosted::Child(running) = &mut self.hosted else {
+    pub async fn next_event(&self) -> Result<Event> {
+        let Hosted::Child(running) = &self.hosted else {
             bail!("{} has no process of its own", self.name)
         };
-        match running.events.next_line().await? {
+        match running.events.lock().await.next_line().await? {
             Some(line) => {
                 Ok(serde_json::from_str(&line).with_context(|| format!("not an event: {line}"))?)
             }
@@ -390,7 +399,7 @@ impl Member {
     ///
     /// # Errors
     /// When it does not within `limit`.
-    pub async fn wait_stopped_at(&mut self, point: &str, limit: Duration) -> Result<()> {
+    pub async fn wait_stopped_at(&self, point: &str, limit: Duration) -> Result<()> {
         let event = tokio::time::timeout(limit, self.next_event())
             .await
             .with_context(|| format!("{} did not come to {point} within {limit:?}", self.name))??;
@@ -450,7 +459,7 @@ impl Member {
             bail!("{} has no process of its own", self.name);
         };
         let mut new = self.spawn(binary, config, &Versions::default(), &["--take-over"])?;
-        let first = tokio::time::timeout(START_LIMIT, new.events.next_line()).await;
+        let first = tokio::time::timeout(START_LIMIT, new.events.get_mut().next_line()).await;
         let line = first.context("the new process was not ready in time")??;
         if line.is_none() {
             bail!("the new process ended; the log:\n{}", self.log_tail());

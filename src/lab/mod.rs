@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 
 pub mod admin;
 pub mod authority;
+pub mod between;
 pub mod dataset;
 mod held;
 pub mod member;
@@ -20,6 +21,8 @@ pub mod ready;
 pub mod report;
 pub mod run;
 pub mod scenario;
+#[cfg(test)]
+mod sim;
 
 use self::{
     admin::Admin,

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     Cluster, Lab,
-    held::{Expected, agree, holdings, reason, refused_as},
+    held::{Expected, agree, holdings, nothing_owed, reason, refused_as},
     member::Versions,
     phone::Shown,
     report::Step,
@@ -52,6 +52,8 @@ pub enum Plan {
     PeerDown,
     /// Home is back.
     PeerBack,
+    /// A logout while home is down: it is done on the phone, and home hears of it when it is back.
+    OwedLogout,
     /// Home's certificate is not trusted: 208, with the reason on both sides.
     Untrusted,
     /// Home's certificate is the old one again.
@@ -81,6 +83,7 @@ impl Plan {
             Self::NoCommonVersion => "no-common-version",
             Self::PeerDown => "peer-down",
             Self::PeerBack => "peer-back",
+            Self::OwedLogout => "owed-logout",
             Self::Untrusted => "peer-untrusted",
             Self::TrustedAgain => "peer-trusted-again",
         }
@@ -114,6 +117,7 @@ pub fn steps(lab: &Lab) -> VecDeque<Plan> {
         Plan::NoCommonVersion,
         Plan::PeerDown,
         Plan::PeerBack,
+        Plan::OwedLogout,
         Plan::Untrusted,
         Plan::TrustedAgain,
     ])
@@ -136,6 +140,7 @@ pub async fn carry_out(lab: &mut Lab, plan: Plan) -> Step {
         Plan::NoCommonVersion => no_common_version(lab, plan).await,
         Plan::PeerDown => peer_down(lab, plan).await,
         Plan::PeerBack => peer_back(lab, plan).await,
+        Plan::OwedLogout => owed_logout(lab, plan).await,
         Plan::Untrusted => untrusted(lab, plan).await,
         Plan::TrustedAgain => trusted_again(lab, plan).await,
     };
@@ -439,6 +444,43 @@ async fn peer_back(lab: &mut Lab, plan: Plan) -> Result<Step> {
     step = agree(lab, step, Expected::Remote(1)).await?;
     log_out(lab, 0).await?;
     agree(lab, step, Expected::Nothing).await
+}
+
+async fn owed_logout(lab: &mut Lab, plan: Plan) -> Result<Step> {
+    let shown = log_in(lab, 0, 0, LoginType::Uid).await?;
+    ensure!(
+        shown.em_code.is_none(),
+        "the login showed {}",
+        shown.headline()
+    );
+    for member in &mut lab.cluster_mut(HOME)?.members {
+        member.stop().await;
+    }
+    let shown = log_out(lab, 0).await?;
+    let mut step = judge(lab, plan, &shown, None).await?;
+    let (home, owing) = (lab.cluster(HOME)?.id.clone(), visiting(lab)?.id.clone());
+    let owed = visiting(lab)?.admin().await?.owed().await?;
+    if owed.len() != 1 {
+        step = step.failed(format!("{owing} owes {} ends, expected 1", owed.len()));
+    }
+    step.notes.push(format!(
+        "{owing} owes {home} the end of {}; {home} is started again",
+        counted(owed.len())
+    ));
+    for member in &mut lab.cluster_mut(HOME)?.members {
+        member.start(&Versions::default()).await?;
+    }
+    wait_linked(lab).await?;
+    step = agree(lab, step, Expected::Nothing).await?;
+    step.notes.extend(holdings(lab).await?);
+    nothing_owed(lab, step).await
+}
+
+fn counted(sessions: usize) -> String {
+    match sessions {
+        1 => "one session".to_owned(),
+        more => format!("{more} sessions"),
+    }
 }
 
 /// A healed peer is usable within this.

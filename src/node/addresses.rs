@@ -30,6 +30,7 @@ pub(super) async fn publish(store: Store, membership: Membership, clock: Clock, 
         loop {
             let claim = membership.held(&task).await;
             tokio::select! {
+                biased;
                 () = membership.lost(&claim) => {}
                 () = publish_as(&store, &membership, &clock, &claim) => {}
             }
@@ -118,6 +119,7 @@ pub(super) async fn learn(store: Store, peers: Peers, tasks: Tasks) {
             peers.addresses_kept(&due);
             let turn = OptionFuture::from(next.map(sleep_until));
             tokio::select! {
+                biased;
                 changed = changes.changed() => if changed.is_err() {
                     return;
                 },

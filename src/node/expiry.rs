@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
 use tracing::{error, warn};
 
 use super::reload::Reloader;
@@ -23,6 +23,7 @@ use crate::{
         expiry::{self, Alarm, Told, Watched},
         forecast,
     },
+    watch,
     wire::admin as pb,
 };
 
@@ -159,6 +160,7 @@ async fn watch_on(certificates: &Certificates) {
         let next = next.into_iter().flatten().min();
         let wait = next.map_or(LOOK_AGAIN, |next| next.since(now).min(LOOK_AGAIN));
         tokio::select! {
+            biased;
             () = changed(&mut trust) => {}
             () = changed(&mut shown) => {}
             () = changed(&mut phone) => {}

@@ -1,15 +1,12 @@
 //! Why something is trusted or not: what the admin service asks of a running node.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
 use rustls_pki_types::CertificateDer;
 
 use crate::{
-    clock::Clock,
+    clock::{self, Clock},
     domain::ids::ClusterId,
     edge::admin::{
         error::Error,
@@ -82,7 +79,7 @@ impl Explainer<'_> {
         }
         // Of several nodes one may be cut off for good: then that is what there is to tell.
         self.peers
-            .wait_for_word(cluster, Instant::now() + WORD)
+            .wait_for_word(cluster, clock::instant() + WORD)
             .await;
         let snapshot = self.trust.snapshot();
         let story = Story {

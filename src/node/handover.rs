@@ -293,6 +293,7 @@ async fn hand_over(
             .await;
     });
     let outcome = tokio::select! {
+        biased;
         // The successor has nothing to take over from, and finds that the connection ends.
         () = inner.tasks.cancelled() => return,
         outcome = inner.talk(&mut stream) => outcome,

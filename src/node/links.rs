@@ -63,6 +63,7 @@ async fn tell_on(store: &Store, membership: &Membership, peers: &Peers, clock: &
         };
         if due > Instant::now() {
             tokio::select! {
+                biased;
                 Ok(()) = changes.changed() => {}
                 () = sleep_until(due) => {}
             }

@@ -37,6 +37,7 @@ pub(super) async fn tell(store: Store, membership: Membership, in_use: InUse, ta
             }
             sleep(SPACING).await;
             tokio::select! {
+                biased;
                 Ok(()) = changes.changed() => {}
                 () = sleep(LOOK) => {}
             }

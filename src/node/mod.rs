@@ -10,12 +10,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
 use tracing::{Instrument as _, info, info_span};
 
 mod addresses;
 mod announced;
 mod applied;
+mod banished;
+#[cfg(test)]
+pub(crate) mod bare;
+mod clock_steps;
 mod crl_folder;
 pub mod error;
 mod expiry;
@@ -28,9 +31,11 @@ mod operations;
 mod reload;
 mod roles;
 mod rotation;
+mod session_tasks;
 mod shutdown;
 mod siblings;
 mod sight;
+mod skew;
 mod sockets;
 mod wiring;
 mod witness;
@@ -46,6 +51,7 @@ use crate::{
     fault::FaultPoints,
     secret::Secret,
     store::audit,
+    watch,
 };
 
 /// What a node is told besides its configuration.

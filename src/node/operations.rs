@@ -1,16 +1,10 @@
 //! What operators ask of a running node beyond its records.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-use tokio::sync::watch;
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{
     applied,
+    clock_steps::ClockSteps,
     expiry::Certificates,
     explaining::Explainer,
     handover::{Asked, HandOver, Whose},
@@ -20,10 +14,10 @@ use super::{
 };
 use crate::{
     apply::{Applier, Mode, Progress, Rest, Source, edit::Edit},
-    clock::{Clock, Timestamp},
+    clock::{self, Clock, Timestamp},
     domain::{
-        ids::ClusterId, parameters::Parameters, purpose::Purpose, session::Role,
-        version::VersionRange,
+        federation::Links as _, ids::ClusterId, parameters::Parameters, purpose::Purpose,
+        session::Role, version::VersionRange,
     },
     edge::admin::{
         error::Error,
@@ -38,6 +32,7 @@ use crate::{
     },
     trust::{TrustStore, explain::Part, mend::mend_link, refusals::Refused, shown::Chain},
     visiting::{self, VisitingRole},
+    watch,
     wire::admin as pb,
 };
 
@@ -57,6 +52,7 @@ pub(super) struct NodeOperations {
     pub(super) certificates: Certificates,
     pub(super) home: HomeRole,
     pub(super) visiting: VisitingRole,
+    pub(super) steps: ClockSteps,
 }
 
 impl Operations for NodeOperations {
@@ -82,6 +78,7 @@ impl Operations for NodeOperations {
                     .map(|link| self.peer_status(link, &siblings, &waiting, &next))
                     .collect(),
                 nodes: siblings.nodes(),
+                clock_step: self.steps.told(clock::instant()),
                 refusals: self
                     .trust
                     .refusals()
@@ -171,6 +168,10 @@ impl Operations for NodeOperations {
         })
     }
 
+    fn ring(&self, cluster: &ClusterId) {
+        self.peers.ring(cluster);
+    }
+
     fn parameters_in_force(&self) -> Arc<Parameters> {
         self.reloader.parameters().load()
     }
@@ -248,7 +249,7 @@ impl Operations for NodeOperations {
             if !self.peers.dial_now(cluster) {
                 return Err(missing());
             }
-            let deadline = Instant::now() + REFRESH;
+            let deadline = clock::instant() + REFRESH;
             let is_it = |link: &&LinkStatus| link.cluster == *cluster;
             let settled = |all: &[LinkStatus]| {
                 let link = all.iter().find(is_it);
@@ -370,8 +371,19 @@ impl NodeOperations {
                 .collect(),
             accepted: mirror::accepted(link),
             waiting: waiting.get(&link.cluster).copied().unwrap_or_default(),
+            agreement: self.agreement(link),
             ..peer_status(link, siblings)
         }
+    }
+
+    /// Whether the peer can be asked about sessions; what the store has of it is filled in afterwards.
+    fn agreement(&self, link: &LinkStatus) -> Option<pb::SessionAgreement> {
+        let is_unable = self.peers.can_sync(&link.cluster) == Some(false);
+        let state = if is_unable { "unable" } else { "unknown" };
+        link.enabled.then(|| pb::SessionAgreement {
+            state: state.to_owned(),
+            ..pb::SessionAgreement::default()
+        })
     }
 
     async fn siblings(&self) -> Result<Siblings, store::Error> {

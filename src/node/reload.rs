@@ -13,7 +13,6 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
-use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{Error, rotation::RotationAlarms};
@@ -43,6 +42,7 @@ use crate::{
         stored as stored_trust,
         tls::{phone_server_config, refusing_server_config},
     },
+    watch,
 };
 
 /// Reads again, and publishes.
@@ -319,22 +319,7 @@ impl Reloader {
     /// Peers and trust as the store has them now.
     pub(super) async fn refresh_peers(&self) -> Result<(), Error> {
         let _refreshing = self.refreshing.lock().await;
-        let (revision, records, learned, bundles, waiting) = self
-            .store
-            .read(|tx: &mut dyn Transaction| {
-                let revision = revision_of(tx, peers::REVISION)?;
-                let (records, learned) = (peers::list(tx)?, learned::all(tx)?);
-                let bundles = stored_trust::bundles(tx)?;
-                let waiting = announcements::waiting(tx)?;
-                Ok::<_, stored_trust::Error>((revision, records, learned, bundles, waiting))
-            })
-            .await?;
-        let accepts = accepts(revision, &bundles, &waiting);
-        self.trust
-            .publish_bundles(bundles)
-            .map_err(|error| Error::StoredTrust(stored_trust::Error::Trust(error)))?;
-        self.peers.set_with(records, &learned);
-        self.peers.publish_accepts(accepts);
+        let revision = peers_in_force(&self.store, &self.trust, &self.peers).await?;
         self.revision.store(revision, Ordering::Release);
         Ok(())
     }
@@ -342,21 +327,7 @@ impl Reloader {
     /// Parameters as the store has them now. One that this version can't use is told, and its default holds.
     pub(super) async fn refresh_parameters(&self) -> Result<(), store::Error> {
         let _refreshing = self.refreshing.lock().await;
-        let (revision, stored) = self
-            .store
-            .read(|tx: &mut dyn Transaction| {
-                let revision = revision_of(tx, parameters::REVISION)?;
-                Ok::<_, store::Error>((revision, parameters::all(tx)?))
-            })
-            .await?;
-        let pairs = stored.iter().map(|s| (&*s.name, &*s.value));
-        let (now, problems) = Parameters::from_stored(pairs);
-        for problem in problems {
-            warn!(cause = %problem, "a stored parameter can't be used; its default holds");
-        }
-        let places = now.maximum_concurrent_requests;
-        self.parameters.publish(now);
-        self.admission.set_places(places);
+        let revision = parameters_in_force(&self.store, &self.parameters, &self.admission).await?;
         self.parameters_revision.store(revision, Ordering::Release);
         Ok(())
     }
@@ -474,7 +445,7 @@ fn accepts(revision: u64, bundles: &[Bundle], waiting: &[WaitingEntry]) -> Accep
 
 /// Calls `take_up` after each burst of changes, and again and again after a failure, until the node shuts down. A
 /// store that is stuck does not hold that up.
-async fn follow<F: Future<Output = Result<(), Error>>>(
+pub(super) async fn follow<F: Future<Output = Result<(), Error>>>(
     mut changes: watch::Receiver<u64>,
     tasks: &Tasks,
     take_up: impl Fn() -> F,
@@ -525,9 +496,56 @@ fn unfit(what: Purpose, files: &IdentityFiles, source: crate::trust::Error) -> E
     }
 }
 
-fn revision_of(tx: &mut dyn Transaction, key: &str) -> Result<u64, store::Error> {
+pub(super) fn revision_of(tx: &mut dyn Transaction, key: &str) -> Result<u64, store::Error> {
     let text = meta::get(tx, key)?;
     Ok(text.and_then(|t| t.parse().ok()).unwrap_or(0))
+}
+
+/// Puts the stored peers, and what is trusted of them, in force; of which revision they are.
+pub(super) async fn peers_in_force(
+    store: &Store,
+    trust: &TrustStore,
+    links: &Peers,
+) -> Result<u64, Error> {
+    let (revision, records, learned, bundles, waiting) = store
+        .read(|tx: &mut dyn Transaction| {
+            let revision = revision_of(tx, peers::REVISION)?;
+            let (records, learned) = (peers::list(tx)?, learned::all(tx)?);
+            let bundles = stored_trust::bundles(tx)?;
+            let waiting = announcements::waiting(tx)?;
+            Ok::<_, stored_trust::Error>((revision, records, learned, bundles, waiting))
+        })
+        .await?;
+    let accepts = accepts(revision, &bundles, &waiting);
+    trust
+        .publish_bundles(bundles)
+        .map_err(|error| Error::StoredTrust(stored_trust::Error::Trust(error)))?;
+    links.set_with(records, &learned);
+    links.publish_accepts(accepts);
+    Ok(revision)
+}
+
+/// Puts the stored parameters in force; of which revision they are.
+pub(super) async fn parameters_in_force(
+    store: &Store,
+    live: &parameters::Live,
+    admission: &Admission,
+) -> Result<u64, store::Error> {
+    let (revision, stored) = store
+        .read(|tx: &mut dyn Transaction| {
+            let revision = revision_of(tx, parameters::REVISION)?;
+            Ok::<_, store::Error>((revision, parameters::all(tx)?))
+        })
+        .await?;
+    let pairs = stored.iter().map(|s| (&*s.name, &*s.value));
+    let (now, problems) = Parameters::from_stored(pairs);
+    for problem in problems {
+        warn!(cause = %problem, "a stored parameter can't be used; its default holds");
+    }
+    let places = now.maximum_concurrent_requests;
+    live.publish(now);
+    admission.set_places(places);
+    Ok(revision)
 }
 
 #[cfg(test)]

@@ -151,6 +151,7 @@ impl Driver {
             let look_at = Instant::now() + LOOK;
             let look_at = tellings.next().map_or(look_at, |at| look_at.min(at.into()));
             tokio::select! {
+                biased;
                 Some((key, outcome)) = telling.next(), if !telling.is_empty() => {
                     let now = Instant::now().into_std();
                     tellings.answered(&key, outcome, now, rand::random());

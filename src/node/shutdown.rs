@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use crate::{domain::phase::Phase, tasks::Tasks};
+use crate::{domain::phase::Phase, tasks::Tasks, watch};
 
 /// The tasks of a node, by when they end.
 #[derive(Clone, Debug)]

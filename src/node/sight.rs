@@ -10,17 +10,18 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared},
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
+    clock_steps::ClockSteps,
     expiry::Certificates,
     reload::{Reloader, Shown},
 };
 use crate::{
     admission::{Admission, Kind},
-    clock::{Clock, Timestamp},
+    clock::{self, Clock, Timestamp},
     credentials::Credentials,
     domain::{
         ids::{ClusterId, Ref},
@@ -43,6 +44,7 @@ use crate::{
     visiting::{
         Caller, Failure, LoggedOut, LoginOutcome, PhoneChoice, PhoneLogin, PhoneState, VisitingRole,
     },
+    watch,
 };
 
 /// The doors that must be open, by the names of their tasks.
@@ -77,6 +79,7 @@ pub(super) struct Sight {
     pub(super) counted: tokio::sync::Mutex<Option<(Instant, counts::Counts)>>,
     pub(super) probed: Probed,
     pub(super) turned: Turned,
+    pub(super) steps: ClockSteps,
 }
 
 /// Who was turned away at the doors.
@@ -119,7 +122,7 @@ impl Probed {
     fn probe(&self, store: &Store) -> Probing {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((began, probing)) = &*last
-            && (began.elapsed() < PROBE_AGAIN || probing.clone().now_or_never().is_none())
+            && (clock::since(*began) < PROBE_AGAIN || probing.clone().now_or_never().is_none())
         {
             return probing.clone();
         }
@@ -131,7 +134,7 @@ impl Probed {
             failed.map(|error| crate::telemetry::error_chain(&error))
         };
         let probing = probing.boxed().shared();
-        *last = Some((Instant::now(), probing.clone()));
+        *last = Some((clock::instant(), probing.clone()));
         probing
     }
 }
@@ -251,9 +254,13 @@ impl Sight {
         // An empty transaction needs no room on the disk; what was really to be written does.
         if let Some(error) = self.store.failing() {
             let cause = crate::telemetry::error_chain(&error);
+            let advice = error.advice().map(|what| format!(": {what}"));
             return Some(reason(
                 "store",
-                format!("what was written last did not reach the disk: {cause}"),
+                format!(
+                    "what was written last did not reach the disk: {cause}{}",
+                    advice.unwrap_or_default()
+                ),
             ));
         }
         let probing = self.probed.probe(&self.store);
@@ -345,7 +352,13 @@ impl Sight {
 
     fn read_process(&self, all: &mut Readings) {
         all.add(&table::BUILD, &[env!("CARGO_PKG_VERSION")], 1.0);
-        all.add(&table::UPTIME, &[], self.started.elapsed().as_secs_f64());
+        all.add(
+            &table::UPTIME,
+            &[],
+            clock::since(self.started).as_secs_f64(),
+        );
+        let steps = float(self.steps.count());
+        all.add(&table::CLOCK_STEPS, &[], steps);
         if let Some(bytes) = resident_bytes() {
             all.add(&table::RESIDENT_MEMORY, &[], float(bytes));
         }
@@ -358,7 +371,7 @@ impl Sight {
     async fn rows(&self) -> Option<counts::Counts> {
         let mut counted = self.counted.lock().await;
         if let Some((at, counts)) = &*counted
-            && at.elapsed() < COUNT_AGAIN
+            && clock::since(*at) < COUNT_AGAIN
         {
             return Some(counts.clone());
         }
@@ -368,7 +381,7 @@ impl Sight {
             .read(move |tx: &mut dyn Transaction| counts::living(tx, &own));
         match tokio::time::timeout(STORE_PATIENCE, read).await {
             Ok(Ok(counts)) => {
-                *counted = Some((Instant::now(), counts.clone()));
+                *counted = Some((clock::instant(), counts.clone()));
                 Some(counts)
             }
             // Better no figure than an old one.
@@ -409,6 +422,14 @@ fn read_rows(counts: &counts::Counts, all: &mut Readings) {
         all.add(&table::SESSIONS, &labels, rows(*count));
     }
     all.add(&table::SESSIONS_OWED, &[], rows(counts.owed));
+    all.add(&table::SESSIONS_PARKED, &[], rows(counts.parked));
+    for (peer, ends) in &counts.held_back {
+        all.add(
+            &table::SESSIONS_HELD_BACK,
+            &[peer.as_str()],
+            f64::from(*ends),
+        );
+    }
     all.add(&table::BASE_DEVICES, &["held"], rows(counts.held));
     let free = counts.base_devices.saturating_sub(counts.held);
     all.add(&table::BASE_DEVICES, &["free"], rows(free));
@@ -458,6 +479,7 @@ pub(super) fn open_window(
             tasks.spawn("metrics listener", async move {
                 loop {
                     tokio::select! {
+                        biased;
                         () = ending.cancelled() => return,
                         () = succeeded.cancelled() => return,
                         () = tokio::time::sleep(AGAIN) => {}
@@ -483,7 +505,7 @@ impl CountedDesk {
         &self,
         login: impl Future<Output = Result<LoginOutcome, Failure>> + Send,
     ) -> Result<LoginOutcome, Failure> {
-        let began = Instant::now();
+        let began = clock::instant();
         let outcome = login.await;
         let what = match &outcome {
             Ok(LoginOutcome::LoggedIn(_)) => Outcome::Success,

@@ -1,11 +1,6 @@
 //! How a node's parts are put together.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use tokio::{
     net::TcpListener,
@@ -14,14 +9,17 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Addresses, Error, Node, Options, addresses, crl_folder,
+    Addresses, Error, Node, Options,
+    clock_steps::ClockSteps,
+    crl_folder,
     expiry::{self, Certificates},
     handover::{HandOver, Inherited, Predecessor, Whose},
-    links, live,
+    live,
     operations::NodeOperations,
     reload::Reloader,
     roles::FederationRoles,
     rotation,
+    session_tasks::{SessionParts, begin_session_tasks},
     shutdown::Stages,
     sight::{self, CountedDesk, Sight, Turned},
     sockets::Sockets,
@@ -30,7 +28,8 @@ use super::{
 use crate::{
     admission::Admission,
     apply::{self, Applier},
-    clock::Clock,
+    chance::Chance,
+    clock::{self, Clock},
     config::{Config, PEPPER_BYTES},
     credentials::{self, Credentials},
     domain::{
@@ -46,12 +45,12 @@ use crate::{
     fault::FaultPoints,
     home::{self, HomeRole, LocalHome},
     pairing::{self, Pairings},
-    peer::{self, Peers, outbox::Outbox},
+    peer::{self, Peers},
     secret::Secret,
     store::{
-        self, Store, Transaction, audit, claims,
+        self, Store, Transaction, audit, cluster_time,
         membership::{self, Membership},
-        meta, nodes, retention,
+        meta,
     },
     tasks::Tasks,
     trust::{TrustStore, receive::Receiver},
@@ -91,8 +90,10 @@ struct Core {
     hand_over: HandOver,
     reloader: Arc<Reloader>,
     faults: FaultPoints,
+    chance: Chance,
     /// Told when a debt to another cluster is made.
     owed: Arc<Notify>,
+    steps: ClockSteps,
 }
 
 /// The roles, and what they know other clusters by.
@@ -131,7 +132,7 @@ pub(super) async fn start(
         Some(before) => Some(Sockets::open(&config, std::mem::take(&mut before.sockets)).await?),
         None => None,
     };
-    let store = open_store(&config).await?;
+    let store = open_store(&config, faults.clone()).await?;
     claim_store(&store, &config.cluster_id).await?;
     let secret = read_pepper(&config.credentials.pepper_file)?;
     let audit_key = audit::Key::from_pepper(&secret);
@@ -192,9 +193,11 @@ pub(super) async fn start(
         clock: clock.clone(),
         faults: faults.clone(),
     });
+    let chance = peers.config().chance.clone();
     let core = Core {
         reloader: Arc::new(reloader),
         owed: Arc::new(Notify::new()),
+        steps: ClockSteps::default(),
         config,
         versions,
         clock,
@@ -210,6 +213,7 @@ pub(super) async fn start(
         membership,
         hand_over,
         faults: faults.clone(),
+        chance,
     };
     core.reloader.refresh_parameters().await?;
     let rotated = rotation::in_force(
@@ -229,6 +233,7 @@ pub(super) async fn start(
         before.ready().await?;
     }
     let before = core.join(predecessor.is_some()).await?;
+    cluster_time::begin(&core.store, &core.config.node, &core.clock).await?;
     if predecessor.is_some() {
         // One that hands over still carries its logins to their end.
         faults.pass("take-over.joined").await;
@@ -302,6 +307,7 @@ impl Core {
             links: Arc::new(self.peers.clone()),
             membership: self.membership.clone(),
             owed: Arc::clone(&self.owed),
+            chance: self.chance.clone(),
         });
         let local: Arc<dyn HomeCluster> = Arc::new(LocalHome(home.clone()));
         let others: Arc<dyn Federation> = Arc::new(self.peers.clone());
@@ -317,6 +323,7 @@ impl Core {
             tasks: tasks.clone(),
             owed: Arc::clone(&self.owed),
             membership: self.membership.clone(),
+            chance: self.chance.clone(),
         });
         AllRoles {
             home,
@@ -369,6 +376,7 @@ impl Core {
                     membership: self.membership.clone(),
                     trust: self.trust.clone(),
                 },
+                store: self.store.clone(),
             }),
             peers: self.peers.clone(),
             refusals: self.trust.refusals().clone(),
@@ -401,6 +409,7 @@ impl Core {
             draining: stages.drain.clone(),
             turned: turned.clone(),
             parameters: self.reloader.parameters(),
+            chance: self.chance.clone(),
             ..listener::Config::for_connections(max_connections)
         };
         let door = listener::serve_federation(
@@ -478,6 +487,7 @@ impl Core {
             certificates: self.certificates(),
             home: roles.home.clone(),
             visiting: roles.visiting.clone(),
+            steps: self.steps.clone(),
         };
         admin::AdminEdge {
             pairings: self.pairings.clone(),
@@ -512,10 +522,11 @@ impl Core {
             phase: stages.phase(),
             succeeded: self.hand_over.succeeded(),
             doors: stages.doors.clone(),
-            started: Instant::now(),
+            started: clock::instant(),
             counted: tokio::sync::Mutex::default(),
             probed: sight::Probed::default(),
             turned: self.turned.clone(),
+            steps: self.steps.clone(),
         };
         let listener = listener.ok_or(address);
         sight::open_window(listener, self.metrics.clone(), sight, &stages.work);
@@ -528,7 +539,7 @@ impl Core {
         let ending = doors.clone();
         doors.spawn("admission", async move {
             ending.cancelled().await;
-            admission.close_at(Instant::now() + grace / 2);
+            admission.close_at(clock::instant() + grace / 2);
         });
     }
 
@@ -556,38 +567,22 @@ impl Core {
     }
 
     fn begin_tasks(&self, roles: AllRoles, tasks: &Tasks) {
-        let up = Arc::new(Notify::new());
-        let outbox = Outbox {
+        let parts = SessionParts {
             cluster: self.config.cluster_id.clone(),
             store: self.store.clone(),
-            local: roles.local,
-            federation: roles.others,
-            links: Arc::new(self.peers.clone()),
-            membership: self.membership.clone(),
             clock: self.clock.clone(),
-            wake: Arc::clone(&self.owed),
-            up: Arc::clone(&up),
-            tasks: tasks.clone(),
+            chance: self.chance.clone(),
+            membership: self.membership.clone(),
+            peers: self.peers.clone(),
+            home: roles.home,
+            visiting: roles.visiting,
+            local: roles.local,
+            others: roles.others,
+            owed: Arc::clone(&self.owed),
             deadline: self.config.login.deadline,
+            steps: self.steps.clone(),
         };
-        tasks.spawn("outbox", outbox.run());
-        let publishing = addresses::publish(
-            self.store.clone(),
-            self.membership.clone(),
-            self.clock.clone(),
-            tasks.clone(),
-        );
-        tasks.spawn("own addresses", publishing);
-        let learning = addresses::learn(self.store.clone(), self.peers.clone(), tasks.clone());
-        tasks.spawn("learned addresses", learning);
-        let telling = links::tell(
-            self.store.clone(),
-            self.membership.clone(),
-            self.peers.clone(),
-            self.clock.clone(),
-            tasks.clone(),
-        );
-        tasks.spawn("links on record", telling);
+        begin_session_tasks(parts, tasks);
         let telling = live::tell(
             self.store.clone(),
             self.membership.clone(),
@@ -617,14 +612,12 @@ impl Core {
             let watching = crl_folder::watch(folder.clone(), store, trust, clock, tasks.clone());
             tasks.spawn("folder of revocation lists", watching);
         }
-        let (home, watching) = (roles.home, tasks.clone());
-        let membership = self.membership.clone();
-        tasks.spawn("revocations", async move {
-            home.watch_revocations(&membership, &watching).await;
-        });
         let watching = watch_audit(self.store.clone(), self.clock.clone(), tasks.clone());
         tasks.spawn("audit heads", watching);
-        spawn_watchers(tasks, roles.visiting, &self.reloader, &self.peers, up);
+        let (watcher, watching) = (Arc::clone(&self.reloader), tasks.clone());
+        tasks.spawn("store changes", async move {
+            watcher.watch_store(&watching).await;
+        });
         if self.pepper == Pepper::Unproven {
             let (store, credentials) = (self.store.clone(), self.credentials.clone());
             let ended = tasks.clone();
@@ -643,110 +636,15 @@ impl Core {
             };
             applier.keep_swept(dead).await;
         });
-        let (store, clock, ended) = (self.store.clone(), self.clock.clone(), tasks.clone());
-        let membership = self.membership.clone();
-        tasks.spawn("retention", async move {
-            forget(&store, &membership, &clock, &ended).await;
-        });
     }
 }
 
-/// The tasks that wait for something to happen.
-fn spawn_watchers(
-    tasks: &Tasks,
-    visiting: VisitingRole,
-    reloader: &Arc<Reloader>,
-    peers: &Peers,
-    up: Arc<Notify>,
-) {
-    let counting = visiting.clone();
-    tasks.spawn("refs", async move { counting.keep_refs().await });
-    tasks.spawn(
-        "pending logins",
-        async move { visiting.sweep_pending().await },
-    );
-    let (watcher, watching) = (Arc::clone(reloader), tasks.clone());
-    tasks.spawn("store changes", async move {
-        watcher.watch_store(&watching).await;
-    });
-    let (mut ups, waking) = (peers.on_up(), tasks.clone());
-    tasks.spawn("links that come up", async move {
-        loop {
-            tokio::select! {
-                biased;
-                () = waking.cancelled() => return,
-                _ = ups.next() => up.notify_one(),
-            }
-        }
-    });
-}
-
-/// Forgets what is older than it need be, once an hour, on one node at a time.
-async fn forget(store: &Store, membership: &Membership, clock: &Clock, tasks: &Tasks) {
-    const INTERVAL: Duration = Duration::from_secs(3_600);
-    let task = claims::Task::retention();
-    loop {
-        let round = async {
-            let claim = membership.held(&task).await;
-            forget_now(store, membership, &claim, clock).await;
-            tokio::select! {
-                biased;
-                () = membership.lost(&claim) => {}
-                () = tokio::time::sleep(INTERVAL) => {}
-            }
-        };
-        tokio::select! {
-            biased;
-            () = tasks.cancelled() => return,
-            () = round => {}
-        }
-    }
-}
-
-async fn forget_now(store: &Store, membership: &Membership, claim: &claims::Claim, clock: &Clock) {
-    match retention::purge(store, claim, clock.now()).await {
-        // Whoever has taken over forgets the rest.
-        Ok(0) | Err(store::Error::ClaimLost { .. }) => {}
-        Ok(rows) => info!(
-            rows,
-            "forgot ended sessions and answers of more than 7 days ago"
-        ),
-        Err(error) => {
-            error!(
-                cause = crate::telemetry::error_chain(&error),
-                "old sessions could not be forgotten"
-            );
-        }
-    }
-    let dead = membership.dead();
-    let (claim, now) = (claim.clone(), clock.now());
-    let forgotten = store.write(move |tx: &mut dyn Transaction| {
-        for (run, beat) in dead.iter() {
-            if nodes::remove_silent(tx, run, *beat)? {
-                claims::effect(
-                    tx,
-                    &claim,
-                    &format!("forgot node {run}, which is silent"),
-                    now,
-                )?;
-            }
-        }
-        Ok::<_, store::Error>(())
-    });
-    if let Err(error) = forgotten.await {
-        warn!(
-            cause = crate::telemetry::error_chain(&error),
-            "nodes that are gone could not be forgotten"
-        );
-    }
-}
-
-async fn open_store(config: &Config) -> Result<Store, Error> {
+async fn open_store(config: &Config, points: FaultPoints) -> Result<Store, Error> {
     let settings = store::Config {
         url: config.store.url.clone(),
         node: config.node.clone(),
     };
-    let opened = tokio::task::spawn_blocking(move || Store::open(&settings)).await;
+    let opened = tokio::task::spawn_blocking(move || Store::open_with(&settings, points)).await;
     opened
         .map_err(|_| Error::Broken("opening the store"))?
         .map_err(Error::from)
@@ -946,6 +844,7 @@ fn groups(config: &Config) -> admin::roles::Groups {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
 
     use super::*;
     use crate::{
@@ -981,8 +880,8 @@ mod tests {
         Pin::new("90210".to_owned()).unwrap()
     }
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(60)
+    fn soon() -> std::time::Instant {
+        clock::instant() + Duration::from_secs(60)
     }
 
     /// One user with a PIN, hashed with that pepper.

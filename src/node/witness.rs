@@ -34,6 +34,7 @@ pub(super) async fn watch_audit(store: Store, clock: Clock, tasks: Tasks) {
             ),
         }
         tokio::select! {
+            biased;
             () = tasks.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
         }

@@ -273,6 +273,7 @@ impl Pairings {
                 ),
             }
             tokio::select! {
+                biased;
                 () = self.0.decided.notified() => continue,
                 changed = changes.changed() => {
                     if changed.is_err() {
@@ -283,6 +284,7 @@ impl Pairings {
                 () = tokio::time::sleep(LONGEST_PAUSE) => {}
             }
             tokio::select! {
+                biased;
                 () = self.0.decided.notified() => {}
                 () = tokio::time::sleep(PAUSE) => {}
             }

@@ -291,6 +291,7 @@ impl Pairings {
                     );
                 }
                 tokio::select! {
+                    biased;
                     changed = changes.changed() => {
                         if changed.is_err() {
                             return;

@@ -126,7 +126,7 @@ impl Peers {
             request.metadata_mut(),
             own,
             live.facts.version,
-            new_reference(),
+            new_reference(&self.config().chance),
         );
         request.set_timeout(deadline.saturating_duration_since(now()));
         let mut client = live.client.clone();
@@ -141,7 +141,7 @@ impl Peers {
         }
     }
 
-    fn lives(&self, cluster: &ClusterId) -> Vec<Live> {
+    pub(super) fn lives(&self, cluster: &ClusterId) -> Vec<Live> {
         let links = self.group(cluster).map(|group| group.links());
         let links = links.iter().flat_map(|links| links.iter());
         links.filter_map(|link| link.live()).collect()

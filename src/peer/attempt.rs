@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Request, Status, Streaming};
 
 use crate::{
+    chance::Chance,
     clock::{Clock, Timestamp},
     domain::{
         address_list::is_near_ip,
@@ -30,6 +31,7 @@ use crate::{
         lookup::Lookups,
         race::{Race, race},
         shared::{Client, Probe},
+        transport::Transport,
     },
     trust::{
         Snapshot, TrustStore,
@@ -69,6 +71,7 @@ pub(super) struct Attempt<'a> {
     pub(super) trust: &'a TrustStore,
     pub(super) snapshot: &'a Snapshot,
     pub(super) lookups: &'a Lookups,
+    pub(super) transport: &'a dyn Transport,
     /// Whether the address may lead to this machine or this wire.
     pub(super) may_be_near: bool,
     /// The peer called us: what hangs is begun afresh.
@@ -138,6 +141,7 @@ impl Attempt<'_> {
 
     async fn at(&self, address: &str, socket: SocketAddr) -> Result<Session, Error> {
         let dialer = Dialer {
+            transport: self.transport,
             cluster: self.cluster,
             trust: self.trust,
             snapshot: self.snapshot,
@@ -176,7 +180,7 @@ impl Attempt<'_> {
             request.metadata_mut(),
             &self.config.cluster_id,
             self.config.versions.min(),
-            new_reference(),
+            new_reference(&self.config.chance),
         );
         // The peer needn't work on an answer that nobody waits for. `Watch` carries none: it would bound the
         // whole stream and not only its begin.
@@ -237,7 +241,7 @@ impl Attempt<'_> {
             request.metadata_mut(),
             &self.config.cluster_id,
             facts.version,
-            new_reference(),
+            new_reference(&self.config.chance),
         );
         let answer = self.within("Watch", address, client.watch(request)).await?;
         Ok(answer.into_inner())
@@ -348,8 +352,8 @@ pub(super) fn offset_of(beat: &Beat, clock: &Clock) -> i64 {
 }
 
 /// A reference for a call that belongs to no attempt of a user.
-pub(super) fn new_reference() -> Ref {
-    crate::domain::refs::by_chance(rand::random())
+pub(super) fn new_reference(chance: &Chance) -> Ref {
+    crate::domain::refs::by_chance(chance.u64())
 }
 
 /// The bounds of the wire for a heartbeat interval.

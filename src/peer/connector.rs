@@ -1,4 +1,4 @@
-//! Dials one socket: TCP, TLS with the current trust snapshot, one HTTP/2 connection.
+//! Dials one socket: a transport (TCP, TLS with the current trust snapshot), one HTTP/2 connection.
 //!
 //! The channel that comes out lives on exactly that one connection: when it ends, the channel is of no use,
 //! and the link's own task decides when and how to dial again.
@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::{
@@ -26,7 +27,10 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::{
     domain::{ids::ClusterId, rejection::Rejection},
-    peer::Error,
+    peer::{
+        Error,
+        transport::{Ask, Io, Transport, Wire},
+    },
     trust::{
         Snapshot, TrustStore,
         certificate::{fingerprint_of, fingerprint_text},
@@ -39,6 +43,7 @@ use crate::{
 
 /// What dialling takes.
 pub(super) struct Dialer<'a> {
+    pub(super) transport: &'a dyn Transport,
     pub(super) cluster: &'a ClusterId,
     pub(super) trust: &'a TrustStore,
     pub(super) snapshot: &'a Snapshot,
@@ -71,16 +76,16 @@ impl Dialer<'_> {
         address: &str,
         socket: SocketAddr,
     ) -> Result<Connection, Error> {
-        let tcp = timeout(self.connect_timeout, TcpStream::connect(socket))
-            .await
-            .map_err(|_| silent(address, "the connection", self.connect_timeout))?
-            .map_err(|source| unreachable(address, source))?;
-        // Small messages both ways: waiting to fill packets only adds delay.
-        tcp.set_nodelay(true)
-            .map_err(|source| unreachable(address, source))?;
-        let tls = self.handshake(address, tcp).await?;
-        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-        let chain: Vec<_> = chain.iter().map(|der| der.clone().into_owned()).collect();
+        let ask = Ask {
+            cluster: self.cluster,
+            address,
+            socket,
+            trust: self.trust,
+            snapshot: self.snapshot,
+            connect_timeout: self.connect_timeout,
+            handshake_timeout: self.handshake_timeout,
+        };
+        let Wire { stream, chain } = self.transport.dial(ask).await?;
         if let Some(leaf) = chain.first() {
             let shown = fingerprint_text(&fingerprint_of(leaf));
             self.trust.refusals().answerer_accepted(&shown);
@@ -97,7 +102,7 @@ impl Dialer<'_> {
                 .map(|own| own.leaf().fingerprint()),
             shown: chain.iter().map(|der| fingerprint_of(der)).collect(),
         });
-        let channel = self.channel(address, tls, &cut, in_use).await?;
+        let channel = self.channel(address, stream, &cut, in_use).await?;
         Ok(Connection {
             channel,
             chain,
@@ -105,58 +110,16 @@ impl Dialer<'_> {
         })
     }
 
-    async fn handshake(
-        &self,
-        address: &str,
-        tcp: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, Error> {
-        let verdict = Arc::new(Mutex::new(None));
-        let config = self
-            .snapshot
-            .client_config(self.cluster, Arc::clone(&verdict));
-        let config = config.map_err(|_| Error::NoIdentity)?;
-        let name = server_name(address).ok_or_else(|| Error::Unresolved {
-            address: address.to_owned(),
-            source: None,
-        })?;
-        let remote = tcp.peer_addr().ok();
-        let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
-        let waited = self.handshake_timeout;
-        let outcome = timeout(waited, handshake)
-            .await
-            .map_err(|_| silent(address, "the TLS handshake", waited))?;
-        let verdict = verdict
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let (Some(verdict), Some(remote), Err(_)) = (&verdict, remote, &outcome) {
-            let now = self.trust.clock().now();
-            let refusals = self.trust.refusals();
-            refusals.record(Side::Answerer, verdict, remote, now);
-        }
-        let stream = outcome.map_err(|source| refused(address, verdict, source))?;
-        if stream.get_ref().1.alpn_protocol() == Some(ALPN_H2) {
-            Ok(stream)
-        } else {
-            Err(Error::Tls {
-                address: address.to_owned(),
-                rejection: None,
-                hint: "; is this the peer's federation listener?",
-                source: io::Error::other("the other side does not offer HTTP/2"),
-            })
-        }
-    }
-
     async fn channel(
         &self,
         address: &str,
-        tls: TlsStream<TcpStream>,
+        stream: Box<dyn Io>,
         cut: &CancellationToken,
         in_use: Guard,
     ) -> Result<Channel, Error> {
         let stream = Cuttable {
             _in_use: in_use,
-            stream: tls,
+            stream,
             cut: Box::pin(cut.clone().cancelled_owned()),
         };
         let once = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
@@ -173,6 +136,77 @@ impl Dialer<'_> {
             .await
             .map_err(|_| silent(address, "HTTP/2", waited))?
             .map_err(|source| unreachable(address, io::Error::other(source)))
+    }
+}
+
+/// Links over TCP and TLS, as the daemon has them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TcpTls;
+
+impl Transport for TcpTls {
+    fn dial<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Result<Wire, Error>> {
+        Box::pin(async move {
+            let tls = Self::handshake(ask, Self::connect(ask).await?).await?;
+            let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+            let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
+            Ok(Wire {
+                stream: Box::new(tls),
+                chain,
+            })
+        })
+    }
+}
+
+impl TcpTls {
+    async fn connect(ask: Ask<'_>) -> Result<TcpStream, Error> {
+        let (address, waited) = (ask.address, ask.connect_timeout);
+        let tcp = timeout(waited, TcpStream::connect(ask.socket))
+            .await
+            .map_err(|_| silent(address, "the connection", waited))?
+            .map_err(|source| unreachable(address, source))?;
+        // Small messages both ways: waiting to fill packets only adds delay.
+        tcp.set_nodelay(true)
+            .map_err(|source| unreachable(address, source))?;
+        Ok(tcp)
+    }
+
+    async fn handshake(ask: Ask<'_>, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Error> {
+        let Ask { address, trust, .. } = ask;
+        let verdict = Arc::new(Mutex::new(None));
+        let config = ask
+            .snapshot
+            .client_config(ask.cluster, Arc::clone(&verdict));
+        let config = config.map_err(|_| Error::NoIdentity)?;
+        let name = server_name(address).ok_or_else(|| Error::Unresolved {
+            address: address.to_owned(),
+            source: None,
+        })?;
+        let remote = tcp.peer_addr().ok();
+        let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
+        let waited = ask.handshake_timeout;
+        let outcome = timeout(waited, handshake)
+            .await
+            .map_err(|_| silent(address, "the TLS handshake", waited))?;
+        let verdict = verdict
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let (Some(verdict), Some(remote), Err(_)) = (&verdict, remote, &outcome) {
+            let now = trust.clock().now();
+            let refusals = trust.refusals();
+            refusals.record(Side::Answerer, verdict, remote, now);
+        }
+        let stream = outcome.map_err(|source| refused(address, verdict, source))?;
+        if stream.get_ref().1.alpn_protocol() == Some(ALPN_H2) {
+            Ok(stream)
+        } else {
+            Err(Error::Tls {
+                address: address.to_owned(),
+                rejection: None,
+                hint: "; is this the peer's federation listener?",
+                source: io::Error::other("the other side does not offer HTTP/2"),
+            })
+        }
     }
 }
 
@@ -213,7 +247,7 @@ fn refused(address: &str, verdict: Option<Verdict>, source: io::Error) -> Error 
 }
 
 /// What the operator is told of a verdict against what the peer shows; none when it is for it.
-pub(super) fn untrusted(address: &str, verdict: Verdict) -> Option<Error> {
+pub(crate) fn untrusted(address: &str, verdict: Verdict) -> Option<Error> {
     let Verdict::Rejected {
         rejection,
         certificate,
@@ -272,7 +306,7 @@ pub(super) fn alert_rejection(error: &(dyn StdError + 'static)) -> Option<Reject
 struct Cuttable {
     /// Lists the connection for as long as there is one.
     _in_use: Guard,
-    stream: TlsStream<TcpStream>,
+    stream: Box<dyn Io>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 

@@ -17,6 +17,19 @@ impl Links for Peers {
         let entry = entries.get(cluster).filter(|e| e.record.enabled);
         entry.is_some_and(|e| e.group.is_up())
     }
+
+    fn ring(&self, cluster: &ClusterId) {
+        if let Some(group) = self.group(cluster) {
+            group.common.ring();
+        }
+    }
+
+    fn times_up(&self, cluster: &ClusterId) -> u64 {
+        let entries = self.entries();
+        // A peer that was disabled and enabled again has a new link, which counts from the start.
+        let mark = |e: &Entry| (e.number << u32::BITS) | (e.group.times_up() & u64::from(u32::MAX));
+        entries.get(cluster).map_or(0, mark)
+    }
 }
 
 impl Federation for Peers {

@@ -285,6 +285,7 @@ impl Group {
             profile_choice: one.profile_choice || other.profile_choice,
             secure_config: one.secure_config || other.secure_config,
             trust_announce: one.trust_announce || other.trust_announce,
+            sync_sessions: one.sync_sessions || other.sync_sessions,
             ..one
         });
         any.or_else(|| self.inbound().traits())
@@ -310,7 +311,8 @@ impl Group {
             .iter()
             .map(|(link, live)| link.candidate(live, tried.has_node(live.facts.identity())))
             .collect();
-        let chosen = choose(&candidates, rand::random()).and_then(|place| ways.get(place));
+        let chosen =
+            choose(&candidates, self.common.chance.u32()).and_then(|place| ways.get(place));
         match (chosen, lacking) {
             (Some((link, live)), _) => Pick::Way(Way {
                 link: Arc::clone(link),

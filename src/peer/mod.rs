@@ -5,6 +5,7 @@
 //! a call goes to one of the nodes that are up, and to another one when that fails; when none is up it wakes the links
 //! and waits for fresh attempts, within its deadline.
 
+pub mod agreement;
 pub mod announce;
 pub mod backoff;
 pub mod balance;
@@ -14,7 +15,9 @@ pub mod link;
 pub mod outbox;
 pub mod probe;
 pub mod status;
+pub mod sync;
 pub mod theirs;
+pub mod transport;
 
 mod attempt;
 mod client;
@@ -36,16 +39,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::watch, time::timeout_at};
+use tokio::time::timeout_at;
 
+#[cfg(test)]
+pub(crate) use self::connector::untrusted;
 use self::{
     attempt::HEARTBEAT_BOUNDS,
     client::PeerHome,
+    connector::TcpTls,
     group::Group,
     inbound::InboundRecord,
     lookup::Lookups,
     shared::{Common, Giver, Shared, lock, now},
     task::LinkTask,
+    transport::Transport,
 };
 pub use self::{
     error::Error,
@@ -53,6 +60,7 @@ pub use self::{
     status::{LinkStatus, NodeStatus},
 };
 use crate::{
+    chance::Chance,
     clock::{Clock, Timestamp},
     domain::{
         accepted::{Accepted, AcceptedList},
@@ -65,6 +73,7 @@ use crate::{
     store::peers::Peer,
     tasks::Tasks,
     trust::TrustStore,
+    watch,
     wire::federation::Hello,
 };
 
@@ -93,16 +102,19 @@ pub struct Config {
     pub hello_timeout: Duration,
     /// The longest pause between two attempts.
     pub backoff_cap: Duration,
+    /// Jitter, references, and which of two nodes a call goes to.
+    pub chance: Chance,
 }
 
 impl Config {
     /// The defaults: a dead peer is seen within 8 s, a healed one is usable within 2 s.
     #[must_use]
     pub fn new(cluster_id: ClusterId, node: impl Into<String>) -> Self {
+        let chance = Chance::system();
         Self {
             cluster_id,
             node: node.into(),
-            instance: format!("{:016x}", rand::random::<u64>()),
+            instance: format!("{:016x}", chance.u64()),
             software: concat!("emccd ", env!("CARGO_PKG_VERSION")).to_owned(),
             security_mode: SecurityMode::NonSecure,
             versions: VersionRange::SUPPORTED,
@@ -111,6 +123,7 @@ impl Config {
             connect_timeout: Duration::from_secs(1),
             hello_timeout: Duration::from_millis(1_500),
             backoff_cap: Duration::from_millis(500),
+            chance,
         }
     }
 
@@ -159,6 +172,7 @@ struct Inner {
     trust: TrustStore,
     clock: Clock,
     tasks: Tasks,
+    transport: Arc<dyn Transport>,
     entries: Mutex<BTreeMap<ClusterId, Entry>>,
     changes: watch::Sender<u64>,
     /// Where our own cluster can be dialled, for our peers.
@@ -217,12 +231,25 @@ impl Peers {
     /// No peers yet.
     #[must_use]
     pub fn new(config: Config, trust: TrustStore, clock: Clock, tasks: Tasks) -> Self {
+        Self::over(config, trust, clock, tasks, Arc::new(TcpTls))
+    }
+
+    /// No peers yet, with links over that transport.
+    #[must_use]
+    pub fn over(
+        config: Config,
+        trust: TrustStore,
+        clock: Clock,
+        tasks: Tasks,
+        transport: Arc<dyn Transport>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 config: Arc::new(config),
                 trust,
                 clock,
                 tasks,
+                transport,
                 entries: Mutex::default(),
                 changes: watch::Sender::new(0),
                 own: watch::Sender::default(),
@@ -446,6 +473,28 @@ impl Peers {
         })
     }
 
+    /// How often we had ends of sessions for that peer which could not be delivered.
+    #[must_use]
+    pub fn undelivered(&self, cluster: &ClusterId) -> u64 {
+        self.group(cluster).map_or(0, |group| group.common.rings())
+    }
+
+    /// How often that peer said that it has ends of sessions for us which it could not deliver.
+    #[cfg(test)]
+    pub(crate) fn rung(&self, cluster: &ClusterId) -> u64 {
+        self.group(cluster).map_or(0, |group| group.common.rung())
+    }
+
+    /// Of each enabled peer: how often its links came up, and how often it said that it has ends of sessions for us.
+    pub(super) fn marks(&self) -> BTreeMap<ClusterId, (u64, u64)> {
+        let entries = self.entries();
+        let enabled = entries.iter().filter(|(_, entry)| entry.record.enabled);
+        let mark = |entry: &Entry| (entry.group.times_up(), entry.group.common.rung());
+        enabled
+            .map(|(id, entry)| (id.clone(), mark(entry)))
+            .collect()
+    }
+
     /// Tells of links that come up from now on; those that are up already are told first.
     #[must_use]
     pub fn on_up(&self) -> Ups {
@@ -496,7 +545,12 @@ impl Peers {
         let inner = &self.inner;
         let cluster = record.cluster_id.clone();
         let closed = (!record.enabled).then(|| task::disabled(&cluster));
-        let common = Common::new(cluster, inbound, inner.changes.clone());
+        let common = Common::new(
+            cluster,
+            inbound,
+            inner.changes.clone(),
+            inner.config.chance.clone(),
+        );
         let group = Arc::new(Group::new(Arc::new(common), closed));
         let home = PeerHome {
             config: Arc::clone(&inner.config),
@@ -527,6 +581,7 @@ impl Peers {
             group: Arc::clone(group),
             shared: Arc::clone(&shared),
             lookups: Lookups::default(),
+            transport: Arc::clone(&inner.transport),
             own: inner.own.subscribe(),
             accepts: inner.accepts.subscribe(),
         };

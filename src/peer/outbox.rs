@@ -8,24 +8,27 @@
 //! written down under it. A node whose link is down lets go of the claim, so that one with a link may have it; what
 //! another node owes is seen by the change in the store.
 //!
-//! A debt that the creditor refuses, though it is well, is set aside for a while: the later ones go on. One that
-//! it fails to take (a full disk, for example) is tried again soon, and ever less often up to a limit.
+//! A debt that the creditor refuses, though it is well, is parked in its row with the reason: the later ones go on, and
+//! it is told again once when a link comes up, or when an operator says so. One that it fails to take (a full disk, for
+//! example) is tried again soon, and ever less often up to a limit. Where nothing can be delivered the creditor is rung
+//! for ([`Links::ring`]): it may be able to come and ask.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use crate::{
-    clock::Clock,
+    chance::Chance,
+    clock::{self, Clock, Timestamp},
     domain::{
         capability::Traits,
         em_code::EmCode,
@@ -34,13 +37,16 @@ use crate::{
         login::{Context, HomeCluster, LogoutRequest},
         session::{EndReason, Initiator, Role},
     },
+    fault::{self, Bug},
     store::{
         self, Store, Transaction,
         claims::{self, Claim, Task},
+        debts::{self, Owed},
         membership::Membership,
         sessions::{self, Debt},
     },
     tasks::Tasks,
+    watch,
 };
 
 use super::backoff::Backoff;
@@ -69,6 +75,8 @@ pub struct Outbox {
     pub tasks: Tasks,
     /// How long one delivery may take.
     pub deadline: Duration,
+    /// Spreads what is tried again.
+    pub chance: Chance,
 }
 
 /// How long a debt that another node made may stand before it is looked at: its own node is likely to settle it at once.
@@ -81,8 +89,6 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const BATCH: u32 = 256;
 /// Deliveries to one cluster that are under way at a time.
 const IN_FLIGHT: usize = 8;
-/// How long a refused debt is set aside, unless a link comes up before.
-const ASIDE: Duration = Duration::from_secs(300);
 /// The longest pause before a debt is tried again that the creditor failed to take. Both sides are to agree
 /// within 30 s of the creditor's recovery, and this is half of that.
 const RETRY_WITHIN: Duration = Duration::from_secs(15);
@@ -93,13 +99,15 @@ struct Bell {
     ring: Notify,
     /// A link came up: what was refused may be taken now.
     afresh: AtomicBool,
+    /// What it is owed, as seen last.
+    owed: Mutex<Option<Owed>>,
 }
 
 /// What became of one delivery.
 enum Delivery {
     /// The creditor knows of the end, for this reason.
     Taken(EndReason),
-    /// The creditor is well and does not take this one.
+    /// The creditor is well and does not take this one, whenever it is asked.
     Refused(String),
     /// The creditor was reached, and failed: the next try may find it well.
     Failed(String),
@@ -110,10 +118,16 @@ enum Delivery {
 /// What one creditor's task remembers.
 #[derive(Default)]
 struct Memory {
-    /// What was not taken, and until when it is set aside.
-    aside: HashMap<(Role, SessionId), Aside>,
+    /// What it failed to take, and until when it is set aside.
+    aside: BTreeMap<(Role, SessionId), Aside>,
     /// The last complaint; one is made per cause, not per attempt.
     complaint: Option<String>,
+    /// The newest debt for which the creditor was rung for: it is rung once for each, not again and again.
+    rung: Option<(u64, Option<Timestamp>)>,
+    /// A link came up, and what it refused has not been told again since.
+    afresh: bool,
+    /// How often its link had come up when that was seen last: the link that came up may be another cluster's.
+    times_up: Option<u64>,
 }
 
 /// A debt that waits for its next try.
@@ -123,16 +137,10 @@ struct Aside {
 }
 
 impl Memory {
-    /// What the creditor refuses is left alone for long.
-    fn set_aside(&mut self, key: (Role, SessionId)) {
-        let aside = self.entry(key);
-        aside.until = Instant::now() + ASIDE;
-    }
-
     /// What the creditor failed to take is tried again soon, at first.
-    fn put_off(&mut self, key: (Role, SessionId)) {
+    fn put_off(&mut self, key: (Role, SessionId), chance: &Chance) {
         let aside = self.entry(key);
-        aside.until = Instant::now() + aside.backoff.next_delay(rand::random());
+        aside.until = clock::instant() + aside.backoff.next_delay(chance.u32());
     }
 
     fn complain(&mut self, cluster: &ClusterId, cause: String) {
@@ -144,7 +152,7 @@ impl Memory {
 
     fn entry(&mut self, key: (Role, SessionId)) -> &mut Aside {
         self.aside.entry(key).or_insert_with(|| Aside {
-            until: Instant::now(),
+            until: clock::instant(),
             backoff: Backoff::new(RETRY_WITHIN),
         })
     }
@@ -158,6 +166,8 @@ struct Round {
     more: bool,
     /// Whether the creditor can't be told of anything now.
     stopped: bool,
+    /// Whether some are parked now that were not.
+    parked: bool,
     /// Why not all were taken.
     complaint: Option<String>,
 }
@@ -181,13 +191,15 @@ impl Outbox {
             changes.mark_unchanged();
             match outbox.creditors().await {
                 Ok(creditors) => {
-                    for cluster in creditors {
+                    for owed in creditors {
+                        let cluster = owed.counterpart.clone();
                         let bell = bells.entry(cluster.clone()).or_insert_with(|| {
                             let bell = Arc::new(Bell::default());
                             let task = Arc::clone(&outbox).serve(cluster, Arc::clone(&bell));
                             outbox.tasks.spawn("debts to a cluster", task);
                             bell
                         });
+                        *bell.owed.lock().unwrap_or_else(PoisonError::into_inner) = Some(owed);
                         if afresh {
                             bell.afresh.store(true, Ordering::Release);
                         }
@@ -209,9 +221,9 @@ impl Outbox {
         }
     }
 
-    async fn creditors(&self) -> Result<Vec<ClusterId>, store::Error> {
+    async fn creditors(&self) -> Result<Vec<Owed>, store::Error> {
         self.store
-            .read(|tx: &mut dyn Transaction| sessions::counterparts_owed(tx))
+            .read(|tx: &mut dyn Transaction| debts::creditors(tx))
             .await
     }
 
@@ -222,14 +234,24 @@ impl Outbox {
             loop {
                 bell.ring.notified().await;
                 if bell.afresh.swap(false, Ordering::AcqRel) {
-                    memory.aside.clear();
+                    let times = Some(self.links.times_up(&cluster));
+                    if memory.times_up != times {
+                        memory.times_up = times;
+                        memory.afresh = true;
+                        memory.aside.clear();
+                    }
                 }
                 let Some(claim) = self.claim(&cluster, &mut memory) else {
+                    if !self.can_reach(&cluster) {
+                        self.ring_for(&cluster, &bell, &mut memory);
+                    }
                     continue;
                 };
                 match self.deliver_all(&cluster, &claim, &mut memory).await {
+                    Ok(true) => {}
+                    Ok(false) => self.ring_for(&cluster, &bell, &mut memory),
                     // Whoever has taken over delivers what is left.
-                    Ok(()) | Err(store::Error::ClaimLost { .. }) => {}
+                    Err(store::Error::ClaimLost { .. }) => {}
                     Err(error) => complain(&error),
                 }
             }
@@ -245,7 +267,7 @@ impl Outbox {
     /// we can't reach the cluster it is left to others.
     fn claim(&self, cluster: &ClusterId, memory: &mut Memory) -> Option<Claim> {
         let task = Task::deliveries(cluster);
-        if *cluster != self.cluster && !self.links.is_up(cluster) {
+        if !self.can_reach(cluster) {
             self.membership.let_go(&task);
             memory.complain(cluster, "this node has no link to it".to_owned());
             return None;
@@ -254,20 +276,42 @@ impl Outbox {
         self.membership.claim(&task)
     }
 
-    /// Delivers batch by batch, for as long as the cluster takes anything and more may be there.
+    fn can_reach(&self, cluster: &ClusterId) -> bool {
+        *cluster == self.cluster || self.links.is_up(cluster)
+    }
+
+    /// Has the creditor hear that there is something for it which this node can't bring.
+    fn ring_for(&self, cluster: &ClusterId, bell: &Bell, memory: &mut Memory) {
+        let owed = bell.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = owed.as_ref().map(|owed| (owed.parked, owed.newest));
+        drop(owed);
+        if newest.is_some() && memory.rung != newest {
+            memory.rung = newest;
+            self.links.ring(cluster);
+        }
+    }
+
+    /// Delivers batch by batch, for as long as the cluster takes anything and more may be there; whether nothing of what
+    /// was tried is left that can't be delivered.
     async fn deliver_all(
         &self,
         cluster: &ClusterId,
         claim: &Claim,
         memory: &mut Memory,
-    ) -> Result<(), store::Error> {
+    ) -> Result<bool, store::Error> {
+        if memory.afresh {
+            self.unpark(cluster, claim).await?;
+            memory.afresh = false;
+        }
         let mut delivered = 0;
         let mut complaint = None;
+        let mut all = true;
         loop {
             let round = self.deliver(cluster, claim, memory).await?;
             delivered += round.taken;
             complaint = complaint.or(round.complaint);
-            if round.stopped || round.taken == 0 || !round.more {
+            all &= !round.stopped && !round.parked;
+            if round.stopped || (round.taken == 0 && !round.parked) || !round.more {
                 break;
             }
         }
@@ -278,7 +322,58 @@ impl Outbox {
         if let Some(cause) = complaint {
             memory.complain(cluster, cause);
         }
-        Ok(())
+        Ok(all)
+    }
+
+    /// What the creditor refused is told again, once.
+    async fn unpark(&self, cluster: &ClusterId, claim: &Claim) -> Result<(), store::Error> {
+        let (cluster, claim, now) = (cluster.clone(), claim.clone(), self.clock.now());
+        let parked = {
+            let cluster = cluster.clone();
+            let read = move |tx: &mut dyn Transaction| debts::parked_of(tx, &cluster);
+            self.store.read(read).await?
+        };
+        if parked == 0 {
+            return Ok(());
+        }
+        self.store
+            .write(
+                move |tx: &mut dyn Transaction| match debts::unpark_all(tx, &cluster)? {
+                    0 => Ok(()),
+                    n => claims::effect(tx, &claim, &format!("tries {n} refused ends again"), now),
+                },
+            )
+            .await
+    }
+
+    /// Writes down what the creditor refuses, if the claim still stands.
+    async fn park(
+        &self,
+        cluster: &ClusterId,
+        claim: &Claim,
+        refused: Vec<(Role, SessionId, String)>,
+    ) -> Result<bool, store::Error> {
+        let Some((_, id, cause)) = refused.first() else {
+            return Ok(false);
+        };
+        warn!(
+            peer.cluster_id = %cluster, session.id = %id, cause, parked = refused.len(),
+            "cluster {cluster} refuses to hear of the end of a session; it is parked, and told again when a link comes \
+             up, or with: emccd session retry --peer {cluster}"
+        );
+        let (cluster, claim, now) = (cluster.clone(), claim.clone(), self.clock.now());
+        self.store
+            .write(move |tx: &mut dyn Transaction| {
+                let mut parked = 0;
+                for (role, id, cause) in &refused {
+                    parked += u32::from(debts::park(tx, *role, &cluster, *id, cause, now)?);
+                }
+                if parked > 0 {
+                    claims::effect(tx, &claim, &format!("parked {parked} refused ends"), now)?;
+                }
+                Ok(parked > 0)
+            })
+            .await
     }
 
     /// Delivers one batch, the oldest first.
@@ -298,6 +393,7 @@ impl Outbox {
                 taken: 0,
                 more: false,
                 stopped: true,
+                parked: false,
                 complaint: Some("it is no longer configured".to_owned()),
             });
         };
@@ -305,7 +401,7 @@ impl Outbox {
         let mut waiting = owed.into_iter();
         let mut flying = FuturesUnordered::new();
         let (mut taken, mut failed, mut stopped) = (0, 0, false);
-        let mut refused: Option<(SessionId, String)> = None;
+        let mut refused = Vec::new();
         let mut complaint = None;
         let mut told = Vec::new();
         loop {
@@ -330,12 +426,12 @@ impl Outbox {
                     failed += 1;
                     // Who fails at everything is spared the rest.
                     stopped |= taken == 0 && failed >= IN_FLIGHT;
-                    memory.put_off((role, id));
+                    memory.put_off((role, id), &self.chance);
                     complaint.get_or_insert(cause);
                 }
                 Delivery::Refused(cause) => {
-                    memory.set_aside((role, id));
-                    refused.get_or_insert((id, cause));
+                    memory.aside.remove(&(role, id));
+                    refused.push((role, id, cause));
                 }
             }
             if told.len() >= SETTLED_AT_ONCE || flying.is_empty() {
@@ -343,17 +439,12 @@ impl Outbox {
                     .await?;
             }
         }
-        if let Some((id, cause)) = refused {
-            warn!(
-                peer.cluster_id = %cluster, session.id = %id, cause, set_aside = memory.aside.len(),
-                "cluster {cluster} refuses to hear of the end of a session; it is told again when a link comes \
-                 up, or in some minutes"
-            );
-        }
+        let parked = self.park(cluster, claim, refused).await?;
         Ok(Round {
             taken,
             more,
             stopped,
+            parked,
             complaint,
         })
     }
@@ -364,19 +455,19 @@ impl Outbox {
         cluster: &ClusterId,
         memory: &mut Memory,
     ) -> Result<(Vec<Debt>, bool), store::Error> {
-        let now = Instant::now();
+        let now = clock::instant();
         // What failed before takes nobody's place in the batch.
         let before = u32::try_from(memory.aside.len()).unwrap_or(u32::MAX);
         let limit = BATCH.saturating_add(before);
         let cluster = cluster.clone();
         let mut owed = self
             .store
-            .read(move |tx: &mut dyn Transaction| sessions::owed(tx, &cluster, limit))
+            .read(move |tx: &mut dyn Transaction| debts::to_tell(tx, &cluster, limit))
             .await?;
         let more = u32::try_from(owed.len()).is_ok_and(|found| found >= limit);
         if !more {
             // These are all: what is not among them was settled some other way.
-            let all: HashSet<_> = owed.iter().map(|debt| (debt.role, debt.id)).collect();
+            let all: BTreeSet<_> = owed.iter().map(|debt| (debt.role, debt.id)).collect();
             memory.aside.retain(|key, _| all.contains(key));
         }
         owed.retain(|debt| {
@@ -431,7 +522,7 @@ impl Outbox {
         let context = Context {
             reference: debt.reference,
             caller: self.cluster.clone(),
-            deadline: Instant::now() + self.deadline,
+            deadline: clock::instant() + self.deadline,
             traits: Traits::default(),
         };
         let request = LogoutRequest {
@@ -443,6 +534,9 @@ impl Outbox {
             },
         };
         debug!(session.id = %debt.id, peer.cluster_id = %creditor.cluster_id(), "delivering an owed end");
+        if fault::has(Bug::OutboxDropped) {
+            return Delivery::Taken(request.reason);
+        }
         match tokio::time::timeout_at(context.deadline.into(), creditor.logout(&context, request))
             .await
         {

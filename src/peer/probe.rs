@@ -28,7 +28,7 @@ use crate::{
     peer::{
         Config, Sequences,
         attempt::{new_reference, offset_ms, shown_to},
-        connector::{Dialer, alert_rejection},
+        connector::{Dialer, TcpTls, alert_rejection},
         error::{bounded, with_sources},
         lookup::Lookups,
         shared::Client,
@@ -313,6 +313,7 @@ impl Prober {
         part: &mut Part,
     ) {
         let dialer = Dialer {
+            transport: &TcpTls,
             cluster,
             trust: &self.trust,
             snapshot,
@@ -376,7 +377,12 @@ impl Prober {
         let message = self.config.hello(now, Sequences::default());
         let mut request = Request::new(pb::HelloRequest::from(&message));
         let (own, version) = (&self.config.cluster_id, self.config.versions.min());
-        metadata::write(request.metadata_mut(), own, version, new_reference());
+        metadata::write(
+            request.metadata_mut(),
+            own,
+            version,
+            new_reference(&self.config.chance),
+        );
         request.set_timeout(self.config.hello_timeout);
         request
     }

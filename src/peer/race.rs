@@ -39,13 +39,7 @@ where
     let mut woken = false;
     while !(waiting.is_empty() && tries.is_empty()) {
         tokio::select! {
-            () = sleep_until(next), if !waiting.is_empty() => {
-                if let Some((place, one)) = waiting.pop_front() {
-                    let running = begin(one);
-                    tries.push(async move { (place, running.await) });
-                }
-                next = Instant::now() + rules.stagger;
-            }
+            biased;
             Some((place, outcome)) = tries.next() => match outcome {
                 Ok(won) => return Ok(won),
                 Err(error) => {
@@ -55,6 +49,14 @@ where
                     next = Instant::now();
                 }
             },
+            () = sleep_until(started + rules.limit) => break,
+            () = sleep_until(next), if !waiting.is_empty() => {
+                if let Some((place, one)) = waiting.pop_front() {
+                    let running = begin(one);
+                    tries.push(async move { (place, running.await) });
+                }
+                next = Instant::now() + rules.stagger;
+            }
             () = called(rules.afresh), if !woken => woken = true,
             () = later(round, rules.afresh), if woken => {
                 woken = false;
@@ -62,7 +64,6 @@ where
                 next = round;
                 waiting = what.iter().copied().enumerate().collect();
             }
-            () = sleep_until(started + rules.limit) => break,
         }
     }
     if let (true, Some((notify, _))) = (woken, rules.afresh) {

@@ -10,16 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::{Notify, watch},
-    time::timeout,
-};
+use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tracing::warn;
 
 use crate::{
+    chance::Chance,
     clock::Timestamp,
     domain::{accepted::AcceptedList, address_list::AddressList, em_code::EmCode, ids::ClusterId},
     peer::{
@@ -27,6 +25,7 @@ use crate::{
         inbound::{InboundRecord, Told},
         link::{Facts, Failure, Link, LinkState},
     },
+    watch,
     wire::pb::federation_service_client::FederationServiceClient,
 };
 
@@ -52,6 +51,11 @@ pub(super) struct Common {
     told_ahead: AtomicBool,
     /// A newer list that a node of it told.
     told_addresses: Mutex<Option<AddressList>>,
+    /// How often we had ends of sessions for it that could not be delivered.
+    rings: AtomicU64,
+    /// How often it had such for us.
+    rung: AtomicU64,
+    pub(super) chance: Chance,
 }
 
 impl Common {
@@ -59,6 +63,7 @@ impl Common {
         cluster: ClusterId,
         inbound: Arc<Mutex<InboundRecord>>,
         changes: watch::Sender<u64>,
+        chance: Chance,
     ) -> Self {
         Self {
             cluster,
@@ -69,7 +74,33 @@ impl Common {
             known_addresses: Mutex::default(),
             told_ahead: AtomicBool::new(false),
             told_addresses: Mutex::default(),
+            rings: AtomicU64::new(0),
+            rung: AtomicU64::new(0),
+            chance,
         }
+    }
+
+    /// There are ends of sessions for the peer that can't be delivered: it is told so with the next heartbeat, which
+    /// comes at once.
+    pub(super) fn ring(&self) {
+        self.rings.fetch_add(1, Ordering::Relaxed);
+        self.announce();
+    }
+
+    /// How often that was so.
+    pub(super) fn rings(&self) -> u64 {
+        self.rings.load(Ordering::Relaxed)
+    }
+
+    /// The peer has such for us.
+    pub(super) fn was_rung(&self) {
+        self.rung.fetch_add(1, Ordering::Relaxed);
+        self.announce();
+    }
+
+    /// How often it said so.
+    pub(super) fn rung(&self) -> u64 {
+        self.rung.load(Ordering::Relaxed)
     }
 
     /// A node told where the peer can be dialled.
@@ -193,6 +224,8 @@ struct Published {
     told: Option<Told>,
     /// What the peer accepts from us, as the node told last.
     accepted: Option<AcceptedList>,
+    /// The count of ends that the node could not deliver to us, as it told last on this stream.
+    session_ends: u64,
 }
 
 /// One link's shared state: the way to one address of a peer.
@@ -259,6 +292,7 @@ impl Shared {
                 draining: false,
                 told: None,
                 accepted: None,
+                session_ends: 0,
             }),
             in_flight: AtomicUsize::new(0),
             spent: AtomicU64::new(0),
@@ -314,6 +348,7 @@ impl Shared {
             published.link.came_up(facts, now());
             published.draining = false;
             published.told = None;
+            published.session_ends = 0;
         }
         *lock(&self.conduct) = Conduct::default();
         self.common.announce();
@@ -343,6 +378,14 @@ impl Shared {
         let news = told.is_news(published.told.as_ref());
         published.told = Some(told);
         news
+    }
+
+    /// Keeps how often the node could not deliver ends to us; true when that has grown on this stream.
+    pub(super) fn has_ends(&self, count: u64) -> bool {
+        let mut published = self.published();
+        let grew = count > published.session_ends;
+        published.session_ends = count;
+        grew
     }
 
     /// Keeps what the node told of what its cluster accepts from us; true when that is news.
@@ -511,7 +554,12 @@ mod tests {
     #[test]
     fn a_list_is_heard_when_it_says_something_else_and_is_not_of_the_far_future() {
         let berlin = ClusterId::new("berlin").unwrap();
-        let common = Common::new(berlin, Arc::default(), watch::Sender::new(0));
+        let common = Common::new(
+            berlin,
+            Arc::default(),
+            watch::Sender::new(0),
+            Chance::system(),
+        );
         let list = |sequence, address: &str| AddressList {
             sequence,
             addresses: vec![address.to_owned()],
@@ -537,7 +585,12 @@ mod tests {
     #[test]
     fn a_peer_that_goes_back_while_its_list_is_being_written_is_heard() {
         let berlin = ClusterId::new("berlin").unwrap();
-        let common = Common::new(berlin, Arc::default(), watch::Sender::new(0));
+        let common = Common::new(
+            berlin,
+            Arc::default(),
+            watch::Sender::new(0),
+            Chance::system(),
+        );
         let list = |sequence, address: &str| AddressList {
             sequence,
             addresses: vec![address.to_owned()],

@@ -83,6 +83,9 @@ pub struct NodeStatus {
     pub last_error: Option<String>,
     /// The reason at the door, when trust is why it isn't up.
     pub rejection: Option<Rejection>,
+    /// Whether that is the peer's word about our certificate, over a connection whose other end we have accepted as the
+    /// peer's; else it is ours about the peer's.
+    pub by_peer: bool,
     /// Its wall clock minus ours, as told last.
     pub clock_offset_ms: Option<i64>,
     /// What its cluster accepts from us, as it told last.
@@ -144,6 +147,7 @@ impl NodeStatus {
             since: now.saturating_duration_since(link.since()),
             last_error: link.failure().map(|f| f.text.clone()),
             rejection: link.failure().and_then(|f| f.rejection),
+            by_peer: link.failure().is_some_and(|f| f.by_peer),
             clock_offset_ms: facts.map(|f| f.clock_offset_ms),
             accepted: None,
         }

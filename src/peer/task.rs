@@ -7,10 +7,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use rustls_pki_types::CertificateDer;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
@@ -28,8 +25,10 @@ use crate::{
         link::{Failure, FailureKind},
         lookup::Lookups,
         shared::{Giver, Shared},
+        transport::Transport,
     },
     trust::{Snapshot, TrustStore, bundle::Bundle, certificate::Certificate},
+    watch,
     wire::{federation::Beat, pb, status},
 };
 
@@ -51,6 +50,7 @@ pub(super) struct LinkTask {
     pub(super) group: Arc<Group>,
     pub(super) shared: Arc<Shared>,
     pub(super) lookups: Lookups,
+    pub(super) transport: Arc<dyn Transport>,
     /// What we tell of our own addresses.
     pub(super) own: watch::Receiver<Arc<AddressList>>,
     /// What our own cluster accepts.
@@ -150,6 +150,7 @@ impl LinkTask {
             cluster,
             snapshot: &snapshot,
             lookups: &self.lookups,
+            transport: self.transport.as_ref(),
             may_be_near: match self.shared.giver() {
                 Giver::Operator => true,
                 Giver::Peer { may_be_near } => may_be_near,
@@ -242,13 +243,8 @@ impl LinkTask {
         let (mut new, ground) = loop {
             let cut_at = untrusted.as_ref().map(|(at, _)| *at);
             tokio::select! {
+                biased;
                 outcome = attempt.as_mut() => break outcome?,
-                beat = self.beat(&old.facts.address, &mut old.beats), if lives => {
-                    if let Err(failure) = beat {
-                        lives = false;
-                        self.lost(failure);
-                    }
-                }
                 () = news(&mut trust, look_at), if lives && cut_at.is_none() => {
                     look_at = self.next_look(&old.chain);
                     untrusted = self
@@ -261,6 +257,13 @@ impl LinkTask {
                         self.lost(failure);
                     }
                     (lives, untrusted) = (false, None);
+                }
+                // Last, so that a peer that says much keeps nothing else waiting.
+                beat = self.beat(&old.facts.address, &mut old.beats), if lives => {
+                    if let Err(failure) = beat {
+                        lives = false;
+                        self.lost(failure);
+                    }
                 }
             }
         };
@@ -303,17 +306,7 @@ impl LinkTask {
         loop {
             let cut_at = session.replaced.as_ref().map(|(at, _)| *at);
             tokio::select! {
-                beat = self.beat(&session.facts.address, &mut session.beats) => match beat {
-                    Ok(beat) => {
-                        if beat.draining && !*draining {
-                            *draining = true;
-                            // A successor may answer at the same address by now.
-                            self.shared.drains();
-                            return Held::Replace(Replace::May);
-                        }
-                    }
-                    Err(failure) => return Held::Lost(failure),
-                },
+                biased;
                 Ok(()) = trust.changed() => {
                     let snapshot = self.trust.snapshot();
                     if *ground != Ground::of(&snapshot, self.shared.cluster()) {
@@ -338,6 +331,18 @@ impl LinkTask {
                     }
                 }
                 () = at(cut_at) => session.replaced = None,
+                // Last, so that a peer that says much keeps nothing else waiting.
+                beat = self.beat(&session.facts.address, &mut session.beats) => match beat {
+                    Ok(beat) => {
+                        if beat.draining && !*draining {
+                            *draining = true;
+                            // A successor may answer at the same address by now.
+                            self.shared.drains();
+                            return Held::Replace(Replace::May);
+                        }
+                    }
+                    Err(failure) => return Held::Lost(failure),
+                },
             }
         }
     }
@@ -365,6 +370,9 @@ impl LinkTask {
                     && self.shared.accepted(list)
                 {
                     self.shared.common.announce();
+                }
+                if self.shared.has_ends(beat.session_ends) {
+                    self.shared.common.was_rung();
                 }
                 Ok(beat)
             }
@@ -452,9 +460,10 @@ impl LinkTask {
     async fn pause(&self, backoff: &mut Backoff, began: Instant, trust: &mut watch::Receiver<u64>) {
         // Time that an attempt spent on silence counts: a peer that heals meanwhile waits for no more than it.
         let least = Instant::now() + Backoff::FIRST / 2;
-        let mut until = least.max(began + backoff.next_delay(rand::random()));
+        let mut until = least.max(began + backoff.next_delay(self.config.chance.u32()));
         loop {
             tokio::select! {
+                biased;
                 () = sleep_until(until) => return,
                 () = self.shared.wake.call.notified() => until = until.min(began + CALL_SPACING),
                 () = self.shared.wake.inbound.notified() => {
@@ -474,6 +483,7 @@ impl LinkTask {
 /// Completes when trust has changed, or at that moment. Cancel safe.
 async fn news(trust: &mut watch::Receiver<u64>, moment: Instant) {
     tokio::select! {
+        biased;
         Ok(()) = trust.changed() => {}
         () = sleep_until(moment) => {}
     }

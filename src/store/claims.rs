@@ -54,6 +54,25 @@ impl Task {
         Self("revocations".to_owned())
     }
 
+    /// Keeping cluster time, and ending the sessions whose time is over.
+    #[must_use]
+    pub fn expiry() -> Self {
+        Self("expiry".to_owned())
+    }
+
+    /// Comparing the sessions that are shared with another cluster: one task for each cluster, as with
+    /// [`deliveries`](Self::deliveries).
+    #[must_use]
+    pub fn agreement(with: &ClusterId) -> Self {
+        Self(format!("agreement with {with}"))
+    }
+
+    /// Ending the sessions that are shared with clusters to which we are banished.
+    #[must_use]
+    pub fn banishment() -> Self {
+        Self("banishment".to_owned())
+    }
+
     /// Its name, as in the audit.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -5,7 +5,7 @@ use crate::{
         ids::ClusterId,
         session::{Role, State},
     },
-    store::{Transaction, error::Error},
+    store::{Transaction, agreements, error::Error},
 };
 
 /// How many sessions live, and what they hold.
@@ -15,6 +15,10 @@ pub struct Counts {
     pub sessions: Vec<(Role, State, bool, i64)>,
     /// Ends that other clusters are still to be told of.
     pub owed: i64,
+    /// Those of them that they refuse to hear of.
+    pub parked: i64,
+    /// Of each peer with which a mass end is held back, how many ends that is.
+    pub held_back: Vec<(ClusterId, u32)>,
     /// Base devices.
     pub base_devices: i64,
     /// Those of them that a session holds.
@@ -57,6 +61,12 @@ pub fn living(tx: &mut dyn Transaction, own: &ClusterId) -> Result<Counts, Error
     Ok(Counts {
         sessions,
         owed: one(tx, "SELECT COUNT(*) FROM sessions WHERE owed = 1")?,
+        parked: one(tx, "SELECT COUNT(parked) FROM sessions WHERE owed = 1")?,
+        held_back: agreements::all(tx)?
+            .into_iter()
+            .filter(|(_, agreement)| agreement.held_since.is_some())
+            .map(|(peer, agreement)| (peer, agreement.held_ends))
+            .collect(),
         base_devices: one(tx, "SELECT COUNT(*) FROM base_devices")?,
         held: one(
             tx,

@@ -7,12 +7,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
-use crate::store::{
-    Saved, audit,
-    error::Error,
-    value::{Row, Value},
+use crate::{
+    clock::{self, Timestamp},
+    store::{
+        Saved, audit,
+        cluster_time::ClusterClock,
+        error::Error,
+        value::{Row, Value},
+    },
+    watch,
 };
 
 /// A transaction, as the operations see it.
@@ -26,6 +31,21 @@ pub trait Transaction {
     /// What seals the audit; none where the node's pepper is not at hand.
     fn audit_key(&self) -> Option<&audit::Key> {
         None
+    }
+
+    /// What counts cluster time between the values on record.
+    fn cluster_clock(&self) -> &ClusterClock;
+
+    /// Cluster time now; see [`cluster_time`](super::cluster_time). It never goes back.
+    ///
+    /// # Errors
+    /// [`Error`] when the store fails.
+    fn cluster_now(&mut self) -> Result<Timestamp, Error> {
+        let recorded = self
+            .query_one("SELECT at FROM cluster_time WHERE only = 1", &[])?
+            .map(|mut row| row.time())
+            .transpose()?;
+        Ok(self.cluster_clock().at(recorded, clock::instant()))
     }
 
     /// Runs a statement that gives rows.

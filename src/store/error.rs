@@ -113,20 +113,50 @@ impl Error {
     /// Whether it says that the file is no whole database, whoever opens it.
     #[must_use]
     pub fn is_damage(&self) -> bool {
+        matches!(
+            self.engine_code(),
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+        )
+    }
+
+    /// What an operator does about it, where it is the disk or another process that stands in the way.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        use rusqlite::ErrorCode;
+        Some(match self.engine_code()? {
+            ErrorCode::DiskFull => "make room on the disk that the database is on",
+            ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen => {
+                "see that the file system is mounted for writing and the files belong to the daemon's user"
+            }
+            ErrorCode::SystemIoFailure => {
+                "see what the system's log says of that disk (dmesg), and that its file system is mounted for writing \
+                 (findmnt -T FILE)"
+            }
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+                "end the other program that has locked the database (fuser -v FILE names it)"
+            }
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+                "stop the daemon and restore a backup; emccd db verify FILE tells more"
+            }
+            _ => return None,
+        })
+    }
+
+    /// What the engine said, however deep it is.
+    fn engine_code(&self) -> Option<rusqlite::ErrorCode> {
         let (Self::Commit(source)
         | Self::Migration(source)
         | Self::Open { source, .. }
         | Self::Statement { source, .. }) = self
         else {
-            return false;
+            return None;
         };
-        let code = source
-            .downcast_ref::<rusqlite::Error>()
-            .and_then(rusqlite::Error::sqlite_error_code);
-        matches!(
-            code,
-            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
-        )
+        match source.downcast_ref::<Self>() {
+            Some(inner) => inner.engine_code(),
+            None => source
+                .downcast_ref::<rusqlite::Error>()?
+                .sqlite_error_code(),
+        }
     }
 
     /// The file that could not be opened or locked.

@@ -23,11 +23,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::{
-    clock::{Clock, Timestamp},
+    chance::Chance,
+    clock::{self, Clock, Timestamp},
     domain::liveness::{BEAT, Incarnation, Pulses, SILENCE},
     store::{
         Error, Store, Transaction,
@@ -35,6 +36,7 @@ use crate::{
         nodes::{self, Beat, Node},
     },
     tasks::Tasks,
+    watch,
 };
 
 /// How often the others are looked at: what was given back is taken up within this.
@@ -101,7 +103,7 @@ impl Membership {
                 node: config.node,
                 instance: Some(config.instance)
                     .filter(|given| !given.is_empty())
-                    .unwrap_or_else(|| format!("{:016x}", rand::random::<u64>())),
+                    .unwrap_or_else(|| format!("{:016x}", Chance::system().u64())),
             },
             addresses: config.addresses,
             software: config.software,
@@ -243,6 +245,12 @@ impl Membership {
         Arc::clone(&self.inner.dead.borrow())
     }
 
+    /// Has runs taken for dead, at these beats, until the next look.
+    #[cfg(test)]
+    pub(crate) fn take_for_dead(&self, dead: BTreeMap<Incarnation, i64>) {
+        self.inner.dead.send_replace(Arc::new(dead));
+    }
+
     /// Asks for a task, until it is [let go](Self::let_go).
     pub fn want(&self, task: &Task) {
         if self.inner.wanted().insert(task.clone()) {
@@ -299,13 +307,13 @@ impl Inner {
     }
 
     async fn round(&self, watcher: &mut Watcher) -> Result<(), Error> {
-        let began = Instant::now();
+        let began = clock::instant();
         if !self.gone.load(Ordering::Acquire) && watcher.next_beat.is_none_or(|next| next <= began)
         {
             self.beat().await?;
             watcher.next_beat = Some(began + BEAT);
         }
-        let looked = Instant::now();
+        let looked = clock::instant();
         let (nodes, standing) = self
             .store
             .read(|tx: &mut dyn Transaction| Ok::<_, Error>((nodes::all(tx)?, claims::all(tx)?)))
@@ -501,7 +509,10 @@ impl Inner {
             }
             Err(error) => crate::telemetry::error_chain(&error),
         };
-        if watcher.last_round.is_none_or(|last| last.elapsed() > DOUBT) {
+        if watcher
+            .last_round
+            .is_none_or(|last| clock::since(last) > DOUBT)
+        {
             self.publish_held(BTreeMap::new());
         }
         if watcher.complaint.as_ref() != Some(&cause) {

@@ -4,6 +4,7 @@
 //! ([`users`], [`sessions`], …) are such functions. A use case is one closure, handed to [`Store::write`] or
 //! [`Store::read`]. Closures can be run again and have no effect outside the store.
 
+pub mod agreements;
 pub mod announcements;
 pub mod answers;
 pub mod applications;
@@ -12,9 +13,11 @@ pub mod base_devices;
 pub mod call_groups;
 pub mod choices;
 pub mod claims;
+pub mod cluster_time;
 pub mod counts;
 pub mod credentials;
 pub mod crls;
+pub mod debts;
 pub mod devices;
 pub mod geolocations;
 pub mod hints;
@@ -37,6 +40,7 @@ pub mod refs;
 pub mod retention;
 pub mod rotations;
 pub mod sessions;
+pub mod shared;
 pub mod tickets;
 pub mod trust_entries;
 pub mod users;
@@ -49,7 +53,12 @@ mod sqlite;
 mod value;
 
 #[cfg(test)]
+pub(crate) mod bugs;
+#[cfg(test)]
 mod suite;
+
+#[cfg(test)]
+pub(crate) use self::sqlite::inline;
 
 /// What others do to a database behind our back.
 #[cfg(test)]
@@ -64,8 +73,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
-
 pub use self::{
     audit::AuditReport,
     engine::{Stats, Transaction},
@@ -74,6 +81,7 @@ pub use self::{
 };
 
 use self::engine::{Access, Engine, Task};
+use crate::{fault::FaultPoints, watch};
 
 /// Which database, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,7 +244,7 @@ pub fn schema(path: &Path) -> Result<Schema, Error> {
 /// # Errors
 /// [`Error::Open`], [`Error::NewerSchema`], [`Error::Migration`], [`Error::Lock`].
 pub fn migrate(path: &Path) -> Result<(), Error> {
-    sqlite::Sqlite::open(path, "migration").map(drop)
+    sqlite::Sqlite::open(path, "migration", FaultPoints::none()).map(drop)
 }
 
 /// A handle on the database. Cheap to clone; the last one closes it.
@@ -251,10 +259,18 @@ impl Store {
     /// # Errors
     /// [`Error::Open`], [`Error::NewerSchema`], [`Error::Migration`], [`Error::Lock`], [`Error::Unsupported`].
     pub fn open(config: &Config) -> Result<Self, Error> {
+        Self::open_with(config, FaultPoints::none())
+    }
+
+    /// As [`Store::open`], with the points at its commits at which a test may stop the node.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(config: &Config, points: FaultPoints) -> Result<Self, Error> {
         let engine = match config.url.split_once(':') {
-            Some(("sqlite", ":memory:")) => sqlite::Sqlite::in_memory(&config.node)?,
+            Some(("sqlite", ":memory:")) => sqlite::Sqlite::in_memory(&config.node, points)?,
             Some(("sqlite", path)) if !path.is_empty() => {
-                sqlite::Sqlite::open(Path::new(path), &config.node)?
+                sqlite::Sqlite::open(Path::new(path), &config.node, points)?
             }
             Some(("postgres" | "postgresql", _)) => {
                 return Err(Error::Unsupported(

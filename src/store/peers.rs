@@ -4,7 +4,7 @@ use crate::{
     clock::Timestamp,
     domain::{address::HostPort, announcement::Acceptance, bounds::is_line, ids::ClusterId},
     store::{
-        Transaction, batch,
+        Transaction, agreements, batch,
         error::Error,
         imports, learned, meta,
         value::{Row, Value},
@@ -283,6 +283,7 @@ pub fn list(tx: &mut dyn Transaction) -> Result<Vec<Peer>, Error> {
 pub fn remove(tx: &mut dyn Transaction, cluster_id: &ClusterId) -> Result<bool, Error> {
     meta::bump(tx, REVISION)?;
     learned::forget(tx, cluster_id)?;
+    agreements::remove(tx, cluster_id)?;
     tx.execute(
         "DELETE FROM rotation_peers WHERE cluster_id = $1",
         &[cluster_id.into()],

@@ -87,6 +87,12 @@ impl<T> Queue<T> {
         self.lock().items.pop_front()
     }
 
+    /// Whether it takes no more items.
+    #[cfg(test)]
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Takes no more items; those that wait are still given out.
     pub(super) fn close(&self) {
         self.lock().closed = true;

@@ -17,22 +17,23 @@ pub const KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// Rows of one transaction: the writer is held for milliseconds.
 const BATCH: u32 = 1_000;
 
-/// Forgets what is older than [`KEPT`], and what is no longer good; how many rows. One node at a time does it.
+/// Forgets what is older than [`KEPT`], and what is no longer good, in cluster time; how many rows. One node at a time
+/// does it, and its claim says so with the wall time `now`.
 ///
 /// # Errors
 /// [`Error::ClaimLost`] when another node does it now; [`Error`] when the store fails; what was forgotten before stays forgotten.
 pub async fn purge(store: &Store, claim: &Claim, now: Timestamp) -> Result<u64, Error> {
-    let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
-    let before = Timestamp::from_millis(now.as_millis().saturating_sub(kept));
     let mut total = 0;
     loop {
         let claim = claim.clone();
         let gone = store
             .write(move |tx: &mut dyn Transaction| {
+                let time = tx.cluster_now()?;
+                let before = time.minus(KEPT);
                 let gone = sessions::purge(tx, before, BATCH)?
                     + answers::purge(tx, before, BATCH)?
-                    + tickets::purge(tx, now, BATCH)?
-                    + choices::purge(tx, now, BATCH)?;
+                    + tickets::purge(tx, time, BATCH)?
+                    + choices::purge(tx, time, BATCH)?;
                 if gone > 0 {
                     claims::effect(tx, &claim, &format!("forgot {gone} rows"), now)?;
                 }

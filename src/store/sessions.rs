@@ -6,6 +6,8 @@
 //! Every change is a compare-and-set that only goes forward. `ended` rows stay as tombstones. Two unique
 //! indexes hold what must always hold: one session per phone and role, one per base device.
 
+use std::time::Duration;
+
 use crate::{
     clock::Timestamp,
     domain::{
@@ -50,11 +52,13 @@ pub struct Session {
     pub services: Option<HomeServices>,
     /// The attempt that made it.
     pub reference: Ref,
-    /// When the row was made.
+    /// When the row was made, by the wall clock.
     pub created_at: Timestamp,
-    /// Until when an answer may come (`pending`) or the session lasts (`active`).
+    /// Until when an answer may come (`pending`) or the session lasts (`active`), in cluster time.
     pub deadline: Option<Timestamp>,
-    /// When it ended, or began to.
+    /// Cluster time of the newest change of its state; its beginning is one.
+    pub changed_at: Timestamp,
+    /// When it ended, or began to, by the wall clock.
     pub ended_at: Option<Timestamp>,
     /// Why.
     pub end_reason: Option<EndReason>,
@@ -62,6 +66,10 @@ pub struct Session {
     pub initiator: Option<Initiator>,
     /// Whether the counterpart has yet to acknowledge the end.
     pub owed: bool,
+    /// Why the counterpart will not take the end that it is owed; none: it is not parked.
+    pub parked: Option<String>,
+    /// Since when it is parked, by the wall clock.
+    pub parked_at: Option<Timestamp>,
 }
 
 /// Which sessions to list; what is `None` does not matter.
@@ -81,6 +89,8 @@ pub struct Filter {
     pub reference: Option<Ref>,
     /// In one of these states; empty for any.
     pub states: Vec<State>,
+    /// Only those whose end the counterpart has yet to acknowledge.
+    pub owed: bool,
     /// Only those before this one in the order of [`list`].
     pub before: Option<Place>,
     /// At most so many; 1,000 when not given.
@@ -104,7 +114,10 @@ pub const ONE_PER_DEVICE: &str = "sessions_one_per_device";
 /// The unique index that lets a base device be held by one session.
 pub const ONE_PER_BASE_DEVICE: &str = "sessions_one_per_base_device";
 
-const COLUMNS: &str = "role, counterpart, id, state, device, user_id, login_type, login_name, profile, base_device, services, reference, created_at, deadline, ended_at, end_reason, initiator, owed";
+const COLUMNS: &str = "role, counterpart, id, state, device, user_id, login_type, login_name, profile, base_device, services, reference, created_at, deadline, changed_at, ended_at, end_reason, initiator, owed, parked, parked_at";
+
+/// How much later than home visiting ends a session whose time is over: home's word should come first, with its reason.
+pub const AFTER_HOME: Duration = Duration::from_secs(60);
 
 // Stands in for the facts of a session that we only ever heard the end of.
 const UNKNOWN: &str = "-";
@@ -116,8 +129,9 @@ const UNKNOWN: &str = "-";
 pub fn insert(tx: &mut dyn Transaction, session: &Session) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO sessions (role, counterpart, id, state, device, user_key, user_id, login_type, login_name,
-           profile, base_device, services, reference, created_at, deadline, ended_at, end_reason, initiator, owed)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+           profile, base_device, services, reference, created_at, deadline, changed_at, ended_at, end_reason,
+           initiator, owed, parked, parked_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
         &[
             session.role.into(),
             (&session.counterpart).into(),
@@ -134,10 +148,13 @@ pub fn insert(tx: &mut dyn Transaction, session: &Session) -> Result<(), Error> 
             session.reference.into(),
             session.created_at.into(),
             session.deadline.into(),
+            session.changed_at.into(),
             session.ended_at.into(),
             session.end_reason.into(),
             session.initiator.into(),
             session.owed.into(),
+            session.parked.as_deref().into(),
+            session.parked_at.into(),
         ],
     )?;
     Ok(())
@@ -257,9 +274,11 @@ pub fn transition(
     end: Option<(EndReason, Initiator, Timestamp)>,
     owed: bool,
 ) -> Result<bool, Error> {
+    let now = tx.cluster_now()?;
     let mut args: Vec<Value> = vec![
         to.into(),
         owed.into(),
+        now.into(),
         end.map(|(reason, _, _)| reason).into(),
         end.map(|(_, initiator, _)| initiator).into(),
         end.map(|(_, _, at)| at).into(),
@@ -272,9 +291,9 @@ pub fn transition(
     };
     let moved = tx.execute(
         &format!(
-            "UPDATE sessions SET state = $1, owed = $2, end_reason = COALESCE($3, end_reason),
-               initiator = COALESCE($4, initiator), ended_at = COALESCE($5, ended_at)
-             WHERE role = $6 AND counterpart = $7 AND id = $8 AND state IN ({states})"
+            "UPDATE sessions SET state = $1, owed = $2, changed_at = $3, end_reason = COALESCE($4, end_reason),
+               initiator = COALESCE($5, initiator), ended_at = COALESCE($6, ended_at)
+             WHERE role = $7 AND counterpart = $8 AND id = $9 AND state IN ({states})"
         ),
         &args,
     )?;
@@ -282,7 +301,8 @@ pub fn transition(
 }
 
 /// Turns visiting's `pending` into `active` with what home answered; whether it was still `pending`.
-/// The deadline of the answer is over with that; the session's own follows from the time that home gives it.
+/// The deadline of the answer is over with that; the session's own follows from the time that home gives it, and is
+/// [`AFTER_HOME`].
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -298,13 +318,15 @@ pub fn activate(
     user_id: &UserId,
     profile: Option<&ProfileName>,
     services: &HomeServices,
-    now: Timestamp,
 ) -> Result<bool, Error> {
-    let until = services.remaining.map(|remaining| now.plus(remaining));
+    let now = tx.cluster_now()?;
+    let until = services
+        .remaining
+        .map(|remaining| now.plus(remaining).plus(AFTER_HOME));
     let moved = tx.execute(
         "UPDATE sessions SET state = 'active', user_key = $1, user_id = $2, profile = $3, base_device = $4,
-           services = $5, deadline = $6
-         WHERE role = $7 AND counterpart = $8 AND id = $9 AND state = 'pending'",
+           services = $5, deadline = $6, changed_at = $7
+         WHERE role = $8 AND counterpart = $9 AND id = $10 AND state = 'pending'",
         &[
             fold(user_id.as_str()).into(),
             user_id.into(),
@@ -312,6 +334,7 @@ pub fn activate(
             services.base_device.as_ref().into(),
             Value::json(services)?,
             until.into(),
+            now.into(),
             role.into(),
             counterpart.into(),
             id.into(),
@@ -339,7 +362,7 @@ pub fn revoked(
     records(tx, &sql, &[own.into(), limit.into()])
 }
 
-/// The sessions that we share with a cluster and that live, of both roles, the oldest first.
+/// The sessions that we share with a cluster and that live: home's first, each role's in the order of their ages.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -350,7 +373,7 @@ pub fn living_with(
 ) -> Result<Vec<Session>, Error> {
     let sql = format!(
         "SELECT {COLUMNS} FROM sessions s WHERE counterpart = $1 AND state <> 'ended'
-         ORDER BY created_at, id LIMIT $2"
+         ORDER BY role, id LIMIT $2"
     );
     records(tx, &sql, &[counterpart.into(), limit.into()])
 }
@@ -413,7 +436,7 @@ pub fn end_at_home(
 }
 
 /// Ends a session whatever its state, also one that we never heard of; whether this ended it. What an `ended`
-/// row has on record stays.
+/// row has on record stays. Nobody is owed such an end, so it must be the counterpart's own word.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -430,13 +453,14 @@ pub fn tombstone(
     initiator: Initiator,
     now: Timestamp,
 ) -> Result<bool, Error> {
+    let changed_at = tx.cluster_now()?;
     let ended = tx.execute(
         "INSERT INTO sessions (role, counterpart, id, state, device, login_type, login_name, reference,
-           created_at, ended_at, end_reason, initiator, owed)
-         VALUES ($1, $2, $3, 'ended', $4, $5, $6, $7, $8, $9, $10, $11, 0)
+           created_at, changed_at, ended_at, end_reason, initiator, owed)
+         VALUES ($1, $2, $3, 'ended', $4, $5, $6, $7, $8, $9, $10, $11, $12, 0)
          ON CONFLICT (role, counterpart, id) DO UPDATE SET
-           state = excluded.state, ended_at = excluded.ended_at, end_reason = excluded.end_reason,
-           initiator = excluded.initiator, owed = excluded.owed
+           state = excluded.state, changed_at = excluded.changed_at, ended_at = excluded.ended_at,
+           end_reason = excluded.end_reason, initiator = excluded.initiator, owed = excluded.owed
          WHERE sessions.state <> 'ended'",
         &[
             role.into(),
@@ -447,6 +471,7 @@ pub fn tombstone(
             UNKNOWN.into(),
             Ref::from_bits(0).into(),
             now.into(),
+            changed_at.into(),
             now.into(),
             reason.into(),
             initiator.into(),
@@ -455,7 +480,7 @@ pub fn tombstone(
     Ok(ended > 0)
 }
 
-/// Forgets ends of before `before` that nobody is owed any more, at most `limit`; how many.
+/// Forgets ends of before `before`, in cluster time, that nobody is owed any more, at most `limit`; how many.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -463,7 +488,7 @@ pub fn purge(tx: &mut dyn Transaction, before: Timestamp, limit: u32) -> Result<
     tx.execute(
         "DELETE FROM sessions WHERE (role, counterpart, id) IN (
            SELECT role, counterpart, id FROM sessions
-           WHERE state = 'ended' AND owed = 0 AND ended_at < $1 LIMIT $2)",
+           WHERE state = 'ended' AND owed = 0 AND changed_at < $1 LIMIT $2)",
         &[before.into(), limit.into()],
     )
 }
@@ -492,7 +517,7 @@ pub fn owed(
 ) -> Result<Vec<Debt>, Error> {
     tx.query(
         "SELECT role, id, reference, end_reason FROM sessions WHERE owed = 1 AND counterpart = $1
-         ORDER BY ended_at, id LIMIT $2",
+         ORDER BY changed_at, id LIMIT $2",
         &[counterpart.into(), limit.into()],
     )?
     .into_iter()
@@ -527,7 +552,7 @@ pub fn counterparts_owed(tx: &mut dyn Transaction) -> Result<Vec<ClusterId>, Err
 /// [`Error`] when the store fails.
 pub fn forget_owed(tx: &mut dyn Transaction, counterpart: &ClusterId) -> Result<u32, Error> {
     let forgotten = tx.execute(
-        "UPDATE sessions SET owed = 0 WHERE owed = 1 AND counterpart = $1",
+        "UPDATE sessions SET owed = 0, parked = NULL, parked_at = NULL WHERE owed = 1 AND counterpart = $1",
         &[counterpart.into()],
     )?;
     Ok(u32::try_from(forgotten).unwrap_or(u32::MAX))
@@ -544,7 +569,8 @@ pub fn acknowledge(
     id: SessionId,
 ) -> Result<bool, Error> {
     let acknowledged = tx.execute(
-        "UPDATE sessions SET owed = 0 WHERE role = $1 AND counterpart = $2 AND id = $3 AND owed = 1",
+        "UPDATE sessions SET owed = 0, parked = NULL, parked_at = NULL
+         WHERE role = $1 AND counterpart = $2 AND id = $3 AND owed = 1",
         &[role.into(), counterpart.into(), id.into()],
     )?;
     Ok(acknowledged > 0)
@@ -562,7 +588,8 @@ pub fn acknowledge_as(
     theirs: EndReason,
 ) -> Result<bool, Error> {
     let acknowledged = tx.execute(
-        "UPDATE sessions SET owed = 0, end_reason = CASE WHEN role = 'visiting' THEN $1 ELSE end_reason END
+        "UPDATE sessions SET owed = 0, parked = NULL, parked_at = NULL,
+           end_reason = CASE WHEN role = 'visiting' THEN $1 ELSE end_reason END
          WHERE role = $2 AND counterpart = $3 AND id = $4 AND owed = 1",
         &[theirs.into(), role.into(), counterpart.into(), id.into()],
     )?;
@@ -581,7 +608,7 @@ pub fn newest_owed(
 ) -> Result<Vec<SessionId>, Error> {
     tx.query(
         "SELECT id FROM sessions WHERE owed = 1 AND role = $1 AND counterpart = $2
-         ORDER BY ended_at DESC, id DESC LIMIT $3",
+         ORDER BY changed_at DESC, id DESC LIMIT $3",
         &[role.into(), counterpart.into(), limit.into()],
     )?
     .into_iter()
@@ -589,7 +616,7 @@ pub fn newest_owed(
     .collect()
 }
 
-/// The `pending` sessions whose deadline is over, the longest overdue first.
+/// The `pending` sessions whose deadline is over at `now`, in cluster time, the longest overdue first.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -598,6 +625,23 @@ pub fn overdue_pending(tx: &mut dyn Transaction, now: Timestamp) -> Result<Vec<S
         "SELECT {COLUMNS} FROM sessions WHERE state = 'pending' AND deadline <= $1 ORDER BY deadline, id"
     );
     records(tx, &sql, &[now.into()])
+}
+
+/// The active sessions of a role whose time is over at `now`, in cluster time, the longest overdue first.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn due(
+    tx: &mut dyn Transaction,
+    role: Role,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<Session>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sessions s WHERE role = $1 AND state = 'active' AND deadline <= $2
+         ORDER BY deadline LIMIT $3"
+    );
+    records(tx, &sql, &[role.into(), now.into(), limit.into()])
 }
 
 /// Sessions that a filter lets through, newest first.
@@ -626,6 +670,9 @@ pub fn list(tx: &mut dyn Transaction, filter: &Filter) -> Result<Vec<Session>, E
     if let Some(states) = placeholders(&mut args, filter.states.iter().copied()) {
         conditions.push(format!("state IN ({states})"));
     }
+    if filter.owed {
+        conditions.push("owed = 1".to_owned());
+    }
     if let Some(place) = filter.before {
         let at = args.len();
         args.extend([place.created_at.into(), place.id.into(), place.role.into()]);
@@ -638,8 +685,10 @@ pub fn list(tx: &mut dyn Transaction, filter: &Filter) -> Result<Vec<Session>, E
         conditions.push("1 = 1".to_owned());
     }
     args.push(filter.limit.unwrap_or(1_000).into());
+    // Few are owed: to sort them costs less than to look for them in the order of all.
+    let first = if filter.owed { "+" } else { "" };
     let sql = format!(
-        "SELECT {COLUMNS} FROM sessions WHERE {} ORDER BY created_at DESC, id DESC, role DESC LIMIT ${}",
+        "SELECT {COLUMNS} FROM sessions WHERE {} ORDER BY {first}created_at DESC, id DESC, role DESC LIMIT ${}",
         conditions.join(" AND "),
         args.len()
     );
@@ -677,9 +726,12 @@ fn record(mut row: Row) -> Result<Session, Error> {
         reference: row.parse()?,
         created_at: row.time()?,
         deadline: row.opt_time()?,
+        changed_at: row.time()?,
         ended_at: row.opt_time()?,
         end_reason: row.opt_parse()?,
         initiator: row.opt_parse()?,
         owed: row.flag()?,
+        parked: row.opt_text()?,
+        parked_at: row.opt_time()?,
     })
 }

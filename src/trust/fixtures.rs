@@ -8,7 +8,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     domain::ids::ClusterId,
     secret::Secret,
     trust::{bundle::Bundle, certificate::Certificate, identity::Identity},
@@ -72,6 +72,17 @@ impl Spec {
         self.0.not_before =
             epoch + std::time::Duration::from_secs((now + from).try_into().unwrap());
         self.0.not_after = epoch + std::time::Duration::from_secs((now + to).try_into().unwrap());
+        self
+    }
+
+    /// Validity from one moment to another, whatever the time is.
+    pub fn valid_between(mut self, from: Timestamp, to: Timestamp) -> Self {
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        let at = |moment: Timestamp| {
+            let millis = u64::try_from(moment.as_millis()).unwrap();
+            epoch + std::time::Duration::from_secs(millis / 1_000)
+        };
+        (self.0.not_before, self.0.not_after) = (at(from), at(to));
         self
     }
 

@@ -12,9 +12,7 @@ use std::{
     },
 };
 
-use tokio::sync::watch;
-
-use crate::{domain::ids::ClusterId, trust::certificate::Fingerprint};
+use crate::{domain::ids::ClusterId, trust::certificate::Fingerprint, watch};
 
 /// Who opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -41,13 +41,11 @@ mod path;
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
 };
 
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, ServerConfig, crypto::CryptoProvider};
 use rustls_pki_types::CertificateDer;
-use tokio::sync::watch;
 
 pub use self::error::Error;
 use self::{
@@ -61,8 +59,9 @@ use self::{
     verifier::VerdictSlot,
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{self, Clock, Timestamp},
     domain::{ids::ClusterId, rejection::Rejection},
+    watch,
 };
 
 /// The trust of one node: its current [`Snapshot`], and who waits for the next. Cheap to clone.
@@ -185,7 +184,7 @@ impl TrustStore {
     /// What peers have shown of late.
     #[must_use]
     pub fn shown_of_late(&self) -> Vec<Chain> {
-        self.0.shown.list(&self.0.in_use, Instant::now())
+        self.0.shown.list(&self.0.in_use, clock::instant())
     }
 
     /// Tells of each chain that a peer has not shown before.
@@ -196,7 +195,7 @@ impl TrustStore {
 
     /// Notes the chain of a connection that was accepted as one of `cluster`.
     pub fn note_shown(&self, cluster: &ClusterId, chain: &[CertificateDer<'_>]) {
-        self.0.shown.note(cluster, chain, Instant::now());
+        self.0.shown.note(cluster, chain, clock::instant());
     }
 
     /// The clock that validity is measured by.

@@ -308,6 +308,7 @@ impl Receiver {
             }
             let moved = async {
                 tokio::select! {
+                    biased;
                     changed = changes.changed() => changed.is_ok(),
                     changed = living.changed() => changed.is_ok(),
                 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use rustls_pki_types::CertificateDer;
-use tokio::sync::watch;
 
 use crate::{
     clock::Timestamp,
@@ -19,6 +18,7 @@ use crate::{
         in_use::InUse,
         judge::judge_for,
     },
+    watch,
 };
 
 /// More nodes than a peer has, with room for certificates that it has replaced.

@@ -25,13 +25,10 @@ pub(super) async fn chosen(
 ) -> Result<LoginOutcome, Error> {
     let device = free_phone(inner, request.device, deadline).await?;
     let ticket = request.ticket.ok_or(Error::WrongTicket)?;
-    let (name, hash, now) = (
-        device.name.clone(),
-        tickets::hash_of(&ticket),
-        inner.clock.now(),
-    );
+    let (name, hash) = (device.name.clone(), tickets::hash_of(&ticket));
     let choice = inner
         .look_up(deadline, move |tx: &mut dyn Transaction| {
+            let now = tx.cluster_now()?;
             choices::get(tx, &name, &hash, now)?.ok_or(Error::WrongTicket)
         })
         .await?;
@@ -79,6 +76,7 @@ pub(super) async fn ask_user(
     let as_typed = attempt.is_known_as_typed(home);
     let (login_type, profiles) = (home.query.login_type, choice.profiles.clone());
     let hash = tickets::hash_of(&choice.ticket);
+    let until = attempt.deadline;
     let asked = inner
         .write(attempt.deadline, move |tx: &mut dyn Transaction| {
             // Read here: the transaction may have waited for its turn.
@@ -91,7 +89,7 @@ pub(super) async fn ask_user(
                 outcome: outcome.to_owned(),
                 reference: Some(reference),
             };
-            if is_overdue(tx, &home_in, id, &entry(TOO_LATE))? {
+            if is_overdue(tx, &home_in, id, until, &entry(TOO_LATE))? {
                 return Ok(false);
             }
             let end = Some((EndReason::Refused, Initiator::Visiting, now));
@@ -115,7 +113,7 @@ pub(super) async fn ask_user(
                 login_name: name.clone(),
                 as_typed,
                 profiles: profiles.clone(),
-                expires_at: now.plus(TICKET_LIFE),
+                expires_at: tx.cluster_now()?.plus(TICKET_LIFE),
             };
             choices::put(tx, &shown)?;
             audit::append(tx, &entry("asked which device profile"))?;

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::{Error, Inner, LoggedOut};
 use crate::{
     admission::Permit,
+    clock,
     domain::{
         ids::{ClusterId, DeviceName, Ref, SessionId, UserId},
         login::{Context, LogoutRequest},
@@ -38,6 +39,11 @@ pub(super) async fn logout(
                 .ok_or_else(|| Error::NobodyLoggedIn(name.clone()))?;
             if session.state == State::Pending {
                 return Err(Error::LoginInProgress(name.clone()));
+            }
+            // The phone was told long ago that it failed. Who logged in since does not go by that.
+            let late = clock::since(deadline);
+            if !late.is_zero() && session.changed_at > tx.cluster_now()?.minus(late) {
+                return Err(Error::StoreSlow);
             }
             end_row(
                 tx,

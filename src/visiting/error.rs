@@ -82,7 +82,7 @@ pub enum Error {
     PeerLeaves(ClusterId),
     /// The cluster that had asked for a choice is none of ours any more.
     #[error(
-        "cluster {0} asked which device profile, and is no peer of this one any more, or disabled"
+        "cluster {0} was found to be the user's home, and is no peer of this one any more, or disabled"
     )]
     PeerGone(ClusterId),
     /// The search for the home found none; the refusal says why.
@@ -137,6 +137,12 @@ impl Error {
             Self::ImpossibleName => EmCode::UserDoesNotExist,
             Self::PeerLeaves(_) => EmCode::EmccNotAllowed,
             Self::NoPeers | Self::PeerGone(_) => EmCode::NoRemoteCluster,
+            // The answer was lost on the way, and the session ended before it was asked for again: the clusters agree,
+            // and the next attempt has an id of its own.
+            Self::Home(Refusal {
+                detail: Detail::SessionEnded(_),
+                ..
+            }) => EmCode::Busy,
             Self::NotLocated(refusal) | Self::Home(refusal) => refusal.code,
             Self::TooLate(_) => EmCode::NoResponseFromRemoteHost,
             Self::NobodyLoggedIn(_) | Self::NoSession => EmCode::NoUserLoggedIn,
@@ -177,11 +183,10 @@ impl Error {
             | Self::StoreSlow => Some(RETRY),
             Self::NotLocated(refusal) | Self::Home(refusal) => match refusal.detail {
                 Detail::RetryAfter(after) => Some(after),
-                Detail::None
-                | Detail::IdReused
-                | Detail::LacksLoginType
-                | Detail::SessionEnded(_)
-                | Detail::Ticket(_) => None,
+                Detail::SessionEnded(_) => Some(RETRY),
+                Detail::None | Detail::IdReused | Detail::LacksLoginType | Detail::Ticket(_) => {
+                    None
+                }
             },
             _ => None,
         };
@@ -218,6 +223,7 @@ impl From<store::Error> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::session::EndReason;
 
     #[test]
     fn a_peer_is_told_the_code_and_nothing_of_what_we_are_made_of() {
@@ -231,6 +237,25 @@ mod tests {
         assert_eq!(
             (busy.code, busy.detail),
             (EmCode::Busy, Detail::RetryAfter(RETRY))
+        );
+    }
+
+    #[test]
+    fn whose_session_ended_before_its_answer_came_is_told_to_try_again() {
+        let ended = Refusal::new(EmCode::PolicyValidationError, "it has ended: superseded")
+            .with_detail(Detail::SessionEnded(EndReason::Superseded));
+        let failure = Error::Home(ended).into_failure(Ref::from_bits(1));
+        assert_eq!(
+            (failure.code, failure.retry_after),
+            (EmCode::Busy, Some(RETRY))
+        );
+        assert!(failure.cause.contains("superseded"), "{}", failure.cause);
+        let reused = Refusal::new(EmCode::PolicyValidationError, "reused");
+        let failure =
+            Error::Home(reused.with_detail(Detail::IdReused)).into_failure(Ref::from_bits(1));
+        assert_eq!(
+            (failure.code, failure.retry_after),
+            (EmCode::PolicyValidationError, None)
         );
     }
 }

@@ -7,6 +7,7 @@ use tracing::{error, warn};
 
 use super::{Error, Inner};
 use crate::{
+    clock,
     domain::{
         em_code::EmCode,
         federation::Claim,
@@ -40,7 +41,7 @@ pub(super) async fn locate(
     deadline: Instant,
     hints: Hints,
 ) -> Result<Home, Error> {
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = deadline.saturating_duration_since(clock::instant());
     let context = inner.context(reference, inner.config.find_deadline.min(left));
     if inner
         .local
@@ -220,7 +221,7 @@ async fn ask_all(
 
 async fn ask(peer: &dyn HomeCluster, context: &Context, query: &FindUser, claim: Claim) -> Asked {
     let cluster = peer.cluster_id().clone();
-    let began = Instant::now();
+    let began = clock::instant();
     let answer =
         tokio::time::timeout_at(context.deadline.into(), peer.find_user(context, query)).await;
     let answer = match answer {
@@ -236,7 +237,7 @@ async fn ask(peer: &dyn HomeCluster, context: &Context, query: &FindUser, claim:
         }
         Err(_) => PeerAnswer::Silent(format!(
             "no answer within {} ms",
-            began.elapsed().as_millis()
+            clock::since(began).as_millis()
         )),
     };
     Asked {

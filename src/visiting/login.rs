@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     admission::Kind,
+    clock,
     domain::{
         em_code::EmCode,
         ids::{ClusterId, DeviceName, LoginName, ProfileName, Ref, SessionId},
@@ -39,6 +40,10 @@ const MAX_SUPERSEDES: u32 = 64;
 
 /// What the audit has of an answer whose row had ended by then.
 pub(super) const TOO_LATE: &str = "the answer came too late; given up";
+
+/// How much longer than its carrier waits a pending row stands. The carrier ends it itself, by its own measure; this is
+/// for carriers that died, and other nodes' cluster time may be a little ahead.
+const SLACK: Duration = Duration::from_secs(2);
 
 /// What is left of the deadline for writing down an answer that came at the last moment.
 const ANSWER_MARGIN: Duration = Duration::from_millis(200);
@@ -211,8 +216,13 @@ pub(super) async fn free_phone(
     deadline: Instant,
 ) -> Result<Device, Error> {
     let name = DeviceName::new(device).map_err(|_| Error::DeviceUnknown)?;
-    let now = inner.clock.now();
-    let (device, on_it) = {
+    // What a node that died has left behind stands in nobody's way: neither on this phone, nor at home, where what the
+    // user began on another one may be a session by now. Home is told with this login.
+    let dead = inner.membership.dead();
+    if !dead.is_empty() {
+        in_time(deadline, super::pending::end_abandoned(inner, &dead, None)).await?;
+    }
+    let (device, on_it, now) = {
         let name = name.clone();
         let read = move |tx: &mut dyn Transaction| {
             let mut device = devices::get(tx, &name)?.ok_or(Error::DeviceUnknown)?;
@@ -224,6 +234,7 @@ pub(super) async fn free_phone(
             Ok::<_, Error>((
                 device,
                 sessions::active_on_device(tx, Role::Visiting, &name)?,
+                tx.cluster_now()?,
             ))
         };
         inner.look_up(deadline, read).await?
@@ -235,7 +246,6 @@ pub(super) async fn free_phone(
         Some(session)
             if session.state == State::Pending && session.deadline.is_some_and(|d| d <= now) =>
         {
-            let dead = inner.membership.dead();
             in_time(deadline, super::pending::end_abandoned(inner, &dead, None)).await?;
         }
         Some(session) => return Err(occupied(session)),
@@ -347,7 +357,7 @@ async fn open_pending(
 ) -> Result<Vec<SessionId>, Error> {
     let clock = inner.clock.clone();
     let now = clock.now();
-    let until = now.plus(attempt.deadline.saturating_duration_since(Instant::now()));
+    let until = attempt.deadline;
     let row = Session {
         role: Role::Visiting,
         counterpart: home.clone(),
@@ -362,25 +372,46 @@ async fn open_pending(
         services: None,
         reference: attempt.reference,
         created_at: now,
-        deadline: Some(until),
+        // Cluster time, once the transaction has its turn.
+        deadline: None,
+        changed_at: now,
         ended_at: None,
         end_reason: None,
         initiator: None,
         owed: false,
+        parked: None,
+        parked_at: None,
     };
-    let carrier = inner.membership.run().clone();
+    let (carrier, own) = (
+        inner.membership.run().clone(),
+        inner.local.cluster_id().clone(),
+    );
     inner
         .write(attempt.deadline, move |tx: &mut dyn Transaction| {
             // The phone has been told that it failed: nothing may begin now.
-            if until <= clock.now() {
+            let left = until.saturating_duration_since(clock::instant());
+            if left.is_zero() {
                 return Err(Error::StoreSlow);
             }
+            let began = tx.cluster_now()?;
+            let row = Session {
+                deadline: Some(began.plus(left).plus(SLACK)),
+                changed_at: began,
+                ..row.clone()
+            };
             // Between the first look and now somebody else may have come.
             if let Some(session) = sessions::active_on_device(tx, Role::Visiting, &row.device)? {
                 return Err(occupied(session));
             }
-            if peers::is_leaving(tx, &row.counterpart, clock.now())? {
-                return Err(Error::PeerLeaves(row.counterpart.clone()));
+            if row.counterpart != own {
+                // It was known when the user was found; nobody may begin with a peer that has gone since.
+                let is_there = peers::get(tx, &row.counterpart)?.is_some_and(|peer| peer.enabled);
+                if !is_there {
+                    return Err(Error::PeerGone(row.counterpart.clone()));
+                }
+                if peers::is_leaving(tx, &row.counterpart, began)? {
+                    return Err(Error::PeerLeaves(row.counterpart.clone()));
+                }
             }
             sessions::insert_pending(tx, &row, &carrier)?;
             Ok(sessions::newest_owed(
@@ -420,7 +451,7 @@ async fn ask(
     // A little less than the pending row lives, so that an answer in time finds its row still pending.
     let length = attempt
         .deadline
-        .saturating_duration_since(Instant::now())
+        .saturating_duration_since(clock::instant())
         .saturating_sub(ANSWER_MARGIN);
     let context = inner.context(attempt.reference, length);
     let cluster: &dyn HomeCluster = home.cluster.as_ref();
@@ -456,6 +487,7 @@ async fn activate(
         attempt.device.name.clone(),
         attempt.reference,
     );
+    let until = attempt.deadline;
     let active = inner
         .write(attempt.deadline, move |tx: &mut dyn Transaction| {
             let profile = Some(&services_in.profile);
@@ -469,7 +501,7 @@ async fn activate(
             };
             // Read here: the transaction may have waited for its turn.
             let now = clock.now();
-            if is_overdue(tx, &home_in, id, &entry(now, TOO_LATE))? {
+            if is_overdue(tx, &home_in, id, until, &entry(now, TOO_LATE))? {
                 return Ok(false);
             }
             if !sessions::activate(
@@ -480,7 +512,6 @@ async fn activate(
                 &services_in.user_id,
                 profile,
                 &services_in,
-                now,
             )? {
                 return Ok::<_, Error>(false);
             }
@@ -501,16 +532,27 @@ async fn activate(
     })
 }
 
-/// Whether the deadline of a login that would go on now is over. Then its row has ended, and home is owed the news.
+/// Whether the deadline of a login that would go on now is over: `until`, by which its carrier goes, or the row's own.
+/// Then its row has ended, and home is owed the news.
 pub(super) fn is_overdue(
     tx: &mut dyn Transaction,
     home: &ClusterId,
     id: SessionId,
+    until: Instant,
     late: &audit::Entry,
 ) -> Result<bool, Error> {
+    #[cfg(test)]
+    if crate::fault::has(crate::fault::Bug::PendingPromotedLate) {
+        crate::store::bugs::reopen(tx, home, id)?;
+        return Ok(false);
+    }
     let row = sessions::get(tx, Role::Visiting, home, id)?;
-    let until = row.and_then(|row| row.deadline);
-    if until.is_none_or(|until| late.at < until) {
+    let Some(row) = row.filter(|row| row.state == State::Pending) else {
+        return Ok(false);
+    };
+    let now = tx.cluster_now()?;
+    let is_over = row.deadline.is_some_and(|deadline| deadline <= now);
+    if !is_over && clock::instant() < until {
         return Ok(false);
     }
     let end = Some((EndReason::Abandoned, Initiator::Visiting, late.at));

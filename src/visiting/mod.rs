@@ -10,7 +10,6 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 mod choose;
 mod ends;
@@ -28,7 +27,8 @@ pub use types::{
 
 use crate::{
     admission::{Admission, Kind, Party, Permit, Source},
-    clock::Clock,
+    chance::Chance,
+    clock::{self, Clock},
     domain::{
         capability::Traits,
         federation::Federation,
@@ -77,6 +77,7 @@ struct Inner {
     /// Told whenever a home cluster is owed the end of a session.
     owed: Arc<Notify>,
     membership: Membership,
+    chance: Chance,
     refs: refs::Refs,
 }
 
@@ -104,6 +105,8 @@ pub struct Parts {
     pub owed: Arc<Notify>,
     /// This node's place among those of its cluster.
     pub membership: Membership,
+    /// Makes the ids of sessions, and refs while the cluster's numbers can't be had.
+    pub chance: Chance,
 }
 
 impl fmt::Debug for Parts {
@@ -130,6 +133,7 @@ impl VisitingRole {
             tasks,
             owed,
             membership,
+            chance,
         } = parts;
         let inner = Inner {
             config,
@@ -143,7 +147,8 @@ impl VisitingRole {
             admission,
             owed,
             membership,
-            refs: refs::Refs::new(),
+            refs: refs::Refs::new(chance.clone()),
+            chance,
         };
         Self {
             inner: Arc::new(inner),
@@ -180,12 +185,12 @@ impl VisitingRole {
 
     async fn state_of(&self, device: &str) -> Result<PhoneState, Error> {
         let name = DeviceName::new(device).map_err(|_| Error::DeviceUnknown)?;
-        let now = self.inner.clock.now();
-        let found = self
+        let (found, now) = self
             .inner
             .look_up(self.inner.deadline(), move |tx: &mut dyn Transaction| {
                 devices::get(tx, &name)?.ok_or(Error::DeviceUnknown)?;
-                Ok::<_, Error>(sessions::active_on_device(tx, Role::Visiting, &name)?)
+                let found = sessions::active_on_device(tx, Role::Visiting, &name)?;
+                Ok::<_, Error>((found, tx.cluster_now()?))
             })
             .await?;
         let Some(session) = found else {
@@ -312,7 +317,7 @@ impl VisitingRole {
 impl Inner {
     /// When a request that comes now must be answered.
     fn deadline(&self) -> Instant {
-        Instant::now() + self.config.login_deadline
+        clock::instant() + self.config.login_deadline
     }
 
     /// A place for a request of a phone, kept until it is answered.
@@ -342,11 +347,11 @@ impl Inner {
     }
 
     fn new_session_id(&self) -> SessionId {
-        SessionId::from_uuid(Uuid::now_v7())
+        SessionId::from_uuid(self.chance.id(self.clock.now()))
     }
 
     fn context(&self, reference: Ref, length: Duration) -> Context {
-        self.context_until(reference, Instant::now() + length)
+        self.context_until(reference, clock::instant() + length)
     }
 
     fn context_until(&self, reference: Ref, deadline: Instant) -> Context {

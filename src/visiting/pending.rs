@@ -67,10 +67,11 @@ pub(super) async fn end_abandoned(
     dead: &BTreeMap<Incarnation, i64>,
     claim: Option<&Claim>,
 ) -> Result<(), Error> {
-    let (now, dead) = (inner.clock.now(), dead.clone());
+    let dead = dead.clone();
     let rows = inner
         .store
         .read(move |tx: &mut dyn Transaction| {
+            let now = tx.cluster_now()?;
             let overdue = sessions::overdue_pending(tx, now)?.into_iter();
             let mut rows: Vec<Abandoned> = overdue.map(|row| Abandoned { row, by: None }).collect();
             if !dead.is_empty() {

@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::{
+    chance::Chance,
     domain::{
         ids::Ref,
         refs::{Scramble, by_chance},
@@ -30,25 +30,25 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Refs {
     state: Mutex<State>,
     short: Notify,
+    chance: Chance,
 }
 
 struct State {
     scramble: Scramble,
     current: Range<u64>,
     next: Option<Range<u64>>,
-    random: StdRng,
 }
 
 impl Refs {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(chance: Chance) -> Self {
         Self {
             state: Mutex::new(State {
                 scramble: Scramble::new(0),
                 current: 0..0,
                 next: None,
-                random: StdRng::from_rng(&mut rand::rng()),
             }),
             short: Notify::new(),
+            chance,
         }
     }
 
@@ -65,18 +65,18 @@ impl Refs {
         }
         match state.current.next() {
             Some(number) => state.scramble.counted(number),
-            None => by_chance(state.random.random()),
+            None => by_chance(self.chance.u64()),
         }
     }
 
     /// Takes a block of numbers from the store if none is in reserve.
     pub(super) async fn fill(&self, store: &Store) -> Result<(), Error> {
         let key = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if state.next.is_some() {
                 return Ok(());
             }
-            state.random.random()
+            self.chance.u64()
         };
         let block = store
             .write(move |tx: &mut dyn Transaction| refs::take(tx, BLOCK, key))
@@ -138,7 +138,7 @@ mod tests {
     #[tokio::test]
     async fn nodes_of_one_cluster_never_give_out_the_same_ref() {
         let store = store();
-        let nodes = [Refs::new(), Refs::new()];
+        let nodes = [Refs::new(Chance::system()), Refs::new(Chance::system())];
         let mut given = BTreeSet::new();
         let mut count = 0;
         for _ in 0..3 {
@@ -156,7 +156,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_numbers_refs_are_by_chance_and_a_block_is_asked_for() {
-        let refs = Refs::new();
+        let refs = Refs::new(Chance::system());
         assert!(refs.take() >= by_chance(0));
         tokio::time::timeout(PAUSE, refs.short.notified())
             .await
@@ -186,7 +186,7 @@ mod tests {
             _ = begun => {}
             _ = stuck => panic!("it ended early"),
         }
-        let (refs, tasks) = (Refs::new(), Tasks::default());
+        let (refs, tasks) = (Refs::new(Chance::system()), Tasks::default());
         let end = async {
             tokio::task::yield_now().await;
             tasks.token().cancel();

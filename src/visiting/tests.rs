@@ -17,7 +17,9 @@ mod names;
 mod secure;
 
 use crate::{
+    chance::Chance,
     domain::{
+        cluster_time::Reading,
         em_code::EmCode,
         federation::Claim,
         ids::{DevicePoolName, ProfileName, UserId},
@@ -31,7 +33,7 @@ use crate::{
     },
     home::HomeRole,
     secret::Pin,
-    store::{self, audit, devices::Device, peers, pools},
+    store::{self, audit, cluster_time, devices::Device, peers, pools},
 };
 
 /// A home cluster that answers as it was told, and counts what reached it.
@@ -332,6 +334,7 @@ async fn world_of(
         membership: Membership::of(&store),
         tasks,
         owed: Arc::new(Notify::new()),
+        chance: Chance::system(),
     });
     World {
         role,
@@ -362,6 +365,17 @@ impl World {
             LoginOutcome::LoggedIn(done) => Ok(*done),
             LoginOutcome::Choose(choice) => panic!("asked: {choice:?}"),
         }
+    }
+
+    /// Cluster time is further by so much at once.
+    async fn time_goes_on(&self, by_ms: u64) {
+        self.store
+            .write(move |tx: &mut dyn Transaction| {
+                let at = tx.cluster_now()?.plus(Duration::from_millis(by_ms));
+                cluster_time::put(tx, Reading::first(at))
+            })
+            .await
+            .unwrap();
     }
 
     async fn code(&self, device: &str, name: &str) -> u16 {
@@ -552,6 +566,31 @@ async fn no_login_begins_at_a_peer_that_is_being_removed() {
     assert!(world.free("SEP1").await);
     mark(None).await.unwrap();
     world.login("SEP1", "ana").await.unwrap();
+}
+
+#[tokio::test]
+async fn no_login_begins_at_a_peer_that_is_gone_since_it_was_found() {
+    let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
+    let world = world(vec![berlin]).await;
+    for disabled in [true, false] {
+        world
+            .store
+            .write(move |tx: &mut dyn Transaction| {
+                let mut gone = record("berlin");
+                gone.enabled = !disabled;
+                peers::upsert(tx, &gone)?;
+                if !disabled {
+                    peers::remove(tx, &gone.cluster_id)?;
+                }
+                Ok::<_, store::Error>(())
+            })
+            .await
+            .unwrap();
+        let refused = world.login("SEP1", "ana").await.unwrap_err();
+        assert_eq!(refused.code.number(), 36, "{refused}");
+        assert_eq!(world.pins_sent(), 0);
+        assert!(world.free("SEP1").await);
+    }
 }
 
 fn record(name: &str) -> peers::Peer {
@@ -812,7 +851,7 @@ async fn looking_at_a_phone_changes_nothing() {
             tokio::task::yield_now().await;
         }
         assert!(!world.free("SEP1").await);
-        world.clock.set_offset_millis(60_000);
+        world.time_goes_on(60_000).await;
         let before = world.store.stats().writes;
         assert!(world.free("SEP1").await, "overdue");
         assert_eq!(world.store.stats().writes, before);
@@ -822,6 +861,7 @@ async fn looking_at_a_phone_changes_nothing() {
         assert_eq!(world.owed("berlin").await, 1);
     };
     tokio::select! {
+        biased;
         _ = world.login("SEP1", "ana") => panic!("home is silent"),
         () = looking => {}
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use syn::{
-    Attribute, Expr, Item, ItemMod, ItemUse, Lit, Macro, Meta, Path, UseTree,
+    Attribute, Expr, ExprMethodCall, Item, ItemMod, ItemUse, Lit, Macro, Meta, Path, UseTree,
     visit::{self, Visit},
 };
 
@@ -262,6 +262,22 @@ impl<'ast> Visit<'ast> for Collector {
             .collect();
         self.add(&parts, true);
         visit::visit_path(self, path);
+    }
+
+    /// A call has no path; what it is called on isn't known here, so any in a file that has an `Instant` of the
+    /// standard library's counts.
+    fn visit_expr_method_call(&mut self, call: &'ast ExprMethodCall) {
+        let instant = ["std", "time", "Instant"].map(str::to_owned);
+        if call.method == "elapsed"
+            && call.args.is_empty()
+            && self
+                .aliases
+                .get("Instant")
+                .is_some_and(|path| *path == instant)
+        {
+            self.add(&[&instant[..], &["elapsed".to_owned()]].concat(), false);
+        }
+        visit::visit_expr_method_call(self, call);
     }
 
     fn visit_macro(&mut self, item: &'ast Macro) {

@@ -17,16 +17,19 @@ use emccd::{
         member::Versions,
         phone::{Phone, Shown},
     },
+    wire::admin as pb,
 };
 use futures_util::future::join_all;
 use tonic::Code;
 
 use crate::support::{
-    binary, is_long, lab,
+    binary, is_long, lab, nobody_panicked,
     raw_peer::{self, Client, call, peer_client},
-    rows::{Rows, rows, settled},
+    rows::{Rows, rows, settled, tamper},
+    set_parameter,
 };
 
+mod commits;
 pub(crate) mod kills;
 mod repeats;
 mod stage;

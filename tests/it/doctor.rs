@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::{binary, lab_of_processes};
 
 /// Exit code and what it prints, as JSON.
-async fn doctor(config: &Path) -> (i32, Value) {
+pub(crate) async fn doctor(config: &Path) -> (i32, Value) {
     let output = tokio::process::Command::new(binary())
         .arg("--config")
         .arg(config)
@@ -21,7 +21,8 @@ async fn doctor(config: &Path) -> (i32, Value) {
     (output.status.code().unwrap(), found)
 }
 
-fn of<'a>(found: &'a Value, id: &str) -> Vec<&'a Value> {
+/// What it finds under one name.
+pub(crate) fn of<'a>(found: &'a Value, id: &str) -> Vec<&'a Value> {
     let all = found["findings"].as_array().unwrap();
     all.iter().filter(|f| f["id"] == id).collect()
 }

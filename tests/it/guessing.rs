@@ -20,7 +20,7 @@ use tonic_types::StatusExt as _;
 use crate::support::{
     binary,
     raw_peer::{self, call, peer_client},
-    rows::rows,
+    rows::{rows, tamper},
     set_parameter,
 };
 
@@ -517,10 +517,14 @@ async fn a_right_pin_forgives_and_a_lock_ends() {
 
     guess_as_peer(&lab, &wrongs(LIMIT)).await;
     assert_eq!(in_and_out().await, Some(2));
-    let clock = &home.member().unwrap().clock;
-    clock.set_offset_millis(14 * 60_000);
+    // In the cluster's own time: a wall clock has no say in it.
+    let (early, over) = (
+        "UPDATE cluster_time SET at = at + 13 * 60 * 1000",
+        "UPDATE cluster_time SET at = at + 3 * 60 * 1000",
+    );
+    tamper(home, early).await;
     assert_eq!(in_and_out().await, Some(2), "it lasts a quarter of an hour");
-    clock.set_offset_millis(15 * 60_000 + 1_000);
+    tamper(home, over).await;
     assert_eq!(in_and_out().await, None);
     lab.shut_down().await;
 }

@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use crate::support::{binary, rows::settled};
 
-mod claims;
+pub(crate) mod claims;
 mod links;
 pub(crate) mod two;
 

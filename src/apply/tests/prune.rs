@@ -58,10 +58,13 @@ pub(super) fn session(role: Role, device: &str) -> Session {
         reference: Ref::from_bits(7),
         created_at: Timestamp::from_millis(1),
         deadline: None,
+        changed_at: Timestamp::from_millis(1),
         ended_at: None,
         end_reason: None,
         initiator: None,
         owed: false,
+        parked: None,
+        parked_at: None,
     }
 }
 

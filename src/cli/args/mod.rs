@@ -442,7 +442,7 @@ pub enum Base {
 pub enum Session {
     /// Sessions of both roles, newest first
     List(SessionList),
-    /// One session, also what its phone is to do (restart or reset) and why
+    /// One session, also what its phone is to do (restart or reset) and why, and what the other cluster is still owed
     #[command(after_help = "Example:\n  emccd session show 7K3Q-9M2X")]
     Show {
         /// Its UUID, or the ref of the login
@@ -451,12 +451,17 @@ pub enum Session {
     },
     /// End a session, on both clusters
     Logout(SessionLogout),
+    /// Tell another cluster again of ends that it refused to hear of
+    Retry(SessionRetry),
+    /// Forget that another cluster has still to be told of an end
+    Drop(SessionDrop),
 }
 
 /// `session list`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  emccd session list\n  emccd session list --user anna --all --json"
+    after_help = "Examples:\n  emccd session list\n  emccd session list --user anna --all --json\n  emccd session list --owed \
+    --peer tokyo"
 )]
 pub struct SessionList {
     /// Only where we own the user (home) or the phone (visiting)
@@ -474,9 +479,43 @@ pub struct SessionList {
     /// Also those that are over
     #[arg(long)]
     pub all: bool,
+    /// Only those whose end another cluster has still to be told of, and why it has not been
+    #[arg(long)]
+    pub owed: bool,
     /// How many at most, the newest of them
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
+}
+
+/// `session retry`.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("which").required(true).args(["id", "peer"]),
+    after_help = "Examples:\n  emccd session retry 7K3Q-9M2X\n  emccd session retry --peer tokyo"
+)]
+pub struct SessionRetry {
+    /// Its UUID, or the ref of the login
+    #[arg(value_name = "ID")]
+    pub id: Option<String>,
+    /// All that this cluster refused
+    #[arg(long, value_name = "ID")]
+    pub peer: Option<ClusterId>,
+}
+
+/// `session drop`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The session is over here. At the other cluster it lives on until the two clusters next compare their \
+    sessions; where they can't, until its time is over or somebody ends it there.\n\n\
+    Example:\n  emccd session drop 7K3Q-9M2X --yes"
+)]
+pub struct SessionDrop {
+    /// Its UUID, or the ref of the login
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `session logout`.
@@ -648,7 +687,10 @@ mod tests {
             "emccd db verify f",
             "emccd db migrate f --dry-run",
             "emccd db migrate --config f",
-            "emccd session list --role home --peer tokyo --device d --user u --all",
+            "emccd session list --role home --peer tokyo --device d --user u --all --owed",
+            "emccd session retry 7K3Q-9M2X",
+            "emccd session retry --peer tokyo",
+            "emccd session drop 7K3Q-9M2X --yes",
             "emccd session logout 7K3Q-9M2X --yes",
             "emccd session logout --device SEP1",
             "emccd phone login https://h --device SEP1 --user anna --login-type DN --pin-file p",
@@ -715,6 +757,9 @@ mod tests {
             ("emccd session logout", MissingRequiredArgument),
             ("emccd session logout X --device SEP1", ArgumentConflict),
             ("emccd session list --role guest", InvalidValue),
+            ("emccd session retry", MissingRequiredArgument),
+            ("emccd session retry X --peer tokyo", ArgumentConflict),
+            ("emccd session drop", MissingRequiredArgument),
             (
                 "emccd phone login https://h --device d --user u --login-type XX",
                 ValueValidation,

@@ -76,8 +76,7 @@ pub const TABLE: &[Parameter] = &[
         kind: Kind::Switch(place!(enforce_intra_cluster_maximum_login_time)),
         default: "off",
         meaning: "Whether a login on a phone of the user's own cluster may last no longer than \
-                  intra-cluster-maximum-login-time. The end is kept with the session; so far nothing ends a \
-                  session that has passed it.",
+                  intra-cluster-maximum-login-time. One that is over ends by itself, within five seconds.",
         why: "a desk that is somebody's for the day should not log them out in a call",
         replaces: "Enforce Intra-cluster Maximum Login Time: False. It does not switch itself on when a time is \
                    set",
@@ -95,8 +94,8 @@ pub const TABLE: &[Parameter] = &[
         kind: Kind::Time(place!(inter_cluster_maximum_login_time)),
         default: "10:00",
         meaning: "How long a login on a phone of another cluster may last. The home cluster's value holds. 0:00 \
-                  is no limit. The end is told to the visiting cluster and kept on both sides; so far nothing \
-                  ends a session that has passed it.",
+                  is no limit. Home ends a session that is over within five seconds, whatever becomes of wall \
+                  clocks; the visiting cluster a minute later, where home's word does not come.",
         why: "nobody is on a phone abroad for longer than a long day",
         replaces: "Inter-cluster Maximum Login Time: 10:00",
     },
@@ -151,7 +150,9 @@ pub const TABLE: &[Parameter] = &[
         kind: Kind::Switch(place!(end_sessions_on_revocation)),
         default: "on",
         meaning: "Whether a user's sessions end when the user is disabled, and a peer's sessions when the peer \
-                  is removed, which is told first. While it is off, a peer with sessions is not removed.",
+                  is removed, which is told first, when all that was accepted from it is revoked, and when it has \
+                  said for five minutes that it has revoked what it accepted from us. While it is off, a peer with \
+                  sessions is not removed.",
         why: "whoever takes a right away means now",
         replaces: "",
     },

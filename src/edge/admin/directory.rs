@@ -1,14 +1,17 @@
 //! Users, phones and base devices, for looking.
 
 use crate::{
-    clock::Timestamp,
     domain::{
         ids::{BaseDeviceName, ClusterId, DeviceName, SessionId, UserId},
         session::{Role, State},
     },
-    edge::admin::{error::Error, views},
+    edge::admin::{
+        error::Error,
+        sessions::{as_wall_time, shown},
+        views,
+    },
     store::{
-        Store, Transaction, base_devices, credentials, devices, policies, profiles,
+        Store, Transaction, base_devices, cluster_time, credentials, devices, policies, profiles,
         sessions::{self, Filter},
         users,
     },
@@ -52,7 +55,6 @@ pub async fn get_user(
     store: &Store,
     own: ClusterId,
     user_id: UserId,
-    now: Timestamp,
 ) -> Result<pb::GetUserResponse, Error> {
     store
         .read(move |tx| {
@@ -61,18 +63,19 @@ pub async fn get_user(
             let profiles = profiles::for_user(tx, &user.user_id)?;
             let credential = credentials::get(tx, &user.user_id)?;
             let rules = policies::rules_of(tx, user.policy.as_ref())?;
+            let (now, shift) = (tx.cluster_now()?, cluster_time::shift(tx)?);
             let filter = Filter {
                 user_id: Some(user.user_id.clone()),
                 states: LIVE.to_vec(),
                 ..Filter::default()
             };
             // Another cluster's user of the same ID on one of our phones is someone else.
-            let sessions = sessions::list(tx, &filter)?
+            let sessions = shown(tx, &filter)?
                 .into_iter()
                 .filter(|s| s.role == Role::Home || s.counterpart == own);
             Ok(pb::GetUserResponse {
                 profiles: profiles.into_iter().map(views::profile).collect(),
-                pin: Some(views::pin_state(credential.as_ref(), now, rules)),
+                pin: Some(views::pin_state(credential.as_ref(), now, shift, rules)),
                 sessions: sessions.map(|s| views::session(&s)).collect(),
                 user: Some(views::user(user)),
             })
@@ -116,6 +119,7 @@ pub async fn get_device(store: &Store, name: DeviceName) -> Result<pb::GetDevice
             let device = devices::get(tx, &name)?
                 .ok_or_else(|| Error::missing(format!("device {name}"), "emccd device list"))?;
             let session = sessions::active_on_device(tx, Role::Visiting, &device.name)?;
+            let session = as_wall_time(tx, session)?;
             Ok(pb::GetDeviceResponse {
                 device: Some(views::device(device)),
                 session: session.map(|s| views::session(&s)),
@@ -163,7 +167,7 @@ fn holder(tx: &mut dyn Transaction, id: SessionId) -> Result<Option<pb::Session>
         states: LIVE.to_vec(),
         ..Filter::default()
     };
-    Ok(sessions::list(tx, &filter)?.first().map(views::session))
+    Ok(shown(tx, &filter)?.first().map(views::session))
 }
 
 fn base_device((name, session): (BaseDeviceName, Option<SessionId>)) -> pb::BaseDevice {

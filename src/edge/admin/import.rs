@@ -1,24 +1,21 @@
 //! The files of a large `apply`, as they arrive piece by piece.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    time::{Duration, Instant},
-};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use futures_util::stream;
-use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 use zeroize::Zeroizing;
 
 use crate::{
     apply::Progress,
+    clock,
     edge::admin::{
         error::Error,
         operations::{ApplyMode, File, Operations},
         roles::Actor,
     },
+    watch,
     wire::admin as pb,
 };
 
@@ -236,7 +233,7 @@ async fn next(told: &mut watch::Receiver<Progress>) -> pb::ApplyProgress {
         std::future::pending::<()>().await;
     }
     let progress = *told.borrow_and_update();
-    let left = progress.left(Instant::now());
+    let left = progress.left(clock::instant());
     pb::ApplyProgress {
         step: progress.step.as_str().to_owned(),
         done: progress.done,
@@ -360,7 +357,7 @@ mod tests {
             Ok(())
         };
         let pause = Duration::from_secs(2);
-        let began = Instant::now();
+        let began = std::time::Instant::now();
         let done = while_it_moves(slow, states.clone(), pause).await;
         assert!(done.is_ok() && began.elapsed() > pause);
         let stuck = async {

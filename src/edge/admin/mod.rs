@@ -7,6 +7,7 @@
 mod acceptance;
 mod account;
 pub mod crls;
+mod debts;
 mod directory;
 pub mod error;
 pub mod explain;

@@ -6,7 +6,6 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use rustls_pki_types::CertificateDer;
-use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
     },
     edge::admin::{error::Error, roles::Actor},
     trust::{certificate::Fingerprint, explain::Part, shown::Chain},
+    watch,
     wire::admin as pb,
 };
 
@@ -86,6 +86,9 @@ pub trait Operations: Send + Sync + 'static {
     /// Peer records or trust entries have changed in the store. Answers once this node has loaded them,
     /// so that a command's next line finds them in force.
     fn peers_changed(&self) -> Answer<'_, ()>;
+
+    /// Has a peer that is linked compare sessions with us now: one is over here of which nobody will tell it.
+    fn ring(&self, cluster: &ClusterId);
 
     /// The parameters that this node goes by.
     fn parameters_in_force(&self) -> Arc<Parameters>;

@@ -8,7 +8,7 @@ use crate::{
     store::{
         Store,
         audit::{self, Action},
-        credentials, policies, users,
+        cluster_time, credentials, policies, users,
     },
     wire::admin as pb,
 };
@@ -36,18 +36,18 @@ pub async fn unlock(
                 ));
             };
             let rules = policies::rules_of(tx, user.policy.as_ref())?;
-            let before = views::pin_state(Some(&row), now, rules);
-            // Also what does not count yet: a lock that a clock far ahead wrote would when its time comes near.
+            let (time, shift) = (tx.cluster_now()?, cluster_time::shift(tx)?);
+            let before = views::pin_state(Some(&row), time, shift, rules);
+            // Also what does not count yet: a lock that is too far ahead to be one would when its time comes near.
             let mut times = [row.locked_until, row.window_started].into_iter().flatten();
-            let lies_ahead = times.any(|time| time > now);
+            let lies_ahead = times.any(|at| at > time);
             if before.failures > 0 || before.locked_until.is_some() || lies_ahead {
                 lockout::clear(&mut row);
                 credentials::set_counters(tx, &row)?;
                 let was = match (&before.locked_until, before.failures) {
                     (Some(until), _) => format!("was locked until {until}"),
                     (None, 0) => {
-                        "nothing counts yet; cleared is what a clock that was ahead had left"
-                            .to_owned()
+                        "nothing counts yet; cleared is what was too far ahead to count".to_owned()
                     }
                     (None, failures) => format!("{failures} wrong PINs forgotten"),
                 };
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::policy::BUILT_IN,
+        domain::{cluster_time::Reading, policy::BUILT_IN},
         edge::admin::roles::{Account, Groups},
         store::{self, Transaction, credentials::Phc, users::User},
     };
@@ -135,13 +135,20 @@ mod tests {
             let user = UserId::new(id).unwrap();
             unlock(&store, user, &help_desk(), now).await
         };
-        let state = async |now| {
+        let time_is = async |at| {
+            let put = move |tx: &mut dyn Transaction| cluster_time::put(tx, Reading::first(at));
+            store.write(put).await.unwrap();
+        };
+        time_is(now).await;
+        let state = async || {
+            // Whoever has set the wall clock meanwhile changes nothing of it.
+            let now = now.shifted(86_400_000);
             let answer = unlock("ana", now).await.unwrap();
             let before = answer.before.unwrap();
             (before.failures, before.locked_until.is_some())
         };
         guess(&store, 5, now).await;
-        assert_eq!(state(now).await, (5, true));
+        assert_eq!(state().await, (5, true));
         let look = |tx: &mut dyn Transaction| {
             let ana = credentials::get(tx, &UserId::new("ana").unwrap())?.unwrap();
             Ok::<_, store::Error>((ana, audit::list(tx, 10)?))
@@ -161,17 +168,18 @@ mod tests {
         );
         // Wrong ones that lock nobody yet are forgotten as well; nothing is nothing to record, nor is what is over.
         guess(&store, 2, now).await;
-        assert_eq!(state(now).await, (2, false));
-        assert_eq!(state(now).await, (0, false));
+        assert_eq!(state().await, (2, false));
+        assert_eq!(state().await, (0, false));
         guess(&store, 5, now).await;
-        assert_eq!(state(now.plus(Duration::from_secs(900))).await, (0, false));
+        time_is(now.plus(Duration::from_secs(900))).await;
+        assert_eq!(state().await, (0, false));
         assert_eq!(store.read(look).await.unwrap().1.len(), 2);
-        // What a clock three days ahead has left would lock two days later.
+        // A row that is three days ahead would lock two days later.
         let days = |days: u64| now.plus(Duration::from_secs(days * 86_400));
         guess(&store, 5, days(3)).await;
         let locked = async |at| lockout::locked(&store.read(look).await.unwrap().0, at).is_some();
         assert!(!locked(now).await && locked(days(2)).await);
-        assert_eq!(state(now).await, (0, false));
+        assert_eq!(state().await, (0, false));
         assert!(!locked(days(2)).await);
         assert_eq!(store.read(look).await.unwrap().1.len(), 3);
         // Nobody, and somebody without a PIN.

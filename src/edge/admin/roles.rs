@@ -86,6 +86,8 @@ pub enum Action {
     LogoutSession,
     /// Add or change one record.
     PutRecord,
+    /// Forget that a peer has still to be told of an end.
+    DropSession,
     /// Have the link to a peer tried at once.
     RefreshCluster,
     /// Read the identity files again.
@@ -98,6 +100,8 @@ pub enum Action {
     RemoveTrust,
     /// Take the setting of a parameter back.
     ResetParameter,
+    /// Have a peer told again of ends that it refused.
+    RetrySession,
     /// Exchange certificates of the nodes.
     RotateCertificates,
     /// Change a peer record.
@@ -112,13 +116,14 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::AddCluster,
         Self::AddTrust,
         Self::Apply,
         Self::BackUp,
         Self::CancelPairing,
         Self::ConfirmPairing,
+        Self::DropSession,
         Self::ExplainTrust,
         Self::Export,
         Self::HandOver,
@@ -132,6 +137,7 @@ impl Action {
         Self::RemoveRecord,
         Self::RemoveTrust,
         Self::ResetParameter,
+        Self::RetrySession,
         Self::RotateCertificates,
         Self::SetCluster,
         Self::SetParameter,
@@ -164,7 +170,9 @@ impl Action {
             | Self::ReloadIdentities
             | Self::RemoveTrust
             | Self::RotateCertificates => Role::Certificates,
-            Self::LogoutSession | Self::UnlockPin => Role::HelpDesk,
+            Self::DropSession | Self::LogoutSession | Self::RetrySession | Self::UnlockPin => {
+                Role::HelpDesk
+            }
             Self::View => Role::Viewer,
         }
     }
@@ -179,6 +187,7 @@ impl Action {
             Self::BackUp => "db backup",
             Self::CancelPairing => "cluster invite --cancel",
             Self::ConfirmPairing => "cluster invite --confirm",
+            Self::DropSession => "session drop",
             Self::ExplainTrust => "trust explain",
             Self::Export => "export",
             Self::HandOver => "run --take-over",
@@ -192,6 +201,7 @@ impl Action {
             Self::RemoveRecord => "remove a record",
             Self::RemoveTrust => "trust remove",
             Self::ResetParameter => "param reset",
+            Self::RetrySession => "session retry",
             Self::RotateCertificates => "cert rotate",
             Self::SetCluster => "cluster set",
             Self::SetParameter => "param set",
@@ -398,7 +408,7 @@ mod tests {
             (
                 1000,
                 &["emccd-help-desk"],
-                &[LogoutSession, UnlockPin, View],
+                &[DropSession, LogoutSession, RetrySession, UnlockPin, View],
             ),
             (1000, &["emccd-viewer"], &[View]),
             (
@@ -406,11 +416,13 @@ mod tests {
                 &["emccd-help-desk", "emccd-certificates"],
                 &[
                     AddTrust,
+                    DropSession,
                     ExplainTrust,
                     LogoutSession,
                     RefreshCluster,
                     ReloadIdentities,
                     RemoveTrust,
+                    RetrySession,
                     RotateCertificates,
                     UnlockPin,
                     View,

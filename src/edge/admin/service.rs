@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming, transport::server::UdsConnectInfo};
 use tracing::info;
 
@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     domain::ids::{BaseDeviceName, ClusterId, DeviceName, UserId},
     edge::admin::{
-        acceptance, account, crls, directory,
+        acceptance, account, crls, debts, directory,
         error::Error,
         explain, export, import,
         operations::{ApplyMode, File, Live, Operations},
@@ -28,6 +28,7 @@ use crate::{
         sessions::{self, Which},
         trust_bulk,
         trust_removal::{self, Mode, Removal},
+        views,
     },
     fault::FaultPoints,
     pairing::Pairings,
@@ -38,6 +39,7 @@ use crate::{
         certificate::{Fingerprint, read_fingerprint},
         crl,
     },
+    watch,
     wire::admin::{self as pb, admin_service_server::AdminService},
 };
 
@@ -118,22 +120,35 @@ impl AdminEdge {
             .iter()
             .map(|peer| ClusterId::new(&*peer.cluster_id).ok())
             .collect();
-        let owed = self
+        let (all, agreements) = self
             .store
             .read(move |tx| {
-                asked
-                    .iter()
-                    .map(|peer| match peer {
+                let now = tx.cluster_now()?;
+                let mut agreements = Vec::with_capacity(asked.len());
+                for peer in &asked {
+                    agreements.push(match peer {
                         Some(peer) => {
-                            store::sessions::owed(tx, peer, MAX_OWED_SHOWN).map(|all| all.len())
+                            let record = store::agreements::get(tx, peer)?;
+                            let is_shared = store::shared::is_any(tx, peer)?;
+                            views::agreement(&record, is_shared, now)
                         }
-                        None => Ok(0),
-                    })
-                    .collect::<Result<Vec<_>, store::Error>>()
+                        None => pb::SessionAgreement::default(),
+                    });
+                }
+                Ok::<_, store::Error>((store::debts::creditors(tx)?, agreements))
             })
             .await?;
-        for (peer, owed) in status.peers.iter_mut().zip(owed) {
-            peer.owed_ends = u32::try_from(owed).unwrap_or(u32::MAX);
+        for (peer, agreement) in status.peers.iter_mut().zip(agreements) {
+            // What is on record of a peer that can't be asked is of before.
+            if let Some(shown) = peer.agreement.as_mut().filter(|a| a.state != "unable") {
+                *shown = agreement;
+            }
+            let owed = all
+                .iter()
+                .find(|owed| owed.counterpart.as_str() == peer.cluster_id);
+            let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+            peer.owed_ends = owed.map_or(0, |owed| count(owed.ends));
+            peer.parked_ends = owed.map_or(0, |owed| count(owed.parked));
         }
         Ok(status)
     }
@@ -391,10 +406,22 @@ impl AdminEdge {
         };
         let key = sessions::to_end(&self.store, which).await?;
         let acknowledged = self.operations.end_session(&key, actor).await?;
+        let mut ended = [sessions::row(&self.store, key).await?];
+        self.explain_debts(&mut ended).await?;
+        let [session] = ended;
         Ok(pb::LogoutSessionResponse {
-            session: Some(sessions::row(&self.store, key).await?),
+            session: Some(session),
             acknowledged,
         })
+    }
+
+    /// Puts to what is owed why it has not been told yet.
+    async fn explain_debts(&self, sessions: &mut [pb::Session]) -> Result<(), Error> {
+        if sessions.iter().any(|session| session.owed) {
+            let status = self.operations.cluster_status().await?;
+            debts::explain(sessions, &status);
+        }
+        Ok(())
     }
 
     async fn apply_files(
@@ -630,7 +657,7 @@ impl AdminService for AdminEdge {
         within(LOOK, async {
             let user = user_id(query.user_id)?;
             let own = self.cluster_id.clone();
-            directory::get_user(&self.store, own, user, self.clock.now()).await
+            directory::get_user(&self.store, own, user).await
         })
         .await
     }
@@ -714,7 +741,12 @@ impl AdminService for AdminEdge {
         request: Request<pb::ListSessionsRequest>,
     ) -> Result<Response<pb::ListSessionsResponse>, Status> {
         let (_, query) = self.admit(Action::View, request).await?;
-        within(LOOK, sessions::list(&self.store, query)).await
+        within(LOOK, async {
+            let mut found = sessions::list(&self.store, query).await?;
+            self.explain_debts(&mut found.sessions).await?;
+            Ok(found)
+        })
+        .await
     }
 
     async fn get_session(
@@ -724,7 +756,8 @@ impl AdminService for AdminEdge {
         let (_, query) = self.admit(Action::View, request).await?;
         within(LOOK, async {
             let which = Which::id_or_ref(&query.id)?;
-            let sessions = sessions::get(&self.store, which).await?;
+            let mut sessions = sessions::get(&self.store, which).await?;
+            self.explain_debts(&mut sessions).await?;
             Ok(pb::GetSessionResponse { sessions })
         })
         .await
@@ -736,6 +769,39 @@ impl AdminService for AdminEdge {
     ) -> Result<Response<pb::LogoutSessionResponse>, Status> {
         let (actor, request) = self.admit(Action::LogoutSession, request).await?;
         within(CHANGE, self.end_session(&actor, request)).await
+    }
+
+    async fn retry_session(
+        &self,
+        request: Request<pb::RetrySessionRequest>,
+    ) -> Result<Response<pb::RetrySessionResponse>, Status> {
+        let (actor, request) = self.admit(Action::RetrySession, request).await?;
+        within(CHANGE, async {
+            let now = self.clock.now();
+            let mut retried = debts::retry(&self.store, request, &actor, now).await?;
+            self.explain_debts(&mut retried.sessions).await?;
+            Ok(retried)
+        })
+        .await
+    }
+
+    async fn drop_session(
+        &self,
+        request: Request<pb::DropSessionRequest>,
+    ) -> Result<Response<pb::DropSessionResponse>, Status> {
+        let (actor, request) = self.admit(Action::DropSession, request).await?;
+        within(CHANGE, async {
+            let now = self.clock.now();
+            let dropped = debts::drop_one(&self.store, request, &actor, now).await?;
+            // Nobody brings it to them any more: they may come and ask, at once where there is a link.
+            let peers = dropped.sessions.iter();
+            let peers = peers.filter_map(|session| ClusterId::new(&*session.peer).ok());
+            for peer in peers.filter(|peer| *peer != self.cluster_id) {
+                self.operations.ring(&peer);
+            }
+            Ok(dropped)
+        })
+        .await
     }
 
     async fn unlock_pin(
@@ -1055,6 +1121,3 @@ const APPLY: Duration = Duration::from_secs(15 * 60);
 
 /// All records of the largest cluster are read and written down.
 const EXPORT: Duration = Duration::from_secs(60);
-
-/// Counted, not listed; beyond that the number says no more.
-const MAX_OWED_SHOWN: u32 = 1_000;

@@ -15,7 +15,7 @@ use crate::{
         views,
     },
     store::{
-        Store,
+        self, Store, Transaction, cluster_time,
         sessions::{self, Filter, Place, Session},
     },
     wire::admin as pb,
@@ -83,7 +83,8 @@ pub async fn list(
         counterpart: read("the peer", query.peer, ClusterId::from_str)?,
         device: read("the device", query.device, DeviceName::from_str)?,
         user_id: read("the user", query.user_id, UserId::from_str)?,
-        states: if query.include_ended {
+        owed: query.only_owed,
+        states: if query.include_ended || query.only_owed {
             Vec::new()
         } else {
             LIVE.to_vec()
@@ -94,7 +95,7 @@ pub async fn list(
         limit: Some(limit.saturating_add(1)),
         ..Filter::default()
     };
-    let found = store.read(move |tx| sessions::list(tx, &filter)).await?;
+    let found = store.read(move |tx| shown(tx, &filter)).await?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let truncated = found.len() > limit;
     let last = limit.checked_sub(1).and_then(|last| found.get(last));
@@ -131,10 +132,7 @@ fn read_place(token: &str) -> Result<Place, Error> {
 /// # Errors
 /// [`Error::Missing`] when there is none.
 pub async fn get(store: &Store, which: Which) -> Result<Vec<pb::Session>, Error> {
-    let found = rows(store, &which).await?;
-    if found.is_empty() {
-        return Err(which.missing());
-    }
+    let found = rows_of(store, &which).await?;
     Ok(found.iter().map(views::session).collect())
 }
 
@@ -171,7 +169,10 @@ pub async fn to_end(store: &Store, which: Which) -> Result<SessionKey, Error> {
 pub async fn row(store: &Store, key: SessionKey) -> Result<pb::Session, Error> {
     let missing = Which::Id(key.id).missing();
     let found = store
-        .read(move |tx| sessions::get(tx, key.role, &key.counterpart, key.id))
+        .read(move |tx| {
+            let row = sessions::get(tx, key.role, &key.counterpart, key.id)?;
+            as_wall_time(tx, row)
+        })
         .await?;
     found.map(|row| views::session(&row)).ok_or(missing)
 }
@@ -184,9 +185,42 @@ fn decide_row(found: &[Session]) -> Option<&Session> {
         .or_else(|| live().next())
 }
 
+/// Every row of one session.
+///
+/// # Errors
+/// [`Error::Missing`] when there is none.
+pub(super) async fn rows_of(store: &Store, which: &Which) -> Result<Vec<Session>, Error> {
+    let found = rows(store, which).await?;
+    if found.is_empty() {
+        return Err(which.missing());
+    }
+    Ok(found)
+}
+
 async fn rows(store: &Store, which: &Which) -> Result<Vec<Session>, Error> {
     let filter = which.filter();
-    Ok(store.read(move |tx| sessions::list(tx, &filter)).await?)
+    Ok(store.read(move |tx| shown(tx, &filter)).await?)
+}
+
+/// Sessions that a filter lets through, as people read them.
+pub(super) fn shown(
+    tx: &mut dyn Transaction,
+    filter: &Filter,
+) -> Result<Vec<Session>, store::Error> {
+    let found = sessions::list(tx, filter)?;
+    as_wall_time(tx, found)
+}
+
+/// Deadlines are in cluster time: as wall time, by how the two stand to each other now.
+pub(super) fn as_wall_time<S>(tx: &mut dyn Transaction, mut found: S) -> Result<S, store::Error>
+where
+    for<'s> &'s mut S: IntoIterator<Item = &'s mut Session>,
+{
+    let shift = cluster_time::shift(tx)?;
+    for session in &mut found {
+        session.deadline = session.deadline.map(|deadline| deadline.shifted(shift));
+    }
+    Ok(found)
 }
 
 fn read<T, E: ToString>(

@@ -10,7 +10,6 @@ use std::{
 };
 
 use futures_util::stream;
-use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
@@ -30,6 +29,7 @@ use crate::{
         certificate::{Certificate, Fingerprint, fingerprint_text},
         impact::{self, Changes, Family, Fate, Wanted},
     },
+    watch,
     wire::admin as pb,
 };
 

@@ -6,6 +6,7 @@ use crate::{
     domain::{ids::ClusterId, login::SecurityMode, policy::Rules},
     edge::admin::error::Error,
     store::{
+        agreements::Agreement,
         announcements::WaitingEntry,
         audit,
         credentials::Credential,
@@ -227,14 +228,19 @@ pub fn profile(profile: Profile) -> pb::Profile {
     }
 }
 
-/// How a PIN stands, at `now` and by the user's policy.
+/// How a PIN stands, at `now` in cluster time and by the user's policy; `shift` makes wall time of that, for people.
 #[must_use]
-pub fn pin_state(credential: Option<&Credential>, now: Timestamp, rules: Rules) -> pb::PinState {
+pub fn pin_state(
+    credential: Option<&Credential>,
+    now: Timestamp,
+    shift: i64,
+    rules: Rules,
+) -> pb::PinState {
     let locked_until = credential.and_then(|c| lockout::locked(c, now));
     pb::PinState {
         is_set: credential.is_some(),
         failures: credential.map_or(0, |c| lockout::counted(c, now, rules)),
-        locked_until: locked_until.map(|t| t.to_string()),
+        locked_until: locked_until.map(|t| t.shifted(shift).to_string()),
         must_change: credential.is_some_and(|c| c.must_change),
     }
 }
@@ -285,6 +291,28 @@ pub fn session(session: &Session) -> pb::Session {
         owed: session.owed,
         reset: services.is_some_and(|services| services.reset),
         restart_reason: services.and_then(|services| services.restart_reason.clone()),
+        parked: session.parked.clone(),
+        parked_at: session.parked_at.map(|t| t.to_string()),
+        owed_cause: None,
+    }
+}
+
+/// How far we agree with a peer on the sessions that we share, as it is on record.
+#[must_use]
+pub fn agreement(record: &Agreement, is_shared: bool, now: Timestamp) -> pb::SessionAgreement {
+    let age = |at: Timestamp| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
+    let state = match (record.held_since, record.passed_at) {
+        (Some(_), _) => "held",
+        _ if !is_shared => "none",
+        (None, None) => "unknown",
+        (None, passed) if passed == record.agreed_at => "agreed",
+        (None, Some(_)) => "mended",
+    };
+    pb::SessionAgreement {
+        state: state.to_owned(),
+        agreed_age_ms: record.agreed_at.map(age),
+        held_ends: record.held_ends,
+        held_age_ms: record.held_since.map(age),
     }
 }
 
@@ -313,13 +341,13 @@ mod tests {
             lockout::decide(&mut row, false, at(0), BUILT_IN);
         }
         let told = |row: &Credential, minutes| {
-            let state = pin_state(Some(row), at(minutes), BUILT_IN);
+            let state = pin_state(Some(row), at(minutes), 60_000, BUILT_IN);
             (state.failures, state.locked_until)
         };
         assert_eq!(told(&row, 30), (4, None));
         assert_eq!(told(&row, 31), (0, None));
         lockout::decide(&mut row, false, at(0), BUILT_IN);
-        assert_eq!(told(&row, 14), (5, Some(at(15).to_string())));
+        assert_eq!(told(&row, 14), (5, Some(at(16).to_string())));
         assert_eq!(told(&row, 15), (0, None));
     }
 }

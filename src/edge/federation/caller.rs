@@ -10,6 +10,7 @@ use rustls_pki_types::CertificateDer;
 use tonic::{Extensions, Request, Status, metadata::MetadataMap};
 
 use crate::{
+    chance::Chance,
     clock::Timestamp,
     domain::{
         capability::Traits,
@@ -68,6 +69,8 @@ pub struct Door<'a> {
     pub wall: Timestamp,
     /// The same by the monotonic one.
     pub now: Instant,
+    /// Makes a reference for who brought none.
+    pub chance: &'a Chance,
 }
 
 impl Door<'_> {
@@ -81,7 +84,7 @@ impl Door<'_> {
         let reference = metadata::reference(call)
             .ok()
             .flatten()
-            .unwrap_or_else(|| crate::domain::refs::by_chance(rand::random()));
+            .unwrap_or_else(|| crate::domain::refs::by_chance(self.chance.u64()));
         let (connection, cluster) = self.identified(request.extensions())?;
         let caller = Caller {
             cluster: cluster.clone(),

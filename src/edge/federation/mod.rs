@@ -7,6 +7,7 @@ mod budget;
 pub mod caller;
 pub mod hello;
 pub mod refused;
+pub mod sync;
 pub mod watch;
 
 #[cfg(test)]
@@ -16,7 +17,7 @@ use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status, Streaming, service::Routes};
 use tonic_health::server::HealthReporter;
 use tracing::{Instrument, info_span};
 
@@ -24,10 +25,11 @@ use self::{
     budget::Budgets,
     caller::{Caller, Door, MEND_CLAIM},
     refused::RefusalLog,
+    sync::{Conversation, Steps, SyncReply, SyncStep},
     watch::{Beats, Watch},
 };
 use crate::{
-    clock::Clock,
+    clock::{self, Clock},
     domain::{
         announcement::{Acknowledgement, Announcement, MAX_IDENTITIES},
         capability::Traits,
@@ -67,6 +69,9 @@ const MAX_CALLS_PER_PEER: usize = 512;
 const MAX_ENDS_PER_PEER: usize = 64;
 /// When a peer may try again that has too many calls under way.
 const RETRY_CALL: Duration = Duration::from_secs(1);
+/// How many exchanges on the sessions that we share: one node of a peer at a time asks, and the one after it when that
+/// one is stuck.
+const MAX_SYNCS_PER_PEER: usize = 2;
 /// How many `Watch` one peer may hold on one node: as many as a large cluster has nodes, with two addresses that lead
 /// here, and for each the old and the new one while a link is replaced.
 const MAX_WATCHES_PER_PEER: usize = 64;
@@ -103,6 +108,9 @@ pub trait Roles: Send + Sync {
         call: &'a Call,
         announcement: &'a Announcement,
     ) -> Answer<'a, Acknowledgement>;
+
+    /// Tells a peer how the sessions stand that we share with it, and forgets the debts that it says are settled.
+    fn sync<'a>(&'a self, context: &'a Context, step: SyncStep) -> Answer<'a, SyncReply>;
 
     /// Ends a session that we hold as visiting; its home cluster calls.
     fn end_from_home<'a>(
@@ -155,6 +163,7 @@ pub async fn service(parts: Parts) -> Result<Routes, Error> {
     let stopped = parts.tasks.token();
     parts.tasks.spawn("federation health", async move {
         tokio::select! {
+            biased;
             () = drain.cancelled() => {}
             () = stopped.cancelled() => {}
         }
@@ -190,6 +199,8 @@ enum Errand {
     End,
     /// The certificates of an identity.
     Announce,
+    /// An exchange on the sessions that we share.
+    Sync,
 }
 
 struct Federation {
@@ -197,18 +208,20 @@ struct Federation {
     calls: Shares<ClusterId>,
     ends: Shares<ClusterId>,
     announcements: Shares<ClusterId>,
+    syncs: Shares<ClusterId>,
     budgets: Budgets,
-    log: RefusalLog,
+    log: Arc<RefusalLog>,
 }
 
 impl Federation {
     fn new(parts: Parts) -> Self {
         Self {
-            log: RefusalLog::new(parts.refusals.clone()),
+            log: Arc::new(RefusalLog::new(parts.refusals.clone())),
             parts,
             calls: Shares::new(MAX_CALLS_PER_PEER),
             ends: Shares::new(MAX_ENDS_PER_PEER),
             announcements: Shares::new(MAX_IDENTITIES),
+            syncs: Shares::new(MAX_SYNCS_PER_PEER),
             budgets: Budgets::default(),
         }
     }
@@ -223,7 +236,8 @@ impl Federation {
             versions: self.config().versions,
             log: &self.log,
             wall: self.parts.clock.now(),
-            now: tokio::time::Instant::now().into_std(),
+            now: clock::instant(),
+            chance: &self.config().chance,
         }
     }
 
@@ -252,6 +266,12 @@ impl Federation {
                 MAX_IDENTITIES,
                 Bound::Calls,
             ),
+            Errand::Sync => (
+                &self.syncs,
+                "exchanges on sessions",
+                MAX_SYNCS_PER_PEER,
+                Bound::Calls,
+            ),
         };
         shares.take(cluster).ok_or_else(|| {
             self.parts.turned.add(bound);
@@ -264,7 +284,7 @@ impl Federation {
     /// Whoever announces too often is told when to come again.
     fn afford(&self, caller: &Caller, announcement: &Announcement) -> Result<(), Status> {
         let (cluster, identity) = (&caller.cluster, &announcement.identity);
-        let now = tokio::time::Instant::now().into_std();
+        let now = clock::instant();
         self.budgets.take(cluster, identity, now).map_err(|wait| {
             self.parts.turned.add(Bound::Calls);
             let cause = format!("{cluster} announces {identity}, or all its identities, too often");
@@ -351,6 +371,7 @@ impl Federation {
 #[tonic::async_trait]
 impl FederationService for Federation {
     type WatchStream = Beats;
+    type SyncSessionsStream = Steps;
 
     async fn hello(
         &self,
@@ -474,6 +495,31 @@ impl FederationService for Federation {
             )
             .await?;
         Ok(Response::new(encode_acknowledgement(&answer)))
+    }
+
+    async fn sync_sessions(
+        &self,
+        request: Request<Streaming<pb::SyncSessionsRequest>>,
+    ) -> Result<Response<Self::SyncSessionsStream>, Status> {
+        let caller = self.admit(&request)?;
+        if !Traits::of(self.config().security_mode, self.config().versions.max()).sync_sessions {
+            return Err(Status::unimplemented(
+                "this node tells nothing of sessions; it does not tell the capability sync-sessions",
+            ));
+        }
+        let place = self.place_for(&caller, Errand::Sync)?;
+        let talk = Conversation {
+            context: caller.context(),
+            caller,
+            incoming: request.into_inner(),
+            roles: Arc::clone(&self.parts.roles),
+            peers: self.parts.peers.clone(),
+            clock: self.parts.clock.clone(),
+            log: Arc::clone(&self.log),
+            place,
+        };
+        let stop = self.parts.tasks.token();
+        Ok(Response::new(sync::until(talk.steps(), stop)))
     }
 
     async fn logout(

@@ -5,3 +5,4 @@ mod links;
 mod nodes;
 mod probe;
 mod rig;
+mod sync;

@@ -5,10 +5,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::stream::{self, Stream, StreamExt};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -16,6 +13,7 @@ use crate::{
     clock::Clock,
     domain::{accepted::Accepted, address_list::AddressList, ids::ClusterId},
     peer::{Accepts, Peers, WatchGuard},
+    watch,
     wire::{federation::Beat, pb},
 };
 
@@ -90,6 +88,7 @@ impl Watch {
         let leaving = start.watch.leaving.clone();
         let ended = async move {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = async { drain.cancelled().await; sleep(LINGER).await } => {}
                 () = async { leaving.cancelled().await; sleep(LINGER_LEAVING).await } => {}
@@ -146,12 +145,14 @@ impl Beating {
             draining: self.told_draining,
             addresses,
             accepted,
+            session_ends: self.watch.peers.undelivered(cluster),
         })
     }
 
     async fn pause(&mut self) {
         let soonest = self.sent_at + SPACING.min(self.watch.heartbeat);
         tokio::select! {
+            biased;
             () = sleep_until(self.sent_at + self.watch.heartbeat) => {}
             () = &mut self.changed => sleep_until(soonest).await,
             Ok(()) = self.own.changed() => sleep_until(soonest).await,

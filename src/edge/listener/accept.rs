@@ -32,6 +32,7 @@ pub(super) async fn accept_all(
 ) {
     loop {
         let accepted = tokio::select! {
+            biased;
             () = tasks.cancelled() => return,
             accepted = listener.accept() => accepted,
         };

@@ -15,9 +15,9 @@ use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls_pki_types::CertificateDer;
 use tokio::{
-    io::Interest,
+    io::{AsyncRead, AsyncWrite, Interest},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, watch},
+    sync::OwnedSemaphorePermit,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -36,6 +36,7 @@ use super::{
     waste::Account,
 };
 use crate::{
+    chance::Chance,
     domain::{ids::ClusterId, rejection::Rejection},
     tasks::Tasks,
     trust::{
@@ -47,6 +48,7 @@ use crate::{
         refusals::Side,
         tls::{is_alert, rejection_of},
     },
+    watch,
 };
 
 /// Serves `routes` to identified peers until the node shuts down. Connections drain in tasks of their own.
@@ -59,14 +61,7 @@ pub async fn serve_federation(
     tasks: Tasks,
     config: Config,
 ) {
-    let slots = Slots::new(&config);
-    let door = Arc::new(Door {
-        trust,
-        routes: routes.prepare(),
-        tasks: tasks.clone(),
-        slots,
-        config,
-    });
+    let door = Door::new(trust, routes, tasks.clone(), config);
     let pending = door.slots.pending.clone();
     let turned = &door.config.turned;
     let accepting = accept_all(&listener, &pending, turned, &tasks, |accepted| {
@@ -89,7 +84,8 @@ const TOLD: Duration = Duration::from_millis(200);
 /// What a connection gets that ends for what its caller does: what is written goes out.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
-struct Door {
+/// What serves connections of peers, however they came.
+pub struct Door {
     trust: TrustStore,
     routes: Routes,
     tasks: Tasks,
@@ -138,7 +134,50 @@ struct Place {
     _of_stranger: Option<limits::Place>,
 }
 
+/// A connection once its caller has shown who it is.
+pub trait Line: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
+    /// Completes when the caller has closed it or it was cut. What the caller has sent stays where it is.
+    fn hung_up(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl Line for TlsStream<TcpStream> {
+    fn hung_up(&self) -> impl Future<Output = ()> + Send {
+        hung_up(self.get_ref().0)
+    }
+}
+
+/// Who is at the other end of a connection, as far as its begin told.
+#[derive(Debug)]
+pub struct Comer {
+    /// Where from.
+    pub remote: SocketAddr,
+    /// What it showed, its own certificate first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// What it was shown.
+    pub own: Option<Fingerprint>,
+    /// Trust as it was before the two were judged.
+    pub generations: watch::Receiver<u64>,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Door").finish_non_exhaustive()
+    }
+}
+
 impl Door {
+    /// A door to `routes`, with nobody at it.
+    #[must_use]
+    pub fn new(trust: TrustStore, routes: Routes, tasks: Tasks, config: Config) -> Arc<Self> {
+        Arc::new(Self {
+            trust,
+            routes: routes.prepare(),
+            tasks,
+            slots: Slots::new(&config),
+            config,
+        })
+    }
+
     async fn connection(self: Arc<Self>, accepted: Accepted) {
         let Accepted {
             tcp,
@@ -149,6 +188,7 @@ impl Door {
         let generations = self.trust.subscribe();
         let deadline = Instant::now() + self.config.handshake_timeout;
         let (tls, own) = tokio::select! {
+            biased;
             () = self.tasks.cancelled() => return,
             shaken = timeout_at(deadline, self.shake_hands(tcp, remote)) => match shaken {
                 Ok(Some(Shaken::Joining(door, tls, shown))) => {
@@ -164,7 +204,23 @@ impl Door {
             },
         };
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-        let chain: Vec<CertificateDer<'static>> = chain.to_vec();
+        let comer = Comer {
+            remote,
+            chain: chain.to_vec(),
+            own,
+            generations,
+        };
+        self.connected(tls, comer, pending).await;
+    }
+
+    /// Serves one connection until it ends. `pending` is kept until the caller has a place.
+    pub async fn connected<S: Line, P: Send>(&self, stream: S, comer: Comer, pending: P) {
+        let Comer {
+            remote,
+            chain,
+            own,
+            generations,
+        } = comer;
         let all = chain.iter().map(|der| fingerprint_of(der)).collect();
         let caller = Caller::new(self.trust.clone(), remote, chain, own);
         let caller = Arc::new(caller);
@@ -193,22 +249,23 @@ impl Door {
             })
         });
         let turn = match identity.peer() {
-            Some(peer) => self.turn(peer, tls.get_ref().0).await,
+            Some(peer) => self.turn(peer, &stream).await,
             None => Turn::Now,
         };
         match turn {
-            Turn::Now => self.serve(tls, caller, generations).await,
-            Turn::Late => self.send_away(tls, &identity).await,
+            Turn::Now => self.serve(stream, caller, generations).await,
+            Turn::Late => self.send_away(stream, &identity).await,
             Turn::Gone => {}
         }
         drop((place, in_use));
     }
 
     /// Waits while this peer has wasted what it may, one connection at a time.
-    async fn turn(&self, peer: &ClusterId, tcp: &TcpStream) -> Turn {
+    async fn turn<S: Line>(&self, peer: &ClusterId, stream: &S) -> Turn {
         let turn = tokio::select! {
+            biased;
             () = self.tasks.cancelled() => return Turn::Gone,
-            () = hung_up(tcp) => return Turn::Gone,
+            () = stream.hung_up() => return Turn::Gone,
             turn = timeout(self.config.turn_timeout, self.slots.waste.turn(peer)) => turn,
         };
         let Ok(turn) = turn else {
@@ -226,7 +283,7 @@ impl Door {
     }
 
     /// Says on a connection when its peer may come again, and ends it. That must not cost more than its handshake did.
-    async fn send_away(&self, tls: TlsStream<TcpStream>, identity: &ConnIdentity) {
+    async fn send_away<S: Line>(&self, stream: S, identity: &ConnIdentity) {
         let wait = identity.peer().and_then(|peer| self.slots.waste.wait(peer));
         let wait = wait.unwrap_or(RETRY);
         let told = CancellationToken::new();
@@ -241,10 +298,11 @@ impl Door {
         http2
             .max_concurrent_streams(1)
             .max_local_error_reset_streams(8);
-        let connection = http2.serve_connection(TokioIo::new(tls), service);
+        let connection = http2.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let told = async {
             tokio::select! {
+                biased;
                 _ = connection.as_mut() => return,
                 () = told.cancelled() => {}
             }
@@ -335,9 +393,9 @@ impl Door {
         })
     }
 
-    async fn serve(
+    async fn serve<S: Line>(
         &self,
-        tls: TlsStream<TcpStream>,
+        stream: S,
         caller: Arc<Caller>,
         generations: watch::Receiver<u64>,
     ) {
@@ -358,9 +416,12 @@ impl Door {
                 answer(caller, routes, begun, account, max_call, request)
             }
         });
-        let connection = self.http2().serve_connection(TokioIo::new(tls), service);
+        let connection = self.http2().serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let leave = tokio::select! {
+            biased;
+            // First: a caller that keeps its connection busy does not put off its end.
+            leave = self.until_leaving(&caller, account.as_ref(), generations) => leave,
             ended = connection.as_mut() => {
                 if let (Err(_), Some(account)) = (&ended, &account) {
                     account.cut(self.config.max_streams);
@@ -368,7 +429,6 @@ impl Door {
                 report_end(&caller, ended);
                 return;
             }
-            leave = self.until_leaving(&caller, account.as_ref(), generations) => leave,
         };
         debug!(?leave, peer = ?caller.identity().peer(), "ending a federation connection");
         connection.as_mut().graceful_shutdown();
@@ -389,6 +449,8 @@ impl Door {
         let mut builder = http2::Builder::new(TrackedTasks(self.tasks.clone()));
         builder
             .timer(TokioTimer::new())
+            // Peers don't ask what the time is here but where they are told it.
+            .auto_date_header(false)
             .max_concurrent_streams(self.config.max_streams)
             // Our own calls carry below 1 KiB of headers.
             .max_header_list_size(16 * 1024)
@@ -431,6 +493,7 @@ impl Door {
                 None if caller.is_out_of_date() => Some(Renewal::begun(
                     begun.elapsed(),
                     self.config.parameters.load().certificate_drain_time,
+                    &self.config.chance,
                 )),
                 None => None,
             };
@@ -451,6 +514,7 @@ impl Door {
                 _ => self.config.look_again,
             };
             tokio::select! {
+                biased;
                 () = self.tasks.cancelled() => return Leave::Shutdown,
                 () = wasted.as_mut() => return Leave::Waste,
                 () = life_over.as_mut() => return Leave::LifeOver,
@@ -480,11 +544,10 @@ const TO_BEGIN_ANOTHER: Duration = Duration::from_secs(4);
 
 impl Renewal {
     /// Older connections first, and no two at the same moment; all within `window`.
-    fn begun(age: Duration, seconds: u32) -> Self {
+    fn begun(age: Duration, seconds: u32, chance: &Chance) -> Self {
         let window = Duration::from_secs(u64::from(seconds));
         let older = window.as_secs_f64() / (window + age).as_secs_f64().max(f64::MIN_POSITIVE);
-        let by_chance = f64::from(rand::random::<u16>()) / f64::from(u16::MAX);
-        let share = (older * by_chance).clamp(0.0, 1.0);
+        let share = (older * chance.unit()).clamp(0.0, 1.0);
         Self {
             at: Instant::now() + window.mul_f64(share),
             was_told: false,

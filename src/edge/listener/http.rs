@@ -94,6 +94,7 @@ impl Door {
                     sleep(self.moment()).await;
                 };
                 let shaken = tokio::select! {
+                    biased;
                     () = closed => return,
                     shaken = timeout_at(deadline, self.shake_hands(tcp, config.load_full(), remote)) => shaken,
                 };
@@ -186,6 +187,7 @@ impl Door {
             }
         };
         let ended = tokio::select! {
+            biased;
             ended = connection.as_mut() => ended,
             () = closed => {
                 connection.as_mut().graceful_shutdown();

@@ -167,6 +167,7 @@ impl JoiningDoor {
             sleep(PROVEN).await;
         };
         tokio::select! {
+            biased;
             ended = connection.as_mut() => {
                 debug!(%remote, ?ended, "a connection of somebody who came to join ended");
                 return;

@@ -15,7 +15,7 @@ use super::{
     turned::TurnedAway,
     waste::{Allowance, Allowances},
 };
-use crate::{domain::ids::ClusterId, store::parameters, trust::refusals::network};
+use crate::{chance::Chance, domain::ids::ClusterId, store::parameters, trust::refusals::network};
 
 /// The longest that a call may take until it is answered.
 pub(in crate::edge) const MAX_CALL: Duration = Duration::from_secs(30);
@@ -72,6 +72,8 @@ pub struct Config {
     pub parameters: parameters::Live,
     /// Where those go who come to join; nowhere when there is none.
     pub joining: Option<JoiningDoor>,
+    /// Spreads what must not happen to all connections at once.
+    pub chance: Chance,
 }
 
 impl Default for Config {
@@ -104,6 +106,7 @@ impl Default for Config {
             turned: TurnedAway::default(),
             parameters: parameters::Live::default(),
             joining: None,
+            chance: Chance::system(),
         }
     }
 }

@@ -27,7 +27,7 @@ pub(in crate::edge) use self::{
 };
 pub use self::{
     caller::{ConnIdentity, Introduced, Leaving},
-    federation::serve_federation,
+    federation::{Comer, Door, Line, serve_federation},
     http::serve_http,
     joining::{JoiningDoor, Stranger},
     limits::{Config, Places},

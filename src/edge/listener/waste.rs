@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 use tracing::warn;
 
-use crate::domain::ids::ClusterId;
+use crate::{clock, domain::ids::ClusterId};
 
 /// How much a peer may waste.
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +133,7 @@ impl Allowances {
     pub(super) fn wait(&self, peer: &ClusterId) -> Option<Duration> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.get_mut(peer)?;
-        bucket.wait(self.each, Instant::now())
+        bucket.wait(self.each, clock::instant())
     }
 
     /// Waits until a connection of this peer may be served, and for others that came before it.
@@ -155,7 +155,7 @@ impl Allowances {
     }
 
     fn waste(&self, peer: &ClusterId) -> Left {
-        let now = Instant::now();
+        let now = clock::instant();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.entry(peer.clone());
         let bucket = bucket.or_insert_with(|| Bucket::full(self.each, now));
@@ -243,7 +243,7 @@ impl Account {
                 is_over: CancellationToken::new(),
                 untaken: Mutex::default(),
                 next: AtomicUsize::default(),
-                taken: Mutex::new(Recent::new(Instant::now())),
+                taken: Mutex::new(Recent::new(clock::instant())),
             }),
         }
     }
@@ -262,13 +262,13 @@ impl Account {
     /// Whether an answer waits for longer than this to be taken.
     pub(super) fn is_stalled(&self, longest: Duration) -> bool {
         let untaken = self.untaken();
-        untaken.values().any(|since| since.elapsed() > longest)
+        untaken.values().any(|since| clock::since(*since) > longest)
     }
 
     /// The connection was cut and not closed: whether its last answers were read nobody knows, so those that went out
     /// of late are taken for wasted, up to as many as it may have had under way.
     pub(super) fn cut(&self, most: u32) {
-        self.cut_at(most, Instant::now());
+        self.cut_at(most, clock::instant());
     }
 
     fn cut_at(&self, most: u32, now: Instant) {
@@ -358,7 +358,7 @@ impl Call {
     pub(super) fn asked(&mut self, limit: Duration) -> Arc<AtomicBool> {
         let is_whole = Arc::<AtomicBool>::default();
         self.asked = Some(Asked {
-            since: Instant::now(),
+            since: clock::instant(),
             enough: (limit * 3 / 4).clamp(HASTE, PATIENCE),
             is_whole: Arc::clone(&is_whole),
         });
@@ -371,7 +371,7 @@ impl Call {
         if body.is_end_stream() {
             // All is in the head, which no window holds back: neither wasted nor worth anything.
             self.is_done = true;
-            self.account.sent().add(Instant::now());
+            self.account.sent().add(clock::instant());
             return body;
         }
         self.peers_turn();
@@ -384,7 +384,7 @@ impl Call {
     }
 
     fn peers_turn(&self) {
-        self.account.untaken().insert(self.number, Instant::now());
+        self.account.untaken().insert(self.number, clock::instant());
     }
 
     fn our_turn(&self) {
@@ -394,7 +394,7 @@ impl Call {
     fn taken(&mut self) {
         if !std::mem::replace(&mut self.is_done, true) {
             let inner = &self.account.inner;
-            self.account.sent().add(Instant::now());
+            self.account.sent().add(clock::instant());
             inner.allowances.give_back(&inner.peer);
         }
     }
@@ -404,7 +404,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.our_turn();
         let asked = self.asked.as_ref();
-        let is_ours = asked.is_some_and(|asked| asked.is_ours(Instant::now()));
+        let is_ours = asked.is_some_and(|asked| asked.is_ours(clock::instant()));
         if !self.is_done && !is_ours {
             self.account.wasted();
         }

@@ -43,7 +43,10 @@ use serde::Serialize;
 use tracing::error;
 
 use self::table::{Kind, Metric};
-use crate::domain::{em_code::EmCode, session::Role};
+use crate::{
+    clock,
+    domain::{em_code::EmCode, session::Role},
+};
 
 /// A future answer of a [`Probe`].
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -217,7 +220,7 @@ impl Metrics {
                 drop(inner.logouts.get_or_create(&ends(role, by, outcome)));
             }
         }
-        for call in ["find_user", "login", "logout"] {
+        for call in ["find_user", "login", "logout", "sync_sessions"] {
             let labels = labelled(&table::PEER_CALLS, [call.to_owned()]);
             drop(inner.calls.get_or_create(&labels));
         }
@@ -225,7 +228,7 @@ impl Metrics {
 
     /// A login that began at `began` has its answer.
     pub fn login(&self, role: Role, outcome: Outcome, began: Instant) {
-        let took = began.elapsed().as_secs_f64();
+        let took = clock::since(began).as_secs_f64();
         let labels = labelled(&table::LOGIN_DURATION, [role.to_string()]);
         self.inner.durations.get_or_create(&labels).observe(took);
         let labels = labelled(&table::LOGINS, [role.to_string(), outcome.to_string()]);

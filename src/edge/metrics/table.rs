@@ -80,6 +80,11 @@ metrics! {
          part (home: Number of Remote Devices, visiting: Total Number of Remote Users)";
     SESSIONS_OWED = Gauge "emccd_sessions_owed" []
         "Ends of sessions that other clusters are still to be told of";
+    SESSIONS_PARKED = Gauge "emccd_sessions_parked" []
+        "Those of emccd_sessions_owed that the other cluster refuses to hear of: a person has to look";
+    SESSIONS_HELD_BACK = Gauge "emccd_sessions_held_back" ["peer"]
+        "Ends of sessions that are held back for 30 s, since with them more than a fifth of those shared with the peer \
+         would end at once; absent where none are";
     BASE_DEVICES = Gauge "emccd_base_devices" ["state"]
         "Base devices of the cluster, free and held by a session";
     LINK_UP = Gauge "emccd_link_up" ["peer"]
@@ -130,6 +135,8 @@ metrics! {
         "Always 1; the label has the version";
     UPTIME = Gauge "emccd_uptime_seconds" []
         "Time since the node was started";
+    CLOCK_STEPS = Counter "emccd_clock_steps_total" []
+        "How often this node's wall clock was set by more than a second, as its monotonic clock shows";
     RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" []
         "Memory of the process that is in RAM";
     OPEN_FILES = Gauge "process_open_fds" []

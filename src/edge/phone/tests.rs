@@ -621,6 +621,7 @@ async fn a_login_goes_on_when_the_phone_hangs_up() {
     let uri = format!("{PATH}?device=SEP1&userid=ana&seq=1234");
     let answer = router(pages).oneshot(request("GET", &uri));
     tokio::select! {
+        biased;
         _ = answer => panic!("answered before the login was decided"),
         () = desk.reached.notified() => {}
     }

@@ -379,7 +379,7 @@ async fn the_remaining_time_is_told_and_stored() {
             .await
             .unwrap()
             .unwrap();
-        let until = expected.map(|length| row.created_at.plus(length));
+        let until = expected.map(|length| row.changed_at.plus(length));
         assert_eq!(row.deadline, until);
     }
 }

@@ -1,7 +1,7 @@
 //! Peers that are to be removed: what ends, who is told, and what stands in the way.
 
-use super::{revocation::WITHIN, *};
-use crate::store::audit;
+use super::{expiry::DAY_MS, revocation::WITHIN, *};
+use crate::store::{audit, debts};
 
 fn leaving(within: Duration, forget_owed: bool) -> Leaving {
     Leaving {
@@ -14,7 +14,7 @@ fn leaving(within: Duration, forget_owed: bool) -> Leaving {
 
 impl World {
     /// One of tokyo's users on a phone of ours.
-    async fn theirs_on(&self, device: &'static str) -> SessionId {
+    pub(super) async fn theirs_on(&self, device: &'static str) -> SessionId {
         let id = SessionId::from_uuid(Uuid::now_v7());
         self.store
             .write(move |tx: &mut dyn Transaction| {
@@ -33,10 +33,13 @@ impl World {
                     reference: Ref::from_bits(9),
                     created_at: crate::clock::Timestamp::from_millis(1),
                     deadline: None,
+                    changed_at: crate::clock::Timestamp::from_millis(1),
                     ended_at: None,
                     end_reason: None,
                     initiator: None,
                     owed: false,
+                    parked: None,
+                    parked_at: None,
                 };
                 sessions::insert(tx, &row)
             })
@@ -199,6 +202,47 @@ async fn a_mark_that_nobody_takes_back_lapses() {
         .unwrap();
     let login = request("ana", "13579", "SEP1");
     assert_eq!(code(&world, "tokyo", &login).await, 38);
-    world.role.clock.set_offset_millis(60_000);
+    // Until then it counts, whatever the wall clock says; and no longer.
+    for by in [DAY_MS, -DAY_MS] {
+        world.role.clock.set_offset_millis(by);
+        let login = request("ana", "13579", "SEP1");
+        assert_eq!(code(&world, "tokyo", &login).await, 38, "{by}");
+    }
+    world.time_goes_on(60_000).await;
     world.opens("tokyo", &request("ana", "13579", "SEP1")).await;
+}
+
+#[tokio::test]
+async fn what_the_peer_refused_is_told_once_more_before_it_goes() {
+    let world = world(2).await;
+    let login = request("ana", "13579", "SEP1");
+    world.opens("tokyo", &login).await;
+    world
+        .role
+        .end(&cluster("tokyo"), login.session_id, "user root")
+        .await
+        .unwrap();
+    let id = login.session_id;
+    world
+        .store
+        .write(move |tx: &mut dyn Transaction| {
+            let at = crate::clock::Timestamp::from_millis(2);
+            debts::park(tx, Role::Home, &cluster("tokyo"), id, "as scripted", at)
+        })
+        .await
+        .unwrap();
+    let refused = world
+        .role
+        .retire_peer(&leaving(Duration::ZERO, false))
+        .await;
+    assert!(
+        matches!(refused, Err(Stays::NotTold { owed: 1, .. })),
+        "{refused:?}"
+    );
+    let parked = world
+        .store
+        .read(|tx: &mut dyn Transaction| debts::parked_of(tx, &cluster("tokyo")))
+        .await
+        .unwrap();
+    assert_eq!(parked, 0);
 }

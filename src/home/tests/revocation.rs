@@ -7,6 +7,7 @@ use crate::{
         claims::{self, Claim, Task},
         membership::Membership,
         parameters::{self as stored_parameters, Setting},
+        trust_entries::{self, EntryKind, Source, TrustEntry},
     },
     tasks::Tasks,
 };
@@ -129,6 +130,147 @@ async fn what_the_store_says_of_the_switch_counts_also_before_the_node_goes_by_i
     assert_eq!(state, Some(State::Ended));
 }
 
+impl World {
+    /// What is accepted from tokyo: nothing, after what there was has been revoked; or something again.
+    async fn trusts_tokyo(&self, does: bool) {
+        self.store
+            .write(move |tx: &mut dyn Transaction| {
+                let entry = TrustEntry {
+                    cluster_id: cluster("tokyo"),
+                    kind: EntryKind::Pinned,
+                    fingerprint: [7; 32],
+                    der: vec![7],
+                    added_at: crate::clock::Timestamp::from_millis(1),
+                    source: Source::Operator,
+                    alias: None,
+                };
+                if does {
+                    trust_entries::add(tx, &entry)?;
+                } else {
+                    trust_entries::revoke(
+                        tx,
+                        &entry.cluster_id,
+                        &entry.fingerprint,
+                        entry.added_at,
+                    )?;
+                }
+                Ok::<_, store::Error>(())
+            })
+            .await
+            .unwrap();
+    }
+
+    async fn visit(&self, id: SessionId) -> sessions::Session {
+        let row = self.store.read(move |tx: &mut dyn Transaction| {
+            sessions::get(tx, Role::Visiting, &cluster("tokyo"), id)
+        });
+        row.await.unwrap().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_peer_of_which_nothing_is_accepted_any_more_loses_what_is_shared_in_both_roles() {
+    let world = world(4).await;
+    world.trusts_tokyo(true).await;
+    let [away, elsewhere, late] = [
+        request("ana", "13579", "SEP1"),
+        request("bob", "13579", "SEP2"),
+        request("eve", "13579", "SEP3"),
+    ];
+    world.opens("tokyo", &away).await;
+    world.opens("lima", &elsewhere).await;
+    let visit = world.theirs_on("SEP9").await;
+    let (claim, mut seen) = (world.claim().await, None);
+    let look_again = async |seen: &mut _| look(&world.role, &claim, seen).await.unwrap();
+    look_again(&mut seen).await;
+    world.switch("off").await;
+    world.trusts_tokyo(false).await;
+    look_again(&mut seen).await;
+    let state = world.state("tokyo", away.session_id).await;
+    assert_eq!(state, Some(State::Active), "it was switched off");
+    world.switch("on").await;
+    look_again(&mut seen).await;
+    let state = world.state("tokyo", away.session_id).await;
+    assert_eq!(state, Some(State::Ended));
+    assert_eq!(world.owed("tokyo").await, [away.session_id, visit]);
+    let row = world.visit(visit).await;
+    assert_eq!(
+        (row.state, row.end_reason, row.owed),
+        (State::Ended, Some(EndReason::Revoked), true)
+    );
+    let state = world.state("lima", elsewhere.session_id).await;
+    assert_eq!(state, Some(State::Active));
+    assert_eq!(world.held().await, 1);
+    // One that came over a connection from before, after the sweep.
+    world.opens("tokyo", &late).await;
+    look_again(&mut seen).await;
+    let state = world.state("tokyo", late.session_id).await;
+    assert_eq!(state, Some(State::Ended));
+    world.trusts_tokyo(true).await;
+    let again = request("eve", "13579", "SEP3");
+    world.opens("tokyo", &again).await;
+    look_again(&mut seen).await;
+    let state = world.state("tokyo", again.session_id).await;
+    assert_eq!(state, Some(State::Active));
+}
+
+#[tokio::test]
+async fn what_can_not_be_ended_with_one_peer_keeps_no_user_who_lost_the_right() {
+    let world = world(4).await;
+    world.trusts_tokyo(true).await;
+    let [damaged, elsewhere] = [
+        request("ana", "13579", "SEP1"),
+        request("bob", "13579", "SEP2"),
+    ];
+    world.opens("tokyo", &damaged).await;
+    world.opens("lima", &elsewhere).await;
+    world
+        .store
+        .write(|tx: &mut dyn Transaction| {
+            let sql = "UPDATE sessions SET services = 'x' WHERE counterpart = 'tokyo'";
+            tx.execute(sql, &[])
+        })
+        .await
+        .unwrap();
+    world.trusts_tokyo(false).await;
+    world.user("bob", |u| u.enabled = false).await;
+    let claim = world.claim().await;
+    let looked = look(&world.role, &claim, &mut None).await;
+    assert!(looked.is_err(), "a row of tokyo's can't be read");
+    let state = world.state("lima", elsewhere.session_id).await;
+    assert_eq!(state, Some(State::Ended));
+}
+
+#[tokio::test]
+async fn what_is_shared_with_a_peer_that_accepts_nothing_of_ours_ends_where_nobody_is_linked() {
+    let world = world(4).await;
+    let away = request("ana", "13579", "SEP1");
+    world.opens("tokyo", &away).await;
+    let visit = world.theirs_on("SEP9").await;
+    let (claim, tokyo) = (world.claim().await, cluster("tokyo"));
+    let end = async || world.role.end_with_banisher(&tokyo, &claim).await.unwrap();
+    assert_eq!(end().await, 0, "this node has a link");
+    world.links.0.store(false, Ordering::SeqCst);
+    world.switch("off").await;
+    assert_eq!(end().await, 0, "it was switched off");
+    world.switch("on").await;
+    let lost = Claim {
+        generation: 0,
+        ..claim.clone()
+    };
+    let refused = world.role.end_with_banisher(&tokyo, &lost).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let state = world.state("tokyo", away.session_id).await;
+    assert_eq!(state, Some(State::Active), "the claim was another one's");
+    assert_eq!(end().await, 2);
+    assert_eq!(end().await, 0);
+    assert_eq!(world.owed("tokyo").await, [away.session_id, visit]);
+    assert_eq!(
+        world.visit(visit).await.end_reason,
+        Some(EndReason::Revoked)
+    );
+}
+
 #[tokio::test]
 async fn more_sessions_than_one_batch_end_in_one_look() {
     let world = world(1).await;
@@ -138,9 +280,9 @@ async fn more_sessions_than_one_batch_end_in_one_look() {
         .write(move |tx: &mut dyn Transaction| {
             let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
                 INSERT INTO sessions (role, counterpart, id, state, device, user_key, user_id, login_type, login_name,
-                  reference, created_at, owed)
+                  reference, created_at, changed_at, owed)
                 SELECT 'home', 'tokyo', lower(printf('00000000-0000-7000-8000-%012x', i)), 'active', 'SEP' || i,
-                  'gone', 'gone', 'UID', 'gone', printf('%08X', i), i, 0 FROM n";
+                  'gone', 'gone', 'UID', 'gone', printf('%08X', i), i, i, 0 FROM n";
             tx.execute(sql, &[many.into()])
         })
         .await

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::{
+    chance::Chance,
     clock::Timestamp,
     domain::{
         federation::Claim,
@@ -19,7 +20,7 @@ use crate::{
 struct Script {
     name: ClusterId,
     /// Refused until told otherwise, with this code.
-    refuses: Mutex<HashMap<SessionId, EmCode>>,
+    refuses: Mutex<BTreeMap<SessionId, EmCode>>,
     /// Speaks itself, and not our link to it.
     in_person: bool,
     /// Never answers.
@@ -91,13 +92,26 @@ impl HomeCluster for Script {
 
 struct Peers(Vec<Arc<Script>>);
 
-/// Links that are up, but for those to these.
+/// Links that are up, but for those to these; and who was rung for.
 #[derive(Debug, Default)]
-struct Up(Mutex<Vec<ClusterId>>);
+struct Up {
+    down: Mutex<Vec<ClusterId>>,
+    rung: Mutex<Vec<ClusterId>>,
+    came_up: Mutex<BTreeMap<ClusterId, u64>>,
+}
 
 impl Links for Up {
     fn is_up(&self, cluster: &ClusterId) -> bool {
-        !self.0.lock().unwrap().contains(cluster)
+        !self.down.lock().unwrap().contains(cluster)
+    }
+
+    fn times_up(&self, cluster: &ClusterId) -> u64 {
+        let came_up = self.came_up.lock().unwrap();
+        came_up.get(cluster).copied().unwrap_or_default()
+    }
+
+    fn ring(&self, cluster: &ClusterId) {
+        self.rung.lock().unwrap().push(cluster.clone());
     }
 }
 
@@ -123,7 +137,18 @@ struct World {
     store: Store,
     wake: Arc<Notify>,
     up: Arc<Notify>,
+    links: Arc<Up>,
     tasks: Tasks,
+}
+
+impl World {
+    /// A link to that cluster has come up.
+    fn comes_up(&self, name: &str) {
+        let mut came_up = self.links.came_up.lock().unwrap();
+        *came_up.entry(cluster(name)).or_default() += 1;
+        drop(came_up);
+        self.up.notify_one();
+    }
 }
 
 impl Drop for World {
@@ -162,6 +187,7 @@ async fn outbox(store: &Store, creditors: &[&Arc<Script>], deadline: Duration) -
         store: store.clone(),
         wake: Arc::default(),
         up: Arc::default(),
+        links: Arc::default(),
         tasks: Tasks::default(),
     };
     let outbox = Outbox {
@@ -169,13 +195,14 @@ async fn outbox(store: &Store, creditors: &[&Arc<Script>], deadline: Duration) -
         store: store.clone(),
         local: Arc::new(Script::new("tokyo")),
         federation: Arc::new(Peers(creditors.iter().map(|c| Arc::clone(c)).collect())),
-        links: Arc::new(Up::default()),
+        links: Arc::clone(&world.links) as Arc<dyn Links>,
         membership: Membership::alone(store, &world.tasks).await,
         clock: Clock::system(),
         wake: Arc::clone(&world.wake),
         up: Arc::clone(&world.up),
         tasks: world.tasks.clone(),
         deadline,
+        chance: Chance::system(),
     };
     (outbox, world)
 }
@@ -201,10 +228,13 @@ async fn owe(store: &Store, to: &str, numbers: std::ops::Range<u16>) {
                     reference: Ref::from_bits(1),
                     created_at: Timestamp::from_millis(1),
                     deadline: None,
-                    ended_at: Some(Timestamp::from_millis(i64::from(n))),
+                    changed_at: Timestamp::from_millis(i64::from(n)),
+                    ended_at: Some(Timestamp::from_millis(1)),
                     end_reason: Some(EndReason::User),
                     initiator: Some(Initiator::Visiting),
                     owed: true,
+                    parked: None,
+                    parked_at: None,
                 };
                 sessions::insert(tx, &ended)?;
             }
@@ -248,24 +278,148 @@ async fn debts_are_delivered_in_order_and_over_several_batches() {
     assert_eq!(berlin.told(), (0..600).map(id).collect::<Vec<_>>());
 }
 
+/// What stands in the row of an end, once it is parked.
+async fn wait_parked(store: &Store, to: &str, n: u16) -> String {
+    let mut changes = store.changes();
+    let parked = async {
+        loop {
+            changes.mark_unchanged();
+            let to = cluster(to);
+            let row = store
+                .read(move |tx: &mut dyn Transaction| sessions::get(tx, Role::Visiting, &to, id(n)))
+                .await
+                .unwrap();
+            if let Some(cause) = row.and_then(|row| row.parked) {
+                return cause;
+            }
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), parked)
+        .await
+        .expect("it is parked")
+}
+
+fn times(creditor: &Script, n: u16) -> usize {
+    let told = creditor.told();
+    told.iter().filter(|told| **told == id(n)).count()
+}
+
 #[tokio::test]
-async fn a_refused_debt_holds_up_no_later_one_and_is_told_again_when_a_link_comes_up() {
+async fn a_refused_debt_is_parked_holds_up_no_later_one_and_is_told_again_when_a_link_comes_up() {
+    // The role's own word that it has no record of us is one that it may take back: it is parked as well, and not lost.
+    for code in [EmCode::LogoutRequestError, EmCode::VisitingClusterUnknown] {
+        let store = new_store();
+        let berlin = Arc::new(Script::new("berlin").refusing(0, code));
+        owe(&store, "berlin", 0..300).await;
+        let world = start(&store, &[&berlin], LONG).await;
+        wait_owed(&store, "berlin", &[0]).await;
+        let cause = wait_parked(&store, "berlin", 0).await;
+        assert!(cause.contains("as scripted"), "{cause}");
+        // A debt made later goes past it too, without asking about it again.
+        owe(&store, "berlin", 300..301).await;
+        world.wake.notify_one();
+        wait_owed(&store, "berlin", &[0]).await;
+        assert_eq!(times(&berlin, 0), 1);
+        berlin.refuses.lock().unwrap().clear();
+        world.comes_up("berlin");
+        wait_owed(&store, "berlin", &[]).await;
+        assert_eq!(times(&berlin, 0), 2);
+    }
+}
+
+#[tokio::test]
+async fn what_is_parked_stays_so_over_a_restart_and_is_tried_once_for_each_link_up_or_word() {
     let store = new_store();
     let berlin = Arc::new(Script::new("berlin").refusing(0, EmCode::LogoutRequestError));
-    owe(&store, "berlin", 0..300).await;
-    let world = start(&store, &[&berlin], LONG).await;
+    owe(&store, "berlin", 0..1).await;
+    let first = start(&store, &[&berlin], LONG).await;
+    wait_parked(&store, "berlin", 0).await;
+    first.tasks.shut_down(Duration::from_secs(20)).await;
+    let second = start(&store, &[&berlin], LONG).await;
+    owe(&store, "berlin", 1..2).await;
+    second.wake.notify_one();
     wait_owed(&store, "berlin", &[0]).await;
-    // A debt made later goes past it too, without asking about it again.
-    owe(&store, "berlin", 300..301).await;
-    world.wake.notify_one();
+    assert_eq!(times(&berlin, 0), 1, "a start is no reason");
+    // An operator's word is, and so is a link: each of them once.
+    for tried in 2..4 {
+        if tried == 2 {
+            store
+                .write(|tx: &mut dyn Transaction| debts::unpark_all(tx, &cluster("berlin")))
+                .await
+                .unwrap();
+        } else {
+            second.comes_up("berlin");
+        }
+        let mut changes = store.changes();
+        while times(&berlin, 0) < tried {
+            tokio::time::timeout(Duration::from_secs(20), changes.changed())
+                .await
+                .expect("it is tried")
+                .unwrap();
+        }
+        wait_parked(&store, "berlin", 0).await;
+        assert_eq!(times(&berlin, 0), tried);
+    }
+    // Another cluster's link is none.
+    second.comes_up("prague");
+    owe(&store, "berlin", 2..3).await;
+    second.wake.notify_one();
     wait_owed(&store, "berlin", &[0]).await;
-    assert_eq!(
-        berlin.told().iter().filter(|told| **told == id(0)).count(),
-        1
-    );
-    berlin.refuses.lock().unwrap().clear();
-    world.up.notify_one();
-    wait_owed(&store, "berlin", &[]).await;
+    assert_eq!(times(&berlin, 0), 3);
+}
+
+#[tokio::test]
+async fn who_can_not_be_told_is_rung_for_once_for_each_newest_debt() {
+    let store = new_store();
+    let refusing = Arc::new(Script::new("berlin").refusing(0, EmCode::LogoutRequestError));
+    let away = Arc::new(Script::new("prague"));
+    owe(&store, "berlin", 0..1).await;
+    owe(&store, "prague", 10..11).await;
+    let (outbox, world) = outbox(&store, &[&refusing, &away], LONG).await;
+    world.links.down.lock().unwrap().push(cluster("prague"));
+    let (bell, mut memory) = (Bell::default(), Memory::default());
+    let see = async |memory: &mut Memory| {
+        let owed = outbox.creditors().await.unwrap();
+        *bell.owed.lock().unwrap() = owed
+            .into_iter()
+            .find(|o| o.counterpart == cluster("prague"));
+        outbox.ring_for(&cluster("prague"), &bell, memory);
+        world.links.rung.lock().unwrap().len()
+    };
+    assert_eq!(see(&mut memory).await, 1);
+    assert_eq!(see(&mut memory).await, 1, "nothing is new");
+    owe(&store, "prague", 11..12).await;
+    assert_eq!(see(&mut memory).await, 2);
+    // And who refuses: what is parked may be settled by asking.
+    let task = Task::deliveries(&cluster("berlin"));
+    let claim = outbox.membership.held(&task).await;
+    let mut memory = Memory::default();
+    let all = outbox
+        .deliver_all(&cluster("berlin"), &claim, &mut memory)
+        .await;
+    assert!(!all.unwrap(), "one is parked");
+}
+
+#[tokio::test]
+async fn a_whole_batch_that_is_refused_holds_up_nothing_behind_it() {
+    let store = new_store();
+    let berlin = Arc::new(Script::new("berlin"));
+    let batch = u16::try_from(BATCH).unwrap();
+    for n in 0..batch {
+        let refuses = &mut berlin.refuses.lock().unwrap();
+        refuses.insert(id(n), EmCode::LogoutRequestError);
+    }
+    owe(&store, "berlin", 0..batch + 1).await;
+    let (outbox, _world) = outbox(&store, &[&berlin], LONG).await;
+    let task = Task::deliveries(&cluster("berlin"));
+    let claim = outbox.membership.held(&task).await;
+    let mut memory = Memory::default();
+    let all = outbox
+        .deliver_all(&cluster("berlin"), &claim, &mut memory)
+        .await;
+    assert!(!all.unwrap(), "a batch is parked");
+    assert_eq!(times(&berlin, batch), 1);
 }
 
 #[tokio::test]
@@ -290,7 +444,7 @@ async fn a_creditor_that_cannot_be_reached_or_fails_at_all_is_not_told_the_rest(
         world.wake.notify_one();
         wait_owed(&store, "prague", &[]).await;
         berlin.refuses.lock().unwrap().clear();
-        world.up.notify_one();
+        world.comes_up("berlin");
         wait_owed(&store, "berlin", &[]).await;
         let before = berlin.told().len() - 100;
         assert!(
@@ -348,17 +502,15 @@ async fn what_was_never_tried_comes_before_what_always_fails_however_much_that_i
 }
 
 #[test]
-fn what_fails_is_put_off_ever_longer_up_to_a_limit_and_what_is_refused_for_long() {
+fn what_fails_is_put_off_ever_longer_up_to_a_limit() {
     let (mut memory, key) = (Memory::default(), (Role::Visiting, id(1)));
     let mut last = Duration::ZERO;
     for _ in 0..20 {
-        memory.put_off(key);
+        memory.put_off(key, &Chance::system());
         last = memory.aside[&key].until - Instant::now();
         assert!(last <= RETRY_WITHIN);
     }
     assert!(last > RETRY_WITHIN / 3, "{last:?}");
-    memory.set_aside(key);
-    assert!(memory.aside[&key].until - Instant::now() > ASIDE / 2);
 }
 
 #[tokio::test]

@@ -52,10 +52,14 @@ pub enum Action {
     PinUnlock,
     /// A record is gone.
     Remove(Noun),
+    /// An operator's word that a peer need not be told of an end.
+    SessionDrop,
     /// A login, whatever came of it.
     SessionLogin,
     /// The end of a session, whoever ended it.
     SessionLogout,
+    /// An operator's word that a peer is told again of ends that it refused.
+    SessionRetry,
     /// A record was changed.
     Set(Noun),
     /// A peer told which certificates one of its identities has.
@@ -164,8 +168,10 @@ impl Action {
                 let [_, _, remove] = noun.words();
                 remove
             }
+            Self::SessionDrop => "session.drop",
             Self::SessionLogin => "session.login",
             Self::SessionLogout => "session.logout",
+            Self::SessionRetry => "session.retry",
             Self::Set(noun) => {
                 let [_, set, _] = noun.words();
                 set
@@ -208,8 +214,10 @@ impl Action {
             Self::PairingInvite,
             Self::PairingJoin,
             Self::PinUnlock,
+            Self::SessionDrop,
             Self::SessionLogin,
             Self::SessionLogout,
+            Self::SessionRetry,
             Self::TrustAnnounce,
         ];
         let nouns = Noun::ALL.into_iter().flat_map(Noun::words);

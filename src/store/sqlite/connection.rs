@@ -9,7 +9,7 @@ use std::{
 };
 
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, Statement, ToSql,
+    CachedStatement, Connection, ErrorCode, OpenFlags, Statement, ToSql,
     config::DbConfig,
     ffi,
     types::{ToSqlOutput, ValueRef},
@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::store::{
     audit,
+    cluster_time::ClusterClock,
     engine::Transaction,
     error::Error,
     value::{Row, Value},
@@ -39,6 +40,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, Error> {
         if mode != "wal" {
             return Err(io::Error::other("the file system can't hold a write-ahead log").into());
         }
+        connection.busy_timeout(WRITER_PATIENCE)?;
         // NORMAL would lose the last commits at a power failure.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
@@ -106,6 +108,10 @@ pub(super) fn open_in_memory() -> Result<Connection, Error> {
     open().map_err(|e| unopened(Path::new(":memory:"), e))
 }
 
+/// How long the writer waits for a program that has locked the database behind our turns: less than a login may take, so
+/// that a phone can be told what is wrong.
+const WRITER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Runs a statement without values.
 pub(super) fn execute(connection: &Connection, sql: &str) -> Result<(), Error> {
     connection
@@ -115,11 +121,12 @@ pub(super) fn execute(connection: &Connection, sql: &str) -> Result<(), Error> {
         .map_err(|e| refused(sql, e))
 }
 
-/// Who writes the audit, and what seals it.
+/// Who writes the audit, and what seals it; and what counts the time of what is written.
 #[derive(Debug)]
 pub(super) struct Author {
     pub(super) node: String,
     pub(super) key: OnceLock<audit::Key>,
+    pub(super) time: ClusterClock,
 }
 
 impl Author {
@@ -127,6 +134,7 @@ impl Author {
         Self {
             node: node.to_owned(),
             key: OnceLock::new(),
+            time: ClusterClock::default(),
         }
     }
 }
@@ -135,6 +143,7 @@ impl Author {
 pub(super) struct SqliteTransaction<'c> {
     connection: &'c Connection,
     author: &'c Author,
+    only_reads: bool,
     has_changed: bool,
     trouble: Option<Error>,
 }
@@ -144,9 +153,29 @@ impl<'c> SqliteTransaction<'c> {
         Self {
             connection,
             author,
+            only_reads: false,
             has_changed: false,
             trouble: None,
         }
+    }
+
+    /// One that changes nothing. On a connection that others write on this is the only guard: setting and clearing
+    /// `query_only` for each read would have SQLite compile every statement anew.
+    pub(super) fn reading(connection: &'c Connection, author: &'c Author) -> Self {
+        Self {
+            only_reads: true,
+            ..Self::new(connection, author)
+        }
+    }
+
+    fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>, rusqlite::Error> {
+        let statement = self.connection.prepare_cached(sql)?;
+        if self.only_reads && !statement.readonly() {
+            let message = "attempt to write where only reading was asked for".to_owned();
+            let failure = ffi::Error::new(ffi::SQLITE_READONLY);
+            return Err(rusqlite::Error::SqliteFailure(failure, Some(message)));
+        }
+        Ok(statement)
     }
 
     /// Whether any row was changed through it.
@@ -178,9 +207,13 @@ impl Transaction for SqliteTransaction<'_> {
         self.author.key.get()
     }
 
+    fn cluster_clock(&self) -> &ClusterClock {
+        &self.author.time
+    }
+
     fn query(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
         let run = || -> Result<Vec<Row>, rusqlite::Error> {
-            let mut statement = self.connection.prepare_cached(sql)?;
+            let mut statement = self.prepare(sql)?;
             bind(&mut statement, args)?;
             let columns = statement.column_count();
             let mut rows = statement.raw_query();
@@ -198,7 +231,7 @@ impl Transaction for SqliteTransaction<'_> {
 
     fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64, Error> {
         let run = || -> Result<usize, rusqlite::Error> {
-            let mut statement = self.connection.prepare_cached(sql)?;
+            let mut statement = self.prepare(sql)?;
             bind(&mut statement, args)?;
             statement.raw_execute()
         };

@@ -9,6 +9,8 @@
 //! descriptor would drop SQLite's own locks.
 
 mod connection;
+#[cfg(test)]
+pub(crate) mod inline;
 mod locks;
 mod migrate;
 mod offline;
@@ -29,7 +31,6 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::sync::watch;
 use tracing::{Span, info, warn};
 
 use self::{
@@ -37,13 +38,17 @@ use self::{
     locks::{LockWait, Locks},
     writer::Writer,
 };
-use crate::store::{
-    Check, Glance, Inspection, Saved, Schema, audit,
-    engine::{Access, Engine, Job, Stats},
-    error::Error,
-    queue::{Popped, Queue, Refused},
+use crate::{
+    fault::FaultPoints,
+    store::{
+        Check, Glance, Inspection, Saved, Schema, audit,
+        engine::{Access, Engine, Job, Stats},
+        error::Error,
+        queue::{Popped, Queue, Refused},
+    },
+    telemetry::error_chain,
+    watch,
 };
-use crate::telemetry::error_chain;
 
 /// An open SQLite database with its threads.
 pub(super) struct Sqlite {
@@ -79,9 +84,9 @@ pub(super) fn side_files(path: &Path) -> Vec<PathBuf> {
     ]
 }
 
-/// Whether some process holds the write lock for longer than that.
+/// Whether some process holds the database for writing for longer than that: our own lock, or the engine's.
 pub(super) fn is_lock_held(path: &Path, patience: Duration) -> std::io::Result<bool> {
-    locks::is_held(path, patience)
+    Ok(locks::is_held(path, patience)? || offline::is_locked(path, patience))
 }
 
 /// The schema of a file.
@@ -92,6 +97,8 @@ pub(super) fn schema(path: &Path) -> Result<Schema, Error> {
 /// What the threads of one database have in common.
 struct Shared {
     author: Author,
+    /// Where a test stops the writer.
+    points: FaultPoints,
     writes: Queue<Pending>,
     reads: Queue<Pending>,
     changes: watch::Sender<u64>,
@@ -128,7 +135,7 @@ struct Pending {
 
 impl Sqlite {
     /// Opens or makes the database in a file.
-    pub(super) fn open(path: &Path, node: &str) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path, node: &str, points: FaultPoints) -> Result<Self, Error> {
         let locks = Locks::open(path)?;
         let lock_wait = LockWait::default();
         let turn = locks.take(&lock_wait)?;
@@ -140,7 +147,7 @@ impl Sqlite {
             .min(MOST_DESKS))
             .map(|_| connection::open_reader(path).map(|desk| Mutex::new(Some(desk))))
             .collect::<Result<_, _>>()?;
-        let shared = Arc::new(Shared::new(node, lock_wait, desks));
+        let shared = Arc::new(Shared::new(node, lock_wait, desks, points));
         let sqlite = Self {
             shared: Arc::clone(&shared),
             has_readers: true,
@@ -155,11 +162,11 @@ impl Sqlite {
     }
 
     /// Makes a database that ends with this engine.
-    pub(super) fn in_memory(node: &str) -> Result<Self, Error> {
+    pub(super) fn in_memory(node: &str, points: FaultPoints) -> Result<Self, Error> {
         let mut connection = connection::open_in_memory()?;
         migrate::run(&mut connection)?;
         let sqlite = Self {
-            shared: Arc::new(Shared::new(node, LockWait::default(), Vec::new())),
+            shared: Arc::new(Shared::new(node, LockWait::default(), Vec::new(), points)),
             has_readers: false,
             path: None,
         };
@@ -244,16 +251,7 @@ impl Engine for Sqlite {
     }
 
     fn stats(&self) -> Stats {
-        Stats {
-            commits: self.shared.commits.load(Ordering::Relaxed),
-            commit_failures: self.shared.commit_failures.load(Ordering::Relaxed),
-            writes: self.shared.writes_kept.load(Ordering::Relaxed),
-            reads: self.shared.reads_run.load(Ordering::Relaxed),
-            commit_time: Duration::from_nanos(self.shared.commit_nanos.load(Ordering::Relaxed)),
-            waiting_writes: self.shared.writes.len(),
-            waiting_reads: self.shared.reads.len(),
-            lock_wait: self.shared.lock_wait.length(),
-        }
+        self.shared.stats()
     }
 
     fn failing(&self) -> Option<Error> {
@@ -292,9 +290,10 @@ impl fmt::Debug for Sqlite {
 }
 
 impl Shared {
-    fn new(node: &str, lock_wait: LockWait, desks: Vec<Desk>) -> Self {
+    fn new(node: &str, lock_wait: LockWait, desks: Vec<Desk>, points: FaultPoints) -> Self {
         Self {
             author: Author::new(node),
+            points,
             writes: Queue::new(QUEUE),
             reads: Queue::new(QUEUE),
             changes: watch::Sender::new(0),
@@ -308,6 +307,19 @@ impl Shared {
             desks,
             running: Mutex::default(),
             ended: Condvar::new(),
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        Stats {
+            commits: self.commits.load(Ordering::Relaxed),
+            commit_failures: self.commit_failures.load(Ordering::Relaxed),
+            writes: self.writes_kept.load(Ordering::Relaxed),
+            reads: self.reads_run.load(Ordering::Relaxed),
+            commit_time: Duration::from_nanos(self.commit_nanos.load(Ordering::Relaxed)),
+            waiting_writes: self.writes.len(),
+            waiting_reads: self.reads.len(),
+            lock_wait: self.lock_wait.length(),
         }
     }
 
@@ -358,7 +370,7 @@ impl Shared {
         let verdict = connection::execute(connection, "BEGIN").and_then(|()| {
             pending
                 .job
-                .run(&mut SqliteTransaction::new(connection, &self.author));
+                .run(&mut SqliteTransaction::reading(connection, &self.author));
             if connection.is_autocommit() {
                 Ok(())
             } else {
@@ -380,6 +392,7 @@ impl Shared {
         if before.is_none() {
             warn!(
                 cause = error_chain(error),
+                hint = error.advice(),
                 "the database can't be written: all that needs it is refused until it can be"
             );
         }

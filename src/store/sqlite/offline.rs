@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, backup::StepResult};
+use rusqlite::{Connection, ErrorCode, OpenFlags, backup::StepResult, config::DbConfig};
 
 use super::{
     connection::{self, Author, SqliteTransaction},
@@ -75,6 +75,26 @@ fn copy_pages(source: &Connection, target: &mut Connection) -> Result<(), Failur
         // SQLite has waited for the lock as long as its connections do.
         _ => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }
+}
+
+/// Whether some program keeps others from writing for longer than that, by the engine's own lock. Nothing is changed.
+pub(super) fn is_locked(path: &Path, patience: Duration) -> bool {
+    // Without it nobody has the database open.
+    let mut shared = path.as_os_str().to_owned();
+    shared.push("-shm");
+    if !Path::new(&shared).exists() {
+        return false;
+    }
+    let try_it = || -> Result<(), rusqlite::Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        // The log of changes stays as it is, also where its writer has died.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.busy_timeout(patience)?;
+        connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")
+    };
+    let refused = try_it().err();
+    refused.and_then(|e| e.sqlite_error_code()) == Some(ErrorCode::DatabaseBusy)
 }
 
 /// What a file holds, and whether it is whole. Nothing in it is changed.

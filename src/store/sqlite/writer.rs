@@ -12,10 +12,13 @@ use super::{
     connection::{self, SqliteTransaction},
     locks::Locks,
 };
-use crate::store::{
-    engine::{Access, Job, Outcome},
-    error::Error,
-    queue::Popped,
+use crate::{
+    fault::Commit,
+    store::{
+        engine::{Access, Job, Outcome},
+        error::Error,
+        queue::Popped,
+    },
 };
 
 /// The thread that alone writes.
@@ -80,35 +83,91 @@ impl<'s> Writer<'s> {
             }
         };
         self.notice_others();
-        let mut batch = Batch::default();
-        let verdict = match connection::execute(&self.connection, "BEGIN IMMEDIATE") {
-            Ok(()) => {
-                self.run_waiting(first, &mut batch);
-                self.commit(&batch)
-            }
-            Err(error) => {
-                batch.jobs.push(first.job);
-                Err(uncommitted(error))
-            }
-        };
+        let answers = run_together(shared, &self.connection, first, LONGEST);
         drop(turn);
+        answers.send(shared);
+    }
+
+    /// Announces commits of other processes.
+    fn notice_others(&mut self) {
+        if self.locks.is_none() {
+            return;
+        }
+        let version = read_data_version(&self.connection);
+        if version != self.data_version {
+            self.data_version = version;
+            self.shared.announce();
+        }
+    }
+}
+
+/// Operations that shared a commit, which has come out one way or the other; nobody has been told.
+pub(super) struct Answers {
+    batch: Batch,
+    verdict: Result<(), Error>,
+}
+
+impl Answers {
+    /// Whether something has changed for good.
+    #[cfg(test)]
+    pub(super) fn is_durable(&self) -> bool {
+        self.verdict.is_ok() && self.batch.has_changed
+    }
+
+    /// Lets those who watch know what has changed, and everybody what came of their operation.
+    pub(super) fn send(self, shared: &Shared) {
+        let Self { batch, verdict } = self;
         if verdict.is_ok() && batch.has_changed {
-            let kept = &self.shared.writes_kept;
+            let kept = &shared.writes_kept;
             kept.fetch_add(batch.kept, Ordering::Relaxed);
-            self.shared.has_committed();
+            shared.has_committed();
         }
         if let Some(trouble) = batch.trouble.as_ref().or_else(|| verdict.as_ref().err()) {
-            self.shared.has_failed(trouble);
+            shared.has_failed(trouble);
         }
         for job in batch.jobs {
             job.answer(verdict.clone());
         }
     }
+}
 
+/// Runs the first operation and those that wait, for as long as more may join, and commits.
+pub(super) fn run_together(
+    shared: &Shared,
+    connection: &Connection,
+    first: Pending,
+    longest: Duration,
+) -> Answers {
+    let mut batch = Batch::default();
+    let run = Run { shared, connection };
+    let verdict = match connection::execute(connection, "BEGIN IMMEDIATE") {
+        Ok(()) => {
+            run.run_waiting(first, &mut batch, longest);
+            run.commit(&batch)
+        }
+        Err(error) => {
+            batch.jobs.push(first.job);
+            // What stood in the way of this one does in that of the others: none waits as long by itself.
+            while let Some(pending) = shared.writes.try_pop() {
+                batch.jobs.push(pending.job);
+            }
+            Err(uncommitted(error))
+        }
+    };
+    Answers { batch, verdict }
+}
+
+/// One transaction of the writer's.
+struct Run<'s> {
+    shared: &'s Shared,
+    connection: &'s Connection,
+}
+
+impl Run<'_> {
     /// Runs the first operation and all that wait. There is nothing yet that undoing the first one could take
     /// with it, so only those behind it need a savepoint, and a lone operation never pays for one. Undone, it ends
     /// the batch, whose transaction is then over.
-    fn run_waiting(&self, mut first: Pending, batch: &mut Batch) {
+    fn run_waiting(&self, mut first: Pending, batch: &mut Batch, longest: Duration) {
         let began = Instant::now();
         let undone = self.run_first(&mut first, batch);
         batch.jobs.push(first.job);
@@ -120,7 +179,7 @@ impl<'s> Writer<'s> {
                 return;
             }
         }
-        while batch.jobs.len() < MOST_JOBS && began.elapsed() < LONGEST {
+        while batch.jobs.len() < MOST_JOBS && began.elapsed() < longest {
             let Some(mut pending) = self.shared.writes.try_pop() else {
                 return;
             };
@@ -135,18 +194,18 @@ impl<'s> Writer<'s> {
 
     /// In the transaction itself, which is over when the operation is undone: whether it is.
     fn run_first(&self, pending: &mut Pending, batch: &mut Batch) -> Result<bool, Error> {
-        let outcome = self.run_operation(pending, batch)?;
+        let outcome = self.run_operation(pending, batch);
         if self.connection.is_autocommit() || outcome == Outcome::Keep {
             return Ok(false);
         }
-        connection::execute(&self.connection, "ROLLBACK")?;
+        connection::execute(self.connection, "ROLLBACK")?;
         Ok(true)
     }
 
     fn run_in_savepoint(&self, pending: &mut Pending, batch: &mut Batch) -> Result<(), Error> {
-        let connection = &self.connection;
+        let connection = self.connection;
         connection::execute(connection, "SAVEPOINT operation")?;
-        let outcome = self.run_operation(pending, batch)?;
+        let outcome = self.run_operation(pending, batch);
         if connection.is_autocommit() {
             return Ok(());
         }
@@ -157,19 +216,17 @@ impl<'s> Writer<'s> {
     }
 
     /// Runs one operation, and counts it if it is to stand.
-    fn run_operation(&self, pending: &mut Pending, batch: &mut Batch) -> Result<Outcome, Error> {
-        let connection = &self.connection;
-        let mut transaction = SqliteTransaction::new(connection, &self.shared.author);
-        let outcome = match pending.access {
-            Access::LookUp | Access::Read => {
-                self.shared.reads_run.fetch_add(1, Ordering::Relaxed);
-                connection::execute(connection, "PRAGMA query_only = 1")?;
-                pending.job.run(&mut transaction);
-                connection::execute(connection, "PRAGMA query_only = 0")?;
-                Outcome::Undo
-            }
-            Access::Write => pending.job.run(&mut transaction),
+    fn run_operation(&self, pending: &mut Pending, batch: &mut Batch) -> Outcome {
+        let (connection, author) = (self.connection, &self.shared.author);
+        let mut transaction = match pending.access {
+            Access::LookUp | Access::Read => SqliteTransaction::reading(connection, author),
+            Access::Write => SqliteTransaction::new(connection, author),
         };
+        let mut outcome = pending.job.run(&mut transaction);
+        if pending.access != Access::Write {
+            self.shared.reads_run.fetch_add(1, Ordering::Relaxed);
+            outcome = Outcome::Undo;
+        }
         if outcome == Outcome::Keep && !connection.is_autocommit() && transaction.has_changed() {
             batch.kept += 1;
             batch.has_changed = true;
@@ -177,40 +234,36 @@ impl<'s> Writer<'s> {
         if pending.access == Access::Write {
             batch.trouble = batch.trouble.take().or_else(|| transaction.into_trouble());
         }
-        Ok(outcome)
+        outcome
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), Error> {
         let began = Instant::now();
+        let number = self.shared.commits.load(Ordering::Relaxed).wrapping_add(1);
+        let is_durable = batch.has_changed && !batch.is_lost;
+        if is_durable {
+            self.shared.points.pass_commit(Commit::Before(number));
+        }
         let committed = if batch.is_lost {
             Err(uncommitted_silently())
         } else if self.connection.is_autocommit() {
             // Its only operation was undone: there is nothing to commit.
             Ok(())
         } else {
-            connection::execute(&self.connection, "COMMIT").map_err(uncommitted)
+            connection::execute(self.connection, "COMMIT").map_err(uncommitted)
         };
+        if is_durable && committed.is_ok() {
+            self.shared.points.pass_commit(Commit::After(number));
+        }
         if batch.has_changed {
             let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.shared.commit_nanos.fetch_add(took, Ordering::Relaxed);
         }
         if committed.is_err() && !self.connection.is_autocommit() {
             // If even this fails, the next BEGIN does too, and all are refused until it works again.
-            let _ = connection::execute(&self.connection, "ROLLBACK");
+            let _ = connection::execute(self.connection, "ROLLBACK");
         }
         committed
-    }
-
-    /// Announces commits of other processes.
-    fn notice_others(&mut self) {
-        if self.locks.is_none() {
-            return;
-        }
-        let version = read_data_version(&self.connection);
-        if version != self.data_version {
-            self.data_version = version;
-            self.shared.announce();
-        }
     }
 }
 

@@ -158,8 +158,8 @@ pub(in crate::store) async fn a_choice_is_that_of_the_phones_newest_page_until_i
     };
     let (old, new, other) = (
         choice("SEP1", 1, 2_000),
-        choice("SEP1", 2, 3_000),
-        choice("SEP2", 1, 4_000),
+        choice("SEP1", 2, 3_000_000),
+        choice("SEP2", 1, 4_000_000),
     );
     store
         .write::<_, Error>(move |tx| {
@@ -183,12 +183,16 @@ pub(in crate::store) async fn a_choice_is_that_of_the_phones_newest_page_until_i
         .await
         .unwrap();
     let claim = to_forget(store).await;
-    // The ticket is good until 2,000, the choices until 3,000 and 4,000.
-    for (now, gone) in [(1_999, 0), (2_000, 1), (3_000, 1), (4_000, 1), (5_000, 0)] {
-        assert_eq!(
-            retention::purge(store, &claim, at(now)).await.unwrap(),
-            gone,
-            "{now}"
-        );
+    // The ticket is good until 2,000, the choices until 3,000,000 and 4,000,000, in cluster time.
+    for (now, gone) in [
+        (-1_000_000, 0),
+        (2_000, 1),
+        (3_000_000, 1),
+        (4_000_000, 1),
+        (5_000_000, 0),
+    ] {
+        set_cluster_time(store, at(now)).await;
+        let purged = retention::purge(store, &claim, at(9_000_000)).await;
+        assert_eq!(purged.unwrap(), gone, "{now}");
     }
 }

@@ -2,8 +2,10 @@
 
 mod announced;
 mod asked;
+mod debts;
 mod records;
 mod session_rows;
+mod shared;
 mod transactions;
 
 use std::{
@@ -17,6 +19,7 @@ use futures_util::future::{join, join_all};
 use crate::{
     clock::Timestamp,
     domain::{
+        cluster_time::Reading,
         ids::{
             BaseDeviceName, ClusterId, DeviceName, DevicePoolName, LoginName, ProfileName, Ref,
             SessionId, UserId,
@@ -31,7 +34,7 @@ use crate::{
         announcements::{self, Announced, WaitingEntry},
         answers::{self, Answer},
         audit::{self, AuditReport, Entry, Fault, Key, Noted},
-        base_devices, claims,
+        base_devices, claims, cluster_time,
         credentials::{self, Phc},
         devices::{self, Device},
         hints, meta,
@@ -45,7 +48,9 @@ use crate::{
     },
 };
 
-pub(super) use self::{announced::*, asked::*, records::*, session_rows::*, transactions::*};
+pub(super) use self::{
+    announced::*, asked::*, debts::*, records::*, session_rows::*, shared::*, transactions::*,
+};
 
 /// Runs each test of the suite on a database of its own that `$open` makes.
 macro_rules! run_suite {
@@ -100,6 +105,10 @@ macro_rules! each_engine_must {
                 setting_a_hash_forgets_failures,
                 states_move_forward_only_from_where_they_are_expected,
                 users_are_found_by_each_kind_of_name,
+                what_is_shared_with_a_cluster_is_told_by_role_and_page_and_nothing_else,
+                a_row_ends_as_told_once_and_never_while_a_login_is_under_way,
+                what_is_refused_is_parked_until_it_is_tried_again_or_told_or_dropped,
+                who_shares_sessions_and_had_all_its_trust_revoked_is_distrusted,
                 what_fails_undoes_itself_and_not_its_neighbours,
             ]
         );
@@ -147,6 +156,14 @@ fn user(id: &str, extension: Option<&str>, self_service: Option<&str>) -> User {
     }
 }
 
+/// Puts cluster time on record; it goes on from there.
+async fn set_cluster_time(store: &Store, now: Timestamp) {
+    store
+        .write(move |tx| cluster_time::put(tx, Reading::first(now)))
+        .await
+        .unwrap();
+}
+
 pub(super) fn session(role: Role, n: u8, device: &str, state: State) -> Session {
     Session {
         role,
@@ -163,10 +180,13 @@ pub(super) fn session(role: Role, n: u8, device: &str, state: State) -> Session 
         reference: Ref::from_bits(u64::from(n)),
         created_at: at(1_000 + i64::from(n)),
         deadline: None,
+        changed_at: at(1_000 + i64::from(n)),
         ended_at: None,
         end_reason: None,
         initiator: None,
         owed: false,
+        parked: None,
+        parked_at: None,
     }
 }
 

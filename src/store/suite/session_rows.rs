@@ -111,7 +111,6 @@ pub(in crate::store) async fn states_move_forward_only_from_where_they_are_expec
                 &user_id("anna"),
                 None,
                 &services(),
-                crate::clock::Timestamp::from_millis(0),
             )?);
             Ok(())
         })
@@ -127,6 +126,7 @@ pub(in crate::store) async fn states_move_forward_only_from_where_they_are_expec
     pending.user_id = None;
     pending.deadline = Some(at(50));
     put(store, pending).await.unwrap();
+    set_cluster_time(store, at(1_000)).await;
     let activated = store
         .write(|tx| {
             let profile = services().profile;
@@ -138,7 +138,6 @@ pub(in crate::store) async fn states_move_forward_only_from_where_they_are_expec
                 &user_id("Anna"),
                 Some(&profile),
                 &services(),
-                crate::clock::Timestamp::from_millis(0),
             )
         })
         .await;
@@ -148,8 +147,14 @@ pub(in crate::store) async fn states_move_forward_only_from_where_they_are_expec
     assert_eq!(active.user_id, Some(user_id("Anna")));
     assert_eq!(active.base_device, Some(base("EMCC001")));
     assert_eq!(active.services, Some(services()));
-    let until = crate::clock::Timestamp::from_millis(36_000_000);
-    assert_eq!(active.deadline, Some(until), "ten hours after it began");
+    let lasts = active.deadline.map(|until| until.since(active.changed_at));
+    assert!(active.changed_at >= at(1_000) && active.changed_at < at(600_000));
+    let remaining = services().remaining.unwrap();
+    assert_eq!(
+        lasts,
+        Some(remaining + sessions::AFTER_HOME),
+        "ten hours after it began, and home has the first word"
+    );
 }
 
 pub(in crate::store) async fn a_tombstone_ends_what_is_known_and_what_is_not(store: &Store) {
@@ -189,8 +194,10 @@ pub(in crate::store) async fn a_tombstone_ends_what_is_known_and_what_is_not(sto
 }
 
 pub(in crate::store) async fn ends_are_owed_in_order_until_acknowledged(store: &Store) {
-    for (n, ended_at) in [(1, 30), (2, 10), (3, 20)] {
+    // By cluster time, whatever wall clocks said.
+    for (n, changed_at, ended_at) in [(1, 30, 5), (2, 10, 90), (3, 20, 7)] {
         let mut row = session(Role::Visiting, n, "SEP1", State::Ended);
+        row.changed_at = at(changed_at);
         row.ended_at = Some(at(ended_at));
         row.owed = true;
         put(store, row).await.unwrap();
@@ -345,7 +352,7 @@ pub(in crate::store) async fn old_ends_and_their_answers_are_forgotten_and_nothi
     let recent = at(3_000);
     let ended = |n: u8, when: Timestamp, owed: bool| {
         let mut row = session(Role::Home, n, &format!("SEP{n}"), State::Ended);
-        (row.ended_at, row.owed) = (Some(when), owed);
+        (row.changed_at, row.owed) = (when, owed);
         row
     };
     for row in [
@@ -375,6 +382,7 @@ pub(in crate::store) async fn old_ends_and_their_answers_are_forgotten_and_nothi
         })
         .await
         .unwrap();
+    set_cluster_time(store, now).await;
     let claim = to_forget(store).await;
     let lost = claims::Claim {
         generation: 0,

@@ -121,19 +121,28 @@ async fn a_choice_that_can_not_be_is_refused_and_reaches_no_home() {
     world.peers[0].gone.store(false, Ordering::SeqCst);
     assert_eq!(world.pins_sent(), sent);
 
-    world.clock.set_offset_millis(121_000);
-    assert_eq!(
-        world.choose(good.clone()).await.unwrap_err(),
-        201,
-        "expired"
-    );
-    world.clock.set_offset_millis(0);
+    // As long as it is of use, whatever the wall clock says; and no longer.
+    world.clock.set_offset_millis(86_400_000);
     world.choose(good.clone()).await.unwrap();
     assert_eq!(
         world.choose(good).await.unwrap_err(),
         18,
         "the phone is taken"
     );
+}
+
+#[tokio::test]
+async fn a_choice_that_is_too_old_is_refused_whatever_the_wall_clock_says() {
+    for by in [86_400_000, -86_400_000] {
+        let world = world(vec![asking("berlin")]).await;
+        let ticket = world.asked("SEP1", "ana").await.unwrap().ticket;
+        let sent = world.pins_sent();
+        world.clock.set_offset_millis(by);
+        world.time_goes_on(120_000).await;
+        let late = world.choice("SEP1", &ticket, 0);
+        assert_eq!(world.choose(late).await.unwrap_err(), 201, "{by}");
+        assert_eq!(world.pins_sent(), sent, "{by}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Answers that come too late, and a store that does: the phone is told in time, and nothing is left behind.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     sync::mpsc,
 };
@@ -51,7 +52,7 @@ async fn a_success_after_the_deadline_is_discarded_and_home_is_owed_the_end() {
     let world = world(vec![home]).await;
     let late = async {
         until_home_is_asked(&world).await;
-        world.clock.set_offset_millis(60_000);
+        world.time_goes_on(60_000).await;
         gate.notify_one();
     };
     let (failure, ()) = tokio::join!(world.login("SEP1", "ana"), late);
@@ -61,6 +62,72 @@ async fn a_success_after_the_deadline_is_discarded_and_home_is_owed_the_end() {
     assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
     assert_eq!(world.owed("berlin").await, 1);
     assert_eq!(world.audit().await, ["the answer came too late; given up"]);
+}
+
+/// A day forth or back: the login under way goes on, the phone is busy meanwhile, and the session lasts as long as it may.
+#[tokio::test]
+async fn a_wall_clock_that_is_set_ends_no_login_under_way_and_prolongs_none() {
+    const DAY_MS: i64 = 86_400_000;
+    for by in [DAY_MS, -DAY_MS] {
+        let (home, gate) = gated();
+        let world = world(vec![home]).await;
+        let setting = async {
+            until_home_is_asked(&world).await;
+            world.clock.set_offset_millis(by);
+            assert!(!world.free("SEP1").await, "{by}");
+            pending::end_abandoned(&world.role.inner, &BTreeMap::new(), None)
+                .await
+                .unwrap();
+            gate.notify_one();
+        };
+        let (done, ()) = tokio::join!(world.login("SEP1", "ana"), setting);
+        let done = done.unwrap();
+        let sep1 = DeviceName::new("SEP1").unwrap();
+        let (row, now) = world
+            .store
+            .read(move |tx: &mut dyn Transaction| {
+                let row = sessions::active_on_device(tx, Role::Visiting, &sep1)?;
+                Ok::<_, store::Error>((row.unwrap(), tx.cluster_now()?))
+            })
+            .await
+            .unwrap();
+        assert_eq!(row.state, State::Active);
+        let lasts = row.deadline.map(|until| until.since(now));
+        let may = done
+            .services
+            .remaining
+            .map(|left| left + sessions::AFTER_HOME);
+        assert_eq!(lasts.is_some(), may.is_some());
+        if let (Some(lasts), Some(may)) = (lasts, may) {
+            assert!(
+                lasts <= may && lasts + Duration::from_secs(60) > may,
+                "{lasts:?}"
+            );
+        }
+    }
+}
+
+/// A pending row whose carrier died stands until its deadline, whatever the wall clock says then.
+#[tokio::test]
+async fn a_wall_clock_set_back_keeps_no_dead_login_on_a_phone() {
+    let mut silent = Script::new("berlin").finding(Ok(Ownership::Mine));
+    silent.silent = true;
+    let world = world(vec![silent]).await;
+    let dying = async {
+        until_home_is_asked(&world).await;
+        world.clock.set_offset_millis(-86_400_000);
+    };
+    tokio::select! {
+        biased;
+        _ = world.login("SEP1", "ana") => panic!("home is silent"),
+        () = dying => {}
+    }
+    world.time_goes_on(60_000).await;
+    assert!(world.free("SEP1").await, "overdue");
+    pending::end_abandoned(&world.role.inner, &BTreeMap::new(), None)
+        .await
+        .unwrap();
+    assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
 }
 
 async fn end_by_operator(world: &World) {
@@ -160,6 +227,35 @@ async fn a_logout_that_the_store_is_too_slow_for_is_answered_and_carried_out() {
     assert_eq!(world.owed("berlin").await, 1);
 }
 
+#[tokio::test]
+async fn a_logout_that_comes_too_late_ends_nobodys_session_that_began_since() {
+    let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
+    let (world, lock, _folder) = shared_world(vec![berlin]).await;
+    world.login("SEP1", "ana").await.unwrap();
+    // As if another node had let them in after the logout failed.
+    let later = "UPDATE sessions SET changed_at = changed_at + 60000";
+    let began = world
+        .store
+        .write(move |tx: &mut dyn Transaction| tx.execute(later, &[]));
+    began.await.unwrap();
+    lock.lock().unwrap();
+    let reference = world.role.new_ref();
+    let failure = world.role.logout("SEP1", caller(), reference).await;
+    assert_eq!(failure.unwrap_err().code.number(), 26);
+    lock.unlock().unwrap();
+    settled(&world).await;
+    assert!(!world.free("SEP1").await);
+    assert_eq!(world.owed("berlin").await, 0);
+    // One that is in time ends it.
+    let reference = world.role.new_ref();
+    world
+        .role
+        .logout("SEP1", caller(), reference)
+        .await
+        .unwrap();
+    assert!(world.free("SEP1").await);
+}
+
 /// The row becomes active in time, and its commit comes after the phone was told that it failed.
 #[tokio::test]
 async fn a_commit_that_comes_too_late_is_taken_back() {
@@ -237,7 +333,7 @@ async fn a_question_after_the_deadline_is_not_shown() {
     let world = world(vec![home]).await;
     let late = async {
         until_home_is_asked(&world).await;
-        world.clock.set_offset_millis(60_000);
+        world.time_goes_on(60_000).await;
         gate.notify_one();
     };
     let (failure, ()) = tokio::join!(world.login("SEP1", "ana"), late);
@@ -337,5 +433,40 @@ async fn a_run_that_has_beaten_since_it_was_taken_for_dead_keeps_its_logins() {
             pending::end_abandoned(inner, &dead, None).await.unwrap();
         });
         assert_eq!(seen.await, outcome);
+    }
+}
+
+/// Its node died in the midst of the login. Who tries again at another one, on that phone or on another, is not in the way
+/// of what was left behind: home is told with the login that it is over.
+#[tokio::test]
+async fn what_a_dead_node_has_left_behind_is_over_for_the_next_login() {
+    for device in ["SEP1", "SEP2"] {
+        let (home, gate) = gated();
+        let own = world(vec![home]).await;
+        let membership = &own.role.inner.membership;
+        membership.join().await.unwrap();
+        let next = async {
+            until_home_is_asked(&own).await;
+            membership.take_for_dead([(membership.run().clone(), 0)].into());
+            let answers = async {
+                while own.pins_sent() < 2 {
+                    tokio::task::yield_now().await;
+                }
+                let told = own.peers[0].supersedes.lock().unwrap().len();
+                loop {
+                    gate.notify_one();
+                    tokio::task::yield_now().await;
+                    if rows_on(&own, device).await.contains(&State::Active) {
+                        return told;
+                    }
+                }
+            };
+            tokio::join!(own.login(device, "ana"), answers)
+        };
+        let (left, (next, told)) = tokio::join!(own.login("SEP1", "ana"), next);
+        assert_eq!(left.unwrap_err().code.number(), 40, "{device}");
+        next.unwrap();
+        assert_eq!(told, 1, "{device}: home is told of the one that was left");
+        assert!(!own.free(device).await, "{device}");
     }
 }

@@ -12,6 +12,7 @@ fn traits((security_mode, secure_config): (SecurityMode, bool)) -> Traits {
         secure_config,
         profile_choice: secure_config,
         trust_announce: secure_config,
+        sync_sessions: secure_config,
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Beat {
     pub addresses: Option<AddressList>,
     /// What the sender's cluster accepts from us; none when that has not changed on this stream.
     pub accepted: Option<AcceptedList>,
+    /// Grows each time that the sender could not deliver ends of sessions to our cluster.
+    pub session_ends: u64,
 }
 
 impl From<Version> for pb::Version {
@@ -198,6 +200,7 @@ impl From<&Beat> for pb::WatchResponse {
                 addresses: list.addresses.clone(),
             }),
             accepted: beat.accepted.as_ref().map(write_accepted),
+            session_ends: beat.session_ends,
         }
     }
 }
@@ -224,6 +227,7 @@ impl TryFrom<pb::WatchResponse> for Beat {
             draining: message.draining,
             addresses: message.addresses.map(read_addresses).transpose()?,
             accepted: message.accepted.map(read_accepted).transpose()?,
+            session_ends: message.session_ends,
         })
     }
 }

@@ -331,7 +331,7 @@ impl TryFrom<pb::LogoutResponse> for EndReason {
     }
 }
 
-const fn from_end_reason(reason: EndReason) -> pb::EndReason {
+pub(super) const fn from_end_reason(reason: EndReason) -> pb::EndReason {
     match reason {
         EndReason::Abandoned => pb::EndReason::Abandoned,
         EndReason::Expired => pb::EndReason::Expired,
@@ -344,7 +344,7 @@ const fn from_end_reason(reason: EndReason) -> pb::EndReason {
 }
 
 /// An end is an end: a reason that isn't told or known is never a ground to refuse it.
-fn to_end_reason(reason: i32) -> EndReason {
+pub(super) fn to_end_reason(reason: i32) -> EndReason {
     match pb::EndReason::try_from(reason) {
         Ok(pb::EndReason::Expired) => EndReason::Expired,
         Ok(pb::EndReason::Operator) => EndReason::Operator,

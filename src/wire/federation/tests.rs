@@ -484,11 +484,13 @@ fn a_beat_survives_the_way_and_is_bounded() {
         draining: false,
         addresses: None,
         accepted: None,
+        session_ends: 0,
     };
     let down = Beat {
         reverse_proof_age: None,
         reverse_down_reason: "connection refused".to_owned(),
         draining: true,
+        session_ends: 77,
         addresses: Some(AddressList {
             sequence: 9,
             addresses: vec!["berlin-1.example:8444".to_owned()],

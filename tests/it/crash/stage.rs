@@ -182,7 +182,12 @@ impl Stage {
                 "{point}: shown before it was ended"
             );
         }
+        if self.victim != self.visiting {
+            // Also before home is back.
+            self.next_page_shows(None, point).await;
+        }
         self.restart_victim(&Versions::default()).await;
+        self.next_page_shows(stands.then_some(CUT), point).await;
         self.rows_of_victim().await.hold_invariants();
         if stands {
             let elsewhere = self.log_in(CUT, SECOND).await.unwrap();
@@ -205,6 +210,24 @@ impl Stage {
             }
         }
         self.nobody_but_the_old(point).await;
+    }
+
+    /// The page that the phone fetches next asks whether to log that user out, or else for a name and a PIN.
+    async fn next_page_shows(&self, user: Option<usize>, point: &str) {
+        let page = self.phone().login_form(self.device(CUT), None).await;
+        let page = page.unwrap_or_else(|error| panic!("{point}: {error:?}"));
+        match user {
+            None => assert!(page.is_form(), "{point}: {}", page.body),
+            Some(user) => {
+                let name = &self.lab.clusters[self.home]
+                    .data
+                    .user(user)
+                    .unwrap()
+                    .user_id;
+                let asks = page.softkey("Yes").is_some() && page.text.contains(name.as_str());
+                assert!(asks, "{point}: {}", page.body);
+            }
+        }
     }
 
     /// Another user gets the phone, at the latest when the deadline of the login that was cut off has passed.
@@ -250,6 +273,7 @@ impl Stage {
             );
         }
         self.restart_victim(&Versions::default()).await;
+        self.next_page_shows(None, point).await;
         self.rows_of_victim().await.hold_invariants();
         self.must_log_in(
             CUT,

@@ -7,7 +7,7 @@ const ALWAYS: [&str; 3] = ["pending logins", "retention", "revocations"];
 /// By the design, from the kill to the take.
 const TAKEOVER: Duration = Duration::from_secs(10);
 
-pub(super) fn database(cluster: &Cluster) -> rusqlite::Connection {
+pub(crate) fn database(cluster: &Cluster) -> rusqlite::Connection {
     let file = cluster.member().unwrap().folder.join("../emccd.db");
     let database = rusqlite::Connection::open(file).unwrap();
     database.busy_timeout(Duration::from_secs(10)).unwrap();
@@ -15,7 +15,7 @@ pub(super) fn database(cluster: &Cluster) -> rusqlite::Connection {
 }
 
 /// The rows of a query of three texts.
-pub(super) fn texts(cluster: &Cluster, sql: &str) -> Vec<[String; 3]> {
+pub(crate) fn texts(cluster: &Cluster, sql: &str) -> Vec<[String; 3]> {
     tokio::task::block_in_place(|| {
         let database = database(cluster);
         let mut statement = database.prepare(sql).unwrap();

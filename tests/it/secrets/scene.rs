@@ -343,6 +343,9 @@ impl Scene {
             "session list --all",
             "--json session list --all",
             "session logout --device SEPFFFFFFFFFFFF --yes",
+            "session list --owed",
+            "session retry --peer tokyo",
+            "session drop 7K3Q-9M2X --yes",
         ] {
             command(&self.heard, member, line, &[]).await;
         }

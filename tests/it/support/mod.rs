@@ -34,6 +34,16 @@ pub(crate) fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_emccd"))
 }
 
+/// Nothing has panicked in any process of the lab, whatever else came of it: a task that does is gone, and nobody else
+/// may notice.
+pub(crate) fn nobody_panicked(lab: &Lab) {
+    for member in lab.clusters.iter().flat_map(|cluster| &cluster.members) {
+        let log = std::fs::read_to_string(member.log_file()).unwrap();
+        let line = log.lines().find(|line| line.contains("panicked"));
+        assert_eq!(line, None, "{}", member.name);
+    }
+}
+
 /// Whether the long runs are wanted: `tests/run --long`.
 pub(crate) fn is_long() -> bool {
     std::env::var_os("EMCCD_LONG").is_some()

@@ -16,6 +16,7 @@ use emccd::{
     lab::Cluster,
     tasks::Tasks,
     trust::{TrustStore, bundle::Bundle, certificate::Certificate, identity::Identity},
+    watch,
     wire::{
         pb::{
             self,
@@ -25,7 +26,7 @@ use emccd::{
     },
 };
 use futures_util::{Stream, StreamExt as _};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tokio_stream::wrappers::IntervalStream;
 use tonic::{Request, Response, Status};
 
@@ -158,6 +159,16 @@ impl FederationService for Service {
         _: Request<pb::AnnounceRequest>,
     ) -> Result<Response<pb::AnnounceResponse>, Status> {
         Err(Status::unimplemented("this home takes no announcements"))
+    }
+
+    type SyncSessionsStream =
+        Pin<Box<dyn Stream<Item = Result<pb::SyncSessionsResponse, Status>> + Send>>;
+
+    async fn sync_sessions(
+        &self,
+        _: Request<tonic::Streaming<pb::SyncSessionsRequest>>,
+    ) -> Result<Response<Self::SyncSessionsStream>, Status> {
+        Err(Status::unimplemented("this home tells nothing of sessions"))
     }
 
     async fn logout(

@@ -111,6 +111,8 @@ impl Peer {
             return Some((self.sequence, Outcome::Refused));
         }
         if self.takes == Acceptance::Off {
+            // What waits there is not taken back: whoever agrees to it later agrees to what nobody announces any more.
+            self.missed |= *sequence > self.sequence && !self.waiting.is_empty();
             return Some((*sequence, Outcome::Refused));
         }
         if *sequence > self.sequence {

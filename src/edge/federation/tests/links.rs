@@ -12,7 +12,6 @@ use std::{
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    sync::watch,
 };
 
 use super::rig::{
@@ -26,8 +25,10 @@ use crate::{
     peer::{LinkState, LinkStatus},
     trust::{
         Identities,
+        bundle::Bundle,
         fixtures::{Authority, Spec, anchored, pinned},
     },
+    watch,
 };
 
 /// Whether logins can go both ways, as far as this node can know.
@@ -58,6 +59,7 @@ impl Relay {
                     if *works.borrow() {
                         let mut outbound = TcpStream::connect(target).await.unwrap();
                         tokio::select! {
+                            biased;
                             _ = copy_bidirectional(&mut inbound, &mut outbound) => return,
                             _ = works.changed() => {}
                         }
@@ -568,6 +570,18 @@ async fn revoked_trust_ends_the_link_at_once() {
             s.rejection == Some(Rejection::UnknownIssuer)
         })
         .await;
+    // Remembered as revoked, that is what both say, each of whom it is who refuses.
+    let remembered = Bundle {
+        pinned: Vec::new(),
+        revoked: vec![berlin.leaf.certificate().fingerprint()],
+        ..pinned("berlin", &berlin.leaf)
+    };
+    tokyo.trust.publish_bundles(vec![remembered]).unwrap();
+    let revoked = |s: &LinkStatus| s.rejection == Some(Rejection::Revoked);
+    let here = tokyo.until("revoked by itself", revoked).await;
+    assert!(here.nodes.iter().all(|node| !node.by_peer), "{here:?}");
+    let there = berlin.until("told that it is revoked", revoked).await;
+    assert!(there.nodes.iter().all(|node| node.by_peer), "{there:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! What the tests stand on: nodes with a fake role, a raw client, and a proxy that can stop forwarding.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -13,7 +14,6 @@ use rustls::client::ResolvesClientCert;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
-    sync::watch,
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::{
     clock::Clock,
     domain::{
+        agreement::{Digests, Theirs},
         announcement::{Acknowledgement, Announcement},
         em_code::EmCode,
         ids::{ClusterId, DeviceName, LoginName, ProfileName, Ref, SessionId, UserId},
@@ -30,11 +31,14 @@ use crate::{
             LoginRequest, LoginType, LogoutRequest, Ownership, Proof, SecurityMode,
         },
         refusal::Refusal,
-        session::EndReason,
+        session::{EndReason, Role},
         version::{Version, VersionRange},
     },
     edge::{
-        federation::{Parts, Roles, service},
+        federation::{
+            Parts, Roles, service,
+            sync::{PAGE, SyncReply, SyncStep},
+        },
         listener,
     },
     peer::{self, LinkState, LinkStatus, Peers},
@@ -47,6 +51,7 @@ use crate::{
         fixtures::{Leaf, Spec, cluster, pinned},
         receive::Call,
     },
+    watch,
 };
 
 /// Long enough for a loaded machine; nothing waits for it in vain.
@@ -67,7 +72,14 @@ pub struct FakeRoles {
     pub refuses: Mutex<Option<EmCode>>,
     /// How long each call takes.
     pub takes: Mutex<Duration>,
+    /// What is shared with each peer, by our role.
+    pub shared: Mutex<Shared>,
+    /// Whose debts were settled.
+    pub settled: Mutex<Vec<(Role, SessionId)>>,
 }
+
+/// Sessions by counterpart, role and id.
+pub type Shared = BTreeMap<(ClusterId, Role), BTreeMap<SessionId, Theirs>>;
 
 impl FakeRoles {
     async fn called<T>(&self, name: &'static str, context: &Context, answer: T) -> T {
@@ -92,6 +104,55 @@ impl FakeRoles {
 }
 
 impl Roles for FakeRoles {
+    fn sync<'a>(&'a self, context: &'a Context, step: SyncStep) -> Answer<'a, SyncReply> {
+        Box::pin(async move {
+            self.called("sync", context, ()).await;
+            if let Some(code) = *self.refuses.lock().unwrap() {
+                return Err(Refusal::new(code, "as the test wants it"));
+            }
+            let shared = self.shared.lock().unwrap();
+            let rows = |role| {
+                let rows = shared.get(&(context.caller.clone(), role));
+                rows.cloned().unwrap_or_default()
+            };
+            let living = |role| {
+                let rows = rows(role).into_iter();
+                rows.filter(|(_, theirs)| *theirs == Theirs::Living)
+                    .map(|(id, _)| id)
+            };
+            Ok(match step {
+                SyncStep::Digests => {
+                    let mut digests = Digests::default();
+                    living(Role::Home).for_each(|id| digests.home.add(id));
+                    living(Role::Visiting).for_each(|id| digests.visiting.add(id));
+                    SyncReply::Digests(Box::new(digests))
+                }
+                SyncStep::Living {
+                    role,
+                    buckets,
+                    after,
+                } => {
+                    let mut ids: Vec<_> = living(role)
+                        .filter(|id| buckets.has(*id) && after.is_none_or(|after| *id > after))
+                        .collect();
+                    let more = ids.len() > PAGE;
+                    ids.truncate(PAGE);
+                    SyncReply::Living { ids, more }
+                }
+                SyncStep::Standing { role, ids } => {
+                    let rows = rows(role);
+                    let standing = |id| rows.get(id).copied().unwrap_or(Theirs::Lacks);
+                    SyncReply::Standing(ids.iter().map(standing).collect())
+                }
+                SyncStep::Settled { role, ids } => {
+                    let ids = ids.into_iter().map(|id| (role, id));
+                    self.settled.lock().unwrap().extend(ids);
+                    SyncReply::Settled
+                }
+            })
+        })
+    }
+
     fn announced<'a>(
         &'a self,
         _: &'a Call,

@@ -375,6 +375,7 @@ async fn a_peer_that_begins_calls_without_end_gets_no_further_ones_and_others_do
         }
     };
     let refused = tokio::select! {
+        biased;
         answer = never => panic!("{answer:?}"),
         refused = within(refused) => refused,
     };
@@ -449,6 +450,7 @@ async fn who_takes_calls_back_without_end_is_cut_and_has_to_wait_and_others_are_
             };
             // It is taken back when it is under way, or the connection has ended.
             tokio::select! {
+                biased;
                 _ = sender.send_request(find()) => {}
                 () = is_begun => {}
             }

@@ -64,6 +64,15 @@ impl pb::federation_service_server::FederationService for Echo {
         Err(Status::unimplemented(""))
     }
 
+    type SyncSessionsStream = Stream<pb::SyncSessionsResponse>;
+
+    async fn sync_sessions(
+        &self,
+        _: Request<tonic::Streaming<pb::SyncSessionsRequest>>,
+    ) -> Result<Response<Self::SyncSessionsStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn logout(
         &self,
         _request: Request<pb::LogoutRequest>,

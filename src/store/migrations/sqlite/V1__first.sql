@@ -265,6 +265,16 @@ CREATE TABLE trust_lineage (
     PRIMARY KEY (cluster_id, fingerprint)
 ) STRICT;
 
+-- What deadlines, the changed_at of sessions, locks and counts of wrong PINs, tickets, choices, the leaving_until of peers
+-- and retention go by. One row, which one node advances for all of them by monotonic time: steps of the wall clock don't
+-- reach it.
+CREATE TABLE cluster_time (
+    only INTEGER NOT NULL PRIMARY KEY CHECK (only = 1),
+    at   INTEGER NOT NULL,
+    -- What that node's wall clock said at that moment.
+    wall INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE sessions (
     role        TEXT NOT NULL CHECK (role IN ('home', 'visiting')),
     counterpart TEXT NOT NULL,
@@ -279,16 +289,25 @@ CREATE TABLE sessions (
     base_device TEXT,
     services    TEXT,
     reference   TEXT NOT NULL,
+    -- Wall time, for people.
     created_at  INTEGER NOT NULL,
+    -- Cluster time: until when an answer may come (pending), or the session lasts (active).
     deadline    INTEGER,
+    -- Cluster time of the newest change of its state, its beginning among them.
+    changed_at  INTEGER NOT NULL,
+    -- Wall time, for people.
     ended_at    INTEGER,
     end_reason  TEXT,
     initiator   TEXT,
     owed        INTEGER NOT NULL CHECK (owed IN (0, 1)),
+    -- Why the counterpart will not take the end that it is owed, and since when (wall time); none: it is not parked.
+    parked      TEXT,
+    parked_at   INTEGER,
     node        TEXT,
     instance    TEXT,
     PRIMARY KEY (role, counterpart, id),
-    CHECK (role = 'visiting' OR state IN ('active', 'ended'))
+    CHECK (role = 'visiting' OR state IN ('active', 'ended')),
+    CHECK (parked IS NULL OR owed = 1)
 ) STRICT;
 -- One session per phone and role; home's rows are never pending.
 CREATE UNIQUE INDEX sessions_one_per_device ON sessions (role, lower(device))
@@ -299,12 +318,25 @@ CREATE UNIQUE INDEX sessions_one_per_base_device ON sessions (role, state, lower
 -- Role and state come first here and above, so that each is taken for what it is for.
 CREATE INDEX sessions_active_of_user ON sessions (role, state, user_key, created_at, id)
     WHERE role = 'home' AND state = 'active';
-CREATE INDEX sessions_living ON sessions (counterpart, created_at, id) WHERE state <> 'ended';
-CREATE INDEX sessions_owed ON sessions (counterpart, ended_at) WHERE owed = 1;
-CREATE INDEX sessions_ended ON sessions (ended_at) WHERE state = 'ended' AND owed = 0;
+-- Ids begin with the time they were made at, so this is the order of their ages too.
+CREATE INDEX sessions_shared ON sessions (counterpart, role, id) WHERE state <> 'ended';
+CREATE INDEX sessions_due ON sessions (role, deadline) WHERE state = 'active' AND deadline IS NOT NULL;
+CREATE INDEX sessions_owed ON sessions (counterpart, changed_at, parked) WHERE owed = 1;
+CREATE INDEX sessions_ended ON sessions (changed_at) WHERE state = 'ended' AND owed = 0;
 CREATE INDEX sessions_pending ON sessions (deadline) WHERE state = 'pending';
 CREATE INDEX sessions_created ON sessions (created_at, id, role);
 CREATE INDEX sessions_reference ON sessions (reference);
+
+-- How far the comparison of sessions with a peer has come; goes with the peer's record.
+CREATE TABLE agreements (
+    cluster_id TEXT NOT NULL PRIMARY KEY,
+    -- Cluster time of the last comparison that came to its end, and of the last one that found no difference.
+    passed_at  INTEGER,
+    agreed_at  INTEGER,
+    -- Cluster time since when an unlikely number of ends is held back, and how many those are.
+    held_since INTEGER,
+    held_ends  INTEGER NOT NULL
+) STRICT;
 
 CREATE TABLE answers (
     counterpart TEXT NOT NULL,

@@ -13,6 +13,7 @@ use std::{
 use super::*;
 use crate::{
     domain::{
+        cluster_time::Reading,
         federation::LinkState,
         ids::{
             ApplicationId, BaseDeviceName, CallGroupName, ClusterId, DevicePoolName,
@@ -35,6 +36,7 @@ use crate::{
         audit::{self, Entry},
         call_groups::{self, CallGroup},
         choices::{self, Choice},
+        cluster_time,
         credentials::Phc,
         crls::{self, StoredCrl},
         devices::Device,
@@ -103,10 +105,13 @@ fn everything() -> Everything {
         reference: Ref::from_bits(u64::from(n)),
         created_at: at(1_000 + i64::from(n)),
         deadline: None,
+        changed_at: at(1_000 + i64::from(n)),
         ended_at: None,
         end_reason: None,
         initiator: None,
         owed: false,
+        parked: None,
+        parked_at: None,
     };
     let entry = |kind, n: u8| TrustEntry {
         cluster_id: cluster("tokyo"),
@@ -197,6 +202,8 @@ fn everything() -> Everything {
                 end_reason: Some(EndReason::Operator),
                 initiator: Some(Initiator::Home),
                 owed: true,
+                parked: Some("it does not know us".into()),
+                parked_at: Some(at(8_100)),
                 ..session(Role::Home, 3, "SEPOTHER", State::Ended)
             },
         ],
@@ -257,6 +264,12 @@ fn policy() -> Policy {
 fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
     let all = everything();
     meta::put(tx, "cluster-id", "berlin")?;
+    cluster_time::put(tx, reading())?;
+    tx.execute(
+        "INSERT INTO agreements (cluster_id, passed_at, agreed_at, held_since, held_ends)
+         VALUES ('tokyo', 7000, 6000, 6500, 80)",
+        &[],
+    )?;
     parameters::set(tx, &all.setting)?;
     geolocations::upsert(
         tx,
@@ -329,6 +342,13 @@ fn fill(tx: &mut dyn Transaction) -> Result<(), Error> {
         audit::append(tx, &change(n))?;
     }
     Ok(())
+}
+
+fn reading() -> Reading {
+    Reading {
+        at: at(8_500),
+        wall: at(8_400),
+    }
 }
 
 fn waiting_entry() -> WaitingEntry {
@@ -635,6 +655,7 @@ fn every_table_has_a_row(connection: &Connection) {
 
 fn check(tx: &mut dyn Transaction) -> Result<(), Error> {
     let all = everything();
+    assert_eq!(cluster_time::reading(tx)?, Some(reading()));
     assert_eq!(parameters::all(tx)?, [all.setting]);
     assert_eq!(pools::list(tx)?, [all.pool]);
     assert_eq!(users::list(tx, None, 10)?, std::slice::from_ref(&all.user));

@@ -164,7 +164,6 @@ fn take(tx: &mut dyn Transaction, step: &Step) -> Result<bool, Error> {
             &UserId::new("ben").unwrap(),
             None,
             &services(),
-            crate::clock::Timestamp::from_millis(0),
         ),
         Step::Move(role, n, from, to) => {
             let end =

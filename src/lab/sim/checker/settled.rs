@@ -1,0 +1,212 @@
+//! What holds once all has settled.
+
+use super::{
+    super::{
+        model::{Attempt, End, Model, STALL, Told},
+        plan::{Cluster, Phone, What},
+    },
+    Checker, Shown,
+    record::{Dumps, Row, are_linked},
+};
+use crate::domain::session::{EndReason, Role, State};
+
+impl Checker {
+    /// S4.
+    pub(super) fn acknowledged(&mut self, at_ms: u64, dumps: &Dumps, model: &Model) {
+        for attempt in model.attempts.iter().filter(|one| one.told == Told::In) {
+            let (home, visiting) = (Cluster(attempt.user.0), Cluster(attempt.phone.0));
+            let is_forgotten =
+                model.was_forgotten(attempt) || model.fell_out(home, visiting, attempt.began_ms);
+            for (at, role, with) in [
+                (visiting, Role::Visiting, home),
+                (home, Role::Home, visiting),
+            ] {
+                let dump = &dumps[usize::from(at.0)];
+                let row = dump.rows.iter().find(|row| {
+                    let login = dump.login_of(row, model);
+                    (row.role, row.counterpart) == (role, with)
+                        && login.is_some_and(|login| std::ptr::eq(login, attempt))
+                });
+                let Some(row) = row else {
+                    if !is_forgotten {
+                        let what = format!(
+                            "{at} knows nothing of the {role} session {} of {} on {}, which was acknowledged",
+                            attempt.reference, attempt.user, attempt.phone
+                        );
+                        self.add("S4", at_ms, what);
+                    }
+                    continue;
+                };
+                let is_explained = match row.state {
+                    State::Ended => self.is_explained(attempt, row, dumps, model),
+                    state => state == State::Active,
+                };
+                if !is_explained {
+                    let end = dumps[usize::from(at.0)].end_of(row);
+                    let what = format!(
+                        "{at}: acknowledged to {} on {}, and nothing explains: {row}",
+                        attempt.user, attempt.phone
+                    );
+                    self.add("S4", end.map_or(at_ms, |end| end.at_ms), what);
+                }
+            }
+        }
+        self.logged_out(at_ms, dumps, model);
+    }
+
+    /// Whether there is a reason for an end, of all that was told.
+    fn is_explained(&self, attempt: &Attempt, row: &Row, dumps: &Dumps, model: &Model) -> bool {
+        let (home, visiting) = (Cluster(attempt.user.0), Cluster(attempt.phone.0));
+        let at = if row.role == Role::Home {
+            home
+        } else {
+            visiting
+        };
+        let dump = &dumps[usize::from(at.0)];
+        // Visiting takes over the reason that home has when it is told of the end.
+        let end = dump.end_of(row);
+        let Some(reason) = end.and_then(|end| end.reason).or(row.reason) else {
+            return false;
+        };
+        let at_ms = end.map(|end| end.at_ms);
+        let how = End {
+            reason,
+            role: row.role,
+            at_ms,
+            has_limit: self.plan.settings.limit_minutes.is_some(),
+        };
+        if model.explains(attempt, how).is_some() {
+            return true;
+        }
+        // With a login home is told what has ended at that cluster before, whoever it was on whichever phone.
+        let with_another = model.attempts.iter().any(|other| {
+            other.reference != attempt.reference
+                && (other.user.0, other.phone.0) == (home.0, visiting.0)
+                && at_ms.is_none_or(|ended| other.began_ms <= ended)
+        });
+        let had_ended = dumps[usize::from(visiting.0)]
+            .row(Role::Visiting, home, row.id)
+            .and_then(|row| dumps[usize::from(visiting.0)].end_of(row))
+            .is_some_and(|before| at_ms.is_none_or(|ended| before.at_ms <= ended));
+        row.role == Role::Home && reason == EndReason::Superseded && with_another && had_ended
+    }
+
+    /// S4, of logouts.
+    fn logged_out(&mut self, at_ms: u64, dumps: &Dumps, model: &Model) {
+        for logout in model.logouts.iter().filter(|one| one.is_done) {
+            let visiting = Cluster(logout.phone.0);
+            let before = |row: &&Row| {
+                row.role == Role::Visiting
+                    && row.lives()
+                    && row.phone == Some(logout.phone)
+                    && dumps[usize::from(visiting.0)]
+                        .login_of(row, model)
+                        .and_then(|attempt| attempt.ended_ms)
+                        .is_some_and(|ended| ended < logout.began_ms)
+            };
+            let lives = dumps[usize::from(visiting.0)].rows.iter().find(before);
+            if let Some(row) = lives
+                && !model.was_lost(visiting, logout.began_ms, logout.over_ms.unwrap_or(at_ms))
+            {
+                let what = format!(
+                    "{visiting}: {} was told of a logout, and {row}",
+                    logout.phone
+                );
+                self.add("S4", at_ms, what);
+            }
+        }
+    }
+
+    /// S5. What has changed only now may take a moment to be told.
+    pub(super) fn agreed(&mut self, at_ms: u64, dumps: &Dumps) {
+        let pairs = Cluster::all().flat_map(|home| Cluster::all().map(move |other| (home, other)));
+        for (home, visiting) in pairs {
+            if !are_linked(home, visiting, dumps) || self.may_differ(home, visiting) {
+                continue;
+            }
+            let [here, there] = [home, visiting].map(|one| &dumps[usize::from(one.0)]);
+            let is_settled = |id| {
+                let changed = here.changed_ms(Role::Home, visiting, id);
+                let changed = changed.max(there.changed_ms(Role::Visiting, home, id));
+                at_ms >= changed + STALL
+            };
+            let shown =
+                |row: Option<&Row>| row.map_or_else(|| "nothing".to_owned(), Row::to_string);
+            for row in here.living(Role::Home, visiting) {
+                let other = there.row(Role::Visiting, home, row.id);
+                if !other.is_some_and(Row::lives) && is_settled(row.id) {
+                    let what = format!("{home} has {row}, and {visiting} {}", shown(other));
+                    self.add("S5", at_ms, what);
+                }
+            }
+            for row in there.living(Role::Visiting, home) {
+                let other = here.row(Role::Home, visiting, row.id);
+                if !is_settled(row.id) {
+                    continue;
+                } else if row.state != State::Active {
+                    let what = format!("{visiting} has not decided yet: {row}");
+                    self.add("S5", at_ms, what);
+                } else if !other.is_some_and(Row::lives) {
+                    let what = format!("{visiting} has {row}, and {home} {}", shown(other));
+                    self.add("S5", at_ms, what);
+                }
+            }
+        }
+    }
+
+    /// Whether two clusters may differ for good: one of them can't compare, and their memories of each other were cut
+    /// off.
+    fn may_differ(&self, a: Cluster, b: Cluster) -> bool {
+        let is_old = |one: Cluster| a != b && self.plan.settings.old == Some(one);
+        let fell_out = self.plan.steps.iter().any(|step| match &step.what {
+            What::RemovePeer { at, peer, .. } | What::RevokeTrust { at, peer, .. } => {
+                (*at, *peer) == (a, b) || (*at, *peer) == (b, a)
+            }
+            What::Restore { cluster, .. } => *cluster == a || *cluster == b,
+            _ => false,
+        });
+        (is_old(a) || is_old(b)) && fell_out
+    }
+
+    /// S6.
+    pub(super) fn paid(&mut self, at_ms: u64, dumps: &Dumps) {
+        for (at, dump) in Cluster::all().zip(dumps) {
+            let owed = dump
+                .rows
+                .iter()
+                .filter(|row| row.owed || row.parked.is_some());
+            for row in owed.filter(|row| are_linked(at, row.counterpart, dumps)) {
+                if at_ms >= dump.changed_ms(row.role, row.counterpart, row.id) + STALL {
+                    let why = row.parked.as_deref().unwrap_or("no reason");
+                    let what = format!("{at} has not told its end ({why}): {row}");
+                    self.add("S6", at_ms, what);
+                }
+            }
+        }
+    }
+
+    /// The page of a phone tells what is on record.
+    pub(super) fn shown(&mut self, at_ms: u64, dumps: &Dumps, phones: &[(Phone, Shown)]) {
+        for (phone, shown) in phones {
+            let dump = &dumps[usize::from(phone.0)];
+            let row = dump
+                .rows
+                .iter()
+                .find(|row| row.role == Role::Visiting && row.lives() && row.phone == Some(*phone));
+            let right = match (row.map(|row| (row.state, row.user)), shown) {
+                (None, Shown::Nobody) => true,
+                (Some((State::Active, user)), Shown::In(shown)) => user == Some(*shown),
+                (Some((State::Pending, _)), Shown::Busy | Shown::Nobody) => true,
+                _ => false,
+            };
+            if !right {
+                let row = row.map_or_else(|| "nobody".to_owned(), ToString::to_string);
+                self.add(
+                    "S3",
+                    at_ms,
+                    format!("{phone} shows {shown:?}, and on record is {row}"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,768 @@
+//! The checker on histories made by hand: each bad one it must find, and a good one not.
+
+use super::{
+    record::{Move, Regard, Row},
+    *,
+};
+use crate::{
+    domain::{
+        ids::{Ref, SessionId},
+        session::{EndReason, Initiator, Role},
+    },
+    lab::sim::{
+        model::Told,
+        plan::{Base, Node, SETTLED_MS, Second, Settings, Step, What},
+        tap::{Answered, Asked},
+    },
+};
+
+const BERLIN: Cluster = Cluster(0);
+const TOKYO: Cluster = Cluster(1);
+const LIMA: Cluster = Cluster(2);
+const PHONE: Phone = Phone(0, 1);
+const USER: User = User(1, 2);
+
+/// A run in which one user of Tokyo logged in on a phone of Berlin.
+struct History {
+    plan: Plan,
+    model: Model,
+    dumps: Dumps,
+    calls: Vec<Call>,
+    shown: Vec<(Phone, Shown)>,
+}
+
+fn reference(n: u64) -> Ref {
+    Ref::from_bits(n)
+}
+
+fn id(n: u8) -> SessionId {
+    SessionId::from_bytes(&[n; 16]).unwrap()
+}
+
+fn row(role: Role, counterpart: Cluster, n: u8) -> Row {
+    Row {
+        role,
+        counterpart,
+        id: id(n),
+        state: State::Active,
+        phone: Some(PHONE),
+        user: Some(USER),
+        base: (role == Role::Home).then(|| Base(TOKYO.0, n).to_string()),
+        reference: reference(n.into()),
+        owed: false,
+        parked: None,
+        reason: None,
+        initiator: None,
+    }
+}
+
+fn ended(mut row: Row, reason: EndReason) -> Row {
+    row.state = State::Ended;
+    row.reason = Some(reason);
+    row
+}
+
+impl History {
+    fn new() -> Self {
+        let settings = Settings {
+            troubled_ms: 45_000,
+            patterns: true,
+            limit_minutes: None,
+            second: [Second::NotAllowed; 3],
+            skew_ms: [0; 4],
+            old: None,
+            latency_ms: (1, 1),
+        };
+        let plan = Plan {
+            seed: 1,
+            settings,
+            steps: Vec::new(),
+        };
+        let regard = Regard {
+            enabled: true,
+            trusted: true,
+        };
+        let dump = |at: Cluster| Dump {
+            bases: (0..3).map(|n| Base(at.0, n).to_string()).collect(),
+            peers: Cluster::all()
+                .filter(|other| *other != at)
+                .map(|other| (other, regard))
+                .collect(),
+            ..Dump::default()
+        };
+        let mut dumps = [dump(BERLIN), dump(TOKYO), dump(LIMA)];
+        dumps[0].rows.push(row(Role::Visiting, TOKYO, 1));
+        dumps[1].rows.push(row(Role::Home, BERLIN, 1));
+        let mut model = Model::default();
+        let attempt = model.login(reference(1), PHONE, USER, true, 1_000);
+        model.told(attempt, Told::In, 1_300);
+        Self {
+            plan,
+            model,
+            dumps,
+            calls: vec![call(Asked::Login, 1, Answered::Opened("all".into()))],
+            shown: vec![(PHONE, Shown::In(USER)), (Phone(0, 0), Shown::Nobody)],
+        }
+    }
+
+    /// Ends the session on both sides.
+    fn end(&mut self, reason: EndReason) {
+        for (at, role, with) in [(0, Role::Visiting, TOKYO), (1, Role::Home, BERLIN)] {
+            self.dumps[at].rows = vec![ended(row(role, with, 1), reason)];
+        }
+        self.shown = vec![(PHONE, Shown::Nobody)];
+    }
+
+    fn did(&mut self, what: What, from_ms: u64, to_ms: u64) {
+        let done = self.model.begin(what.clone(), from_ms);
+        self.model.end(done, true, to_ms);
+        self.plan.steps.push(Step {
+            at_ms: from_ms,
+            what,
+        });
+    }
+
+    /// What the checker finds when all has settled.
+    fn rules(&self) -> Vec<&'static str> {
+        self.rules_at(self.plan.healed_at_ms() + SETTLED_MS)
+    }
+
+    /// What it finds when it looks at that time.
+    fn seen_at(&self, at_ms: u64) -> Vec<&'static str> {
+        let mut checker = Checker::new(&self.plan);
+        checker.look(at_ms, &self.dumps, &self.model);
+        checker.rules()
+    }
+
+    /// A row becomes something else at that time, and so it was written down.
+    fn moves(&mut self, at: Cluster, at_ms: u64, was: State, now: State) {
+        let dump = &mut self.dumps[usize::from(at.0)];
+        let row = &mut dump.rows[0];
+        row.state = now;
+        dump.moves.push(Move {
+            at_ms,
+            role: row.role,
+            counterpart: row.counterpart,
+            id: row.id,
+            reference: row.reference,
+            was: Some(was),
+            now,
+            reason: row.reason,
+            initiator: row.initiator,
+        });
+    }
+
+    /// A row ends at that time, by that side's doing.
+    fn ends(&mut self, at: Cluster, at_ms: u64, reason: EndReason, by: Initiator) {
+        let row = &mut self.dumps[usize::from(at.0)].rows[0];
+        (row.reason, row.initiator) = (Some(reason), Some(by));
+        self.moves(at, at_ms, State::Active, State::Ended);
+    }
+
+    fn rules_at(&self, at_ms: u64) -> Vec<&'static str> {
+        let checker = Checker::new(&self.plan);
+        let wrong = checker.finish(at_ms, &self.dumps, &self.model, &self.shown, &self.calls);
+        let rules: BTreeSet<_> = wrong.iter().map(|wrong| wrong.rule).collect();
+        rules.into_iter().collect()
+    }
+}
+
+impl Checker {
+    fn rules(&self) -> Vec<&'static str> {
+        let rules: BTreeSet<_> = self.wrong.iter().map(|wrong| wrong.rule).collect();
+        rules.into_iter().collect()
+    }
+}
+
+fn restore(of: Cluster, age_ms: u64) -> What {
+    What::Restore {
+        cluster: of,
+        age_ms,
+        for_ms: 1,
+    }
+}
+
+fn call(asked: Asked, began: u64, answered: Answered) -> Call {
+    Call {
+        caller: BERLIN,
+        callee: TOKYO,
+        id: id(1),
+        asked,
+        began,
+        ended: Some(began + 1),
+        answered: Some(answered),
+    }
+}
+
+#[test]
+fn a_good_history_is_good() {
+    assert_eq!(History::new().rules(), [""; 0]);
+    let mut history = History::new();
+    history.model.logout(PHONE, 5_000);
+    history.model.logged_out(0, true, 5_100);
+    history.end(EndReason::User);
+    assert_eq!(history.rules(), [""; 0]);
+}
+
+/// The second session, of the same user, on a phone of lima.
+fn elsewhere(role: Role, counterpart: Cluster) -> Row {
+    Row {
+        phone: Some(Phone(2, 0)),
+        ..row(role, counterpart, 2)
+    }
+}
+
+#[test]
+fn two_sessions_of_a_user_or_on_a_phone() {
+    let mut history = History::new();
+    let mut second = elsewhere(Role::Home, LIMA);
+    history.dumps[2].rows.push(elsewhere(Role::Visiting, TOKYO));
+    history.dumps[1].rows.push(second.clone());
+    assert_eq!(history.rules(), ["S1"]);
+    history.plan.settings.second[1] = Second::Allowed;
+    assert_eq!(history.rules(), [""; 0]);
+    second.counterpart = BERLIN;
+    second.phone = Some(PHONE);
+    history.dumps[0].rows.push(row(Role::Visiting, TOKYO, 2));
+    history.dumps[1].rows[1] = second;
+    history.dumps[2].rows.clear();
+    assert_eq!(history.rules(), ["S1"]);
+}
+
+#[test]
+fn a_base_device_that_is_held_twice_or_not_at_all_or_gone() {
+    for base in [None, Some("EMCC10"), Some("gone")] {
+        let mut history = History::new();
+        history.plan.settings.second[1] = Second::Allowed;
+        history.dumps[1].rows[0].base = Some("EMCC10".into());
+        let mut second = elsewhere(Role::Home, LIMA);
+        second.base = base.map(str::to_owned);
+        history.dumps[1].rows.push(second);
+        history.dumps[2].rows.push(elsewhere(Role::Visiting, TOKYO));
+        assert_eq!(history.rules(), ["S2"], "{base:?}");
+    }
+}
+
+#[test]
+fn what_lives_again_or_vanishes() {
+    let history = History::new();
+    let mut checker = Checker::new(&history.plan);
+    let mut before = history.dumps.clone();
+    before[1].rows = vec![ended(row(Role::Home, BERLIN, 1), EndReason::User)];
+    before[1].rows[0].owed = true;
+    checker.look(5_000, &before, &history.model);
+    assert!(checker.wrong.is_empty());
+    let mut restored = checker.clone();
+    checker.look(10_000, &history.dumps, &history.model);
+    assert_eq!(checker.wrong.iter().next().unwrap().rule, "S3");
+    restored.restored(TOKYO);
+    restored.look(10_000, &history.dumps, &history.model);
+    assert!(restored.wrong.is_empty());
+
+    let mut checker = Checker::new(&history.plan);
+    checker.look(5_000, &history.dumps, &history.model);
+    let mut gone = history.dumps.clone();
+    gone[0].rows.clear();
+    checker.look(10_000, &gone, &history.model);
+    assert_eq!(checker.wrong.iter().next().unwrap().rule, "S4");
+}
+
+#[test]
+fn a_phone_that_was_told_of_a_failure_and_has_somebody_on_it() {
+    let mut history = History::new();
+    history.model.told(0, Told::Failed(31), 6_000);
+    let mut checker = Checker::new(&history.plan);
+    for (at_ms, wrong) in [(10_000, 0), (15_000, 0), (20_000, 1)] {
+        checker.look(at_ms, &history.dumps, &history.model);
+        assert_eq!(checker.wrong.len(), wrong, "{at_ms}");
+    }
+}
+
+#[test]
+fn answers_that_differ_or_come_after_the_end() {
+    let opened = |text: &str| Answered::Opened(text.into());
+    for (asked, first, second, is_wrong) in [
+        (Asked::Login, opened("all"), opened("all"), false),
+        (Asked::Login, opened("all"), opened("other"), true),
+        (
+            Asked::Login,
+            opened("all"),
+            Answered::Ended(EndReason::User),
+            false,
+        ),
+        (
+            Asked::Logout,
+            Answered::Ended(EndReason::User),
+            opened("all"),
+            true,
+        ),
+        (
+            Asked::Login,
+            Answered::Ended(EndReason::User),
+            opened("all"),
+            true,
+        ),
+        (Asked::Login, Answered::Refused(25), opened("all"), true),
+        (Asked::Login, opened("all"), Answered::Refused(25), true),
+        (Asked::Login, opened("all"), Answered::Refused(26), false),
+        (
+            Asked::Login,
+            Answered::Refused(25),
+            Answered::Refused(25),
+            false,
+        ),
+        (
+            Asked::Login,
+            Answered::Refused(25),
+            Answered::Refused(2),
+            true,
+        ),
+        (
+            Asked::Login,
+            Answered::Refused(25),
+            Answered::Refused(6),
+            false,
+        ),
+        (Asked::Login, Answered::Refused(26), opened("all"), false),
+        (Asked::Logout, Answered::Refused(26), opened("all"), false),
+    ] {
+        let mut history = History::new();
+        let wrong: &[&str] = if is_wrong { &["S3"] } else { &[] };
+        history.calls = vec![call(asked, 1, first), call(Asked::Login, 3, second)];
+        assert_eq!(history.rules(), wrong, "{:?}", history.calls);
+        // Asked before the first was answered: either may have come first.
+        history.calls[1].began = 1;
+        assert_eq!(history.rules(), [""; 0]);
+        // A database of before does not know.
+        history.calls[1].began = 3;
+        history.did(restore(TOKYO, 2_500), 3_000, 4_000);
+        assert_eq!(history.rules(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_caller_that_may_not_ask_for_a_time_is_told_so() {
+    let mut history = History::new();
+    history
+        .calls
+        .push(call(Asked::Login, 3, Answered::Refused(4)));
+    assert_eq!(history.rules(), ["S3"]);
+    let what = What::DisablePeer {
+        at: TOKYO,
+        peer: BERLIN,
+        for_ms: 1,
+    };
+    history.did(what, 3_000, 4_000);
+    assert_eq!(history.rules(), [""; 0]);
+}
+
+#[test]
+fn an_acknowledged_login_that_is_gone_or_ended_without_a_reason() {
+    let mut history = History::new();
+    history.end(EndReason::Abandoned);
+    assert_eq!(history.rules(), ["S4"]);
+    history.end(EndReason::User);
+    assert_eq!(history.rules(), ["S4"]);
+    for dump in &mut history.dumps {
+        dump.rows.clear();
+    }
+    assert_eq!(history.rules(), ["S4"]);
+    // What was told before what is left of the database is there.
+    let mut recent = History {
+        plan: history.plan.clone(),
+        model: history.model.clone(),
+        dumps: history.dumps.clone(),
+        calls: Vec::new(),
+        shown: Vec::new(),
+    };
+    recent.did(restore(BERLIN, 1_000), 3_000, 4_000);
+    assert_eq!(recent.rules(), ["S4"]);
+    history.did(restore(BERLIN, 2_000), 3_000, 4_000);
+    assert_eq!(history.rules(), [""; 0]);
+}
+
+#[test]
+fn a_failed_logout_of_before_is_no_reason() {
+    for (began, over, is_reason) in [(2_000, 2_100, false), (39_950, 40_050, true)] {
+        let mut history = History::new();
+        let logout = history.model.logout(PHONE, began);
+        history.model.logged_out(logout, false, over);
+        history.ends(BERLIN, 40_000, EndReason::User, Initiator::Visiting);
+        history.ends(TOKYO, 40_100, EndReason::User, Initiator::Visiting);
+        history.shown.clear();
+        let wrong: &[&str] = if is_reason { &[] } else { &["S4"] };
+        assert_eq!(history.rules(), wrong, "{began}");
+    }
+}
+
+#[test]
+fn home_may_hear_of_an_end_with_a_login_of_somebody_else() {
+    let mut history = History::new();
+    let logout = history.model.logout(PHONE, 39_950);
+    history.model.logged_out(logout, true, 40_050);
+    history.ends(BERLIN, 40_000, EndReason::User, Initiator::Visiting);
+    history.ends(TOKYO, 41_000, EndReason::Superseded, Initiator::Visiting);
+    history.shown.clear();
+    assert_eq!(history.rules(), ["S4"]);
+    let (other, phone) = (User(TOKYO.0, 4), Phone(BERLIN.0, 4));
+    let login = history
+        .model
+        .login(reference(7), phone, other, true, 40_900);
+    history.model.told(login, Told::Failed(2), 41_050);
+    assert_eq!(history.rules(), [""; 0]);
+}
+
+#[test]
+fn an_acknowledged_logout_after_which_the_session_lives() {
+    let mut history = History::new();
+    history.model.logout(PHONE, 5_000);
+    assert_eq!(history.rules(), [""; 0], "the phone was not told");
+    history.model.logged_out(0, true, 5_100);
+    assert_eq!(history.rules(), ["S4"]);
+}
+
+#[test]
+fn sides_that_differ() {
+    let operator = What::EndAtHome {
+        user: USER,
+        node: 0,
+    };
+    for at in [0, 1] {
+        let mut history = History::new();
+        history.did(operator.clone(), 3_000, 3_100);
+        let one = history.dumps[at].rows[0].clone();
+        history.dumps[at].rows[0] = ended(one, EndReason::Operator);
+        history.dumps[at].rows[0].owed = true;
+        if at == 0 {
+            history.shown.clear();
+        }
+        assert_eq!(history.rules(), ["S5", "S6"]);
+        // While one of them has the other disabled, nobody can tell.
+        let regard = history.dumps[0].peers.get_mut(&TOKYO).unwrap();
+        regard.enabled = false;
+        assert_eq!(history.rules(), [""; 0]);
+    }
+    let mut pending = History::new();
+    pending.dumps[0].rows[0].state = State::Pending;
+    pending.model.attempts.clear();
+    pending.shown.clear();
+    assert_eq!(pending.rules(), ["S5"]);
+}
+
+#[test]
+fn sides_agree_so_soon_and_not_later() {
+    let mut history = History::new();
+    let operator = What::EndAtHome {
+        user: USER,
+        node: 0,
+    };
+    history.did(operator, 3_000, 3_100);
+    history.ends(TOKYO, 3_050, EndReason::Operator, Initiator::Home);
+    history.dumps[1].rows[0].owed = true;
+    let healed = history.plan.healed_at_ms();
+    assert_eq!(history.seen_at(healed + 41_000), [""; 0]);
+    assert_eq!(history.seen_at(healed + 42_000), ["S5", "S6"]);
+    // What changes only then takes a moment.
+    history.dumps[1].moves[0].at_ms = healed + 41_000;
+    assert_eq!(history.seen_at(healed + 42_000), [""; 0]);
+    assert_eq!(history.seen_at(healed + 50_000), ["S5", "S6"]);
+    // As long as something goes on there is nothing to agree on.
+    let node = Node(BERLIN.0, 0);
+    history.model.begin(What::Crash { node, for_ms: 1 }, 4_000);
+    assert_eq!(history.seen_at(healed + 50_000), [""; 0]);
+}
+
+#[test]
+fn a_debt_that_is_cleared_and_was_not_told() {
+    let mut history = History::new();
+    history.ends(BERLIN, 5_000, EndReason::User, Initiator::Visiting);
+    assert_eq!(history.seen_at(5_000), ["S6"]);
+    let mut owed = history.dumps.clone();
+    owed[0].rows[0].owed = true;
+    let mut checker = Checker::new(&history.plan);
+    checker.look(5_000, &owed, &history.model);
+    assert_eq!(checker.rules(), [""; 0]);
+    let mut told = history.dumps.clone();
+    told[1].rows[0] = ended(told[1].rows[0].clone(), EndReason::User);
+    checker.look(5_000, &told, &history.model);
+    assert_eq!(checker.rules(), [""; 0]);
+    // It was told, and forgotten.
+    history.did(restore(TOKYO, 3_000), 5_500, 6_000);
+    assert_eq!(history.seen_at(7_000), [""; 0]);
+}
+
+#[test]
+fn what_lived_again_between_two_looks() {
+    let mut history = History::new();
+    history.model.logout(PHONE, 2_000);
+    history.ends(BERLIN, 2_100, EndReason::User, Initiator::Visiting);
+    history.dumps[0].rows[0].owed = true;
+    assert_eq!(history.seen_at(5_000), [""; 0]);
+    history.moves(BERLIN, 2_200, State::Ended, State::Active);
+    history.moves(BERLIN, 2_300, State::Active, State::Ended);
+    assert_eq!(history.seen_at(5_000), ["S3"]);
+}
+
+#[test]
+fn an_answer_that_opens_a_session_after_the_deadline() {
+    for (at_ms, is_late) in [(6_000, false), (6_001, true)] {
+        let mut history = History::new();
+        history.moves(BERLIN, at_ms, State::Pending, State::Active);
+        let wrong: &[&str] = if is_late { &["S3"] } else { &[] };
+        assert_eq!(history.seen_at(10_000), wrong, "{at_ms}");
+    }
+}
+
+#[test]
+fn a_session_that_is_ended_too_young_since_the_other_side_lacks_it() {
+    let ended_at = |at_ms| {
+        let mut history = History::new();
+        history.did(restore(BERLIN, 2_000), 3_000, 3_500);
+        history.dumps[0].rows.clear();
+        history.ends(TOKYO, at_ms, EndReason::Abandoned, Initiator::Home);
+        history
+    };
+    assert_eq!(ended_at(6_000).seen_at(10_000), ["S5"]);
+    assert_eq!(ended_at(31_000).seen_at(35_000), [""; 0]);
+    // Nobody lacks it: it was ended there.
+    let mut told = ended_at(6_000);
+    told.dumps[0]
+        .rows
+        .push(ended(row(Role::Visiting, TOKYO, 1), EndReason::User));
+    assert_eq!(told.seen_at(10_000), [""; 0]);
+    // The two have fallen out meanwhile.
+    let mut apart = ended_at(6_000);
+    let what = What::RemovePeer {
+        at: TOKYO,
+        peer: BERLIN,
+        for_ms: None,
+    };
+    apart.did(what, 5_000, 5_100);
+    assert_eq!(apart.seen_at(10_000), [""; 0]);
+    // Time that was read while nobody kept it may have been behind.
+    let mut behind = ended_at(21_000);
+    assert_eq!(behind.seen_at(25_000), ["S5"]);
+    let node = Node(TOKYO.0, 0);
+    behind.did(What::Pause { node, for_ms: 1 }, 100, 900);
+    assert_eq!(behind.seen_at(25_000), [""; 0]);
+}
+
+#[test]
+fn a_ref_that_was_given_out_again_is_not_the_older_sessions() {
+    let mut history = History::new();
+    history.did(restore(BERLIN, 2_500), 3_000, 3_500);
+    history.dumps[0].rows.clear();
+    let first = Move {
+        at_ms: 1_200,
+        role: Role::Home,
+        counterpart: BERLIN,
+        id: id(1),
+        reference: reference(1),
+        was: None,
+        now: State::Active,
+        reason: None,
+        initiator: None,
+    };
+    history.dumps[1].moves.push(first);
+    history.ends(TOKYO, 34_000, EndReason::Abandoned, Initiator::Home);
+    let again = history
+        .model
+        .login(reference(1), Phone(0, 3), USER, true, 20_000);
+    history.model.told(again, Told::In, 20_200);
+    assert_eq!(history.seen_at(35_000), [""; 0]);
+    // Of the later one it would be too young.
+    history.dumps[1].moves[0].at_ms = 20_100;
+    assert_eq!(history.seen_at(35_000), ["S5"]);
+}
+
+#[test]
+fn an_end_that_stays_owed() {
+    let mut history = History::new();
+    history.model.logout(PHONE, 5_000);
+    history.model.logged_out(0, true, 5_100);
+    history.end(EndReason::User);
+    history.dumps[0].rows[0].owed = true;
+    assert_eq!(history.rules(), ["S6"]);
+    history.dumps[0].peers.remove(&TOKYO);
+    assert_eq!(history.rules(), [""; 0]);
+}
+
+/// A history in which sessions last for a minute, and this one ended at that time by one side's doing.
+fn expired(at_ms: u64, by: Initiator) -> History {
+    let mut history = History::new();
+    history.plan.settings.limit_minutes = Some(1);
+    let (at, other) = match by {
+        Initiator::Home => (TOKYO, BERLIN),
+        Initiator::Visiting => (BERLIN, TOKYO),
+    };
+    history.ends(at, at_ms, EndReason::Expired, by);
+    history.ends(other, at_ms, EndReason::Expired, by);
+    history
+}
+
+#[test]
+fn ends_that_come_too_early_or_late_or_never() {
+    let mut history = History::new();
+    history.plan.settings.limit_minutes = Some(1);
+    assert_eq!(history.seen_at(70_000), [""; 0]);
+    assert_eq!(history.seen_at(71_000), ["S7"], "never");
+    // The node that watches has died.
+    let node = Node(TOKYO.0, 0);
+    let what = What::Crash { node, for_ms: 1 };
+    history.did(what, 58_000, 60_000);
+    assert_eq!(history.seen_at(81_000), [""; 0]);
+    assert_eq!(history.seen_at(82_000), ["S7"], "never");
+
+    for (at_ms, by, is_wrong) in [
+        (57_999, Initiator::Home, true),
+        (58_000, Initiator::Home, false),
+        (70_300, Initiator::Home, false),
+        (70_301, Initiator::Home, true),
+        (62_000, Initiator::Visiting, true),
+        (121_000, Initiator::Visiting, false),
+    ] {
+        let wrong: &[&str] = if is_wrong { &["S7"] } else { &[] };
+        assert_eq!(expired(at_ms, by).seen_at(130_000), wrong, "{by} {at_ms}");
+    }
+    let mut endless = expired(61_000, Initiator::Home);
+    endless.plan.settings.limit_minutes = None;
+    endless.shown.clear();
+    assert_eq!(endless.rules(), ["S4", "S7"], "it had no limit");
+}
+
+#[test]
+fn time_may_be_lost_only_while_nobody_watches_and_by_a_clock_that_jumps() {
+    let mut history = expired(20_000, Initiator::Home);
+    assert_eq!(history.seen_at(30_000), ["S7"]);
+    let node = Node(TOKYO.0, 0);
+    let jump = What::Clock {
+        node,
+        offset_ms: 86_400_000,
+    };
+    history.did(jump, 5_000, 5_000);
+    assert_eq!(history.seen_at(30_000), ["S7"]);
+    history.did(What::Crash { node, for_ms: 1 }, 6_000, 7_000);
+    assert_eq!(history.seen_at(30_000), [""; 0]);
+}
+
+#[test]
+fn whoever_lost_the_right_and_stays_for_good() {
+    let mut disabled = History::new();
+    disabled.dumps[1].disabled.insert(USER);
+    assert_eq!(disabled.rules(), ["S8"]);
+    let mut removed = History::new();
+    removed.dumps[0].peers.remove(&TOKYO);
+    assert_eq!(removed.rules(), ["S8"]);
+    let mut revoked = History::new();
+    revoked.dumps[0].peers.get_mut(&TOKYO).unwrap().trusted = false;
+    assert_eq!(revoked.rules(), ["S8"]);
+}
+
+#[test]
+fn whoever_lost_the_right_long_ago_and_stays() {
+    let mut disabled = History::new();
+    let mut checker = Checker::new(&disabled.plan);
+    disabled.dumps[1].disabled.insert(USER);
+    let set = |enabled| What::SetUser {
+        user: USER,
+        enabled,
+    };
+    disabled.did(set(false), 4_000, 4_100);
+    for (at_ms, wrong) in [(5_000, 0), (40_000, 0), (45_000, 1)] {
+        checker.look(at_ms, &disabled.dumps, &disabled.model);
+        assert_eq!(checker.wrong.len(), wrong, "{at_ms}");
+    }
+    // Enabled and disabled again meanwhile.
+    let mut checker = Checker::new(&disabled.plan);
+    checker.look(5_000, &disabled.dumps, &disabled.model);
+    disabled.did(set(true), 20_000, 20_100);
+    disabled.did(set(false), 21_000, 21_100);
+    checker.look(45_000, &disabled.dumps, &disabled.model);
+    assert_eq!(checker.rules(), [""; 0]);
+
+    let mut revoked = History::new();
+    revoked.dumps[0].peers.get_mut(&TOKYO).unwrap().trusted = false;
+    let mut checker = Checker::new(&revoked.plan);
+    checker.look(5_000, &revoked.dumps, &revoked.model);
+    assert_eq!(checker.rules(), [""; 0]);
+    checker.look(45_000, &revoked.dumps, &revoked.model);
+    assert_eq!(checker.rules(), ["S8"]);
+}
+
+#[test]
+fn who_is_let_in_and_should_not_be() {
+    let mut history = History::new();
+    history.model.attempts[0].right_pin = false;
+    assert_eq!(history.rules(), ["S8"]);
+    history.model.told(0, Told::Failed(3), 1_300);
+    assert!(!history.seen_at(5_000).contains(&"S8"));
+
+    for (from_ms, to_ms, is_wrong) in [(500, 900, true), (900, 1_100, false)] {
+        let mut disabled = History::new();
+        let what = What::SetUser {
+            user: USER,
+            enabled: false,
+        };
+        disabled.did(what, from_ms, to_ms);
+        let wrong: &[&str] = if is_wrong { &["S8"] } else { &[] };
+        assert_eq!(disabled.rules(), wrong, "{from_ms}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_removed_is_told_first() {
+    let mut history = History::new();
+    history.dumps[1].rows[0] = ended(history.dumps[1].rows[0].clone(), EndReason::Revoked);
+    history.dumps[1].rows[0].owed = true;
+    history.dumps[1].peers.remove(&BERLIN);
+    let what = What::RemovePeer {
+        at: TOKYO,
+        peer: BERLIN,
+        for_ms: None,
+    };
+    history.did(what, 10_000, 10_500);
+    assert_eq!(history.seen_at(39_000), [""; 0]);
+    assert_eq!(history.seen_at(40_000), ["S8"]);
+    // It could not be told.
+    let (a, b) = (Node(BERLIN.0, 0), Node(TOKYO.0, 0));
+    history.did(What::Kill { a, b }, 10_100, 10_100);
+    assert_eq!(history.seen_at(40_000), [""; 0]);
+}
+
+#[test]
+fn a_page_that_tells_something_else() {
+    let mut history = History::new();
+    history.shown = vec![(PHONE, Shown::Nobody)];
+    assert_eq!(history.rules(), ["S3"]);
+    history.shown = vec![(PHONE, Shown::In(User(1, 3)))];
+    assert_eq!(history.rules(), ["S3"]);
+}
+
+#[test]
+fn who_is_locked_out_by_a_session_that_failed() {
+    let mut history = History::new();
+    history.model.told(0, Told::Failed(31), 2_000);
+    history.dumps[0].rows[0] = ended(row(Role::Visiting, TOKYO, 1), EndReason::Abandoned);
+    history.dumps[0].rows[0].owed = true;
+    let again = history
+        .model
+        .login(reference(9), Phone(0, 3), USER, true, 3_000);
+    let refused = |history: &History| {
+        let mut checker = Checker::new(&history.plan);
+        let attempt = history.model.attempts[again].clone();
+        checker.refused_elsewhere(4_000, &attempt, &history.dumps, &history.model);
+        checker.wrong.len()
+    };
+    assert_eq!(refused(&history), 1);
+    // Another session of theirs is a reason.
+    let mut with_another = History {
+        dumps: history.dumps.clone(),
+        ..history
+    };
+    with_another.dumps[1].rows.push(row(Role::Home, LIMA, 2));
+    assert_eq!(refused(&with_another), 0);
+    // So is one that the phone's cluster has not given up.
+    with_another.dumps[1].rows.pop();
+    with_another.dumps[0].rows[0].owed = false;
+    assert_eq!(refused(&with_another), 0);
+}
