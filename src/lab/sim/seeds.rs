@@ -11,7 +11,7 @@ use super::{
 use crate::fault::{Bug, with_bug};
 
 /// How many seeds each of the eight tests runs.
-const EACH: u64 = 25;
+const EACH: u64 = 250;
 /// The same when asked for more.
 const EACH_LONG: u64 = 6_250;
 

@@ -110,28 +110,25 @@ impl Peer {
         if *sequence < self.sequence {
             return Some((self.sequence, Outcome::Refused));
         }
-        if self.takes == Acceptance::Off {
-            // What waits there is not taken back: whoever agrees to it later agrees to what nobody announces any more.
-            self.missed |= *sequence > self.sequence && !self.waiting.is_empty();
+        let mut next = self.pinned.clone();
+        if self.takes == Acceptance::Auto {
+            next.extend(set);
+        }
+        // Nothing goes while nothing is accepted in its place.
+        if next.intersection(set).next().is_some() {
+            next.retain(|f| set.contains(f));
+        }
+        if self.out.is_some_and(|out| !next.contains(&out)) {
+            // The call itself rests on it.
             return Some((*sequence, Outcome::Refused));
         }
-        if *sequence > self.sequence {
-            let mut next = self.pinned.clone();
-            if self.takes == Acceptance::Auto {
-                next.extend(set);
-            }
-            // Nothing goes while nothing is accepted in its place.
-            if next.intersection(set).next().is_some() {
-                next.retain(|f| set.contains(f));
-            }
-            if self.out.is_some_and(|out| !next.contains(&out)) {
-                // The call itself rests on it.
-                return Some((*sequence, Outcome::Refused));
-            }
-            self.sequence = *sequence;
-            self.waiting = set.difference(&next).copied().collect();
-            self.pinned = next;
-        }
+        self.sequence = *sequence;
+        // Who takes no announcements lets nothing wait either.
+        self.waiting = match self.takes {
+            Acceptance::Off => BTreeSet::new(),
+            _ => set.difference(&next).copied().collect(),
+        };
+        self.pinned = next;
         self.take_up();
         let behind = self.nodes.iter().any(|(_, lags)| *lags);
         let said = count.iter().map(|f| match self.pinned.contains(f) {
