@@ -14,14 +14,14 @@ use crate::{
     },
     fault::{self, Bug},
     store::{
-        Transaction, answers, peers,
+        Transaction, answers, debts, peers,
         profiles::{self, Profile},
         sessions, users,
         users::User,
     },
 };
 
-/// The caller is our own cluster, or a peer that is configured, enabled, allowed, and not about to be removed.
+/// The caller is our own cluster, or a peer that is configured, enabled, allowed, trusted, and not about to be removed.
 pub(super) fn admit_caller(
     tx: &mut dyn Transaction,
     own: &ClusterId,
@@ -39,6 +39,10 @@ pub(super) fn admit_caller(
             let now = tx.cluster_now()?;
             if peers::is_leaving(tx, caller, now)? {
                 return Err(Error::CallerNotAllowed(caller.clone()));
+            }
+            // Its connections are cut when this node hears of it; another node of ours may have been told first.
+            if debts::is_distrusted(tx, caller)? {
+                return Err(Error::CallerDistrusted(caller.clone()));
             }
             Ok(())
         }

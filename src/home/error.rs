@@ -32,6 +32,12 @@ pub enum Error {
         "cluster {0} is not allowed to log users in here; allow it with `emccd cluster set {0} --enabled true --allow-emcc true`"
     )]
     CallerNotAllowed(ClusterId),
+    /// All that was accepted of the caller was taken back, while it was connected.
+    #[error(
+        "nothing that cluster {0} shows is accepted here any more; what it shall show is accepted with \
+         `emccd trust add {0} --pin FILE`"
+    )]
+    CallerDistrusted(ClusterId),
     /// No user has that name.
     #[error("no user here has that name")]
     UserUnknown,
@@ -140,7 +146,10 @@ impl Error {
     /// Whether the caller is none that may ask, whatever it asked.
     #[must_use]
     pub const fn is_admission(&self) -> bool {
-        matches!(self, Self::CallerUnknown(_) | Self::CallerNotAllowed(_))
+        matches!(
+            self,
+            Self::CallerUnknown(_) | Self::CallerNotAllowed(_) | Self::CallerDistrusted(_)
+        )
     }
 
     /// The EM code, which for a local login differs where the documents have two codes for one thing.
@@ -148,7 +157,7 @@ impl Error {
     pub const fn em_code(&self, local: bool) -> EmCode {
         match self {
             Self::CallerUnknown(_) => EmCode::VisitingClusterUnknown,
-            Self::CallerNotAllowed(_) => EmCode::EmccNotAllowed,
+            Self::CallerNotAllowed(_) | Self::CallerDistrusted(_) => EmCode::EmccNotAllowed,
             Self::UserUnknown => EmCode::UserDoesNotExist,
             Self::SeveralUsers if local => EmCode::DnHasMultipleUsers,
             Self::SeveralUsers => EmCode::DnHasMultipleUsersRemote,

@@ -164,6 +164,20 @@ pub fn forget(
     Ok(forgotten > 0)
 }
 
+/// Whether nothing is accepted from a cluster any more, because what was accepted was revoked.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn is_distrusted(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<bool, Error> {
+    let found = tx.query(
+        "SELECT 1 FROM revoked_entries r WHERE r.cluster_id = $1
+           AND NOT EXISTS (SELECT 1 FROM trust_entries t WHERE t.cluster_id = r.cluster_id)
+         LIMIT 1",
+        &[cluster.into()],
+    )?;
+    Ok(!found.is_empty())
+}
+
 /// Clusters that share living sessions with us and from which nothing is accepted any more, because what was accepted
 /// was revoked.
 ///

@@ -42,7 +42,8 @@ fn about_a_known_peer() -> Vec<String> {
         },
     ];
     texts.extend(errors.iter().map(ToString::to_string));
-    texts.push(crate::home::Error::CallerNotAllowed(known).to_string());
+    texts.push(crate::home::Error::CallerNotAllowed(known.clone()).to_string());
+    texts.push(crate::home::Error::CallerDistrusted(known).to_string());
     texts
 }
 

@@ -1,6 +1,8 @@
 //! Seeds, run: many of them, the ones that once failed, and some with a bug put in.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::OnceLock};
+
+use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 
 use super::{
     checker::Wrong,
@@ -135,6 +137,21 @@ fn runs_are_about_something() {
     );
 }
 
+/// Tells how much simulated time has passed since the first line.
+#[derive(Default)]
+struct Simulated(OnceLock<tokio::time::Instant>);
+
+impl FormatTime for Simulated {
+    fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
+        let now = tokio::time::Instant::now();
+        write!(
+            w,
+            "{:>9.3}",
+            (now - *self.0.get_or_init(|| now)).as_secs_f64()
+        )
+    }
+}
+
 /// One seed, or one plan of a file, with all that is logged: for people. Without either there is nothing to do.
 #[test]
 fn replay() {
@@ -149,6 +166,7 @@ fn replay() {
     let log = std::env::var("EMCCD_SIM_LOG").ok().map(|filter| {
         let log = tracing_subscriber::fmt()
             .with_env_filter(filter)
+            .with_timer(Simulated::default())
             .with_test_writer()
             .finish();
         tracing::subscriber::set_default(log)

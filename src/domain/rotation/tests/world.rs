@@ -110,25 +110,27 @@ impl Peer {
         if *sequence < self.sequence {
             return Some((self.sequence, Outcome::Refused));
         }
-        let mut next = self.pinned.clone();
-        if self.takes == Acceptance::Auto {
-            next.extend(set);
+        if *sequence > self.sequence {
+            let mut next = self.pinned.clone();
+            if self.takes == Acceptance::Auto {
+                next.extend(set);
+            }
+            // Nothing goes while nothing is accepted in its place.
+            if next.intersection(set).next().is_some() {
+                next.retain(|f| set.contains(f));
+            }
+            if self.out.is_some_and(|out| !next.contains(&out)) {
+                // The call itself rests on it.
+                return Some((*sequence, Outcome::Refused));
+            }
+            self.sequence = *sequence;
+            // Who takes no announcements lets nothing wait either.
+            self.waiting = match self.takes {
+                Acceptance::Off => BTreeSet::new(),
+                _ => set.difference(&next).copied().collect(),
+            };
+            self.pinned = next;
         }
-        // Nothing goes while nothing is accepted in its place.
-        if next.intersection(set).next().is_some() {
-            next.retain(|f| set.contains(f));
-        }
-        if self.out.is_some_and(|out| !next.contains(&out)) {
-            // The call itself rests on it.
-            return Some((*sequence, Outcome::Refused));
-        }
-        self.sequence = *sequence;
-        // Who takes no announcements lets nothing wait either.
-        self.waiting = match self.takes {
-            Acceptance::Off => BTreeSet::new(),
-            _ => set.difference(&next).copied().collect(),
-        };
-        self.pinned = next;
         self.take_up();
         let behind = self.nodes.iter().any(|(_, lags)| *lags);
         let said = count.iter().map(|f| match self.pinned.contains(f) {
