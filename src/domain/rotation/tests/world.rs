@@ -110,27 +110,26 @@ impl Peer {
         if *sequence < self.sequence {
             return Some((self.sequence, Outcome::Refused));
         }
-        if *sequence > self.sequence {
-            let mut next = self.pinned.clone();
-            if self.takes == Acceptance::Auto {
-                next.extend(set);
-            }
-            // Nothing goes while nothing is accepted in its place.
-            if next.intersection(set).next().is_some() {
-                next.retain(|f| set.contains(f));
-            }
-            if self.out.is_some_and(|out| !next.contains(&out)) {
-                // The call itself rests on it.
-                return Some((*sequence, Outcome::Refused));
-            }
-            self.sequence = *sequence;
-            // Who takes no announcements lets nothing wait either.
-            self.waiting = match self.takes {
-                Acceptance::Off => BTreeSet::new(),
-                _ => set.difference(&next).copied().collect(),
-            };
-            self.pinned = next;
+        // A repeat, too: what the operator there takes may have changed since.
+        let mut next = self.pinned.clone();
+        if self.takes == Acceptance::Auto {
+            next.extend(set);
         }
+        // Nothing goes while nothing is accepted in its place.
+        if next.intersection(set).next().is_some() {
+            next.retain(|f| set.contains(f));
+        }
+        if self.out.is_some_and(|out| !next.contains(&out)) {
+            // The call itself rests on it.
+            return Some((*sequence, Outcome::Refused));
+        }
+        self.sequence = *sequence;
+        // Who takes no announcements lets nothing wait either.
+        self.waiting = match self.takes {
+            Acceptance::Off => BTreeSet::new(),
+            _ => set.difference(&next).copied().collect(),
+        };
+        self.pinned = next;
         self.take_up();
         let behind = self.nodes.iter().any(|(_, lags)| *lags);
         let said = count.iter().map(|f| match self.pinned.contains(f) {
@@ -404,12 +403,14 @@ impl World {
                 let it = &mut self.peers[*peer];
                 if it.up && !it.heard.is_empty() {
                     let request = which.get(&it.heard).clone();
-                    let before = (it.pinned.clone(), it.sequence);
                     if request.0 > it.sequence {
                         // Then it is no repeat: the first time it was refused.
                         return;
                     }
                     let count: Vec<_> = request.1.iter().copied().collect();
+                    // The first repeat may find that the operator takes more by now, or less.
+                    it.hear(&request, &count);
+                    let before = (it.pinned.clone(), it.sequence);
                     it.hear(&request, &count);
                     assert_eq!(
                         before,
