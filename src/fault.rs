@@ -6,27 +6,37 @@
 //!
 //! Beside the points with names of their own, each durable commit of a node is two: `store.commit.before.N` and
 //! `store.commit.after.N`, where N counts the commits that changed something since the store was opened, from 1. After
-//! means durable, and answered to nobody.
+//! means durable, and answered to nobody. What is written is told with the point, as the paths of the operations; in
+//! place of a number, a part of such a path means the first commit that it is in: `store.commit.after.login::activate`.
 
 use std::{fmt, sync::Arc};
 
-type Report = Arc<dyn Fn(&str) + Send + Sync>;
+type Report = Arc<dyn Fn(&str, &[&str]) + Send + Sync>;
 
 /// The points of one node.
 #[derive(Clone, Default)]
 pub struct FaultPoints {
     stop_at: Option<(Arc<str>, Report)>,
     /// The same, where it is a commit: these are passed too often to write out their names.
-    commit: Option<Commit>,
+    commit: Option<(Side, Commit)>,
 }
 
-/// A point at a durable commit, with its number.
+/// Where a node stops at a durable commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Commit {
+pub enum Side {
     /// All is written, nothing of it is durable.
-    Before(u64),
+    Before,
     /// All of it is durable, and nobody has been told.
-    After(u64),
+    After,
+}
+
+/// Which commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Commit {
+    /// By its number.
+    Number(u64),
+    /// The first that writes this.
+    Of(Arc<str>),
 }
 
 impl FaultPoints {
@@ -36,8 +46,8 @@ impl FaultPoints {
         Self::default()
     }
 
-    /// The node stops at `name`, after calling `report` with it.
-    pub fn stop_at(name: &str, report: impl Fn(&str) + Send + Sync + 'static) -> Self {
+    /// The node stops at `name`, after calling `report` with it and, at a commit, with what is written.
+    pub fn stop_at(name: &str, report: impl Fn(&str, &[&str]) + Send + Sync + 'static) -> Self {
         Self {
             stop_at: Some((Arc::from(name), Arc::new(report))),
             commit: Commit::named(name),
@@ -49,43 +59,60 @@ impl FaultPoints {
         if let Some((stop, report)) = &self.stop_at
             && **stop == *name
         {
-            report(name);
+            report(name, &[]);
             std::future::pending::<()>().await;
         }
     }
 
     /// The same for what runs on a thread that may be held up, such as the steps of one transaction.
     pub fn pass_here(&self, name: &str) {
+        self.pass_writing(name, &[]);
+    }
+
+    fn pass_writing(&self, name: &str, writes: &[&str]) {
         if let Some((stop, report)) = &self.stop_at
             && **stop == *name
         {
-            report(name);
+            report(name, writes);
             loop {
                 std::thread::park();
             }
         }
     }
 
-    /// As [`FaultPoints::pass_here`], at a commit.
-    pub fn pass_commit(&self, at: Commit) {
-        if self.commit == Some(at)
-            && let Some((name, _)) = &self.stop_at
-        {
-            self.pass_here(name);
+    /// Whether one of the commits is meant: only then need it be known what they write.
+    pub const fn is_at_commit(&self) -> bool {
+        self.commit.is_some()
+    }
+
+    /// As [`FaultPoints::pass_here`], at a commit that makes the effects of these operations durable.
+    pub fn pass_commit(&self, side: Side, number: u64, writes: &[&str]) {
+        let is_it = match &self.commit {
+            Some((at, Commit::Number(wanted))) => (*at, *wanted) == (side, number),
+            Some((at, Commit::Of(part))) => {
+                *at == side && writes.iter().any(|path| path.contains(&**part))
+            }
+            None => false,
+        };
+        if is_it && let Some((name, _)) = &self.stop_at {
+            self.pass_writing(name, writes);
         }
     }
 }
 
 impl Commit {
     /// The commit of which a point's name tells.
-    fn named(name: &str) -> Option<Self> {
-        let (side, number) = name.strip_prefix("store.commit.")?.split_once('.')?;
-        let number = number.parse().ok()?;
-        match side {
-            "before" => Some(Self::Before(number)),
-            "after" => Some(Self::After(number)),
-            _ => None,
-        }
+    fn named(name: &str) -> Option<(Side, Self)> {
+        let (side, which) = name.strip_prefix("store.commit.")?.split_once('.')?;
+        let side = match side {
+            "before" => Side::Before,
+            "after" => Side::After,
+            _ => return None,
+        };
+        let which = which
+            .parse()
+            .map_or_else(|_| Self::Of(Arc::from(which)), Self::Number);
+        Some((side, which))
     }
 }
 
@@ -163,11 +190,12 @@ mod tests {
 
     #[test]
     fn a_commit_is_told_from_its_name() {
-        let of = |name| FaultPoints::stop_at(name, |_| {}).commit;
-        assert_eq!(of("store.commit.before.12"), Some(Commit::Before(12)));
-        assert_eq!(of("store.commit.after.1"), Some(Commit::After(1)));
+        let of = |name| FaultPoints::stop_at(name, |_, _| {}).commit;
+        let before = Some((Side::Before, Commit::Number(12)));
+        assert_eq!(of("store.commit.before.12"), before);
+        let after = Some((Side::After, Commit::Of(Arc::from("login::commit"))));
+        assert_eq!(of("store.commit.after.login::commit"), after);
         assert_eq!(of("store.commit.beside.1"), None);
-        assert_eq!(of("store.commit.after.x"), None);
         assert_eq!(of("login.committed"), None);
     }
 

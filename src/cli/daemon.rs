@@ -66,9 +66,10 @@ pub async fn run(global: &Global, args: args::Run) -> Outcome {
             .stop_at
             .as_deref()
             .map_or_else(FaultPoints::none, |point| {
-                FaultPoints::stop_at(point, |point| {
+                FaultPoints::stop_at(point, |point, writes| {
                     tell(&Event::StoppedAt {
                         point: point.to_owned(),
+                        writes: writes.iter().map(|&path| path.to_owned()).collect(),
                     });
                 })
             }),

@@ -96,6 +96,8 @@ pub enum Event {
     StoppedAt {
         /// The point's name.
         point: String,
+        /// At a commit: the paths of the operations whose effects it makes durable.
+        writes: Vec<String>,
     },
 }
 
@@ -403,11 +405,7 @@ impl Member {
         let event = tokio::time::timeout(limit, self.next_event())
             .await
             .with_context(|| format!("{} did not come to {point} within {limit:?}", self.name))??;
-        if event
-            != (Event::StoppedAt {
-                point: point.to_owned(),
-            })
-        {
+        if !matches!(&event, Event::StoppedAt { point: at, .. } if at == point) {
             bail!("{} said {event:?}, not that it came to {point}", self.name);
         }
         Ok(())

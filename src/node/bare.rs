@@ -102,6 +102,8 @@ pub(crate) struct Bare {
     door: Arc<Door>,
     tasks: Tasks,
     own: Fingerprint,
+    /// Its links.
+    pub(crate) links: Peers,
 }
 
 impl Bare {
@@ -262,7 +264,7 @@ impl Bare {
         let followed = Followed {
             store: store.clone(),
             trust: trust.clone(),
-            links,
+            links: links.clone(),
             live: live.clone(),
             admission,
             of_peers: AtomicU64::new(of_peers),
@@ -289,6 +291,7 @@ impl Bare {
             trust,
             tasks: tasks.clone(),
             own: config.identity.leaf().fingerprint(),
+            links,
         })
     }
 

@@ -111,6 +111,9 @@ pub(super) trait Job: Send {
     /// Runs it in a transaction of its own, or in a savepoint of one that is shared.
     fn run(&mut self, tx: &mut dyn Transaction) -> Outcome;
 
+    /// What it is: the path of its code.
+    fn name(&self) -> &'static str;
+
     /// Whether nobody waits for the answer any more.
     fn is_abandoned(&self) -> bool;
 
@@ -184,6 +187,10 @@ where
         };
         self.result = Some(result);
         outcome
+    }
+
+    fn name(&self) -> &'static str {
+        std::any::type_name::<F>()
     }
 
     fn is_abandoned(&self) -> bool {

@@ -41,6 +41,7 @@ use crate::{
 };
 
 mod banished;
+mod liveness;
 
 /// How often the records are looked at while things happen.
 const LOOK: Duration = Duration::from_secs(5);
@@ -102,9 +103,23 @@ struct Inner {
     tap: Tap,
     disks: [Disk; 3],
     clocks: BTreeMap<Node, Clock>,
+    pace: Pace,
     state: Mutex<State>,
     tasks: Tasks,
 }
+
+/// How links are held.
+#[derive(Clone, Copy)]
+struct Pace {
+    heartbeat: Duration,
+    dead_after: Duration,
+}
+
+/// Livelier than what is shipped: more happens in a run.
+const LIVELY: Pace = Pace {
+    heartbeat: HEARTBEAT,
+    dead_after: DEAD_AFTER,
+};
 
 struct State {
     nodes: BTreeMap<Node, Place>,
@@ -128,6 +143,10 @@ struct Place {
 
 impl World {
     fn new(plan: &Plan, beginning: &stage::Beginning) -> Self {
+        Self::at_pace(plan, beginning, LIVELY)
+    }
+
+    fn at_pace(plan: &Plan, beginning: &stage::Beginning, pace: Pace) -> Self {
         let chance = Chance::seeded(plan.seed);
         let net = Net::new(chance.fork("net"));
         let (least, most) = plan.settings.latency_ms;
@@ -154,6 +173,7 @@ impl World {
             net,
             disks,
             clocks: clocks.collect(),
+            pace,
             state: Mutex::new(state),
             tasks: Tasks::default(),
             chance,
@@ -386,8 +406,8 @@ impl World {
             tap: Box::new(move |roles, tasks| tap.before(node, roles, tasks)),
             versions: self.versions(cluster),
             login_deadline: LOGIN,
-            heartbeat: HEARTBEAT,
-            dead_after: DEAD_AFTER,
+            heartbeat: self.0.pace.heartbeat,
+            dead_after: self.0.pace.dead_after,
         })
         .await
     }

@@ -436,6 +436,10 @@ impl Job for HeldBack {
         self.job.as_mut().unwrap().run(tx)
     }
 
+    fn name(&self) -> &'static str {
+        self.job.as_ref().unwrap().name()
+    }
+
     fn is_abandoned(&self) -> bool {
         self.job.as_ref().unwrap().is_abandoned()
     }

@@ -13,7 +13,7 @@ use super::{
     locks::Locks,
 };
 use crate::{
-    fault::Commit,
+    fault::Side,
     store::{
         engine::{Access, Job, Outcome},
         error::Error,
@@ -36,6 +36,8 @@ struct Batch {
     jobs: Vec<Box<dyn Job>>,
     kept: u64,
     has_changed: bool,
+    /// What has changed something; only where a test wants to know.
+    writes: Vec<&'static str>,
     /// The engine has given up the whole transaction, for example because the disk is full.
     is_lost: bool,
     /// Why the file could not be written, where a statement ran into that.
@@ -230,6 +232,9 @@ impl Run<'_> {
         if outcome == Outcome::Keep && !connection.is_autocommit() && transaction.has_changed() {
             batch.kept += 1;
             batch.has_changed = true;
+            if self.shared.points.is_at_commit() {
+                batch.writes.push(pending.job.name());
+            }
         }
         if pending.access == Access::Write {
             batch.trouble = batch.trouble.take().or_else(|| transaction.into_trouble());
@@ -242,7 +247,8 @@ impl Run<'_> {
         let number = self.shared.commits.load(Ordering::Relaxed).wrapping_add(1);
         let is_durable = batch.has_changed && !batch.is_lost;
         if is_durable {
-            self.shared.points.pass_commit(Commit::Before(number));
+            let points = &self.shared.points;
+            points.pass_commit(Side::Before, number, &batch.writes);
         }
         let committed = if batch.is_lost {
             Err(uncommitted_silently())
@@ -253,7 +259,8 @@ impl Run<'_> {
             connection::execute(self.connection, "COMMIT").map_err(uncommitted)
         };
         if is_durable && committed.is_ok() {
-            self.shared.points.pass_commit(Commit::After(number));
+            let points = &self.shared.points;
+            points.pass_commit(Side::After, number, &batch.writes);
         }
         if batch.has_changed {
             let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);

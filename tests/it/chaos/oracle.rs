@@ -24,7 +24,8 @@ pub(super) struct Told<'a> {
 /// What does not hold.
 pub(super) async fn judge(lab: &Lab, told: &Told<'_>, counts: &mut Counts) -> Vec<String> {
     let all = [rows(&lab.clusters[0]).await, rows(&lab.clusters[1]).await];
-    let mut broken = Vec::new();
+    // One cluster refuses second logins, with the other one they end the first.
+    let mut broken: Vec<_> = all.iter().flat_map(Rows::users_in_twice).collect();
     for roamer in told.roamers {
         let judge = Judge {
             told,

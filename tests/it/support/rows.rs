@@ -111,6 +111,20 @@ impl Rows {
         assert_eq!(pool, held, "base devices and active sessions");
     }
 
+    /// Users of this cluster with more than one session: nobody, where a second login is refused or ends the first.
+    pub(crate) fn users_in_twice(&self) -> Vec<String> {
+        let mut sessions = BTreeMap::<_, Vec<_>>::new();
+        for session in self.active(Role::Home) {
+            let user = session.user_id.as_ref().map(ToString::to_string);
+            let user = user.unwrap_or_default().to_ascii_lowercase();
+            sessions.entry(user).or_default().push(session);
+        }
+        let twice = sessions.into_iter().filter(|(_, all)| all.len() > 1);
+        twice
+            .map(|(user, all)| format!("{user} has several sessions: {all:?}"))
+            .collect()
+    }
+
     fn active(&self, role: Role) -> impl Iterator<Item = &Session> {
         self.sessions
             .iter()
