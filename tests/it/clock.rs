@@ -2,10 +2,13 @@
 //! that is never answered, an end that is owed, a user who is locked out. Nothing ends and nothing lasts longer for it,
 //! and both sides say that the clocks are apart.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use emccd::{
-    domain::session::{EndReason, Role, State},
+    domain::session::{EndReason, State},
     lab::{
         Lab, Spec,
         between::{Between, Way},
@@ -129,18 +132,16 @@ impl Scene {
         }
     }
 
-    /// Waits until home has been asked by a login, whose answer is on its way.
-    async fn until_asked(&self, phone: usize) {
-        let device = &self.lab.clusters[VISITING].data.phone(phone).unwrap().name;
+    /// The sessions at home that live.
+    fn live_at_home(&self) -> BTreeSet<String> {
+        let sql = "SELECT id FROM sessions WHERE role = 'home' AND state = 'active'";
+        read(&self.lab.clusters[HOME], sql).into_iter().collect()
+    }
+
+    /// Waits until home has been asked by a login, whose answer is on its way: for a session beside those of `before`.
+    async fn until_asked(&self, before: &BTreeSet<String>) {
         let began = Instant::now();
-        loop {
-            let at_home = rows(&self.lab.clusters[HOME]).await;
-            let mut of_it = at_home.sessions.iter();
-            if of_it.any(|s| {
-                (s.role, s.state) == (Role::Home, State::Active) && s.device.as_str() == device
-            }) {
-                return;
-            }
+        while self.live_at_home().is_subset(before) {
             assert!(began.elapsed() < DEADLINE, "home is not asked");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -165,15 +166,21 @@ impl Scene {
     }
 }
 
-/// The cluster's own time, as it is on record.
-fn cluster_time(cluster: &emccd::lab::Cluster) -> i64 {
+/// One column of a cluster's database.
+fn read<T: rusqlite::types::FromSql>(cluster: &emccd::lab::Cluster, sql: &str) -> Vec<T> {
     let file = cluster.member().unwrap().folder.join("../emccd.db");
     tokio::task::block_in_place(|| {
         let database = rusqlite::Connection::open(file).unwrap();
         database.busy_timeout(Duration::from_secs(10)).unwrap();
-        let sql = "SELECT at FROM cluster_time";
-        database.query_row(sql, [], |row| row.get(0)).unwrap()
+        let mut statement = database.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
     })
+}
+
+/// The cluster's own time, as it is on record.
+fn cluster_time(cluster: &emccd::lab::Cluster) -> i64 {
+    read(cluster, "SELECT at FROM cluster_time")[0]
 }
 
 /// A clock jumps while a login is under way, and once more while one is that gets no answer.
@@ -181,9 +188,10 @@ async fn logins_go_on(scene: &Scene, side: usize, by: i64, when: &str) {
     // The phone's cluster knows whose the user is: only the login itself is asked for.
     scene.must_log_in(MOVING, MOVING, when).await;
     scene.must_log_out(MOVING, when).await;
+    let before = scene.live_at_home();
     scene.between.cut(Way::There, Flow::Held);
     let jumps = async {
-        scene.until_asked(MOVING).await;
+        scene.until_asked(&before).await;
         scene.jump(side, by);
         scene.between.heal();
     };
@@ -193,10 +201,11 @@ async fn logins_go_on(scene: &Scene, side: usize, by: i64, when: &str) {
     scene.must_log_out(MOVING, when).await;
     scene.linked().await;
 
+    let before = scene.live_at_home();
     scene.between.cut(Way::There, Flow::Lost);
     let began = Instant::now();
     let jumps = async {
-        scene.until_asked(MOVING).await;
+        scene.until_asked(&before).await;
         scene.jump(side, by);
     };
     let (shown, ()) = tokio::join!(scene.log_in(MOVING, MOVING), jumps);
