@@ -1,8 +1,8 @@
 //! Peers that have taken back what they accepted from this cluster: there the sessions that are shared with us are over,
 //! and nobody can tell us. Where a peer says so for long enough, and says nothing else, they end here too.
 //!
-//! Each node listens for itself, on its own attempts to reach the peer. One that hears it asks for the claim, so that none
-//! has it that can't hear; the one that has it ends the sessions, unless another node of ours has a link.
+//! Each node listens for itself, on its own attempts to reach the peer. One that hears it asks for the claim on that peer,
+//! so that none has it that can't hear; the one that has it ends the sessions, unless another node of ours has a link.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,15 +32,12 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Listens to all peers until the node shuts down.
 pub(super) async fn watch(home: HomeRole, peers: Peers, membership: Membership, tasks: Tasks) {
-    let mut listener = Listener::default();
+    let (mut listener, mut asked) = (Listener::default(), BTreeSet::new());
     let watching = async {
         loop {
             tokio::time::sleep(LOOK).await;
             let banishers = listener.look(&peers.status(), crate::clock::instant());
-            let Some(claim) = right_to_end(&membership, !banishers.is_empty()) else {
-                continue;
-            };
-            for cluster in banishers {
+            for (cluster, claim) in rights_to_end(&membership, &mut asked, banishers) {
                 match home.end_with_banisher(&cluster, &claim).await {
                     Ok(_) | Err(home::Error::Store(store::Error::ClaimLost { .. })) => {}
                     Err(error) => warn!(
@@ -55,15 +52,22 @@ pub(super) async fn watch(home: HomeRole, peers: Peers, membership: Membership, 
     tasks.token().run_until_cancelled(watching).await;
 }
 
-/// The claim, which is asked for while there is something to end by it.
-fn right_to_end(membership: &Membership, has_banishers: bool) -> Option<Claim> {
-    let task = Task::banishment();
-    if has_banishers {
-        membership.want(&task);
-    } else {
-        membership.let_go(&task);
+/// The claims that we hold of those peers, each of which is `asked` for as long as the peer says so.
+fn rights_to_end(
+    membership: &Membership,
+    asked: &mut BTreeSet<ClusterId>,
+    banishers: BTreeSet<ClusterId>,
+) -> Vec<(ClusterId, Claim)> {
+    for cluster in asked.difference(&banishers) {
+        membership.let_go(&Task::banishment(cluster));
     }
-    membership.claim(&task).filter(|_| has_banishers)
+    *asked = banishers;
+    let held = asked.iter().filter_map(|cluster| {
+        let task = Task::banishment(cluster);
+        membership.want(&task);
+        Some((cluster.clone(), membership.claim(&task)?))
+    });
+    held.collect()
 }
 
 /// What was heard of each peer so far.
@@ -72,7 +76,7 @@ struct Listener(BTreeMap<ClusterId, Watch>);
 
 impl Listener {
     /// Notes how the peers stand now; those that have said nothing but "revoked" for long enough.
-    fn look(&mut self, status: &[LinkStatus], now: Instant) -> Vec<ClusterId> {
+    fn look(&mut self, status: &[LinkStatus], now: Instant) -> BTreeSet<ClusterId> {
         let known: BTreeSet<_> = status.iter().map(|peer| &peer.cluster).collect();
         self.0.retain(|cluster, _| known.contains(cluster));
         let said = status.iter().filter(|peer| {
@@ -136,14 +140,8 @@ mod tests {
         LinkStatus::of(&cluster, true, nodes, None, Inbound::default())
     }
 
-    #[tokio::test]
-    async fn who_hears_it_has_the_claim_whoever_was_first() {
-        let url = "sqlite::memory:".to_owned();
-        let node = "n1".to_owned();
-        let store = Store::open(&store::Config { url, node }).unwrap();
-        let tasks = Tasks::default();
-        let mut members = Vec::new();
-        for node in ["n1", "n2"] {
+    async fn members(store: &Store, tasks: &Tasks) -> [Membership; 2] {
+        let join = async |node: &str| {
             let config = membership::Config {
                 node: node.to_owned(),
                 ..membership::Config::default()
@@ -152,21 +150,47 @@ mod tests {
             member.join().await.unwrap();
             let (keeper, ends) = (member.clone(), tasks.clone());
             tasks.spawn("member", async move { keeper.keep(&ends).await });
-            members.push(member);
-        }
-        let [deaf, hears] = members.try_into().unwrap();
-        // It has heard it once, and does no longer.
-        assert_eq!(right_to_end(&deaf, true), None);
-        let first = deaf.held(&Task::banishment()).await;
-        assert_eq!(right_to_end(&deaf, true), Some(first.clone()));
-        assert_eq!(right_to_end(&deaf, false), None);
-        assert_eq!(right_to_end(&hears, true), None);
-        let patience = Duration::from_secs(20);
-        let second = tokio::time::timeout(patience, hears.held(&Task::banishment())).await;
-        let second = second.unwrap();
+            member
+        };
+        [join("n1").await, join("n2").await]
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn who_hears_a_peer_has_the_claim_on_it_whoever_hears_another_one_or_was_first() {
+        let url = "sqlite::memory:".to_owned();
+        let node = "n1".to_owned();
+        let store = Store::open(&store::Config { url, node }).unwrap();
+        let tasks = Tasks::default();
+        let [one, other] = members(&store, &tasks).await;
+        let [tokyo, lima] = ["tokyo", "lima"].map(|name| ClusterId::new(name).unwrap());
+        let hears = |peers: &[&ClusterId]| peers.iter().map(|peer| (*peer).clone()).collect();
+        let held = async |member: &Membership, by: &ClusterId| {
+            let task = Task::banishment(by);
+            tokio::time::timeout(PATIENCE, member.held(&task))
+                .await
+                .expect("the other node keeps it")
+        };
+        let [mut of_one, mut of_other] = [BTreeSet::new(), BTreeSet::new()];
+        let mut ones = |peers: &[&ClusterId]| rights_to_end(&one, &mut of_one, hears(peers));
+        let mut others = |peers: &[&ClusterId]| rights_to_end(&other, &mut of_other, hears(peers));
+        assert_eq!(ones(&[&tokyo]), []);
+        let first = held(&one, &tokyo).await;
+        assert_eq!(ones(&[&tokyo]), [(tokyo.clone(), first.clone())]);
+        // What one hears of tokyo for days keeps nobody from ending what is shared with lima.
+        assert_eq!(others(&[&lima]), []);
+        let of_lima = held(&other, &lima).await;
+        assert_eq!(others(&[&lima]), [(lima.clone(), of_lima.clone())]);
+        assert_eq!(ones(&[&tokyo]), [(tokyo.clone(), first.clone())]);
+        // It hears tokyo no longer, and the other one does.
+        assert_eq!(ones(&[]), []);
+        assert_eq!(others(&[&lima, &tokyo]), [(lima.clone(), of_lima.clone())]);
+        let second = held(&other, &tokyo).await;
         assert!(second.generation > first.generation);
-        assert_eq!(right_to_end(&hears, true), Some(second));
-        tasks.shut_down(patience).await;
+        let both = [(lima.clone(), of_lima), (tokyo.clone(), second)];
+        assert_eq!(others(&[&lima, &tokyo]), both);
+        tasks.shut_down(PATIENCE).await;
     }
 
     #[test]
@@ -216,12 +240,12 @@ mod tests {
     fn each_peer_has_a_time_of_its_own_that_goes_with_it() {
         let (begin, mut listener) = (Instant::now(), Listener::default());
         let says = [peer(vec![node(Some(Rejection::Revoked), true)])];
-        let mut told = Vec::new();
+        let mut told = BTreeSet::new();
         for second in (0..=AFTER.as_secs()).step_by(5) {
             told = listener.look(&says, begin + Duration::from_secs(second));
             assert_eq!(told.is_empty(), second < AFTER.as_secs(), "{second}");
         }
-        assert_eq!(told, [ClusterId::new("tokyo").unwrap()]);
+        assert_eq!(told, BTreeSet::from([ClusterId::new("tokyo").unwrap()]));
         assert!(listener.look(&[], begin + AFTER).is_empty());
         assert!(listener.look(&says, begin + AFTER).is_empty());
     }

@@ -67,10 +67,11 @@ impl Task {
         Self(format!("agreement with {with}"))
     }
 
-    /// Ending the sessions that are shared with clusters to which we are banished.
+    /// Ending the sessions that are shared with a cluster to which we are banished: one task for each cluster, as with
+    /// [`deliveries`](Self::deliveries), since not all nodes hear the same peers.
     #[must_use]
-    pub fn banishment() -> Self {
-        Self("banishment".to_owned())
+    pub fn banishment(by: &ClusterId) -> Self {
+        Self(format!("banishment by {by}"))
     }
 
     /// Its name, as in the audit.
