@@ -183,25 +183,19 @@ pub fn insert_pending(
     Ok(())
 }
 
-/// The `pending` sessions with the runs that carry them, the oldest first.
+/// The `pending` sessions that a run carries, the oldest first.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
-pub fn carried(tx: &mut dyn Transaction) -> Result<Vec<(Incarnation, Session)>, Error> {
+pub fn carried_by(tx: &mut dyn Transaction, carrier: &Incarnation) -> Result<Vec<Session>, Error> {
     let sql = format!(
-        "SELECT node, instance, {COLUMNS} FROM sessions
-         WHERE state = 'pending' AND node IS NOT NULL AND instance IS NOT NULL ORDER BY deadline, id"
+        "SELECT {COLUMNS} FROM sessions WHERE state = 'pending' AND node = $1 AND instance = $2 ORDER BY deadline, id"
     );
-    tx.query(&sql, &[])?
-        .into_iter()
-        .map(|mut row| {
-            let carrier = Incarnation {
-                node: row.text()?,
-                instance: row.text()?,
-            };
-            Ok((carrier, record(row)?))
-        })
-        .collect()
+    records(
+        tx,
+        &sql,
+        &[(&carrier.node).into(), (&carrier.instance).into()],
+    )
 }
 
 /// One session.

@@ -219,7 +219,7 @@ pub(super) async fn free_phone(
     // What a node that died has left behind stands in nobody's way: neither on this phone, nor at home, where what the
     // user began on another one may be a session by now. Home is told with this login.
     let dead = inner.membership.dead();
-    if !dead.is_empty() {
+    if !inner.swept.has(&dead) {
         in_time(deadline, super::pending::end_abandoned(inner, &dead, None)).await?;
     }
     let (device, on_it, now) = {

@@ -79,6 +79,7 @@ struct Inner {
     membership: Membership,
     chance: Chance,
     refs: refs::Refs,
+    swept: pending::Swept,
 }
 
 /// What a [`VisitingRole`] is made of.
@@ -148,6 +149,7 @@ impl VisitingRole {
             owed,
             membership,
             refs: refs::Refs::new(chance.clone()),
+            swept: pending::Swept::default(),
             chance,
         };
         Self {

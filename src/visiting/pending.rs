@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -67,27 +68,51 @@ pub(super) async fn end_abandoned(
     dead: &BTreeMap<Incarnation, i64>,
     claim: Option<&Claim>,
 ) -> Result<(), Error> {
-    let dead = dead.clone();
+    let seen = dead.clone();
     let rows = inner
         .store
         .read(move |tx: &mut dyn Transaction| {
             let now = tx.cluster_now()?;
             let overdue = sessions::overdue_pending(tx, now)?.into_iter();
             let mut rows: Vec<Abandoned> = overdue.map(|row| Abandoned { row, by: None }).collect();
-            if !dead.is_empty() {
-                for (carrier, row) in sessions::carried(tx)? {
-                    let is_due = row.deadline.is_some_and(|until| until <= now);
-                    if let Some(beat) = dead.get(&carrier).filter(|_| !is_due) {
-                        let by = Some((carrier, *beat));
-                        rows.push(Abandoned { row, by });
-                    }
-                }
+            for (carrier, beat) in &seen {
+                let carried = sessions::carried_by(tx, carrier)?.into_iter();
+                let early = carried.filter(|row| row.deadline.is_none_or(|until| until > now));
+                rows.extend(early.map(|row| Abandoned {
+                    row,
+                    by: Some((carrier.clone(), *beat)),
+                }));
             }
             Ok::<_, Error>(rows)
         })
         .await?;
     let why = "never answered; given up";
-    end_rows(inner, rows, why, claim.cloned()).await
+    end_rows(inner, rows, why, claim.cloned()).await?;
+    inner.swept.note(dead);
+    Ok(())
+}
+
+/// Which dead runs have nothing left behind, and at which beat each stands: it begins nothing while it stands there, so
+/// the logins that meet it need not look again. What one does begin that wakes, and dies before its next beat, is the
+/// sweep's.
+#[derive(Default)]
+pub(super) struct Swept(Mutex<BTreeMap<Incarnation, i64>>);
+
+impl Swept {
+    fn note(&self, dead: &BTreeMap<Incarnation, i64>) {
+        if !self.has(dead) {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone_from(dead);
+        }
+    }
+
+    /// Whether nothing is left of any of these.
+    pub(super) fn has(&self, dead: &BTreeMap<Incarnation, i64>) -> bool {
+        let swept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        dead.iter().all(|(run, beat)| swept.get(run) == Some(beat))
+    }
 }
 
 /// Ends the rows of the run of this node that was on record when this one took its place: it did not end by itself. One
@@ -97,9 +122,8 @@ pub(super) async fn end_left_behind(inner: &Inner, before: &Incarnation) -> Resu
     let rows = inner
         .store
         .read(move |tx: &mut dyn Transaction| {
-            let carried = sessions::carried(tx)?.into_iter();
-            let left = carried.filter(|(carrier, _)| *carrier == before);
-            let rows = left.map(|(_, row)| Abandoned { row, by: None });
+            let left = sessions::carried_by(tx, &before)?.into_iter();
+            let rows = left.map(|row| Abandoned { row, by: None });
             Ok::<_, Error>(rows.collect::<Vec<_>>())
         })
         .await?;

@@ -470,3 +470,83 @@ async fn what_a_dead_node_has_left_behind_is_over_for_the_next_login() {
         assert!(!own.free(device).await, "{device}");
     }
 }
+
+/// A dead run begins nothing while its beat stands: who meets it later need not look through what is under way.
+#[tokio::test]
+async fn what_a_dead_node_has_left_behind_is_looked_for_once_for_each_beat_of_it() {
+    let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
+    let own = world(vec![berlin]).await;
+    let membership = &own.role.inner.membership;
+    let run = Incarnation {
+        node: "n2".to_owned(),
+        instance: "b".to_owned(),
+    };
+    let node = store::nodes::Node {
+        run: run.clone(),
+        ..membership.node().clone()
+    };
+    let registering = own
+        .store
+        .write(move |tx: &mut dyn Transaction| store::nodes::register(tx, &node));
+    registering.await.unwrap();
+    let carries = async |device: &'static str| {
+        let run = run.clone();
+        let begun = own.store.write(move |tx: &mut dyn Transaction| {
+            let now = tx.cluster_now()?;
+            let row = sessions::Session {
+                role: Role::Visiting,
+                counterpart: cluster("berlin"),
+                id: SessionId::from_uuid(uuid::Uuid::now_v7()),
+                state: State::Pending,
+                device: DeviceName::new(device).unwrap(),
+                user_id: None,
+                login_type: LoginType::Uid,
+                login_name: crate::domain::ids::LoginName::new("bob").unwrap(),
+                profile: None,
+                base_device: None,
+                services: None,
+                reference: Ref::from_bits(1),
+                created_at: now,
+                deadline: Some(now.plus(Duration::from_secs(60))),
+                changed_at: now,
+                ended_at: None,
+                end_reason: None,
+                initiator: None,
+                owed: false,
+                parked: None,
+                parked_at: None,
+            };
+            sessions::insert_pending(tx, &row, &run)
+        });
+        begun.await.unwrap();
+    };
+    let logs_in = async |beat| {
+        membership.take_for_dead([(run.clone(), beat)].into());
+        own.login("SEP1", "ana").await.unwrap();
+        let reference = own.role.new_ref();
+        let out = own.role.logout("SEP1", caller(), reference).await;
+        out.unwrap();
+    };
+    carries("SEP2").await;
+    logs_in(0).await;
+    assert_eq!(rows_on(&own, "SEP2").await, [State::Ended]);
+    // As nothing of it can come to be: so it shows that nobody looks.
+    carries("SEP2").await;
+    logs_in(0).await;
+    assert!(!own.free("SEP2").await);
+    // It lived on, and died anew.
+    let beaten = run.clone();
+    let beat = own
+        .store
+        .write(move |tx: &mut dyn Transaction| store::nodes::beat(tx, &beaten));
+    beat.await.unwrap();
+    logs_in(1).await;
+    assert!(own.free("SEP2").await);
+    // And whoever sweeps looks each time.
+    carries("SEP2").await;
+    let dead = [(run.clone(), 1)].into();
+    pending::end_abandoned(&own.role.inner, &dead, None)
+        .await
+        .unwrap();
+    assert!(own.free("SEP2").await);
+}
