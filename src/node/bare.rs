@@ -239,7 +239,7 @@ impl Bare {
         })
         .await?;
         let before = membership.join().await?;
-        cluster_time::begin(&store, &membership.run().node, &clock).await?;
+        cluster_time::begin(&store, &membership.run().node, &clock, false).await?;
         if let Some(before) = before {
             drop(visiting.end_left_behind(&before).await);
         }

@@ -232,9 +232,10 @@ pub(super) async fn start(
         faults.pass("take-over.prepared").await;
         before.ready().await?;
     }
-    let before = core.join(predecessor.is_some()).await?;
-    cluster_time::begin(&core.store, &core.config.node, &core.clock).await?;
-    if predecessor.is_some() {
+    let takes_over = predecessor.is_some();
+    let before = core.join(takes_over).await?;
+    cluster_time::begin(&core.store, &core.config.node, &core.clock, takes_over).await?;
+    if takes_over {
         // One that hands over still carries its logins to their end.
         faults.pass("take-over.joined").await;
     } else if let Some(before) = before {

@@ -126,11 +126,12 @@ pub async fn keep(store: &Store, claim: &Claim, clock: &Clock) -> Result<(), Err
 
 /// Readies cluster time for a node that starts, before it serves anybody: begins it in a new store, and brings it across
 /// a time in which no node counted. Wall clocks are asked for nothing else. Where another node is on record, one that
-/// lives would advance it: that is waited for, for as long as a silent one would be replaced.
+/// lives would advance it: that is waited for, for as long as a silent one would be replaced. Where it is `counted` until
+/// now, by the process from which this one takes over, it only goes on.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
-pub async fn begin(store: &Store, node: &str, clock: &Clock) -> Result<(), Error> {
+pub async fn begin(store: &Store, node: &str, clock: &Clock, counted: bool) -> Result<(), Error> {
     let own = node.to_owned();
     let (before, is_alone) = store
         .read(move |tx: &mut dyn Transaction| {
@@ -146,6 +147,9 @@ pub async fn begin(store: &Store, node: &str, clock: &Clock) -> Result<(), Error
         })
         .await?;
     if let Some(before) = before {
+        if counted {
+            return Ok(());
+        }
         // Alone, nobody has counted since: that a start takes a moment only would add up over many.
         if !is_alone && before.gap(clock.now()) <= STALE {
             return Ok(());

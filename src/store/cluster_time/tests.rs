@@ -60,7 +60,7 @@ async fn claim(store: &Store) -> Claim {
 #[tokio::test]
 async fn steps_of_the_keepers_clock_move_nothing() {
     let (store, clock) = (store(), Clock::system());
-    begin(&store, "n1", &clock).await.unwrap();
+    begin(&store, "n1", &clock, false).await.unwrap();
     let claim = claim(&store).await;
     let began = now(&store).await;
     for by in [DAY_MS, -DAY_MS, 0] {
@@ -84,25 +84,43 @@ async fn a_node_alone_crosses_the_time_it_was_away_and_never_goes_back() {
     let wall = clock.now();
     let away = store();
     set(&away, 5_000, wall.minus(Duration::from_secs(3_600))).await;
-    begin(&away, "n1", &clock).await.unwrap();
+    begin(&away, "n1", &clock, false).await.unwrap();
     let at = on_record(&away).await.unwrap().at.as_millis();
     assert!((3_605_000..3_665_000).contains(&at), "{at}");
 
     // Also where that was a moment: many of them are a while.
     let brief = store();
     set(&brief, 5_000, clock.now().minus(Duration::from_secs(3))).await;
-    begin(&brief, "n1", &clock).await.unwrap();
+    begin(&brief, "n1", &clock, false).await.unwrap();
     let at = on_record(&brief).await.unwrap().at.as_millis();
     assert!((8_000..68_000).contains(&at), "{at}");
 
     let ahead = store();
     set(&ahead, 5_000, wall.plus(Duration::from_secs(86_400))).await;
-    begin(&ahead, "n1", &clock).await.unwrap();
+    begin(&ahead, "n1", &clock, false).await.unwrap();
     assert_eq!(on_record(&ahead).await.unwrap().at.as_millis(), 5_000);
 
     let new = store();
-    begin(&new, "n1", &clock).await.unwrap();
+    begin(&new, "n1", &clock, false).await.unwrap();
     assert!(on_record(&new).await.unwrap().at >= wall);
+}
+
+/// A take-over: the process before had counted up to here, under the same name.
+#[tokio::test]
+async fn a_clock_set_forth_just_before_a_take_over_ends_nothing() {
+    let (store, clock) = (store(), Clock::system());
+    set(&store, 5_000, clock.now()).await;
+    let before = on_record(&store).await;
+    clock.set_offset_millis(DAY_MS);
+    begin(&store, "n1", &clock, true).await.unwrap();
+    assert_eq!(on_record(&store).await, before, "and nothing is written");
+    let at = now(&store).await.as_millis();
+    assert!((5_000..65_000).contains(&at), "{at}");
+
+    // One that finds nothing on record begins it all the same.
+    let new = self::store();
+    begin(&new, "n1", &clock, true).await.unwrap();
+    assert!(on_record(&new).await.is_some());
 }
 
 #[tokio::test]
@@ -129,7 +147,7 @@ async fn a_clock_a_day_ahead_moves_nothing_while_another_node_counts() {
         tokio::time::sleep(LOOK).await;
         set(&store, 7_000, Timestamp::from_millis(1)).await;
     };
-    let (begun, ()) = tokio::join!(begin(&store, "n1", &clock), counting);
+    let (begun, ()) = tokio::join!(begin(&store, "n1", &clock, false), counting);
     begun.unwrap();
     assert_eq!(on_record(&store).await.unwrap().at.as_millis(), 7_000);
 }
@@ -139,7 +157,7 @@ async fn a_node_counts_from_its_start_on_however_late_it_is_asked() {
     let disk = Disk::new();
     let (store, _power) = Store::on(&disk, "n1", Schedule::prompt());
     let clock = Clock::simulated(Timestamp::from_millis(1_000_000));
-    begin(&store, "n1", &clock).await.unwrap();
+    begin(&store, "n1", &clock, false).await.unwrap();
     tokio::time::sleep(Duration::from_secs(4)).await;
     let at = now(&store).await.as_millis();
     assert!((1_004_000..1_004_100).contains(&at), "{at}");
