@@ -258,13 +258,26 @@ pub fn guard(ends: u64, shared: u64, held_since: Option<Timestamp>, now: Timesta
     if ends <= FEW || ends <= shared / SHARE {
         return Pass::Proceed;
     }
-    let since = held_since.filter(|since| *since <= now && now.since(*since) < FORGOTTEN);
-    let until = since.unwrap_or(now).plus(HOLD);
+    let until = still_held(held_since, now).unwrap_or(now).plus(HOLD);
     if now >= until {
         Pass::Proceed
     } else {
         Pass::Hold { until }
     }
+}
+
+/// Since when a mass end is held back at `now`, by what is on record; none where that is forgotten. A pass would have
+/// taken it off the record, but there may be none for long: the link is down, or the peer is disabled.
+#[must_use]
+pub fn still_held(held_since: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    held_since.filter(|since| *since <= now && now.since(*since) < FORGOTTEN)
+}
+
+/// Until when two sides are known to have agreed that were last found to agree at `agreed_at`, given when the `oldest` began
+/// of what they share now. Where nothing is shared there is nothing to compare, and to disagree about.
+#[must_use]
+pub fn agreed_until(agreed_at: Option<Timestamp>, oldest: Option<Timestamp>) -> Option<Timestamp> {
+    agreed_at.map(|agreed| oldest.map_or(agreed, |began| began.max(agreed)))
 }
 
 #[cfg(test)]

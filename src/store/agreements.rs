@@ -13,7 +13,7 @@ use crate::{
 pub struct Agreement {
     /// When a pass last came to its end.
     pub passed_at: Option<Timestamp>,
-    /// When one last found nothing to mend.
+    /// When one last left nothing in doubt: what lives here lives there too, or has ended there and so here.
     pub agreed_at: Option<Timestamp>,
     /// Since when a mass end is held back.
     pub held_since: Option<Timestamp>,

@@ -2,6 +2,7 @@
 
 use crate::{
     domain::{
+        agreement::still_held,
         ids::ClusterId,
         session::{Role, State},
     },
@@ -58,13 +59,14 @@ pub fn living(tx: &mut dyn Transaction, own: &ClusterId) -> Result<Counts, Error
             None => sessions.push((kind.0, kind.1, kind.2, count)),
         }
     }
+    let now = tx.cluster_now()?;
     Ok(Counts {
         sessions,
         owed: one(tx, "SELECT COUNT(*) FROM sessions WHERE owed = 1")?,
         parked: one(tx, "SELECT COUNT(parked) FROM sessions WHERE owed = 1")?,
         held_back: agreements::all(tx)?
             .into_iter()
-            .filter(|(_, agreement)| agreement.held_since.is_some())
+            .filter(|(_, agreement)| still_held(agreement.held_since, now).is_some())
             .map(|(peer, agreement)| (peer, agreement.held_ends))
             .collect(),
         base_devices: one(tx, "SELECT COUNT(*) FROM base_devices")?,

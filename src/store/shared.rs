@@ -48,6 +48,23 @@ pub fn digests(tx: &mut dyn Transaction, peer: &ClusterId) -> Result<Digests, Er
     })
 }
 
+/// When the oldest began, in cluster time, of what lives that we share with a cluster, by the ids: they begin with the
+/// time that they were made at. None where nothing lives.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn oldest(tx: &mut dyn Transaction, peer: &ClusterId) -> Result<Option<Timestamp>, Error> {
+    let mut oldest = None;
+    for role in [Role::Home, Role::Visiting] {
+        let first = living_page(tx, role, peer, None, 1)?;
+        oldest = oldest
+            .into_iter()
+            .chain(first.first().map(|ours| ours.changed_at))
+            .min();
+    }
+    Ok(oldest)
+}
+
 /// Whether anything lives that we share with a cluster.
 ///
 /// # Errors

@@ -116,6 +116,24 @@ fn only_a_mass_end_is_held_back_and_only_once() {
     assert_eq!(guard(u64::MAX, u64::MAX, None, at(0)), hold(30));
 }
 
+#[test]
+fn what_is_shown_as_held_back_is_what_a_pass_would_go_by() {
+    assert_eq!(still_held(None, at(7)), None);
+    assert_eq!(still_held(Some(at(7)), at(7)), Some(at(7)));
+    assert_eq!(still_held(Some(at(7)), at(606)), Some(at(7)));
+    assert_eq!(still_held(Some(at(7)), at(607)), None);
+    assert_eq!(still_held(Some(at(8)), at(7)), None);
+}
+
+#[test]
+fn who_shared_nothing_since_could_not_disagree() {
+    assert_eq!(agreed_until(None, None), None);
+    assert_eq!(agreed_until(None, Some(at(5))), None, "never compared");
+    assert_eq!(agreed_until(Some(at(7)), None), Some(at(7)));
+    assert_eq!(agreed_until(Some(at(7)), Some(at(5))), Some(at(7)));
+    assert_eq!(agreed_until(Some(at(7)), Some(at(900))), Some(at(900)));
+}
+
 proptest! {
     #[test]
     fn a_mass_end_takes_place_in_the_end(

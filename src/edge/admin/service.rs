@@ -129,8 +129,8 @@ impl AdminEdge {
                     agreements.push(match peer {
                         Some(peer) => {
                             let record = store::agreements::get(tx, peer)?;
-                            let is_shared = store::shared::is_any(tx, peer)?;
-                            views::agreement(&record, is_shared, now)
+                            let oldest = store::shared::oldest(tx, peer)?;
+                            views::agreement(&record, oldest, now)
                         }
                         None => pb::SessionAgreement::default(),
                     });

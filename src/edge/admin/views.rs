@@ -3,7 +3,12 @@
 use crate::{
     clock::Timestamp,
     credentials::lockout,
-    domain::{ids::ClusterId, login::SecurityMode, policy::Rules},
+    domain::{
+        agreement::{agreed_until, still_held},
+        ids::ClusterId,
+        login::SecurityMode,
+        policy::Rules,
+    },
     edge::admin::error::Error,
     store::{
         agreements::Agreement,
@@ -297,22 +302,28 @@ pub fn session(session: &Session) -> pb::Session {
     }
 }
 
-/// How far we agree with a peer on the sessions that we share, as it is on record.
+/// How far we agree with a peer on the sessions that we share, as it is on record; `oldest` is when the oldest of them
+/// began.
 #[must_use]
-pub fn agreement(record: &Agreement, is_shared: bool, now: Timestamp) -> pb::SessionAgreement {
+pub fn agreement(
+    record: &Agreement,
+    oldest: Option<Timestamp>,
+    now: Timestamp,
+) -> pb::SessionAgreement {
     let age = |at: Timestamp| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
-    let state = match (record.held_since, record.passed_at) {
+    let held_since = still_held(record.held_since, now);
+    let state = match (held_since, record.passed_at) {
         (Some(_), _) => "held",
-        _ if !is_shared => "none",
+        _ if oldest.is_none() => "none",
         (None, None) => "unknown",
         (None, passed) if passed == record.agreed_at => "agreed",
         (None, Some(_)) => "mended",
     };
     pb::SessionAgreement {
         state: state.to_owned(),
-        agreed_age_ms: record.agreed_at.map(age),
-        held_ends: record.held_ends,
-        held_age_ms: record.held_since.map(age),
+        agreed_age_ms: agreed_until(record.agreed_at, oldest).map(age),
+        held_ends: held_since.map_or(0, |_| record.held_ends),
+        held_age_ms: held_since.map(age),
     }
 }
 
@@ -325,6 +336,39 @@ mod tests {
         domain::{ids::UserId, policy::BUILT_IN},
         store::credentials::Phc,
     };
+
+    #[test]
+    fn an_agreement_is_shown_as_old_as_what_is_in_doubt_and_a_hold_that_nobody_goes_by_is_not() {
+        let at = |seconds: u64| Timestamp::default().plus(Duration::from_secs(seconds));
+        let record = Agreement {
+            passed_at: Some(at(10)),
+            agreed_at: Some(at(10)),
+            ..Agreement::default()
+        };
+        let night = 36_000;
+        let told = |record: &Agreement, oldest: Option<u64>, now| {
+            let shown = agreement(record, oldest.map(at), at(now));
+            (shown.state, shown.agreed_age_ms, shown.held_ends)
+        };
+        let shown = |state: &str, age_ms, ends| (state.to_owned(), age_ms, ends);
+        // Nothing was shared all night. The first session of the day has not been compared yet.
+        assert_eq!(told(&record, None, night).0, "none");
+        let first = told(&record, Some(night - 2), night);
+        assert_eq!(first, shown("agreed", Some(2_000), 0));
+        let all_night = told(&record, Some(5), night);
+        assert_eq!(all_night, shown("agreed", Some(35_990_000), 0));
+        let never = told(&Agreement::default(), Some(5), night);
+        assert_eq!(never, shown("unknown", None, 0));
+        // The link was lost while a mass end was held back.
+        let held = Agreement {
+            held_since: Some(at(20)),
+            held_ends: 400,
+            ..record
+        };
+        assert_eq!(told(&held, Some(5), 60), shown("held", Some(50_000), 400));
+        let forgotten = told(&held, Some(5), night);
+        assert_eq!(forgotten, shown("agreed", Some(35_990_000), 0));
+    }
 
     #[test]
     fn a_pin_shows_wrong_ones_and_a_lock_as_long_as_they_count() {

@@ -340,6 +340,12 @@ async fn what_has_ended_there_ends_here_for_its_reason_and_is_no_longer_owed() {
     tokyo.ends(Role::Visiting, 104, EndReason::User, true).await;
     // Young as they are: what is told to have ended has ended.
     assert_eq!(berlin.asks(&tokyo).await.unwrap(), passed(2, 0));
+    // They were on their way: a busy day has some in each pass, and the two agree all the same.
+    let record = berlin.record().await;
+    assert!(
+        record.agreed_at.is_some() && record.agreed_at == record.passed_at,
+        "{record:?}"
+    );
     let row = berlin.row(Role::Visiting, 3).await.unwrap();
     let facts = (row.state, row.end_reason, row.initiator, row.owed);
     assert_eq!(
@@ -406,6 +412,7 @@ async fn what_the_other_side_has_lost_ends_when_it_is_old_enough_and_not_before(
     assert_eq!(tokyo.record().await.agreed_at, None);
     tokyo.ages().await;
     assert_eq!(tokyo.asks(&berlin).await.unwrap(), passed(2, 0));
+    assert_eq!(tokyo.record().await.agreed_at, None, "that was a loss");
     for (role, n) in [(Role::Home, 7), (Role::Visiting, 107)] {
         let row = tokyo.row(role, n).await.unwrap();
         assert_eq!(row.end_reason, Some(EndReason::Abandoned));

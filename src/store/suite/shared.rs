@@ -54,6 +54,15 @@ pub(in crate::store) async fn what_is_shared_with_a_cluster_is_told_by_role_and_
     for (name, expected) in [("berlin", true), ("lima", true), ("tokyo", false)] {
         assert_eq!(nobody(name).await.unwrap(), expected, "{name}");
     }
+    // What has ended does not count, nor does what is shared with others.
+    for (name, oldest) in [
+        ("berlin", Some(1_001)),
+        ("lima", Some(1_007)),
+        ("tokyo", None),
+    ] {
+        let began = store.read(move |tx| shared::oldest(tx, &cluster(name)));
+        assert_eq!(began.await.unwrap(), oldest.map(at), "{name}");
+    }
     store
         .read::<_, Error>(|tx| {
             let berlin = cluster("berlin");
