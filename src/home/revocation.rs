@@ -6,7 +6,11 @@ use tracing::{info, warn};
 
 use super::{Error, HomeRole, distrust};
 use crate::{
-    domain::{parameters::Parameters, session::EndReason},
+    domain::{
+        ids::{ClusterId, SessionId},
+        parameters::Parameters,
+        session::EndReason,
+    },
     store::{
         self, Transaction,
         audit::{self, Action},
@@ -97,7 +101,7 @@ pub(super) async fn look(
         })
         .await?;
     if seen.as_ref() != Some(&now) {
-        while now.1 && sweep(role, claim).await? == usize::try_from(BATCH).unwrap_or(usize::MAX) {}
+        while now.1 && sweep(role, claim).await? {}
         *seen = Some(now.clone());
     }
     if now.1 {
@@ -107,16 +111,28 @@ pub(super) async fn look(
     Ok(())
 }
 
-/// Ends a batch of them; how many. First it only looks: mostly there are none.
-async fn sweep(role: &HomeRole, claim: &Claim) -> Result<usize, Error> {
+/// Ends a batch of them; whether there may be more. They are looked for among all by a reader: mostly there are none, and
+/// the writer, for whom every login waits, takes those that were found by their keys.
+async fn sweep(role: &HomeRole, claim: &Claim) -> Result<bool, Error> {
     let own = role.cluster.clone();
     let found = role
         .store
-        .read(move |tx: &mut dyn Transaction| sessions::revoked(tx, &own, 1))
+        .read(move |tx: &mut dyn Transaction| sessions::revoked(tx, &own, BATCH))
         .await?;
     if found.is_empty() {
-        return Ok(0);
+        return Ok(false);
     }
+    let is_full = u32::try_from(found.len()).is_ok_and(|found| found >= BATCH);
+    let ended = end_found(role, claim, found).await?;
+    Ok(is_full && ended > 0)
+}
+
+/// Ends those of them that may still not be; how many.
+pub(super) async fn end_found(
+    role: &HomeRole,
+    claim: &Claim,
+    found: Vec<(ClusterId, SessionId)>,
+) -> Result<usize, Error> {
     let (own, claim, now) = (role.cluster.clone(), claim.clone(), role.clock.now());
     let ended = role
         .store
@@ -124,16 +140,25 @@ async fn sweep(role: &HomeRole, claim: &Claim) -> Result<usize, Error> {
             if !is_on(tx)? {
                 return Ok(Vec::new());
             }
-            let all = sessions::revoked(tx, &own, BATCH)?;
-            for session in &all {
-                sessions::end_at_home(tx, &own, session, EndReason::Revoked, now)?;
-                audit::append(tx, &entry(session, "the node", now))?;
+            let mut all = Vec::with_capacity(found.len());
+            for (counterpart, id) in &found {
+                // Since the look it may have ended, and its user may have the right again.
+                let Some(session) = sessions::get_revoked(tx, &own, counterpart, *id)? else {
+                    continue;
+                };
+                sessions::end_at_home(tx, &own, &session, EndReason::Revoked, now)?;
+                audit::append(tx, &entry(&session, "the node", now))?;
+                all.push(session);
             }
-            claims::effect(tx, &claim, &format!("ended {} sessions", all.len()), now)?;
+            if !all.is_empty() {
+                claims::effect(tx, &claim, &format!("ended {} sessions", all.len()), now)?;
+            }
             Ok::<_, store::Error>(all)
         })
         .await?;
-    role.owed.notify_one();
+    if !ended.is_empty() {
+        role.owed.notify_one();
+    }
     for session in &ended {
         info!(
             session.id = %session.id, peer.cluster_id = %session.counterpart, r#ref = %session.reference,

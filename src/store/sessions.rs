@@ -337,8 +337,14 @@ pub fn activate(
     Ok(moved > 0)
 }
 
-/// Home's active sessions whose users may not be logged in so any more: users that are gone or disabled, and on other
-/// clusters' phones those that may not use them.
+/// Whose users may not be logged in so any more: users that are gone or disabled, and on other clusters' phones those
+/// that may not use them. `$1` is our own cluster.
+const IS_REVOKED: &str = "role = 'home' AND state = 'active' AND NOT EXISTS (
+           SELECT 1 FROM users u WHERE u.user_key = s.user_key AND u.enabled = 1
+             AND (u.emcc_enabled = 1 OR s.counterpart = $1))";
+
+/// Which of home's active sessions are of users who lost the right to them. That looks at all that are active: it is for
+/// readers, and a writer asks [`get_revoked`].
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -346,14 +352,30 @@ pub fn revoked(
     tx: &mut dyn Transaction,
     own: &ClusterId,
     limit: u32,
-) -> Result<Vec<Session>, Error> {
+) -> Result<Vec<(ClusterId, SessionId)>, Error> {
+    let sql = format!("SELECT counterpart, id FROM sessions s WHERE {IS_REVOKED} LIMIT $2");
+    tx.query(&sql, &[own.into(), limit.into()])?
+        .into_iter()
+        .map(|mut row| Ok((row.parse()?, row.parse()?)))
+        .collect()
+}
+
+/// One of home's sessions, if it is still one of [`revoked`].
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn get_revoked(
+    tx: &mut dyn Transaction,
+    own: &ClusterId,
+    counterpart: &ClusterId,
+    id: SessionId,
+) -> Result<Option<Session>, Error> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM sessions s WHERE role = 'home' AND state = 'active' AND NOT EXISTS (
-           SELECT 1 FROM users u WHERE u.user_key = s.user_key AND u.enabled = 1
-             AND (u.emcc_enabled = 1 OR s.counterpart = $1))
-         LIMIT $2"
+        "SELECT {COLUMNS} FROM sessions s WHERE {IS_REVOKED} AND counterpart = $2 AND id = $3"
     );
-    records(tx, &sql, &[own.into(), limit.into()])
+    tx.query_one(&sql, &[own.into(), counterpart.into(), id.into()])?
+        .map(record)
+        .transpose()
 }
 
 /// The sessions that we share with a cluster and that live: home's first, each role's in the order of their ages.

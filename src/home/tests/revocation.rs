@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::{
-    home::revocation::{BATCH, look},
+    home::revocation::{BATCH, end_found, look},
     store::{
+        audit,
         claims::{self, Claim, Task},
         membership::Membership,
         parameters::{self as stored_parameters, Setting},
@@ -106,6 +107,54 @@ async fn who_loses_a_right_loses_the_sessions_that_need_it_and_no_others() {
     world.until_ended("tokyo", other.session_id).await;
     assert_eq!(world.held().await, 0);
     tasks.shut_down(WITHIN).await;
+}
+
+/// The writer asks of those alone that a reader found; by then each may be another one's to end, or nobody's.
+#[tokio::test]
+async fn of_those_that_were_found_only_who_still_has_no_right_is_ended() {
+    let world = world(4).await;
+    let [gone, again, other, late] = [
+        request("ana", "13579", "SEP1"),
+        request("bob", "13579", "SEP2"),
+        request("bob", "13579", "SEP3"),
+        request("ana", "13579", "SEP4"),
+    ];
+    for login in [&gone, &again, &other, &late] {
+        world.opens("tokyo", login).await;
+    }
+    let found = |all: &[&LoginRequest]| {
+        let ids = all.iter().map(|login| login.session_id);
+        ids.map(|id| (cluster("tokyo"), id)).collect::<Vec<_>>()
+    };
+    let claim = world.claim().await;
+    let end = async |all: &[&LoginRequest]| {
+        let found = found(all);
+        end_found(&world.role, &claim, found).await.unwrap()
+    };
+    world.user("ana", |u| u.enabled = false).await;
+    let logout = logout_of(gone.session_id);
+    world.role.logout(&from("tokyo"), logout).await.unwrap();
+    assert_eq!(end(&[&gone, &again]).await, 0);
+    let audit = async || {
+        let read = |tx: &mut dyn Transaction| audit::list(tx, 100);
+        let all = world.store.read(read).await.unwrap();
+        let outcomes = all.into_iter().map(|entry| entry.outcome);
+        outcomes.filter(|what| what.contains("ended")).count()
+    };
+    assert_eq!(audit().await, 0, "nothing was done, and nothing is said");
+    // Ana's other one goes; bob's was not found.
+    world.user("bob", |u| u.enabled = false).await;
+    assert_eq!(end(&[&gone, &again, &late]).await, 2);
+    assert_eq!(audit().await, 1);
+    let state = world.state("tokyo", other.session_id).await;
+    assert_eq!(state, Some(State::Active));
+    assert_eq!(
+        world.owed("tokyo").await,
+        [again.session_id, late.session_id]
+    );
+    look(&world.role, &claim, &mut None).await.unwrap();
+    let state = world.state("tokyo", other.session_id).await;
+    assert_eq!(state, Some(State::Ended));
 }
 
 #[tokio::test]

@@ -606,6 +606,11 @@ async fn what_is_revoked_or_shared_is_found_without_a_look_at_what_has_ended() {
                 plans.of_sessions.clear();
                 debts::creditors(&mut plans)?;
                 assert_eq!(plans.of_sessions, ["SCAN s USING COVERING INDEX sessions_owed"]);
+                // And this by the writer, once for each session that was found.
+                plans.of_sessions.clear();
+                sessions::get_revoked(&mut plans, &tokyo, &berlin, session_id(1))?;
+                let by_key = "SEARCH s USING INDEX sqlite_autoindex_sessions_1 (role=? AND counterpart=? AND id=?)";
+                assert_eq!(plans.of_sessions, [by_key]);
             }
             Ok(())
         })
