@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     admission::Kind,
-    clock,
+    clock::{self, Timestamp},
     domain::{
         em_code::EmCode,
         ids::{ClusterId, DeviceName, LoginName, ProfileName, Ref, SessionId},
@@ -301,7 +301,13 @@ pub(super) async fn at_home(
         judge_phone(inner, attempt, home.cluster.as_ref())?;
     }
     let id = inner.new_session_id();
-    let supersedes = open_pending(inner, attempt, &cluster, &home.query, id).await?;
+    let supersedes = match open_pending(inner, attempt, &cluster, &home.query, id).await {
+        Ok(supersedes) => supersedes,
+        Err(error) => {
+            take_back(inner, attempt, &cluster, id, &error).await;
+            return Err(error);
+        }
+    };
     inner.faults.pass("visiting.login.pending").await;
     let answer = ask(inner, attempt, &home, id, supersedes).await;
     inner.faults.pass("visiting.login.answered").await;
@@ -422,6 +428,41 @@ async fn open_pending(
             )?)
         })
         .await
+}
+
+/// Ends the row where it may yet come to be, behind it in the store's queue: the phone is about to be told that it
+/// failed. Home has heard of nothing, and is owed nothing.
+async fn take_back(
+    inner: &Inner,
+    attempt: &Attempt,
+    home: &ClusterId,
+    id: SessionId,
+    error: &Error,
+) {
+    if !matches!(error, Error::StoreSlow) {
+        return;
+    }
+    let (home, now) = (home.clone(), inner.clock.now());
+    let entry = given_up(attempt, &home, error.to_string(), now);
+    let ending = inner.write(attempt.deadline, move |tx: &mut dyn Transaction| {
+        let end = Some((EndReason::Abandoned, Initiator::Visiting, now));
+        let from = [State::Pending];
+        if sessions::transition(
+            tx,
+            Role::Visiting,
+            &home,
+            id,
+            &from,
+            State::Ended,
+            end,
+            false,
+        )? {
+            audit::append(tx, &entry)?;
+        }
+        Ok::<_, Error>(())
+    });
+    // It is not waited for; what can't be written is at its deadline soon.
+    drop(ending.await);
 }
 
 async fn ask(
@@ -623,17 +664,7 @@ async fn give_up(
         EndReason::Abandoned
     };
     let (home, now) = (home.clone(), inner.clock.now());
-    let entry = audit::Entry {
-        at: now,
-        actor: format!("phone {}", attempt.device.name),
-        action: audit::Action::SessionLogin,
-        subject: format!(
-            "{} of {home} on {}",
-            attempt.query.name, attempt.device.name
-        ),
-        outcome: refusal.to_string(),
-        reference: Some(attempt.reference),
-    };
+    let entry = given_up(attempt, &home, refusal.to_string(), now);
     inner
         .write(attempt.deadline, move |tx: &mut dyn Transaction| {
             let end = Some((reason, Initiator::Visiting, now));
@@ -654,6 +685,21 @@ async fn give_up(
         inner.owed.notify_one();
     }
     Ok(())
+}
+
+/// What the audit has of a login that failed.
+fn given_up(attempt: &Attempt, home: &ClusterId, outcome: String, at: Timestamp) -> audit::Entry {
+    audit::Entry {
+        at,
+        actor: format!("phone {}", attempt.device.name),
+        action: audit::Action::SessionLogin,
+        subject: format!(
+            "{} of {home} on {}",
+            attempt.query.name, attempt.device.name
+        ),
+        outcome,
+        reference: Some(attempt.reference),
+    }
 }
 
 async fn forget_hint(inner: &Inner, attempt: &Attempt) -> Result<(), Error> {

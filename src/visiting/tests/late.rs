@@ -303,6 +303,51 @@ async fn a_commit_that_comes_too_late_is_taken_back() {
     assert_eq!(world.owed("berlin").await, 1);
 }
 
+/// The pending row is made in time, and its commit comes after the phone was told that it failed.
+#[tokio::test]
+async fn a_login_whose_beginning_comes_too_late_is_over_before_anybody_asks() {
+    let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
+    let (world, _lock, _folder) = shared_world(vec![berlin]).await;
+    let (open_first, first) = mpsc::channel::<()>();
+    let (open_second, second) = mpsc::channel::<()>();
+    let (started, in_store) = mpsc::channel::<()>();
+    let hold = |wait: mpsc::Receiver<()>| {
+        let started = started.clone();
+        world.store.write(move |_: &mut dyn Transaction| {
+            let _ = started.send(());
+            let _ = wait.recv();
+            Ok::<_, store::Error>(())
+        })
+    };
+    let until_in_store = async || {
+        while in_store.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    // The first keeps the writer busy until the row stands in its queue, and the second keeps the commit that has it.
+    let mut one = std::pin::pin!(hold(first));
+    assert!(futures_util::poll!(&mut one).is_pending());
+    until_in_store().await;
+    let steps = async {
+        while world.store.stats().waiting_writes == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut two = std::pin::pin!(hold(second));
+        assert!(futures_util::poll!(&mut two).is_pending());
+        open_first.send(()).unwrap();
+        until_in_store().await;
+    };
+    let (failure, ()) = tokio::join!(world.login("SEP1", "ana"), steps);
+    assert_eq!(failure.unwrap_err().code.number(), 26);
+    open_second.send(()).unwrap();
+    settled(&world).await;
+    assert_eq!(rows_on(&world, "SEP1").await, [State::Ended]);
+    assert!(world.free("SEP1").await);
+    assert_eq!(world.pins_sent(), 0);
+    assert_eq!(world.owed("berlin").await, 0, "it never heard of it");
+    world.login("SEP1", "ana").await.unwrap();
+}
+
 /// A gated home that asks which profile.
 fn gated_asking() -> (Script, Arc<Notify>) {
     let (home, gate) = gated();
