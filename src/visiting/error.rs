@@ -80,7 +80,7 @@ pub enum Error {
     /// Home is being removed from our peers.
     #[error("cluster {0} is being removed from this one's peers; no login of its users begins")]
     PeerLeaves(ClusterId),
-    /// The cluster that had asked for a choice is none of ours any more.
+    /// The user's home was disabled or removed here since it was found, or had asked for a choice.
     #[error(
         "cluster {0} was found to be the user's home, and is no peer of this one any more, or disabled"
     )]
@@ -135,8 +135,8 @@ impl Error {
             Self::SecurityMode { mismatch, .. } => mismatch.em_code(),
             Self::NoRecord(_) => EmCode::VisitingClusterUnknown,
             Self::ImpossibleName => EmCode::UserDoesNotExist,
-            Self::PeerLeaves(_) => EmCode::EmccNotAllowed,
-            Self::NoPeers | Self::PeerGone(_) => EmCode::NoRemoteCluster,
+            Self::PeerLeaves(_) | Self::PeerGone(_) => EmCode::EmccNotAllowed,
+            Self::NoPeers => EmCode::NoRemoteCluster,
             // The answer was lost on the way, and the session ended before it was asked for again: the clusters agree,
             // and the next attempt has an id of its own.
             Self::Home(Refusal {

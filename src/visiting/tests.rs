@@ -587,7 +587,7 @@ async fn no_login_begins_at_a_peer_that_is_gone_since_it_was_found() {
             .await
             .unwrap();
         let refused = world.login("SEP1", "ana").await.unwrap_err();
-        assert_eq!(refused.code.number(), 36, "{refused}");
+        assert_eq!(refused.code.number(), 38, "{refused}");
         assert_eq!(world.pins_sent(), 0);
         assert!(world.free("SEP1").await);
     }

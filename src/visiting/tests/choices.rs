@@ -116,7 +116,7 @@ async fn a_choice_that_can_not_be_is_refused_and_reaches_no_home() {
 
     world.peers[0].gone.store(true, Ordering::SeqCst);
     let gone = world.role.choose(good.clone()).await.unwrap_err();
-    assert_eq!(gone.code.number(), 36);
+    assert_eq!(gone.code.number(), 38);
     assert!(gone.cause.contains("berlin"), "{gone}");
     world.peers[0].gone.store(false, Ordering::SeqCst);
     assert_eq!(world.pins_sent(), sent);
