@@ -16,7 +16,8 @@ use crate::{
     store::{
         Transaction, answers, debts, peers,
         profiles::{self, Profile},
-        sessions, users,
+        sessions::{self, Session},
+        users,
         users::User,
     },
 };
@@ -151,23 +152,21 @@ pub(super) fn replay(
                 serde_json::from_slice(&kept.body).map_err(|e| Error::Damaged(e.to_string()))?;
             Ok(Repeat::Opened(Box::new(services)))
         }
-        (_, Some(kept)) if kept.code.is_some() => {
+        (session, Some(kept)) if kept.code.is_some() => {
             let number = kept.code.and_then(|n| u16::try_from(n).ok());
             let code = number
                 .and_then(EmCode::from_number)
                 .unwrap_or(EmCode::UnknownError);
-            if matches!(code, EmCode::PinChangeRequired | EmCode::ChangePin) {
-                return Ok(Repeat::MustChange);
+            let asks = matches!(code, EmCode::PinChangeRequired | EmCode::ChangePin);
+            match session {
+                // It would be a question of a login that visiting has given up, with a new ticket.
+                Some(ended) if asks && ended.state == State::Ended => Err(ended_for(&ended)),
+                _ if asks => Ok(Repeat::MustChange),
+                _ => Err(Error::Repeated(Refusal::new(code, kept.cause))),
             }
-            Err(Error::Repeated(Refusal::new(code, kept.cause)))
         }
         (Some(_), _) if fault::has(Bug::LoginOnTombstone) => Ok(Repeat::New),
-        (Some(session), _) => {
-            let reason = session
-                .end_reason
-                .ok_or_else(|| Error::Damaged("a session without answer".to_owned()))?;
-            Err(Error::SessionEnded(reason))
-        }
+        (Some(session), _) => Err(ended_for(&session)),
         // The row of a session that was opened is forgotten before its answer now and then; there is one no more.
         (None, Some(kept)) if !kept.body.is_empty() => {
             Err(Error::SessionEnded(EndReason::Abandoned))
@@ -175,6 +174,13 @@ pub(super) fn replay(
         (None, Some(_)) => Ok(Repeat::Asked),
         (None, None) => Ok(Repeat::New),
     }
+}
+
+fn ended_for(session: &Session) -> Error {
+    session.end_reason.map_or_else(
+        || Error::Damaged("a session without answer".to_owned()),
+        Error::SessionEnded,
+    )
 }
 
 /// SHA-256 over every field of a login but the PIN and the list of superseded sessions, each with its length.

@@ -366,6 +366,24 @@ async fn a_pin_that_must_be_changed_is_41_or_209_with_a_ticket_and_only_when_it_
 }
 
 #[tokio::test]
+async fn a_late_copy_of_a_login_that_visiting_gave_up_is_told_so_and_not_to_change_the_pin() {
+    for (caller, expected) in [("tokyo", 41), ("berlin", 209)] {
+        let world = world(1).await;
+        world.must_change().await;
+        let given_up = request("ana", "13579", "SEP1");
+        assert_eq!(code(&world, caller, &given_up).await, expected);
+        let logout = logout_of(given_up.session_id);
+        world.role.logout(&from(caller), logout).await.unwrap();
+        let late = world.role.login(&from(caller), &given_up).await;
+        let refusal = late.unwrap_err().to_refusal(caller == "berlin");
+        assert_eq!(refusal.detail, Detail::SessionEnded(logout.reason));
+        // It stands in the way of no other login.
+        let next = request("ana", "13579", "SEP1");
+        assert_eq!(code(&world, caller, &next).await, expected);
+    }
+}
+
+#[tokio::test]
 async fn security_modes_are_judged_by_what_hello_told_and_not_for_our_own_phones() {
     let secure = |name: &str| {
         let mut login = request("ana", "13579", name);
