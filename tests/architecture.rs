@@ -453,6 +453,62 @@ fn tests_and_benches_say_what_they_are_for() {
     assert!(silent.is_empty(), "no //! comment at the top: {silent:?}");
 }
 
+/// What a merge leaves where two sides wrote in one place, and is committed by accident.
+fn has_conflict_mark(text: &str) -> bool {
+    let marks = ["<", ">"].map(|mark| mark.repeat(7) + " ");
+    let is_one = |line: &str| marks.iter().any(|mark| line.starts_with(mark));
+    text.lines().any(is_one)
+}
+
+/// All files below, without the repository's own and what it does not keep.
+fn kept_files(folder: &Path, ignored: &[PathBuf], found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if ignored.contains(&path) {
+            continue;
+        }
+        if path.is_dir() {
+            kept_files(&path, ignored, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn no_file_has_what_a_merge_left_behind() {
+    let unkept = fs::read_to_string(root().join(".gitignore")).unwrap();
+    let unkept = unkept.lines().filter_map(|line| line.strip_prefix('/'));
+    let ignored: Vec<_> = unkept
+        .chain([".git"])
+        .map(|name| root().join(name))
+        .collect();
+    let mut files = Vec::new();
+    kept_files(&root(), &ignored, &mut files);
+    assert!(files.contains(&root().join("CHANGELOG.md")), "{files:?}");
+    // What is no text has no lines to merge.
+    let texts = files
+        .iter()
+        .filter_map(|file| Some((file, fs::read_to_string(file).ok()?)));
+    let marked: Vec<_> = texts
+        .filter(|(_, text)| has_conflict_mark(text))
+        .map(|(file, _)| file)
+        .collect();
+    assert!(marked.is_empty(), "conflict marks: {marked:?}");
+}
+
+#[test]
+fn conflict_marks_are_found_and_nothing_else_is_taken_for_one() {
+    for (mark, tail) in [("<", " HEAD"), (">", " integ"), ("<", " ")] {
+        let line = mark.repeat(7) + tail;
+        assert!(has_conflict_mark(&line));
+        assert!(has_conflict_mark(&format!("a\r\n{line}\r\nb\n")));
+        assert!(!has_conflict_mark(&format!("a {line}")));
+    }
+    assert!(!has_conflict_mark(&"<".repeat(8)));
+    assert!(!has_conflict_mark("======= \n>> a\n"));
+}
+
 // ---- dependencies -----------------------------------------------------------------------------------------------
 
 /// `deny.toml` is enforced by cargo-deny, which takes minutes to install. Its bans are held here too.
