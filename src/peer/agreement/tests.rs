@@ -154,6 +154,21 @@ impl Side {
         self.do_with(move |tx| agreements::get(tx, &them)).await
     }
 
+    /// What is told of as held back.
+    async fn counted_as_held(&self) -> Vec<(ClusterId, u32)> {
+        let us = self.us.clone();
+        let counts = self.do_with(move |tx| store::counts::living(tx, &us)).await;
+        counts.held_back
+    }
+
+    async fn held_longer(&self, by_ms: i64) {
+        self.do_with(move |tx| {
+            let sql = "UPDATE agreements SET held_since = held_since - $1";
+            tx.execute(sql, &[by_ms.into()])
+        })
+        .await;
+    }
+
     async fn living(&self, role: Role) -> Vec<SessionId> {
         let them = self.them.clone();
         let rows = self
@@ -559,9 +574,12 @@ async fn a_mass_end_is_held_back_for_30_seconds_and_then_takes_place() {
     // Whoever looks before its time, also after a take-over, holds on, to the same moment.
     assert_eq!(tokyo.asks(&berlin).await.unwrap().held, Some(until));
     assert_eq!(tokyo.record().await, record);
-    tokyo
-        .do_with(|tx| tx.execute("UPDATE agreements SET held_since = held_since - 30000", &[]))
-        .await;
+    assert_eq!(tokyo.counted_as_held().await, [(tokyo.them.clone(), 100)]);
+    // Where the link is lost meanwhile, that is told for as long as a pass would go by it.
+    tokyo.held_longer(600_000).await;
+    assert_eq!(tokyo.counted_as_held().await, []);
+    tokyo.held_longer(-600_000).await;
+    tokyo.held_longer(30_000).await;
     assert_eq!(tokyo.asks(&berlin).await.unwrap(), passed(100, 0));
     assert_eq!(
         tokyo.living(Role::Home).await,
