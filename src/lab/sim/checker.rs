@@ -7,17 +7,19 @@
 
 mod answers;
 mod during;
+mod moments;
 mod record;
 mod rights;
 mod settled;
+mod told;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
 
-use self::record::Key;
 pub(crate) use self::record::{Dump, Dumps, Row};
+use self::{moments::Moment, record::Key};
 use super::{
     model::Model,
     plan::{Cluster, Phone, Plan, User},
@@ -36,7 +38,7 @@ pub(crate) enum Shown {
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Wrong {
-    /// `S1` to `S8`.
+    /// `S1` to `S8`; or what else should not be.
     pub(crate) rule: &'static str,
     /// When it was seen.
     pub(crate) at_ms: u64,
@@ -59,13 +61,18 @@ pub(crate) struct Checker {
     /// Rows that are sessions though their phones were told of a failure, and since when: what was asked for and is
     /// no longer waited for is carried out, and then what undoes it.
     late: BTreeMap<Key, u64>,
-    /// How many changes of each cluster's sessions were looked at.
+    /// How many changes of each cluster's sessions were looked at, and what there is by them.
     read: [usize; 3],
+    there: [Moment; 3],
     /// Users who may not log in, and peers that are not trusted, since when.
     disabled: BTreeMap<User, u64>,
     distrusted: BTreeMap<(Cluster, Cluster), u64>,
     wrong: BTreeSet<Wrong>,
+    judged: Counts,
 }
+
+/// How often something was met: what nobody meets is judged by no check.
+pub(crate) type Counts = BTreeMap<String, usize>;
 
 impl Checker {
     /// Nothing has been seen.
@@ -75,9 +82,11 @@ impl Checker {
             seen: BTreeMap::new(),
             late: BTreeMap::new(),
             read: [0; 3],
+            there: Default::default(),
             disabled: BTreeMap::new(),
             distrusted: BTreeMap::new(),
             wrong: BTreeSet::new(),
+            judged: Counts::new(),
         }
     }
 
@@ -92,8 +101,8 @@ impl Checker {
             self.without_right(at_ms, at, dump, model);
         }
         self.changes(dumps, model);
-        self.let_in(model);
         self.told_of_removal(at_ms, dumps, model);
+        self.told_of_the_disabled(at_ms, dumps, model);
         if let Some(healed) = self.healed_ms(model)
             && at_ms >= healed + AGREED
         {
@@ -105,26 +114,31 @@ impl Checker {
     /// Whether all was done, both sides agree, nothing is owed and nobody is in without a right: from here on nothing
     /// happens but by time.
     pub(crate) fn is_at_rest(&self, dumps: &Dumps, model: &Model) -> bool {
-        if model.over_ms().is_none() {
-            return false;
-        }
+        model.over_ms().is_some() && self.strict(dumps).wrong.is_empty()
+    }
+
+    /// What would be wrong if all were to have settled by now.
+    fn strict(&self, dumps: &Dumps) -> Self {
         // Long after the last change: nothing is excused for having happened just now.
         let long_after = u64::MAX / 2;
         let mut strict = Self::new(&self.plan);
         strict.agreed(long_after, dumps);
         strict.paid(long_after, dumps);
         strict.rightful(long_after, dumps);
-        strict.wrong.is_empty()
+        strict
     }
 
     /// A database became an older one: what was seen there before is no more.
-    pub(crate) fn restored(&mut self, cluster: Cluster) {
+    pub(crate) fn restored(&mut self, cluster: Cluster, dump: &Dump) {
         self.seen.retain(|key, _| key.0 != cluster);
         self.disabled.retain(|user, _| user.0 != cluster.0);
         self.distrusted.retain(|(at, _), _| *at != cluster);
+        let place = usize::from(cluster.0);
+        self.read[place] = dump.moves.len();
+        self.there[place] = Moment::of(dump);
     }
 
-    /// What is wrong after all has settled, and was before.
+    /// What is wrong after all has settled, and was before; and what was judged for it.
     pub(crate) fn finish(
         mut self,
         at_ms: u64,
@@ -132,19 +146,40 @@ impl Checker {
         model: &Model,
         phones: &[(Phone, Shown)],
         calls: &[Call],
-    ) -> Vec<Wrong> {
+    ) -> (Vec<Wrong>, Counts) {
         self.look(at_ms, dumps, model);
-        self.answered_alike(at_ms, model, calls);
+        let healed = self.healed_ms(model);
+        if healed.is_none_or(|healed| at_ms < healed + AGREED) {
+            if !self.is_at_rest(dumps, model) {
+                let what = "it ended before S5 and S6 were judged".to_owned();
+                self.add("run", at_ms, what);
+            }
+            self.judged.append(&mut self.strict(dumps).judged);
+        }
+        self.answered_alike(at_ms, dumps, model, calls);
         self.acknowledged(at_ms, dumps, model);
+        self.ended_as_told(at_ms, dumps, model);
+        self.for_one_reason(at_ms, dumps, model);
+        self.let_in(model);
+        self.without_trust(at_ms, dumps, model);
         self.rightful(at_ms, dumps);
         self.shown(at_ms, dumps, phones);
-        self.wrong.into_iter().collect()
+        for one in dumps.iter().flat_map(|dump| &dump.moves) {
+            if let (Some(State::Ended), Some(reason)) = (one.now, one.reason) {
+                self.judged(&format!("{} {reason}", one.role));
+            }
+        }
+        (self.wrong.into_iter().collect(), self.judged)
     }
 
     /// When all was mended and all was done; none while something goes on.
     fn healed_ms(&self, model: &Model) -> Option<u64> {
         let over = model.over_ms()?;
         Some(over.max(self.plan.healed_at_ms()))
+    }
+
+    fn judged(&mut self, what: &str) {
+        *self.judged.entry(what.to_owned()).or_default() += 1;
     }
 
     fn add(&mut self, rule: &'static str, at_ms: u64, what: String) {
@@ -174,6 +209,9 @@ const BEHIND: u64 = 3_000;
 const OLD_ENOUGH: u64 = 30_000;
 // Within which whoever loses the right is out.
 const RIGHTS: u64 = 30_000;
+// Within which the links of a peer are cut that is trusted no more: it is read again after 200 ms, and a second later
+// where that failed.
+const CUT: u64 = 2_000;
 
 #[cfg(test)]
 mod tests;

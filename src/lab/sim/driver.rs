@@ -11,11 +11,13 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
-    checker::{Checker, Dump, Dumps, Shown, Wrong},
-    model::{Model, Told},
+    checker::{Checker, Counts, Dump, Dumps, Shown, Wrong},
+    model::{Answer, Model, Told},
     net::{Arrived, Chain, Net, Pipe},
     panics,
-    plan::{Cluster, Node, PHONES, Phone, Plan, SETTLED_MS, Settings, Step, USERS, User, What},
+    plan::{
+        Cluster, NODES, Node, PHONES, Phone, Plan, SETTLED_MS, Settings, Step, USERS, User, What,
+    },
     stage,
     tap::Tap,
 };
@@ -35,7 +37,11 @@ use crate::{
         untrusted,
     },
     secret::Pin,
-    store::{self, base_devices, inline::Disk, inline::Trouble, peers, trust_entries},
+    store::{
+        self, base_devices,
+        inline::{Disk, Snapshot, Trouble},
+        peers, trust_entries,
+    },
     tasks::Tasks,
     visiting::{Caller, LoginOutcome, PhoneLogin, PhoneState},
 };
@@ -67,6 +73,8 @@ pub(crate) struct Outcome {
     pub(crate) trace: u64,
     /// How many logins succeeded, were refused and were never answered.
     pub(crate) told: [usize; 3],
+    /// What was judged how often, and what sessions ended of.
+    pub(crate) judged: Counts,
 }
 
 /// Carries out a plan, in a runtime of its own.
@@ -90,6 +98,10 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     }));
     outcome
 }
+
+/// How much longer than planned what was planned may take: a peer that is removed is told first, a login is tried
+/// several times, and what is taken back waits for its node.
+const OVERTIME_MS: u64 = 60_000;
 
 /// A federation while it runs. Cheap to clone.
 #[derive(Clone)]
@@ -194,17 +206,24 @@ impl World {
             }));
         }
         let healed = Duration::from_millis(self.0.plan.healed_at_ms());
-        let end = healed + Duration::from_millis(SETTLED_MS);
         let mut next = LOOK;
-        while next < end {
+        while next < self.end() {
             sleep_until(self.0.began + next).await;
             if self.look() && next > healed && self.0.plan.may_end_at_rest() {
                 return self.finish().await;
             }
             next += LOOK;
         }
-        sleep_until(self.0.began + end).await;
+        sleep_until(self.0.began + self.end()).await;
         self.finish().await
+    }
+
+    /// When there has been time to settle: what takes longer than planned has its time afterwards, too.
+    fn end(&self) -> Duration {
+        let planned = self.0.plan.healed_at_ms();
+        let latest = planned + OVERTIME_MS;
+        let over = self.state().model.over_ms().unwrap_or(latest);
+        Duration::from_millis(over.clamp(planned, latest) + SETTLED_MS)
     }
 
     /// Looks at what is on record; whether all has come to rest.
@@ -225,17 +244,7 @@ impl World {
     }
 
     async fn finish(self) -> Outcome {
-        let mut phones = Vec::new();
-        for cluster in Cluster::all() {
-            let node = cluster.nodes().find_map(|node| self.running(node));
-            let Some(node) = node else { continue };
-            for n in 0..super::plan::PHONES {
-                let phone = Phone(cluster.0, n);
-                if let Ok(state) = node.visiting.phone_state(&phone.to_string()).await {
-                    phones.push((phone, shown(&state)));
-                }
-            }
-        }
+        let (phones, unanswered) = self.pages().await;
         let (dumps, at_ms, calls) = (self.dumps(), self.now_ms(), self.0.tap.calls());
         // Whatever they come to, they are no part of what was looked at.
         let shut_out = self.last_logins(&dumps).await;
@@ -257,8 +266,9 @@ impl World {
             let all = model.attempts.iter();
             all.filter(|attempt| wanted(&attempt.told)).count()
         };
-        let mut wrong = checker.finish(at_ms, &dumps, &model, &phones, &calls);
+        let (mut wrong, judged) = checker.finish(at_ms, &dumps, &model, &phones, &calls);
         wrong.extend(shut_out);
+        wrong.extend(unanswered);
         Outcome {
             wrong,
             trace: Chance::seeded(0).fork(&log).u64(),
@@ -267,7 +277,32 @@ impl World {
                 is_told(|told| matches!(told, Told::Failed(_))),
                 is_told(|told| *told == Told::Nothing),
             ],
+            judged,
         }
+    }
+
+    /// What each phone shows, asked of each node of its cluster; and what does not answer though all is well.
+    async fn pages(&self) -> (Vec<(Phone, Shown)>, Vec<Wrong>) {
+        let (mut phones, mut wrong) = (Vec::new(), Vec::new());
+        let at_ms = self.now_ms();
+        let mut fails = |what| {
+            let rule = "after";
+            wrong.push(Wrong { rule, at_ms, what });
+        };
+        for node in Node::all() {
+            let Some(bare) = self.running(node) else {
+                fails(format!("{node} does not run"));
+                continue;
+            };
+            for n in 0..PHONES {
+                let phone = Phone(node.0, n);
+                match bare.visiting.phone_state(&phone.to_string()).await {
+                    Ok(state) => phones.push((phone, shown(&state))),
+                    Err(failure) => fails(format!("{node} has no page for {phone}: {failure:?}")),
+                }
+            }
+        }
+        (phones, wrong)
     }
 
     /// Whether users can log in once all is well, on phones that nobody has touched: between every two clusters that
@@ -292,7 +327,9 @@ impl World {
             for visiting in Cluster::all() {
                 let is_linked = home == visiting
                     || (regards(home, visiting) && regards(visiting, home) && has_all(visiting));
-                let Some(bare) = visiting.nodes().find_map(|node| self.running(node)) else {
+                // Each of its nodes has its turn.
+                let node = Node(visiting.0, home.0 % NODES[usize::from(visiting.0)]);
+                let Some(bare) = self.running(node) else {
                     continue;
                 };
                 let user = User(home.0, USERS + visiting.0);
@@ -473,13 +510,12 @@ impl World {
             for node in cluster.nodes() {
                 self.crash(node);
             }
-            self.disk(cluster).restore(&before);
-            self.state().checker.restored(cluster);
+            self.restore(cluster, &before);
             self.pass(&step.what).await;
             for node in cluster.nodes() {
                 self.revive(node);
             }
-            return self.end_of(done, true);
+            return self.end_of(done);
         }
         sleep_until(at).await;
         match step.what {
@@ -493,15 +529,26 @@ impl World {
             What::Logout { phone, node } => self.log_out(phone, node).await,
             what if what.is_work() => {
                 let done = self.begin_of(&what);
-                let acknowledged = self.operate(&what).await;
-                self.end_of(done, acknowledged);
+                self.operate(done, &what).await;
+                self.end_of(done);
             }
             what => {
                 let done = self.begin_of(&what);
                 self.disturb(&what).await;
-                self.end_of(done, true);
+                self.end_of(done);
             }
         }
+    }
+
+    /// What was done until then is looked at before it is forgotten.
+    fn restore(&self, cluster: Cluster, before: &Snapshot) {
+        let dumps = self.dumps();
+        self.disk(cluster).restore(before);
+        let dump = Dump::of(self.disk(cluster));
+        let mut state = self.state();
+        let State { checker, model, .. } = &mut *state;
+        checker.changes(&dumps, model);
+        checker.restored(cluster, &dump);
     }
 
     fn begin_of(&self, what: &What) -> usize {
@@ -509,9 +556,9 @@ impl World {
         self.state().model.begin(what.clone(), now)
     }
 
-    fn end_of(&self, done: usize, acknowledged: bool) {
+    fn end_of(&self, done: usize) {
         let now = self.now_ms();
-        self.state().model.end(done, acknowledged, now);
+        self.state().model.end(done, now);
     }
 
     async fn pass(&self, what: &What) {
@@ -558,10 +605,15 @@ impl World {
         };
         let is_elsewhere = told == Told::Failed(25);
         let (now, dumps) = (self.now_ms(), is_elsewhere.then(|| self.dumps()));
+        let is_failed = matches!(told, Told::Failed(_));
+        let there = is_failed.then(|| Dump::of(self.disk(Cluster(phone.0))));
         let mut state = self.state();
         let State { checker, model, .. } = &mut *state;
         model.told(attempt, told, now);
         let told = model.attempts[attempt].clone();
+        if let Some(there) = &there {
+            checker.ended_before_told(now, &told, there, model);
+        }
         // What there was when it began tells of this login only where nobody else came with that name meanwhile.
         let is_alone = !model.attempts.iter().any(|other| {
             other.user == user
@@ -591,89 +643,112 @@ impl World {
         self.state().model.logged_out(logout, is_done, now);
     }
 
-    /// What operators do; whether they were told that it is done.
-    async fn operate(&self, what: &What) -> bool {
-        let what = what.clone();
-        match what {
+    /// What operators do, and take back after a time.
+    async fn operate(&self, done: usize, what: &What) {
+        let answer = self.ask_for(what).await;
+        let now = self.now_ms();
+        self.state().model.answered(done, answer, now);
+        if what.length_ms().is_some() {
+            self.pass(what).await;
+            let now = self.now_ms();
+            self.state().model.undoes(done, now);
+            self.take_back(what).await;
+        }
+    }
+
+    /// What operators do; what they were told.
+    async fn ask_for(&self, what: &What) -> Answer {
+        let is_done = |done: bool| if done { Answer::Done } else { Answer::Nothing };
+        let told = match *what {
             What::EndAtVisiting { phone, node } => {
                 let end = |bare: Arc<Bare>| async move {
-                    bare.end_at_visiting(&phone.to_string()).await.is_ok()
+                    match bare.end_at_visiting(&phone.to_string()).await {
+                        Ok(true) => Answer::Done,
+                        Ok(false) => Answer::Nobody,
+                        Err(_) => Answer::Nothing,
+                    }
                 };
                 self.at(Node(phone.0, node), end).await
             }
             What::EndAtHome { user, node } => {
                 let end = |bare: Arc<Bare>| async move {
-                    bare.end_at_home(&user.to_string()).await.is_ok()
+                    match bare.end_at_home(&user.to_string()).await {
+                        Ok(0) => Answer::Nobody,
+                        Ok(_) => Answer::Done,
+                        Err(_) => Answer::Nothing,
+                    }
                 };
                 self.at(Node(user.0, node), end).await
             }
             What::SetUser { user, enabled } => {
                 let set = |bare: Arc<Bare>| async move {
-                    bare.set_user(&user.to_string(), enabled).await.is_ok()
+                    is_done(bare.set_user(&user.to_string(), enabled).await.is_ok())
                 };
                 self.at(Node(user.0, 0), set).await
             }
             What::RemoveBase { base, .. } => {
-                let node = Node(base.0, 0);
                 let remove = |bare: Arc<Bare>| async move {
-                    bare.remove_base(&base.to_string()).await == Ok(true)
+                    is_done(bare.remove_base(&base.to_string()).await == Ok(true))
                 };
-                let done = self.at(node, remove).await;
-                self.pass(&what).await;
-                let add =
-                    |bare: Arc<Bare>| async move { bare.add_base(&base.to_string()).await.is_ok() };
-                self.insist(node, add).await;
-                done
+                self.at(Node(base.0, 0), remove).await
             }
-            What::RemovePeer { at, peer, for_ms } => {
+            What::RemovePeer { at, peer, .. } => {
                 let remove = |bare: Arc<Bare>| async move {
-                    bare.remove_peer(&peer.to_string()).await == Ok(true)
+                    is_done(bare.remove_peer(&peer.to_string()).await == Ok(true))
                 };
-                let done = self.at(Node(at.0, 0), remove).await;
-                if for_ms.is_some() {
-                    self.pass(&what).await;
-                    let settings = &self.0.plan.settings;
-                    let add = |bare: Arc<Bare>| async move { accept(&bare, peer, settings).await };
-                    self.insist(Node(at.0, 0), add).await;
-                }
-                done
+                self.at(Node(at.0, 0), remove).await
             }
             What::DisablePeer { at, peer, .. } => {
-                let disable = |bare: Arc<Bare>| async move { enable(&bare, peer, false).await };
-                let done = self.at(Node(at.0, 0), disable).await;
-                self.pass(&what).await;
+                let disable =
+                    |bare: Arc<Bare>| async move { is_done(enable(&bare, peer, false).await) };
+                self.at(Node(at.0, 0), disable).await
+            }
+            What::RevokeTrust { at, peer, .. } => {
+                let revoke = |bare: Arc<Bare>| async move { is_done(distrust(&bare, peer).await) };
+                self.at(Node(at.0, 0), revoke).await
+            }
+            _ => None,
+        };
+        told.unwrap_or(Answer::Nothing)
+    }
+
+    /// Does it until it is done.
+    async fn take_back(&self, what: &What) {
+        match *what {
+            What::RemoveBase { base, .. } => {
+                let add =
+                    |bare: Arc<Bare>| async move { bare.add_base(&base.to_string()).await.is_ok() };
+                self.insist(Node(base.0, 0), add).await;
+            }
+            What::RemovePeer { at, peer, .. } => {
+                let settings = &self.0.plan.settings;
+                let add = |bare: Arc<Bare>| async move { accept(&bare, peer, settings).await };
+                self.insist(Node(at.0, 0), add).await;
+            }
+            What::DisablePeer { at, peer, .. } => {
                 let again = |bare: Arc<Bare>| async move { enable(&bare, peer, true).await };
                 self.insist(Node(at.0, 0), again).await;
-                done
             }
-            What::RevokeTrust { at, peer, for_ms } => {
-                let revoke = |bare: Arc<Bare>| async move { distrust(&bare, peer).await };
-                let done = self.at(Node(at.0, 0), revoke).await;
-                if for_ms.is_some() {
-                    self.pass(&what).await;
-                    let again = |bare: Arc<Bare>| async move { trust_again(&bare, peer).await };
-                    self.insist(Node(at.0, 0), again).await;
-                }
-                done
+            What::RevokeTrust { at, peer, .. } => {
+                let again = |bare: Arc<Bare>| async move { trust_again(&bare, peer).await };
+                self.insist(Node(at.0, 0), again).await;
             }
-            _ => false,
+            _ => {}
         }
     }
 
-    /// Asks a node, if it runs; false when it does not, or dies over it.
-    async fn at<F: Future<Output = bool> + Send>(
+    /// Asks a node, if it runs; none when it does not, or dies over it.
+    async fn at<T, F: Future<Output = T> + Send>(
         &self,
         node: Node,
         ask: impl FnOnce(Arc<Bare>) -> F + Send,
-    ) -> bool {
-        let Some(bare) = self.running(node) else {
-            return false;
-        };
+    ) -> Option<T> {
+        let bare = self.running(node)?;
         let gone = bare.gone.clone();
         tokio::select! {
             biased;
-            () = gone.cancelled() => false,
-            done = ask(bare) => done,
+            () = gone.cancelled() => None,
+            done = ask(bare) => Some(done),
         }
     }
 
@@ -683,7 +758,7 @@ impl World {
         node: Node,
         ask: impl Fn(Arc<Bare>) -> F + Send + Sync,
     ) {
-        while !self.at(node, &ask).await {
+        while self.at(node, &ask).await != Some(true) {
             sleep(Duration::from_millis(500)).await;
         }
     }

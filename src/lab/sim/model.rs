@@ -50,8 +50,30 @@ pub(crate) struct Done {
     /// When it was over or mended; none while it goes on.
     pub(crate) ended_ms: Option<u64>,
     pub(crate) what: What,
-    /// Whether whoever did it was told that it is done.
-    pub(crate) acknowledged: bool,
+    /// What whoever did it was told.
+    pub(crate) answer: Answer,
+    /// When that was, or their node died; none while they wait.
+    pub(crate) answered_ms: Option<u64>,
+    /// When it began to be taken back.
+    pub(crate) undoing_ms: Option<u64>,
+}
+
+/// What an operator is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Of a failure, or nothing.
+    Nothing,
+    /// That there was nobody to do it to.
+    Nobody,
+    /// That it is done.
+    Done,
+}
+
+impl Done {
+    /// When whoever did it was told that what it is about is so.
+    pub(crate) fn told_ms(&self) -> Option<u64> {
+        self.answered_ms.filter(|_| self.answer != Answer::Nothing)
+    }
 }
 
 /// All of that.
@@ -115,16 +137,27 @@ impl Model {
             began_ms: at_ms,
             ended_ms: None,
             what,
-            acknowledged: false,
+            answer: Answer::Nothing,
+            answered_ms: None,
+            undoing_ms: None,
         });
         self.done.len() - 1
     }
 
-    /// It is over, or mended.
-    pub(crate) fn end(&mut self, done: usize, acknowledged: bool, at_ms: u64) {
+    /// Whoever does it is told something, or will be told nothing.
+    pub(crate) fn answered(&mut self, done: usize, answer: Answer, at_ms: u64) {
         let done = &mut self.done[done];
-        done.ended_ms = Some(at_ms);
-        done.acknowledged |= acknowledged;
+        (done.answer, done.answered_ms) = (answer, Some(at_ms));
+    }
+
+    /// It begins to be taken back.
+    pub(crate) fn undoes(&mut self, done: usize, at_ms: u64) {
+        self.done[done].undoing_ms = Some(at_ms);
+    }
+
+    /// It is over, or mended.
+    pub(crate) fn end(&mut self, done: usize, at_ms: u64) {
+        self.done[done].ended_ms = Some(at_ms);
     }
 
     /// The newest attempt with that ref that had begun by then: a database of before gives out once more what it gave
@@ -232,7 +265,7 @@ impl Model {
     /// Why a session of an acknowledged login may have ended that way, as the phones and operators know it; none when
     /// nothing explains it. What was done only after it had ended explains nothing, and at the side that was asked what
     /// was over long before does not either.
-    pub(crate) fn explains(&self, attempt: &Attempt, end: End) -> Option<&'static str> {
+    pub(crate) fn explains(&self, attempt: &Attempt, end: &End) -> Option<&'static str> {
         let (home, visiting) = (Cluster(attempt.user.0), Cluster(attempt.phone.0));
         let since = attempt.began_ms;
         if self.was_forgotten(attempt) {
@@ -272,13 +305,30 @@ impl Model {
                         && (end.role == Role::Home || soon_after(one.over_ms, visiting, 0))
                 })
                 .then_some("a logout"),
-            EndReason::Operator => of_operators(&|what| match what {
-                What::EndAtVisiting { phone, .. } => *phone == attempt.phone,
-                What::EndAtHome { user, .. } => *user == attempt.user,
-                What::RemoveBase { base, .. } => base.0 == home.0,
-                _ => false,
-            })
-            .then_some("an operator"),
+            EndReason::Operator => self
+                .done
+                .iter()
+                .any(|done| {
+                    let (at, role, is_meant) = match &done.what {
+                        What::EndAtVisiting { phone, .. } => {
+                            (visiting, Role::Visiting, *phone == attempt.phone)
+                        }
+                        What::EndAtHome { user, .. } => (home, Role::Home, *user == attempt.user),
+                        What::RemoveBase { base, .. } => {
+                            let held = end.base.as_ref();
+                            let is_held = held.is_none_or(|held| *held == base.to_string());
+                            (home, Role::Home, base.0 == home.0 && is_held)
+                        }
+                        _ => return false,
+                    };
+                    is_meant
+                        && done.answer != Answer::Nobody
+                        && done.began_ms <= ended
+                        && done.answered_ms.is_none_or(|over| over >= since)
+                        // The other side hears of it whenever it can be told.
+                        && (end.role != role || soon_after(done.answered_ms, at, 0))
+                })
+                .then_some("an operator"),
             EndReason::Superseded => self
                 .attempts
                 .iter()
@@ -303,6 +353,31 @@ impl Model {
         }
     }
 
+    /// What was done and told at a cluster so that a peer is out, with its times: since when, and until when nobody may
+    /// have taken that back.
+    pub(crate) fn shut_out(
+        &self,
+        at: Cluster,
+        peer: Cluster,
+    ) -> impl Iterator<Item = (&What, u64, u64)> {
+        let all = move || {
+            let is_meant = move |done: &&Done| shuts_out(&done.what, at, peer);
+            self.done.iter().filter(is_meant)
+        };
+        all().filter_map(move |done| {
+            let since = done.told_ms()?;
+            if self.was_restored(at, done.began_ms) {
+                return None;
+            }
+            // What else was done to the same peer is taken back too, and that may be what counts.
+            let undone = all().filter_map(|other| {
+                let is_before = other.ended_ms.is_some_and(|over| over < done.began_ms);
+                other.undoing_ms.filter(|_| !is_before)
+            });
+            Some((&done.what, since, undone.min().unwrap_or(u64::MAX)))
+        })
+    }
+
     /// Since when a user may not log in, as the operator was told; none where somebody may have changed that since, and
     /// where the cluster may have forgotten it.
     pub(crate) fn disabled_since(&self, user: User, at_ms: u64) -> Option<u64> {
@@ -315,11 +390,12 @@ impl Model {
         let (enabled, last) = of_user.clone().next_back()?;
         let told = last
             .ended_ms
-            .filter(|told| last.acknowledged && !enabled && *told <= at_ms)?;
+            .filter(|told| last.answer == Answer::Done && !enabled && *told <= at_ms)?;
         // One that was begun before, and may have come later.
         let is_unclear = of_user.into_iter().any(|(enabled, other)| {
             enabled
-                && (!other.acknowledged || other.ended_ms.is_none_or(|over| over >= last.began_ms))
+                && (other.answer != Answer::Done
+                    || other.ended_ms.is_none_or(|over| over >= last.began_ms))
         });
         let home = Cluster(user.0);
         (!is_unclear && !self.was_restored(home, last.began_ms)).then_some(told)
@@ -327,7 +403,7 @@ impl Model {
 }
 
 /// How a session ended, at one side.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct End {
     pub(crate) reason: EndReason,
     /// Of the side.
@@ -336,6 +412,30 @@ pub(crate) struct End {
     pub(crate) at_ms: Option<u64>,
     /// Whether sessions last for a limited time.
     pub(crate) has_limit: bool,
+    /// The base device that home held for it, where that is known.
+    pub(crate) base: Option<String>,
+}
+
+/// Whether a cluster refuses another's logins once that is done, until it is taken back.
+fn shuts_out(what: &What, at: Cluster, peer: Cluster) -> bool {
+    match what {
+        What::RemovePeer {
+            at: one,
+            peer: other,
+            ..
+        }
+        | What::RevokeTrust {
+            at: one,
+            peer: other,
+            ..
+        }
+        | What::DisablePeer {
+            at: one,
+            peer: other,
+            ..
+        } => (*one, *other) == (at, peer),
+        _ => false,
+    }
 }
 
 /// Whether one of two clusters turned against the other so.
@@ -379,8 +479,9 @@ mod tests {
             role,
             at_ms,
             has_limit: false,
+            base: Some("EMCC10".into()),
         };
-        model.explains(&model.attempts[0], end).is_some()
+        model.explains(&model.attempts[0], &end).is_some()
     }
 
     #[test]
@@ -427,10 +528,12 @@ mod tests {
         ] {
             let mut model = model();
             let done = model.begin(what.clone(), 100);
-            model.end(done, true, 900);
+            model.answered(done, Answer::Done, 900);
+            model.end(done, 900);
             assert!(!explained(&model, reason), "before: {what:?}");
             let done = model.begin(what.clone(), 2_000);
-            model.end(done, true, 2_100);
+            model.answered(done, Answer::Done, 2_100);
+            model.end(done, 2_100);
             assert_eq!(explained(&model, reason), is_explained, "{what:?} {reason}");
             let at = |at_ms| explained_at(&model, reason, Role::Home, Some(at_ms));
             let always = matches!(what, What::Restore { .. });
@@ -472,7 +575,8 @@ mod tests {
         // A disk that stands still writes later.
         let node = super::super::plan::Node(0, 0);
         let pause = model.begin(What::Pause { node, for_ms: 1 }, 2_050);
-        model.end(pause, true, 39_000);
+        model.answered(pause, Answer::Done, 39_000);
+        model.end(pause, 39_000);
         assert!(at(&model, Role::Visiting, 40_000));
     }
 
@@ -486,7 +590,8 @@ mod tests {
                 for_ms: 1,
             };
             let done = model.begin(what, 10_000);
-            model.end(done, true, 10_100);
+            model.answered(done, Answer::Done, 10_100);
+            model.end(done, 10_100);
             assert_eq!(
                 model.was_forgotten(&model.attempts[0]),
                 is_forgotten,
@@ -510,7 +615,8 @@ mod tests {
                 },
                 from_ms,
             );
-            model.end(done, true, to_ms);
+            model.answered(done, Answer::Done, to_ms);
+            model.end(done, to_ms);
         };
         let mut model = model();
         set(&mut model, false, 2_000, 2_100);
@@ -544,7 +650,8 @@ mod tests {
         let node = super::super::plan::Node(1, 0);
         let what = What::Crash { node, for_ms: 1 };
         let done = model.begin(what, 5_000);
-        model.end(done, true, 8_000);
+        model.answered(done, Answer::Done, 8_000);
+        model.end(done, 8_000);
         assert_eq!(model.disturbed_ms(Cluster(1), 0, 10_000), 3_000);
         assert_eq!(model.disturbed_ms(Cluster(1), 6_000, 7_000), 1_000);
         assert_eq!(model.disturbed_ms(Cluster(0), 0, 10_000), 0);

@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, time::sleep};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
 
 use super::plan::{Cluster, Node};
 use crate::{
@@ -41,6 +44,8 @@ struct State {
     repeat: u64,
     delay: u64,
     running: BTreeMap<Node, Running>,
+    /// When the run began.
+    since: Instant,
     /// Counts beginnings and ends.
     moment: u64,
     calls: Vec<Call>,
@@ -82,6 +87,8 @@ pub(crate) struct Call {
     /// Places in the order of all beginnings and ends.
     pub(crate) began: u64,
     pub(crate) ended: Option<u64>,
+    /// When it began.
+    pub(crate) began_ms: u64,
     pub(crate) answered: Option<Answered>,
 }
 
@@ -93,6 +100,7 @@ impl Tap {
             repeat: 0,
             delay: 0,
             running: BTreeMap::new(),
+            since: Instant::now(),
             moment: 0,
             calls: Vec::new(),
         })))
@@ -146,6 +154,7 @@ impl Tap {
             asked,
             began: state.next_moment(),
             ended: None,
+            began_ms: u64::try_from(state.since.elapsed().as_millis()).unwrap(),
             answered: None,
         };
         state.calls.push(call);

@@ -53,7 +53,13 @@ impl Checker {
     }
 
     /// S3, as the callers of other clusters saw it.
-    pub(super) fn answered_alike(&mut self, at_ms: u64, model: &Model, calls: &[Call]) {
+    pub(super) fn answered_alike(
+        &mut self,
+        at_ms: u64,
+        dumps: &Dumps,
+        model: &Model,
+        calls: &[Call],
+    ) {
         let mut of_one: BTreeMap<(Cluster, Cluster, SessionId), Vec<&Call>> = BTreeMap::new();
         for call in calls {
             let key = (call.callee, call.caller, call.id);
@@ -64,6 +70,7 @@ impl Checker {
             if model.was_restored(callee, 0) || model.fell_out(callee, caller, 0) {
                 continue;
             }
+            self.nothing_opened_late(at_ms, (callee, caller, id), &calls, dumps);
             for (first, later) in calls.iter().flat_map(|first| {
                 let is_later =
                     |later: &&&Call| first.ended.is_some_and(|ended| later.began > ended);
@@ -72,34 +79,67 @@ impl Checker {
                     .filter(is_later)
                     .map(move |later| (first, later))
             }) {
-                if later.asked != Asked::Login {
-                    continue;
-                }
                 let (Some(before), Some(after)) = (&first.answered, &later.answered) else {
                     continue;
                 };
                 // What a caller is told that may not ask is not kept.
                 let may_ask = !was_disabled(callee, caller, model);
                 let is_kept = |code: &u16| may_ask && !NOT_KEPT.contains(code);
+                match (before, later.asked) {
+                    (Answered::Opened(_), Asked::Login) => self.judged("S3 asked again"),
+                    (Answered::Ended(_), _) => self.judged("S3 asked after the end was told"),
+                    _ => {}
+                }
+                let is_of_logins = (first.asked, later.asked) == (Asked::Login, Asked::Login);
                 let is_wrong = match (before, after) {
+                    // Home's reason is the one that counts, on whatever question.
+                    (Answered::Ended(a), Answered::Ended(b)) => a != b,
+                    _ if later.asked != Asked::Login => false,
                     (Answered::Opened(a), Answered::Opened(b)) => a != b,
                     (Answered::Ended(_), Answered::Opened(_) | Answered::Choose) => true,
                     // It lives, or has ended: there is nothing to refuse.
                     (Answered::Opened(_), Answered::Refused(code)) => is_kept(code),
+                    // What was refused once is so after a logout too.
+                    (Answered::Ended(_), Answered::Refused(code)) => is_of_logins && is_kept(code),
                     (Answered::Refused(code), Answered::Opened(_)) => {
-                        first.asked == Asked::Login && !NOT_KEPT.contains(code)
+                        is_of_logins && !NOT_KEPT.contains(code)
                     }
                     (Answered::Refused(a), Answered::Refused(b)) => {
-                        first.asked == Asked::Login && a != b && is_kept(a) && is_kept(b)
+                        is_of_logins && a != b && is_kept(a) && is_kept(b)
                     }
                     _ => false,
                 };
                 if is_wrong {
                     let what = format!(
-                        "{callee} answered {caller} about {id} first {before:?}, and a login later {after:?}"
+                        "{callee} answered {caller} about {id} first {before:?}, and later {after:?}"
                     );
                     self.add("S3", at_ms, what);
                 }
+            }
+        }
+    }
+    /// S3: whoever asks after a session has ended is told so, however it ended.
+    fn nothing_opened_late(
+        &mut self,
+        at_ms: u64,
+        (callee, caller, id): (Cluster, Cluster, SessionId),
+        calls: &[&Call],
+        dumps: &Dumps,
+    ) {
+        let dump = &dumps[usize::from(callee.0)];
+        let row = dump.row(Role::Home, caller, id);
+        let Some(end) = row.and_then(|row| dump.end_of(row)) else {
+            return;
+        };
+        let is_late = |call: &&&Call| call.asked == Asked::Login && call.began_ms > end.at_ms;
+        for call in calls.iter().filter(is_late) {
+            self.judged("S3 logins asked after the end");
+            if matches!(call.answered, Some(Answered::Opened(_))) {
+                let what = format!(
+                    "{callee} answered {caller} at {} ms, and before there was this: {end}",
+                    call.began_ms
+                );
+                self.add("S3", at_ms, what);
             }
         }
     }

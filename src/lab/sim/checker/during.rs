@@ -86,12 +86,16 @@ impl Checker {
                 matches!(one.told, Told::Failed(_))
                     && one.ended_ms.is_some_and(|ended| ended < at_ms)
             });
-            if row.role != Role::Visiting || row.state != State::Active || failed.is_none() {
+            if row.role != Role::Visiting || !row.lives() || failed.is_none() {
                 self.late.remove(&row.key(at));
                 continue;
             }
             let since = *self.late.entry(row.key(at)).or_insert(at_ms);
-            let patience = STALL + model.disturbed_ms(at, since, at_ms);
+            let patience = match row.state {
+                // Whoever ends what is overdue may have died meanwhile.
+                State::Pending => STALL + troubled_ms(at, since, at_ms, model),
+                _ => STALL + model.disturbed_ms(at, since, at_ms),
+            };
             if at_ms > since + patience {
                 let what = format!("{at}: the phone was told of a failure, and then: {row}");
                 self.add("S3", at_ms, what);
@@ -146,44 +150,55 @@ impl Checker {
         }
     }
 
-    /// What is wrong with the changes themselves, however short a time they were there.
-    pub(super) fn changes(&mut self, dumps: &Dumps, model: &Model) {
-        for (at, dump) in Cluster::all().zip(dumps) {
-            let place = usize::from(at.0);
-            for one in dump.moves.iter().skip(self.read[place]) {
-                self.goes_forward(at, one, dump, model);
-                self.expires_in_time(at, one, dump, model);
-                self.is_old_enough(at, one, dumps, model);
+    /// S3: nothing that has ended lives again, and an answer that comes too late opens nothing. S4: nothing vanishes.
+    pub(super) fn goes_forward(
+        &mut self,
+        at: Cluster,
+        one: &Move,
+        before: Option<State>,
+        dump: &Dump,
+        model: &Model,
+    ) {
+        let Some(now) = one.now else {
+            if !model.fell_out(at, one.counterpart, 0) {
+                self.add("S4", one.at_ms, format!("{at}: it was forgotten: {one}"));
             }
-            self.read[place] = dump.moves.len();
-        }
-    }
-
-    /// S3: nothing that has ended lives again, and an answer that comes too late opens nothing.
-    fn goes_forward(&mut self, at: Cluster, one: &Move, dump: &Dump, model: &Model) {
-        if one.was.is_some_and(|was| was > one.now) {
+            return;
+        };
+        if before.max(one.was).is_some_and(|before| before > now) {
             let what = format!("{at}: what had ended lived again: {one}");
             self.add("S3", one.at_ms, what);
         }
-        let is_opened = one.was == Some(State::Pending) && one.now == State::Active;
-        if let Some(attempt) = dump.login_of_move(one, model)
-            && is_opened
-            && one.at_ms > attempt.began_ms + LOGIN_MS
-        {
+        let is_opened = one.was == Some(State::Pending) && now == State::Active;
+        let attempt = dump.login_of_move(one, model).filter(|_| is_opened);
+        let Some(attempt) = attempt else { return };
+        self.judged("S3 openings");
+        if one.at_ms > attempt.began_ms + LOGIN_MS {
             let late = one.at_ms - attempt.began_ms - LOGIN_MS;
             let what = format!("{at}: opened {late} ms after its deadline: {one}");
+            self.add("S3", one.at_ms, what);
+        }
+        let failed = attempt
+            .ended_ms
+            .filter(|_| matches!(attempt.told, Told::Failed(_)));
+        if failed.is_some_and(|failed| one.at_ms > failed) {
+            let what = format!(
+                "{at}: opened after its phone was told {:?}: {one}",
+                attempt.told
+            );
             self.add("S3", one.at_ms, what);
         }
     }
 
     /// S7, to the moment.
-    fn expires_in_time(&mut self, at: Cluster, one: &Move, dump: &Dump, model: &Model) {
+    pub(super) fn expires_in_time(&mut self, at: Cluster, one: &Move, dump: &Dump, model: &Model) {
         let Some(attempt) = dump.login_of_move(one, model) else {
             return;
         };
         if !one.ends_by_itself(EndReason::Expired) || self.time_was_lost(at, model) {
             return;
         }
+        self.judged("S7 expired");
         let (began, ended) = (attempt.began_ms, one.at_ms);
         let Some(limit) = self.limit_ms(at, one.role, one.counterpart) else {
             return self.add("S7", ended, format!("{at}: it had no end: {one}"));
@@ -207,7 +222,7 @@ impl Checker {
     }
 
     /// S5: a session that the other side lacks is ended for that when it is old enough.
-    fn is_old_enough(&mut self, at: Cluster, one: &Move, dumps: &Dumps, model: &Model) {
+    pub(super) fn is_old_enough(&mut self, at: Cluster, one: &Move, dumps: &Dumps, model: &Model) {
         let acknowledged = dumps[usize::from(at.0)]
             .login_of_move(one, model)
             .filter(|attempt| attempt.told == Told::In);
@@ -222,6 +237,7 @@ impl Checker {
         {
             return;
         }
+        self.judged("S5 ended since it was lacked");
         let age = one.at_ms.saturating_sub(attempt.began_ms);
         if age + behind_ms(at, attempt.began_ms, one.at_ms, model) < OLD_ENOUGH {
             let what = format!(
@@ -268,7 +284,7 @@ impl Checker {
 }
 
 /// What is broken at a cluster, and what it takes to notice.
-fn troubled_ms(at: Cluster, from_ms: u64, to_ms: u64, model: &Model) -> u64 {
+pub(super) fn troubled_ms(at: Cluster, from_ms: u64, to_ms: u64, model: &Model) -> u64 {
     match model.disturbed_ms(at, from_ms.saturating_sub(TAKE_OVER), to_ms) {
         0 => 0,
         disturbed => disturbed + TAKE_OVER,

@@ -69,9 +69,13 @@ pub(crate) struct Move {
     pub(crate) counterpart: Cluster,
     pub(crate) id: SessionId,
     pub(crate) reference: Ref,
+    pub(crate) phone: Option<Phone>,
+    pub(crate) user: Option<User>,
+    pub(crate) base: Option<String>,
     /// What it was; none for a row that is new.
     pub(crate) was: Option<State>,
-    pub(crate) now: State,
+    /// What it is; none for a row that is gone.
+    pub(crate) now: Option<State>,
     pub(crate) reason: Option<EndReason>,
     pub(crate) initiator: Option<Initiator>,
 }
@@ -116,6 +120,9 @@ impl Move {
             counterpart: Cluster::named(change.counterpart.as_str()).unwrap(),
             id: change.id,
             reference: change.reference,
+            phone: Phone::named(change.device.as_str()),
+            user: change.user.as_ref().and_then(|id| User::named(id.as_str())),
+            base: change.base.as_ref().map(ToString::to_string),
             was: change.was,
             now: change.now,
             reason: change.reason,
@@ -124,7 +131,7 @@ impl Move {
     }
 
     /// Whether it is about that row.
-    fn is_of(&self, row: &Row) -> bool {
+    pub(super) fn is_of(&self, row: &Row) -> bool {
         (self.role, self.counterpart, self.id) == (row.role, row.counterpart, row.id)
     }
 
@@ -134,7 +141,7 @@ impl Move {
             Role::Home => Initiator::Home,
             Role::Visiting => Initiator::Visiting,
         };
-        self.now == State::Ended
+        self.now == Some(State::Ended)
             && self.reason == Some(reason)
             && self.initiator.is_none_or(|initiator| initiator == own)
     }
@@ -142,11 +149,11 @@ impl Move {
 
 impl fmt::Display for Move {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let was = self.was.map_or("nothing", State::as_str);
+        let [was, now] = [self.was, self.now].map(|state| state.map_or("nothing", State::as_str));
         write!(
             f,
-            "{} session {} with {} (from {was} to {}",
-            self.role, self.reference, self.counterpart, self.now
+            "{} session {} with {} (from {was} to {now}",
+            self.role, self.reference, self.counterpart
         )?;
         if let Some(reason) = self.reason {
             write!(f, ", {reason}")?;
@@ -224,7 +231,8 @@ impl Dump {
 
     /// When and why a row ended, as it was written then.
     pub(super) fn end_of(&self, row: &Row) -> Option<&Move> {
-        let ends = |one: &&Move| one.is_of(row) && one.now == State::Ended;
+        let ends =
+            |one: &&Move| one.is_of(row) && one.now == Some(State::Ended) && one.was != one.now;
         self.moves.iter().rev().find(ends)
     }
 
@@ -242,6 +250,13 @@ impl Dump {
             |one: &&Move| (one.role, one.counterpart, one.id) == (of.role, of.counterpart, of.id);
         let written = self.moves.iter().find(is_same).unwrap_or(of).at_ms;
         model.attempt_by(of.reference, written)
+    }
+
+    /// The base device that a row held when it was written: an older row may hold it no more.
+    pub(super) fn base_of<'d>(&'d self, row: &'d Row) -> Option<&'d str> {
+        let mut all = self.moves.iter().filter(|one| one.is_of(row));
+        let held = all.find_map(|one| one.base.as_deref());
+        held.or(row.base.as_deref())
     }
 
     /// When a row changed last.

@@ -37,11 +37,13 @@ impl Checker {
                     }
                     continue;
                 };
-                let is_explained = match row.state {
-                    State::Ended => self.is_explained(attempt, row, dumps, model),
-                    state => state == State::Active,
+                let explained = match row.state {
+                    State::Ended => self.explained(attempt, row, dumps, model),
+                    state => (state == State::Active).then_some("it lives"),
                 };
-                if !is_explained {
+                if let Some(why) = explained {
+                    self.judged(&format!("S4 {why}"));
+                } else {
                     let end = dumps[usize::from(at.0)].end_of(row);
                     let what = format!(
                         "{at}: acknowledged to {} on {}, and nothing explains: {row}",
@@ -51,11 +53,16 @@ impl Checker {
                 }
             }
         }
-        self.logged_out(at_ms, dumps, model);
     }
 
-    /// Whether there is a reason for an end, of all that was told.
-    fn is_explained(&self, attempt: &Attempt, row: &Row, dumps: &Dumps, model: &Model) -> bool {
+    /// What the reason is for an end, of all that was told.
+    fn explained(
+        &self,
+        attempt: &Attempt,
+        row: &Row,
+        dumps: &Dumps,
+        model: &Model,
+    ) -> Option<&'static str> {
         let (home, visiting) = (Cluster(attempt.user.0), Cluster(attempt.phone.0));
         let at = if row.role == Role::Home {
             home
@@ -65,18 +72,17 @@ impl Checker {
         let dump = &dumps[usize::from(at.0)];
         // Visiting takes over the reason that home has when it is told of the end.
         let end = dump.end_of(row);
-        let Some(reason) = end.and_then(|end| end.reason).or(row.reason) else {
-            return false;
-        };
+        let reason = end.and_then(|end| end.reason).or(row.reason)?;
         let at_ms = end.map(|end| end.at_ms);
         let how = End {
             reason,
             role: row.role,
             at_ms,
             has_limit: self.plan.settings.limit_minutes.is_some(),
+            base: dump.base_of(row).map(str::to_owned),
         };
-        if model.explains(attempt, how).is_some() {
-            return true;
+        if let Some(why) = model.explains(attempt, &how) {
+            return Some(why);
         }
         // With a login home is told what has ended at that cluster before, whoever it was on whichever phone.
         let with_another = model.attempts.iter().any(|other| {
@@ -88,33 +94,8 @@ impl Checker {
             .row(Role::Visiting, home, row.id)
             .and_then(|row| dumps[usize::from(visiting.0)].end_of(row))
             .is_some_and(|before| at_ms.is_none_or(|ended| before.at_ms <= ended));
-        row.role == Role::Home && reason == EndReason::Superseded && with_another && had_ended
-    }
-
-    /// S4, of logouts.
-    fn logged_out(&mut self, at_ms: u64, dumps: &Dumps, model: &Model) {
-        for logout in model.logouts.iter().filter(|one| one.is_done) {
-            let visiting = Cluster(logout.phone.0);
-            let before = |row: &&Row| {
-                row.role == Role::Visiting
-                    && row.lives()
-                    && row.phone == Some(logout.phone)
-                    && dumps[usize::from(visiting.0)]
-                        .login_of(row, model)
-                        .and_then(|attempt| attempt.ended_ms)
-                        .is_some_and(|ended| ended < logout.began_ms)
-            };
-            let lives = dumps[usize::from(visiting.0)].rows.iter().find(before);
-            if let Some(row) = lives
-                && !model.was_lost(visiting, logout.began_ms, logout.over_ms.unwrap_or(at_ms))
-            {
-                let what = format!(
-                    "{visiting}: {} was told of a logout, and {row}",
-                    logout.phone
-                );
-                self.add("S4", at_ms, what);
-            }
-        }
+        (row.role == Role::Home && reason == EndReason::Superseded && with_another && had_ended)
+            .then_some("a login of somebody else told of it")
     }
 
     /// S5. What has changed only now may take a moment to be told.
@@ -133,7 +114,21 @@ impl Checker {
             let shown =
                 |row: Option<&Row>| row.map_or_else(|| "nothing".to_owned(), Row::to_string);
             for row in here.living(Role::Home, visiting) {
+                if home != visiting {
+                    self.judged("S5 shared");
+                }
                 let other = there.row(Role::Visiting, home, row.id);
+                let whose = |row: &Row| (row.phone, row.user);
+                if let Some(other) = other.filter(|other| other.state == State::Active)
+                    && whose(other) != whose(row)
+                {
+                    let what = format!(
+                        "{home} has {row} of {:?}, and {visiting} of {:?}",
+                        whose(row),
+                        whose(other)
+                    );
+                    self.add("S5", at_ms, what);
+                }
                 if !other.is_some_and(Row::lives) && is_settled(row.id) {
                     let what = format!("{home} has {row}, and {visiting} {}", shown(other));
                     self.add("S5", at_ms, what);
@@ -148,6 +143,36 @@ impl Checker {
                     self.add("S5", at_ms, what);
                 } else if !other.is_some_and(Row::lives) {
                     let what = format!("{visiting} has {row}, and {home} {}", shown(other));
+                    self.add("S5", at_ms, what);
+                }
+            }
+        }
+    }
+
+    /// S5, of ends that both sides have settled: they ended for one reason.
+    pub(super) fn for_one_reason(&mut self, at_ms: u64, dumps: &Dumps, model: &Model) {
+        for home in Cluster::all() {
+            let here = &dumps[usize::from(home.0)];
+            let is_settled = |row: &Row| !row.lives() && !row.owed && row.parked.is_none();
+            let all = here.rows.iter().filter(|row| row.role == Role::Home);
+            for row in all.filter(|row| is_settled(row)) {
+                let visiting = row.counterpart;
+                let there = &dumps[usize::from(visiting.0)];
+                let other = there.row(Role::Visiting, home, row.id);
+                let Some(other) = other.filter(|other| is_settled(other)) else {
+                    continue;
+                };
+                // What was owed is forgotten with the peer, and what was told with the database.
+                if model.fell_out(home, visiting, 0)
+                    || [home, visiting]
+                        .into_iter()
+                        .any(|one| model.was_restored(one, 0))
+                {
+                    continue;
+                }
+                self.judged("S5 reasons");
+                if row.reason != other.reason {
+                    let what = format!("{home} has {row}, and {visiting} {other}");
                     self.add("S5", at_ms, what);
                 }
             }
@@ -175,6 +200,13 @@ impl Checker {
                 .rows
                 .iter()
                 .filter(|row| row.owed || row.parked.is_some());
+            if dump
+                .rows
+                .iter()
+                .any(|row| row.counterpart != at && !row.lives())
+            {
+                self.judged("S6 debts looked at");
+            }
             for row in owed.filter(|row| are_linked(at, row.counterpart, dumps)) {
                 if at_ms >= dump.changed_ms(row.role, row.counterpart, row.id) + STALL {
                     let why = row.parked.as_deref().unwrap_or("no reason");

@@ -10,7 +10,7 @@ use crate::{
         session::{EndReason, Initiator, Role},
     },
     lab::sim::{
-        model::Told,
+        model::{Answer, Told},
         plan::{Base, Node, SETTLED_MS, Second, Settings, Step, What},
         tap::{Answered, Asked},
     },
@@ -115,7 +115,8 @@ impl History {
 
     fn did(&mut self, what: What, from_ms: u64, to_ms: u64) {
         let done = self.model.begin(what.clone(), from_ms);
-        self.model.end(done, true, to_ms);
+        self.model.answered(done, Answer::Done, to_ms);
+        self.model.end(done, to_ms);
         self.plan.steps.push(Step {
             at_ms: from_ms,
             what,
@@ -145,8 +146,11 @@ impl History {
             counterpart: row.counterpart,
             id: row.id,
             reference: row.reference,
+            phone: row.phone,
+            user: row.user,
+            base: row.base.clone(),
             was: Some(was),
-            now,
+            now: Some(now),
             reason: row.reason,
             initiator: row.initiator,
         });
@@ -161,7 +165,7 @@ impl History {
 
     fn rules_at(&self, at_ms: u64) -> Vec<&'static str> {
         let checker = Checker::new(&self.plan);
-        let wrong = checker.finish(at_ms, &self.dumps, &self.model, &self.shown, &self.calls);
+        let (wrong, _) = checker.finish(at_ms, &self.dumps, &self.model, &self.shown, &self.calls);
         let rules: BTreeSet<_> = wrong.iter().map(|wrong| wrong.rule).collect();
         rules.into_iter().collect()
     }
@@ -190,6 +194,7 @@ fn call(asked: Asked, began: u64, answered: Answered) -> Call {
         asked,
         began,
         ended: Some(began + 1),
+        began_ms: 1_000 + began,
         answered: Some(answered),
     }
 }
@@ -255,7 +260,7 @@ fn what_lives_again_or_vanishes() {
     let mut restored = checker.clone();
     checker.look(10_000, &history.dumps, &history.model);
     assert_eq!(checker.wrong.iter().next().unwrap().rule, "S3");
-    restored.restored(TOKYO);
+    restored.restored(TOKYO, &history.dumps[1]);
     restored.look(10_000, &history.dumps, &history.model);
     assert!(restored.wrong.is_empty());
 
@@ -281,6 +286,7 @@ fn a_phone_that_was_told_of_a_failure_and_has_somebody_on_it() {
 #[test]
 fn answers_that_differ_or_come_after_the_end() {
     let opened = |text: &str| Answered::Opened(text.into());
+    let user = || Answered::Ended(EndReason::User);
     for (asked, first, second, is_wrong) in [
         (Asked::Login, opened("all"), opened("all"), false),
         (Asked::Login, opened("all"), opened("other"), true),
@@ -315,6 +321,16 @@ fn answers_that_differ_or_come_after_the_end() {
             Asked::Login,
             Answered::Refused(25),
             Answered::Refused(2),
+            true,
+        ),
+        (Asked::Login, user(), Answered::Refused(25), true),
+        (Asked::Login, user(), Answered::Refused(26), false),
+        (Asked::Logout, user(), Answered::Refused(25), false),
+        (Asked::Login, user(), user(), false),
+        (
+            Asked::Logout,
+            user(),
+            Answered::Ended(EndReason::Operator),
             true,
         ),
         (
@@ -402,6 +418,8 @@ fn home_may_hear_of_an_end_with_a_login_of_somebody_else() {
     history.model.logged_out(logout, true, 40_050);
     history.ends(BERLIN, 40_000, EndReason::User, Initiator::Visiting);
     history.ends(TOKYO, 41_000, EndReason::Superseded, Initiator::Visiting);
+    // Visiting takes over home's reason when it is told.
+    history.dumps[0].rows[0].reason = Some(EndReason::Superseded);
     history.shown.clear();
     assert_eq!(history.rules(), ["S4"]);
     let (other, phone) = (User(TOKYO.0, 4), Phone(BERLIN.0, 4));
@@ -423,13 +441,17 @@ fn an_acknowledged_logout_after_which_the_session_lives() {
 
 #[test]
 fn sides_that_differ() {
-    let operator = What::EndAtHome {
+    let at_visiting = What::EndAtVisiting {
+        phone: PHONE,
+        node: 0,
+    };
+    let at_home = What::EndAtHome {
         user: USER,
         node: 0,
     };
-    for at in [0, 1] {
+    for (at, operator) in [(0, at_visiting), (1, at_home)] {
         let mut history = History::new();
-        history.did(operator.clone(), 3_000, 3_100);
+        history.did(operator, 3_000, 3_100);
         let one = history.dumps[at].rows[0].clone();
         history.dumps[at].rows[0] = ended(one, EndReason::Operator);
         history.dumps[at].rows[0].owed = true;
@@ -558,8 +580,11 @@ fn a_ref_that_was_given_out_again_is_not_the_older_sessions() {
         counterpart: BERLIN,
         id: id(1),
         reference: reference(1),
+        phone: Some(PHONE),
+        user: Some(USER),
+        base: Some("EMCC11".into()),
         was: None,
-        now: State::Active,
+        now: Some(State::Active),
         reason: None,
         initiator: None,
     };
@@ -663,6 +688,7 @@ fn whoever_lost_the_right_long_ago_and_stays() {
     let mut disabled = History::new();
     let mut checker = Checker::new(&disabled.plan);
     disabled.dumps[1].disabled.insert(USER);
+    disabled.dumps[0].rows.clear();
     let set = |enabled| What::SetUser {
         user: USER,
         enabled,
@@ -765,4 +791,409 @@ fn who_is_locked_out_by_a_session_that_failed() {
     with_another.dumps[1].rows.pop();
     with_another.dumps[0].rows[0].owed = false;
     assert_eq!(refused(&with_another), 0);
+}
+
+/// An operator of either side, or of the base devices, was told of the end of the session or that there is nobody.
+#[test]
+fn what_operators_were_told_to_be_over_is_over_then() {
+    let base = Base(TOKYO.0, 1);
+    let (user, phone, node) = (USER, PHONE, 0);
+    for (at, what) in [
+        (BERLIN, What::EndAtVisiting { phone, node }),
+        (TOKYO, What::EndAtHome { user, node }),
+        (TOKYO, What::RemoveBase { base, for_ms: 1 }),
+    ] {
+        let told = |answer, over_ms: Option<u64>| {
+            let mut history = History::new();
+            let done = history.model.begin(what.clone(), 3_000);
+            history.model.answered(done, answer, 3_100);
+            history.model.end(done, 9_000);
+            if let Some(over_ms) = over_ms {
+                history.ends(BERLIN, over_ms, EndReason::Operator, Initiator::Home);
+                history.ends(TOKYO, over_ms, EndReason::Operator, Initiator::Home);
+                history.shown.clear();
+            }
+            history
+        };
+        let none = [""; 0];
+        assert_eq!(told(Answer::Done, Some(3_050)).rules(), none, "{what:?}");
+        assert_eq!(told(Answer::Done, Some(3_101)).rules(), ["S4"], "{what:?}");
+        assert_eq!(told(Answer::Done, None).rules(), ["S4"], "{what:?}");
+        assert_eq!(told(Answer::Nobody, None).rules(), ["S4"], "{what:?}");
+        assert_eq!(told(Answer::Nothing, None).rules(), none, "{what:?}");
+        // Somebody who was told later may have come later.
+        let mut later = told(Answer::Done, None);
+        later.model.attempts[0].ended_ms = Some(3_000);
+        assert_eq!(later.rules(), none, "{what:?}");
+        // A database of before knows nothing of it; one of since does.
+        for (age_ms, wrong) in [(2_000, &none[..]), (500, &["S4"])] {
+            let mut restored = told(Answer::Done, None);
+            restored.did(restore(at, age_ms), 4_000, 4_500);
+            assert_eq!(restored.rules(), wrong, "{what:?}");
+        }
+    }
+    // Whoever was told that there was nobody has ended nothing.
+    let mut nobody = History::new();
+    nobody.model.attempts[0].ended_ms = Some(3_050);
+    let done = nobody.model.begin(What::EndAtHome { user, node }, 3_000);
+    nobody.model.answered(done, Answer::Nobody, 3_100);
+    nobody.model.end(done, 3_100);
+    nobody.ends(TOKYO, 3_060, EndReason::Operator, Initiator::Home);
+    nobody.ends(BERLIN, 3_070, EndReason::Operator, Initiator::Home);
+    nobody.shown.clear();
+    assert_eq!(nobody.rules(), ["S4"]);
+}
+
+#[test]
+fn an_operator_explains_what_ended_soon_and_the_session_of_that_base_device() {
+    for (base, told, over_ms, is_explained) in [
+        (1, 3_100, 3_050, true),
+        (1, 3_100, 11_100, true),
+        (1, 3_100, 11_101, false),
+        (2, 3_100, 3_050, false),
+    ] {
+        let mut history = History::new();
+        // Nobody was told, so that only the reason counts.
+        let (base, for_ms) = (Base(TOKYO.0, base), 1);
+        let done = history
+            .model
+            .begin(What::RemoveBase { base, for_ms }, 3_000);
+        history.model.answered(done, Answer::Nothing, told);
+        history.model.end(done, 30_000);
+        history.ends(TOKYO, over_ms, EndReason::Operator, Initiator::Home);
+        history.ends(BERLIN, 20_000, EndReason::Operator, Initiator::Home);
+        history.shown.clear();
+        let wrong: &[&str] = if is_explained { &[] } else { &["S4"] };
+        assert_eq!(history.rules(), wrong, "{base} {over_ms}");
+    }
+}
+
+#[test]
+fn an_acknowledged_logout_after_which_the_session_goes_on_for_a_while() {
+    for (over_ms, is_wrong) in [(5_100, false), (5_101, true)] {
+        let mut history = History::new();
+        let logout = history.model.logout(PHONE, 5_000);
+        history.model.logged_out(logout, true, 5_100);
+        history.ends(BERLIN, over_ms, EndReason::User, Initiator::Visiting);
+        history.ends(TOKYO, 5_200, EndReason::User, Initiator::Visiting);
+        history.shown.clear();
+        let wrong: &[&str] = if is_wrong { &["S4"] } else { &[] };
+        assert_eq!(history.rules(), wrong, "{over_ms}");
+    }
+}
+
+#[test]
+fn who_is_let_in_though_one_cluster_has_shut_the_other_out() {
+    let for_ms = 1;
+    for (at, peer) in [(BERLIN, TOKYO), (TOKYO, BERLIN)] {
+        let shut_outs = [
+            What::DisablePeer { at, peer, for_ms },
+            What::RemovePeer {
+                at,
+                peer,
+                for_ms: Some(for_ms),
+            },
+            What::RevokeTrust {
+                at,
+                peer,
+                for_ms: Some(for_ms),
+            },
+        ];
+        for what in shut_outs {
+            let rules = |change: &dyn Fn(&mut History)| {
+                let mut history = History::new();
+                let attempt = &mut history.model.attempts[0];
+                (attempt.began_ms, attempt.ended_ms) = (5_000, Some(5_300));
+                let done = history.model.begin(what.clone(), 2_000);
+                history.model.answered(done, Answer::Done, 2_500);
+                change(&mut history);
+                let mut checker = Checker::new(&history.plan);
+                checker.let_in(&history.model);
+                checker.rules()
+            };
+            let none = [""; 0];
+            assert_eq!(rules(&|_| {}), ["S8"], "{what:?}");
+            let undoes = |at_ms| move |history: &mut History| history.model.undoes(0, at_ms);
+            assert_eq!(rules(&undoes(5_301)), ["S8"], "{what:?}");
+            assert_eq!(rules(&undoes(5_300)), none, "{what:?}");
+            let told = |answer, at_ms| {
+                move |history: &mut History| history.model.answered(0, answer, at_ms)
+            };
+            assert_eq!(rules(&told(Answer::Nothing, 2_500)), none, "{what:?}");
+            assert_eq!(rules(&told(Answer::Done, 5_000)), none, "{what:?}");
+            // Links are cut where the phone is, and that takes a moment.
+            let is_cut = matches!(what, What::RevokeTrust { .. }) && at == BERLIN;
+            let wrong: &[&str] = if is_cut { &[] } else { &["S8"] };
+            assert_eq!(rules(&told(Answer::Done, 3_500)), wrong, "{what:?}");
+            let refused = |history: &mut History| history.model.told(0, Told::Failed(38), 5_300);
+            assert_eq!(rules(&refused), none, "{what:?}");
+            let restored = |history: &mut History| history.did(restore(at, 2_000), 3_000, 3_500);
+            assert_eq!(rules(&restored), none, "{what:?}");
+            // Somebody takes back what was done to the peer before.
+            let another = |history: &mut History| {
+                let done = history.model.begin(what.clone(), 1_000);
+                history.model.answered(done, Answer::Done, 1_100);
+                history.model.undoes(done, 2_600);
+            };
+            assert_eq!(rules(&another), none, "{what:?}");
+        }
+    }
+}
+
+#[test]
+fn a_session_that_outlives_the_trust() {
+    let (at, peer, for_ms) = (TOKYO, BERLIN, None);
+    let revoked = |over_ms| {
+        let mut history = History::new();
+        let what = What::RevokeTrust { at, peer, for_ms };
+        history.did(what, 3_000, 3_100);
+        history.ends(TOKYO, over_ms, EndReason::Revoked, Initiator::Home);
+        history
+    };
+    let rules = |history: &History| {
+        let mut checker = Checker::new(&history.plan);
+        checker.without_trust(60_000, &history.dumps, &history.model);
+        checker.rules()
+    };
+    assert_eq!(rules(&revoked(11_100)), [""; 0]);
+    assert_eq!(rules(&revoked(11_101)), ["S8"]);
+    let mut lives = revoked(11_101);
+    lives.dumps[1].moves.clear();
+    lives.dumps[1].rows[0].state = State::Active;
+    assert_eq!(rules(&lives), ["S8"]);
+    lives.model.undoes(0, 11_100);
+    assert_eq!(rules(&lives), [""; 0]);
+    // The node that ends them stood still.
+    let mut late = revoked(11_101);
+    let node = Node(TOKYO.0, 0);
+    late.did(What::Pause { node, for_ms: 1 }, 4_000, 4_500);
+    assert_eq!(rules(&late), [""; 0]);
+}
+
+#[test]
+fn a_login_that_comes_again_after_the_end_and_is_let_in() {
+    for (began_ms, is_wrong) in [(4_000, false), (4_001, true)] {
+        let mut history = History::new();
+        history.did(
+            What::EndAtHome {
+                user: USER,
+                node: 0,
+            },
+            3_950,
+            4_050,
+        );
+        history.ends(TOKYO, 4_000, EndReason::Operator, Initiator::Home);
+        history.ends(BERLIN, 4_100, EndReason::Operator, Initiator::Home);
+        history.shown.clear();
+        let mut again = call(Asked::Login, 3, Answered::Opened("all".into()));
+        again.began_ms = began_ms;
+        history.calls.push(again);
+        let wrong: &[&str] = if is_wrong { &["S3"] } else { &[] };
+        assert_eq!(history.rules(), wrong, "{began_ms}");
+    }
+}
+
+#[test]
+fn a_phone_that_is_told_of_a_failure_before_its_row_has_ended() {
+    let rules = |code, state| {
+        let mut history = History::new();
+        history.model.told(0, Told::Failed(code), 2_000);
+        history.dumps[0].rows[0].state = state;
+        let mut checker = Checker::new(&history.plan);
+        let attempt = history.model.attempts[0].clone();
+        checker.ended_before_told(2_000, &attempt, &history.dumps[0], &history.model);
+        checker.rules()
+    };
+    assert_eq!(rules(31, State::Active), ["S3"]);
+    assert_eq!(rules(31, State::Pending), ["S3"]);
+    assert_eq!(rules(31, State::Ended), [""; 0]);
+    // The store has failed, and could not end it.
+    assert_eq!(rules(6, State::Pending), [""; 0]);
+    // What opens it afterwards does so in time, and is wrong all the same.
+    for (at_ms, is_wrong) in [(2_000, false), (2_001, true)] {
+        let mut history = History::new();
+        history.model.told(0, Told::Failed(6), 2_000);
+        history.moves(BERLIN, at_ms, State::Pending, State::Active);
+        let wrong: &[&str] = if is_wrong { &["S3"] } else { &[] };
+        assert_eq!(history.seen_at(5_000), wrong, "{at_ms}");
+    }
+}
+
+#[test]
+fn a_login_that_failed_and_stays_under_way() {
+    let mut history = History::new();
+    history.model.told(0, Told::Failed(6), 2_000);
+    history.dumps[0].rows[0].state = State::Pending;
+    let mut checker = Checker::new(&history.plan);
+    for (at_ms, wrong) in [(5_000, 0), (13_000, 0), (13_001, 1)] {
+        checker.look(at_ms, &history.dumps, &history.model);
+        assert_eq!(checker.wrong.len(), wrong, "{at_ms}");
+    }
+    // Whoever would end it is down.
+    let mut checker = Checker::new(&history.plan);
+    let node = Node(BERLIN.0, 1);
+    history.did(What::Crash { node, for_ms: 1 }, 6_000, 7_000);
+    for at_ms in [5_000, 15_000] {
+        checker.look(at_ms, &history.dumps, &history.model);
+    }
+    assert_eq!(checker.rules(), [""; 0]);
+}
+
+#[test]
+fn two_sessions_of_a_user_for_a_moment() {
+    let moved = |row: &Row, at_ms, was, now| Move {
+        at_ms,
+        role: row.role,
+        counterpart: row.counterpart,
+        id: row.id,
+        reference: row.reference,
+        phone: row.phone,
+        user: row.user,
+        base: row.base.clone(),
+        was,
+        now: Some(now),
+        reason: (now == State::Ended).then_some(EndReason::Superseded),
+        initiator: None,
+    };
+    let (active, ended) = (State::Active, State::Ended);
+    for (second, first_over_ms, rules) in [
+        (Second::AutoLogout, 4_000, &[][..]),
+        (Second::AutoLogout, 4_001, &["S1"]),
+        (Second::Allowed, 4_001, &[]),
+    ] {
+        let mut history = History::new();
+        history.plan.settings.second[1] = second;
+        let first = history.dumps[1].rows[0].clone();
+        let other = elsewhere(Role::Home, LIMA);
+        // In one transaction the second comes first.
+        history.dumps[1].moves = vec![
+            moved(&first, 1_100, None, active),
+            moved(&other, 4_000, None, active),
+            moved(&first, first_over_ms, Some(active), ended),
+        ];
+        history.dumps[1].rows = vec![ended_row(first), other];
+        history.dumps[0].rows.clear();
+        assert_eq!(history.seen_at(5_000), rules, "{second:?} {first_over_ms}");
+    }
+    let mut twice = History::new();
+    twice.plan.settings.second[1] = Second::Allowed;
+    let (first, mut other) = (twice.dumps[1].rows[0].clone(), elsewhere(Role::Home, LIMA));
+    other.base.clone_from(&first.base);
+    twice.dumps[1].moves = vec![
+        moved(&first, 1_100, None, active),
+        moved(&other, 4_000, None, active),
+        moved(&other, 4_100, Some(active), ended),
+    ];
+    assert_eq!(twice.seen_at(5_000), ["S2"]);
+}
+
+fn ended_row(row: Row) -> Row {
+    ended(row, EndReason::Superseded)
+}
+
+#[test]
+fn what_is_forgotten_and_comes_again() {
+    let mut history = History::new();
+    history.ends(TOKYO, 3_000, EndReason::Operator, Initiator::Home);
+    history.ends(BERLIN, 3_000, EndReason::Operator, Initiator::Home);
+    let last = history.dumps[1].moves[0].clone();
+    let change = |at_ms, was, now| Move {
+        at_ms,
+        was,
+        now,
+        reason: None,
+        ..last.clone()
+    };
+    let (active, ended) = (Some(State::Active), Some(State::Ended));
+    history.dumps[1].moves.push(change(3_100, ended, None));
+    assert_eq!(history.seen_at(5_000), ["S4"]);
+    history.dumps[1].moves.push(change(3_200, None, active));
+    history.dumps[1].moves.push(change(3_300, active, ended));
+    assert_eq!(history.seen_at(5_000), ["S3", "S4"]);
+    // A database of before has it as it was.
+    let mut checker = Checker::new(&history.plan);
+    history.dumps[1].moves.truncate(1);
+    checker.changes(&history.dumps, &history.model);
+    let before = History::new().dumps[1].clone();
+    history.dumps[1].rows.clone_from(&before.rows);
+    checker.restored(TOKYO, &history.dumps[1]);
+    history.dumps[1].moves.push(change(3_400, active, ended));
+    checker.changes(&history.dumps, &history.model);
+    assert_eq!(checker.rules(), [""; 0]);
+}
+
+#[test]
+fn a_run_that_ends_before_all_was_judged() {
+    let mut history = History::new();
+    let operator = What::EndAtHome {
+        user: USER,
+        node: 0,
+    };
+    history.did(operator, 3_000, 3_100);
+    history.ends(TOKYO, 3_050, EndReason::Operator, Initiator::Home);
+    history.dumps[1].rows[0].owed = true;
+    let healed = history.plan.healed_at_ms();
+    assert_eq!(history.rules_at(healed + 41_999), ["run"]);
+    assert_eq!(history.rules_at(healed + 42_000), ["S5", "S6"]);
+    // What was planned takes longer.
+    let node = Node(LIMA.0, 0);
+    history.did(What::Crash { node, for_ms: 1 }, 4_000, healed + 5_000);
+    assert_eq!(history.rules(), ["run"]);
+    // All has come to rest by then.
+    let mut rest = History::new();
+    rest.did(What::Crash { node, for_ms: 1 }, 4_000, healed + 5_000);
+    assert_eq!(rest.rules(), [""; 0]);
+}
+
+#[test]
+fn two_sides_that_have_one_session_of_different_people_or_ends_for_different_reasons() {
+    let mut history = History::new();
+    history.dumps[1].rows[0].user = Some(User(1, 3));
+    assert_eq!(history.rules(), ["S5"]);
+    let mut history = History::new();
+    history.dumps[1].rows[0].phone = Some(Phone(0, 2));
+    assert_eq!(history.rules(), ["S5"]);
+
+    let mut ends = History::new();
+    let logout = ends.model.logout(PHONE, 5_000);
+    ends.model.logged_out(logout, true, 5_100);
+    let operator = What::EndAtHome {
+        user: USER,
+        node: 0,
+    };
+    ends.did(operator, 5_000, 5_100);
+    ends.ends(BERLIN, 5_050, EndReason::User, Initiator::Visiting);
+    ends.ends(TOKYO, 5_050, EndReason::Operator, Initiator::Home);
+    ends.shown.clear();
+    assert_eq!(ends.rules(), ["S5"]);
+    // Home's reason counts, once visiting knows it.
+    ends.dumps[0].rows[0].reason = Some(EndReason::Operator);
+    assert_eq!(ends.rules(), [""; 0]);
+}
+
+#[test]
+fn the_phone_of_a_user_who_was_disabled_while_nothing_was_broken() {
+    let set = |enabled| What::SetUser {
+        user: USER,
+        enabled,
+    };
+    let disabled = || {
+        let mut history = History::new();
+        history.did(set(false), 10_000, 10_100);
+        history.dumps[1].rows[0] = ended(history.dumps[1].rows[0].clone(), EndReason::Revoked);
+        history.dumps[1].rows[0].owed = true;
+        history
+    };
+    assert_eq!(disabled().seen_at(39_999), [""; 0]);
+    assert_eq!(disabled().seen_at(40_000), ["S8"]);
+    let mut told = disabled();
+    told.dumps[0].rows[0] = ended(told.dumps[0].rows[0].clone(), EndReason::Revoked);
+    assert_eq!(told.seen_at(40_000), [""; 0]);
+    let mut again = disabled();
+    again.did(set(true), 10_150, 10_200);
+    assert_eq!(again.seen_at(40_000), [""; 0]);
+    let mut cut = disabled();
+    let (a, b) = (Node(BERLIN.0, 0), Node(TOKYO.0, 0));
+    cut.did(What::Kill { a, b }, 10_100, 10_100);
+    assert_eq!(cut.seen_at(40_000), [""; 0]);
 }

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use crate::{
     domain::{
-        ids::{ClusterId, Ref, SessionId},
+        ids::{BaseDeviceName, ClusterId, DeviceName, Ref, SessionId, UserId},
         session::{EndReason, Initiator, Role, State},
     },
     store::{Transaction, value::Row},
@@ -25,9 +25,13 @@ pub(crate) struct Change {
     pub(crate) counterpart: ClusterId,
     pub(crate) id: SessionId,
     pub(crate) reference: Ref,
+    pub(crate) device: DeviceName,
+    pub(crate) user: Option<UserId>,
+    pub(crate) base: Option<BaseDeviceName>,
     /// What it was; none for a row that is new.
     pub(crate) was: Option<State>,
-    pub(crate) now: State,
+    /// What it is; none for a row that is gone.
+    pub(crate) now: Option<State>,
     pub(crate) reason: Option<EndReason>,
     pub(crate) initiator: Option<Initiator>,
 }
@@ -43,21 +47,36 @@ CREATE TEMP TABLE changes_of_sessions (
     counterpart TEXT NOT NULL,
     id          TEXT NOT NULL,
     reference   TEXT NOT NULL,
+    device      TEXT NOT NULL,
+    user_id     TEXT,
+    base_device TEXT,
     was         TEXT,
-    is_now      TEXT NOT NULL,
+    is_now      TEXT,
     end_reason  TEXT,
     initiator   TEXT
 );
 CREATE TEMP TRIGGER a_session_is_new AFTER INSERT ON main.sessions BEGIN
     INSERT INTO changes_of_sessions
-        (at, role, counterpart, id, reference, was, is_now, end_reason, initiator)
-    SELECT at, NEW.role, NEW.counterpart, NEW.id, NEW.reference, NULL, NEW.state, NEW.end_reason, NEW.initiator
+        (at, role, counterpart, id, reference, device, user_id, base_device, was, is_now, end_reason, initiator)
+    SELECT at, NEW.role, NEW.counterpart, NEW.id, NEW.reference, NEW.device, NEW.user_id, NEW.base_device,
+        NULL, NEW.state, NEW.end_reason, NEW.initiator
     FROM moment;
 END;
-CREATE TEMP TRIGGER a_session_changed AFTER UPDATE OF state ON main.sessions WHEN OLD.state <> NEW.state BEGIN
+CREATE TEMP TRIGGER a_session_changed AFTER UPDATE ON main.sessions
+WHEN OLD.state <> NEW.state OR OLD.device <> NEW.device OR OLD.user_id IS NOT NEW.user_id
+    OR OLD.base_device IS NOT NEW.base_device
+BEGIN
     INSERT INTO changes_of_sessions
-        (at, role, counterpart, id, reference, was, is_now, end_reason, initiator)
-    SELECT at, NEW.role, NEW.counterpart, NEW.id, NEW.reference, OLD.state, NEW.state, NEW.end_reason, NEW.initiator
+        (at, role, counterpart, id, reference, device, user_id, base_device, was, is_now, end_reason, initiator)
+    SELECT at, NEW.role, NEW.counterpart, NEW.id, NEW.reference, NEW.device, NEW.user_id, NEW.base_device,
+        OLD.state, NEW.state, NEW.end_reason, NEW.initiator
+    FROM moment;
+END;
+CREATE TEMP TRIGGER a_session_is_gone AFTER DELETE ON main.sessions BEGIN
+    INSERT INTO changes_of_sessions
+        (at, role, counterpart, id, reference, device, user_id, base_device, was, is_now, end_reason, initiator)
+    SELECT at, OLD.role, OLD.counterpart, OLD.id, OLD.reference, OLD.device, OLD.user_id, OLD.base_device,
+        OLD.state, NULL, OLD.end_reason, OLD.initiator
     FROM moment;
 END;
 ";
@@ -81,7 +100,8 @@ pub(super) fn moment(connection: &Connection, since_begin: Duration) {
 /// All that is in it, in the order of the changes.
 pub(super) fn read(tx: &mut dyn Transaction) -> Vec<Change> {
     let all = tx.query(
-        "SELECT at, role, counterpart, id, reference, was, is_now, end_reason, initiator
+        "SELECT at, role, counterpart, id, reference, device, user_id, base_device, was, is_now, end_reason,
+             initiator
          FROM temp.changes_of_sessions ORDER BY n",
         &[],
     );
@@ -95,8 +115,11 @@ fn change(mut row: Row) -> Change {
         counterpart: row.parse().unwrap(),
         id: row.parse().unwrap(),
         reference: row.parse().unwrap(),
+        device: row.parse().unwrap(),
+        user: row.opt_parse().unwrap(),
+        base: row.opt_parse().unwrap(),
         was: row.opt_parse().unwrap(),
-        now: row.parse().unwrap(),
+        now: row.opt_parse().unwrap(),
         reason: row.opt_parse().unwrap(),
         initiator: row.opt_parse().unwrap(),
     }
@@ -119,7 +142,7 @@ mod tests {
         disk.with(|tx| tx.execute(&sql, &[])).unwrap();
     }
 
-    fn seen(disk: &Disk) -> Vec<(u64, Option<State>, State)> {
+    fn seen(disk: &Disk) -> Vec<(u64, Option<State>, Option<State>)> {
         let all = disk.journal();
         all.iter()
             .map(|one| (one.at_ms, one.was, one.now))
@@ -141,13 +164,49 @@ mod tests {
         set(&disk, "pending");
         disk.restore(&before);
         set(&disk, "active");
+        disk.with(|tx| tx.execute("DELETE FROM sessions", &[]))
+            .unwrap();
+        let [pending, active, ended] = [State::Pending, State::Active, State::Ended].map(Some);
         let all = [
-            (0, None, State::Pending),
-            (70, Some(State::Pending), State::Ended),
-            (70, Some(State::Ended), State::Pending),
-            (70, Some(State::Pending), State::Active),
+            (0, None, pending),
+            (70, pending, ended),
+            (70, ended, pending),
+            (70, pending, active),
+            (70, active, None),
         ];
         assert_eq!(seen(&disk), all);
+    }
+
+    #[test]
+    fn whose_it_is_on_which_phone_and_what_it_holds_is_told_with_it() {
+        let disk = Disk::new();
+        disk.begin_journal();
+        let reference = Ref::from_bits(1).compact();
+        disk.with(|tx| tx.execute(INSERT, &[reference.into()]))
+            .unwrap();
+        let named = "UPDATE sessions SET state = 'active', user_id = 'ann', base_device = 'EMCC10'";
+        disk.with(|tx| tx.execute(named, &[])).unwrap();
+        let another = "UPDATE sessions SET base_device = 'EMCC11'";
+        disk.with(|tx| tx.execute(another, &[])).unwrap();
+        disk.with(|tx| tx.execute("UPDATE sessions SET owed = 1", &[]))
+            .unwrap();
+        let told: Vec<_> = disk.journal().into_iter().map(whose).collect();
+        let whose = |user: Option<&str>, base: Option<&str>| {
+            let [user, base] = [user, base].map(|name| name.map(str::to_owned));
+            ("SEP000000000001".to_owned(), user, base)
+        };
+        let all = [
+            whose(None, None),
+            whose(Some("ann"), Some("EMCC10")),
+            whose(Some("ann"), Some("EMCC11")),
+        ];
+        assert_eq!(told, all);
+    }
+
+    fn whose(change: Change) -> (String, Option<String>, Option<String>) {
+        let base = change.base.map(|base| base.to_string());
+        let user = change.user.map(|user| user.to_string());
+        (change.device.to_string(), user, base)
     }
 
     #[test]
