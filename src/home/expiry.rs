@@ -10,7 +10,10 @@ use tracing::{info, warn};
 use super::{Error, HomeRole};
 use crate::{
     clock::{self, Timestamp},
-    domain::session::{EndReason, Initiator, Role, State},
+    domain::{
+        ids::ClusterId,
+        session::{EndReason, Initiator, Role, State},
+    },
     fault::{self, Bug},
     store::{
         self, Transaction,
@@ -23,14 +26,20 @@ use crate::{
     tasks::Tasks,
 };
 
-/// Sessions that are ended in one transaction: the writer is held for milliseconds.
-pub(super) const BATCH: u32 = 64;
+/// Sessions that are ended in one transaction: the writer is held for some ten milliseconds.
+pub(super) const BATCH: u32 = 256;
 /// How often is looked for what is due.
 const LOOK: Duration = Duration::from_millis(500);
-/// After a full batch the writer is left to others for this many times what the batch took.
-const REST: u32 = 2;
-/// The longest such rest: what is due at one second ends within five.
+/// After a full batch the writer is left to others for so many percent of what it was held, as long as there is time.
+const REST: u32 = 200;
+/// Where there is none any more: others' writes come between all the same, only not as many.
+const LEAST_REST: u32 = 25;
+/// The longest rest: a disk that hangs once is no reason to wait for twice as long.
 const LONGEST_REST: Duration = Duration::from_millis(200);
+/// How late a session may be before rests are cut short.
+const AT_EASE: Duration = Duration::from_secs(1);
+/// From there to the shortest rests: what is due at one second ends within five.
+const HASTENS: Duration = Duration::from_millis(1_500);
 /// When a look that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -59,10 +68,9 @@ async fn keep(role: &HomeRole, membership: &Membership) {
 async fn follow(role: &HomeRole, claim: &Claim) {
     let mut kept = None;
     loop {
-        let began = clock::instant();
         let pause = match look(role, claim, &mut kept).await {
-            Ok(ended) if ended < BATCH as usize => LOOK,
-            Ok(_) => LONGEST_REST.min(clock::since(began) * REST),
+            Ok(batch) if batch.is_full() => rest(batch.held, batch.late),
+            Ok(_) => LOOK,
             Err(Error::Store(store::Error::ClaimLost { .. })) => {
                 // The handle hears of it at its next look.
                 tokio::time::sleep(RETRY).await;
@@ -80,12 +88,38 @@ async fn follow(role: &HomeRole, claim: &Claim) {
     }
 }
 
-/// Advances cluster time when it is time for that, then ends one batch; how many sessions.
+/// What was ended in one transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// How many sessions.
+    pub(super) ended: usize,
+    /// How late the first of them was.
+    late: Duration,
+    /// How long the writer was held.
+    held: Duration,
+}
+
+impl Batch {
+    /// Whether more may be due.
+    fn is_full(&self) -> bool {
+        self.ended >= BATCH as usize
+    }
+}
+
+/// How long the writer is left to others after a full batch: the later the sessions, the shorter.
+fn rest(held: Duration, late: Duration) -> Duration {
+    let over = late.saturating_sub(AT_EASE).min(HASTENS).as_millis();
+    let less = u128::from(REST - LEAST_REST) * over / HASTENS.as_millis();
+    let percent = REST.saturating_sub(u32::try_from(less).unwrap_or(REST));
+    LONGEST_REST.min(held.saturating_mul(percent) / 100)
+}
+
+/// Advances cluster time when it is time for that, then ends one batch.
 pub(super) async fn look(
     role: &HomeRole,
     claim: &Claim,
     kept: &mut Option<Instant>,
-) -> Result<usize, Error> {
+) -> Result<Batch, Error> {
     if kept.is_none_or(|at| clock::since(at) >= cluster_time::KEPT_EVERY) {
         let began = clock::instant();
         cluster_time::keep(&role.store, claim, &role.clock).await?;
@@ -94,12 +128,12 @@ pub(super) async fn look(
     end_due(role, claim).await
 }
 
-/// What is due, home's first.
+/// What is due, home's first, and cluster time.
 fn due(
     tx: &mut dyn Transaction,
     wall: Timestamp,
     limit: u32,
-) -> Result<Vec<Session>, store::Error> {
+) -> Result<(Vec<Session>, Timestamp), store::Error> {
     let now = if fault::has(Bug::ExpiryByWallClock) {
         wall
     } else {
@@ -110,50 +144,39 @@ fn due(
     if left > 0 {
         due.extend(sessions::due(tx, Role::Visiting, now, left)?);
     }
-    Ok(due)
+    Ok((due, now))
 }
 
 /// First it only looks: mostly there is nothing.
-async fn end_due(role: &HomeRole, claim: &Claim) -> Result<usize, Error> {
+async fn end_due(role: &HomeRole, claim: &Claim) -> Result<Batch, Error> {
     let wall = role.clock.now();
-    let found = role
+    let (found, _) = role
         .store
         .read(move |tx: &mut dyn Transaction| due(tx, wall, 1))
         .await?;
     if found.is_empty() {
-        return Ok(0);
+        return Ok(Batch::default());
     }
     let (own, claim) = (role.cluster.clone(), claim.clone());
-    let ended = role
+    let (ended, now, began) = role
         .store
         .write(move |tx: &mut dyn Transaction| {
-            let all = due(tx, wall, BATCH)?;
-            for session in &all {
-                match session.role {
-                    Role::Home => {
-                        sessions::end_at_home(tx, &own, session, EndReason::Expired, wall)?;
-                    }
-                    Role::Visiting => {
-                        let is_local = session.counterpart == own;
-                        let end = Some((EndReason::Expired, Initiator::Visiting, wall));
-                        sessions::transition(
-                            tx,
-                            Role::Visiting,
-                            &session.counterpart,
-                            session.id,
-                            &[State::Active],
-                            State::Ended,
-                            end,
-                            !is_local,
-                        )?;
-                    }
-                }
-                audit::append(tx, &entry(session, wall))?;
+            // Until it is this one's turn the writer is others'.
+            let began = clock::instant();
+            let (all, now) = due(tx, wall, BATCH)?;
+            if all.is_empty() {
+                return Ok((all, now, began));
             }
+            for session in &all {
+                end(tx, &own, session, wall)?;
+            }
+            let entries: Vec<_> = all.iter().map(|session| entry(session, wall)).collect();
+            audit::append_all(tx, &entries)?;
             claims::effect(tx, &claim, &format!("ended {} sessions", all.len()), wall)?;
-            Ok::<_, store::Error>(all)
+            Ok::<_, store::Error>((all, now, began))
         })
         .await?;
+    let held = clock::since(began);
     role.owed.notify_one();
     for session in &ended {
         info!(
@@ -162,7 +185,35 @@ async fn end_due(role: &HomeRole, claim: &Claim) -> Result<usize, Error> {
             session.device, session.counterpart
         );
     }
-    Ok(ended.len())
+    let first = ended.iter().filter_map(|session| session.deadline).min();
+    Ok(Batch {
+        ended: ended.len(),
+        late: first.map_or(Duration::ZERO, |deadline| now.since(deadline)),
+        held,
+    })
+}
+
+fn end(
+    tx: &mut dyn Transaction,
+    own: &ClusterId,
+    session: &Session,
+    wall: Timestamp,
+) -> Result<(), store::Error> {
+    if session.role == Role::Home {
+        return sessions::end_at_home(tx, own, session, EndReason::Expired, wall).map(drop);
+    }
+    let is_local = session.counterpart == *own;
+    sessions::transition(
+        tx,
+        Role::Visiting,
+        &session.counterpart,
+        session.id,
+        &[State::Active],
+        State::Ended,
+        Some((EndReason::Expired, Initiator::Visiting, wall)),
+        !is_local,
+    )
+    .map(drop)
 }
 
 fn entry(session: &Session, at: Timestamp) -> audit::Entry {
@@ -177,5 +228,58 @@ fn entry(session: &Session, at: Timestamp) -> audit::Entry {
         subject: format!("{place} {}", session.counterpart),
         outcome: EndReason::Expired.to_string(),
         reference: Some(session.reference),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANY: u32 = 10_000;
+    const WITHIN: Duration = Duration::from_secs(5);
+
+    /// How long after the moment at which all were due the last one has ended, and the rest after the first batch.
+    fn take(held: Duration, looked: Duration) -> (Duration, Duration) {
+        let (mut at, mut first) = (looked, None);
+        for _ in 0..MANY / BATCH {
+            let rest = rest(held, at);
+            at += held + rest;
+            first.get_or_insert(rest);
+        }
+        (at + held, first.unwrap())
+    }
+
+    #[test]
+    fn rests_are_as_long_as_time_allows() {
+        for held in 0..=60 {
+            let held = Duration::from_millis(held);
+            for looked in [Duration::ZERO, LOOK] {
+                let (all, first) = take(held, looked);
+                assert!(all < WITHIN, "{held:?}: {all:?}");
+                assert_eq!(first, held * 2, "{held:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_later_the_shorter_and_never_none_nor_long() {
+        let table = [
+            (10, 0, 20),
+            (10, 1_000, 20),
+            (20, 1_750, 22),
+            (20, 2_500, 5),
+            (20, 3_600_000, 5),
+            (3_000, 0, 200),
+            (3_000, 2_500, 200),
+            (0, 0, 0),
+        ];
+        for (held, late, wanted) in table {
+            let [held, late, wanted] = [held, late, wanted].map(Duration::from_millis);
+            let found = rest(held, late);
+            assert!(
+                found.abs_diff(wanted) < Duration::from_millis(1),
+                "{held:?}, {late:?}: {found:?}"
+            );
+        }
     }
 }
