@@ -99,6 +99,7 @@ impl Desk {
         if !self.is_local() && store::peers::get(tx, &self.context.caller)?.is_none() {
             return Ok(());
         }
+        let mut entries = Vec::new();
         for id in self
             .request
             .supersedes
@@ -115,14 +116,15 @@ impl Desk {
                 self.now,
             )?;
             if ended {
-                self.record_as(
-                    tx,
+                entries.push(self.entry(
                     audit::Action::SessionLogout,
                     format!("session {id}"),
                     EndReason::Superseded.as_str(),
-                )?;
+                ));
             }
         }
+        // At once: after an outage there are many, and every login names some.
+        audit::append_all(tx, &entries)?;
         Ok(())
     }
 
@@ -575,17 +577,18 @@ impl Desk {
         subject: String,
         outcome: &str,
     ) -> Result<(), Error> {
-        audit::append(
-            tx,
-            &audit::Entry {
-                at: self.now,
-                actor: format!("cluster {}", self.context.caller),
-                action,
-                subject,
-                outcome: outcome.to_owned(),
-                reference: Some(self.context.reference),
-            },
-        )?;
+        audit::append(tx, &self.entry(action, subject, outcome))?;
         Ok(())
+    }
+
+    fn entry(&self, action: audit::Action, subject: String, outcome: &str) -> audit::Entry {
+        audit::Entry {
+            at: self.now,
+            actor: format!("cluster {}", self.context.caller),
+            action,
+            subject,
+            outcome: outcome.to_owned(),
+            reference: Some(self.context.reference),
+        }
     }
 }
