@@ -250,7 +250,7 @@ async fn ten_thousand_that_are_due_at_one_second_end_within_five() {
             store: store.clone(),
             ..world.role.clone()
         };
-        cluster_time::begin(&store, "n1", &role.clock)
+        cluster_time::begin(&store, "n1", &role.clock, false)
             .await
             .unwrap();
         let tasks = Tasks::default();
