@@ -302,7 +302,7 @@ impl Field {
             found.push(reasons);
         }
         ensure!(
-            found.windows(2).all(|two| two[0] == two[1]),
+            found.iter().all(|one| Some(one) == found.first()),
             "the two sides have different reasons: {found:?}"
         );
         Ok(())
@@ -490,7 +490,7 @@ impl Beside {
                     return Ok((at, Instant::now()));
                 }
                 ensure!(began.elapsed() < PATIENCE, "cluster time stands still");
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::park_timeout(Duration::from_millis(5));
             }
         })
         .await
@@ -513,7 +513,7 @@ impl Beside {
                     let turn = store.turn()?;
                     set += database.execute(&sql, ())?;
                     drop(turn);
-                    std::thread::sleep(SET_REST);
+                    std::thread::park_timeout(SET_REST);
                 }
                 Ok(set)
             })
