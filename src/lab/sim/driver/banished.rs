@@ -5,6 +5,7 @@ use super::{
         checker::Row,
         plan::{Second, Settings},
     },
+    people::{distrust, trust_again},
     *,
 };
 use crate::domain::{

@@ -3,6 +3,7 @@
 
 use super::{
     super::{net::Cut, plan::Second},
+    people::{ask_in, caller},
     *,
 };
 use crate::domain::federation::LinkState;
