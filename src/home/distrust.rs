@@ -7,7 +7,7 @@ use super::{
     Error, HomeRole,
     reach::Reach,
     retirement::end,
-    revocation::{BATCH, entry, is_on},
+    revocation::{BATCH, REST, entry, is_on},
 };
 use crate::{
     clock::Timestamp,
@@ -99,6 +99,10 @@ async fn end_all(
             break;
         }
         total += ended;
+        if ended < u64::from(BATCH) {
+            break;
+        }
+        tokio::time::sleep(REST).await;
     }
     if total > 0 {
         role.owed.notify_one();
@@ -120,8 +124,9 @@ fn end_batch(
     let all = sessions::living_with(tx, cluster, BATCH)?;
     for session in &all {
         end(tx, own, session, now)?;
-        audit::append(tx, &entry(session, "the node", now))?;
     }
+    let entries: Vec<_> = all.iter().map(|one| entry(one, "the node", now)).collect();
+    audit::append_all(tx, &entries)?;
     let count = u64::try_from(all.len()).unwrap_or(u64::MAX);
     if count > 0 {
         claims::effect(

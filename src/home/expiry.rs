@@ -3,7 +3,10 @@
 //! One node advances cluster time and ends what is due, for both roles. Home's rows are due at the end of the time that
 //! the parameters give; visiting's a minute later, for when home's word does not come.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use tracing::{info, warn};
 
@@ -69,7 +72,7 @@ async fn follow(role: &HomeRole, claim: &Claim) {
     let mut kept = None;
     loop {
         let pause = match look(role, claim, &mut kept).await {
-            Ok(batch) if batch.is_full() => rest(batch.held, batch.late),
+            Ok(batch) if batch.is_full => rest(batch.held, batch.late),
             Ok(_) => LOOK,
             Err(Error::Store(store::Error::ClaimLost { .. })) => {
                 // The handle hears of it at its next look.
@@ -93,17 +96,12 @@ async fn follow(role: &HomeRole, claim: &Claim) {
 pub(super) struct Batch {
     /// How many sessions.
     pub(super) ended: usize,
+    /// Whether more may be due.
+    is_full: bool,
     /// How late the first of them was.
     late: Duration,
     /// How long the writer was held.
     held: Duration,
-}
-
-impl Batch {
-    /// Whether more may be due.
-    fn is_full(&self) -> bool {
-        self.ended >= BATCH as usize
-    }
 }
 
 /// How long the writer is left to others after a full batch: the later the sessions, the shorter.
@@ -158,26 +156,34 @@ async fn end_due(role: &HomeRole, claim: &Claim) -> Result<Batch, Error> {
         return Ok(Batch::default());
     }
     let (own, claim) = (role.cluster.clone(), claim.clone());
-    let (ended, now, began) = role
+    let (ended, is_full, now, began) = role
         .store
         .write(move |tx: &mut dyn Transaction| {
             // Until it is this one's turn the writer is others'.
             let began = clock::instant();
-            let (all, now) = due(tx, wall, BATCH)?;
-            if all.is_empty() {
-                return Ok((all, now, began));
-            }
+            let (mut all, now) = due(tx, wall, BATCH)?;
+            let is_full = all.len() >= BATCH as usize;
+            // With home's row of a login from here its visiting one has ended, too.
+            let mut ended = BTreeSet::new();
             for session in &all {
-                end(tx, &own, session, wall)?;
+                if end(tx, &own, session, wall)? {
+                    ended.insert((session.role, session.id));
+                }
+            }
+            all.retain(|session| ended.contains(&(session.role, session.id)));
+            if all.is_empty() {
+                return Ok((all, is_full, now, began));
             }
             let entries: Vec<_> = all.iter().map(|session| entry(session, wall)).collect();
             audit::append_all(tx, &entries)?;
             claims::effect(tx, &claim, &format!("ended {} sessions", all.len()), wall)?;
-            Ok::<_, store::Error>((all, now, began))
+            Ok::<_, store::Error>((all, is_full, now, began))
         })
         .await?;
     let held = clock::since(began);
-    role.owed.notify_one();
+    if !ended.is_empty() {
+        role.owed.notify_one();
+    }
     for session in &ended {
         info!(
             session.id = %session.id, peer.cluster_id = %session.counterpart, r#ref = %session.reference,
@@ -188,19 +194,22 @@ async fn end_due(role: &HomeRole, claim: &Claim) -> Result<Batch, Error> {
     let first = ended.iter().filter_map(|session| session.deadline).min();
     Ok(Batch {
         ended: ended.len(),
+        is_full,
         late: first.map_or(Duration::ZERO, |deadline| now.since(deadline)),
         held,
     })
 }
 
+/// Ends one that was active in this transaction; whether it was still.
 fn end(
     tx: &mut dyn Transaction,
     own: &ClusterId,
     session: &Session,
     wall: Timestamp,
-) -> Result<(), store::Error> {
+) -> Result<bool, store::Error> {
     if session.role == Role::Home {
-        return sessions::end_at_home(tx, own, session, EndReason::Expired, wall).map(drop);
+        sessions::end_at_home(tx, own, session, EndReason::Expired, wall)?;
+        return Ok(true);
     }
     let is_local = session.counterpart == *own;
     sessions::transition(
@@ -213,7 +222,6 @@ fn end(
         Some((EndReason::Expired, Initiator::Visiting, wall)),
         !is_local,
     )
-    .map(drop)
 }
 
 fn entry(session: &Session, at: Timestamp) -> audit::Entry {

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::{
     HomeRole,
     reach::Reach,
-    revocation::{BATCH, entry, is_on},
+    revocation::{BATCH, REST, entry, is_on},
 };
 use crate::{
     clock::{self, Timestamp},
@@ -183,8 +183,9 @@ async fn end_all(role: &HomeRole, leaving: &Leaving) -> Result<u64, store::Error
                 let all = sessions::living_with(tx, &cluster, BATCH)?;
                 for session in &all {
                     end(tx, &own, session, now)?;
-                    crate::store::audit::append(tx, &entry(session, &actor, now))?;
                 }
+                let entries: Vec<_> = all.iter().map(|one| entry(one, &actor, now)).collect();
+                crate::store::audit::append_all(tx, &entries)?;
                 Ok::<_, store::Error>(u64::try_from(all.len()).unwrap_or(u64::MAX))
             })
             .await?;
@@ -192,6 +193,9 @@ async fn end_all(role: &HomeRole, leaving: &Leaving) -> Result<u64, store::Error
             return Ok(total);
         }
         total += ended;
+        if ended >= u64::from(BATCH) {
+            tokio::time::sleep(REST).await;
+        }
     }
 }
 

@@ -23,8 +23,10 @@ use crate::{
     tasks::Tasks,
 };
 
-/// Sessions that are ended in one transaction: the writer is held for milliseconds.
+/// Sessions that are ended in one transaction: the writer is held for some ten milliseconds.
 pub(super) const BATCH: u32 = 256;
+/// After a full batch the writer is left to others for that long.
+pub(super) const REST: Duration = Duration::from_millis(20);
 /// What is written in a row is looked at once.
 const SETTLE: Duration = Duration::from_millis(50);
 /// When a sweep that failed is tried again.
@@ -101,7 +103,10 @@ pub(super) async fn look(
         })
         .await?;
     if seen.as_ref() != Some(&now) {
-        while now.1 && sweep(role, claim).await? {}
+        while now.1 && sweep(role, claim).await? {
+            // The writer is left to others for about as long as a batch may hold it.
+            tokio::time::sleep(REST).await;
+        }
         *seen = Some(now.clone());
     }
     if now.1 {
@@ -123,22 +128,22 @@ async fn sweep(role: &HomeRole, claim: &Claim) -> Result<bool, Error> {
         return Ok(false);
     }
     let is_full = u32::try_from(found.len()).is_ok_and(|found| found >= BATCH);
-    let ended = end_found(role, claim, found).await?;
-    Ok(is_full && ended > 0)
+    // Also where all of them had ended meanwhile: there may be others behind them.
+    Ok(end_found(role, claim, found).await?.is_some() && is_full)
 }
 
-/// Ends those of them that may still not be; how many.
+/// Ends those of them that may still not be; how many. None where the switch is off by now.
 pub(super) async fn end_found(
     role: &HomeRole,
     claim: &Claim,
     found: Vec<(ClusterId, SessionId)>,
-) -> Result<usize, Error> {
+) -> Result<Option<usize>, Error> {
     let (own, claim, now) = (role.cluster.clone(), claim.clone(), role.clock.now());
     let ended = role
         .store
         .write(move |tx: &mut dyn Transaction| {
             if !is_on(tx)? {
-                return Ok(Vec::new());
+                return Ok(None);
             }
             let mut all = Vec::with_capacity(found.len());
             for (counterpart, id) in &found {
@@ -147,15 +152,19 @@ pub(super) async fn end_found(
                     continue;
                 };
                 sessions::end_at_home(tx, &own, &session, EndReason::Revoked, now)?;
-                audit::append(tx, &entry(&session, "the node", now))?;
                 all.push(session);
             }
+            let entries: Vec<_> = all.iter().map(|one| entry(one, "the node", now)).collect();
+            audit::append_all(tx, &entries)?;
             if !all.is_empty() {
                 claims::effect(tx, &claim, &format!("ended {} sessions", all.len()), now)?;
             }
-            Ok::<_, store::Error>(all)
+            Ok::<_, store::Error>(Some(all))
         })
         .await?;
+    let Some(ended) = ended else {
+        return Ok(None);
+    };
     if !ended.is_empty() {
         role.owed.notify_one();
     }
@@ -166,7 +175,7 @@ pub(super) async fn end_found(
             session.device, session.counterpart
         );
     }
-    Ok(ended.len())
+    Ok(Some(ended.len()))
 }
 
 /// What the audit has of such an end.

@@ -164,7 +164,7 @@ pub fn forget(
     Ok(forgotten > 0)
 }
 
-/// Whether nothing is accepted from a cluster any more, because what was accepted was revoked.
+/// Whether nothing is accepted from a cluster any more, of which something was revoked at some time.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
@@ -178,8 +178,8 @@ pub fn is_distrusted(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<bo
     Ok(!found.is_empty())
 }
 
-/// Clusters that share living sessions with us and from which nothing is accepted any more, because what was accepted
-/// was revoked.
+/// Clusters that share living sessions with us and from which nothing is accepted any more, and of which something was
+/// revoked at some time.
 ///
 /// # Errors
 /// [`Error`] when the store fails.

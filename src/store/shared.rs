@@ -49,7 +49,7 @@ pub fn digests(tx: &mut dyn Transaction, peer: &ClusterId) -> Result<Digests, Er
 }
 
 /// When the oldest began, in cluster time, of what lives that we share with a cluster, by the ids: they begin with the
-/// time that they were made at. None where nothing lives.
+/// time that they were made at, so a wall clock that was set may make it a younger one. None where nothing lives.
 ///
 /// # Errors
 /// [`Error`] when the store fails.

@@ -129,7 +129,10 @@ async fn of_those_that_were_found_only_who_still_has_no_right_is_ended() {
     let claim = world.claim().await;
     let end = async |all: &[&LoginRequest]| {
         let found = found(all);
-        end_found(&world.role, &claim, found).await.unwrap()
+        end_found(&world.role, &claim, found)
+            .await
+            .unwrap()
+            .unwrap()
     };
     world.user("ana", |u| u.enabled = false).await;
     let logout = logout_of(gone.session_id);

@@ -183,15 +183,17 @@ impl Agreement {
         self.store
             .write(move |tx: &mut dyn Transaction| {
                 let mut ended = Vec::with_capacity(batch.len());
+                let mut entries = Vec::with_capacity(batch.len());
                 for (ours, told) in &batch {
                     let reason = told.unwrap_or(EndReason::Abandoned);
                     let initiator = initiator(ours.role, told.is_some());
                     let before = shared::end_as_told(tx, ours, &cluster, reason, initiator, now)?;
                     if let Some(before) = before {
-                        audit::append(tx, &entry(&before, reason, told.is_some(), now))?;
+                        entries.push(entry(&before, reason, told.is_some(), now));
                         ended.push((*ours, told.is_some()));
                     }
                 }
+                audit::append_all(tx, &entries)?;
                 if !ended.is_empty() {
                     let what = format!("ended {} sessions to agree", ended.len());
                     claims::effect(tx, &claim, &what, now)?;

@@ -6,8 +6,9 @@
 //! is held to what was told by the process that is started to stop at the number behind that; until one comes to the end
 //! of the journey.
 //!
-//! How many commits there are differs from run to run, and which is which. So each that carries a session is then stopped
-//! at by what it writes, on each of its sides, unless it was among those of the first round.
+//! How many commits there are differs from run to run, and which is which. So each by which a session of the journey goes
+//! on is then stopped at by what it writes, on each of its sides, unless it was among those of the first round. Not on the
+//! journey are a choice of profiles, and peers that are removed or not trusted any more.
 
 #![expect(
     clippy::print_stdout,
@@ -32,20 +33,23 @@ const OVER_WITHIN: Duration = Duration::from_secs(40);
 const MOST: u64 = 400;
 
 /// What home writes of sessions on the journey.
-const OF_HOME: [&str; 6] = [
+const OF_HOME: [&str; 7] = [
     "home::login::commit",
     "home::logout::end_on_word",
+    "home::logout::end::",
     "home::expiry::end_due",
-    "home::revocation::sweep",
+    "home::revocation::end_found",
     "peer::outbox::Outbox::acknowledge",
     "agreement::Agreement>::end",
 ];
 
 /// And visiting.
-const OF_VISITING: [&str; 5] = [
+const OF_VISITING: [&str; 7] = [
     "visiting::login::open_pending",
     "visiting::login::activate",
+    "visiting::login::give_up",
     "visiting::ends::logout",
+    "visiting::ends::end::",
     "visiting::ends::end_from_home",
     "visiting::ends::acknowledge",
 ];
@@ -140,6 +144,39 @@ impl Journey<'_> {
         }
     }
 
+    /// Somebody types a PIN that is none.
+    async fn guess(&self) {
+        let user = self.lab.clusters[HOME].data.user(USER).unwrap();
+        let (phone, device) = self.phone(PHONE);
+        self.tell(Told::Nothing);
+        let shown = phone.login_at_once(device, None, &user.user_id, "99999");
+        if let Ok(shown) = shown.await {
+            assert!(shown.em_code.is_some(), "{}", shown.text);
+            self.tell(Told::Out);
+        }
+    }
+
+    /// An operator of that side ends what is on the phone.
+    async fn end_at(&self, side: usize) {
+        self.tell(Told::Nothing);
+        let cluster = &self.lab.clusters[side];
+        let id = {
+            let sessions = rows(cluster).await.sessions;
+            let living = sessions.iter().find(|s| s.state == State::Active);
+            living.expect("somebody is on the phone").id.to_string()
+        };
+        let which = Some(pb::logout_session_request::Which::Id(id));
+        let ends = async {
+            let request = pb::LogoutSessionRequest { which };
+            cluster.admin().await?.logout(request).await?;
+            anyhow::Ok(())
+        };
+        // A node that has come to its point says no more.
+        if ends.await.is_ok() {
+            self.until_over("an operator ends it").await;
+        }
+    }
+
     /// The session's time is over at home, and visiting hears of it.
     async fn expire(&self) {
         self.tell(Told::Nothing);
@@ -203,6 +240,11 @@ impl Journey<'_> {
         }
         self.log_in(PHONE).await;
         self.log_out(PHONE).await;
+        self.guess().await;
+        for side in [HOME, VISITING] {
+            self.log_in(PHONE).await;
+            self.end_at(side).await;
+        }
         self.log_in(PHONE).await;
         self.expire().await;
         self.log_in(PHONE).await;
@@ -317,6 +359,15 @@ async fn crash_at_each_commit_of(victim: usize, parts: &[&str]) {
             assert!(crashes.stops_at(&point).await, "never came to {point}");
         }
         assert_eq!(crashes.missed(parts, side), BTreeSet::new(), "{side}");
+    }
+    if victim == VISITING {
+        // What the one before has left behind is ended by the next one as it starts.
+        for side in ["before", "after"] {
+            let began = "store.commit.after.visiting::login::open_pending";
+            assert!(crashes.stops_at(began).await);
+            let ends = format!("store.commit.{side}.visiting::pending::end_rows");
+            assert!(crashes.stops_at(&ends).await, "never came to {ends}");
+        }
     }
     // What the last one left behind is held to what was told, too.
     let end = format!("store.commit.before.{MOST}");

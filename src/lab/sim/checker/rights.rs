@@ -145,6 +145,7 @@ impl Checker {
             if at_ms < told_by || model.was_broken(done, told_by) {
                 continue;
             }
+            self.judged("S8 peers told of a removal");
             let other = &dumps[usize::from(peer.0)];
             let all = [(Role::Home, at), (Role::Visiting, at)];
             for row in all

@@ -17,6 +17,8 @@ const SEEN_DEAD: Duration = Duration::from_secs(10);
 const USABLE: Duration = Duration::from_secs(2);
 /// What an answer may come after a deadline, at the latency of these runs.
 const MOMENT: Duration = Duration::from_millis(100);
+/// What a login takes at that latency.
+const VISIT: Duration = Duration::from_millis(500);
 /// How long links take to come up in the beginning.
 const LINKS: Duration = Duration::from_secs(5);
 
@@ -139,7 +141,9 @@ impl World {
         let up = self.until(true, USABLE).await;
         assert!(up.is_some(), "{death:?}: not linked again in time");
         let (told, _) = self.visit(2).await;
-        assert_eq!(told, Told::In, "{death:?}, {:?} after", healed.elapsed());
+        let used = healed.elapsed();
+        assert_eq!(told, Told::In, "{death:?}, {used:?} after");
+        assert!(used <= USABLE + VISIT, "{death:?}: {used:?}");
         for node in Node::all() {
             self.crash(node);
         }
