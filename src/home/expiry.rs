@@ -29,8 +29,8 @@ use crate::{
     tasks::Tasks,
 };
 
-/// Sessions that are ended in one transaction: the writer is held for some ten milliseconds.
-pub(super) const BATCH: u32 = 256;
+/// Sessions that are ended in one transaction: the writer is held for some milliseconds.
+pub(super) const BATCH: u32 = 128;
 /// How often is looked for what is due.
 const LOOK: Duration = Duration::from_millis(500);
 /// After a full batch the writer is left to others for so many percent of what it was held, as long as there is time.
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn rests_are_as_long_as_time_allows() {
-        for held in 0..=60 {
+        for held in 0..=35 {
             let held = Duration::from_millis(held);
             for looked in [Duration::ZERO, LOOK] {
                 let (all, first) = take(held, looked);
