@@ -31,6 +31,8 @@ use crate::{
 
 /// Sessions that are ended in one transaction: the writer is held for some milliseconds.
 pub(super) const BATCH: u32 = 128;
+/// The same once they are late: on a slow disk it is the transactions that take time, not the sessions.
+const LATE_BATCH: u32 = 2 * BATCH;
 /// How often is looked for what is due.
 const LOOK: Duration = Duration::from_millis(500);
 /// After a full batch the writer is left to others for so many percent of what it was held, as long as there is time.
@@ -69,11 +71,17 @@ async fn keep(role: &HomeRole, membership: &Membership) {
 
 /// Advances cluster time and ends what is due, until the claim is found lost.
 async fn follow(role: &HomeRole, claim: &Claim) {
-    let mut kept = None;
+    let (mut kept, mut late) = (None, Duration::ZERO);
     loop {
-        let pause = match look(role, claim, &mut kept).await {
-            Ok(batch) if batch.is_full => rest(batch.held, batch.late),
-            Ok(_) => LOOK,
+        let pause = match look(role, claim, &mut kept, size(late)).await {
+            Ok(batch) => {
+                late = batch.late;
+                if batch.is_full {
+                    rest(batch.held, late)
+                } else {
+                    LOOK
+                }
+            }
             Err(Error::Store(store::Error::ClaimLost { .. })) => {
                 // The handle hears of it at its next look.
                 tokio::time::sleep(RETRY).await;
@@ -104,6 +112,15 @@ pub(super) struct Batch {
     held: Duration,
 }
 
+/// How many sessions are ended in one transaction, where the last one found them so late.
+const fn size(late: Duration) -> u32 {
+    if late.as_nanos() > AT_EASE.as_nanos() {
+        LATE_BATCH
+    } else {
+        BATCH
+    }
+}
+
 /// How long the writer is left to others after a full batch: the later the sessions, the shorter.
 fn rest(held: Duration, late: Duration) -> Duration {
     let over = late.saturating_sub(AT_EASE).min(HASTENS).as_millis();
@@ -112,18 +129,19 @@ fn rest(held: Duration, late: Duration) -> Duration {
     LONGEST_REST.min(held.saturating_mul(percent) / 100)
 }
 
-/// Advances cluster time when it is time for that, then ends one batch.
+/// Advances cluster time when it is time for that, then ends one batch of so many at most.
 pub(super) async fn look(
     role: &HomeRole,
     claim: &Claim,
     kept: &mut Option<Instant>,
+    limit: u32,
 ) -> Result<Batch, Error> {
     if kept.is_none_or(|at| clock::since(at) >= cluster_time::KEPT_EVERY) {
         let began = clock::instant();
         cluster_time::keep(&role.store, claim, &role.clock).await?;
         *kept = Some(began);
     }
-    end_due(role, claim).await
+    end_due(role, claim, limit).await
 }
 
 /// What is due, home's first, and cluster time.
@@ -146,7 +164,7 @@ fn due(
 }
 
 /// First it only looks: mostly there is nothing.
-async fn end_due(role: &HomeRole, claim: &Claim) -> Result<Batch, Error> {
+async fn end_due(role: &HomeRole, claim: &Claim, limit: u32) -> Result<Batch, Error> {
     let wall = role.clock.now();
     let (found, _) = role
         .store
@@ -161,8 +179,8 @@ async fn end_due(role: &HomeRole, claim: &Claim) -> Result<Batch, Error> {
         .write(move |tx: &mut dyn Transaction| {
             // Until it is this one's turn the writer is others'.
             let began = clock::instant();
-            let (mut all, now) = due(tx, wall, BATCH)?;
-            let is_full = all.len() >= BATCH as usize;
+            let (mut all, now) = due(tx, wall, limit)?;
+            let is_full = all.len() >= limit as usize;
             // With home's row of a login from here its visiting one has ended, too.
             let mut ended = BTreeSet::new();
             for session in &all {
@@ -248,13 +266,16 @@ mod tests {
 
     /// How long after the moment at which all were due the last one has ended, and the rest after the first batch.
     fn take(held: Duration, looked: Duration) -> (Duration, Duration) {
-        let (mut at, mut first) = (looked, None);
-        for _ in 0..MANY / BATCH {
+        let (mut at, mut first, mut left) = (looked, None, MANY);
+        while left > 0 {
+            let size = size(at);
+            let held = held * size / BATCH;
             let rest = rest(held, at);
             at += held + rest;
             first.get_or_insert(rest);
+            left = left.saturating_sub(size);
         }
-        (at + held, first.unwrap())
+        (at, first.unwrap())
     }
 
     #[test]

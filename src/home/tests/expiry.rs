@@ -100,20 +100,44 @@ async fn a_session_ends_when_its_time_is_over_and_not_when_a_wall_clock_is_set()
     // Nothing ends early.
     for by in [DAY_MS, -DAY_MS] {
         world.role.clock.set_offset_millis(by);
-        assert_eq!(look(&world.role, &claim, &mut None).await.unwrap().ended, 0);
+        assert_eq!(
+            look(&world.role, &claim, &mut None, BATCH)
+                .await
+                .unwrap()
+                .ended,
+            0
+        );
         assert_eq!(world.state("tokyo", id).await, Some(State::Active), "{by}");
     }
     world.time_goes_on(LIMIT_MS - 60_000).await;
-    assert_eq!(look(&world.role, &claim, &mut None).await.unwrap().ended, 0);
+    assert_eq!(
+        look(&world.role, &claim, &mut None, BATCH)
+            .await
+            .unwrap()
+            .ended,
+        0
+    );
     // Nothing is prolonged: the clock is a day behind still.
     world.time_goes_on(60_000).await;
-    assert_eq!(look(&world.role, &claim, &mut None).await.unwrap().ended, 1);
+    assert_eq!(
+        look(&world.role, &claim, &mut None, BATCH)
+            .await
+            .unwrap()
+            .ended,
+        1
+    );
     let row = world.row(Role::Home, "tokyo", id).await;
     assert_eq!(row.end_reason, Some(EndReason::Expired));
     assert_eq!((row.state, row.owed), (State::Ended, true));
     assert_eq!(row.initiator, Some(Initiator::Home));
     assert_eq!(world.held().await, 0, "the base device is free");
-    assert_eq!(look(&world.role, &claim, &mut None).await.unwrap().ended, 0);
+    assert_eq!(
+        look(&world.role, &claim, &mut None, BATCH)
+            .await
+            .unwrap()
+            .ended,
+        0
+    );
     let last = world
         .store
         .read(|tx: &mut dyn Transaction| crate::store::audit::list(tx, 10))
@@ -132,9 +156,21 @@ async fn visiting_ends_its_row_by_itself_and_owes_home_the_end() {
     let id = SessionId::from_uuid(Uuid::now_v7());
     world.on_our_phone("tokyo", id, 30_000).await;
     world.time_goes_on(20_000).await;
-    assert_eq!(look(&world.role, &claim, &mut None).await.unwrap().ended, 0);
+    assert_eq!(
+        look(&world.role, &claim, &mut None, BATCH)
+            .await
+            .unwrap()
+            .ended,
+        0
+    );
     world.time_goes_on(10_000).await;
-    assert_eq!(look(&world.role, &claim, &mut None).await.unwrap().ended, 1);
+    assert_eq!(
+        look(&world.role, &claim, &mut None, BATCH)
+            .await
+            .unwrap()
+            .ended,
+        1
+    );
     let row = world.row(Role::Visiting, "tokyo", id).await;
     assert_eq!(row.end_reason, Some(EndReason::Expired));
     assert_eq!((row.state, row.owed), (State::Ended, true));
@@ -155,7 +191,13 @@ async fn both_rows_of_a_local_login_end_together_where_its_time_is_enforced() {
     let left = u64::try_from(left.as_millis()).unwrap();
     world.on_our_phone("berlin", login.session_id, left).await;
     world.time_goes_on(8 * HOUR_MS).await;
-    assert_eq!(look(&world.role, &claim, &mut None).await.unwrap().ended, 1);
+    assert_eq!(
+        look(&world.role, &claim, &mut None, BATCH)
+            .await
+            .unwrap()
+            .ended,
+        1
+    );
     for role in [Role::Home, Role::Visiting] {
         let row = world.row(role, "berlin", login.session_id).await;
         assert_eq!(row.end_reason, Some(EndReason::Expired));
@@ -190,12 +232,14 @@ async fn what_is_due_at_once_ends_within_seconds_and_only_under_the_claim() {
         generation: 0,
         ..claim.clone()
     };
-    let refused = look(&world.role, &lost, &mut None).await.unwrap_err();
+    let refused = look(&world.role, &lost, &mut None, BATCH)
+        .await
+        .unwrap_err();
     assert!(
         matches!(refused, Error::Store(store::Error::ClaimLost { .. })),
         "{refused}"
     );
-    let first = look(&world.role, &claim, &mut None).await.unwrap();
+    let first = look(&world.role, &claim, &mut None, BATCH).await.unwrap();
     assert_eq!(first.ended, usize::try_from(BATCH).unwrap());
     // The task itself takes the rest, once the claim is its own.
     world
