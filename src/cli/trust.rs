@@ -166,9 +166,18 @@ fn removed_text(cluster_id: &str, fingerprint: &str, removed: &pb::RemoveTrustRe
         );
     }
     match removed.left {
-        0 => format!(
-            "{text}\nnothing is trusted from {cluster_id} now\n\nnext: emccd trust add {cluster_id} --pin FILE"
-        ),
+        0 => {
+            let ended = match usize::try_from(removed.sessions).unwrap_or(usize::MAX) {
+                0 => String::new(),
+                many => format!(
+                    ": {} shared with it end here, and it is told when there is trust again",
+                    count(many, "session")
+                ),
+            };
+            format!(
+                "{text}\nnothing is trusted from {cluster_id} now{ended}\n\nnext: emccd trust add {cluster_id} --pin FILE"
+            )
+        }
         left => {
             let left = count(usize::try_from(left).unwrap_or(usize::MAX), "certificate");
             format!("{text}\nleft: {left}")

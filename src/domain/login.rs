@@ -330,6 +330,8 @@ pub struct Context {
     pub reference: Ref,
     /// The cluster that asks; our own for a local login.
     pub caller: ClusterId,
+    /// SHA-256 of the leaf certificate by which the caller is known; none for our own cluster, and for what we send.
+    pub certificate: Option<[u8; 32]>,
     /// When the answer is of no use any more.
     pub deadline: Instant,
     /// What the caller has told of itself in its `Hello`.

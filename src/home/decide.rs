@@ -7,7 +7,7 @@ use crate::{
     domain::{
         em_code::EmCode,
         ids::{ClusterId, ProfileName, UserId},
-        login::{FindUser, HomeServices, LoginRequest, MAX_CHOICES},
+        login::{Context, FindUser, HomeServices, LoginRequest, MAX_CHOICES},
         parameters::{Parameters, UnknownUserAnswer},
         refusal::Refusal,
         session::{EndReason, Role, State},
@@ -17,7 +17,7 @@ use crate::{
         Transaction, answers, debts, peers,
         profiles::{self, Profile},
         sessions::{self, Session},
-        users,
+        trust_entries, users,
         users::User,
     },
 };
@@ -26,8 +26,9 @@ use crate::{
 pub(super) fn admit_caller(
     tx: &mut dyn Transaction,
     own: &ClusterId,
-    caller: &ClusterId,
+    context: &Context,
 ) -> Result<(), Error> {
+    let caller = &context.caller;
     if own == caller {
         return Ok(());
     }
@@ -42,7 +43,11 @@ pub(super) fn admit_caller(
                 return Err(Error::CallerNotAllowed(caller.clone()));
             }
             // Its connections are cut when this node hears of it; another node of ours may have been told first.
-            if debts::is_distrusted(tx, caller)? {
+            let is_revoked = match &context.certificate {
+                Some(leaf) => trust_entries::is_revoked(tx, caller, leaf)?,
+                None => false,
+            };
+            if is_revoked || debts::is_distrusted(tx, caller)? {
                 return Err(Error::CallerDistrusted(caller.clone()));
             }
             Ok(())

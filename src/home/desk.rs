@@ -145,7 +145,7 @@ impl Desk {
             Repeat::Opened(services) => return Ok(Some(LoginAnswer::Opened(services))),
             repeat => repeat,
         };
-        decide::admit_caller(tx, &self.own, caller)?;
+        decide::admit_caller(tx, &self.own, &self.context)?;
         let hides = decide::hides_unknown(&self.own, caller, &self.parameters);
         let user = decide::one_user_or_hidden(tx, &self.request.user, hides)?;
         let credential = stored::get(tx, &user.user_id)?;

@@ -7,7 +7,7 @@ use super::{
     Error, HomeRole,
     reach::Reach,
     retirement::end,
-    revocation::{BATCH, REST, entry, is_on},
+    revocation::{BATCH, REST, entry},
 };
 use crate::{
     clock::Timestamp,
@@ -15,7 +15,9 @@ use crate::{
     store::{
         self, Transaction, audit,
         claims::{self, Claim},
-        debts, sessions,
+        debts,
+        parameters::ends_sessions_on_revocation,
+        sessions,
     },
 };
 
@@ -89,7 +91,7 @@ async fn end_all(
         let ended = role
             .store
             .write(move |tx: &mut dyn Transaction| {
-                if !is_on(tx)? || !asked.holds(tx, &theirs)? {
+                if !ends_sessions_on_revocation(tx)? || !asked.holds(tx, &theirs)? {
                     return Ok(0);
                 }
                 end_batch(tx, &own, &theirs, &claim, now)

@@ -34,7 +34,7 @@ pub enum Error {
     CallerNotAllowed(ClusterId),
     /// All that was accepted of the caller was taken back, while it was connected.
     #[error(
-        "nothing that cluster {0} shows is accepted here any more; what it shall show is accepted with \
+        "what cluster {0} shows is not accepted here any more; what it shall show is accepted with \
          `emccd trust add {0} --pin FILE`"
     )]
     CallerDistrusted(ClusterId),

@@ -251,29 +251,30 @@ async fn look_up(
     context: &Context,
     request: &LoginRequest,
 ) -> Result<LookedUp, Error> {
-    let (own, caller, request) = (
+    let (own, context, request) = (
         role.cluster.clone(),
-        context.caller.clone(),
+        context.clone(),
         request.without_proof(),
     );
     let parameters = role.parameters();
     role.store
         .look_up(move |tx: &mut dyn Transaction| {
-            let is_repeat = match decide::replay(tx, &caller, &request)? {
+            let caller = &context.caller;
+            let is_repeat = match decide::replay(tx, caller, &request)? {
                 decide::Repeat::Opened(services) => return Ok(LookedUp::Repeat(services)),
                 decide::Repeat::Asked | decide::Repeat::MustChange => true,
                 decide::Repeat::New => false,
             };
-            match decide::admit_caller(tx, &own, &caller) {
+            match decide::admit_caller(tx, &own, &context) {
                 Ok(()) => {}
                 Err(unknown @ Error::CallerUnknown(_)) => return Err(unknown),
                 Err(_) => return Ok(LookedUp::Refused),
             }
-            let hides = decide::hides_unknown(&own, &caller, &parameters);
+            let hides = decide::hides_unknown(&own, caller, &parameters);
             match decide::one_user_or_hidden(tx, &request.user, hides) {
                 Ok(user) => Ok(LookedUp::User {
                     phc: stored::get(tx, &user.user_id)?.map(|c| c.phc),
-                    roaming: roaming_pool(tx, own == caller, &parameters, &request)?,
+                    roaming: roaming_pool(tx, own == *caller, &parameters, &request)?,
                     is_repeat,
                 }),
                 // There is no hash, and one is computed all the same.

@@ -147,9 +147,9 @@ impl HomeRole {
     /// # Errors
     /// [`Error`] when the caller may not ask, or the store can't answer.
     pub async fn find_user(&self, context: &Context, query: &FindUser) -> Result<Ownership, Error> {
-        let (own, caller, query) = (self.cluster.clone(), context.caller.clone(), query.clone());
+        let (own, asking, query) = (self.cluster.clone(), context.clone(), query.clone());
         let answer = self.store.look_up(move |tx: &mut dyn Transaction| {
-            decide::admit_caller(tx, &own, &caller)?;
+            decide::admit_caller(tx, &own, &asking)?;
             let found = users::find(tx, query.login_type, &query.name)?;
             Ok(match found.len() {
                 0 => Ownership::NotMine,

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::{
     HomeRole,
     reach::Reach,
-    revocation::{BATCH, REST, entry, is_on},
+    revocation::{BATCH, REST, entry},
 };
 use crate::{
     clock::{self, Timestamp},
@@ -17,7 +17,9 @@ use crate::{
         session::{EndReason, Initiator, Role, State},
     },
     store::{
-        self, Transaction, debts, peers,
+        self, Transaction, debts,
+        parameters::ends_sessions_on_revocation,
+        peers,
         sessions::{self, Session},
     },
 };
@@ -129,7 +131,7 @@ async fn begin(role: &HomeRole, leaving: &Leaving) -> Result<(), Stays> {
     role.store
         .write(move |tx: &mut dyn Transaction| {
             let (living, owed) = sessions::shared_with(tx, &cluster)?;
-            if living > 0 && !is_on(tx)? {
+            if living > 0 && !ends_sessions_on_revocation(tx)? {
                 let cluster = cluster.clone();
                 return Err(Stays::SessionsLive { cluster, living });
             }

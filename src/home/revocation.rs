@@ -8,7 +8,6 @@ use super::{Error, HomeRole, distrust};
 use crate::{
     domain::{
         ids::{ClusterId, SessionId},
-        parameters::Parameters,
         session::EndReason,
     },
     store::{
@@ -16,7 +15,8 @@ use crate::{
         audit::{self, Action},
         claims::{self, Claim, Task},
         membership::Membership,
-        meta, parameters,
+        meta,
+        parameters::ends_sessions_on_revocation,
         sessions::{self, Session},
         users,
     },
@@ -81,15 +81,6 @@ async fn follow(role: &HomeRole, claim: &Claim) {
     }
 }
 
-/// Whether sessions end at all when a right to them is lost, as the store has it: what this node goes by may be older
-/// than the change that it is asked for.
-pub(super) fn is_on(tx: &mut dyn Transaction) -> Result<bool, store::Error> {
-    const NAME: &str = "end-sessions-on-revocation";
-    let set = parameters::get(tx, NAME)?;
-    let (stored, _) = Parameters::from_stored(set.iter().map(|value| (NAME, value.as_str())));
-    Ok(stored.end_sessions_on_revocation)
-}
-
 /// Sweeps when a right may have been lost since the last look, and when the switch was turned on.
 pub(super) async fn look(
     role: &HomeRole,
@@ -99,7 +90,10 @@ pub(super) async fn look(
     let now = role
         .store
         .read(|tx: &mut dyn Transaction| {
-            Ok::<_, store::Error>((meta::get(tx, users::REVOCATIONS)?, is_on(tx)?))
+            Ok::<_, store::Error>((
+                meta::get(tx, users::REVOCATIONS)?,
+                ends_sessions_on_revocation(tx)?,
+            ))
         })
         .await?;
     if seen.as_ref() != Some(&now) {
@@ -127,6 +121,15 @@ async fn sweep(role: &HomeRole, claim: &Claim) -> Result<bool, Error> {
     if found.is_empty() {
         return Ok(false);
     }
+    end_batch(role, claim, found).await
+}
+
+/// Ends those of a batch that may still not be; whether there may be more behind them.
+pub(super) async fn end_batch(
+    role: &HomeRole,
+    claim: &Claim,
+    found: Vec<(ClusterId, SessionId)>,
+) -> Result<bool, Error> {
     let is_full = u32::try_from(found.len()).is_ok_and(|found| found >= BATCH);
     // Also where all of them had ended meanwhile: there may be others behind them.
     Ok(end_found(role, claim, found).await?.is_some() && is_full)
@@ -142,7 +145,7 @@ pub(super) async fn end_found(
     let ended = role
         .store
         .write(move |tx: &mut dyn Transaction| {
-            if !is_on(tx)? {
+            if !ends_sessions_on_revocation(tx)? {
                 return Ok(None);
             }
             let mut all = Vec::with_capacity(found.len());

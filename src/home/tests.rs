@@ -19,6 +19,7 @@ use super::{
 use crate::{
     admission::{Kind, Party, Source},
     chance::Chance,
+    clock::Timestamp,
     domain::{
         em_code::EmCode,
         ids::{BaseDeviceName, DeviceName, LoginName, PolicyName, ProfileName, Ref, UserId},
@@ -36,6 +37,7 @@ use crate::{
         policies,
         profiles::{self, Profile},
         sessions,
+        trust_entries::{self, EntryKind, Source as TrustSource, TrustEntry},
         users::User,
     },
 };
@@ -109,6 +111,19 @@ fn peer(name: &str, enabled: bool) -> Peer {
     }
 }
 
+/// What is accepted from a peer: the certificate of that number.
+fn pinned(name: &str, n: u8) -> TrustEntry {
+    TrustEntry {
+        cluster_id: cluster(name),
+        kind: EntryKind::Pinned,
+        fingerprint: [n; 32],
+        der: vec![n],
+        added_at: Timestamp::from_millis(1),
+        source: TrustSource::Operator,
+        alias: None,
+    }
+}
+
 /// Every other cluster can be told of anything, or none.
 #[derive(Debug)]
 struct AllLinks(AtomicBool);
@@ -154,9 +169,10 @@ pub(crate) async fn world(base_devices: usize) -> World {
             for n in 1..=base_devices {
                 base_devices::upsert(tx, &BaseDeviceName::new(format!("EMCC{n}")).unwrap())?;
             }
-            peers::upsert(tx, &peer("tokyo", true))?;
-            peers::upsert(tx, &peer("lima", true))?;
-            peers::upsert(tx, &peer("oslo", false))?;
+            for (n, name) in (7..).zip(["tokyo", "lima", "oslo"]) {
+                peers::upsert(tx, &peer(name, name != "oslo"))?;
+                trust_entries::add(tx, &pinned(name, n))?;
+            }
             Ok::<_, store::Error>(())
         })
         .await
@@ -195,6 +211,7 @@ pub(crate) fn from(caller: &str) -> Context {
     Context {
         reference: Ref::from_bits(7),
         caller: cluster(caller),
+        certificate: None,
         deadline: soon(),
         traits: Traits::ours(SecurityMode::NonSecure),
     }

@@ -522,6 +522,7 @@ impl Outbox {
         let context = Context {
             reference: debt.reference,
             caller: self.cluster.clone(),
+            certificate: None,
             deadline: clock::instant() + self.deadline,
             traits: Traits::default(),
         };

@@ -164,31 +164,28 @@ pub fn forget(
     Ok(forgotten > 0)
 }
 
-/// Whether nothing is accepted from a cluster any more, of which something was revoked at some time.
+/// Whether no certificate is accepted from a cluster, as pinned or by an authority.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn is_distrusted(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<bool, Error> {
     let found = tx.query(
-        "SELECT 1 FROM revoked_entries r WHERE r.cluster_id = $1
-           AND NOT EXISTS (SELECT 1 FROM trust_entries t WHERE t.cluster_id = r.cluster_id)
-         LIMIT 1",
+        "SELECT 1 FROM trust_entries WHERE cluster_id = $1 LIMIT 1",
         &[cluster.into()],
     )?;
-    Ok(!found.is_empty())
+    Ok(found.is_empty())
 }
 
-/// Clusters that share living sessions with us and from which nothing is accepted any more, and of which something was
-/// revoked at some time.
+/// Peers that share living sessions with us and of which no certificate is accepted any more.
 ///
 /// # Errors
 /// [`Error`] when the store fails.
 pub fn distrusted(tx: &mut dyn Transaction) -> Result<Vec<ClusterId>, Error> {
     tx.query(
-        "SELECT DISTINCT r.cluster_id FROM revoked_entries r
-         WHERE NOT EXISTS (SELECT 1 FROM trust_entries t WHERE t.cluster_id = r.cluster_id)
-           AND EXISTS (SELECT 1 FROM sessions s WHERE s.counterpart = r.cluster_id AND s.state <> 'ended')
-         ORDER BY r.cluster_id",
+        "SELECT p.cluster_id FROM peers p
+         WHERE NOT EXISTS (SELECT 1 FROM trust_entries t WHERE t.cluster_id = p.cluster_id)
+           AND EXISTS (SELECT 1 FROM sessions s WHERE s.counterpart = p.cluster_id AND s.state <> 'ended')
+         ORDER BY p.cluster_id",
         &[],
     )?
     .into_iter()

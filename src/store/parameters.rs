@@ -53,6 +53,18 @@ pub fn get(tx: &mut dyn Transaction, name: &str) -> Result<Option<String>, Error
     .transpose()
 }
 
+/// Whether sessions end when a right to them is lost, as the store has it: what a node goes by may be older than the
+/// change that it is asked for.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn ends_sessions_on_revocation(tx: &mut dyn Transaction) -> Result<bool, Error> {
+    const NAME: &str = "end-sessions-on-revocation";
+    let set = get(tx, NAME)?;
+    let (stored, _) = Parameters::from_stored(set.iter().map(|value| (NAME, value.as_str())));
+    Ok(stored.end_sessions_on_revocation)
+}
+
 /// Sets a parameter; whether its value is another one than before. Setting it to what it is changes nothing,
 /// neither the time nor the name beside it.
 ///

@@ -360,6 +360,7 @@ impl Inner {
         Context {
             reference,
             caller: self.config.cluster.clone(),
+            certificate: None,
             deadline,
             // Of our own home role only; a peer goes by what our `Hello` told it.
             traits: Traits::ours(SecurityMode::NonSecure),

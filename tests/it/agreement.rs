@@ -14,7 +14,7 @@ use crate::{
     nodes::claims::{database, texts},
     people::done,
     support::{
-        binary, lab, log_in, log_in_at, log_out,
+        self, binary, lab, log_in, log_in_at, log_out,
         rows::{rows, settled, tamper},
     },
 };
@@ -26,12 +26,12 @@ const SOON: Duration = Duration::from_secs(20);
 const AGE: &str = "UPDATE sessions SET changed_at = changed_at - 30000";
 
 /// Waits until something holds of a cluster's rows.
-async fn until(cluster: &Cluster, what: &str, holds: impl Fn(&rusqlite::Connection) -> bool) {
-    let began = std::time::Instant::now();
-    while !tokio::task::block_in_place(|| holds(&database(cluster))) {
-        assert!(began.elapsed() < SOON, "{}: never {what}", cluster.id);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+async fn until(cluster: &Cluster, what: &str, is_so: impl Fn(&rusqlite::Connection) -> bool) {
+    support::until(SOON, format_args!("{}: {what}", cluster.id), async || {
+        let is_so = tokio::task::block_in_place(|| is_so(&database(cluster)));
+        support::holds(is_so, "that it isn't")
+    })
+    .await;
 }
 
 fn count(database: &rusqlite::Connection, sql: &str) -> i64 {

@@ -20,8 +20,9 @@ use emccd::{
 use crate::{
     doctor::{doctor, of},
     support::{
-        DAY_MILLIS, days_from_now,
+        DAY_MILLIS, days_from_now, holds,
         rows::{rows, settled, tamper},
+        until,
     },
 };
 
@@ -140,11 +141,11 @@ impl Scene {
 
     /// Waits until home has been asked by a login, whose answer is on its way: for a session beside those of `before`.
     async fn until_asked(&self, before: &BTreeSet<String>) {
-        let began = Instant::now();
-        while self.live_at_home().is_subset(before) {
-            assert!(began.elapsed() < DEADLINE, "home is not asked");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(DEADLINE, "home is asked", async || {
+            let living = self.live_at_home();
+            holds(!living.is_subset(before), &living)
+        })
+        .await;
     }
 
     /// Waits until some cluster time has passed at both.
@@ -153,15 +154,12 @@ impl Scene {
         for cluster in &self.lab.clusters {
             since.push(cluster_time(cluster));
         }
-        let began = Instant::now();
         for (cluster, since) in self.lab.clusters.iter().zip(since) {
-            while cluster_time(cluster) < since + A_WHILE {
-                assert!(
-                    began.elapsed() < Duration::from_secs(20),
-                    "time stands still"
-                );
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            until(Duration::from_secs(20), "time goes on", async || {
+                let now = cluster_time(cluster);
+                holds(now >= since + A_WHILE, now)
+            })
+            .await;
         }
     }
 }
@@ -295,20 +293,19 @@ async fn time_is_over_when_it_is(scene: &Scene) {
     assert_eq!(scene.phones().await, [OLD]);
     let ten_hours = "UPDATE cluster_time SET at = at + 10 * 3600 * 1000";
     tamper(&scene.lab.clusters[HOME], ten_hours).await;
-    let began = Instant::now();
+    let name = &scene.lab.clusters[VISITING].data.phone(OLD).unwrap().name;
     for cluster in &scene.lab.clusters {
-        loop {
+        let old = until(Duration::from_secs(30), "its time is over", async || {
             let all = rows(cluster).await;
-            let name = &scene.lab.clusters[VISITING].data.phone(OLD).unwrap().name;
-            let old = all.sessions.iter().find(|s| s.device.as_str() == name);
-            let old = old.unwrap();
-            if old.state == State::Ended {
-                assert_eq!(old.end_reason, Some(EndReason::Expired), "{old:?}");
-                break;
-            }
-            assert!(began.elapsed() < Duration::from_secs(30), "{old:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            let mut old = all
+                .sessions
+                .into_iter()
+                .filter(|s| s.device.as_str() == name);
+            let old = old.next().unwrap();
+            holds(old.state == State::Ended, &old).map(|()| old)
+        })
+        .await;
+        assert_eq!(old.end_reason, Some(EndReason::Expired), "{old:?}");
     }
 }
 

@@ -4,7 +4,7 @@
 //! stands; nothing stays undecided beyond its deadline; what is owed is delivered; the user can log in again at
 //! once. And a request that comes again with its id gets the answer that it had, or hears that it is over.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use emccd::{
     domain::{
@@ -23,10 +23,10 @@ use futures_util::future::join_all;
 use tonic::Code;
 
 use crate::support::{
-    binary, is_long, lab, nobody_panicked,
+    binary, holds, is_long, lab, nobody_panicked,
     raw_peer::{self, Client, call, peer_client},
     rows::{Rows, rows, settled, tamper},
-    set_parameter,
+    set_parameter, until,
 };
 
 mod commits;

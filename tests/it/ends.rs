@@ -1,7 +1,7 @@
 //! Every way in which a session ends, over a link and while the link is cut: it ends on both sides, or its end is owed,
 //! shown as owed with whom and why, and told when the link is back, also by a node that was started anew meanwhile.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use emccd::{
     lab::{
@@ -15,7 +15,7 @@ use emccd::{
 
 use crate::{
     people::done,
-    support::{log_in_at, log_out, rows::tamper, set_parameter},
+    support::{holds, log_in_at, log_out, rows::tamper, set_parameter, until},
 };
 
 const HOME: usize = 0;
@@ -288,15 +288,12 @@ impl Scene {
 
     /// Waits until a row is over, and told or owed.
     async fn over(&self, at: usize, way: Way, owed: bool) -> pb::Session {
-        let began = Instant::now();
-        loop {
+        let what = format!("{way:?} is over at cluster {at}, owed: {owed}");
+        until(SOON, what, async || {
             let row = self.row(at, way).await;
-            if row.state == "ended" && row.owed == owed {
-                return row;
-            }
-            assert!(began.elapsed() < SOON, "{way:?} at cluster {at}: {row:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            holds(row.state == "ended" && row.owed == owed, &row).map(|()| row)
+        })
+        .await
     }
 
     /// Both sides know of the end, for the same reason, and nobody is owed anything.
@@ -469,25 +466,16 @@ async fn a_peer_that_is_distrusted_loses_what_is_shared_and_hears_of_it_when_it_
         let home = scene.over(HOME, Way::Phone, true).await;
         assert_eq!(home.end_reason.as_deref(), Some("revoked"));
         scene.unlinked().await;
-        let began = Instant::now();
-        let owed = loop {
+        let owed = until(SOON, "both ends are owed", async || {
             let request = pb::ListSessionsRequest {
                 only_owed: true,
                 ..pb::ListSessionsRequest::default()
             };
-            let owed = scene
-                .admin(HOME)
-                .await
-                .sessions(request)
-                .await
-                .unwrap()
-                .sessions;
-            if owed.len() == 2 {
-                break owed;
-            }
-            assert!(began.elapsed() < SOON, "{owed:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
+            let mut admin = scene.admin(HOME).await;
+            let owed = admin.sessions(request).await.unwrap().sessions;
+            holds(owed.len() == 2, &owed).map(|()| owed)
+        })
+        .await;
         for row in &owed {
             assert_eq!(row.end_reason.as_deref(), Some("revoked"), "{row:?}");
             let cause = row.owed_cause.as_deref().unwrap();

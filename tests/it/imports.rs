@@ -3,12 +3,12 @@
 
 use std::{
     process::{Command, Output},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use emccd::lab::{Cluster, Hosting, Lab, Spec, member::Versions};
 
-use crate::support::{binary, rows::rows};
+use crate::support::{binary, holds, rows::rows, until};
 
 /// More than one batch of rows.
 const USERS: usize = 1_500;
@@ -70,12 +70,12 @@ async fn state(cluster: &Cluster, extension: usize) -> [usize; 3] {
 
 /// Waits until nothing is left of any import.
 async fn cleared(cluster: &Cluster) {
-    let began = Instant::now();
     let left = "SELECT (SELECT count(*) FROM imports) + (SELECT count(*) FROM import_rows)";
-    while number(cluster, left.to_owned()).await > 0 {
-        assert!(began.elapsed() < LIMIT, "rows of an import stay");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until(LIMIT, "nothing is left of any import", async || {
+        let left = number(cluster, left.to_owned()).await;
+        holds(left == 0, left)
+    })
+    .await;
 }
 
 /// Entries of the audit that an import with this extension makes.

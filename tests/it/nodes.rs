@@ -18,7 +18,7 @@ use emccd::lab::{
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
-use crate::support::{binary, rows::settled};
+use crate::support::{binary, holds, rows::settled, until};
 
 pub(crate) mod claims;
 mod links;
@@ -271,26 +271,18 @@ async fn disabling_ends(lab: &Lab, node: usize) {
         .await
         .unwrap();
     assert_eq!(shown.em_code, None, "{}", shown.text);
-    let began = Instant::now();
     let set = |enabled| {
         let line = format!("user set {} --enabled {enabled}", user.user_id);
         tokio::task::block_in_place(|| type_in(home, node, &line));
     };
     set(false);
     let mut admin = visiting.members[node].admin().await.unwrap();
-    while admin
-        .living()
-        .await
-        .unwrap()
-        .iter()
-        .any(|s| s.device == *device)
-    {
-        assert!(
-            began.elapsed() < Duration::from_secs(5),
-            "disabled at a node that does not sweep, and still on the phone"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let what = "the phone is free, of one disabled at a node that does not sweep";
+    until(Duration::from_secs(5), what, async || {
+        let living = admin.living().await.unwrap();
+        holds(living.iter().all(|s| s.device != *device), &living)
+    })
+    .await;
     set(true);
 }
 

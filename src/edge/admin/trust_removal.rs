@@ -12,7 +12,9 @@ use crate::{
     store::{
         Store, Transaction, announcements,
         audit::{self, Action, Noun},
+        parameters,
         peers::Peer,
+        sessions,
         trust_entries::{self, EntryKind},
     },
     trust::{
@@ -103,6 +105,8 @@ pub(super) async fn remove_trust(
             } else {
                 trust_entries::revoke(tx, cluster, fingerprint, now)?
             };
+            let left = entries_of(tx, cluster)?.len();
+            let sessions = if left == 0 { ending(tx, cluster)? } else { 0 };
             let descendants: Vec<_> = gone.descendants.iter().map(fingerprint_text).collect();
             bundle::check(&bundles(tx)?)?;
             audit::append(
@@ -118,10 +122,11 @@ pub(super) async fn remove_trust(
             )?;
             Ok(pb::RemoveTrustResponse {
                 removed,
-                left: u32::try_from(entries_of(tx, cluster)?.len()).unwrap_or(u32::MAX),
+                left: u32::try_from(left).unwrap_or(u32::MAX),
                 revoked: !was_anchor,
                 descendants,
                 unreported: unreported.clone(),
+                sessions,
             })
         })
         .await
@@ -186,8 +191,13 @@ fn check_use(
         .map(|live| live.told.clone())
         .collect();
     if peer.enabled && impact::takes_the_last(before, &after) {
+        let sessions = match ending(tx, cluster)? {
+            0 => String::new(),
+            1 => "; the one session shared with it would end".to_owned(),
+            many => format!("; the {many} sessions shared with it would end"),
+        };
         resting.push(format!(
-            "the peer {cluster}, which is enabled and has no other entry"
+            "the peer {cluster}, which is enabled and has no other entry{sessions}"
         ));
     }
     if resting.is_empty() && peer.enabled && !unreported.is_empty() {
@@ -213,6 +223,14 @@ fn check_use(
              --fingerprint {text} --mode unlink"
         ),
     ))
+}
+
+/// How many sessions end with the last of what is accepted from a peer.
+fn ending(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<u64, Error> {
+    if !parameters::ends_sessions_on_revocation(tx)? {
+        return Ok(0);
+    }
+    Ok(sessions::shared_with(tx, cluster)?.0)
 }
 
 /// Whether a certificate was announced and waits for an operator.

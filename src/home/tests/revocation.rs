@@ -2,13 +2,12 @@
 
 use super::*;
 use crate::{
-    home::revocation::{BATCH, end_found, look},
+    home::revocation::{BATCH, end_batch, end_found, look},
     store::{
         audit,
         claims::{self, Claim, Task},
         membership::Membership,
         parameters::{self as stored_parameters, Setting},
-        trust_entries::{self, EntryKind, Source, TrustEntry},
     },
     tasks::Tasks,
 };
@@ -185,31 +184,30 @@ async fn what_the_store_says_of_the_switch_counts_also_before_the_node_goes_by_i
 impl World {
     /// What is accepted from tokyo: nothing, after what there was has been revoked; or something again.
     async fn trusts_tokyo(&self, does: bool) {
-        self.store
-            .write(move |tx: &mut dyn Transaction| {
-                let entry = TrustEntry {
-                    cluster_id: cluster("tokyo"),
-                    kind: EntryKind::Pinned,
-                    fingerprint: [7; 32],
-                    der: vec![7],
-                    added_at: crate::clock::Timestamp::from_millis(1),
-                    source: Source::Operator,
-                    alias: None,
-                };
-                if does {
-                    trust_entries::add(tx, &entry)?;
-                } else {
-                    trust_entries::revoke(
-                        tx,
-                        &entry.cluster_id,
-                        &entry.fingerprint,
-                        entry.added_at,
-                    )?;
-                }
-                Ok::<_, store::Error>(())
-            })
-            .await
-            .unwrap();
+        let pin = pinned("tokyo", 7);
+        if does {
+            self.trusts(pin).await;
+        } else {
+            self.revokes(pin).await;
+        }
+    }
+
+    async fn trusts(&self, entry: TrustEntry) {
+        let add = move |tx: &mut dyn Transaction| trust_entries::add(tx, &entry);
+        self.store.write(add).await.unwrap();
+    }
+
+    async fn revokes(&self, entry: TrustEntry) {
+        let TrustEntry {
+            cluster_id,
+            fingerprint,
+            added_at,
+            ..
+        } = entry;
+        let revoke = move |tx: &mut dyn Transaction| {
+            trust_entries::revoke(tx, &cluster_id, &fingerprint, added_at).map(drop)
+        };
+        self.store.write(revoke).await.unwrap();
     }
 
     async fn visit(&self, id: SessionId) -> sessions::Session {
@@ -262,6 +260,73 @@ async fn a_peer_of_which_nothing_is_accepted_any_more_loses_what_is_shared_in_bo
     look_again(&mut seen).await;
     let state = world.state("tokyo", again.session_id).await;
     assert_eq!(state, Some(State::Active));
+}
+
+/// An authority is removed and not revoked: its peer is distrusted all the same once there is nothing else.
+#[tokio::test]
+async fn a_peer_whose_only_authority_is_removed_loses_what_is_shared() {
+    let world = world(4).await;
+    let authority = TrustEntry {
+        kind: EntryKind::Anchor,
+        ..pinned("tokyo", 9)
+    };
+    let ca = authority.fingerprint;
+    world.trusts(authority).await;
+    world.trusts_tokyo(false).await;
+    let away = request("ana", "13579", "SEP1");
+    world.opens("tokyo", &away).await;
+    let (claim, mut seen) = (world.claim().await, None);
+    look(&world.role, &claim, &mut seen).await.unwrap();
+    let state = world.state("tokyo", away.session_id).await;
+    assert_eq!(state, Some(State::Active), "the authority vouches for it");
+    // The operator took back that the pin was revoked: what is remembered as revoked plays no part.
+    world
+        .store
+        .write(move |tx: &mut dyn Transaction| {
+            trust_entries::unrevoke(tx, &cluster("tokyo"), &[7; 32])?;
+            trust_entries::withdraw(tx, &cluster("tokyo"), &ca).map(drop)
+        })
+        .await
+        .unwrap();
+    look(&world.role, &claim, &mut seen).await.unwrap();
+    let state = world.state("tokyo", away.session_id).await;
+    assert_eq!(state, Some(State::Ended));
+    assert_eq!(world.owed("tokyo").await, [away.session_id]);
+    let late = request("eve", "13579", "SEP3");
+    assert_eq!(code(&world, "tokyo", &late).await, 38);
+}
+
+/// Of a peer with two certificates one is revoked, by another node of ours: who is connected by it gets in no more,
+/// and who is by the other does.
+#[tokio::test]
+async fn who_is_known_by_a_revoked_certificate_is_refused_before_its_connection_is_cut() {
+    let world = world(4).await;
+    world.trusts(pinned("tokyo", 77)).await;
+    world.trusts_tokyo(false).await;
+    let by = |n: u8| Context {
+        certificate: Some([n; 32]),
+        ..from("tokyo")
+    };
+    let asked = FindUser {
+        login_type: LoginType::Uid,
+        name: LoginName::new("ana").unwrap(),
+    };
+    let login = request("ana", "13579", "SEP1");
+    let refused = world.role.login(&by(7), &login).await.unwrap_err();
+    assert!(matches!(refused, Error::CallerDistrusted(_)), "{refused:?}");
+    let refused = world.role.find_user(&by(7), &asked).await.unwrap_err();
+    assert!(matches!(refused, Error::CallerDistrusted(_)), "{refused:?}");
+    assert_eq!(world.state("tokyo", login.session_id).await, None);
+    let found = world.role.find_user(&by(77), &asked).await.unwrap();
+    assert_eq!(found, Ownership::Mine);
+    let again = request("ana", "13579", "SEP1");
+    world.role.login(&by(77), &again).await.unwrap();
+    // The same bytes, revoked for another peer, say nothing of this one.
+    world.revokes(pinned("lima", 77)).await;
+    assert_eq!(
+        world.role.find_user(&by(77), &asked).await.unwrap(),
+        Ownership::Mine
+    );
 }
 
 #[tokio::test]
@@ -321,28 +386,64 @@ async fn what_is_shared_with_a_peer_that_accepts_nothing_of_ours_ends_where_nobo
     );
 }
 
+impl World {
+    /// That many sessions at phones of tokyo, numbered from 1, of a user who is gone.
+    async fn of_nobody(&self, many: u32) {
+        self.store
+            .write(move |tx: &mut dyn Transaction| {
+                let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
+                    INSERT INTO sessions (role, counterpart, id, state, device, user_key, user_id, login_type,
+                      login_name, reference, created_at, changed_at, owed)
+                    SELECT 'home', 'tokyo', lower(printf('00000000-0000-7000-8000-%012x', i)), 'active', 'SEP' || i,
+                      'gone', 'gone', 'UID', 'gone', printf('%08X', i), i, i, 0 FROM n";
+                tx.execute(sql, &[many.into()])
+            })
+            .await
+            .unwrap();
+    }
+
+    /// How many live at phones of tokyo, and of how many ends it is owed the news.
+    async fn with_tokyo(&self) -> (u64, u64) {
+        let shared = |tx: &mut dyn Transaction| sessions::shared_with(tx, &cluster("tokyo"));
+        self.store.read(shared).await.unwrap()
+    }
+}
+
+fn numbered(range: std::ops::RangeInclusive<u32>) -> Vec<(ClusterId, SessionId)> {
+    range
+        .map(|n| {
+            (
+                cluster("tokyo"),
+                SessionId::from_uuid(Uuid::from_u64_pair(0x7000, 0x8000 << 48 | u64::from(n))),
+            )
+        })
+        .collect()
+}
+
 #[tokio::test]
 async fn more_sessions_than_one_batch_end_in_one_look() {
     let world = world(1).await;
-    let many = BATCH + 1;
-    world
-        .store
-        .write(move |tx: &mut dyn Transaction| {
-            let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
-                INSERT INTO sessions (role, counterpart, id, state, device, user_key, user_id, login_type, login_name,
-                  reference, created_at, changed_at, owed)
-                SELECT 'home', 'tokyo', lower(printf('00000000-0000-7000-8000-%012x', i)), 'active', 'SEP' || i,
-                  'gone', 'gone', 'UID', 'gone', printf('%08X', i), i, i, 0 FROM n";
-            tx.execute(sql, &[many.into()])
-        })
-        .await
-        .unwrap();
+    world.of_nobody(BATCH + 1).await;
     let claim = world.claim().await;
     look(&world.role, &claim, &mut None).await.unwrap();
-    let (living, owed) = world
-        .store
-        .read(|tx: &mut dyn Transaction| sessions::shared_with(tx, &cluster("tokyo")))
-        .await
-        .unwrap();
-    assert_eq!((living, owed), (0, u64::from(many)));
+    assert_eq!(world.with_tokyo().await, (0, u64::from(BATCH) + 1));
+}
+
+/// What a reader found may have ended before the writer comes to it, all of it: there may be more behind it.
+#[tokio::test]
+async fn a_full_batch_of_which_nothing_is_left_to_end_is_not_the_last() {
+    let world = world(1).await;
+    world.of_nobody(BATCH + 1).await;
+    let claim = world.claim().await;
+    let end = async |found| end_batch(&world.role, &claim, found).await.unwrap();
+    assert!(end(numbered(1..=BATCH)).await);
+    assert_eq!(world.with_tokyo().await, (1, u64::from(BATCH)));
+    assert!(end(numbered(1..=BATCH)).await, "others may be behind them");
+    assert_eq!(world.with_tokyo().await, (1, u64::from(BATCH)));
+    assert!(
+        !end(numbered(2..=BATCH)).await,
+        "there were no more to be found"
+    );
+    world.switch("off").await;
+    assert!(!end(numbered(1..=BATCH)).await, "it was switched off");
 }

@@ -109,12 +109,12 @@ pub(in crate::store) async fn what_is_refused_is_parked_until_it_is_tried_again_
     }
 }
 
-pub(in crate::store) async fn who_shares_sessions_and_had_all_its_trust_revoked_is_distrusted(
+pub(in crate::store) async fn who_shares_sessions_and_of_whom_nothing_is_accepted_is_distrusted(
     store: &Store,
 ) {
-    let entry = |n: u8| TrustEntry {
+    let entry = |n: u8, kind| TrustEntry {
         cluster_id: cluster("berlin"),
-        kind: EntryKind::Pinned,
+        kind,
         fingerprint: [n; 32],
         der: vec![n],
         added_at: at(1),
@@ -136,7 +136,7 @@ pub(in crate::store) async fn who_shares_sessions_and_had_all_its_trust_revoked_
         };
         peers::upsert(tx, &peer)?;
         for n in [1, 2] {
-            trust_entries::add(tx, &entry(n))?;
+            trust_entries::add(tx, &entry(n, EntryKind::Pinned))?;
         }
         Ok(())
     })
@@ -155,16 +155,19 @@ pub(in crate::store) async fn who_shares_sessions_and_had_all_its_trust_revoked_
     assert_eq!(distrusted().await, [], "something is accepted still");
     revoke(2).await;
     assert_eq!(distrusted().await, [cluster("berlin")]);
-    // Nothing that was revoked, but taken out: as when a certificate is replaced.
-    write(store, |tx| {
+    // An authority is removed and not revoked, and nothing else is remembered as revoked either.
+    write(store, move |tx| {
         for n in [1, 2] {
             trust_entries::unrevoke(tx, &cluster("berlin"), &[n; 32])?;
         }
-        Ok(())
+        trust_entries::add(tx, &entry(3, EntryKind::Anchor)).map(drop)
     })
     .await;
-    assert_eq!(distrusted().await, []);
-    revoke(1).await;
+    assert_eq!(distrusted().await, [], "an authority vouches for it");
+    let remove = |tx: &mut dyn Transaction| {
+        trust_entries::withdraw(tx, &cluster("berlin"), &[3; 32]).map(drop)
+    };
+    write(store, remove).await;
     assert_eq!(distrusted().await, [cluster("berlin")]);
     write(store, |tx| {
         sessions::transition(

@@ -108,7 +108,7 @@ macro_rules! each_engine_must {
                 what_is_shared_with_a_cluster_is_told_by_role_and_page_and_nothing_else,
                 a_row_ends_as_told_once_and_never_while_a_login_is_under_way,
                 what_is_refused_is_parked_until_it_is_tried_again_or_told_or_dropped,
-                who_shares_sessions_and_had_all_its_trust_revoked_is_distrusted,
+                who_shares_sessions_and_of_whom_nothing_is_accepted_is_distrusted,
                 what_fails_undoes_itself_and_not_its_neighbours,
             ]
         );

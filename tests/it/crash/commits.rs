@@ -126,22 +126,19 @@ impl Journey<'_> {
 
     /// Waits until nobody is on the phone, and nobody at home thinks so.
     async fn until_over(&self, what: &str) {
-        let began = Instant::now();
         let (home, visiting) = (&self.lab.clusters[HOME], &self.lab.clusters[VISITING]);
         let lives = |rows: &Rows| rows.sessions.iter().any(|s| s.state != State::Ended);
-        loop {
-            let (at_home, at_visiting) = (rows(home).await, rows(visiting).await);
-            if !lives(&at_home) && !lives(&at_visiting) {
-                return self.tell(Told::Out);
-            }
-            assert!(
-                began.elapsed() < OVER_WITHIN,
-                "{what}: {:?}, {:?}",
-                at_home.sessions,
-                at_visiting.sessions
-            );
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        until(
+            OVER_WITHIN,
+            format_args!("{what}: all is over"),
+            async || {
+                let (at_home, at_visiting) = (rows(home).await, rows(visiting).await);
+                let is_over = !lives(&at_home) && !lives(&at_visiting);
+                holds(is_over, (at_home.sessions, at_visiting.sessions))
+            },
+        )
+        .await;
+        self.tell(Told::Out);
     }
 
     /// Somebody types a PIN that is none.

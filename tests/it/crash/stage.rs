@@ -232,20 +232,15 @@ impl Stage {
 
     /// Another user gets the phone, at the latest when the deadline of the login that was cut off has passed.
     pub(super) async fn free_in_time(&self, point: &str) {
-        let began = Instant::now();
-        loop {
+        let what = format_args!("{point}: the phone is nobody's");
+        until(DEADLINE + SWEEP_SLACK, what, async || {
             let shown = self.log_in(SECOND, CUT).await.unwrap();
-            if shown.em_code.is_none() {
-                return;
+            if shown.em_code.is_some() {
+                assert_eq!(shown.em_code, Some(26), "{point}: {}", shown.text);
             }
-            assert_eq!(shown.em_code, Some(26), "{point}: {}", shown.text);
-            assert!(
-                began.elapsed() < DEADLINE + SWEEP_SLACK,
-                "{point}: the phone is still taken: {}",
-                shown.text
-            );
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+            holds(shown.em_code.is_none(), shown.text)
+        })
+        .await;
     }
 
     /// A logout that is cut off at `point`.

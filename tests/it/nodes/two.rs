@@ -9,7 +9,7 @@ use emccd::{
 };
 
 use super::{claims::texts, *};
-use crate::support::log_in;
+use crate::support::{self, log_in};
 
 const HOME: usize = 0;
 const VISITING: usize = 1;
@@ -223,11 +223,10 @@ pub(crate) async fn stand_still(cluster: &Cluster, member: &Member) {
 
 /// Waits until a query gives anything.
 async fn until(cluster: &Cluster, sql: &str) {
-    let began = Instant::now();
-    while texts(cluster, sql).is_empty() {
-        assert!(began.elapsed() < LIMIT, "{sql}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    support::until(LIMIT, sql, async || {
+        support::holds(!texts(cluster, sql).is_empty(), "nothing")
+    })
+    .await;
 }
 
 /// What a node that lives moves on; none while it is not on record.
@@ -249,17 +248,11 @@ fn disable(lab: &Lab, user: usize, node: usize) {
 async fn until_free(lab: &Lab, phone: usize) {
     let device = &lab.clusters[VISITING].data.phone(phone).unwrap().name;
     let mut admin = lab.clusters[VISITING].admin().await.unwrap();
-    let began = Instant::now();
-    while admin
-        .living()
-        .await
-        .unwrap()
-        .iter()
-        .any(|s| s.device == *device)
-    {
-        assert!(began.elapsed() < LIMIT, "{device} is not free");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    support::until(LIMIT, format_args!("{device} is free"), async || {
+        let living = admin.living().await.unwrap();
+        support::holds(living.iter().all(|s| s.device != *device), &living)
+    })
+    .await;
 }
 
 async fn a_process_that_stands_still_loses_its_work_and_wakes_to_none(lab: &Lab) {
@@ -295,15 +288,15 @@ async fn a_process_that_stands_still_loses_its_work_and_wakes_to_none(lab: &Lab)
     // Awake again it beats, serves and changes data; the work stays with the other.
     let before = beat(home, old);
     old.resume().unwrap();
-    let resumed = Instant::now();
-    while beat(home, old).is_none_or(|now| Some(now) == before) {
-        assert!(
-            resumed.elapsed() < LIMIT,
-            "{} is not on record again",
-            old.name
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    support::until(
+        LIMIT,
+        format_args!("{} is on record again", old.name),
+        async || {
+            let now = beat(home, old);
+            support::holds(now.is_some() && now != before, now)
+        },
+    )
+    .await;
     disable(lab, 2, 0);
     until_free(lab, 2).await;
     until(

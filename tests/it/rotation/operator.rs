@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use emccd::{
@@ -14,7 +14,7 @@ use emccd::{
 use serde_json::Value;
 use tonic::transport::Channel;
 
-use crate::support::{binary, set_parameter};
+use crate::support::{self, binary, set_parameter};
 
 /// For a state to come about on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,18 +39,9 @@ pub(crate) async fn type_at(member: &Member, line: &str) -> Result<Value, String
     }
 }
 
-/// Waits until `look` finds what is wanted; the last thing that it found instead fails the test.
-pub(super) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let began = Instant::now();
-    loop {
-        match look().await {
-            Ok(found) => return found,
-            Err(last) if began.elapsed() > PATIENCE => {
-                panic!("{what}: not within {PATIENCE:?}; last seen: {last}")
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
+/// Waits until `look` finds what is wanted.
+pub(super) async fn until<T>(what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    support::until(PATIENCE, what, look).await
 }
 
 /// The fingerprint of what a node shows to peers.

@@ -24,6 +24,9 @@ use emccd::{
 /// One day, in milliseconds.
 pub(crate) const DAY_MILLIS: i64 = 86_400_000;
 
+/// How often it is looked whether something is so.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// So many days from now by the machine's clock, or ago.
 pub(crate) fn days_from_now(days: i64) -> Timestamp {
     Timestamp::from_millis(Clock::system().now().as_millis() + days * DAY_MILLIS)
@@ -147,17 +150,42 @@ pub(crate) async fn living(lab: &Lab, cluster: usize) -> Vec<pb::Session> {
         .unwrap()
 }
 
-/// Waits until so many sessions live at a cluster.
-pub(crate) async fn until_living(lab: &Lab, cluster: usize, number: usize, within: Duration) {
+/// Looks until something is so that nobody tells of, as another process's rows; gives what was found. What was seen
+/// instead when `within` is over fails the test.
+pub(crate) async fn until<T>(
+    within: Duration,
+    what: impl std::fmt::Display,
+    mut look: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
     let began = Instant::now();
     loop {
-        let found = living(lab, cluster).await;
-        if found.len() == number {
-            return;
+        match look().await {
+            Ok(found) => return found,
+            Err(last) if began.elapsed() > within => {
+                panic!("{what}: not within {within:?}; last seen: {last}")
+            }
+            Err(_) => tokio::time::sleep(LOOK).await,
         }
-        assert!(began.elapsed() < within, "{found:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Nothing where it holds; else what was seen, for [`until`].
+pub(crate) fn holds(is_so: bool, seen: impl std::fmt::Debug) -> Result<(), String> {
+    if is_so {
+        Ok(())
+    } else {
+        Err(format!("{seen:?}"))
+    }
+}
+
+/// Waits until so many sessions live at a cluster.
+pub(crate) async fn until_living(lab: &Lab, cluster: usize, number: usize, within: Duration) {
+    let what = format!("{number} sessions at cluster {cluster}");
+    until(within, what, async || {
+        let found = living(lab, cluster).await;
+        holds(found.len() == number, &found)
+    })
+    .await;
 }
 
 /// Sets a parameter of a cluster.

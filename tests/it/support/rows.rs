@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use emccd::{
@@ -18,6 +18,8 @@ use emccd::{
         sessions::{self, Filter, Session},
     },
 };
+
+use super::{holds, until};
 
 /// One state of a cluster's database.
 #[derive(Debug)]
@@ -184,26 +186,18 @@ const AGREE_LIMIT: Duration = Duration::from_secs(36);
 /// Waits until both sides hold the same active sessions, nothing is pending and nothing owed; the invariants
 /// hold at every look on the way.
 pub(crate) async fn settled(home: &Cluster, visiting: &Cluster) -> BTreeSet<Shared> {
-    let began = Instant::now();
-    loop {
+    let what = format!("{} and {} agree", home.id, visiting.id);
+    until(AGREE_LIMIT, what, async || {
         let (at_home, at_visiting) = (rows(home).await, rows(visiting).await);
         at_home.hold_invariants();
         at_visiting.hold_invariants();
         let theirs = at_home.shared(Role::Home, &visiting.id);
         let ours = at_visiting.shared(Role::Visiting, &home.id);
-        if theirs == ours && at_home.is_quiet() && at_visiting.is_quiet() {
-            return ours;
-        }
-        assert!(
-            began.elapsed() < AGREE_LIMIT,
-            "{} and {} do not agree: {theirs:#?} and {ours:#?}; all rows: {:#?} and {:#?}",
-            home.id,
-            visiting.id,
-            at_home.sessions,
-            at_visiting.sessions
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        let is_so = theirs == ours && at_home.is_quiet() && at_visiting.is_quiet();
+        let all = (&theirs, &ours, &at_home.sessions, &at_visiting.sessions);
+        holds(is_so, all).map(|()| ours.clone())
+    })
+    .await
 }
 
 /// Changes a cluster's database behind the back of its nodes.

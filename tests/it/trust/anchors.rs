@@ -176,6 +176,91 @@ async fn a_leaf_that_was_taken_back_is_revoked_though_an_authority_vouches_for_i
     lab.shut_down().await;
 }
 
+/// The rows between `us` and `them`, as `us` has them.
+async fn between(us: &Cluster, them: &Cluster) -> Vec<pb::Session> {
+    let request = pb::ListSessionsRequest {
+        peer: Some(them.id.to_string()),
+        include_ended: true,
+        ..pb::ListSessionsRequest::default()
+    };
+    let mut admin = us.admin().await.unwrap();
+    admin.sessions(request).await.unwrap().sessions
+}
+
+/// Waits until both rows between `us` and `them` are over at `us` since the right to them was lost.
+async fn until_revoked(us: &Cluster, them: &Cluster, owed: bool) {
+    let what = format!("both sessions are over at {}, owed: {owed}", us.id);
+    let is_so =
+        |row: &pb::Session| row.end_reason.as_deref() == Some("revoked") && row.owed == owed;
+    support::until(Duration::from_secs(30), what, async || {
+        let rows = between(us, them).await;
+        assert_eq!(rows.len(), 2, "{rows:?}");
+        support::holds(rows.iter().all(is_so), &rows)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn with_its_only_authority_a_peer_loses_what_is_shared_and_hears_of_it_when_there_is_one_again()
+ {
+    let (lab, authority, _, _) = under_one_authority().await;
+    let [berlin, tokyo, lima] = lab.clusters.as_slice() else {
+        panic!("three clusters")
+    };
+    for (home, visiting) in [(berlin, tokyo), (tokyo, berlin), (lima, berlin)] {
+        let phone = usize::from(home.id == lima.id);
+        let shown = support::log_in_at(home, 0, visiting, phone).await;
+        assert_eq!(shown.em_code, None, "{}", shown.body);
+    }
+    let remove = async |mode: &str| {
+        let request = pb::RemoveTrustRequest {
+            cluster_id: tokyo.id.to_string(),
+            fingerprint: authority.made().fingerprint_text(),
+            mode: mode.to_owned(),
+        };
+        berlin.admin().await.unwrap().remove_trust(request).await
+    };
+    let refused = remove("refuse").await.unwrap_err().to_string();
+    assert!(
+        refused.contains("the 2 sessions shared with it would end"),
+        "{refused}"
+    );
+    assert!(
+        between(berlin, tokyo)
+            .await
+            .iter()
+            .all(|row| row.state == "active")
+    );
+    let removed = remove("unlink").await.unwrap();
+    assert_eq!(
+        (removed.left, removed.revoked, removed.sessions),
+        (0, false, 2)
+    );
+    until_revoked(berlin, tokyo, true).await;
+    // It is told that nobody knows its authority here, which is no reason to end anything.
+    rejected(tokyo, berlin, Rejection::UnknownIssuer).await;
+    assert!(
+        between(tokyo, berlin)
+            .await
+            .iter()
+            .all(|row| row.state == "active")
+    );
+    // Another peer under the same authority keeps what it has.
+    assert!(
+        between(berlin, lima)
+            .await
+            .iter()
+            .all(|row| row.state == "active")
+    );
+    let pem = &authority.made().certificate_pem;
+    support::trust_more(berlin, &tokyo.id, "anchor", pem).await;
+    for (us, them) in [(berlin, tokyo), (tokyo, berlin)] {
+        until_revoked(us, them, false).await;
+    }
+    works(tokyo, berlin).await;
+    lab.shut_down().await;
+}
+
 #[tokio::test]
 async fn what_would_belong_to_two_peers_is_refused_when_it_is_configured() {
     let (lab, authority, tokyo_leaf, _) = under_one_authority().await;

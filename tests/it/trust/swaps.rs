@@ -170,13 +170,13 @@ async fn sighup_swaps_the_certificate_of_a_process_and_keeps_the_last_good_one()
 }
 
 async fn wait_identity(cluster: &Cluster, wanted: impl Fn(&pb::Identity) -> bool) -> pb::Identity {
-    let began = std::time::Instant::now();
-    loop {
-        let identity = shown_by(cluster).await;
-        if wanted(&identity) {
-            return identity;
-        }
-        assert!(began.elapsed() < Duration::from_secs(30), "{identity:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    support::until(
+        Duration::from_secs(30),
+        "it shows what it should",
+        async || {
+            let identity = shown_by(cluster).await;
+            support::holds(wanted(&identity), &identity).map(|()| identity)
+        },
+    )
+    .await
 }

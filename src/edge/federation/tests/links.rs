@@ -479,6 +479,7 @@ async fn a_certificate_is_swapped_without_losing_a_call() {
             let context = crate::domain::login::Context {
                 reference: "7K3Q-9M2X".parse().unwrap(),
                 caller: id.clone(),
+                certificate: None,
                 deadline: Instant::now() + Duration::from_secs(5),
                 traits: crate::domain::capability::Traits::default(),
             };

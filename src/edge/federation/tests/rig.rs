@@ -385,6 +385,7 @@ pub fn context(caller: &Node, length: Duration) -> Context {
     Context {
         reference: "7K3Q-9M2X".parse::<Ref>().unwrap(),
         caller: caller.id.clone(),
+        certificate: None,
         deadline: Instant::now() + length,
         traits: crate::domain::capability::Traits::default(),
     }
