@@ -334,10 +334,12 @@ impl Model {
                 .iter()
                 .any(|other| {
                     let over = other.ended_ms.unwrap_or(other.began_ms + LOGIN_MS);
+                    // One of before that comes once more begins anew where its home has forgotten it.
+                    let may_begin_anew = || self.was_lost(home, other.began_ms, over);
                     other.reference != attempt.reference
                         && (other.phone == attempt.phone || other.user == attempt.user)
                         && other.began_ms <= ended
-                        && other.ended_ms.is_none_or(|over| over >= since)
+                        && (other.ended_ms.is_none_or(|over| over >= since) || may_begin_anew())
                         && (end.role == Role::Visiting || soon_after(Some(over), home, LATE_CALL))
                 })
                 .then_some("another login"),
@@ -642,6 +644,44 @@ mod tests {
         let mut another = model();
         another.login(Ref::from_bits(2), Phone(2, 0), User(1, 3), true, 3_000);
         assert!(!explained(&another, EndReason::Superseded));
+    }
+
+    #[test]
+    fn a_login_of_before_explains_an_end_only_where_home_has_forgotten_it() {
+        let explained = |cluster, age_ms, at_ms| {
+            let mut model = Model::default();
+            let before = model.login(Ref::from_bits(1), Phone(2, 0), USER, true, 1_000);
+            model.told(before, Told::In, 1_200);
+            let done = model.begin(
+                What::Restore {
+                    cluster,
+                    age_ms,
+                    for_ms: 1,
+                },
+                3_000,
+            );
+            model.answered(done, Answer::Done, 3_100);
+            model.end(done, 3_100);
+            let since = model.login(Ref::from_bits(2), PHONE, USER, true, 4_000);
+            model.told(since, Told::In, 4_200);
+            let end = End {
+                reason: EndReason::Superseded,
+                role: Role::Home,
+                at_ms: Some(at_ms),
+                has_limit: false,
+                base: None,
+            };
+            model.explains(&model.attempts[1], &end).is_some()
+        };
+        let home = Cluster(USER.0);
+        assert!(explained(home, 2_000, 9_000));
+        assert!(!explained(home, 1_700, 9_000), "it knows of it still");
+        assert!(
+            !explained(Cluster(2), 2_000, 9_000),
+            "visiting does not begin it"
+        );
+        let too_late = 1_200 + STALL + LATE_CALL + 1_000;
+        assert!(!explained(home, 2_000, too_late), "no call comes so late");
     }
 
     #[test]

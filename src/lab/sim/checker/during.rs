@@ -231,7 +231,9 @@ impl Checker {
             return;
         };
         let other = &dumps[usize::from(one.counterpart.0)];
-        if other.row(one.role.other(), at, one.id).is_some()
+        // A login that is pending is given up by itself; also one that is so again, in a database of before.
+        if one.was == Some(State::Pending)
+            || other.row(one.role.other(), at, one.id).is_some()
             || model.fell_out(at, one.counterpart, 0)
             || self.time_was_lost(at, model)
         {

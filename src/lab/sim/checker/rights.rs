@@ -93,7 +93,10 @@ impl Checker {
                     format!("{user} was let in on {phone} with a wrong PIN"),
                 );
             }
-            if let Some(since) = model.disabled_since(user, attempt.began_ms) {
+            let disabled = model.disabled_since(user, attempt.began_ms);
+            // Nor has anybody enabled them while it went on.
+            let disabled = disabled.filter(|_| model.disabled_since(user, at_ms) == disabled);
+            if let Some(since) = disabled {
                 self.judged("S8 logins of disabled users");
                 if is_in {
                     let what =

@@ -552,6 +552,17 @@ fn a_session_that_is_ended_too_young_since_the_other_side_lacks_it() {
         .rows
         .push(ended(row(Role::Visiting, TOKYO, 1), EndReason::User));
     assert_eq!(told.seen_at(10_000), [""; 0]);
+    // A login that was never answered, as a database of before has it, is given up at its deadline.
+    for (was, wrong) in [(State::Active, &["S5"][..]), (State::Pending, &[])] {
+        let mut given_up = History::new();
+        given_up.did(restore(BERLIN, 2_000), 3_000, 3_500);
+        given_up.dumps[1].rows.clear();
+        let row = &mut given_up.dumps[0].rows[0];
+        row.reason = Some(EndReason::Abandoned);
+        row.initiator = Some(Initiator::Visiting);
+        given_up.moves(BERLIN, 6_500, was, State::Ended);
+        assert_eq!(given_up.seen_at(10_000), wrong, "{was:?}");
+    }
     // The two have fallen out meanwhile.
     let mut apart = ended_at(6_000);
     let what = What::RemovePeer {
@@ -732,6 +743,17 @@ fn who_is_let_in_and_should_not_be() {
         disabled.did(what, from_ms, to_ms);
         let wrong: &[&str] = if is_wrong { &["S8"] } else { &[] };
         assert_eq!(disabled.rules(), wrong, "{from_ms}");
+    }
+    // Somebody enabled them while they waited for the answer, or only after it.
+    for (from_ms, to_ms, wrong) in [(1_100, 1_150, &[][..]), (1_301, 1_400, &["S8"])] {
+        let mut enabled = History::new();
+        let set = |enabled| What::SetUser {
+            user: USER,
+            enabled,
+        };
+        enabled.did(set(false), 500, 900);
+        enabled.did(set(true), from_ms, to_ms);
+        assert_eq!(enabled.rules(), wrong, "{from_ms}");
     }
 }
 
