@@ -9,7 +9,7 @@ use super::{
     during::troubled_ms,
     record::{Dump, Dumps, Row, are_linked},
 };
-use crate::domain::session::Role;
+use crate::domain::session::{Role, State};
 
 impl Checker {
     /// Sessions that live though their right to was lost long ago.
@@ -39,8 +39,9 @@ impl Checker {
                     format!("{at}: its user is disabled since long: {row}"),
                 );
             }
-            // Trust is cut at once.
+            // Trust is cut at once. A login that is refused for it is pending for a moment.
             let distrusted = self.distrusted.get(&(at, row.counterpart));
+            let distrusted = distrusted.filter(|_| row.state != State::Pending);
             let distrusted =
                 distrusted.map(|since| model.turned_ms(at, row.counterpart).max(*since));
             let is_cut = |since: u64| at_ms > since + STALL + troubled_ms(at, since, at_ms, model);

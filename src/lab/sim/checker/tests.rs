@@ -724,6 +724,14 @@ fn whoever_lost_the_right_long_ago_and_stays() {
     assert_eq!(checker.rules(), [""; 0]);
     checker.look(45_000, &revoked.dumps, &revoked.model);
     assert_eq!(checker.rules(), ["S8"]);
+    // A login that is only being tried is refused yet.
+    let mut tried = revoked;
+    tried.dumps[0].rows[0].state = State::Pending;
+    let mut checker = Checker::new(&tried.plan);
+    for at_ms in [5_000, 45_000] {
+        checker.look(at_ms, &tried.dumps, &tried.model);
+    }
+    assert!(!checker.rules().contains(&"S8"));
 }
 
 #[test]
