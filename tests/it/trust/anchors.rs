@@ -237,8 +237,8 @@ async fn with_its_only_authority_a_peer_loses_what_is_shared_and_hears_of_it_whe
         (0, false, 2)
     );
     until_revoked(berlin, tokyo, true).await;
-    // It is told that nobody knows its authority here, which is no reason to end anything.
-    rejected(tokyo, berlin, Rejection::UnknownIssuer).await;
+    // The authority vouches for another peer still. That its own name is not the one is no reason to end anything.
+    rejected(tokyo, berlin, Rejection::WrongName).await;
     assert!(
         between(tokyo, berlin)
             .await
