@@ -12,6 +12,7 @@ use emccd::{
     lab::{
         Lab, Spec,
         between::{Between, Way},
+        member::Versions,
         phone::Shown,
         proxy::Flow,
     },
@@ -20,7 +21,7 @@ use emccd::{
 use crate::{
     doctor::{doctor, of},
     support::{
-        DAY_MILLIS, days_from_now, holds,
+        DAY_MILLIS, days_from_now, holds, lab_of_processes,
         rows::{rows, settled, tamper},
         until,
     },
@@ -327,4 +328,27 @@ async fn a_clock_that_jumps_by_a_day_ends_nothing_and_prolongs_nothing() {
     }
     time_is_over_when_it_is(&scene).await;
     scene.lab.shut_down().await;
+}
+
+/// What a day of wall time does to cluster time that is handed over from process to process: nothing. A process that
+/// finds nobody before it goes by the wall clock, which is how the day is seen to be one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_over_asks_no_wall_clock() {
+    // What the database has of the wall clock is a day old, whoever writes it when.
+    const A_DAY_AGO: &str = "CREATE TRIGGER a_day_ago AFTER UPDATE ON cluster_time
+        BEGIN UPDATE cluster_time SET wall = NEW.wall - 86400000; END;
+        UPDATE cluster_time SET wall = wall";
+    let mut lab = lab_of_processes(1).await;
+    tamper(&lab.clusters[0], A_DAY_AGO).await;
+    let began = cluster_time(&lab.clusters[0]);
+    let config = lab.clusters[0].members[0].config.clone();
+    lab.clusters[0].members[0].take_over(&config).await.unwrap();
+    let goes_on = cluster_time(&lab.clusters[0]);
+    assert!(goes_on < began + DAY_MILLIS / 2, "{began} to {goes_on}");
+    lab.clusters[0].members[0].kill().await.unwrap();
+    let member = lab.clusters[0].member_mut().unwrap();
+    member.start(&Versions::default()).await.unwrap();
+    let jumped = cluster_time(&lab.clusters[0]);
+    assert!(jumped >= began + DAY_MILLIS, "{began} to {jumped}");
+    lab.shut_down().await;
 }
