@@ -549,7 +549,12 @@ fn troubles(peer: &pb::PeerStatus) -> String {
     let told = peer.owed_ends.saturating_sub(peer.parked_ends);
     if told > 0 {
         let ends = count(usize::try_from(told).unwrap_or(usize::MAX), "end");
-        text += &format!("\n{id}: {ends} of sessions will be told as soon as the link is up\n");
+        let when = match &peer.outbound {
+            _ if !peer.enabled => "will be told when it is enabled again",
+            Some(outbound) if outbound.state == "up" => "being told",
+            _ => "will be told as soon as the link is up",
+        };
+        text += &format!("\n{id}: {ends} of sessions {when}\n");
     }
     if peer.parked_ends > 0 {
         let ends = count(
@@ -769,6 +774,24 @@ paris: it refuses to hear of 1 end of sessions
   next: emccd session list --owed --peer paris says why; then: emccd session retry --peer paris
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn when_ends_that_are_owed_will_be_told_is_said_as_it_is() {
+        let mut paris = healthy("paris");
+        paris.owed_ends = 2;
+        let told = |peer: &pb::PeerStatus| status_text(&status(vec![peer.clone()]));
+        let text = told(&paris);
+        assert!(
+            text.contains("paris: 2 ends of sessions being told\n"),
+            "{text}"
+        );
+        paris.enabled = false;
+        let text = told(&paris);
+        assert!(
+            text.contains("will be told when it is enabled again"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -263,11 +263,10 @@ fn what_once_failed_holds() {
     }
 }
 
-/// Puts a bug in: by it some seed of the first 500 must break one of these rules, and not without it. The seeds from
-/// `first` come first: which one notices is known.
+/// Puts a bug in: by it some seed of the first 500 must break one of these rules, and not without it.
 #[track_caller]
-fn is_caught(bug: Bug, rules: &[&str], first: u64) {
-    for seed in (first..500).chain(0..first) {
+fn is_caught(bug: Bug, rules: &[&str]) {
+    for seed in 0..500 {
         let plan = Plan::of(seed);
         let wrong = {
             let _buggy = with_bug(bug);
@@ -292,36 +291,36 @@ fn is_caught(bug: Bug, rules: &[&str], first: u64) {
 
 #[test]
 fn a_dropped_outbox_is_noticed() {
-    is_caught(Bug::OutboxDropped, &["S5", "S6"], 0);
+    is_caught(Bug::OutboxDropped, &["S5", "S6"]);
 }
 
 #[test]
 fn a_pending_row_promoted_late_is_noticed() {
-    is_caught(Bug::PendingPromotedLate, &["S3"], 0);
+    is_caught(Bug::PendingPromotedLate, &["S3"]);
 }
 
 #[test]
 fn a_login_on_a_tombstone_is_noticed() {
-    is_caught(Bug::LoginOnTombstone, &["S3"], 0);
+    is_caught(Bug::LoginOnTombstone, &["S3"]);
 }
 
 #[test]
 fn an_answer_before_its_commit_is_noticed() {
-    is_caught(Bug::AckBeforeCommit, &["S4"], 0);
+    is_caught(Bug::AckBeforeCommit, &["S4"]);
 }
 
 /// Each cluster writes its own rows alone: what beats the other side's end is left as it is, and no ended row lives again.
 #[test]
 fn active_that_beats_ended_is_noticed() {
-    is_caught(Bug::ActiveBeatsEnded, &["S5"], 0);
+    is_caught(Bug::ActiveBeatsEnded, &["S5"]);
 }
 
 #[test]
 fn a_row_ended_too_young_is_noticed() {
-    is_caught(Bug::RowEndedTooYoung, &["S4", "S5"], 0);
+    is_caught(Bug::RowEndedTooYoung, &["S4", "S5"]);
 }
 
 #[test]
 fn expiry_by_the_wall_clock_is_noticed() {
-    is_caught(Bug::ExpiryByWallClock, &["S7"], 0);
+    is_caught(Bug::ExpiryByWallClock, &["S7"]);
 }
