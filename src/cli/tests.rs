@@ -666,12 +666,42 @@ async fn trust_is_taken_from_the_one_peer_and_only_once() {
         refused.contains("no other entry") && refused.contains("--mode unlink"),
         "{refused}"
     );
+    // What it shares would end, unless an operator has said that nothing ends so.
+    assert!(!refused.contains("shared with it"), "{refused}");
+    let insert = |n: u8| {
+        node.store.write(move |tx| {
+            sessions::insert(
+                tx,
+                &a_session(n.into(), Role::Home, "tokyo", &format!("SEP{n}")),
+            )
+        })
+    };
+    insert(1).await.unwrap();
+    let refused = node.refused(&remove).await;
+    assert!(
+        refused.contains("the one session shared with it would end"),
+        "{refused}"
+    );
+    insert(2).await.unwrap();
+    let refused = node.refused(&remove).await;
+    assert!(
+        refused.contains("the 2 sessions shared with it would end"),
+        "{refused}"
+    );
+    node.type_in("param set end-sessions-on-revocation off")
+        .await;
+    let refused = node.refused(&remove).await;
+    assert!(!refused.contains("shared with it"), "{refused}");
+    node.type_in("param set end-sessions-on-revocation on")
+        .await;
     let last = node.type_in(&format!("{remove} --mode unlink")).await;
     assert!(
-        last.text.contains("emccd trust add tokyo --pin FILE"),
+        last.text.contains("emccd trust add tokyo --pin FILE")
+            && last.text.contains("the 2 sessions shared with it end here"),
         "{}",
         last.text
     );
+    assert_eq!(last.json["sessions"], 2);
     // A slip: nothing is listed, and no authority vouches for anything of tokyo's.
     let unlisted = certificate("tokyo");
     node.write("unlisted.pem", &unlisted.certificate_pem);

@@ -169,9 +169,10 @@ fn removed_text(cluster_id: &str, fingerprint: &str, removed: &pb::RemoveTrustRe
         0 => {
             let ended = match usize::try_from(removed.sessions).unwrap_or(usize::MAX) {
                 0 => String::new(),
+                1 => ": the session shared with it ends here; it is told when there is trust again"
+                    .to_owned(),
                 many => format!(
-                    ": {} shared with it end here, and it is told when there is trust again",
-                    count(many, "session")
+                    ": the {many} sessions shared with it end here; it is told when there is trust again"
                 ),
             };
             format!(
