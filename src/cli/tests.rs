@@ -694,6 +694,13 @@ async fn trust_is_taken_from_the_one_peer_and_only_once() {
     assert!(!refused.contains("shared with it"), "{refused}");
     node.type_in("param set end-sessions-on-revocation on")
         .await;
+    // Of a peer that is disabled nothing else ends.
+    node.type_in("cluster set tokyo --enabled false").await;
+    let refused = node.refused(&remove).await;
+    assert!(
+        refused.contains("no other entry; the 2 sessions shared with it would end"),
+        "{refused}"
+    );
     let last = node.type_in(&format!("{remove} --mode unlink")).await;
     assert!(
         last.text.contains("emccd trust add tokyo --pin FILE")

@@ -126,7 +126,9 @@ fn question_text(cluster_id: &str, entry: Option<&pb::TrustEntry>, entries: usiz
         _ => "Live connections of that certificate end.",
     };
     let last = match entries {
-        1 => format!(" It is the last one: there will be no link with {cluster_id}."),
+        1 => format!(
+            " It is the last one: there will be no link with {cluster_id}, and the sessions shared with it end."
+        ),
         _ => String::new(),
     };
     format!(

@@ -34,7 +34,7 @@ impl Why {
     /// Whether it is so still, in the transaction that ends sessions.
     fn holds(&self, tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<bool, store::Error> {
         match self {
-            Self::Ours => Ok(debts::distrusted(tx)?.contains(cluster)),
+            Self::Ours => debts::is_distrusted(tx, cluster),
             Self::Theirs(reach) => Ok(!reach.is_reached(tx, cluster)?),
         }
     }

@@ -32,7 +32,7 @@ pub enum Error {
         "cluster {0} is not allowed to log users in here; allow it with `emccd cluster set {0} --enabled true --allow-emcc true`"
     )]
     CallerNotAllowed(ClusterId),
-    /// All that was accepted of the caller was taken back, while it was connected.
+    /// What the caller is known by, or all that was accepted of it, was taken back while it was connected.
     #[error(
         "what cluster {0} shows is not accepted here any more; what it shall show is accepted with \
          `emccd trust add {0} --pin FILE`"

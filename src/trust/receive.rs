@@ -36,7 +36,7 @@ use crate::{
     store::{
         self, Store, Transaction,
         announcements::{self, Announced, WaitingEntry},
-        audit,
+        audit, debts,
         membership::Membership,
         meta, nodes, peers,
         trust_entries::{self, EntryKind, Source, TrustEntry},
@@ -88,6 +88,12 @@ pub enum Error {
         "the record of cluster {0} is disabled here, so nothing is taken from it; enable it with `emccd cluster set {0} --enabled true`"
     )]
     CallerDisabled(ClusterId),
+    /// What the connection shows was taken back while it lived: it vouches for nothing any more.
+    #[error(
+        "what cluster {0} shows on this connection is not accepted here any more, so it vouches for nothing; what it \
+         shall show is accepted with `emccd trust add {0} --pin FILE`"
+    )]
+    CallerDistrusted(ClusterId),
     /// The connection has no certificate that could vouch for anything.
     #[error("the connection shows no certificate")]
     NoCertificate,
@@ -168,7 +174,7 @@ impl Error {
     pub fn to_refusal(&self) -> Refusal {
         let code = match self {
             Self::CallerUnknown(_) => EmCode::VisitingClusterUnknown,
-            Self::CallerDisabled(_) => EmCode::EmccNotAllowed,
+            Self::CallerDisabled(_) | Self::CallerDistrusted(_) => EmCode::EmccNotAllowed,
             Self::NoCertificate | Self::Unreadable { .. } | Self::Unproven { .. } => {
                 EmCode::ErrorOnParsing
             }
@@ -359,6 +365,14 @@ impl Work {
         if !peer.enabled {
             return Err(Error::CallerDisabled(self.cluster.clone()));
         }
+        // Another node of ours may have been told before this one has cut the connection. What is pinned now came after
+        // all that goes with a revoked key, and would stay.
+        let connection = &self.request.connection;
+        if trust_entries::is_revoked(tx, &self.cluster, connection)?
+            || debts::is_distrusted(tx, &self.cluster)?
+        {
+            return Err(Error::CallerDistrusted(self.cluster.clone()));
+        }
         let standing = self.standing(tx)?;
         let done = reconcile(&standing, peer.accept_announcements, &self.request)
             .map_err(|refused| self.refused(refused))?;
@@ -366,7 +380,6 @@ impl Work {
             for change in &done.changes {
                 self.carry_out(tx, change)?;
             }
-            let connection = &self.request.connection;
             let rests = |change: &Change| {
                 matches!(change, Change::Pin(_, Some(parent)) | Change::Wait(_, Some(parent))
                     if parent == connection)
@@ -609,3 +622,6 @@ impl Stored {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

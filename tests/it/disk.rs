@@ -5,7 +5,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use emccd::lab::{Cluster, Hosting, Lab, Spec, member::Versions, phone::Shown};
@@ -15,8 +15,9 @@ use crate::{
     doctor::{doctor, of},
     metrics::ask,
     support::{
-        binary, log_in_at, log_out,
+        binary, holds, log_in_at, log_out,
         rows::{rows, settled},
+        until,
     },
 };
 
@@ -225,15 +226,11 @@ fn is_6(shown: &Shown) {
 
 /// Waits until the daemon says that it can serve, or can't; gives what it says.
 async fn until_ready(cluster: &Cluster, ready: bool) -> String {
-    let began = Instant::now();
-    loop {
+    until(SOON, format_args!("ready: {ready}"), async || {
         let (status, body) = ask(cluster.member().unwrap(), "/readyz").await;
-        if (status == 200) == ready {
-            return body;
-        }
-        assert!(began.elapsed() < SOON, "{status}: {body}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        holds((status == 200) == ready, (status, &body)).map(|()| body)
+    })
+    .await
 }
 
 /// The engine finds the file whole, and so does `emccd` the audit.

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::support::lab_of_processes;
+use crate::support::{holds, lab_of_processes, until};
 
 /// How long the load runs on after the last event: what broke then shows by now.
 const AFTER: Duration = Duration::from_millis(500);
@@ -396,14 +396,10 @@ async fn a_new_process_that_is_stopped_before_it_serves_changes_nothing() {
 
 /// Waits until the audit says so of so many hand-overs.
 async fn told(cluster: &Cluster, word: &str, count: usize) {
-    let told = async {
-        loop {
-            let told = audited(cluster, "node.hand-over").await;
-            if told.iter().filter(|outcome| outcome.contains(word)).count() == count {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, told).await.unwrap();
+    until(PATIENCE, format_args!("{count} times {word}"), async || {
+        let told = audited(cluster, "node.hand-over").await;
+        let found = told.iter().filter(|outcome| outcome.contains(word)).count();
+        holds(found == count, &told)
+    })
+    .await;
 }

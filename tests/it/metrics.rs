@@ -12,7 +12,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{lab, living, log_in, log_out};
+use crate::support::{self, lab, living, log_in, log_out};
+
+/// How long what was done may take to show.
+const SOON: Duration = Duration::from_secs(20);
 
 const HOME: usize = 0;
 const VISITING: usize = 1;
@@ -167,18 +170,12 @@ async fn an_end_by_home_counts_for_the_role_that_is_played(lab: &Lab) {
     let told =
         |role| format!("emccd_logouts_total{{role=\"{role}\",by=\"peer\",outcome=\"success\"}}");
     // Visiting is told a moment later.
-    let counted = async {
-        loop {
-            let visiting = scrape(lab, VISITING).await;
-            if visiting[&told("visiting")] == 1.0 {
-                return visiting;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let visiting = tokio::time::timeout(Duration::from_secs(20), counted)
-        .await
-        .unwrap();
+    let visiting = support::until(SOON, "visiting counts it", async || {
+        let visiting = scrape(lab, VISITING).await;
+        let counted = visiting[&told("visiting")];
+        support::holds(counted == 1.0, counted).map(|()| visiting)
+    })
+    .await;
     let home = scrape(lab, HOME).await;
     assert_eq!((visiting[&told("home")], home[&told("home")]), (0.0, 1.0));
 }
@@ -237,18 +234,11 @@ async fn a_disk_that_is_full(lab: &Lab, member: &Member) {
 
 /// What `/readyz` says once it answers with that status.
 async fn until(member: &Member, status: u16) -> String {
-    let asked = async {
-        loop {
-            let (found, text) = ask(member, "/readyz").await;
-            if found == status {
-                return text;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), asked)
-        .await
-        .unwrap()
+    support::until(SOON, format_args!("{status}"), async || {
+        let (found, text) = ask(member, "/readyz").await;
+        support::holds(found == status, (found, &text)).map(|()| text)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ use emccd::lab::{
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
-use crate::support::{binary, holds, rows::settled, until};
+use crate::support::{self, binary, holds, rows::settled, until};
 
 pub(crate) mod claims;
 mod links;

@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{binary, log_in_at};
+use crate::support::{self, binary, log_in_at};
 
 mod between;
 mod crash;
@@ -122,20 +122,11 @@ async fn standing(cluster: &Cluster, verb: &str, id: &str) -> Value {
 
 /// Waits until it stands so.
 async fn until(cluster: &Cluster, verb: &str, id: &str, state: &str) -> Value {
-    let waiting = async {
-        loop {
-            let now = standing(cluster, verb, id).await;
-            if now["state"] == state {
-                return now;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    let waited = timeout(LIMIT, waiting).await;
-    match waited {
-        Ok(pairing) => pairing,
-        Err(_) => panic!("{}", standing(cluster, verb, id).await),
-    }
+    support::until(LIMIT, format_args!("{verb} {id}: {state}"), async || {
+        let now = standing(cluster, verb, id).await;
+        support::holds(now["state"] == state, &now).map(|()| now)
+    })
+    .await
 }
 
 /// Has an operator confirm that the other one has read these words, and not wait.

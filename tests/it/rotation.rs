@@ -20,7 +20,6 @@ use emccd::{
     lab::{Cluster, Lab, Spec},
     wire::admin as pb,
 };
-use tokio::time::{Instant, sleep};
 
 use crate::support::{self, log_in};
 
@@ -78,17 +77,13 @@ async fn rotations(cluster: &Cluster) -> Vec<pb::Rotation> {
 pub(crate) async fn until(
     cluster: &Cluster,
     what: &str,
-    holds: impl Fn(&[pb::Rotation]) -> bool,
+    is_so: impl Fn(&[pb::Rotation]) -> bool,
 ) -> Vec<pb::Rotation> {
-    let end = Instant::now() + LIMIT;
-    loop {
+    support::until(LIMIT, format_args!("{}: {what}", cluster.id), async || {
         let all = rotations(cluster).await;
-        if holds(&all) {
-            return all;
-        }
-        assert!(Instant::now() < end, "{}: not {what}: {all:#?}", cluster.id);
-        sleep(Duration::from_millis(50)).await;
-    }
+        support::holds(is_so(&all), &all).map(|()| all)
+    })
+    .await
 }
 
 fn all_loaded(all: &[pb::Rotation]) -> bool {

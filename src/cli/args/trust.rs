@@ -101,7 +101,7 @@ pub struct TrustRemove {
 pub enum RemovalMode {
     /// Nothing: not a live connection, not the last entry of an enabled peer, nothing announced on its word
     Refuse,
-    /// Connections that live on it, and the peer's last entry
+    /// Connections that live on it, and the peer's last entry, with which all sessions shared with it end
     Unlink,
     /// Also what the peer announced on its word, and on the word of that
     Cascade,

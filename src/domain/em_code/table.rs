@@ -350,7 +350,7 @@ table! {
         login: "Login is unavailable(38)",
         logout: "Logout is unavailable(38)",
         advice: "Tell your help desk: your home does not allow visits here.",
-        hint: "Home has the visiting cluster disabled, or does not allow logins from it; see `emccd cluster list` there and allow it with `emccd cluster set ID --enabled true --allow-emcc true`. For a minute at most also while one of the two removes the other, for a moment after home has taken back its trust in the visiting cluster, and for a login that was under way when the visiting cluster disabled or removed home.",
+        hint: "Home has the visiting cluster disabled, or does not allow logins from it; see `emccd cluster list` there and allow it with `emccd cluster set ID --enabled true --allow-emcc true`. For a minute at most also while one of the two removes the other, for a moment after home has taken back its trust in the visiting cluster or in the certificate that it shows, and for a login that was under way when the visiting cluster disabled or removed home.",
         grpc: PermissionDenied,
         raised: Yes,
     }

@@ -150,7 +150,7 @@ pub const TABLE: &[Parameter] = &[
         kind: Kind::Switch(place!(end_sessions_on_revocation)),
         default: "on",
         meaning: "Whether a user's sessions end when the user is disabled, and a peer's sessions when the peer \
-                  is removed, which is told first, when all that was accepted from it is revoked, and when it has \
+                  is removed, which is told first, when nothing is accepted from it any more, and when it has \
                   said for five minutes that it has revoked what it accepted from us. While it is off, a peer with \
                   sessions is not removed.",
         why: "whoever takes a right away means now",

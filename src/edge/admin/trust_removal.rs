@@ -163,9 +163,17 @@ fn check_use(
     let text = fingerprint_text(fingerprint);
     if !descendants.is_empty() {
         let all: Vec<_> = descendants.iter().map(fingerprint_text).collect();
+        let goes = |entry: &pb::TrustEntry| {
+            let certificate = entry.certificate.as_ref();
+            certificate.is_some_and(|c| c.fingerprint == text || all.contains(&c.fingerprint))
+        };
+        let sessions = match entries_of(tx, cluster)?.iter().all(goes) {
+            true => ending_told(tx, cluster)?.unwrap_or_default(),
+            false => String::new(),
+        };
         return Err(Error::refused(
             format!(
-                "what {cluster} announced on its word would go as well: {}",
+                "what {cluster} announced on its word would go as well: {}{sessions}",
                 all.join(", ")
             ),
             format!(
@@ -190,15 +198,21 @@ fn check_use(
         .filter(ends)
         .map(|live| live.told.clone())
         .collect();
-    if peer.enabled && impact::takes_the_last(before, &after) {
-        let sessions = match ending(tx, cluster)? {
-            0 => String::new(),
-            1 => "; the one session shared with it would end".to_owned(),
-            many => format!("; the {many} sessions shared with it would end"),
-        };
-        resting.push(format!(
-            "the peer {cluster}, which is enabled and has no other entry{sessions}"
-        ));
+    if impact::takes_the_last(before, &after) {
+        let sessions = ending_told(tx, cluster)?;
+        match (peer.enabled, sessions) {
+            (true, sessions) => resting.push(format!(
+                "the peer {cluster}, which is enabled and has no other entry{}",
+                sessions.unwrap_or_default()
+            )),
+            // Nothing else ends with a peer that is disabled.
+            (false, Some(sessions)) => {
+                resting.push(format!(
+                    "the peer {cluster}, which has no other entry{sessions}"
+                ));
+            }
+            (false, None) => {}
+        }
     }
     if resting.is_empty() && peer.enabled && !unreported.is_empty() {
         return Err(Error::refused(
@@ -231,6 +245,15 @@ fn ending(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<u64, Error> {
         return Ok(0);
     }
     Ok(sessions::shared_with(tx, cluster)?.0)
+}
+
+/// The same in words; none where no session ends.
+fn ending_told(tx: &mut dyn Transaction, cluster: &ClusterId) -> Result<Option<String>, Error> {
+    Ok(match ending(tx, cluster)? {
+        0 => None,
+        1 => Some("; the one session shared with it would end".to_owned()),
+        many => Some(format!("; the {many} sessions shared with it would end")),
+    })
 }
 
 /// Whether a certificate was announced and waits for an operator.

@@ -26,7 +26,7 @@ use crate::{
         listener::{ConnIdentity, Introduced, Leaving, MAX_CALL, grpc_timeout},
     },
     peer,
-    trust::{certificate::read_fingerprint, judge::Verdict},
+    trust::{certificate::fingerprint_of, judge::Verdict},
     wire::{metadata, status},
 };
 
@@ -192,7 +192,7 @@ impl Caller {
         Context {
             reference: self.reference,
             caller: self.cluster.clone(),
-            certificate: self.fingerprint.as_deref().and_then(read_fingerprint),
+            certificate: self.chain.first().map(|leaf| fingerprint_of(leaf)),
             deadline: self.deadline,
             traits: Traits::default(),
         }

@@ -68,9 +68,23 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         .build()
         .unwrap();
     // Inside: outside of the runtime it is the machine's time.
-    let (mut outcome, panicked) =
-        panics::noted(|| runtime.block_on(async { World::new(plan, beginning).carry_out().await }));
+    let ((mut outcome, remains), panicked) = panics::noted(|| {
+        runtime.block_on(async {
+            let world = World::new(plan, beginning);
+            let (inner, net) = (Arc::downgrade(&world.0), world.0.net.remains());
+            let remains = move || inner.strong_count() > 0 || net();
+            (world.carry_out().await, remains)
+        })
+    });
     runtime.shutdown_background();
+    // Fifty thousand of them would need more memory than there is.
+    if remains() {
+        outcome.wrong.push(Wrong {
+            rule: "memory",
+            at_ms: 0,
+            what: "something holds the federation, or its network, when the run is over".to_owned(),
+        });
+    }
     // A task that panics ends by itself: nobody else need notice.
     outcome.wrong.extend(panicked.into_iter().map(|what| Wrong {
         rule: "panic",
@@ -328,6 +342,7 @@ impl World {
             } = arrived;
             bare.arrived(pipe, remote, chain);
         };
+        self.0.tap.serves(node);
         self.0.net.open(node.address(), chain, door);
     }
 

@@ -188,7 +188,13 @@ impl Model {
     /// Whether what a cluster wrote at some moment between `from_ms` and `to_ms` may be lost: its database became what
     /// it was before.
     pub(crate) fn was_lost(&self, cluster: Cluster, from_ms: u64, to_ms: u64) -> bool {
-        self.done.iter().any(|done| match done.what {
+        self.was_lost_by(cluster, from_ms, to_ms, u64::MAX)
+    }
+
+    /// The same, for what had been lost at some moment.
+    fn was_lost_by(&self, cluster: Cluster, from_ms: u64, to_ms: u64, by_ms: u64) -> bool {
+        let before = self.done.iter().filter(|done| done.began_ms <= by_ms);
+        before.into_iter().any(|done| match done.what {
             What::Restore {
                 cluster: one,
                 age_ms,
@@ -334,8 +340,14 @@ impl Model {
                 .iter()
                 .any(|other| {
                     let over = other.ended_ms.unwrap_or(other.began_ms + LOGIN_MS);
-                    // One of before that comes once more begins anew where its home has forgotten it.
-                    let may_begin_anew = || self.was_lost(home, other.began_ms, over);
+                    // One of before that comes once more, so late, begins anew where its home has forgotten it.
+                    let comes_until = over + STALL + LATE_CALL + self.disturbed_ms(home, over, since);
+                    let may_begin_anew = || {
+                        Cluster(other.user.0) == home
+                            && other.right_pin
+                            && since <= comes_until
+                            && self.was_lost_by(home, other.began_ms, over, ended)
+                    };
                     other.reference != attempt.reference
                         && (other.phone == attempt.phone || other.user == attempt.user)
                         && other.began_ms <= ended
@@ -377,6 +389,14 @@ impl Model {
                 other.undoing_ms.filter(|_| !is_before)
             });
             Some((&done.what, since, undone.min().unwrap_or(u64::MAX)))
+        })
+    }
+
+    /// Whether somebody has begun to enable a user between two moments.
+    pub(crate) fn was_enabled(&self, user: User, from_ms: u64, to_ms: u64) -> bool {
+        self.done.iter().any(|done| {
+            matches!(done.what, What::SetUser { user: one, enabled: true } if one == user)
+                && (from_ms..=to_ms).contains(&done.began_ms)
         })
     }
 
@@ -647,41 +667,66 @@ mod tests {
     }
 
     #[test]
-    fn a_login_of_before_explains_an_end_only_where_home_has_forgotten_it() {
-        let explained = |cluster, age_ms, at_ms| {
+    fn a_login_of_before_explains_an_end_only_where_its_home_has_forgotten_it() {
+        let home = Cluster(USER.0);
+        // Who had logged in before with which PIN, what became an older database of when, and when it ended where.
+        let explained = |user, right_pin, cluster, (age_ms, at_ms), since, (role, ended)| {
             let mut model = Model::default();
-            let before = model.login(Ref::from_bits(1), Phone(2, 0), USER, true, 1_000);
+            let before = model.login(Ref::from_bits(1), PHONE, user, right_pin, 1_000);
             model.told(before, Told::In, 1_200);
-            let done = model.begin(
-                What::Restore {
-                    cluster,
-                    age_ms,
-                    for_ms: 1,
-                },
-                3_000,
-            );
-            model.answered(done, Answer::Done, 3_100);
-            model.end(done, 3_100);
-            let since = model.login(Ref::from_bits(2), PHONE, USER, true, 4_000);
-            model.told(since, Told::In, 4_200);
+            let what = What::Restore {
+                cluster,
+                age_ms,
+                for_ms: 1,
+            };
+            let done = model.begin(what, at_ms);
+            model.answered(done, Answer::Done, at_ms + 100);
+            model.end(done, at_ms + 100);
+            let later = model.login(Ref::from_bits(2), PHONE, USER, true, since);
+            model.told(later, Told::In, since + 200);
             let end = End {
                 reason: EndReason::Superseded,
-                role: Role::Home,
-                at_ms: Some(at_ms),
+                role,
+                at_ms: Some(ended),
                 has_limit: false,
                 base: None,
             };
             model.explains(&model.attempts[1], &end).is_some()
         };
-        let home = Cluster(USER.0);
-        assert!(explained(home, 2_000, 9_000));
-        assert!(!explained(home, 1_700, 9_000), "it knows of it still");
+        let (at_home, visiting) = ((Role::Home, 9_000), (Role::Visiting, 9_000));
+        let forgets = (2_000, 3_000);
+        assert!(explained(USER, true, home, forgets, 4_000, at_home));
+        assert!(explained(USER, true, home, forgets, 4_000, visiting));
         assert!(
-            !explained(Cluster(2), 2_000, 9_000),
-            "visiting does not begin it"
+            !explained(USER, true, home, (1_700, 3_000), 4_000, at_home),
+            "it knows of it"
+        );
+        assert!(
+            !explained(USER, true, Cluster(2), forgets, 4_000, at_home),
+            "who has forgotten is no home"
+        );
+        assert!(
+            !explained(USER, false, home, forgets, 4_000, at_home),
+            "no PIN opens it"
+        );
+        let elsewhere = User(2, 2);
+        assert!(
+            !explained(elsewhere, true, home, forgets, 4_000, visiting),
+            "its home knows of it"
         );
         let too_late = 1_200 + STALL + LATE_CALL + 1_000;
-        assert!(!explained(home, 2_000, too_late), "no call comes so late");
+        for role in [Role::Home, Role::Visiting] {
+            let end = (role, too_late + 2_000);
+            assert!(
+                !explained(USER, true, home, forgets, too_late, end),
+                "no call comes so late"
+            );
+        }
+        let after = (9_500, 9_600);
+        assert!(
+            !explained(USER, true, Cluster(2), after, 4_000, at_home),
+            "it had ended"
+        );
     }
 
     #[test]

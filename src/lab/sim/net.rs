@@ -162,6 +162,12 @@ impl Net {
         }))
     }
 
+    /// Tells, later, whether anybody still holds it.
+    pub(crate) fn remains(&self) -> impl Fn() -> bool + use<> {
+        let held = Arc::downgrade(&self.0);
+        move || held.strong_count() > 0
+    }
+
     /// From here on a write takes from `least` to `most` milliseconds.
     pub(crate) fn set_latency(&self, least: u64, most: u64) {
         self.0.state().latency = (least, most.max(least));

@@ -43,6 +43,8 @@ struct State {
     chance: Chance,
     repeat: u64,
     delay: u64,
+    /// Nodes whose doors are not open yet.
+    starting: BTreeMap<Node, Running>,
     running: BTreeMap<Node, Running>,
     /// When the run began.
     since: Instant,
@@ -99,6 +101,7 @@ impl Tap {
             chance,
             repeat: 0,
             delay: 0,
+            starting: BTreeMap::new(),
             running: BTreeMap::new(),
             since: Instant::now(),
             moment: 0,
@@ -123,7 +126,7 @@ impl Tap {
             roles: Arc::clone(&roles),
             tasks: tasks.clone(),
         };
-        self.state().running.insert(node, running);
+        self.state().starting.insert(node, running);
         Arc::new(Tapped {
             tap: self.clone(),
             node,
@@ -131,9 +134,19 @@ impl Tap {
         })
     }
 
+    /// The node has opened its doors: calls may come to it.
+    pub(crate) fn serves(&self, node: Node) {
+        let mut state = self.state();
+        if let Some(running) = state.starting.remove(&node) {
+            state.running.insert(node, running);
+        }
+    }
+
     /// The node is gone.
     pub(crate) fn gone(&self, node: Node) {
-        self.state().running.remove(&node);
+        let mut state = self.state();
+        state.starting.remove(&node);
+        state.running.remove(&node);
     }
 
     /// What was asked and answered so far.

@@ -606,6 +606,12 @@ async fn what_is_revoked_or_shared_is_found_without_a_look_at_what_has_ended() {
                 plans.of_sessions.clear();
                 debts::creditors(&mut plans)?;
                 assert_eq!(plans.of_sessions, ["SCAN s USING COVERING INDEX sessions_owed"]);
+                plans.of_sessions.clear();
+                debts::distrusted(&mut plans)?;
+                let [shared] = &*plans.of_sessions else {
+                    panic!("{:?}", plans.of_sessions)
+                };
+                assert!(shared.contains("INDEX sessions_shared (counterpart=?)"), "{shared}");
                 // And this by the writer, once for each session that was found.
                 plans.of_sessions.clear();
                 sessions::get_revoked(&mut plans, &tokyo, &berlin, session_id(1))?;

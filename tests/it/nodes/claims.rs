@@ -26,23 +26,21 @@ pub(crate) fn texts(cluster: &Cluster, sql: &str) -> Vec<[String; 3]> {
 
 /// Waits until a node does all that is always done.
 pub(super) async fn wait_taken_over(cluster: &Cluster, node: &str, killed: Instant) {
-    loop {
-        let holders = texts(cluster, "SELECT task, coalesce(node, ''), '' FROM claims");
-        let is_its = |task: &str| {
-            holders
-                .iter()
-                .any(|[held, by, _]| held == task && by == node)
-        };
-        if ALWAYS.into_iter().all(is_its) {
-            return;
-        }
-        assert!(
-            killed.elapsed() < TAKEOVER,
-            "{node} of {} has not taken over: {holders:?}",
-            cluster.id
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let what = format!("{node} of {} has taken over", cluster.id);
+    support::until(
+        TAKEOVER.saturating_sub(killed.elapsed()),
+        what,
+        async || {
+            let holders = texts(cluster, "SELECT task, coalesce(node, ''), '' FROM claims");
+            let is_its = |task: &str| {
+                holders
+                    .iter()
+                    .any(|[held, by, _]| held == task && by == node)
+            };
+            support::holds(ALWAYS.into_iter().all(is_its), &holders)
+        },
+    )
+    .await;
 }
 
 /// In the order of the commits: each take is of the next generation, and whatever is done or given back is by the one

@@ -28,17 +28,11 @@ async fn an_invitation_that_is_not_whole_is_told_from_one_that_is_wrong() {
     json(berlin, &["cluster", "invite", "--cancel", &id], "").await;
     assert_eq!(standing(berlin, "invite", &id).await["state"], "cancelled");
     // The listener takes a moment to hear of it; who is let in until then is refused by the store.
-    let began = std::time::Instant::now();
-    loop {
+    support::until(LIMIT, "its door is shut", async || {
         let closed = refused(tokyo, &join, &text).await;
-        if closed.contains("not open to anybody who joins") {
-            break;
-        }
-        assert!(
-            began.elapsed() < std::time::Duration::from_secs(20),
-            "{closed}"
-        );
-    }
+        support::holds(closed.contains("not open to anybody who joins"), &closed)
+    })
+    .await;
 }
 
 /// The same invitation with another secret.

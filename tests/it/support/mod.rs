@@ -25,7 +25,7 @@ use emccd::{
 pub(crate) const DAY_MILLIS: i64 = 86_400_000;
 
 /// How often it is looked whether something is so.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// So many days from now by the machine's clock, or ago.
 pub(crate) fn days_from_now(days: i64) -> Timestamp {

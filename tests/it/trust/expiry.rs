@@ -40,15 +40,11 @@ fn told_of(log: &Path, leaf: &Made) -> Vec<String> {
 }
 
 async fn until_told(log: &Path, leaf: &Made, times: usize) -> Vec<String> {
-    let began = std::time::Instant::now();
-    loop {
+    support::until(Duration::from_secs(20), "it is told", async || {
         let told = told_of(log, leaf);
-        if told.len() >= times {
-            return told;
-        }
-        assert!(began.elapsed() < Duration::from_secs(20), "{told:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        support::holds(told.len() >= times, &told).map(|()| told)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,22 +12,19 @@ use crate::support::tls::{Identity, federation_client};
 
 /// The door's record of that side and reason, with the newest first.
 async fn at_door(us: &Cluster, side: &str, rejection: Rejection) -> pb::DoorRefusal {
-    let began = tokio::time::Instant::now();
-    loop {
+    let what = format!("{side} {rejection} at the door");
+    let found = support::until(Duration::from_secs(30), what, async || {
         let door = door(us).await;
         let is_it = |r: &&pb::DoorRefusal| r.side == side && r.rejection == rejection.as_str();
-        if let Some(found) = door.iter().find(is_it) {
-            let page = format!("; more: emccd trust explain {}", rejection.word());
-            assert!(found.hint.ends_with(&page), "{found:?}");
-            return found.clone();
-        }
-        let patience = Duration::from_secs(30);
-        assert!(
-            began.elapsed() < patience,
-            "no {side} {rejection}: {door:#?}"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        door.iter()
+            .find(is_it)
+            .cloned()
+            .ok_or_else(|| format!("{door:#?}"))
+    })
+    .await;
+    let page = format!("; more: emccd trust explain {}", rejection.word());
+    assert!(found.hint.ends_with(&page), "{found:?}");
+    found
 }
 
 /// What berlin's operator reads of a peer that it calls, with the page, in `cluster status` and by `trust explain`.
@@ -55,17 +52,11 @@ async fn refused_there(us: &Cluster, them: &Cluster, rejection: Rejection) -> St
 async fn mended(berlin: &Cluster, tokyo: &Cluster) {
     linked(berlin, tokyo).await;
     // What the other side says of us follows with its next sign of life.
-    let began = std::time::Instant::now();
-    loop {
+    support::until(Duration::from_secs(20), "explained as well", async || {
         let typed = type_at(berlin, &format!("trust explain {}", tokyo.id)).await;
-        if typed.code == Some(0) {
-            return;
-        }
-        assert!(
-            began.elapsed() < std::time::Duration::from_secs(20),
-            "{typed:?}"
-        );
-    }
+        support::holds(typed.code == Some(0), &typed)
+    })
+    .await;
 }
 
 /// A caller of berlin that speaks TLS as it likes.

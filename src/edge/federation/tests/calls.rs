@@ -96,6 +96,8 @@ async fn every_call_reaches_the_role_it_is_for() {
     assert_eq!(berlin.roles.seen(), expected);
     let seen = berlin.roles.last.lock().unwrap().clone().unwrap();
     assert_eq!(seen.caller, tokyo.id);
+    let leaf = tokyo.leaf.identity().leaf().fingerprint();
+    assert_eq!(seen.certificate, Some(leaf));
     assert_eq!(seen.reference, context.reference);
     assert!(seen.deadline <= context.deadline + Duration::from_secs(1));
 }

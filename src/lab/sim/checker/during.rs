@@ -231,8 +231,8 @@ impl Checker {
             return;
         };
         let other = &dumps[usize::from(one.counterpart.0)];
-        // A login that is pending is given up by itself; also one that is so again, in a database of before.
-        if one.was == Some(State::Pending)
+        // A login that is pending again, in a database of before, is given up by itself.
+        if one.was == Some(State::Pending) && model.was_restored(at, attempt.began_ms)
             || other.row(one.role.other(), at, one.id).is_some()
             || model.fell_out(at, one.counterpart, 0)
             || self.time_was_lost(at, model)

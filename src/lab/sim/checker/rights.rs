@@ -95,8 +95,7 @@ impl Checker {
                 );
             }
             let disabled = model.disabled_since(user, attempt.began_ms);
-            // Nor has anybody enabled them while it went on.
-            let disabled = disabled.filter(|_| model.disabled_since(user, at_ms) == disabled);
+            let disabled = disabled.filter(|_| !model.was_enabled(user, attempt.began_ms, at_ms));
             if let Some(since) = disabled {
                 self.judged("S8 logins of disabled users");
                 if is_in {
