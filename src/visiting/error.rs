@@ -85,6 +85,12 @@ pub enum Error {
         "cluster {0} was found to be the user's home, and is no peer of this one any more, or disabled"
     )]
     PeerGone(ClusterId),
+    /// All that was accepted of the user's home was taken back since it was found.
+    #[error(
+        "nothing that cluster {0} shows is accepted here any more, so no PIN is sent to it; what it shall show is \
+         accepted with `emccd trust add {0} --pin FILE`"
+    )]
+    PeerDistrusted(ClusterId),
     /// The search for the home found none; the refusal says why.
     #[error("{}", .0.cause)]
     NotLocated(Refusal),
@@ -136,6 +142,8 @@ impl Error {
             Self::NoRecord(_) => EmCode::VisitingClusterUnknown,
             Self::ImpossibleName => EmCode::UserDoesNotExist,
             Self::PeerLeaves(_) | Self::PeerGone(_) => EmCode::EmccNotAllowed,
+            // As it is told from then on, by the link that is cut.
+            Self::PeerDistrusted(_) => EmCode::ServiceConnectionError,
             Self::NoPeers => EmCode::NoRemoteCluster,
             // The answer was lost on the way, and the session ended before it was asked for again: the clusters agree,
             // and the next attempt has an id of its own.

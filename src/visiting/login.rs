@@ -28,7 +28,7 @@ use crate::{
         session::{EndReason, Initiator, Role, State},
     },
     store::{
-        Transaction, audit,
+        Transaction, audit, debts,
         devices::{self, Device},
         hints, peers, pools,
         sessions::{self, Session},
@@ -417,6 +417,10 @@ async fn open_pending(
                 }
                 if peers::is_leaving(tx, &row.counterpart, began)? {
                     return Err(Error::PeerLeaves(row.counterpart.clone()));
+                }
+                // This node may not have cut the link yet.
+                if debts::is_distrusted(tx, &row.counterpart)? {
+                    return Err(Error::PeerDistrusted(row.counterpart.clone()));
                 }
             }
             sessions::insert_pending(tx, &row, &carrier)?;

@@ -33,7 +33,12 @@ use crate::{
     },
     home::HomeRole,
     secret::Pin,
-    store::{self, audit, cluster_time, devices::Device, peers, pools},
+    store::{
+        self, audit, cluster_time,
+        devices::Device,
+        peers, pools,
+        trust_entries::{self, EntryKind, TrustEntry},
+    },
 };
 
 /// A home cluster that answers as it was told, and counts what reached it.
@@ -278,8 +283,9 @@ async fn world_of(
     let clock = Clock::system();
     store
         .write(move |tx: &mut dyn Transaction| {
-            for name in &names {
+            for (n, name) in (1..).zip(&names) {
                 peers::upsert(tx, &record(name.as_str()))?;
+                trust_entries::add(tx, &pinned(name, n))?;
             }
             for (name, em_enabled, emcc) in [
                 ("SEPSEC", true, true),
@@ -568,6 +574,28 @@ async fn no_login_begins_at_a_peer_that_is_being_removed() {
     world.login("SEP1", "ana").await.unwrap();
 }
 
+/// An operator of ours takes all trust in it back while a login is under way: no PIN goes there.
+#[tokio::test]
+async fn no_login_begins_at_a_peer_of_which_nothing_is_accepted_any_more() {
+    let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
+    let world = world(vec![berlin]).await;
+    let withdraw = |tx: &mut dyn Transaction| {
+        trust_entries::withdraw(tx, &cluster("berlin"), &[1; 32]).map(drop)
+    };
+    world.store.write(withdraw).await.unwrap();
+    let refused = world.login("SEP1", "ana").await.unwrap_err();
+    assert_eq!(refused.code.number(), 208, "{refused}");
+    assert!(
+        refused.cause.contains("emccd trust add berlin"),
+        "{refused}"
+    );
+    assert_eq!(world.pins_sent(), 0);
+    assert!(world.free("SEP1").await);
+    let accept = |tx: &mut dyn Transaction| trust_entries::add(tx, &pinned(&cluster("berlin"), 1));
+    world.store.write(accept).await.unwrap();
+    world.login("SEP1", "ana").await.unwrap();
+}
+
 #[tokio::test]
 async fn no_login_begins_at_a_peer_that_is_gone_since_it_was_found() {
     let berlin = Script::new("berlin").finding(Ok(Ownership::Mine));
@@ -590,6 +618,19 @@ async fn no_login_begins_at_a_peer_that_is_gone_since_it_was_found() {
         assert_eq!(refused.code.number(), 38, "{refused}");
         assert_eq!(world.pins_sent(), 0);
         assert!(world.free("SEP1").await);
+    }
+}
+
+/// What is accepted from a peer: the certificate of that number.
+fn pinned(name: &ClusterId, n: u8) -> TrustEntry {
+    TrustEntry {
+        cluster_id: name.clone(),
+        kind: EntryKind::Pinned,
+        fingerprint: [n; 32],
+        der: vec![n],
+        added_at: crate::clock::Timestamp::from_millis(1),
+        source: trust_entries::Source::Operator,
+        alias: None,
     }
 }
 

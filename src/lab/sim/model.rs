@@ -185,6 +185,15 @@ impl Model {
             .any(|what| matches!(what, What::Restore { cluster: one, .. } if *one == cluster))
     }
 
+    /// When a cluster's database last became an older one, until then; 0 for never.
+    pub(crate) fn restored_ms(&self, cluster: Cluster, by_ms: u64) -> u64 {
+        let all = self.done.iter().filter(|done| {
+            done.began_ms <= by_ms
+                && matches!(done.what, What::Restore { cluster: one, .. } if one == cluster)
+        });
+        all.map(|done| done.began_ms).max().unwrap_or_default()
+    }
+
     /// Whether what a cluster wrote at some moment between `from_ms` and `to_ms` may be lost: its database became what
     /// it was before.
     pub(crate) fn was_lost(&self, cluster: Cluster, from_ms: u64, to_ms: u64) -> bool {

@@ -113,7 +113,8 @@ impl Checker {
             let limit = self.limit_ms(at, row.role, row.counterpart);
             if let (Some(since), Some(limit)) = (told_in, limit)
                 && !self.time_was_lost(at, model)
-                && at_ms > since + limit + expiry_ms(at, since, at_ms, model)
+                && at_ms
+                    > due_ms(at, since + limit, at_ms, model) + expiry_ms(at, since, at_ms, model)
             {
                 let what = format!("{at}: its time is over since long: {row}");
                 self.add("S7", at_ms, what);
@@ -210,7 +211,7 @@ impl Checker {
         }
         let told = attempt.ended_ms.filter(|_| attempt.told == Told::In);
         if let Some(told) = told
-            && ended > told + limit + expiry_ms(at, told, ended, model)
+            && ended > due_ms(at, told + limit, ended, model) + expiry_ms(at, told, ended, model)
         {
             let late = ended - told - limit;
             self.add(
@@ -268,7 +269,9 @@ impl Checker {
             .filter_map(|done| {
                 let node = match done.what {
                     What::Restore { cluster, .. } if cluster == at => None,
-                    What::Crash { node, .. } if node.cluster() == at => Some(node),
+                    What::Crash { node, .. } | What::Pause { node, .. } if node.cluster() == at => {
+                        Some(node)
+                    }
                     _ => return None,
                 };
                 let ended = done.ended_ms.unwrap_or(u64::MAX);
@@ -291,6 +294,11 @@ pub(super) fn troubled_ms(at: Cluster, from_ms: u64, to_ms: u64, model: &Model) 
         0 => 0,
         disturbed => disturbed + TAKE_OVER,
     }
+}
+
+/// When the time of a session is over: in a database of before it may live once more, and ends once more.
+fn due_ms(at: Cluster, due_ms: u64, by_ms: u64, model: &Model) -> u64 {
+    due_ms.max(model.restored_ms(at, by_ms))
 }
 
 /// How long after its time a session ends at the latest.

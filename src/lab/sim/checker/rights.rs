@@ -66,7 +66,11 @@ impl Checker {
                         .find(|one| one.is_of(row) && one.was.is_none());
                     // One that was under way may be written a moment later.
                     let since = first.map_or(0, |first| first.at_ms).max(told);
-                    let over = dump.end_of(row).map_or(at_ms, |over| over.at_ms);
+                    // What was only heard of when it was over has never lived here.
+                    let end = dump.end_of(row).map(|over| over.at_ms);
+                    let Some(over) = end.or(row.lives().then_some(at_ms)) else {
+                        continue;
+                    };
                     let lived_until = if row.lives() { at_ms } else { over }.min(until);
                     let patience = STALL + troubled_ms(at, since, lived_until, model);
                     if over > told {

@@ -90,10 +90,15 @@ impl Checker {
                 && (other.user.0, other.phone.0) == (home.0, visiting.0)
                 && at_ms.is_none_or(|ended| other.began_ms <= ended)
         });
-        let had_ended = dumps[usize::from(visiting.0)]
-            .row(Role::Visiting, home, row.id)
-            .and_then(|row| dumps[usize::from(visiting.0)].end_of(row))
-            .is_some_and(|before| at_ms.is_none_or(|ended| before.at_ms <= ended));
+        // Maybe more than once: in a database of before it lives again.
+        let there = &dumps[usize::from(visiting.0)];
+        let had_ended = there.row(Role::Visiting, home, row.id).is_some_and(|row| {
+            there.moves.iter().any(|before| {
+                before.is_of(row)
+                    && before.now == Some(State::Ended)
+                    && at_ms.is_none_or(|ended| before.at_ms <= ended)
+            })
+        });
         (row.role == Role::Home && reason == EndReason::Superseded && with_another && had_ended)
             .then_some("a login of somebody else told of it")
     }
