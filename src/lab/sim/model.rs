@@ -244,6 +244,14 @@ impl Model {
         .sum()
     }
 
+    /// Whether a node of a cluster crashed between two moments.
+    pub(crate) fn crashed(&self, cluster: Cluster, from_ms: u64, to_ms: u64) -> bool {
+        self.done.iter().any(|done| {
+            matches!(done.what, What::Crash { node, .. } if node.cluster() == cluster)
+                && (from_ms..=to_ms).contains(&done.began_ms)
+        })
+    }
+
     /// When an operator was last at a user; 0 for never.
     pub(crate) fn set_ms(&self, user: User) -> u64 {
         self.newest_ms(|what| matches!(what, What::SetUser { user: one, .. } if *one == user))

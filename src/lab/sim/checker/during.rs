@@ -12,6 +12,10 @@ use super::{
 };
 use crate::domain::session::{EndReason, Role, State};
 
+/// The codes for a database that did not answer, soon and at the deadline.
+const DATABASE: u16 = 6;
+const BUSY: u16 = 26;
+
 impl Checker {
     /// S1, S2.
     pub(super) fn one_each(&mut self, at_ms: u64, at: Cluster, dump: &Dump) {
@@ -83,8 +87,14 @@ impl Checker {
         for row in &dump.rows {
             let attempt = dump.login_of(row, model);
             let failed = attempt.filter(|one| {
-                matches!(one.told, Told::Failed(_))
-                    && one.ended_ms.is_some_and(|ended| ended < at_ms)
+                let told = one.ended_ms.filter(|ended| *ended < at_ms);
+                // The row was to end behind a success that was under way to a disk that stood still: the node took one
+                // of them with it. The phone's next page shows which.
+                let is_lost = |told| {
+                    matches!(one.told, Told::Failed(DATABASE | BUSY))
+                        && model.crashed(at, told, told + STALL)
+                };
+                matches!(one.told, Told::Failed(_)) && told.is_some_and(|told| !is_lost(told))
             });
             if row.role != Role::Visiting || !row.lives() || failed.is_none() {
                 self.late.remove(&row.key(at));
@@ -97,7 +107,9 @@ impl Checker {
                 _ => STALL + model.disturbed_ms(at, since, at_ms),
             };
             if at_ms > since + patience {
-                let what = format!("{at}: the phone was told of a failure, and then: {row}");
+                let told = failed.map(|one| (one.told, one.ended_ms));
+                let what =
+                    format!("{at}: the phone was told of a failure ({told:?}), and then: {row}");
                 self.add("S3", at_ms, what);
             }
         }

@@ -60,17 +60,14 @@ impl Checker {
         for (at, dump) in Cluster::all().zip(dumps) {
             for (peer, told, until) in revoked(at, model) {
                 for row in dump.rows.iter().filter(|row| row.counterpart == peer) {
+                    // A database of before may have lost it, and heard of it once more.
                     let first = dump
                         .moves
                         .iter()
-                        .find(|one| one.is_of(row) && one.was.is_none());
+                        .rfind(|one| one.is_of(row) && one.was.is_none());
                     // One that was under way may be written a moment later.
                     let since = first.map_or(0, |first| first.at_ms).max(told);
-                    // What was only heard of when it was over has never lived here.
-                    let end = dump.end_of(row).map(|over| over.at_ms);
-                    let Some(over) = end.or(row.lives().then_some(at_ms)) else {
-                        continue;
-                    };
+                    let over = dump.end_of(row).map_or(at_ms, |over| over.at_ms);
                     let lived_until = if row.lives() { at_ms } else { over }.min(until);
                     let patience = STALL + troubled_ms(at, since, lived_until, model);
                     if over > told {

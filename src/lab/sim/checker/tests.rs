@@ -1070,6 +1070,31 @@ fn a_login_that_failed_and_stays_under_way() {
 }
 
 #[test]
+fn an_end_that_a_node_took_with_it_when_its_disk_stood_still() {
+    for (code, crashed_ms, wrong) in [
+        (6, 3_000, 0),
+        (26, 3_000, 0),
+        (6, 12_000, 1),
+        (40, 3_000, 1),
+    ] {
+        let mut history = History::new();
+        history.model.told(0, Told::Failed(code), 2_000);
+        let node = Node(BERLIN.0, 0);
+        history.did(
+            What::Crash { node, for_ms: 1 },
+            crashed_ms,
+            crashed_ms + 500,
+        );
+        let mut checker = Checker::new(&history.plan);
+        for at_ms in [5_000, 30_000] {
+            checker.look(at_ms, &history.dumps, &history.model);
+        }
+        let told = checker.wrong.iter().filter(|one| one.rule == "S3").count();
+        assert_eq!(told, wrong, "{code} {crashed_ms}");
+    }
+}
+
+#[test]
 fn two_sessions_of_a_user_for_a_moment() {
     let moved = |row: &Row, at_ms, was, now| Move {
         at_ms,

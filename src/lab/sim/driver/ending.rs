@@ -14,6 +14,10 @@ use crate::{store::base_devices, visiting::PhoneState};
 
 /// No base device is free.
 const NO_BASE: u16 = 33;
+/// The database did not answer, the login was not carried out in time, home was silent.
+const STORE: u16 = 6;
+const BUSY: u16 = 26;
+const SILENT: u16 = 40;
 
 impl World {
     pub(super) async fn finish(self) -> Outcome {
@@ -111,7 +115,12 @@ impl World {
                     let all = base_devices::list(tx).unwrap();
                     all.iter().all(|(_, holder)| holder.is_some())
                 });
-                let told = ask_in(&bare, phone, user, true, bare.visiting.new_ref()).await;
+                let mut told = ask_in(&bare, phone, user, true, bare.visiting.new_ref()).await;
+                // Also a disk that is well stands still now and then, and two may in a row: who tries again at once gets
+                // in, whatever the first attempt left behind.
+                if matches!(told, Told::Failed(STORE | BUSY | SILENT)) {
+                    told = ask_in(&bare, phone, user, true, bare.visiting.new_ref()).await;
+                }
                 let is_full = home != visiting && is_full;
                 let out = match told {
                     Told::In => {
