@@ -127,7 +127,8 @@ fn question_text(cluster_id: &str, entry: Option<&pb::TrustEntry>, entries: usiz
     };
     let last = match entries {
         1 => format!(
-            " It is the last one: there will be no link with {cluster_id}, and the sessions shared with it end."
+            " It is the last one: there will be no link with {cluster_id}, and the sessions shared with it end, unless \
+             end-sessions-on-revocation is off."
         ),
         _ => String::new(),
     };

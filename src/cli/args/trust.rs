@@ -99,9 +99,9 @@ pub struct TrustRemove {
 /// What may go with a certificate that is accepted no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum RemovalMode {
-    /// Nothing: not a live connection, not the last entry of an enabled peer, nothing announced on its word
+    /// Nothing: not a live connection, not the last entry of a peer that is enabled or shares sessions, nothing announced on its word
     Refuse,
-    /// Connections that live on it, and the peer's last entry, with which all sessions shared with it end
+    /// Connections that live on it, and the peer's last entry, with which the sessions shared with it end, unless end-sessions-on-revocation is off
     Unlink,
     /// Also what the peer announced on its word, and on the word of that
     Cascade,
