@@ -36,7 +36,7 @@ use crate::{
     store::{
         self, Store, Transaction,
         announcements::{self, Announced, WaitingEntry},
-        audit, debts,
+        audit,
         membership::Membership,
         meta, nodes, peers,
         trust_entries::{self, EntryKind, Source, TrustEntry},
@@ -368,9 +368,7 @@ impl Work {
         // Another node of ours may have been told before this one has cut the connection. What is pinned now came after
         // all that goes with a revoked key, and would stay.
         let connection = &self.request.connection;
-        if trust_entries::is_revoked(tx, &self.cluster, connection)?
-            || debts::is_distrusted(tx, &self.cluster)?
-        {
+        if trust_entries::is_revoked(tx, &self.cluster, connection)? || !self.rests(tx)? {
             return Err(Error::CallerDistrusted(self.cluster.clone()));
         }
         let standing = self.standing(tx)?;
@@ -413,6 +411,15 @@ impl Work {
             revision,
             told,
         })
+    }
+
+    /// Whether what the connection rests on is an entry still: its own certificate, or the authority that vouches for it.
+    fn rests(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
+        let entries = trust_entries::of(tx, &self.cluster)?;
+        Ok(entries.iter().any(|entry| match entry.kind {
+            EntryKind::Pinned => entry.fingerprint == self.request.connection,
+            EntryKind::Anchor => self.authority == Some(entry.fingerprint),
+        }))
     }
 
     fn standing(&self, tx: &mut dyn Transaction) -> Result<Standing, Error> {

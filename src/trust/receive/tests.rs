@@ -121,16 +121,28 @@ async fn what_a_revoked_key_announces_is_not_taken_before_its_connection_is_cut(
 }
 
 #[tokio::test]
-async fn who_lost_its_last_authority_announces_nothing() {
+async fn whose_authority_is_gone_announces_nothing_though_something_else_is_accepted() {
     let [authority, shown, next] = ["ca.tokyo", "a.tokyo", "c.tokyo"].map(certificate);
     let only = || vec![entry(&authority, EntryKind::Anchor)];
-    let work = announcing(&next, &shown);
+    let other = entry(&certificate("b.tokyo"), EntryKind::Pinned);
+    let ca = authority.fingerprint();
+    let work = Work {
+        authority: Some(ca),
+        ..announcing(&next, &shown)
+    };
     let (took, entries) = taken(only(), |_| (), work.clone()).await;
     assert_eq!((took.unwrap(), entries), (true, 2));
-    let ca = authority.fingerprint();
     let remove = move |tx: &mut dyn Transaction| {
         trust_entries::withdraw(tx, &tokyo(), &ca).unwrap();
     };
+    let both = vec![entry(&authority, EntryKind::Anchor), other];
+    let (took, entries) = taken(both, remove, work.clone()).await;
+    let refused = took.unwrap_err();
+    assert!(matches!(refused, Error::CallerDistrusted(_)), "{refused}");
+    assert_eq!(
+        entries, 1,
+        "what rested on the authority leaves nothing behind"
+    );
     let (took, entries) = taken(only(), remove, work).await;
     let refused = took.unwrap_err();
     assert!(matches!(refused, Error::CallerDistrusted(_)), "{refused}");
