@@ -368,10 +368,11 @@ impl Work {
         // Another node of ours may have been told before this one has cut the connection. What is pinned now came after
         // all that goes with a revoked key, and would stay.
         let connection = &self.request.connection;
-        if trust_entries::is_revoked(tx, &self.cluster, connection)? || !self.rests(tx)? {
+        let entries = trust_entries::of(tx, &self.cluster)?;
+        if trust_entries::is_revoked(tx, &self.cluster, connection)? || !self.rests_on(&entries) {
             return Err(Error::CallerDistrusted(self.cluster.clone()));
         }
-        let standing = self.standing(tx)?;
+        let standing = self.standing(tx, &entries)?;
         let done = reconcile(&standing, peer.accept_announcements, &self.request)
             .map_err(|refused| self.refused(refused))?;
         if !done.changes.is_empty() {
@@ -414,17 +415,20 @@ impl Work {
     }
 
     /// Whether what the connection rests on is an entry still: its own certificate, or the authority that vouches for it.
-    fn rests(&self, tx: &mut dyn Transaction) -> Result<bool, Error> {
-        let entries = trust_entries::of(tx, &self.cluster)?;
-        Ok(entries.iter().any(|entry| match entry.kind {
+    fn rests_on(&self, entries: &[TrustEntry]) -> bool {
+        entries.iter().any(|entry| match entry.kind {
             EntryKind::Pinned => entry.fingerprint == self.request.connection,
             EntryKind::Anchor => self.authority == Some(entry.fingerprint),
-        }))
+        })
     }
 
-    fn standing(&self, tx: &mut dyn Transaction) -> Result<Standing, Error> {
+    fn standing(
+        &self,
+        tx: &mut dyn Transaction,
+        entries: &[TrustEntry],
+    ) -> Result<Standing, Error> {
         let mut standing = Standing::default();
-        for entry in trust_entries::of(tx, &self.cluster)? {
+        for entry in entries {
             if entry.kind == EntryKind::Pinned {
                 standing.pinned.insert(entry.fingerprint);
             }

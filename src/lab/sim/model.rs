@@ -197,13 +197,7 @@ impl Model {
     /// Whether what a cluster wrote at some moment between `from_ms` and `to_ms` may be lost: its database became what
     /// it was before.
     pub(crate) fn was_lost(&self, cluster: Cluster, from_ms: u64, to_ms: u64) -> bool {
-        self.was_lost_by(cluster, from_ms, to_ms, u64::MAX)
-    }
-
-    /// The same, for what had been lost at some moment.
-    fn was_lost_by(&self, cluster: Cluster, from_ms: u64, to_ms: u64, by_ms: u64) -> bool {
-        let before = self.done.iter().filter(|done| done.began_ms <= by_ms);
-        before.into_iter().any(|done| match done.what {
+        self.done.iter().any(|done| match done.what {
             What::Restore {
                 cluster: one,
                 age_ms,
@@ -363,7 +357,7 @@ impl Model {
                         Cluster(other.user.0) == home
                             && other.right_pin
                             && since <= comes_until
-                            && self.was_lost_by(home, other.began_ms, over, ended)
+                            && self.was_lost(home, other.began_ms, over)
                     };
                     other.reference != attempt.reference
                         && (other.phone == attempt.phone || other.user == attempt.user)
