@@ -42,7 +42,7 @@ use crate::{
     },
     fault::FaultPoints,
     pairing::{self, Pairings},
-    store::{self, Store, audit, base_devices, devices, sessions, users},
+    store::{self, Store, announcements, audit, base_devices, devices, sessions, users},
     tasks::Tasks,
     trust::{
         TrustStore,
@@ -612,6 +612,71 @@ async fn a_change_that_would_blur_two_peers_is_not_made() {
         .unwrap();
     let listed = node.type_in("cluster list").await.json;
     assert_eq!(listed[0]["node_names"], serde_json::json!(["p.example"]));
+    node.end().await;
+}
+
+/// What goes with a certificate is named, and how many sessions end where nothing is left then.
+#[tokio::test]
+async fn what_was_announced_goes_with_its_certificate_and_sessions_with_the_last() {
+    let node = Node::start().await;
+    let (parent, child, alone) = (
+        certificate("tokyo"),
+        certificate("tokyo"),
+        certificate("tokyo"),
+    );
+    node.write("parent.pem", &parent.certificate_pem);
+    node.write("child.pem", &child.certificate_pem);
+    node.write("alone.pem", &alone.certificate_pem);
+    node.type_in("cluster add tokyo --address t:1 --trust @parent.pem")
+        .await;
+    node.type_in("trust add tokyo --pin @child.pem").await;
+    let tokyo: ClusterId = "tokyo".parse().unwrap();
+    let prints = (child.fingerprint(), parent.fingerprint());
+    let put = node.store.write::<_, store::Error>(move |tx| {
+        announcements::descend(tx, &tokyo, &prints.0, &prints.1)?;
+        for n in [1, 2] {
+            sessions::insert(tx, &a_session(n, Role::Home, "tokyo", &format!("SEP{n}")))?;
+        }
+        Ok(())
+    });
+    put.await.unwrap();
+    let (parent, child) = (parent.fingerprint_text(), child.fingerprint_text());
+    let remove = format!("trust remove tokyo --fingerprint {parent} --yes");
+    for mode in ["refuse", "unlink"] {
+        let refused = node.refused(&format!("{remove} --mode {mode}")).await;
+        assert!(
+            refused.contains(&format!(
+                "would go as well: {child}; the 2 sessions shared with it would end"
+            )) && refused.contains("--mode cascade"),
+            "{refused}"
+        );
+    }
+    node.type_in("param set end-sessions-on-revocation off")
+        .await;
+    let refused = node.refused(&remove).await;
+    assert!(!refused.contains("shared with it"), "{refused}");
+    node.type_in("param set end-sessions-on-revocation on")
+        .await;
+    // Another one stays.
+    node.type_in("trust add tokyo --pin @alone.pem").await;
+    let refused = node.refused(&remove).await;
+    assert!(
+        refused.contains(&child) && !refused.contains("shared with it"),
+        "{refused}"
+    );
+    let gone = node.type_in(&format!("{remove} --mode cascade")).await;
+    assert_eq!(
+        (&gone.json["left"], &gone.json["sessions"]),
+        (&serde_json::json!(1), &serde_json::json!(0)),
+        "{}",
+        gone.text
+    );
+    assert!(
+        gone.text
+            .contains(&format!("announced on its word: {child}")),
+        "{}",
+        gone.text
+    );
     node.end().await;
 }
 

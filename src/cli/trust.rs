@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     cli::{
-        args::{Global, StorePassword, Trust, TrustRemove},
+        args::{Global, RemovalMode, StorePassword, Trust, TrustRemove},
         as_of,
         client::{Client, answer, connect},
         confirm::confirm,
@@ -76,7 +76,7 @@ async fn remove(global: &Global, args: TrustRemove) -> Outcome {
     let what = format!("cannot take trust from {cluster_id}");
     let mut client = connect(global).await?;
     if !args.yes {
-        let question = question(&mut client, &what, &cluster_id, &fingerprint).await?;
+        let question = question(&mut client, &what, &args).await?;
         confirm(&what, &question)?;
     }
     let asked = client.remove_trust(pb::RemoveTrustRequest {
@@ -90,14 +90,13 @@ async fn remove(global: &Global, args: TrustRemove) -> Outcome {
 }
 
 /// Names the certificate and what hangs on it, so that the wrong one isn't removed.
-async fn question(
-    client: &mut Client,
-    what: &str,
-    cluster_id: &str,
-    fingerprint: &str,
-) -> Outcome<String> {
+async fn question(client: &mut Client, what: &str, args: &TrustRemove) -> Outcome<String> {
+    let (cluster_id, fingerprint) = (
+        args.cluster_id.to_string(),
+        fingerprint_text(&args.fingerprint),
+    );
     let query = pb::ListTrustRequest {
-        cluster_id: Some(cluster_id.to_owned()),
+        cluster_id: Some(cluster_id.clone()),
     };
     let mut entries = answer(what, client.list_trust(query).await)?.entries;
     entries.retain(|entry| entry.kind != "revoked");
@@ -106,13 +105,19 @@ async fn question(
         certificate.is_some_and(|c| c.fingerprint == fingerprint)
     };
     Ok(question_text(
-        cluster_id,
+        &cluster_id,
         entries.iter().find(is_it),
         entries.len(),
+        args.mode,
     ))
 }
 
-fn question_text(cluster_id: &str, entry: Option<&pb::TrustEntry>, entries: usize) -> String {
+fn question_text(
+    cluster_id: &str,
+    entry: Option<&pb::TrustEntry>,
+    entries: usize,
+    mode: RemovalMode,
+) -> String {
     let Some(entry) = entry else {
         // Vouched for by an authority at most; or a slip, which the daemon's own words tell best.
         return format!(
@@ -125,10 +130,14 @@ fn question_text(cluster_id: &str, entry: Option<&pb::TrustEntry>, entries: usiz
         "anchor" => "Live connections whose certificates it vouches for end.",
         _ => "Live connections of that certificate end.",
     };
-    let last = match entries {
-        1 => format!(
+    let last = match (entries, mode) {
+        (1, _) => format!(
             " It is the last one: there will be no link with {cluster_id}, and the sessions shared with it end, unless \
              end-sessions-on-revocation is off."
+        ),
+        (_, RemovalMode::Cascade) => format!(
+            " What {cluster_id} announced on its word goes with it; where nothing is left then, there will be no link \
+             with {cluster_id}, and the sessions shared with it end, unless end-sessions-on-revocation is off."
         ),
         _ => String::new(),
     };
@@ -411,15 +420,20 @@ mod tests {
             ..pb::TrustEntry::default()
         };
         assert_eq!(
-            question_text("tokyo", Some(&entry("pinned")), 2),
+            question_text("tokyo", Some(&entry("pinned")), 2, RemovalMode::Unlink),
             "Live connections of that certificate end. Trust CN=tokyo (pinned) of tokyo no more?"
         );
-        let last = question_text("tokyo", Some(&entry("anchor")), 1);
+        let cascade = question_text("tokyo", Some(&entry("pinned")), 2, RemovalMode::Cascade);
+        assert!(
+            cascade.contains("on its word goes with it") && cascade.contains("sessions shared"),
+            "{cascade}"
+        );
+        let last = question_text("tokyo", Some(&entry("anchor")), 1, RemovalMode::Refuse);
         assert!(
             last.contains("vouches for end") && last.contains("no link"),
             "{last}"
         );
-        let unknown = question_text("tokyo", None, 2);
+        let unknown = question_text("tokyo", None, 2, RemovalMode::Refuse);
         assert!(
             unknown.contains("not among") && unknown.contains("Revoke it"),
             "{unknown}"

@@ -6,12 +6,11 @@ use tracing::info;
 use super::{
     Error, HomeRole,
     reach::Reach,
-    retirement::end,
     revocation::{BATCH, REST, entry},
 };
 use crate::{
     clock::Timestamp,
-    domain::ids::ClusterId,
+    domain::{ids::ClusterId, session::EndReason},
     store::{
         self, Transaction, audit,
         claims::{self, Claim},
@@ -125,7 +124,7 @@ fn end_batch(
 ) -> Result<u64, store::Error> {
     let all = sessions::living_with(tx, cluster, BATCH)?;
     for session in &all {
-        end(tx, own, session, now)?;
+        sessions::end_here(tx, own, session, EndReason::Revoked, now)?;
     }
     let entries: Vec<_> = all.iter().map(|one| entry(one, "the node", now)).collect();
     audit::append_all(tx, &entries)?;

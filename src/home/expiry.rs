@@ -13,10 +13,7 @@ use tracing::{info, warn};
 use super::{Error, HomeRole};
 use crate::{
     clock::{self, Timestamp},
-    domain::{
-        ids::ClusterId,
-        session::{EndReason, Initiator, Role, State},
-    },
+    domain::session::{EndReason, Role},
     fault::{self, Bug},
     store::{
         self, Transaction,
@@ -184,7 +181,7 @@ async fn end_due(role: &HomeRole, claim: &Claim, limit: u32) -> Result<Batch, Er
             // With home's row of a login from here its visiting one has ended, too.
             let mut ended = BTreeSet::new();
             for session in &all {
-                if end(tx, &own, session, wall)? {
+                if sessions::end_here(tx, &own, session, EndReason::Expired, wall)? {
                     ended.insert((session.role, session.id));
                 }
             }
@@ -216,30 +213,6 @@ async fn end_due(role: &HomeRole, claim: &Claim, limit: u32) -> Result<Batch, Er
         late: first.map_or(Duration::ZERO, |deadline| now.since(deadline)),
         held,
     })
-}
-
-/// Ends one that was active in this transaction; whether it was still.
-fn end(
-    tx: &mut dyn Transaction,
-    own: &ClusterId,
-    session: &Session,
-    wall: Timestamp,
-) -> Result<bool, store::Error> {
-    if session.role == Role::Home {
-        sessions::end_at_home(tx, own, session, EndReason::Expired, wall)?;
-        return Ok(true);
-    }
-    let is_local = session.counterpart == *own;
-    sessions::transition(
-        tx,
-        Role::Visiting,
-        &session.counterpart,
-        session.id,
-        &[State::Active],
-        State::Ended,
-        Some((EndReason::Expired, Initiator::Visiting, wall)),
-        !is_local,
-    )
 }
 
 fn entry(session: &Session, at: Timestamp) -> audit::Entry {

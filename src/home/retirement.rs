@@ -11,17 +11,9 @@ use super::{
     revocation::{BATCH, REST, entry},
 };
 use crate::{
-    clock::{self, Timestamp},
-    domain::{
-        ids::ClusterId,
-        session::{EndReason, Initiator, Role, State},
-    },
-    store::{
-        self, Transaction, debts,
-        parameters::ends_sessions_on_revocation,
-        peers,
-        sessions::{self, Session},
-    },
+    clock,
+    domain::{ids::ClusterId, session::EndReason},
+    store::{self, Transaction, debts, parameters::ends_sessions_on_revocation, peers, sessions},
 };
 
 /// How much longer than the removal may take the peer is marked: nobody has to take back the mark of a node that
@@ -184,7 +176,7 @@ async fn end_all(role: &HomeRole, leaving: &Leaving) -> Result<u64, store::Error
             .write(move |tx: &mut dyn Transaction| {
                 let all = sessions::living_with(tx, &cluster, BATCH)?;
                 for session in &all {
-                    end(tx, &own, session, now)?;
+                    sessions::end_here(tx, &own, session, EndReason::Revoked, now)?;
                 }
                 let entries: Vec<_> = all.iter().map(|one| entry(one, &actor, now)).collect();
                 crate::store::audit::append_all(tx, &entries)?;
@@ -199,29 +191,6 @@ async fn end_all(role: &HomeRole, leaving: &Leaving) -> Result<u64, store::Error
             tokio::time::sleep(REST).await;
         }
     }
-}
-
-/// Ends a session here, and owes its counterpart the news.
-pub(super) fn end(
-    tx: &mut dyn Transaction,
-    own: &ClusterId,
-    session: &Session,
-    now: Timestamp,
-) -> Result<(), store::Error> {
-    match session.role {
-        Role::Home => sessions::end_at_home(tx, own, session, EndReason::Revoked, now)?,
-        Role::Visiting => sessions::transition(
-            tx,
-            Role::Visiting,
-            &session.counterpart,
-            session.id,
-            &[State::Pending, State::Active, State::Ending],
-            State::Ended,
-            Some((EndReason::Revoked, Initiator::Visiting, now)),
-            true,
-        )?,
-    };
-    Ok(())
 }
 
 /// Waits until the cluster is owed nothing, or the deadline; of how many ends it has to be told then. Where it may go

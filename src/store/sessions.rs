@@ -451,6 +451,34 @@ pub fn end_at_home(
     Ok(ended && !is_local)
 }
 
+/// Ends a session in the role in which it is held here, one that was living in this transaction; whether it was still:
+/// with home's row of a local login its visiting one has ended, too. The counterpart is owed the news.
+///
+/// # Errors
+/// [`Error`] when the store fails.
+pub fn end_here(
+    tx: &mut dyn Transaction,
+    own: &ClusterId,
+    session: &Session,
+    reason: EndReason,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    if session.role == Role::Home {
+        end_at_home(tx, own, session, reason, now)?;
+        return Ok(true);
+    }
+    transition(
+        tx,
+        Role::Visiting,
+        &session.counterpart,
+        session.id,
+        &[State::Pending, State::Active, State::Ending],
+        State::Ended,
+        Some((reason, Initiator::Visiting, now)),
+        session.counterpart != *own,
+    )
+}
+
 /// Ends a session whatever its state, also one that we never heard of; whether this ended it. What an `ended`
 /// row has on record stays. Nobody is owed such an end, so it must be the counterpart's own word.
 ///

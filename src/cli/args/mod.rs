@@ -32,8 +32,8 @@ pub use self::{
     policy::{Pin, Policy, PolicyAdd, PolicyFields, PolicyRemove, PolicySet},
     rotate::{Rotate, RotateAnnounce, RotateTarget},
     trust::{
-        StorePassword, Trust, TrustAccept, TrustAdd, TrustConsolidate, TrustDiff, TrustExplain,
-        TrustExport, TrustImport, TrustRemove,
+        RemovalMode, StorePassword, Trust, TrustAccept, TrustAdd, TrustConsolidate, TrustDiff,
+        TrustExplain, TrustExport, TrustImport, TrustRemove,
     },
 };
 use crate::{

@@ -60,6 +60,11 @@ pub(crate) struct Outcome {
 
 /// Carries out a plan, in a runtime of its own.
 pub(crate) fn run(plan: &Plan) -> Outcome {
+    run_and_hold(plan, drop)
+}
+
+/// The same for somebody who holds the federation, maybe for longer than its run.
+fn run_and_hold(plan: &Plan, hold: impl FnOnce(World)) -> Outcome {
     // What all runs begin with is made outside of their time.
     let beginning = stage::beginning();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -73,6 +78,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
             let world = World::new(plan, beginning);
             let (inner, net) = (Arc::downgrade(&world.0), world.0.net.remains());
             let remains = move || inner.strong_count() > 0 || net();
+            hold(world.clone());
             (world.carry_out().await, remains)
         })
     });
@@ -272,6 +278,7 @@ impl World {
                 if let Ok(bare) = world.begin(node, number).await {
                     return world.runs(node, number, bare);
                 }
+                world.0.tap.fails(node, number);
                 sleep(AGAIN).await;
                 if world.state().nodes[&node].number != number {
                     return;
@@ -294,9 +301,9 @@ impl World {
         };
         if is_late {
             bare.crash();
-            self.0.tap.gone(node);
+            self.0.tap.fails(node, number);
         } else {
-            self.open(node, bare);
+            self.open(node, number, bare);
         }
     }
 
@@ -315,7 +322,7 @@ impl World {
                 net: self.0.net.clone(),
                 node,
             }),
-            tap: Box::new(move |roles, tasks| tap.before(node, roles, tasks)),
+            tap: Box::new(move |roles, tasks| tap.before((node, number), roles, tasks)),
             versions: self.versions(cluster),
             login_deadline: LOGIN,
             heartbeat: self.0.pace.heartbeat,
@@ -332,7 +339,7 @@ impl World {
         }
     }
 
-    fn open(&self, node: Node, bare: Arc<Bare>) {
+    fn open(&self, node: Node, number: u64, bare: Arc<Bare>) {
         let chain = stage::beginning().chain(node.cluster());
         let door = move |arrived: Arrived| {
             let Arrived {
@@ -342,7 +349,7 @@ impl World {
             } = arrived;
             bare.arrived(pipe, remote, chain);
         };
-        self.0.tap.serves(node);
+        self.0.tap.serves(node, number);
         self.0.net.open(node.address(), chain, door);
     }
 
@@ -371,5 +378,25 @@ impl World {
         if is_up {
             self.start(node);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_after_a_run_is_found() {
+        let plan = Plan::of(1);
+        let mut held = None;
+        let outcome = run_and_hold(&plan, |world| held = Some(world));
+        let rules: Vec<_> = outcome.wrong.iter().map(|one| one.rule).collect();
+        assert_eq!(rules, ["memory"]);
+        // The network alone, as by a door that nobody has shut.
+        let mut held = None;
+        let outcome = run_and_hold(&plan, |world| held = Some(world.0.net.clone()));
+        assert_eq!(outcome.wrong[0].rule, "memory");
+        drop(held);
+        assert!(run(&plan).wrong.is_empty());
     }
 }

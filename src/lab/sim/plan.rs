@@ -246,11 +246,14 @@ pub(crate) enum What {
         peer: Cluster,
         for_ms: u64,
     },
-    /// A cluster's operator revokes what a peer shows, and accepts it again later; never, when there is no time.
+    /// A cluster's operator takes back trust in what a peer shows, and accepts it again later; never, when there is no
+    /// time. It is revoked, or only removed, as an authority is.
     RevokeTrust {
         at: Cluster,
         peer: Cluster,
         for_ms: Option<u64>,
+        #[serde(default)]
+        only_removed: bool,
     },
     /// The way between two nodes is cut, in one direction or both; or that between all nodes of their clusters.
     Cut {
@@ -606,6 +609,7 @@ impl Draw {
                 at,
                 peer,
                 for_ms: None,
+                only_removed: self.one_in(2),
             },
             _ => What::SetUser {
                 user: User(at.0, self.below(USERS)),
@@ -750,6 +754,7 @@ impl Draw {
                 at,
                 peer,
                 for_ms: (!self.one_in(3)).then_some(for_ms),
+                only_removed: self.one_in(2),
             },
         }
     }

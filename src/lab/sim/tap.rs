@@ -43,8 +43,8 @@ struct State {
     chance: Chance,
     repeat: u64,
     delay: u64,
-    /// Nodes whose doors are not open yet.
-    starting: BTreeMap<Node, Running>,
+    /// Nodes whose doors are not open yet, by the number of the start: one that came too late may still be at it.
+    starting: BTreeMap<(Node, u64), Running>,
     running: BTreeMap<Node, Running>,
     /// When the run began.
     since: Instant,
@@ -118,7 +118,7 @@ impl Tap {
     /// Stands before the roles of a node that starts.
     pub(crate) fn before(
         &self,
-        node: Node,
+        (node, number): (Node, u64),
         roles: Arc<dyn Roles>,
         tasks: &Tasks,
     ) -> Arc<dyn Roles> {
@@ -126,7 +126,7 @@ impl Tap {
             roles: Arc::clone(&roles),
             tasks: tasks.clone(),
         };
-        self.state().starting.insert(node, running);
+        self.state().starting.insert((node, number), running);
         Arc::new(Tapped {
             tap: self.clone(),
             node,
@@ -135,17 +135,21 @@ impl Tap {
     }
 
     /// The node has opened its doors: calls may come to it.
-    pub(crate) fn serves(&self, node: Node) {
+    pub(crate) fn serves(&self, node: Node, number: u64) {
         let mut state = self.state();
-        if let Some(running) = state.starting.remove(&node) {
-            state.running.insert(node, running);
-        }
+        let running = state.starting.remove(&(node, number));
+        state.running.insert(node, running.unwrap());
     }
 
-    /// The node is gone.
+    /// A start came to nothing.
+    pub(crate) fn fails(&self, node: Node, number: u64) {
+        self.state().starting.remove(&(node, number));
+    }
+
+    /// The node is gone, and whatever start of it is under way is too late.
     pub(crate) fn gone(&self, node: Node) {
         let mut state = self.state();
-        state.starting.remove(&node);
+        state.starting.retain(|(one, _), _| *one != node);
         state.running.remove(&node);
     }
 

@@ -428,6 +428,14 @@ fn home_may_hear_of_an_end_with_a_login_of_somebody_else() {
         .login(reference(7), phone, other, true, 40_900);
     history.model.told(login, Told::Failed(2), 41_050);
     assert_eq!(history.rules(), [""; 0]);
+    // In a database of before it lived again, and ended once more after home had heard of it.
+    history.did(restore(BERLIN, 2_000), 41_500, 41_600);
+    history.ends(BERLIN, 42_000, EndReason::User, Initiator::Visiting);
+    history.dumps[0].rows[0].reason = Some(EndReason::Superseded);
+    assert_eq!(history.rules(), [""; 0]);
+    // Home can't have heard of an end that came later than its own.
+    history.dumps[0].moves.remove(0);
+    assert_eq!(history.rules(), ["S4"]);
 }
 
 #[test]
@@ -553,15 +561,20 @@ fn a_session_that_is_ended_too_young_since_the_other_side_lacks_it() {
         .push(ended(row(Role::Visiting, TOKYO, 1), EndReason::User));
     assert_eq!(told.seen_at(10_000), [""; 0]);
     // A login that was never answered, as a database of before has it, is given up at its deadline.
-    for (was, wrong) in [(State::Active, &["S5"][..]), (State::Pending, &[])] {
+    for (older, was, wrong) in [
+        (BERLIN, State::Active, &["S5"][..]),
+        (BERLIN, State::Pending, &[]),
+        // Where none is of before it was told to a phone already.
+        (TOKYO, State::Pending, &["S5"]),
+    ] {
         let mut given_up = History::new();
-        given_up.did(restore(BERLIN, 2_000), 3_000, 3_500);
+        given_up.did(restore(older, 2_000), 3_000, 3_500);
         given_up.dumps[1].rows.clear();
         let row = &mut given_up.dumps[0].rows[0];
         row.reason = Some(EndReason::Abandoned);
         row.initiator = Some(Initiator::Visiting);
         given_up.moves(BERLIN, 6_500, was, State::Ended);
-        assert_eq!(given_up.seen_at(10_000), wrong, "{was:?}");
+        assert_eq!(given_up.seen_at(10_000), wrong, "{older} {was:?}");
     }
     // The two have fallen out meanwhile.
     let mut apart = ended_at(6_000);
@@ -648,6 +661,24 @@ fn ends_that_come_too_early_or_late_or_never() {
     history.did(what, 58_000, 60_000);
     assert_eq!(history.seen_at(81_000), [""; 0]);
     assert_eq!(history.seen_at(82_000), ["S7"], "never");
+    // In a database of before it lives once more, and is ended once more.
+    for (older, at_ms, wrong) in [
+        (TOKYO, 98_100, &[][..]),
+        (TOKYO, 98_101, &["S7"]),
+        (BERLIN, 70_301, &["S7"]),
+    ] {
+        let mut restored = History::new();
+        restored.plan.settings.limit_minutes = Some(1);
+        let (from_ms, to_ms) = match at_ms {
+            70_301 => (62_000, 62_100),
+            _ => (80_000, 80_100),
+        };
+        restored.did(restore(older, 30_000), from_ms, to_ms);
+        assert_eq!(restored.seen_at(at_ms), wrong, "{older} {at_ms}");
+        restored.ends(TOKYO, at_ms, EndReason::Expired, Initiator::Home);
+        restored.ends(BERLIN, at_ms, EndReason::Expired, Initiator::Home);
+        assert_eq!(restored.seen_at(at_ms), wrong, "{older} {at_ms}, ended");
+    }
 
     for (at_ms, by, is_wrong) in [
         (57_999, Initiator::Home, true),
@@ -679,6 +710,34 @@ fn time_may_be_lost_only_while_nobody_watches_and_by_a_clock_that_jumps() {
     assert_eq!(history.seen_at(30_000), ["S7"]);
     history.did(What::Crash { node, for_ms: 1 }, 6_000, 7_000);
     assert_eq!(history.seen_at(30_000), [""; 0]);
+    // Of two nodes both stood still, or one after the other.
+    let [one, other] = [0, 1].map(|number| Node(BERLIN.0, number));
+    for (from_ms, to_ms, wrong) in [(7_000, 8_000, &[][..]), (20_000, 21_000, &["S7"])] {
+        let mut both = expired(62_000, Initiator::Visiting);
+        let jump = What::Clock {
+            node: one,
+            offset_ms: 86_400_000,
+        };
+        both.did(jump, 5_000, 5_000);
+        both.did(
+            What::Pause {
+                node: one,
+                for_ms: 1,
+            },
+            6_000,
+            7_500,
+        );
+        assert_eq!(both.seen_at(65_000), ["S7"], "one goes on");
+        both.did(
+            What::Pause {
+                node: other,
+                for_ms: 1,
+            },
+            from_ms,
+            to_ms,
+        );
+        assert_eq!(both.seen_at(65_000), wrong, "{from_ms}");
+    }
 }
 
 #[test]
@@ -753,15 +812,20 @@ fn who_is_let_in_and_should_not_be() {
         assert_eq!(disabled.rules(), wrong, "{from_ms}");
     }
     // Somebody enabled them while they waited for the answer, or only after it.
-    for (from_ms, to_ms, wrong) in [(1_100, 1_150, &[][..]), (1_301, 1_400, &["S8"])] {
+    for (is_enabled, from_ms, to_ms, wrong) in [
+        (true, 1_100, 1_150, &[][..]),
+        (true, 1_301, 1_400, &["S8"]),
+        // To disable them once more lets nobody in.
+        (false, 1_100, 1_150, &["S8"]),
+    ] {
         let mut enabled = History::new();
         let set = |enabled| What::SetUser {
             user: USER,
             enabled,
         };
         enabled.did(set(false), 500, 900);
-        enabled.did(set(true), from_ms, to_ms);
-        assert_eq!(enabled.rules(), wrong, "{from_ms}");
+        enabled.did(set(is_enabled), from_ms, to_ms);
+        assert_eq!(enabled.rules(), wrong, "{is_enabled} {from_ms}");
     }
 }
 
@@ -927,6 +991,7 @@ fn who_is_let_in_though_one_cluster_has_shut_the_other_out() {
                 at,
                 peer,
                 for_ms: Some(for_ms),
+                only_removed: true,
             },
         ];
         for what in shut_outs {
@@ -975,7 +1040,12 @@ fn a_session_that_outlives_the_trust() {
     let (at, peer, for_ms) = (TOKYO, BERLIN, None);
     let revoked = |over_ms| {
         let mut history = History::new();
-        let what = What::RevokeTrust { at, peer, for_ms };
+        let what = What::RevokeTrust {
+            at,
+            peer,
+            for_ms,
+            only_removed: false,
+        };
         history.did(what, 3_000, 3_100);
         history.ends(TOKYO, over_ms, EndReason::Revoked, Initiator::Home);
         history
@@ -993,6 +1063,20 @@ fn a_session_that_outlives_the_trust() {
     assert_eq!(rules(&lives), ["S8"]);
     lives.model.undoes(0, 11_100);
     assert_eq!(rules(&lives), [""; 0]);
+    // It was written before the trust was taken back; and once more later, where a database of before had lost it.
+    for (born, wrong) in [(&[1_200][..], &["S8"][..]), (&[1_200, 10_000], &[])] {
+        let mut again = revoked(11_101);
+        let end = again.dumps[1].moves[0].clone();
+        let births = born.iter().map(|at_ms| Move {
+            at_ms: *at_ms,
+            was: None,
+            now: Some(State::Active),
+            reason: None,
+            ..end.clone()
+        });
+        again.dumps[1].moves.splice(..0, births);
+        assert_eq!(rules(&again), wrong, "{born:?}");
+    }
     // The node that ends them stood still.
     let mut late = revoked(11_101);
     let node = Node(TOKYO.0, 0);

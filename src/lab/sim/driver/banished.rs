@@ -74,7 +74,7 @@ impl World {
             }
             self.0.net.kill(there, node.host());
         }
-        assert!(distrust(&home, PHONES_OF).await);
+        assert!(distrust(&home, PHONES_OF, false).await);
         sleep(LINKS).await;
         self.0.net.heal();
         let began = Instant::now();

@@ -234,8 +234,15 @@ impl World {
                     |bare: Arc<Bare>| async move { is_done(enable(&bare, peer, false).await) };
                 self.at(Node(at.0, 0), disable).await
             }
-            What::RevokeTrust { at, peer, .. } => {
-                let revoke = |bare: Arc<Bare>| async move { is_done(distrust(&bare, peer).await) };
+            What::RevokeTrust {
+                at,
+                peer,
+                only_removed,
+                ..
+            } => {
+                let revoke = |bare: Arc<Bare>| async move {
+                    is_done(distrust(&bare, peer, only_removed).await)
+                };
                 self.at(Node(at.0, 0), revoke).await
             }
             _ => None,
@@ -352,10 +359,15 @@ async fn enable(bare: &Bare, peer: Cluster, enabled: bool) -> bool {
     changed.await.is_ok()
 }
 
-pub(super) async fn distrust(bare: &Bare, peer: Cluster) -> bool {
+pub(super) async fn distrust(bare: &Bare, peer: Cluster, only_removed: bool) -> bool {
     let (entry, now) = (stage::trusted(peer), bare.clock().now());
     let changed = bare.change(move |tx| {
-        trust_entries::revoke(tx, &entry.cluster_id, &entry.fingerprint, now)?;
+        let (cluster, fingerprint) = (&entry.cluster_id, &entry.fingerprint);
+        if only_removed {
+            trust_entries::withdraw(tx, cluster, fingerprint)?;
+        } else {
+            trust_entries::revoke(tx, cluster, fingerprint, now)?;
+        }
         Ok::<_, store::Error>(())
     });
     changed.await.is_ok()
