@@ -296,15 +296,15 @@ async fn all_nodes_of_both_clusters_are_paired_at_once() {
     let other = second(tokyo);
     join.extend(["--address", &other]);
     join.push("--json");
-    let joined = loop {
+    // The other node takes a moment to hear of the invitation.
+    let joined = support::until(LIMIT, "open to who joins", async || {
         let output = typed(tokyo, &join, &token.text()).await;
         let error = String::from_utf8_lossy(&output.stderr);
-        // The other node takes a moment to hear of the invitation.
-        if !error.contains("is not open to anybody who joins") {
-            assert!(output.status.success(), "{error}");
-            break serde_json::from_slice::<Value>(&output.stdout).unwrap();
-        }
-    };
+        support::holds(!error.contains("is not open to anybody who joins"), &error)?;
+        assert!(output.status.success(), "{error}");
+        Ok(serde_json::from_slice::<Value>(&output.stdout).unwrap())
+    })
+    .await;
     let words = joined["words"].as_str().unwrap();
     for (cluster, verb) in [(berlin, "invite"), (tokyo, "join")] {
         let seen = until(cluster, verb, &id, "told").await;

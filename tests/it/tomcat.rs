@@ -6,7 +6,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use emccd::{
@@ -26,7 +26,7 @@ use emccd::{
 use rustls_pki_types::{PrivatePkcs8KeyDer, ServerName, pem::PemObject as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::is_long;
+use crate::support::{is_long, until};
 
 const PASSWORD: &str = "geheim-123";
 const HOME: &str = "/usr/share/tomcat10";
@@ -174,20 +174,13 @@ async fn tomcat_serves_mutual_tls_with_stores_that_we_wrote() {
     }
     let tomcat = Tomcat::start(base.path());
     let client_of = client(&ours, &server);
-    let began = Instant::now();
-    let page = loop {
-        match tomcat.ask(&client_of).await {
-            Ok(page) => break page,
-            Err(error) => {
-                let log = std::fs::read_to_string(base.path().join("out")).unwrap();
-                assert!(
-                    began.elapsed() < Duration::from_secs(60),
-                    "{error}; Tomcat: {log}"
-                );
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    };
+    let page = until(Duration::from_secs(60), "Tomcat's page", async || {
+        tomcat.ask(&client_of).await.map_err(|error| {
+            let log = std::fs::read_to_string(base.path().join("out")).unwrap();
+            format!("{error}; Tomcat: {log}")
+        })
+    })
+    .await;
     assert!(
         page.starts_with("HTTP/1.1 404") && page.contains("Tomcat"),
         "{page}"

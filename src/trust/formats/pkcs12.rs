@@ -227,16 +227,15 @@ fn parts(bytes: &[u8]) -> Option<Parts<'_>> {
     })
 }
 
-/// Why a store doesn't open. A password that still decrypts something was the right one.
+/// Why a store doesn't open. A password that still decrypts certificates was the right one. What else it makes of the
+/// bytes proves nothing: of 256 wrong passwords one makes an end of them that could be right.
 fn why(error: p12_keystore::error::Error, parts: &Parts<'_>, given: Option<&str>) -> Error {
     use p12_keystore::error::Error as P12;
     match error {
         P12::MacError(_) => {
             let unsealed = asn1::element(SEQUENCE, &parts.unsealed);
             match Pkcs12Archive::from_pkcs12(&unsealed, given.unwrap_or_default()) {
-                Ok(_) | Err(P12::X509Error(_) | P12::InvalidPrivateKey | P12::DerError(_)) => {
-                    damaged("its seal is another one")
-                }
+                Ok(_) | Err(P12::X509Error(_)) => damaged("its seal is another one"),
                 Err(_) if given.is_none() => Error::PasswordNeeded {
                     format: Format::Pkcs12,
                 },

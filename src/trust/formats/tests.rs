@@ -187,6 +187,34 @@ fn a_wrong_password_is_told_apart_from_damage_and_from_none() {
     }
 }
 
+/// Some of so many wrong passwords make bytes whose padding is right.
+#[test]
+fn no_wrong_password_is_told_as_damage() {
+    let leaf = Spec::new("a.example").self_signed();
+    let certificate = p12_keystore::Certificate::from_der(leaf.der()).unwrap();
+    let key = p12_keystore::PrivateKey::from_der(&pkcs8(&leaf)).unwrap();
+    let chain = p12_keystore::PrivateKeyChain::new(b"1".to_vec(), key, vec![certificate.clone()]);
+    let entries = [
+        p12_keystore::KeyStoreEntry::Certificate(certificate),
+        p12_keystore::KeyStoreEntry::PrivateKeyChain(chain),
+    ];
+    for entry in entries {
+        let mut store = p12_keystore::KeyStore::new();
+        store.add_entry("eins", entry);
+        // With one round each, so that many can be tried.
+        let writer = store.writer("Geheimnis").encryption_iterations(1);
+        let written = writer.mac_iterations(1).write().unwrap();
+        assert!(read(&written, Some(&secret("Geheimnis"))).is_ok());
+        for wrong in 0..5_000 {
+            let told = read(&written, Some(&secret(&wrong.to_string()))).unwrap_err();
+            assert!(
+                matches!(told, Error::WrongPassword { .. }),
+                "{wrong}: {told}"
+            );
+        }
+    }
+}
+
 #[test]
 fn no_password_and_an_empty_one_are_two_things() {
     let leaf = Spec::new("a.example").self_signed();

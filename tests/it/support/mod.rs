@@ -26,6 +26,8 @@ pub(crate) const DAY_MILLIS: i64 = 86_400_000;
 
 /// How often it is looked whether something is so.
 const LOOK: Duration = Duration::from_millis(50);
+/// How much longer than what is waited for a single look may take.
+const HANGS: Duration = Duration::from_secs(60);
 
 /// So many days from now by the machine's clock, or ago.
 pub(crate) fn days_from_now(days: i64) -> Timestamp {
@@ -151,21 +153,25 @@ pub(crate) async fn living(lab: &Lab, cluster: usize) -> Vec<pb::Session> {
 }
 
 /// Looks until something is so that nobody tells of, as another process's rows; gives what was found. What was seen
-/// instead when `within` is over fails the test.
+/// instead when `within` is over fails the test, and so does a look that hangs.
 pub(crate) async fn until<T>(
     within: Duration,
     what: impl std::fmt::Display,
     mut look: impl AsyncFnMut() -> Result<T, String>,
 ) -> T {
     let began = Instant::now();
+    let mut last = "nothing".to_owned();
     loop {
-        match look().await {
-            Ok(found) => return found,
-            Err(last) if began.elapsed() > within => {
-                panic!("{what}: not within {within:?}; last seen: {last}")
-            }
-            Err(_) => tokio::time::sleep(LOOK).await,
+        match tokio::time::timeout(within + HANGS, look()).await {
+            Ok(Ok(found)) => return found,
+            Ok(Err(seen)) => last = seen,
+            Err(_) => panic!("{what}: looked at and never seen; before: {last}"),
         }
+        assert!(
+            began.elapsed() <= within,
+            "{what}: not within {within:?}; last seen: {last}"
+        );
+        tokio::time::sleep(LOOK).await;
     }
 }
 
