@@ -3,7 +3,7 @@
 use super::{expiry::DAY_MS, revocation::WITHIN, *};
 use crate::store::{audit, debts};
 
-fn leaving(within: Duration, forget_owed: bool) -> Leaving {
+pub(super) fn leaving(within: Duration, forget_owed: bool) -> Leaving {
     Leaving {
         cluster: cluster("tokyo"),
         actor: "user root".to_owned(),

@@ -1,11 +1,12 @@
 //! Sessions that end because a right was lost.
 
-use super::*;
+use super::{retirement::leaving, *};
 use crate::{
-    home::revocation::{BATCH, end_batch, end_found, look},
+    home::revocation::{BATCH, REST, end_batch, end_found, look},
     store::{
         audit,
         claims::{self, Claim, Task},
+        inline::{Disk, Schedule},
         membership::Membership,
         parameters::{self as stored_parameters, Setting},
     },
@@ -446,4 +447,64 @@ async fn a_full_batch_of_which_nothing_is_left_to_end_is_not_the_last() {
     );
     world.switch("off").await;
     assert!(!end(numbered(1..=BATCH)).await, "it was switched off");
+}
+
+/// On simulated time: all that passes is what the disk takes, a moment, and the rests.
+#[tokio::test]
+async fn between_two_batches_of_a_mass_end_the_writer_is_left_to_others() {
+    let world = world(1).await;
+    world.links.0.store(false, Ordering::SeqCst);
+    tokio::time::pause();
+    for way in ["users", "ours", "theirs", "removal"] {
+        let disk = Disk::new();
+        let (store, power) = Store::on(&disk, "n1", Schedule::prompt());
+        let world = World {
+            role: HomeRole {
+                store: store.clone(),
+                ..world.role.clone()
+            },
+            store,
+            links: Arc::clone(&world.links),
+        };
+        world
+            .store
+            .write(move |tx: &mut dyn Transaction| {
+                peers::upsert(tx, &peer("tokyo", true))?;
+                // Their user has the right to them, unless it is that which is lost.
+                if way != "users" {
+                    users::upsert(tx, &user("gone", "1003"))?;
+                }
+                match way {
+                    "ours" => Ok(true),
+                    _ => trust_entries::add(tx, &pinned("tokyo", 7)),
+                }
+            })
+            .await
+            .unwrap();
+        world.of_nobody(2 * BATCH + 1).await;
+        let claim = world.claim().await;
+        disk.begin_journal();
+        match way {
+            "users" | "ours" => look(&world.role, &claim, &mut None).await.unwrap(),
+            "theirs" => {
+                let tokyo = cluster("tokyo");
+                let ended = world.role.end_with_banisher(&tokyo, &claim).await.unwrap();
+                assert_eq!(ended, u64::from(2 * BATCH + 1));
+            }
+            _ => {
+                let leaving = leaving(WITHIN, true);
+                let retired = world.role.retire_peer(&leaving).await.unwrap();
+                assert_eq!(retired.ended, u64::from(2 * BATCH + 1));
+            }
+        }
+        let ends: Vec<_> = disk.journal().iter().map(|one| one.at_ms).collect();
+        let batches: Vec<_> = ends.chunk_by(|a, b| a == b).map(|one| one[0]).collect();
+        assert_eq!((ends.len(), batches.len()), (2 * BATCH as usize + 1, 3));
+        let rest = u64::try_from(REST.as_millis()).unwrap();
+        for pair in batches.windows(2) {
+            let rested = pair[1] - pair[0];
+            assert!((rest..2 * rest).contains(&rested), "{way}: {rested} ms");
+        }
+        power.cut();
+    }
 }
