@@ -677,6 +677,23 @@ async fn what_was_announced_goes_with_its_certificate_and_sessions_with_the_last
         "{}",
         gone.text
     );
+    // The last one, and with it the sessions.
+    let remove = format!(
+        "trust remove tokyo --fingerprint {} --yes --mode cascade",
+        alone.fingerprint_text()
+    );
+    let last = node.type_in(&remove).await;
+    assert_eq!(
+        (&last.json["left"], &last.json["sessions"]),
+        (&serde_json::json!(0), &serde_json::json!(2)),
+        "{}",
+        last.text
+    );
+    assert!(
+        last.text.contains("the 2 sessions shared with it end here"),
+        "{}",
+        last.text
+    );
     node.end().await;
 }
 

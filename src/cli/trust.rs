@@ -99,7 +99,8 @@ async fn question(client: &mut Client, what: &str, args: &TrustRemove) -> Outcom
         cluster_id: Some(cluster_id.clone()),
     };
     let mut entries = answer(what, client.list_trust(query).await)?.entries;
-    entries.retain(|entry| entry.kind != "revoked");
+    // What waits or is revoked is not accepted.
+    entries.retain(|entry| matches!(&*entry.kind, "pinned" | "anchor"));
     let is_it = |entry: &&pb::TrustEntry| {
         let certificate = entry.certificate.as_ref();
         certificate.is_some_and(|c| c.fingerprint == fingerprint)
@@ -112,17 +113,29 @@ async fn question(client: &mut Client, what: &str, args: &TrustRemove) -> Outcom
     ))
 }
 
+/// About one of so many entries, or about a certificate that is none.
 fn question_text(
     cluster_id: &str,
     entry: Option<&pb::TrustEntry>,
     entries: usize,
     mode: RemovalMode,
 ) -> String {
+    let ends = format!(
+        "there will be no link with {cluster_id}, and the sessions shared with it end, unless \
+         end-sessions-on-revocation is off."
+    );
+    let more = match (entry, entries, mode) {
+        (Some(_), 1, _) => format!(" It is the last one: {ends}"),
+        (_, _, RemovalMode::Cascade) => format!(
+            " What {cluster_id} announced on its word goes with it; where nothing is left then, {ends}"
+        ),
+        _ => String::new(),
+    };
     let Some(entry) = entry else {
         // Vouched for by an authority at most; or a slip, which the daemon's own words tell best.
         return format!(
-            "It is not among the certificates that are trusted from {cluster_id}. Revoke it, so that no authority's \
-             word for it as one of {cluster_id} counts?"
+            "It is not among the certificates that are trusted from {cluster_id}.{more} Revoke it, so that no \
+             authority's word for it as one of {cluster_id} counts?"
         );
     };
     let subject = entry.certificate.clone().unwrap_or_default().subject;
@@ -130,19 +143,8 @@ fn question_text(
         "anchor" => "Live connections whose certificates it vouches for end.",
         _ => "Live connections of that certificate end.",
     };
-    let last = match (entries, mode) {
-        (1, _) => format!(
-            " It is the last one: there will be no link with {cluster_id}, and the sessions shared with it end, unless \
-             end-sessions-on-revocation is off."
-        ),
-        (_, RemovalMode::Cascade) => format!(
-            " What {cluster_id} announced on its word goes with it; where nothing is left then, there will be no link \
-             with {cluster_id}, and the sessions shared with it end, unless end-sessions-on-revocation is off."
-        ),
-        _ => String::new(),
-    };
     format!(
-        "{ends}{last} Trust {subject} ({}) of {cluster_id} no more?",
+        "{ends}{more} Trust {subject} ({}) of {cluster_id} no more?",
         entry.kind
     )
 }
@@ -435,7 +437,14 @@ mod tests {
         );
         let unknown = question_text("tokyo", None, 2, RemovalMode::Refuse);
         assert!(
-            unknown.contains("not among") && unknown.contains("Revoke it"),
+            unknown.contains("not among")
+                && unknown.contains("Revoke it")
+                && !unknown.contains("sessions"),
+            "{unknown}"
+        );
+        let unknown = question_text("tokyo", None, 1, RemovalMode::Cascade);
+        assert!(
+            unknown.contains("on its word goes with it") && !unknown.contains("last one"),
             "{unknown}"
         );
     }

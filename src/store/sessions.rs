@@ -451,8 +451,8 @@ pub fn end_at_home(
     Ok(ended && !is_local)
 }
 
-/// Ends a session in the role in which it is held here, one that was living in this transaction; whether it was still:
-/// with home's row of a local login its visiting one has ended, too. The counterpart is owed the news.
+/// Ends a session that lives, in the role in which it is held here; another cluster is owed the news. Whether it was
+/// this that ended it: true for home's, while visiting's of a local login has ended with home's already.
 ///
 /// # Errors
 /// [`Error`] when the store fails.

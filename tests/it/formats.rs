@@ -351,6 +351,25 @@ fn stores_and_files_of_openssl_are_read_or_refused_for_what_they_are() {
     assert_eq!(open.certificates().len(), 2);
     let unsealed = bench.refused("open.p12", Some(PASSWORD));
     assert!(matches!(unsealed, Error::NotSealed { .. }), "{unsealed}");
+    // Any password opens what is not encrypted: only the seal tells of it.
+    bench.openssl(
+        "pkcs12 -export -nokeys -certpbe NONE -in both.pem -out plain.p12 -passout file:password",
+    );
+    assert_eq!(bench.read("plain.p12").certificates().len(), 2);
+    let wrong = bench.refused("plain.p12", Some("falsch"));
+    assert!(matches!(wrong, Error::WrongPassword { .. }), "{wrong}");
+    let none = bench.refused("plain.p12", None);
+    assert!(matches!(none, Error::PasswordNeeded { .. }), "{none}");
+    bench.openssl(
+        "pkcs12 -export -nokeys -nomac -in both.pem -out loose.p12 -passout file:password",
+    );
+    for password in [None, Some(PASSWORD), Some("falsch")] {
+        let told = bench.refused("loose.p12", password);
+        assert!(
+            matches!(&told, Error::Unsupported { what, .. } if what.contains("no seal")),
+            "{told}"
+        );
+    }
 
     bench.openssl("x509 -in tokyo.pem -trustout -setalias tokyo -out trusted.pem");
     bench.openssl("req -new -key tokyo.key -subj /CN=v1.example -out request.pem");

@@ -103,7 +103,7 @@ pub enum RemovalMode {
     Refuse,
     /// Connections that live on it, and the peer's last entry, with which the sessions shared with it end, unless end-sessions-on-revocation is off
     Unlink,
-    /// Also what the peer announced on its word, and on the word of that; sessions end as above where nothing is left
+    /// Also what the peer announced on its word, and on the word of that; with the last entry sessions end as for unlink
     Cascade,
 }
 

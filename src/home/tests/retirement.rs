@@ -15,6 +15,10 @@ pub(super) fn leaving(within: Duration, forget_owed: bool) -> Leaving {
 impl World {
     /// One of tokyo's users on a phone of ours.
     pub(super) async fn theirs_on(&self, device: &'static str) -> SessionId {
+        self.theirs_in(device, State::Active).await
+    }
+
+    pub(super) async fn theirs_in(&self, device: &'static str, state: State) -> SessionId {
         let id = SessionId::from_uuid(Uuid::now_v7());
         self.store
             .write(move |tx: &mut dyn Transaction| {
@@ -22,7 +26,7 @@ impl World {
                     role: Role::Visiting,
                     counterpart: cluster("tokyo"),
                     id,
-                    state: State::Active,
+                    state,
                     device: DeviceName::new(device).unwrap(),
                     user_id: Some(UserId::new("taro").unwrap()),
                     login_type: LoginType::Uid,
@@ -245,4 +249,22 @@ async fn what_the_peer_refused_is_told_once_more_before_it_goes() {
         .await
         .unwrap();
     assert_eq!(parked, 0);
+}
+
+/// Also what is being opened on a phone of ours, and what somebody is being logged out of.
+#[tokio::test]
+async fn whatever_lives_with_a_peer_that_leaves_ends() {
+    let world = world(1).await;
+    world.links.0.store(false, Ordering::SeqCst);
+    let states = [State::Pending, State::Active, State::Ending];
+    let mut all = Vec::new();
+    for (device, state) in ["SEP7", "SEP8", "SEP9"].into_iter().zip(states) {
+        all.push(world.theirs_in(device, state).await);
+    }
+    let retired = world.role.retire_peer(&leaving(WITHIN, true)).await;
+    assert_eq!(retired.unwrap().ended, 3);
+    for id in all {
+        let row = world.visit(id).await;
+        assert_eq!((row.state, row.owed), (State::Ended, true), "{row:?}");
+    }
 }

@@ -211,7 +211,7 @@ impl World {
         self.store.write(revoke).await.unwrap();
     }
 
-    async fn visit(&self, id: SessionId) -> sessions::Session {
+    pub(super) async fn visit(&self, id: SessionId) -> sessions::Session {
         let row = self.store.read(move |tx: &mut dyn Transaction| {
             sessions::get(tx, Role::Visiting, &cluster("tokyo"), id)
         });
@@ -503,7 +503,7 @@ async fn between_two_batches_of_a_mass_end_the_writer_is_left_to_others() {
         let rest = u64::try_from(REST.as_millis()).unwrap();
         for pair in batches.windows(2) {
             let rested = pair[1] - pair[0];
-            assert!((rest..2 * rest).contains(&rested), "{way}: {rested} ms");
+            assert!((rest..rest + 5).contains(&rested), "{way}: {rested} ms");
         }
         power.cut();
     }

@@ -8,7 +8,8 @@
 //! `EMCCD_SIM_SEED=n cargo test --lib sim::seeds::replay -- --nocapture`.
 
 pub(crate) mod checker;
-pub(crate) mod driver;
+pub(crate) mod doors;
+mod driver;
 pub(crate) mod model;
 pub(crate) mod net;
 pub(crate) mod panics;

@@ -251,7 +251,7 @@ impl Model {
         self.newest_ms(|what| matches!(what, What::SetUser { user: one, .. } if *one == user))
     }
 
-    /// When a cluster last revoked what another shows; 0 for never.
+    /// When a cluster last took back its trust in another; 0 for never.
     pub(crate) fn turned_ms(&self, at: Cluster, peer: Cluster) -> u64 {
         self.newest_ms(|what| {
             matches!(what, What::RevokeTrust { at: one, peer: other, .. } if (*one, *other) == (at, peer))
@@ -680,8 +680,8 @@ mod tests {
     #[test]
     fn a_login_of_before_explains_an_end_only_where_its_home_has_forgotten_it() {
         let home = Cluster(USER.0);
-        // Who had logged in before with which PIN, what became an older database of when, and when it ended where.
-        let explained = |user, right_pin, cluster, (age_ms, at_ms), since, (role, ended)| {
+        // Who had logged in before with which PIN, which database became so much older, and when it ended where.
+        let explained = |user, right_pin, cluster, age_ms, since, (role, ended)| {
             let mut model = Model::default();
             let before = model.login(Ref::from_bits(1), PHONE, user, right_pin, 1_000);
             model.told(before, Told::In, 1_200);
@@ -690,9 +690,9 @@ mod tests {
                 age_ms,
                 for_ms: 1,
             };
-            let done = model.begin(what, at_ms);
-            model.answered(done, Answer::Done, at_ms + 100);
-            model.end(done, at_ms + 100);
+            let done = model.begin(what, 3_000);
+            model.answered(done, Answer::Done, 3_100);
+            model.end(done, 3_100);
             let later = model.login(Ref::from_bits(2), PHONE, USER, true, since);
             model.told(later, Told::In, since + 200);
             let end = End {
@@ -705,11 +705,11 @@ mod tests {
             model.explains(&model.attempts[1], &end).is_some()
         };
         let (at_home, visiting) = ((Role::Home, 9_000), (Role::Visiting, 9_000));
-        let forgets = (2_000, 3_000);
+        let forgets = 2_000;
         assert!(explained(USER, true, home, forgets, 4_000, at_home));
         assert!(explained(USER, true, home, forgets, 4_000, visiting));
         assert!(
-            !explained(USER, true, home, (1_700, 3_000), 4_000, at_home),
+            !explained(USER, true, home, 1_700, 4_000, at_home),
             "it knows of it"
         );
         assert!(

@@ -5,7 +5,6 @@
 //! have been started anew in between, or it is another.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -16,7 +15,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::plan::{Cluster, Node};
+use super::{
+    doors::Doors,
+    plan::{Cluster, Node},
+};
 use crate::{
     chance::Chance,
     clock,
@@ -43,9 +45,7 @@ struct State {
     chance: Chance,
     repeat: u64,
     delay: u64,
-    /// Nodes whose doors are not open yet, by the number of the start: one that came too late may still be at it.
-    starting: BTreeMap<(Node, u64), Running>,
-    running: BTreeMap<Node, Running>,
+    doors: Doors<Running>,
     /// When the run began.
     since: Instant,
     /// Counts beginnings and ends.
@@ -101,8 +101,7 @@ impl Tap {
             chance,
             repeat: 0,
             delay: 0,
-            starting: BTreeMap::new(),
-            running: BTreeMap::new(),
+            doors: Doors::new(),
             since: Instant::now(),
             moment: 0,
             calls: Vec::new(),
@@ -126,7 +125,7 @@ impl Tap {
             roles: Arc::clone(&roles),
             tasks: tasks.clone(),
         };
-        self.state().starting.insert((node, number), running);
+        self.state().doors.starts(node, number, running);
         Arc::new(Tapped {
             tap: self.clone(),
             node,
@@ -136,21 +135,17 @@ impl Tap {
 
     /// The node has opened its doors: calls may come to it.
     pub(crate) fn serves(&self, node: Node, number: u64) {
-        let mut state = self.state();
-        let running = state.starting.remove(&(node, number));
-        state.running.insert(node, running.unwrap());
+        self.state().doors.open(node, number);
     }
 
     /// A start came to nothing.
     pub(crate) fn fails(&self, node: Node, number: u64) {
-        self.state().starting.remove(&(node, number));
+        self.state().doors.fails(node, number);
     }
 
     /// The node is gone, and whatever start of it is under way is too late.
     pub(crate) fn gone(&self, node: Node) {
-        let mut state = self.state();
-        state.starting.retain(|(one, _), _| *one != node);
-        state.running.remove(&node);
+        self.state().doors.gone(node);
     }
 
     /// What was asked and answered so far.
@@ -203,14 +198,10 @@ impl Tap {
     /// What runs there now of the cluster of a node: the callers of a call that comes twice choose anew.
     fn any_running(&self, node: Node) -> Option<(Node, Running)> {
         let state = self.state();
-        let all: Vec<_> = state
-            .running
-            .iter()
-            .filter(|(other, _)| other.cluster() == node.cluster())
-            .collect();
+        let all: Vec<_> = state.doors.of(node.cluster()).collect();
         let chosen = state.chance.range(0..u64::try_from(all.len()).unwrap());
         let (node, running) = all.get(usize::try_from(chosen).unwrap())?;
-        Some((**node, (*running).clone()))
+        Some((*node, (*running).clone()))
     }
 
     /// Asks the same again later, of what runs there then.

@@ -138,8 +138,12 @@ fn open(bytes: &[u8], password: Option<&Secret>) -> Result<Pkcs12Archive, Error>
     let parts = parts(bytes).ok_or_else(|| damaged("its parts don't fit together"))?;
     let given = password.map(text).transpose()?;
     if !parts.is_sealed && given.is_some() {
-        return Err(Error::NotSealed {
-            format: Format::Pkcs12,
+        return Err(if parts.is_encrypted() {
+            encrypted_and_unsealed()
+        } else {
+            Error::NotSealed {
+                format: Format::Pkcs12,
+            }
         });
     }
     Pkcs12Archive::from_pkcs12(bytes, given.unwrap_or_default())
@@ -227,26 +231,57 @@ fn parts(bytes: &[u8]) -> Option<Parts<'_>> {
     })
 }
 
-/// Why a store doesn't open. A password that still decrypts certificates was the right one. What else it makes of the
-/// bytes proves nothing: of 256 wrong passwords one makes an end of them that could be right.
+impl Parts<'_> {
+    /// Whether any of it is: by the names of what is, which a certificate may hold too. So it counts only where the
+    /// store is refused anyway.
+    fn is_encrypted(&self) -> bool {
+        let has = |name: &[u8]| self.unsealed[1].windows(name.len()).any(|at| at == name);
+        has(ENCRYPTED_DATA) || has(SHROUDED_KEY)
+    }
+}
+
+/// Names of what is encrypted, with tag and length: pkcs7-encryptedData and pkcs8ShroudedKeyBag.
+const ENCRYPTED_DATA: &[u8] = b"\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x07\x06";
+const SHROUDED_KEY: &[u8] = b"\x06\x0B\x2A\x86\x48\x86\xF7\x0D\x01\x0C\x0A\x01\x02";
+
+fn encrypted_and_unsealed() -> Error {
+    Error::Unsupported {
+        what: "a PKCS#12 file that is encrypted and has no seal (MAC), so that any change of it would go unseen"
+            .to_owned(),
+        next: "write it anew with a seal, as openssl pkcs12 -export does without -nomac",
+    }
+}
+
+/// Why a store doesn't open. A password with which all of it is decrypted was the right one, unless any other does
+/// the same since nothing is encrypted. That bytes don't end as they should proves nothing, and nor does that they do:
+/// one wrong password of 256 makes such an end, and what comes of it is no DER and no key.
 fn why(error: p12_keystore::error::Error, parts: &Parts<'_>, given: Option<&str>) -> Error {
     use p12_keystore::error::Error as P12;
     match error {
         P12::MacError(_) => {
             let unsealed = asn1::element(SEQUENCE, &parts.unsealed);
-            match Pkcs12Archive::from_pkcs12(&unsealed, given.unwrap_or_default()) {
-                Ok(_) | Err(P12::X509Error(_)) => damaged("its seal is another one"),
-                Err(_) if given.is_none() => Error::PasswordNeeded {
+            let opens = |password: &str| {
+                let opened = Pkcs12Archive::from_pkcs12(&unsealed, password);
+                matches!(opened, Ok(_) | Err(P12::X509Error(_)))
+            };
+            let password = given.unwrap_or_default();
+            if opens(password) && !opens(&format!("{password}x")) {
+                damaged("its seal is another one")
+            } else if given.is_none() {
+                Error::PasswordNeeded {
                     format: Format::Pkcs12,
-                },
-                Err(_) => Error::WrongPassword {
+                }
+            } else {
+                Error::WrongPassword {
                     format: Format::Pkcs12,
-                },
+                }
             }
         }
-        P12::UnpadError | P12::Pkcs5Error(_) if !parts.is_sealed => Error::PasswordNeeded {
-            format: Format::Pkcs12,
-        },
+        P12::UnpadError | P12::Pkcs5Error(_) | P12::DerError(_) | P12::InvalidPrivateKey
+            if !parts.is_sealed && parts.is_encrypted() =>
+        {
+            encrypted_and_unsealed()
+        }
         P12::InvalidParameters => Error::Unsupported {
             what: "a PKCS#12 file with more than 1,000,000 rounds over its password".to_owned(),
             next: "write it anew with fewer",

@@ -187,29 +187,82 @@ fn a_wrong_password_is_told_apart_from_damage_and_from_none() {
     }
 }
 
-/// Some of so many wrong passwords make bytes whose padding is right.
-#[test]
-fn no_wrong_password_is_told_as_damage() {
+/// Stores with one round for each key, so that many passwords can be tried: as the library writes them, and with the
+/// key before the certificates, as Java does.
+fn quick_stores() -> [Vec<u8>; 2] {
     let leaf = Spec::new("a.example").self_signed();
     let certificate = p12_keystore::Certificate::from_der(leaf.der()).unwrap();
     let key = p12_keystore::PrivateKey::from_der(&pkcs8(&leaf)).unwrap();
-    let chain = p12_keystore::PrivateKeyChain::new(b"1".to_vec(), key, vec![certificate.clone()]);
-    let entries = [
-        p12_keystore::KeyStoreEntry::Certificate(certificate),
-        p12_keystore::KeyStoreEntry::PrivateKeyChain(chain),
-    ];
-    for entry in entries {
-        let mut store = p12_keystore::KeyStore::new();
-        store.add_entry("eins", entry);
-        // With one round each, so that many can be tried.
-        let writer = store.writer("Geheimnis").encryption_iterations(1);
-        let written = writer.mac_iterations(1).write().unwrap();
-        assert!(read(&written, Some(&secret("Geheimnis"))).is_ok());
+    let chain = p12_keystore::PrivateKeyChain::new(b"1".to_vec(), key, vec![certificate]);
+    let mut store = p12_keystore::KeyStore::new();
+    store.add_entry("eins", p12_keystore::KeyStoreEntry::PrivateKeyChain(chain));
+    let writer = store.writer("Geheimnis").encryption_iterations(1);
+    let written = writer.mac_iterations(1).write().unwrap();
+
+    let of = |bytes, tag| asn1::only(bytes, tag).unwrap().content;
+    let [version, content, seal] = &asn1::children(of(&written, asn1::SEQUENCE)).unwrap()[..]
+    else {
+        panic!("it has other parts")
+    };
+    let [name, octets] = &asn1::children(content.content).unwrap()[..] else {
+        panic!("it has other content")
+    };
+    let safes = of(of(octets.content, asn1::OCTET_STRING), asn1::SEQUENCE);
+    let mut safes = asn1::children(safes).unwrap();
+    safes.reverse();
+    let safes: Vec<_> = safes.iter().map(|safe| safe.whole).collect();
+    let safes = asn1::element(asn1::SEQUENCE, &safes);
+    let octets = asn1::element(asn1::OCTET_STRING, &[&safes]);
+    let octets = asn1::element(asn1::CONTEXT_0, &[&octets]);
+    let content = asn1::element(asn1::SEQUENCE, &[name.whole, &octets]);
+    // Its seal is another one now, and with a wrong password it is so anyway.
+    let turned = asn1::element(asn1::SEQUENCE, &[version.whole, &content, seal.whole]);
+    [written, turned]
+}
+
+fn without_seal(store: &[u8]) -> Vec<u8> {
+    let parts = asn1::children(asn1::only(store, asn1::SEQUENCE).unwrap().content).unwrap();
+    asn1::element(asn1::SEQUENCE, &[parts[0].whole, parts[1].whole])
+}
+
+/// Of so many wrong passwords some make bytes that end as they should, of certificates and of keys.
+#[test]
+fn no_wrong_password_is_told_as_damage() {
+    use p12_keystore::error::Error as P12;
+    let [written, turned] = quick_stores();
+    assert!(read(&written, Some(&secret("Geheimnis"))).is_ok());
+    let told = read(&turned, Some(&secret("Geheimnis"))).unwrap_err();
+    assert!(matches!(told, Error::Damaged { .. }), "{told}");
+    let (mut no_der, mut no_key) = (0, 0);
+    for store in [&written, &turned] {
+        let unsealed = without_seal(store);
         for wrong in 0..5_000 {
-            let told = read(&written, Some(&secret(&wrong.to_string()))).unwrap_err();
+            let wrong = wrong.to_string();
+            match p12_keystore::Pkcs12Archive::from_pkcs12(&unsealed, &wrong).unwrap_err() {
+                P12::DerError(_) => no_der += 1,
+                P12::InvalidPrivateKey => no_key += 1,
+                _ => {}
+            }
+            let told = read(store, Some(&secret(&wrong))).unwrap_err();
             assert!(
                 matches!(told, Error::WrongPassword { .. }),
                 "{wrong}: {told}"
+            );
+        }
+    }
+    assert!(no_der > 0 && no_key > 0, "{no_der} {no_key}");
+}
+
+/// Whatever the empty password makes of it, and whichever is given.
+#[test]
+fn what_is_encrypted_and_has_no_seal_is_refused_as_that() {
+    for store in (0..200).flat_map(|_| quick_stores()) {
+        let store = without_seal(&store);
+        for password in [None, Some("Geheimnis"), Some("x")] {
+            let told = read(&store, password.map(secret).as_ref()).unwrap_err();
+            assert!(
+                matches!(told, Error::Unsupported { .. }) && told.to_string().contains("no seal"),
+                "{password:?}: {told}"
             );
         }
     }

@@ -153,7 +153,7 @@ pub(crate) async fn living(lab: &Lab, cluster: usize) -> Vec<pb::Session> {
 }
 
 /// Looks until something is so that nobody tells of, as another process's rows; gives what was found. What was seen
-/// instead when `within` is over fails the test, and so does a look that hangs.
+/// instead when `within` is over fails the test, and so does a look that waits for ever.
 pub(crate) async fn until<T>(
     within: Duration,
     what: impl std::fmt::Display,
@@ -165,7 +165,10 @@ pub(crate) async fn until<T>(
         match tokio::time::timeout(within + HANGS, look()).await {
             Ok(Ok(found)) => return found,
             Ok(Err(seen)) => last = seen,
-            Err(_) => panic!("{what}: looked at and never seen; before: {last}"),
+            Err(_) => panic!(
+                "{what}: a look took longer than {:?}; seen before: {last}",
+                within + HANGS
+            ),
         }
         assert!(
             began.elapsed() <= within,

@@ -114,15 +114,20 @@ impl Checker {
         let (home, visiting) = (Cluster(attempt.user.0), Cluster(attempt.phone.0));
         for (at, peer) in [(home, visiting), (visiting, home)] {
             for (what, told, until) in model.shut_out(at, peer) {
-                let (patience, kind) = match what {
+                let kind = match what {
+                    What::RevokeTrust {
+                        only_removed: true, ..
+                    } => "S8 logins after trust was removed",
+                    What::RevokeTrust { .. } => "S8 logins after trust was revoked",
+                    What::DisablePeer { .. } => "S8 logins with disabled peers",
+                    _ => "S8 logins with removed peers",
+                };
+                let patience = match what {
                     // Where the phone is each node cuts its links as soon as it has read of it.
                     What::RevokeTrust { .. } if at == visiting => {
-                        let disturbed = model.disturbed_ms(at, told, attempt.began_ms);
-                        (CUT + disturbed, "S8 logins without trust")
+                        CUT + model.disturbed_ms(at, told, attempt.began_ms)
                     }
-                    What::RevokeTrust { .. } => (0, "S8 logins without trust"),
-                    What::DisablePeer { .. } => (0, "S8 logins with disabled peers"),
-                    _ => (0, "S8 logins with removed peers"),
+                    _ => 0,
                 };
                 if attempt.began_ms <= told + patience || at_ms >= until {
                     continue;

@@ -384,3 +384,42 @@ pub(super) async fn trust_again(bare: &Bare, peer: Cluster) -> bool {
     });
     changed.await.is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trust_is_taken_back_as_it_was_meant() {
+        let plan = Plan::of(1);
+        let beginning = stage::beginning();
+        let (at, peer) = (Node(0, 0), Cluster(1));
+        let entry = stage::trusted(peer);
+        for only_removed in [false, true] {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let world = World::new(&plan, beginning);
+                world.start(at);
+                while world.running(at).is_none() {
+                    sleep(AGAIN).await;
+                }
+                let bare = world.running(at).unwrap();
+                assert!(distrust(&bare, peer, only_removed).await);
+                let (cluster, fingerprint) = (&entry.cluster_id, &entry.fingerprint);
+                let disk = world.disk(at.cluster());
+                let left = disk.with(|tx| trust_entries::of(tx, cluster)).unwrap();
+                assert_eq!(left, []);
+                let is_revoked =
+                    disk.with(|tx| trust_entries::is_revoked(tx, cluster, fingerprint));
+                assert_eq!(is_revoked.unwrap(), !only_removed);
+                world.crash(at);
+                world.0.tasks.abort_all();
+            });
+            runtime.shutdown_background();
+        }
+    }
+}
