@@ -361,7 +361,7 @@ fn stores_and_files_of_openssl_are_read_or_refused_for_what_they_are() {
     let none = bench.refused("plain.p12", None);
     assert!(matches!(none, Error::PasswordNeeded { .. }), "{none}");
     bench.openssl(
-        "pkcs12 -export -nokeys -nomac -in both.pem -out loose.p12 -passout file:password",
+        "pkcs12 -export -nokeys -nomac -certpbe AES-256-CBC -in both.pem -out loose.p12 -passout file:password",
     );
     for password in [None, Some(PASSWORD), Some("falsch")] {
         let told = bench.refused("loose.p12", password);
