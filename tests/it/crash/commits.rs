@@ -198,18 +198,19 @@ impl Journey<'_> {
         let (home, visiting) = (&self.lab.clusters[HOME], &self.lab.clusters[VISITING]);
         home.wait_linked(&visiting.id).await.unwrap();
         visiting.wait_linked(&home.id).await.unwrap();
-        let (shared, pages) = loop {
+        // What was begun before the node died may end a session between two looks.
+        let what = format!("{when}: two looks that see the same");
+        let (shared, pages) = until(OVER_WITHIN, what, async || {
             let shared = settled(home, visiting).await;
             let mut pages = Vec::new();
             for number in [PHONE, OTHER] {
                 let (phone, device) = self.phone(number);
                 pages.push((number, phone.login_form(device, None).await.unwrap()));
             }
-            // What was begun before the node died may end a session between the two looks.
-            if settled(home, visiting).await == shared {
-                break (shared, pages);
-            }
-        };
+            let again = settled(home, visiting).await;
+            holds(again == shared, (&again, &shared)).map(|()| (shared, pages))
+        })
+        .await;
         assert!(shared.len() <= 1, "{when}: {shared:?}");
         let mut on = None;
         for (number, page) in pages {
