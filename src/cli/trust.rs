@@ -98,34 +98,34 @@ async fn question(client: &mut Client, what: &str, args: &TrustRemove) -> Outcom
     let query = pb::ListTrustRequest {
         cluster_id: Some(cluster_id.clone()),
     };
-    let mut entries = answer(what, client.list_trust(query).await)?.entries;
-    // What waits or is revoked is not accepted.
-    entries.retain(|entry| matches!(&*entry.kind, "pinned" | "anchor"));
-    let is_it = |entry: &&pb::TrustEntry| {
-        let certificate = entry.certificate.as_ref();
-        certificate.is_some_and(|c| c.fingerprint == fingerprint)
-    };
+    let entries = answer(what, client.list_trust(query).await)?.entries;
     Ok(question_text(
         &cluster_id,
-        entries.iter().find(is_it),
-        entries.len(),
+        &fingerprint,
+        &entries,
         args.mode,
     ))
 }
 
-/// About one of so many entries, or about a certificate that is none.
+/// About one of a peer's entries, or about a certificate that is none.
 fn question_text(
     cluster_id: &str,
-    entry: Option<&pb::TrustEntry>,
-    entries: usize,
+    fingerprint: &str,
+    entries: &[pb::TrustEntry],
     mode: RemovalMode,
 ) -> String {
+    let is_accepted = |entry: &pb::TrustEntry| matches!(&*entry.kind, "pinned" | "anchor");
+    let entry = entries.iter().find(|entry| {
+        let certificate = entry.certificate.as_ref();
+        entry.kind != "revoked" && certificate.is_some_and(|c| c.fingerprint == fingerprint)
+    });
+    let accepted = entries.iter().filter(|entry| is_accepted(entry)).count();
     let ends = format!(
         "there will be no link with {cluster_id}, and the sessions shared with it end, unless \
          end-sessions-on-revocation is off."
     );
-    let more = match (entry, entries, mode) {
-        (Some(_), 1, _) => format!(" It is the last one: {ends}"),
+    let more = match (entry.is_some_and(is_accepted), accepted, mode) {
+        (true, 1, _) => format!(" It is the last one: {ends}"),
         (_, _, RemovalMode::Cascade) => format!(
             " What {cluster_id} announced on its word goes with it; where nothing is left then, {ends}"
         ),
@@ -141,6 +141,7 @@ fn question_text(
     let subject = entry.certificate.clone().unwrap_or_default().subject;
     let ends = match &*entry.kind {
         "anchor" => "Live connections whose certificates it vouches for end.",
+        "waiting" => "It waits to be accepted, and will wait no more.",
         _ => "Live connections of that certificate end.",
     };
     format!(
@@ -413,36 +414,55 @@ mod tests {
 
     #[test]
     fn the_question_says_what_ends() {
-        let entry = |kind: &str| pb::TrustEntry {
+        let entry = |kind: &str, fingerprint: &str| pb::TrustEntry {
             kind: kind.to_owned(),
             certificate: Some(pb::Certificate {
-                subject: "CN=tokyo".to_owned(),
+                subject: format!("CN={fingerprint}"),
+                fingerprint: fingerprint.to_owned(),
                 ..pb::Certificate::default()
             }),
             ..pb::TrustEntry::default()
         };
+        let all = [
+            entry("pinned", "a"),
+            entry("anchor", "b"),
+            entry("waiting", "c"),
+            entry("revoked", "d"),
+        ];
+        let [a, _, c, d] = all.clone();
+        let question = |of, entries: &[_], mode| question_text("tokyo", of, entries, mode);
         assert_eq!(
-            question_text("tokyo", Some(&entry("pinned")), 2, RemovalMode::Unlink),
-            "Live connections of that certificate end. Trust CN=tokyo (pinned) of tokyo no more?"
+            question("a", &all, RemovalMode::Unlink),
+            "Live connections of that certificate end. Trust CN=a (pinned) of tokyo no more?"
         );
-        let cascade = question_text("tokyo", Some(&entry("pinned")), 2, RemovalMode::Cascade);
+        let cascade = question("a", &all, RemovalMode::Cascade);
         assert!(
             cascade.contains("on its word goes with it") && cascade.contains("sessions shared"),
             "{cascade}"
         );
-        let last = question_text("tokyo", Some(&entry("anchor")), 1, RemovalMode::Refuse);
+        let last = question("b", &all[1..], RemovalMode::Refuse);
         assert!(
             last.contains("vouches for end") && last.contains("no link"),
             "{last}"
         );
-        let unknown = question_text("tokyo", None, 2, RemovalMode::Refuse);
-        assert!(
-            unknown.contains("not among")
-                && unknown.contains("Revoke it")
-                && !unknown.contains("sessions"),
-            "{unknown}"
+        // What waits or is revoked is not accepted.
+        let last = question("a", &[a, c, d], RemovalMode::Unlink);
+        assert!(last.contains("last one"), "{last}");
+        let waits = question("c", &all[1..], RemovalMode::Refuse);
+        assert_eq!(
+            waits,
+            "It waits to be accepted, and will wait no more. Trust CN=c (waiting) of tokyo no more?"
         );
-        let unknown = question_text("tokyo", None, 1, RemovalMode::Cascade);
+        for unknown in ["d", "e"] {
+            let unknown = question(unknown, &all, RemovalMode::Refuse);
+            assert!(
+                unknown.contains("not among")
+                    && unknown.contains("Revoke it")
+                    && !unknown.contains("sessions"),
+                "{unknown}"
+            );
+        }
+        let unknown = question("e", &all[1..], RemovalMode::Cascade);
         assert!(
             unknown.contains("on its word goes with it") && !unknown.contains("last one"),
             "{unknown}"

@@ -261,7 +261,9 @@ async fn whatever_lives_with_a_peer_that_leaves_ends() {
     for (device, state) in ["SEP7", "SEP8", "SEP9"].into_iter().zip(states) {
         all.push(world.theirs_in(device, state).await);
     }
-    let retired = world.role.retire_peer(&leaving(WITHIN, true)).await;
+    let leaving = leaving(WITHIN, true);
+    let retired = tokio::time::timeout(WITHIN * 2, world.role.retire_peer(&leaving)).await;
+    let retired = retired.expect("it never comes to an end");
     assert_eq!(retired.unwrap().ended, 3);
     for id in all {
         let row = world.visit(id).await;

@@ -146,8 +146,14 @@ fn open(bytes: &[u8], password: Option<&Secret>) -> Result<Pkcs12Archive, Error>
             }
         });
     }
-    Pkcs12Archive::from_pkcs12(bytes, given.unwrap_or_default())
-        .map_err(|error| why(error, &parts, given))
+    let password = given.unwrap_or_default();
+    if password.chars().any(|char| u32::from(char) >= 0xFFFF) {
+        return Err(Error::Unsupported {
+            what: "a PKCS#12 file, and the password has a character beyond the first 65,535 of Unicode".to_owned(),
+            next: "if it is the right one, write the file anew with another one",
+        });
+    }
+    Pkcs12Archive::from_pkcs12(bytes, password).map_err(|error| why(error, &parts, given))
 }
 
 /// Writes a store, with the attribute by which Java knows a trusted certificate.
@@ -252,8 +258,8 @@ fn encrypted_and_unsealed() -> Error {
     }
 }
 
-/// Why a store doesn't open. A password with which all of it is decrypted was the right one, unless any other does
-/// the same since nothing is encrypted. That bytes don't end as they should proves nothing, and nor does that they do:
+/// Why a store doesn't open. A password with which all of it is decrypted, or all up to a broken certificate, was the
+/// right one, unless any other does the same since nothing is encrypted. That bytes don't end as they should proves nothing, and nor does that they do:
 /// one wrong password of 256 makes such an end, and what comes of it is no DER and no key.
 fn why(error: p12_keystore::error::Error, parts: &Parts<'_>, given: Option<&str>) -> Error {
     use p12_keystore::error::Error as P12;

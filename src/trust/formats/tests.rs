@@ -187,55 +187,75 @@ fn a_wrong_password_is_told_apart_from_damage_and_from_none() {
     }
 }
 
-/// Stores with one round for each key, so that many passwords can be tried: as the library writes them, and with the
-/// key before the certificates, as Java does.
-fn quick_stores() -> [Vec<u8>; 2] {
+/// A store with one round for each key, so that many passwords can be tried, and its parts.
+struct Quick {
+    store: Vec<u8>,
+    seal: Vec<u8>,
+    certificates: Vec<u8>,
+    key: Vec<u8>,
+}
+
+const QUICK: &str = "Geheimnis";
+
+fn quick_store() -> Quick {
     let leaf = Spec::new("a.example").self_signed();
     let certificate = p12_keystore::Certificate::from_der(leaf.der()).unwrap();
     let key = p12_keystore::PrivateKey::from_der(&pkcs8(&leaf)).unwrap();
     let chain = p12_keystore::PrivateKeyChain::new(b"1".to_vec(), key, vec![certificate]);
     let mut store = p12_keystore::KeyStore::new();
     store.add_entry("eins", p12_keystore::KeyStoreEntry::PrivateKeyChain(chain));
-    let writer = store.writer("Geheimnis").encryption_iterations(1);
-    let written = writer.mac_iterations(1).write().unwrap();
+    let writer = store.writer(QUICK).encryption_iterations(1);
+    let store = writer.mac_iterations(1).write().unwrap();
 
     let of = |bytes, tag| asn1::only(bytes, tag).unwrap().content;
-    let [version, content, seal] = &asn1::children(of(&written, asn1::SEQUENCE)).unwrap()[..]
-    else {
+    let [_, content, seal] = &asn1::children(of(&store, asn1::SEQUENCE)).unwrap()[..] else {
         panic!("it has other parts")
     };
-    let [name, octets] = &asn1::children(content.content).unwrap()[..] else {
+    let [_, octets] = &asn1::children(content.content).unwrap()[..] else {
         panic!("it has other content")
     };
     let safes = of(of(octets.content, asn1::OCTET_STRING), asn1::SEQUENCE);
-    let mut safes = asn1::children(safes).unwrap();
-    safes.reverse();
-    let safes: Vec<_> = safes.iter().map(|safe| safe.whole).collect();
-    let safes = asn1::element(asn1::SEQUENCE, &safes);
-    let octets = asn1::element(asn1::OCTET_STRING, &[&safes]);
-    let octets = asn1::element(asn1::CONTEXT_0, &[&octets]);
-    let content = asn1::element(asn1::SEQUENCE, &[name.whole, &octets]);
-    // Its seal is another one now, and with a wrong password it is so anyway.
-    let turned = asn1::element(asn1::SEQUENCE, &[version.whole, &content, seal.whole]);
-    [written, turned]
+    let [certificates, key] = &asn1::children(safes).unwrap()[..] else {
+        panic!("it has other safes")
+    };
+    Quick {
+        seal: seal.whole.to_vec(),
+        certificates: certificates.whole.to_vec(),
+        key: key.whole.to_vec(),
+        store,
+    }
 }
 
-fn without_seal(store: &[u8]) -> Vec<u8> {
-    let parts = asn1::children(asn1::only(store, asn1::SEQUENCE).unwrap().content).unwrap();
-    asn1::element(asn1::SEQUENCE, &[parts[0].whole, parts[1].whole])
+fn in_data(content: &[u8]) -> Vec<u8> {
+    let octets = asn1::element(asn1::OCTET_STRING, &[content]);
+    let content = asn1::element(asn1::CONTEXT_0, &[&octets]);
+    asn1::element(
+        asn1::SEQUENCE,
+        &[b"\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x07\x01", &content],
+    )
+}
+
+/// A store of these parts, with that seal or none.
+fn store_of(safes: &[&[u8]], seal: &[u8]) -> Vec<u8> {
+    let content = in_data(&asn1::element(asn1::SEQUENCE, safes));
+    asn1::element(asn1::SEQUENCE, &[&[asn1::INTEGER, 1, 3], &content, seal])
 }
 
 /// Of so many wrong passwords some make bytes that end as they should, of certificates and of keys.
 #[test]
 fn no_wrong_password_is_told_as_damage() {
     use p12_keystore::error::Error as P12;
-    let [written, turned] = quick_stores();
-    assert!(read(&written, Some(&secret("Geheimnis"))).is_ok());
-    let told = read(&turned, Some(&secret("Geheimnis"))).unwrap_err();
+    let quick = quick_store();
+    assert!(read(&quick.store, Some(&secret(QUICK))).is_ok());
+    // With the key before the certificates, as Java writes it. The seal is another one's now, and with a wrong password
+    // it is so anyway.
+    let parts = [&*quick.key, &*quick.certificates];
+    let turned = store_of(&parts, &quick.seal);
+    let told = read(&turned, Some(&secret(QUICK))).unwrap_err();
     assert!(matches!(told, Error::Damaged { .. }), "{told}");
     let (mut no_der, mut no_key) = (0, 0);
-    for store in [&written, &turned] {
-        let unsealed = without_seal(store);
+    for (store, parts) in [(&quick.store, [parts[1], parts[0]]), (&turned, parts)] {
+        let unsealed = store_of(&parts, b"");
         for wrong in 0..5_000 {
             let wrong = wrong.to_string();
             match p12_keystore::Pkcs12Archive::from_pkcs12(&unsealed, &wrong).unwrap_err() {
@@ -251,21 +271,56 @@ fn no_wrong_password_is_told_as_damage() {
         }
     }
     assert!(no_der > 0 && no_key > 0, "{no_der} {no_key}");
+    // The library takes none of these for a password.
+    let told = read(&quick.store, Some(&secret("\u{1F511}"))).unwrap_err();
+    assert!(matches!(told, Error::Unsupported { .. }), "{told}");
+}
+
+/// The same with other salts for what passwords are made into.
+fn salted(store: &[u8], n: u16) -> Vec<u8> {
+    const PBKDF2: &[u8] = b"\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x05\x0C";
+    let mut salted = store.to_vec();
+    let found = store.windows(PBKDF2.len()).enumerate();
+    for (at, _) in found.filter(|(_, name)| *name == PBKDF2) {
+        // Its parameters, and the salt in them.
+        let at = at + PBKDF2.len();
+        assert_eq!(
+            (store[at], store[at + 2]),
+            (asn1::SEQUENCE, asn1::OCTET_STRING)
+        );
+        salted[at + 4..at + 6].copy_from_slice(&n.to_be_bytes());
+    }
+    assert_ne!(salted, store);
+    salted
 }
 
 /// Whatever the empty password makes of it, and whichever is given.
 #[test]
 fn what_is_encrypted_and_has_no_seal_is_refused_as_that() {
-    for store in (0..200).flat_map(|_| quick_stores()) {
-        let store = without_seal(&store);
-        for password in [None, Some("Geheimnis"), Some("x")] {
-            let told = read(&store, password.map(secret).as_ref()).unwrap_err();
+    use p12_keystore::error::Error as P12;
+    let quick = quick_store();
+    let (mut no_der, mut no_key) = (0, 0);
+    for safe in [&*quick.certificates, &*quick.key] {
+        let store = store_of(&[safe], b"");
+        for password in [QUICK, "x"] {
+            let told = read(&store, Some(&secret(password))).unwrap_err();
+            assert!(told.to_string().contains("no seal"), "{told}");
+        }
+        for n in 0..5_000 {
+            let store = salted(&store, n);
+            match p12_keystore::Pkcs12Archive::from_pkcs12(&store, "").unwrap_err() {
+                P12::DerError(_) => no_der += 1,
+                P12::InvalidPrivateKey => no_key += 1,
+                _ => {}
+            }
+            let told = read(&store, None).unwrap_err();
             assert!(
                 matches!(told, Error::Unsupported { .. }) && told.to_string().contains("no seal"),
-                "{password:?}: {told}"
+                "{n}: {told}"
             );
         }
     }
+    assert!(no_der > 0 && no_key > 0, "{no_der} {no_key}");
 }
 
 #[test]
@@ -305,23 +360,16 @@ fn a_store_without_a_seal_is_not_believed_on_a_password() {
             &names,
         ],
     );
-    let in_data = |content: &[u8]| {
-        let octets = asn1::element(asn1::OCTET_STRING, &[content]);
-        let content = asn1::element(asn1::CONTEXT_0, &[&octets]);
-        asn1::element(
-            asn1::SEQUENCE,
-            &[b"\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x07\x01", &content],
-        )
-    };
-    let safe = in_data(&asn1::element(asn1::SEQUENCE, &[&bag]));
-    let store = in_data(&asn1::element(asn1::SEQUENCE, &[&safe]));
-    let store = asn1::element(asn1::SEQUENCE, &[&[asn1::INTEGER, 1, 3], &store]);
+    let store = store_of(&[&in_data(&asn1::element(asn1::SEQUENCE, &[&bag]))], b"");
     let contents = read_trust(&store, None).unwrap();
     assert_eq!(contents.format, Format::Pkcs12);
     assert_eq!(contents.entries[0].alias.as_deref(), Some("a"));
     assert_eq!(contents.certificates(), [leaf.certificate()]);
     let told = read_trust(&store, Some(&secret("x"))).unwrap_err();
     assert!(matches!(told, Error::NotSealed { .. }), "{told}");
+    // Broken, with nothing in it encrypted.
+    let told = read_trust(&store_of(&[&in_data(b"\x30\x05")], b""), None).unwrap_err();
+    assert!(matches!(told, Error::Damaged { .. }), "{told}");
 }
 
 #[test]

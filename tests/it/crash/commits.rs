@@ -200,7 +200,7 @@ impl Journey<'_> {
         visiting.wait_linked(&home.id).await.unwrap();
         // What was begun before the node died may end a session between two looks.
         let what = format!("{when}: two looks that see the same");
-        let (shared, pages) = until(OVER_WITHIN, what, async || {
+        let (shared, pages) = until(3 * OVER_WITHIN, what, async || {
             let shared = settled(home, visiting).await;
             let mut pages = Vec::new();
             for number in [PHONE, OTHER] {

@@ -404,10 +404,16 @@ mod tests {
             runtime.block_on(async {
                 let world = World::new(&plan, beginning);
                 world.start(at);
-                while world.running(at).is_none() {
-                    sleep(AGAIN).await;
-                }
-                let bare = world.running(at).unwrap();
+                let starts = async {
+                    loop {
+                        if let Some(bare) = world.running(at) {
+                            return bare;
+                        }
+                        sleep(AGAIN).await;
+                    }
+                };
+                let started = tokio::time::timeout(Duration::from_secs(60), starts).await;
+                let bare = started.expect("it never starts");
                 assert!(distrust(&bare, peer, only_removed).await);
                 let (cluster, fingerprint) = (&entry.cluster_id, &entry.fingerprint);
                 let disk = world.disk(at.cluster());
