@@ -131,7 +131,7 @@ pub enum Bug {
     OutboxDropped,
     /// Where two sides disagree, what lives beats what has ended.
     ActiveBeatsEnded,
-    /// A login's answer makes a session of a row whose deadline has passed, or which has ended.
+    /// A login's answer is waited for beyond the deadline, and makes a session of a row that is overdue or has ended.
     PendingPromotedLate,
     /// A login is let in under an id that has ended.
     LoginOnTombstone,
