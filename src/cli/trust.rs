@@ -76,7 +76,8 @@ async fn remove(global: &Global, args: TrustRemove) -> Outcome {
     let what = format!("cannot take trust from {cluster_id}");
     let mut client = connect(global).await?;
     if !args.yes {
-        let question = question(&mut client, &what, &args).await?;
+        let asks = question(&mut client, &what, (&cluster_id, &fingerprint), args.mode);
+        let question = asks.await?;
         confirm(&what, &question)?;
     }
     let asked = client.remove_trust(pb::RemoveTrustRequest {
@@ -90,21 +91,17 @@ async fn remove(global: &Global, args: TrustRemove) -> Outcome {
 }
 
 /// Names the certificate and what hangs on it, so that the wrong one isn't removed.
-async fn question(client: &mut Client, what: &str, args: &TrustRemove) -> Outcome<String> {
-    let (cluster_id, fingerprint) = (
-        args.cluster_id.to_string(),
-        fingerprint_text(&args.fingerprint),
-    );
+async fn question(
+    client: &mut Client,
+    what: &str,
+    (cluster_id, fingerprint): (&str, &str),
+    mode: RemovalMode,
+) -> Outcome<String> {
     let query = pb::ListTrustRequest {
-        cluster_id: Some(cluster_id.clone()),
+        cluster_id: Some(cluster_id.to_owned()),
     };
     let entries = answer(what, client.list_trust(query).await)?.entries;
-    Ok(question_text(
-        &cluster_id,
-        &fingerprint,
-        &entries,
-        args.mode,
-    ))
+    Ok(question_text(cluster_id, fingerprint, &entries, mode))
 }
 
 /// About one of a peer's entries, or about a certificate that is none.

@@ -499,6 +499,7 @@ async fn ask(
         .deadline
         .saturating_duration_since(clock::instant())
         .saturating_sub(ANSWER_MARGIN);
+    // With the bug, answers are taken that come after the deadline.
     let length = match fault::has(Bug::PendingPromotedLate) {
         true => length + SLACK,
         false => length,

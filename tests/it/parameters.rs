@@ -7,6 +7,8 @@ use emccd::{
     wire::admin as pb,
 };
 
+use crate::support::{holds, until};
+
 async fn in_force(admin: &mut Admin, name: &str) -> String {
     let all = admin
         .list_parameters(pb::ListParametersRequest {})
@@ -38,10 +40,15 @@ async fn a_parameter_set_at_one_node_is_in_force_at_the_other_within_a_second() 
         let set = here.set_parameter(request).await.unwrap();
         // The node that was asked has it before it answers.
         assert_eq!(set.parameter.unwrap().in_force, value);
-        while in_force(&mut there, name).await != value {
-            assert!(began.elapsed() < Duration::from_secs(30), "never in force");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(
+            Duration::from_secs(30),
+            format_args!("{value} in force"),
+            async || {
+                let seen = in_force(&mut there, name).await;
+                holds(seen == value, seen)
+            },
+        )
+        .await;
         took.push(began.elapsed());
     }
     // One of three may meet a machine that is busy with other tests.

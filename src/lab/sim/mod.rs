@@ -9,7 +9,7 @@
 
 pub(crate) mod checker;
 pub(crate) mod doors;
-mod driver;
+pub(crate) mod driver;
 pub(crate) mod model;
 pub(crate) mod net;
 pub(crate) mod panics;

@@ -259,8 +259,9 @@ fn encrypted_and_unsealed() -> Error {
 }
 
 /// Why a store doesn't open. A password with which all of it is decrypted, or all up to a broken certificate, was the
-/// right one, unless any other does the same since nothing is encrypted. That bytes don't end as they should proves nothing, and nor does that they do:
-/// one wrong password of 256 makes such an end, and what comes of it is no DER and no key.
+/// right one, unless any other does the same since nothing is encrypted. That bytes don't end as they should proves
+/// nothing, and nor does that they do: one wrong password of 256 makes such an end, and what comes of it is no DER and
+/// no key.
 fn why(error: p12_keystore::error::Error, parts: &Parts<'_>, given: Option<&str>) -> Error {
     use p12_keystore::error::Error as P12;
     match error {

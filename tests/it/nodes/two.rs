@@ -204,21 +204,24 @@ async fn wrong_pins_at_both_are_counted_by_the_policy_set_at_one(lab: &Lab) {
 
 /// Stops a process, though not within a transaction: on one file nobody else could write.
 pub(crate) async fn stand_still(cluster: &Cluster, member: &Member) {
-    loop {
-        member.pause().unwrap();
-        let is_free = tokio::task::block_in_place(|| {
-            let database = claims::database(cluster);
-            database
-                .busy_timeout(Duration::from_millis(500))
-                .and_then(|()| database.execute_batch("BEGIN IMMEDIATE; ROLLBACK"))
-                .is_ok()
-        });
-        if is_free {
-            return;
-        }
-        member.resume().unwrap();
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    support::until(
+        LIMIT,
+        "it stands still between two transactions",
+        async || {
+            member.pause().unwrap();
+            let tried = tokio::task::block_in_place(|| {
+                let database = claims::database(cluster);
+                database
+                    .busy_timeout(Duration::from_millis(500))
+                    .and_then(|()| database.execute_batch("BEGIN IMMEDIATE; ROLLBACK"))
+            });
+            tried.map_err(|error| {
+                member.resume().unwrap();
+                error.to_string()
+            })
+        },
+    )
+    .await;
 }
 
 /// Waits until a query gives anything.
